@@ -1,0 +1,199 @@
+"""Files that are either whole or absent: atomic writes, checksums, JSON and safetensors.
+
+Every write goes to a temporary file in the same folder, is flushed and fsynced, takes its name by `os.replace`, and the
+folder is fsynced after it. A kill at any moment leaves the old file or the new one, never half of either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnn_tl.errors import ArtefactError, ResourceError, printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHECKSUMS = "SHA256SUMS"
+TEMPORARY_SUFFIX = ".tmp"
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path, needed: int | None = None) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on a clean exit it takes the name `path`, otherwise it is removed.
+
+    Args:
+        needed: the bytes that will be written, if known, for the message about a full disk.
+
+    Raises:
+        ResourceError: the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    try:
+        with disk_errors(path, needed):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _fsync(temporary)
+            temporary.replace(path)
+            _fsync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path, needed: int | None = None) -> Iterator[None]:
+    """Turn the operating system's refusals to write at `path` into a `ResourceError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        where = printable(path)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            needs = f"; {needed:,} bytes are needed" if needed is not None else ""
+            raise ResourceError(
+                f"no space to write {where}{needs}, {_free_bytes(path):,} bytes are free; "
+                "free some space or choose another --output"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise ResourceError(f"cannot write {where}: {error.strerror}; choose another --output") from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
+            raise ResourceError(f"cannot write {where}: {error.strerror}") from error
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically."""
+    with atomic_path(path, len(data)) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically, as UTF-8."""
+    write_bytes(path, text.encode("utf-8", "surrogatepass"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as JSON; undecodable file names survive because everything beyond ASCII is escaped."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of ours.
+
+    Raises:
+        ArtefactError: it is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ArtefactError(f"{printable(path)} is missing") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtefactError(f"{printable(path)} is damaged: {error}") from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors as safetensors, atomically."""
+    from safetensors.torch import save
+
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(contiguous, dict(metadata or {})))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file onto the CPU.
+
+    Raises:
+        ArtefactError: it is missing, truncated or not safetensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise ArtefactError(f"{printable(path)} is missing") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtefactError(f"{printable(path)} is not a whole safetensors file: {error}") from error
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_checksums(folder: Path) -> None:
+    """Write `SHA256SUMS` for the files directly in `folder`, in the format of `sha256sum -c`."""
+    names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name != CHECKSUMS)
+    write_text(folder / CHECKSUMS, "".join(f"{sha256_file(folder / name)}  {name}\n" for name in names))
+
+
+def verify_checksums(folder: Path) -> None:
+    """Check every file that the folder's `SHA256SUMS` lists.
+
+    Raises:
+        ArtefactError: the list is missing, or a file is missing or differs.
+    """
+    sums = folder / CHECKSUMS
+    try:
+        lines = sums.read_text("utf-8").splitlines()
+        pairs = [(line[:64], line[66:]) for line in lines]
+    except (OSError, ValueError) as error:
+        raise ArtefactError(f"{printable(sums)} cannot be read: {error}") from error
+    if not pairs:
+        raise ArtefactError(f"{printable(sums)} is empty")
+    for digest, name in pairs:
+        path = folder / name
+        if Path(name).name != name or not path.is_file() or sha256_file(path) != digest:
+            raise ArtefactError(f"{printable(path)} is missing or differs from its checksum: damaged after writing")
+
+
+def replace_folder(fresh: Path, final: Path) -> None:
+    """Give the finished folder `fresh` the name `final`; an older folder of that name goes away after it.
+
+    A kill between the two renames leaves the older folder beside, under a temporary name, and no `final`.
+    """
+    old = final.with_name(f".{final.name}.old{TEMPORARY_SUFFIX}")
+    with disk_errors(final):
+        shutil.rmtree(old, ignore_errors=True)
+        if final.exists():
+            final.replace(old)
+        fresh.replace(final)
+        _fsync(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed writers left behind in `folder`."""
+    for path in folder.rglob(f"*{TEMPORARY_SUFFIX}"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _fsync(path: Path) -> None:
+    if os.name == "nt":  # Windows cannot fsync a folder, and wants a writable handle for a file
+        if path.is_dir():
+            return
+        descriptor = os.open(path, os.O_RDWR)
+    else:
+        descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _free_bytes(path: Path) -> int:
+    for folder in (path, *path.parents):
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(folder).free
+    return 0

@@ -1,0 +1,83 @@
+"""What a long piece of work tells whoever watches it. The library speaks; the command line shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training run is about to do.
+
+    Attributes:
+        mode: freeze, finetune or scratch.
+        data: the folder, printable.
+        layout: how it was read, in words.
+        counts: pictures per class and split, `counts[class][split]`.
+        set_aside: broken pictures found so far.
+        backbone: timm's name.
+        weights: where the weights come from, in words.
+        image_size: height and width in pixels.
+        trainable, total: parameters.
+        device, precision: where and in which number format the training part runs.
+        schedule: epochs, steps, batch size and learning rate, in words.
+        seconds: the expected duration, measured on a few pictures.
+        output: the run folder, printable.
+    """
+
+    mode: str
+    data: str
+    layout: str
+    counts: Mapping[str, Mapping[Any, int]]
+    set_aside: int
+    backbone: str
+    weights: str
+    image_size: tuple[int, int]
+    trainable: int
+    total: int
+    device: str
+    precision: str
+    schedule: str
+    seconds: float
+    output: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+
+class Observer:
+    """Hears of everything and shows nothing; a subclass overrides what it wants to show."""
+
+    def plan(self, plan: Plan) -> None:
+        """What is about to happen, once, before it starts."""
+
+    def note(self, text: str) -> None:
+        """A remark worth reading."""
+
+    def warn(self, text: str) -> None:
+        """Something that the user should look at."""
+
+    def start(self, task: str, total: int | None) -> None:
+        """A task of `total` pictures begins (None: it cannot be counted)."""
+
+    def advance(self, done: int, figures: Mapping[str, float] | None = None) -> None:
+        """`done` more pictures are through; `figures` such as the loss are shown beside the bar."""
+
+    def finish(self) -> None:
+        """The task that was started last has ended, well or not."""
+
+    def epoch(self, figures: Mapping[str, float]) -> None:
+        """An epoch has ended: epoch, epochs, loss, val_accuracy, images_per_second."""
+
+    @contextmanager
+    def task(self, name: str, total: int | None) -> Iterator[None]:
+        """Bracket a task with `start` and `finish`."""
+        self.start(name, total)
+        try:
+            yield
+        finally:
+            self.finish()

@@ -1,0 +1,142 @@
+"""The machine and the moment: device, number format, random numbers as functions, and requests to stop."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Literal
+
+from cnn_tl.errors import ResourceError, Stopped
+
+if TYPE_CHECKING:
+    import torch
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["fp32", "bf16"]
+
+
+def require_torch() -> None:
+    """Import torch, torchvision and timm, or say in one line why that cannot be.
+
+    Raises:
+        ResourceError: one is missing, or torch and torchvision were not built for each other.
+    """
+    try:
+        import timm  # noqa: F401
+        import torch  # noqa: F401
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError, OSError) as error:
+        from importlib.metadata import PackageNotFoundError, version
+
+        def found(name: str) -> str:
+            try:
+                return f"{name} {version(name)}"
+            except PackageNotFoundError:
+                return f"{name} missing"
+
+        pair = ", ".join(found(name) for name in ("torch", "torchvision", "timm"))
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ResourceError(
+            f"torch cannot be used here ({pair}): {reason}; "
+            "install a pair that belongs together: pip install --upgrade torch torchvision timm"
+        ) from error
+
+
+def pick_device(wanted: DeviceName = "auto") -> torch.device:
+    """Return the device to work on; `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ResourceError: the device that was asked for is not there.
+    """
+    import torch
+
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
+    if not present[wanted]:
+        here = ", ".join(name for name, there in present.items() if there)
+        raise ResourceError(
+            f"device {wanted} is not available here (torch {torch.__version__} sees: {here}); use --device auto"
+        )
+    return torch.device(wanted)
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Say whether the device multiplies bf16 in hardware; elsewhere bf16 is emulated and slow."""
+    import torch
+
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return bool(flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("arm_bf16"))
+    return False
+
+
+@contextmanager
+def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
+    """Run the body in `precision`: bf16 through torch's autocast, fp32 as it is."""
+    import torch
+
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        yield
+
+
+def seed_of(*parts: int | str) -> int:
+    """Return a 63-bit seed that is a function of its parts, such as (seed, "shuffle", epoch).
+
+    No state of a generator is ever saved: whoever needs randomness asks for it by name, so a resumed run draws the same
+    numbers as an undisturbed one, with any number of workers.
+    """
+    text = "\0".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def default_workers() -> int:
+    """Return how many threads read pictures when nothing else is asked for: one for each core that we may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 64)
+
+
+class StopRequest:
+    """Remembers that SIGINT or SIGTERM came, so that the work can end at a good moment."""
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal_number is not None
+
+    def raise_if_asked(self, what_now: str) -> None:
+        """Raise `Stopped` with the line that tells how to go on, if a signal has come."""
+        if self.signal_number is not None:
+            raise Stopped(what_now, self.signal_number)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Catch the first SIGINT or SIGTERM in a `StopRequest`; the second one ends the process at once.
+
+    Outside the main thread (a server, a notebook's worker) signals are left alone.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if request:
+            os._exit(128 + number)
+        request.signal_number = number
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,80 @@
+"""What several test modules share: generated pictures, weights of a tiny network, the command line, real data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TINY = "test_resnet"
+"""A timm model of 0.5 M parameters that takes 160 px pictures; its weights in the tests are random."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command line left: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run a command line in this process, through the one edge that turns errors into exit codes."""
+    from cnn_tl.cli import app
+
+    def run(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        code = app.run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def make_pictures() -> Callable[..., Path]:
+    """Write class folders of small noisy pictures whose mean colour tells the class."""
+
+    def make(root: Path, counts: Mapping[str, int], side: int = 24, seed: int = 0) -> Path:
+        random = np.random.default_rng(seed)
+        for index, (name, count) in enumerate(counts.items()):
+            folder = root / name
+            folder.mkdir(parents=True, exist_ok=True)
+            colour = np.array([60 + 130 * (index & 1), 60 + 130 * (index >> 1 & 1), 60 + 130 * (index >> 2 & 1)])
+            for number in range(count):
+                pixels = np.clip(colour + random.normal(0, 25, (side, side, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+        return root
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write random weights of the tiny network, with its 1,000 classes, as safetensors."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = timm.create_model(TINY, pretrained=False)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(model.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Return the folder of real pictures and weights for acceptance, or skip."""
+    folder = Path(os.environ.get("CNN_TL_SHARED", Path(__file__).parents[2] / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip("the folder of real pictures is absent (set CNN_TL_SHARED)")
+    return folder

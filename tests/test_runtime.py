@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from cnn_tl import runtime
+from cnn_tl.errors import ResourceError, Stopped
+
+
+def test_seeds_are_functions_of_every_part() -> None:
+    parts = [(0, "view", 1), (0, "view", 2), (1, "view", 1), (0, "step", 1), (0, "view1", ""), (0, "view", "1", "")]
+    seeds = [runtime.seed_of(*p) for p in parts]
+    assert len(set(seeds)) == len(parts)
+    assert seeds == [runtime.seed_of(*p) for p in parts]
+    assert all(0 <= s < 2**63 for s in seeds)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_missing_device_is_refused_and_auto_is_not() -> None:
+    with pytest.raises(ResourceError, match=r"device cuda is not available here .* use --device auto"):
+        runtime.pick_device("cuda")
+    assert runtime.pick_device("auto").type in ("cpu", "mps")
+
+
+def test_a_signal_is_remembered_and_the_old_handler_returns() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with runtime.stop_on_signals() as request:
+        assert not request
+        request.raise_if_asked("nothing yet")
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request
+        with pytest.raises(Stopped, match="go on with this") as stopped:
+            request.raise_if_asked("go on with this")
+    assert stopped.value.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_the_second_signal_ends_the_process() -> None:
+    code = (
+        "import os, signal, time\nfrom cnn_tl.runtime import stop_on_signals\n"
+        "with stop_on_signals():\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(30)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 130
+
+
+def test_torch_and_torchvision_that_do_not_belong_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refuse:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "torchvision":
+                raise RuntimeError("operator torchvision::nms does not exist")
+
+    for name in [n for n in sys.modules if n == "torchvision" or n.startswith("torchvision.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Refuse(), *sys.meta_path])
+    with pytest.raises(ResourceError, match=r"torch \d.*torchvision \d.*nms does not exist"):
+        runtime.require_torch()
