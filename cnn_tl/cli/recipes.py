@@ -1,0 +1,88 @@
+"""`cnn-tl recipes`: list, show, copy and check recipes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cnn_tl.cli import console
+from cnn_tl.errors import RecipeError, ResourceError, printable
+
+app = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A recipe that cnn-tl recipes list names.")]
+
+
+@app.command("list")
+def list_recipes(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the shipped recipes."""
+    from cnn_tl import recipe
+
+    rows = [(name, *_header(recipe.text(name))) for name in recipe.names()]
+    if as_json:
+        console.print_json([{"name": name, "command": command, "what": what} for name, command, what in rows])
+    else:
+        console.out.print(console.table(["recipe", "what"], [(name, what) for name, _, what in rows]))
+
+
+@app.command()
+def show(name: Name) -> None:
+    """Print a shipped recipe."""
+    from cnn_tl import recipe
+
+    console.say(recipe.text(name).rstrip())
+
+
+@app.command()
+def copy(
+    name: Name,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Where to; by default NAME.yaml.")
+    ] = None,
+) -> None:
+    """Copy a shipped recipe into a file of your own."""
+    from cnn_tl import files, recipe
+
+    text = recipe.text(name)
+    target = file or Path(f"{name}.yaml")
+    if os.path.lexists(target):
+        raise ResourceError(f"{printable(target)} exists and is not overwritten; name another file")
+    files.write_text(target, text)
+    console.say(f"wrote {printable(target)}; edit it, then: cnn-tl train DATA --recipe {printable(target)}")
+
+
+@app.command()
+def validate(
+    recipes: Annotated[list[str], typer.Argument(metavar="FILE...", help="Recipe files, or shipped names.")],
+) -> None:
+    """Check recipes: one line for each, exit code 2 if any is wrong."""
+    from cnn_tl import recipe
+
+    faults = 0
+    for source in recipes:
+        try:
+            console.say(f"{printable(source)}: ok, mode {recipe.load(source).mode}")
+        except RecipeError as error:
+            faults += 1
+            console.say(str(error))
+    if faults:
+        raise typer.Exit(RecipeError.exit_code)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a recipe, for editors."""
+    from cnn_tl import recipe
+
+    console.print_json(recipe.json_schema())
+
+
+def _header(text: str) -> tuple[str, str]:
+    """Return the first two comment lines of a shipped recipe: the command that runs it, and what it does."""
+    command, what = (line.removeprefix("# ") for line in text.splitlines()[:2])
+    return command, what

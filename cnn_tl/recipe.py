@@ -1,0 +1,260 @@
+"""The recipe: one tree of settings that alone says what a run does.
+
+Strength rises from the recipe file over `--set section.key=value` to the flags. `resolve` fills in what the
+mode leaves open; the result is written into the run folder, and resuming reads only that.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from cnn_tl import recipe_yaml
+from cnn_tl.errors import RecipeError, printable
+from cnn_tl.recipe_sections import (
+    MODE_TRAIN,
+    SECTIONS,
+    WITHOUT_MEANING_IN_FREEZE,
+    Augment,
+    Data,
+    Head,
+    Mode,
+    Model,
+    Run,
+    Section,
+    Train,
+)  # fmt: skip
+
+
+class Recipe(Section):
+    """Everything that a run depends on; frozen, and every value checked."""
+
+    mode: Mode = Field(
+        default="freeze",
+        description="Fit a head on a frozen backbone, train all from pretrained weights, or from none.",
+    )
+    seed: int = Field(
+        default=0, ge=0, le=2**63 - 1, description="Decides the split, the order and the augmentation."
+    )
+    data: Data = Data()
+    model: Model = Model()
+    head: Head = Head()
+    train: Train = Train()
+    augment: Augment | None = Field(
+        default=None, description="How training pictures are varied; null means the default of the mode."
+    )
+    run: Run = Run()
+
+    def resolve(self) -> Recipe:
+        """Return the recipe with the mode's defaults filled in; resolving twice changes nothing.
+
+        Raises:
+            RecipeError: two settings contradict each other.
+        """
+        self._refuse_contradictions()
+        train = MODE_TRAIN[self.mode].model_copy(update=self.train.model_dump(exclude_none=True))
+        augment = None if self.mode == "freeze" else self.augment or Augment()
+        return self.model_copy(update={"train": train, "augment": augment})
+
+    def _refuse_contradictions(self) -> None:
+        if self.mode == "freeze":
+            if self.augment is not None:
+                raise RecipeError(
+                    "augment has no effect with mode: freeze, which wins: the backbone sees a picture once; "
+                    "remove augment, or set mode: finetune"
+                )
+            for key in self.train.model_dump(exclude_none=True):
+                if f"train.{key}" in WITHOUT_MEANING_IN_FREEZE:
+                    raise RecipeError(
+                        f"train.{key} has no effect with mode: freeze, which wins: no loop runs; "
+                        f"remove train.{key}, or set mode: finetune"
+                    )
+        if self.mode == "scratch" and self.model.weights is not None:
+            raise RecipeError(
+                "model.weights has no effect with mode: scratch, which wins: it starts from random weights; "
+                "remove model.weights, or set mode: finetune"
+            )
+        if self.head.kind == "prototype" and self.head.penalty is not None:
+            raise RecipeError(
+                "head.penalty has no effect with head.kind: prototype, which wins: class means have none; "
+                "remove head.penalty, or set head.kind: lbfgs"
+            )
+
+
+KEYS = ["mode", "seed", *(f"{name}.{key}" for name in SECTIONS for key in SECTIONS[name].model_fields)]
+"""The dotted name of every setting."""
+
+
+def load(
+    source: str | Path | None = None, overrides: Sequence[str] = (), flags: Mapping[str, object] | None = None
+) -> Recipe:
+    """Read a recipe and return it resolved.
+
+    Args:
+        source: the name of a shipped recipe or a YAML file; None starts from the defaults.
+        overrides: texts like "train.lr=1e-3", stronger than the file.
+        flags: dotted key -> value, stronger still; None means that the flag was not given. In mode freeze the
+            flags of the training loop are left out, not refused: one command line can try every mode.
+
+    Raises:
+        RecipeError: one line with the file, the `--set` or the flag, the key, the value and what is allowed.
+    """
+    tree = {} if source is None else _read_tree(source)
+    name = "recipe" if source is None else printable(source)
+    recipe = _validated(tree, name)
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        origin = f"--set {printable(_shortened(text))}"
+        if not (equals and key.strip()):
+            raise RecipeError(f"{origin}: write it as section.key=value")
+        tree = _with(tree, key.strip(), recipe_yaml.parse(value, source=origin), origin)
+        recipe = _validated(tree, origin)
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    for key in sorted(given, key=lambda key: key != "mode"):  # the mode decides what the others mean
+        stronger = _with(tree, key, given[key], _flag(key))
+        checked = _validated(stronger, _flag(key))
+        if not (recipe.mode == "freeze" and key in WITHOUT_MEANING_IN_FREEZE):
+            tree, recipe = stronger, checked
+    try:
+        return recipe.resolve()
+    except RecipeError as error:
+        raise RecipeError(f"{name}: {error}") from None
+
+
+def names() -> list[str]:
+    """Return the names of the shipped recipes."""
+    return sorted(path.stem for path in _folder().glob("*.yaml"))
+
+
+def text(name: str) -> str:
+    """Return the YAML of a shipped recipe, comments included.
+
+    Raises:
+        RecipeError: there is none of that name.
+    """
+    if name not in names():
+        known = ", ".join(names())
+        raise RecipeError(f"no shipped recipe is called {printable(_shortened(name))}; there are {known}")
+    return (_folder() / f"{name}.yaml").read_text("utf-8")
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """Write a recipe so that `load` reads it back equal; settings that are null are left out."""
+    return recipe_yaml.dump(recipe.model_dump(exclude_none=True))
+
+
+def diff(before: Recipe, after: Recipe) -> list[str]:
+    """Return what differs, as "train.lr: 0.001 -> 0.01"; neither machine nor the place of the data counts."""
+    old, new = dict(_flat(before)), dict(_flat(after))
+    return [
+        f"{key}: {_shown(old.get(key))} -> {_shown(new.get(key))}"
+        for key in KEYS
+        if old.get(key) != new.get(key) and key != "data.path" and not key.startswith("run.")
+    ]
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of a recipe, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
+
+
+def _folder() -> Path:
+    """Return where the shipped recipes are: inside an installed package, or beside it in a checkout."""
+    here = Path(__file__).parent
+    installed = here / "_recipes"
+    return installed if installed.is_dir() else here.parent / "recipes"
+
+
+def _read_tree(source: str | Path) -> dict[str, Any]:
+    value = recipe_yaml.parse(_read_text(source), source=str(source))
+    if not isinstance(value, dict):
+        what = "is empty" if value is None else f"holds {_shown(value)}"
+        raise RecipeError(f"{printable(source)}: {what}; a recipe is a mapping that begins like mode: freeze")
+    # a section whose lines are all commented out is no section
+    return {key: item for key, item in value.items() if not (item is None and key in SECTIONS)}
+
+
+def _read_text(source: str | Path) -> str:
+    where = printable(source)
+    if isinstance(source, str) and source in names():
+        return text(source)
+    try:
+        if not Path(source).is_file():
+            raise RecipeError(f"{where} is neither a file nor a shipped recipe ({', '.join(names())})")
+        with Path(source).open("rb") as stream:
+            return stream.read(recipe_yaml.MAX_BYTES + 1).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise RecipeError(f"{where}:{line}: not UTF-8 text") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RecipeError(f"{where} cannot be read: {reason}") from error
+
+
+def _with(tree: Mapping[str, Any], key: str, value: object, origin: str) -> dict[str, Any]:
+    """Return a copy of the tree in which the dotted key has another value."""
+    if key not in KEYS and key not in SECTIONS:
+        raise RecipeError(f"{origin}: {_unknown(key)}")
+    section, dot, leaf = key.partition(".")
+    if dot:
+        value = {**(tree.get(section) or {}), leaf: value}
+    return {**tree, section: value}
+
+
+def _validated(tree: Mapping[str, Any], origin: str) -> Recipe:
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        first, *others = error.errors(include_url=False)
+        more = f" (and {len(others)} more)" if others else ""
+        raise RecipeError(f"{origin}: {_explained(first)}{more}") from None
+
+
+def _explained(error: ErrorDetails) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return _unknown(key)
+    if error["type"] == "model_type":
+        allowed = f"a section with {', '.join(SECTIONS[key].model_fields)}"
+    else:
+        allowed = error["msg"].removeprefix("Input should be ").removeprefix("String should have ")
+    return f"{key}: got {_shown(error['input'])}, allowed {allowed}"
+
+
+def _unknown(key: str) -> str:
+    """Say that there is no such key, and name the one whose last part is nearest."""
+    section, _, leaf = key.rpartition(".")
+    if key in KEYS and section:  # written flat, at the top of a file
+        return f"{key} is written in two lines: {section}: and, indented below it, {leaf}: ..."
+    leaves = {name.rpartition(".")[2]: name for name in [*SECTIONS, *KEYS]}
+    near = difflib.get_close_matches(leaf, leaves, n=1)
+    known = ", ".join(SECTIONS.get(section, Recipe).model_fields)
+    hint = f"did you mean {leaves[near[0]]}?" if near else f"known here: {known}"
+    return f"{printable(_shortened(key))} is not a key of a recipe; {hint}"
+
+
+def _flag(key: str) -> str:
+    named = {"data.path": "DATA", "model.name": "--model"}
+    return named.get(key) or "--" + key.rpartition(".")[2].replace("_", "-")
+
+
+def _flat(recipe: Recipe) -> Iterator[tuple[str, object]]:
+    for key, value in recipe.model_dump().items():
+        if isinstance(value, dict):
+            yield from ((f"{key}.{leaf}", item) for leaf, item in cast(dict[str, object], value).items())
+        else:
+            yield key, value
+
+
+def _shown(value: object) -> str:
+    return _shortened(json.dumps(value, default=str))
+
+
+def _shortened(text: str, width: int = 60) -> str:
+    return text if len(text) <= width else text[: width - 3] + "..."

@@ -1,0 +1,135 @@
+"""The sections of a recipe: every setting with its type, its range, its default and one line about it."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic_core import PydanticCustomError
+
+Mode = Literal["freeze", "finetune", "scratch"]
+HeadKind = Literal["lbfgs", "prototype"]
+
+
+def _path_text(value: object) -> str:
+    """Accept a path as text; pydantic's own `str` refuses the undecodable bytes that file names may hold."""
+    if isinstance(value, str | os.PathLike):
+        text = os.fspath(value)
+        if isinstance(text, str) and text and "\0" not in text:
+            return text
+    raise PydanticCustomError("path", "Input should be a path as text")
+
+
+PathText = Annotated[str, PlainValidator(_path_text, json_schema_input_type=str)]
+
+
+class Section(BaseModel):
+    """Frozen and strict: no unknown keys, no guessing of types, no NaN and no infinity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    """Which pictures, and how they are split and checked."""
+
+    path: PathText | None = Field(default=None, description="Folder of class folders, or of train and val.")
+    val_fraction: float = Field(
+        default=0.2, gt=0, le=0.5, description="Share of each class kept for validation, if no val is there."
+    )
+    on_bad_image: Literal["skip", "fail"] = Field(
+        default="skip", description="Set a broken picture aside by name, or end the run."
+    )
+    max_pixels: int = Field(
+        default=89_478_485, ge=1, le=2**40, description="A picture with more pixels is refused unread."
+    )
+    min_side: int = Field(default=4, ge=1, le=8192, description="A picture with a shorter side is refused.")
+
+
+class Model(Section):
+    """Which network, and where its weights come from."""
+
+    name: str = Field(
+        default="tf_efficientnet_lite0", min_length=1, description="Any timm model; see cnn-tl models."
+    )
+    weights: PathText | None = Field(
+        default=None, description="Weights file; null takes them from a package or the hub."
+    )
+    image_size: int | None = Field(
+        default=None, ge=8, le=4096, description="Side of the input in pixels; null takes the model's own."
+    )
+
+
+class Head(Section):
+    """How the head is fitted on the features of a frozen backbone."""
+
+    kind: HeadKind = Field(default="lbfgs", description="Logistic regression, or nearest class mean.")
+    penalty: float | None = Field(
+        default=None, gt=0, description="L2 penalty of lbfgs; null chooses it by cross-validation."
+    )
+
+
+class Train(Section):
+    """The training loop; null means the default of the mode."""
+
+    epochs: int | None = Field(default=None, ge=1, le=100_000, description="Passes over the pictures.")
+    batch_size: int | None = Field(default=None, ge=1, le=65_536, description="Pictures in one step.")
+    lr: float | None = Field(default=None, gt=0, le=100, description="Peak learning rate of the backbone.")
+    head_lr_factor: float | None = Field(
+        default=None, gt=0, le=10_000, description="Learning rate of the head, as a multiple of lr."
+    )
+    weight_decay: float | None = Field(default=None, ge=0, le=10, description="Weight decay of AdamW.")
+    warmup: float | None = Field(
+        default=None, ge=0, le=1, description="Share of the steps in which lr rises."
+    )
+    label_smoothing: float | None = Field(
+        default=None, ge=0, lt=1, description="Probability spread evenly over all classes."
+    )
+    clip_grad: float | None = Field(default=None, gt=0, description="Largest gradient norm; 1e9 never clips.")
+
+
+class Augment(Section):
+    """How training pictures are varied, each time they are seen."""
+
+    crop_scale_min: float = Field(
+        default=0.5, gt=0, le=1, description="Smallest share of the area a crop keeps."
+    )
+    flip: bool = Field(default=True, description="Mirror half of the pictures left to right.")
+    color: float = Field(default=0.2, ge=0, le=1, description="Jitter of brightness, contrast, saturation.")
+
+
+class Run(Section):
+    """The machine; nothing here changes what is learned, but for rounding."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="Where to compute.")
+    workers: int | None = Field(
+        default=None, ge=0, le=64, description="Threads that read pictures; null or 0: one for each core."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="Number format of the network; auto takes bf16 where the hardware has it."
+    )
+
+
+MODE_TRAIN: dict[Mode, Train] = {
+    "freeze": Train(batch_size=32),
+    "finetune": Train(
+        epochs=5, batch_size=32, lr=3e-4, head_lr_factor=10,
+        weight_decay=0.05, warmup=0.1, label_smoothing=0.1, clip_grad=1,
+    ),
+    "scratch": Train(
+        epochs=30, batch_size=32, lr=1e-3, head_lr_factor=1,
+        weight_decay=0.05, warmup=0.1, label_smoothing=0.1, clip_grad=1,
+    ),
+}  # fmt: skip
+"""What `train` means in each mode where the recipe says nothing; in `freeze` there is one pass, no loop."""
+
+WITHOUT_MEANING_IN_FREEZE = frozenset(f"train.{name}" for name in Train.model_fields if name != "batch_size")
+
+SECTIONS: dict[str, type[Section]] = {
+    "data": Data,
+    "model": Model,
+    "head": Head,
+    "train": Train,
+    "augment": Augment,
+    "run": Run,
+}

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import ValidationError
+
+from cnn_tl import recipe
+from cnn_tl.errors import RecipeError
+from cnn_tl.recipe import KEYS, Recipe, diff, load, names, text, to_yaml
+from cnn_tl.recipe_sections import MODE_TRAIN, SECTIONS, Mode
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def file(content: str) -> Path:
+        path = tmp_path / "my.yaml"
+        path.write_bytes(content.encode())
+        return path
+
+    return file
+
+
+def refusal(*arguments: Any) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load(*arguments)
+    message = str(caught.value)
+    assert message.isprintable(), "one line"
+    return message
+
+
+def test_the_built_in_defaults_are_the_freeze_recipe() -> None:
+    assert load() == load("freeze") == Recipe().resolve()
+    assert load().train.batch_size == 32
+    assert load().train.epochs is None
+    assert load().augment is None
+
+
+@pytest.mark.parametrize("mode", get_args(Mode))
+def test_each_mode_fills_in_its_defaults(mode: Mode) -> None:
+    made = load(flags={"mode": mode})
+    assert made.train == MODE_TRAIN[mode]
+    assert (made.augment is None) == (mode == "freeze")
+    assert made.resolve() == made
+
+
+def test_what_the_recipe_says_stays_beside_the_defaults() -> None:
+    made = Recipe(mode="finetune", train={"lr": 1e-2}, augment={"flip": False}).resolve()
+    assert (made.train.lr, made.train.epochs) == (1e-2, 5)
+    assert made.augment is not None
+    assert (made.augment.flip, made.augment.color) == (False, 0.2)
+
+
+@pytest.mark.parametrize("name", names())
+def test_shipped_recipes_load_and_begin_with_their_command(name: str) -> None:
+    assert text(name).startswith(f"# cnn-tl train DATA --recipe {name}\n# ")
+    assert load(name).mode == name
+    assert load(name) == load(flags={"mode": name}), "a shipped recipe spells out the defaults of its mode"
+
+
+def test_the_shipped_recipes_are_these() -> None:
+    assert names() == ["finetune", "freeze", "scratch"]
+
+
+def test_flags_are_stronger_than_set_and_set_than_the_file(write: Write) -> None:
+    path = write("mode: finetune\nseed: 1\ntrain: {epochs: 2, lr: 1e-3, batch_size: 4}\n")
+    made = load(path, ["train.epochs=3", "train.lr=1e-4", "train.lr=1e-5"], {"train.epochs": 7, "seed": None})
+    assert (made.seed, made.train.epochs, made.train.lr, made.train.batch_size) == (1, 7, 1e-5, 4)
+
+
+def test_set_reads_its_value_as_yaml() -> None:
+    made = load("finetune", ["model.name=no", "augment={flip: false}", "data.path=a=b", "train.epochs="])
+    assert (made.model.name, made.data.path, made.train.epochs) == ("no", "a=b", 5)
+    assert made.augment is not None
+    assert made.augment.flip is False
+
+
+def test_a_section_whose_lines_are_all_commented_out_is_no_section(write: Write) -> None:
+    assert load(write("mode: finetune\ntrain:\n  # lr: 1e-3\naugment:\n")) == load("finetune")
+
+
+def test_a_file_may_have_a_byte_order_mark_and_windows_lines(write: Write) -> None:
+    assert load(write("\ufeffmode: finetune\r\nseed: 3\r\n")).seed == 3
+
+
+def test_a_file_beside_a_shipped_name_needs_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("freeze").write_text("seed: 5")
+    assert load("freeze").seed == 0
+    assert load("./freeze").seed == 5
+    assert load(Path("freeze")).seed == 5
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is empty; a recipe is a mapping"),
+        ("# only a comment", "is empty"),
+        ("- 1", "holds [1]; a recipe is a mapping"),
+        ("5", "holds 5"),
+        ("train: {lrr: 1}", "train.lrr is not a key of a recipe; did you mean train.lr?"),
+        ("lr: 1", "lr is not a key of a recipe; did you mean train.lr?"),
+        ("mdoe: freeze", "mdoe is not a key of a recipe; did you mean mode?"),
+        ("trian: {lr: 1}", "trian is not a key of a recipe; did you mean train?"),
+        ("head: {zzz: 1}", "head.zzz is not a key of a recipe; known here: kind, penalty"),
+        ("train.lr: 1", "train.lr is written in two lines: train: and, indented below it, lr: ..."),
+        ("train: {epochs: true}", "train.epochs: got true, allowed a valid integer"),
+        ("train: {epochs: 5.5}", "train.epochs: got 5.5, allowed a valid integer"),
+        ("train: {epochs: '5'}", 'train.epochs: got "5", allowed a valid integer'),
+        ("train: {lr: true}", "train.lr: got true, allowed a valid number"),
+        ("train: {lr: '1'}", 'train.lr: got "1", allowed a valid number'),
+        ("train: {lr: .nan}", "train.lr: got NaN, allowed a finite number"),
+        ("train: {lr: .inf}", "train.lr: got Infinity, allowed a finite number"),
+        ("train: {lr: 1e999}", "allowed a finite number"),
+        ("train: {lr: -1}", "train.lr: got -1, allowed greater than 0"),
+        ("train: {lr: 0}", "train.lr: got 0, allowed greater than 0"),
+        ("data: {val_fraction: 0.6}", "allowed less than or equal to 0.5"),
+        ("model: {image_size: 7}", "allowed greater than or equal to 8"),
+        ("model: {name: 5}", "model.name: got 5, allowed a valid string"),
+        ("model: {name: ''}", 'model.name: got "", allowed at least 1 character'),
+        ("model: {weights: 5}", "model.weights: got 5, allowed a path as text"),
+        ('data: {path: "a\\0b"}', "allowed a path as text"),
+        ("augment: {flip: no}", 'augment.flip: got "no", allowed a valid boolean'),
+        ("train: 5", "train: got 5, allowed a section with epochs, batch_size,"),
+        ("seed: null", "seed: got null, allowed a valid integer"),
+        ("mode: Freeze", "mode: got \"Freeze\", allowed 'freeze', 'finetune' or 'scratch'"),
+        ("seed: x\nmode: y", "(and 1 more)"),
+        ("seed: " + "x" * 500, "xxx..., allowed"),
+    ],
+)
+def test_a_file_is_refused_with_key_value_and_range(write: Write, content: str, message: str) -> None:
+    path = write(content)
+    found = refusal(path)
+    assert found.startswith(f"{path}: ")
+    assert message in found
+
+
+def test_errors_of_the_text_carry_their_line(write: Write) -> None:
+    path = write("mode: freeze\nseed: 1\nseed: 2\n")
+    assert refusal(path).startswith(f"{path}:3: ")
+    path.write_bytes(b"mode: freeze\nseed: \xff")
+    assert refusal(path) == f"{path}:2: not UTF-8 text"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.lr", "write it as section.key=value"),
+        ("=1", "write it as section.key=value"),
+        ("train.lrr=1", "train.lrr is not a key of a recipe; did you mean train.lr?"),
+        ("a.b.c=1", "a.b.c is not a key of a recipe"),
+        ("train.lr.x=1", "train.lr.x is not a key of a recipe"),
+        ("train.lr=fast", 'train.lr: got "fast", allowed a valid number'),
+        ("train.lr=[1", "1: expected"),
+        ("seed=!!python/name:os.system", "tags such as !!python/name:os.system are not read"),
+    ],
+)
+def test_a_set_is_refused_by_its_own_text(override: str, message: str) -> None:
+    found = refusal("finetune", [override])
+    assert found.startswith(f"--set {override}:")
+    assert message in found
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"train.lr": -1.0}, "--lr: train.lr: got -1.0, allowed greater than 0"),
+        ({"model.image_size": 3}, "--image-size: model.image_size: got 3"),
+        ({"model.name": ""}, "--model: model.name"),
+        ({"data.path": ""}, "DATA: data.path"),
+    ],
+)
+def test_a_flag_is_refused_by_its_name(flags: dict[str, object], message: str) -> None:
+    assert refusal(None, [], flags).startswith(message)
+
+
+@pytest.mark.parametrize("missing", ["nowhere.yaml", ".", "/dev/null", "a\0b", ""])
+def test_a_source_that_is_no_file_is_refused(missing: str) -> None:
+    assert "is neither a file nor a shipped recipe (finetune, freeze, scratch)" in refusal(missing)
+
+
+def test_an_impossible_name_is_refused() -> None:
+    assert "x cannot be read: " in refusal("x" * 5000) or "x is neither a file" in refusal("x" * 5000)
+
+
+@pytest.mark.parametrize(
+    ("content", "wins", "idle"),
+    [
+        ("augment: {flip: true}", "mode: freeze", "augment"),
+        ("train: {epochs: 3}", "mode: freeze", "train.epochs"),
+        ("train: {lr: 1e-3}", "mode: freeze", "train.lr"),
+        ("mode: scratch\nmodel: {weights: a.pth}", "mode: scratch", "model.weights"),
+        ("head: {kind: prototype, penalty: 1}", "head.kind: prototype", "head.penalty"),
+    ],
+)
+def test_contradictions_say_which_setting_wins(write: Write, content: str, wins: str, idle: str) -> None:
+    message = refusal(write(content))
+    assert f"{idle} has no effect with {wins}, which wins: " in message
+    assert f"remove {idle}" in message
+
+
+def test_a_set_contradicts_the_mode_as_a_file_does() -> None:
+    assert "train.epochs has no effect" in refusal(None, ["train.epochs=3"])
+    assert load(None, ["train.epochs=3"], {"mode": "finetune"}).train.epochs == 3
+    assert "model.weights has no effect" in refusal("scratch", [], {"model.weights": "a.pth"})
+
+
+def test_flags_of_the_training_loop_are_left_out_in_freeze() -> None:
+    made = load(flags={"train.epochs": 3, "train.lr": 0.1, "train.batch_size": 8, "mode": "freeze"})
+    assert (made.train.epochs, made.train.lr, made.train.batch_size) == (None, None, 8)
+    assert "allowed greater than 0" in refusal(None, [], {"train.lr": -1.0}), "but they are still checked"
+
+
+@pytest.mark.parametrize("name", names())
+def test_to_yaml_reads_back_equal(name: str, tmp_path: Path) -> None:
+    flags = {"data.path": "odd \udcff: 1e3\n", "train.batch_size": 7, "seed": 2**63 - 1}
+    made = load(name, ["model.name=no", "data.val_fraction=1e-5"], flags)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(to_yaml(made), "utf-8")
+    assert load(path) == made
+
+
+def test_a_path_may_be_a_path() -> None:
+    assert Recipe(data={"path": Path("pictures")}).data.path == "pictures"
+    assert load(flags={"data.path": Path("pictures")}).data.path == "pictures"
+
+
+def test_a_recipe_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Recipe().seed = 5  # type: ignore[misc]
+
+
+def test_diff_names_what_changes_the_result() -> None:
+    before = load("finetune")
+    changes = ["train.lr=0.01", "augment.flip=false", "run.device=cpu", "data.path=elsewhere"]
+    after = load("finetune", changes)
+    assert diff(before, after) == ["train.lr: 0.0003 -> 0.01", "augment.flip: true -> false"]
+    assert diff(before, before) == []
+    assert 'mode: "finetune" -> "freeze"' in diff(before, load("freeze"))
+    assert "augment.flip: true -> null" in diff(before, load("freeze"))
+
+
+def test_every_key_has_a_default_and_one_line_about_it() -> None:
+    fields = {"mode": Recipe.model_fields["mode"], "seed": Recipe.model_fields["seed"]}
+    for section, model in SECTIONS.items():
+        fields |= {f"{section}.{name}": field for name, field in model.model_fields.items()}
+    assert list(fields) == KEYS
+    for key, field in fields.items():
+        assert not field.is_required(), key
+        assert field.description, key
+        assert re.fullmatch(r"[A-Z].{8,98}\.", field.description), key
+
+
+def test_the_schema_describes_every_section() -> None:
+    schema = recipe.json_schema()
+    assert schema["additionalProperties"] is False
+    assert set(schema["properties"]) == set(Recipe.model_fields)
+    assert schema["$defs"]["Train"]["properties"]["lr"]["description"]
+
+
+def test_unknown_shipped_name() -> None:
+    with pytest.raises(RecipeError, match="no shipped recipe is called frieze; there are finetune,"):
+        text("frieze")
+
+
+def test_loading_a_recipe_loads_no_heavy_library() -> None:
+    heavy = {"torch", "timm", "sklearn", "numpy"}
+    code = f"import sys, cnn_tl.recipe as r; r.load('finetune'); print(*({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
