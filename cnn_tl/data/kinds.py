@@ -1,0 +1,79 @@
+"""What a file is: by its first bytes, and by its extension only where the bytes say nothing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+
+HEAD_BYTES = 512
+"""How much of a file `kind_of` wants to see."""
+
+ACCEPTED = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""The formats that are read; an MPO (the JPEG of a stereo camera) is read as its first JPEG."""
+
+_ACCEPTED_HEADS = {
+    "JPEG": rb"\xff\xd8\xff",
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "GIF": rb"GIF8[79]a",
+    "WEBP": rb"RIFF....WEBP",
+    "BMP": rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0",  # "BM" alone could be text
+    "TIFF": rb"(?:II[*+]\0|MM\0[*+])(?!....CR)",
+    "PPM": rb"P[1-6]\s+[\d#]",
+}
+_REFUSED_HEADS = {
+    "AVIF": rb"....ftypavi[fs]",
+    "HEIC": rb"....ftyp(?:hei|hev|mif1|msf1)",
+    "a video": rb"....ftyp|\x1a\x45\xdf\xa3|RIFF....AVI ",
+    "JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+    "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
+    "PDF": rb"\s*%PDF",
+    "EPS": rb"%!PS|\xc5\xd0\xd3\xc6",
+    "FITS": rb"SIMPLE  =",
+    "PSD": rb"8BPS",
+    "ICO": rb"\0\0[\x01\x02]\0",
+    "a raw photograph": rb"II\*\0....CR|FUJIFILM",
+    "an archive": rb"PK(?:\x03\x04|\x05\x06)|\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|.{257}ustar",
+    "HTML": rb"\W*<(?:!--.*<)?(?:!doctype html|html|head|body)\b",
+    "SVG": rb"\W*<(?:[?!].*<)?svg\b",
+}
+_ACCEPTED_KINDS = {kind: re.compile(head, re.DOTALL) for kind, head in _ACCEPTED_HEADS.items()}
+_REFUSED_KINDS = {kind: re.compile(head, re.DOTALL | re.IGNORECASE) for kind, head in _REFUSED_HEADS.items()}
+
+_PICTURE_EXTENSIONS = re.compile(
+    r"\.(jpe?g|jpe|jfif|mpo|a?png|webp|gif|bmp|dib|tiff?|p[pgbn]m"
+    r"|hei[cf]|avif|jp2|j2k|jxl|pdf|svg|eps|fi?ts|fit|psd|ico|cr[23]|nef|arw|dng|raf|orf|rw2)",
+    re.IGNORECASE,
+)
+
+
+def accepted_kind(head: bytes) -> str | None:
+    """Return the accepted format that a file starting with `head` has, or None."""
+    return next((kind for kind, pattern in _ACCEPTED_KINDS.items() if pattern.match(head)), None)
+
+
+def is_archive(head: bytes) -> bool:
+    """Tell whether a file that starts with `head` has to be unpacked."""
+    return _REFUSED_KINDS["an archive"].match(head) is not None
+
+
+def refusal(head: bytes) -> str:
+    """Say why a file that starts with `head`, and has no accepted format, is not read."""
+    if not head:
+        return "empty file"
+    kind = next((kind for kind, pattern in _REFUSED_KINDS.items() if pattern.match(head)), None)
+    if kind is None and _is_text(head):
+        kind = "text"
+    if kind in ("text", "HTML", "an archive", "a video"):
+        return f"is {kind}, not a picture"
+    accepted = ", ".join(ACCEPTED)
+    return f"format not accepted ({kind or 'unknown'}); accepted are {accepted}"
+
+
+def has_picture_extension(path: PurePath) -> bool:
+    """Tell whether the name claims to be a picture, of an accepted format or not."""
+    return _PICTURE_EXTENSIONS.fullmatch(path.suffix) is not None
+
+
+def _is_text(head: bytes) -> bool:
+    text = head.decode("utf-8", "ignore")  # the cut may have gone through a character
+    return len(text.encode()) >= len(head) - 3 and all(c.isprintable() or c.isspace() for c in text)

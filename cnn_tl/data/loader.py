@@ -1,0 +1,84 @@
+"""Pictures read by threads, in order, a bounded number ahead of whoever uses them.
+
+Threads rather than processes: Pillow releases the interpreter while it decodes and resizes, nothing is copied between
+processes, no shared memory is needed, and the result cannot depend on the number of workers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_tl.errors import BadImageError
+
+Item = TypeVar("Item")
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Batch(Generic[Item]):
+    """Some pictures in the order they were asked for.
+
+    Attributes:
+        items: those that could be read.
+        pixels: theirs, uint8 [N, H, W, 3]; N may be 0.
+        failures: those that could not, with the reason.
+    """
+
+    items: list[Item]
+    pixels: Pixels
+    failures: list[tuple[Item, BadImageError]]
+
+
+def batches(
+    items: Iterable[Item], read: Callable[[Item], Pixels], *, batch_size: int, workers: int
+) -> Iterator[Batch[Item]]:
+    """Yield batches of at most `batch_size` pictures; see `read_groups`."""
+    source = iter(items)
+    groups = iter(lambda: list(islice(source, batch_size)), [])
+    return read_groups(groups, read, workers=workers)
+
+
+def read_groups(
+    groups: Iterable[Sequence[Item]], read: Callable[[Item], Pixels], *, workers: int
+) -> Iterator[Batch[Item]]:
+    """Yield one batch for each group, read by `workers` threads, two groups ahead of the one in use.
+
+    A picture that raises `BadImageError` is reported in its batch; any other error ends the iteration.
+    """
+    source = iter(groups)
+    waiting: deque[list[tuple[Item, Future[Pixels]]]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="read")
+
+    def submit(groups: Iterable[Sequence[Item]]) -> None:
+        waiting.extend([(item, pool.submit(read, item)) for item in group] for group in groups)
+
+    try:
+        submit(islice(source, 3))
+        while waiting:
+            batch = _collect(waiting.popleft())
+            submit(islice(source, 1))
+            yield batch
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _collect(entries: list[tuple[Item, Future[Pixels]]]) -> Batch[Item]:
+    items: list[Item] = []
+    arrays: list[Pixels] = []
+    failures: list[tuple[Item, BadImageError]] = []
+    for item, future in entries:
+        try:
+            arrays.append(future.result())
+            items.append(item)
+        except BadImageError as error:
+            failures.append((item, error))
+    pixels = np.stack(arrays) if arrays else np.empty((0, 0, 0, 3), np.uint8)
+    return Batch(items, pixels, failures)

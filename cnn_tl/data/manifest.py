@@ -1,0 +1,246 @@
+"""The manifest: which pictures a run uses, their labels and parts, and whether they are still the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, astuple, dataclass, fields, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, get_args
+
+from cnn_tl.errors import ArtefactError, DataError, printable
+from cnn_tl.files import sha256_file
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One usable picture.
+
+    Attributes:
+        path: relative to the root, with forward slashes.
+        label: the place of its class in `Manifest.classes`.
+        split: the part it belongs to.
+        bytes, mtime_ns: size and time of change when it was scanned.
+        sha256: of the file's bytes, in hexadecimal.
+    """
+
+    path: str
+    label: int
+    split: Split
+    bytes: int
+    mtime_ns: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """One broken picture that is not used, and why."""
+
+    path: str
+    split: Split
+    sha256: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All pictures of a data folder.
+
+    Attributes:
+        root: the folder.
+        classes: in natural order; one list for every part.
+        pictures: those that are used, part by part and class by class.
+        set_aside: broken ones.
+        notes: remarks about the folder that the user should read.
+        layout: how the folder was read, in words.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    pictures: tuple[Picture, ...]
+    set_aside: tuple[SetAside, ...] = ()
+    notes: tuple[str, ...] = ()
+    layout: str = ""
+
+    def of(self, split: Split) -> tuple[Picture, ...]:
+        """Return the pictures of one part."""
+        return tuple(picture for picture in self.pictures if picture.split == split)
+
+    def file(self, picture: Picture) -> Path:
+        """Return where the picture lies."""
+        return self.root / picture.path
+
+    def counts(self) -> dict[str, dict[Split, int]]:
+        """Return the number of usable pictures, `counts[class][split]`."""
+        found = Counter((picture.label, picture.split) for picture in self.pictures)
+        return {
+            name: {split: found[label, split] for split in SPLITS} for label, name in enumerate(self.classes)
+        }
+
+    def baseline_accuracy(self) -> float:
+        """Return the validation accuracy of always answering the largest class of the training part."""
+        answer, _ = Counter(picture.label for picture in self.of("train")).most_common(1)[0]
+        val = self.of("val")
+        return sum(picture.label == answer for picture in val) / len(val)
+
+    def without(self, broken: Iterable[tuple[Picture, str]]) -> Manifest:
+        """Return a manifest in which pictures that could not be decoded are set aside, with their reasons."""
+        reasons = dict(broken)
+        return replace(
+            self,
+            pictures=tuple(picture for picture in self.pictures if picture not in reasons),
+            set_aside=(
+                *self.set_aside,
+                *(SetAside(p.path, p.split, p.sha256, reason) for p, reason in reasons.items()),
+            ),
+        )
+
+    def check(self) -> None:
+        """Refuse to go on when too much is set aside.
+
+        Raises:
+            DataError: more than half of the pictures are broken, or none is left to train a class on or to
+                validate on.
+        """
+        where = printable(self.root)
+        refuse_mostly_broken(self.root, len(self.pictures), self.set_aside)
+        for name, count in self.counts().items():
+            if not count["train"]:
+                named = printable(name)
+                raise DataError(f"class {named} in {where} has no usable training picture; add some")
+        if not self.of("val"):
+            raise DataError(f"{where} has no usable validation picture; add some or remove its val folder")
+
+    def verify(self, picture: Picture) -> None:
+        """Make sure that a picture is the one that was scanned; its bytes are read only if its time differs.
+
+        Raises:
+            DataError: it vanished or changed.
+        """
+        path = self.file(picture)
+        try:
+            now = path.stat()
+            same = now.st_size == picture.bytes and (
+                now.st_mtime_ns == picture.mtime_ns or sha256_file(path) == picture.sha256
+            )
+        except OSError as error:
+            raise DataError(
+                f"{printable(path)} was there at the start and cannot be read now ({error.strerror}); "
+                "put it back, or start anew"
+            ) from error
+        if not same:
+            raise DataError(f"{printable(path)} changed since the run began; put it back, or start anew")
+
+    def digest(self) -> str:
+        """Return a SHA-256 of the contents: classes, pictures, labels and parts, but not file names."""
+        lines = sorted(f"{picture.sha256} {picture.label} {picture.split}" for picture in self.pictures)
+        text = "\n".join([*map(ascii, self.classes), *lines])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def diff(self, now: Manifest) -> list[str]:
+        """Say, a line each, how the pictures of `now` differ from these, by content.
+
+        The place of the root and the times of files do not count; a picture that is set aside in one of the
+        two does not differ as long as its bytes are the same.
+        """
+        before, after = self._contents(), now._contents()
+        gone = {path: sha256 for path, (sha256, _) in before.items() if path not in after}
+        new = {path: sha256 for path, (sha256, _) in after.items() if path not in before}
+        origins = {sha256: path for path, sha256 in gone.items()}
+        lines = []
+        for path, sha256 in new.items():
+            origin = origins.pop(sha256, None)
+            lines.append(f"added: {path}" if origin is None else f"moved: {origin} -> {path}")
+            gone.pop(origin or "", None)
+        lines += [f"removed: {path}" for path in gone]
+        for path in before.keys() & after.keys():
+            (old_sha256, old_split), (new_sha256, new_split) = before[path], after[path]
+            if old_sha256 != new_sha256:
+                lines.append(f"changed: {path}")
+            elif old_split != new_split:
+                lines.append(f"moved from {old_split} to {new_split}: {path}")
+        return sorted(map(printable, lines))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data for JSON; each picture is a list of its fields' values."""
+        return {
+            "root": str(self.root),
+            "layout": self.layout,
+            "classes": list(self.classes),
+            "notes": list(self.notes),
+            "set_aside": [asdict(broken) for broken in self.set_aside],
+            "picture_fields": [field.name for field in fields(Picture)],
+            "pictures": [list(astuple(picture)) for picture in self.pictures],
+        }
+
+    @classmethod
+    def from_json(cls, values: Any) -> Manifest:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ArtefactError: something is missing or has an impossible value.
+        """
+        try:
+            names = values["picture_fields"]
+            manifest = cls(
+                root=Path(values["root"]),
+                classes=tuple(_text(name) for name in values["classes"]),
+                pictures=tuple(Picture(**dict(zip(names, row, strict=True))) for row in values["pictures"]),
+                set_aside=tuple(SetAside(**broken) for broken in values["set_aside"]),
+                notes=tuple(_text(note) for note in values["notes"]),
+                layout=_text(values["layout"]),
+            )
+            for picture in manifest.pictures:
+                _check_picture(picture, len(manifest.classes))
+            for broken in manifest.set_aside:
+                _check_file(broken)
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise ArtefactError(f"the manifest is damaged: {error}") from error
+        return manifest
+
+    def _contents(self) -> dict[str, tuple[str, Split]]:
+        entries: tuple[Picture | SetAside, ...] = (*self.pictures, *self.set_aside)
+        return {entry.path: (entry.sha256, entry.split) for entry in entries}
+
+
+def refuse_mostly_broken(root: Path, usable: int, broken: tuple[SetAside, ...]) -> None:
+    """Refuse a folder in which more than half of the pictures are broken, whatever the policy.
+
+    Raises:
+        DataError: it is so.
+    """
+    if len(broken) > usable:
+        first = broken[0]
+        raise DataError(
+            f"{len(broken):,} of {usable + len(broken):,} pictures in {printable(root)} cannot be read; "
+            f"the first is {printable(first.path)}: {first.reason}"
+        )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"text expected, not {value!r}")
+    return value
+
+
+def _check_picture(picture: Picture, classes: int) -> None:
+    _check_file(picture)
+    for number in (picture.label, picture.bytes, picture.mtime_ns):
+        if type(number) is not int:
+            raise TypeError(f"an integer expected, not {number!r}")
+    if not 0 <= picture.label < classes:
+        raise ValueError(f"{picture.path} has label {picture.label} of {classes} classes")
+
+
+def _check_file(entry: Picture | SetAside) -> None:
+    path = PurePosixPath(_text(entry.path))
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{path} leads out of the data folder")
+    if entry.split not in SPLITS:
+        raise ValueError(f"{path} is in no part of the data")
+    if len(_text(entry.sha256)) != 64:
+        raise ValueError(f"{path} has no SHA-256")

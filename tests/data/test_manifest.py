@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cnn_tl.data.manifest import Manifest, Picture, SetAside, Split
+from cnn_tl.errors import ArtefactError, DataError
+
+
+def picture(path: str, label: int = 0, split: Split = "train") -> Picture:
+    sha256 = hashlib.sha256(ascii(path).encode()).hexdigest()
+    return Picture(path, label, split, 10, 123, sha256)
+
+
+CAT, DOG, DOG2 = picture("train/cat/1.jpg"), picture("train/dog/1.jpg", 1), picture("train/dog/2.jpg", 1)
+VAL_CAT, VAL_DOG = picture("val/cat/3.jpg", 0, "val"), picture("val/dog/4.jpg", 1, "val")
+PICTURES = (CAT, DOG, DOG2, VAL_CAT, VAL_DOG)
+GOOD = Manifest(Path("/data"), ("cat", "dog"), PICTURES, notes=("a note",), layout="train + val")
+
+
+def test_counts_and_parts() -> None:
+    assert GOOD.of("val") == (VAL_CAT, VAL_DOG)
+    assert GOOD.of("test") == ()
+    assert GOOD.file(CAT) == Path("/data/train/cat/1.jpg")
+    assert GOOD.counts() == {
+        "cat": {"train": 1, "val": 1, "test": 0},
+        "dog": {"train": 2, "val": 1, "test": 0},
+    }
+
+
+def test_baseline_is_the_largest_training_class() -> None:
+    assert GOOD.baseline_accuracy() == 0.5
+    more_cats = replace(GOOD, pictures=(*GOOD.pictures, picture("val/cat/5.jpg", 0, "val")))
+    assert more_cats.baseline_accuracy() == pytest.approx(1 / 3)
+
+
+def test_broken_pictures_move_aside() -> None:
+    less = GOOD.without([(DOG, "truncated JPEG")])
+    assert less.pictures == (CAT, DOG2, VAL_CAT, VAL_DOG)
+    assert less.set_aside == (SetAside("train/dog/1.jpg", "train", DOG.sha256, "truncated JPEG"),)
+    less.check()
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ([CAT], "class cat in /data has no usable training picture"),
+        ([VAL_CAT, VAL_DOG], "no usable validation picture"),
+        ([DOG, DOG2, VAL_CAT], "3 of 5 pictures in /data cannot be read; the first is train/dog/1.jpg: bad"),
+    ],
+)
+def test_check_refuses_what_nothing_can_be_learned_from(broken: list[Picture], message: str) -> None:
+    GOOD.check()
+    with pytest.raises(DataError, match=message):
+        GOOD.without([(one, "bad") for one in broken]).check()
+
+
+def test_verify(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"0123456789")
+    facts = path.stat()
+    scanned = Picture("a.jpg", 0, "train", 10, facts.st_mtime_ns, hashlib.sha256(b"0123456789").hexdigest())
+    manifest = Manifest(tmp_path, ("a", "b"), (scanned,))
+    manifest.verify(scanned)
+    os.utime(path, ns=(0, 0))
+    manifest.verify(scanned)  # a new time with the same bytes is no change
+    path.write_bytes(b"9876543210")
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(DataError, match=r"a\.jpg changed since"):
+        manifest.verify(scanned)
+    path.write_bytes(b"longer than it was")
+    with pytest.raises(DataError, match=r"a\.jpg changed since"):
+        manifest.verify(scanned)
+    path.unlink()
+    with pytest.raises(DataError, match=r"a\.jpg was there at the start"):
+        manifest.verify(scanned)
+
+
+def test_json_round_trip() -> None:
+    odd = picture("train/cat/line\nbreak \udcff.jpg")
+    manifest = replace(GOOD, pictures=(*GOOD.pictures, odd)).without([(DOG, "truncated JPEG")])
+    assert Manifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
+
+
+def damaged(**changes: Any) -> dict[str, Any]:
+    return {**GOOD.to_json(), **changes}
+
+
+ROW = [*GOOD.to_json()["pictures"][0]]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        None,
+        [],
+        {},
+        damaged(root=None),
+        damaged(classes=[1, 2]),
+        damaged(pictures=[["short"]]),
+        damaged(pictures=[["../outside.jpg", *ROW[1:]]]),
+        damaged(pictures=[["/etc/passwd", *ROW[1:]]]),
+        damaged(pictures=[[ROW[0], 2, *ROW[2:]]]),
+        damaged(pictures=[[ROW[0], True, *ROW[2:]]]),
+        damaged(pictures=[[*ROW[:2], "training", *ROW[3:]]]),
+        damaged(pictures=[[*ROW[:5], "abc"]]),
+        damaged(picture_fields=["path"]),
+        damaged(set_aside=[{"path": "a"}]),
+        damaged(notes=[1]),
+        damaged(layout=1),
+    ],
+)
+def test_damaged_json_is_refused(values: Any) -> None:
+    with pytest.raises(ArtefactError, match="the manifest is damaged"):
+        Manifest.from_json(values)
+
+
+def test_digest_is_of_the_contents() -> None:
+    renamed = replace(DOG, path="train/dog/renamed.jpg", mtime_ns=7)
+    moved = replace(GOOD, root=Path("/else"), pictures=(renamed, DOG2, CAT, VAL_DOG, VAL_CAT))
+    assert moved.digest() == GOOD.digest()
+    for other in (
+        replace(GOOD, classes=("cat", "wolf")),
+        replace(GOOD, pictures=GOOD.pictures[1:]),
+        replace(GOOD, pictures=(replace(CAT, label=1), *GOOD.pictures[1:])),
+        replace(GOOD, pictures=(replace(CAT, split="test"), *GOOD.pictures[1:])),
+        replace(GOOD, pictures=(replace(CAT, sha256=DOG.sha256), *GOOD.pictures[1:])),
+    ):
+        assert other.digest() != GOOD.digest()
+
+
+@pytest.mark.parametrize(
+    ("pictures", "lines"),
+    [
+        (PICTURES, []),
+        ((replace(CAT, mtime_ns=9), DOG, DOG2, VAL_CAT, VAL_DOG), []),
+        ((DOG, DOG2, VAL_CAT, VAL_DOG), ["removed: train/cat/1.jpg"]),
+        ((*PICTURES, picture("train/cat/9.jpg")), ["added: train/cat/9.jpg"]),
+        ((replace(CAT, sha256="0" * 64), DOG, DOG2, VAL_CAT, VAL_DOG), ["changed: train/cat/1.jpg"]),
+        (
+            (replace(CAT, path="train/dog/1b.jpg", label=1), DOG, DOG2, VAL_CAT, VAL_DOG),
+            ["moved: train/cat/1.jpg -> train/dog/1b.jpg"],
+        ),
+        (
+            (replace(CAT, split="val"), DOG, DOG2, VAL_CAT, VAL_DOG),
+            ["moved from train to val: train/cat/1.jpg"],
+        ),
+    ],
+)
+def test_diff(pictures: tuple[Picture, ...], lines: list[str]) -> None:
+    assert GOOD.diff(replace(GOOD, root=Path("/else"), pictures=pictures)) == lines
+
+
+def test_a_picture_set_aside_later_is_no_difference() -> None:
+    assert GOOD.without([(DOG, "truncated JPEG")]).diff(GOOD) == []
+    repaired = replace(GOOD, pictures=(CAT, replace(DOG, sha256="1" * 64), DOG2, VAL_CAT, VAL_DOG))
+    assert GOOD.without([(DOG, "truncated JPEG")]).diff(repaired) == ["changed: train/dog/1.jpg"]
