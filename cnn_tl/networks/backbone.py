@@ -1,0 +1,148 @@
+"""A timm model seen as a backbone and a classifier: what comes before the last linear layer, and that layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from cnn_tl.errors import UsageError
+from cnn_tl.networks import weights
+from cnn_tl.preprocessing import Preprocessing
+from cnn_tl.runtime import seed_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass
+class Network:
+    """A model ready to train: a pretrained backbone under a fresh classifier.
+
+    Attributes:
+        name: the name in timm's registry, with its tag if one was given.
+        model: the timm model, on the CPU, float32.
+        preprocessing: what its pictures go through.
+        source: where its weights came from.
+    """
+
+    name: str
+    model: nn.Module
+    preprocessing: Preprocessing
+    source: weights.Source
+
+
+def build(name: str, source: weights.Source, *, num_classes: int, image_size: int | None, seed: int) -> Network:
+    """Create a timm model with the weights of `source` and a fresh classifier for `num_classes`.
+
+    Random initialisation is a function of `seed` alone; the global generator is left as it was.
+
+    Raises:
+        UsageError: unknown model, or an image size that it cannot take.
+        ArtefactError: weights that do not belong to the model.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, "weights"))
+        model = weights.create(name, source, image_size=image_size)
+        preprocessing = Preprocessing.from_pretrained_cfg(model.pretrained_cfg, image_size)  # type: ignore[arg-type]
+        torch.manual_seed(seed_of(seed, "head"))
+        model.reset_classifier(num_classes)  # type: ignore[operator]
+    return Network(name, model, preprocessing, source)
+
+
+def linear_classifier(model: nn.Module) -> nn.Linear | nn.Conv2d:
+    """Return the model's last layer: a `Linear`, or the 1x1 convolution on pooled features that some families use.
+
+    Raises:
+        UsageError: the model ends in something else, such as two distilled heads.
+    """
+    classifier = model.get_classifier()  # type: ignore[operator]
+    if isinstance(classifier, nn.Linear) or (isinstance(classifier, nn.Conv2d) and classifier.kernel_size == (1, 1)):
+        return classifier
+    raise UsageError(
+        f"{type(model).__name__} does not end in one linear classifier, so no head can be fitted on its features; "
+        "use --mode finetune, or another --model"
+    )
+
+
+def set_linear_classifier(model: nn.Module, weight: Tensor, bias: Tensor) -> None:
+    """Copy a linear head, weight [K, D] and bias [K], into the model's classifier."""
+    classifier = linear_classifier(model)
+    if classifier.bias is None:
+        classifier.bias = nn.Parameter(torch.zeros(len(bias)))
+    with torch.no_grad():
+        classifier.weight.copy_(weight.reshape(classifier.weight.shape))
+        classifier.bias.copy_(bias)
+
+
+@contextmanager
+def without_classifier(model: nn.Module) -> Iterator[None]:
+    """Make `model(x)` return the classifier's input, the features [N, D] (or [N, D, 1, 1]), inside the body."""
+    classifier = linear_classifier(model)
+    name = next(name for name, module in model.named_modules() if module is classifier)
+    model.set_submodule(name, nn.Identity())
+    try:
+        yield
+    finally:
+        model.set_submodule(name, classifier)
+
+
+def classify(model: nn.Module, features_ND: Tensor) -> Tensor:
+    """Return the logits [N, K] that the model's classifier gives for features [N, D]."""
+    classifier = linear_classifier(model)
+    if isinstance(classifier, nn.Conv2d):
+        features_ND = features_ND[:, :, None, None]
+    logits: Tensor = classifier(features_ND)
+    return logits.flatten(1)
+
+
+def require_linear_classifier(network: Network) -> None:
+    """Make sure that a head can be fitted on this model's features, by trying it on one picture of noise.
+
+    Raises:
+        UsageError: the model does more after its features than one linear layer.
+    """
+    linear_classifier(network.model)
+    spec = network.preprocessing
+    x_NCHW = torch.rand(1, 3, spec.height, spec.width, generator=torch.Generator().manual_seed(0))
+    model = network.model.eval()
+    with torch.inference_mode():
+        whole = model(x_NCHW)
+        with without_classifier(model):
+            features_ND = model(x_NCHW).flatten(1)
+        fits = features_ND.shape[1] == linear_classifier(model).weight.shape[1]
+        if not fits or not torch.allclose(classify(model, features_ND), whole, rtol=1e-3, atol=1e-4):
+            raise UsageError(
+                f"{network.name} does more than one linear layer after its features, so no head can be fitted on them; "
+                "use --mode finetune, or another --model"
+            )
+
+
+def to_input(pixels: np.ndarray[Any, Any], spec: Preprocessing, device: torch.device) -> Tensor:
+    """Turn uint8 pixels [N, H, W, 3] into the normalised input [N, 3, H, W] on `device`, channels last.
+
+    The pixels travel as bytes and are normalised on the device.
+    """
+    bytes_NHWC = torch.from_numpy(pixels)
+    if device.type == "cuda":
+        bytes_NHWC = bytes_NHWC.pin_memory().to(device, non_blocking=True)
+    mean = torch.tensor(spec.mean, device=device) * 255
+    scale = 1 / (torch.tensor(spec.std, device=device) * 255)
+    x_NCHW = ((bytes_NHWC.to(device).float() - mean) * scale).permute(0, 3, 1, 2)
+    return x_NCHW.contiguous() if device.type == "mps" else x_NCHW
+
+
+def place(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move the model to the device, channels last except on MPS, where that is slower."""
+    if device.type == "mps":
+        return model.to(device)
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def is_depthwise(model: nn.Module) -> bool:
+    """Say whether the model convolves channel by channel; on CPUs bf16 does not pay in training such models."""
+    return any(isinstance(m, nn.Conv2d) and 1 < m.groups == m.in_channels for m in model.modules())

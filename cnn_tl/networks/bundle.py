@@ -1,0 +1,192 @@
+"""A trained model as a self-contained folder, in the layout of timm and the Hugging Face hub.
+
+    model/
+      config.json          timm's own keys (architecture, label_names, pretrained_cfg, ...) and ours under "cnn_tl"
+      model.safetensors    the weights
+      SHA256SUMS
+
+`timm.create_model("local-dir:model", pretrained=True)` loads it without this package.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnn_tl import __version__, files
+from cnn_tl.errors import ArtefactError, printable
+from cnn_tl.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FORMAT_VERSION = 1
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+FOLDER_IN_RUN = "model"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained model and all that is needed to use it.
+
+    Attributes:
+        path: the bundle's folder.
+        model: the timm model, evaluation mode, float32, on the CPU.
+        classes: the class names, in the order of the logits.
+        preprocessing: what a picture goes through before the model.
+        facts: what training recorded about itself (accuracy, recipe, ...).
+    """
+
+    path: Path
+    model: nn.Module
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    facts: Mapping[str, Any]
+
+
+def save(
+    folder: Path,
+    model: nn.Module,
+    *,
+    classes: Sequence[str],
+    preprocessing: Preprocessing,
+    facts: Mapping[str, Any],
+) -> None:
+    """Write the bundle; the folder appears whole or not at all, and replaces an older one.
+
+    Args:
+        facts: plain data for JSON, kept under the key "cnn_tl" beside the format version.
+
+    Raises:
+        ResourceError: the disk is full or not writable.
+    """
+    fresh = folder.with_name(f".{folder.name}{files.TEMPORARY_SUFFIX}")
+    with files.disk_errors(folder):
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+    try:
+        state = model.state_dict()
+        files.write_tensors(fresh / WEIGHTS, state, {"format": "pt"})
+        files.write_json(fresh / CONFIG, _config(model, classes, preprocessing, facts))
+        files.write_checksums(fresh)
+        files.replace_folder(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def find(path: Path) -> Path:
+    """Return the bundle's folder for a run folder or a bundle.
+
+    Raises:
+        ArtefactError: there is no finished model at `path`.
+    """
+    for folder in (path, path / FOLDER_IN_RUN):
+        if (folder / CONFIG).is_file():
+            return folder
+    if (path / "recipe.yaml").is_file():
+        raise ArtefactError(
+            f"{printable(path)} holds no model yet: its training has not finished; go on with "
+            f"cnn-tl train --resume --output {printable(path)}"
+        )
+    if not path.exists():
+        raise ArtefactError(f"{printable(path)} does not exist; name a run folder, a bundle or a .onnx file")
+    raise ArtefactError(
+        f"{printable(path)} is neither a run folder nor a bundle of cnn-tl (a folder with {CONFIG} and {WEIGHTS})"
+    )
+
+
+def load(path: Path) -> Bundle:
+    """Load the bundle at `path` (a run folder or a bundle), after checking every file of it.
+
+    Raises:
+        ArtefactError: missing, damaged, foreign, newer than this version, or with weights that do not fit.
+    """
+    folder = find(path)
+    config = read_config(folder)
+    files.verify_checksums(folder)
+    facts = config["cnn_tl"]
+    classes = config.get("label_names")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or len(classes) < 2:
+        raise ArtefactError(f"{printable(folder / CONFIG)} has no list of class names")
+    return Bundle(
+        path=folder,
+        model=_create(folder, config, len(classes)),
+        classes=tuple(classes),
+        preprocessing=Preprocessing.from_dict(facts.get("preprocessing") or {}),
+        facts=facts,
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read config.json and check that this version of cnn-tl understands it."""
+    config = files.read_json(folder / CONFIG)
+    facts = config.get("cnn_tl") if isinstance(config, dict) else None
+    if not isinstance(facts, dict) or "architecture" not in config:
+        raise ArtefactError(f"{printable(folder)} was not made by cnn-tl: {CONFIG} lacks its keys")
+    version = facts.get("format_version")
+    if not isinstance(version, int) or version < 1:
+        raise ArtefactError(f"{printable(folder / CONFIG)} has no format version")
+    if version > FORMAT_VERSION:
+        raise ArtefactError(
+            f"{printable(folder)} was made by cnn-tl {facts.get('version', '?')} (format {version}; "
+            f"this is {__version__}, format {FORMAT_VERSION}); upgrade cnn-tl to use it"
+        )
+    return config  # type: ignore[no-any-return]
+
+
+def _config(
+    model: nn.Module, classes: Sequence[str], preprocessing: Preprocessing, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Let timm describe the model, and add what is ours."""
+    import tempfile
+
+    from timm.models._hub import save_config_for_hf
+
+    data_config = {
+        "input_size": (3, preprocessing.height, preprocessing.width),
+        "interpolation": preprocessing.interpolation,
+        "crop_pct": preprocessing.crop_pct,
+        "crop_mode": preprocessing.crop_mode,
+        "mean": preprocessing.mean,
+        "std": preprocessing.std,
+    }
+    ours = {
+        "format_version": FORMAT_VERSION,
+        "version": __version__,
+        "preprocessing": preprocessing.to_dict(),
+        **facts,
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / CONFIG
+        save_config_for_hf(
+            model, str(path), model_config={"label_names": list(classes), "cnn_tl": ours}, data_config=data_config
+        )
+        return json.loads(path.read_text("utf-8"))  # type: ignore[no-any-return]
+
+
+def _create(folder: Path, config: Mapping[str, Any], num_classes: int) -> nn.Module:
+    import timm
+    import torch
+
+    state = files.read_tensors(folder / WEIGHTS)
+    arguments = dict(config.get("model_args") or {})
+    arguments.pop("num_classes", None)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model = timm.create_model(config["architecture"], pretrained=False, num_classes=num_classes, **arguments)
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        first = str(error).strip().splitlines()
+        raise ArtefactError(
+            f"the weights in {printable(folder)} do not fit {config['architecture']} with {num_classes} classes: "
+            f"{' '.join(line.strip() for line in first[:2])[:300]}"
+        ) from error
+    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise ArtefactError(f"{printable(folder / WEIGHTS)} holds NaN or infinity in {broken[0]}")
+    return model.eval()

@@ -1,0 +1,109 @@
+"""Checkpoints: folders of safetensors and JSON with checksums, each whole or absent.
+
+    checkpoints/
+      step-00000042/   model.safetensors  optimizer.safetensors  state.json  SHA256SUMS
+      best/            model.safetensors  state.json  SHA256SUMS
+
+Nothing in them can execute, and no generator's state is stored: a step's randomness is a function of the seed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from cnn_tl import files
+from cnn_tl.errors import ArtefactError, printable
+
+KEEP = 2
+BEST = "best"
+_STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Groups of tensors by name ("model", "optimizer"), and where training was, as plain data for JSON."""
+
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    state: Mapping[str, Any]
+
+
+def save_step(folder: Path, step: int, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint of `step` and remove all but the newest `KEEP`.
+
+    Raises:
+        ResourceError: the disk is full or not writable; the older checkpoints are untouched.
+    """
+    save(folder / f"step-{step:08d}", checkpoint)
+    for old in _steps(folder)[KEEP:]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def save(target: Path, checkpoint: Checkpoint) -> None:
+    """Write one checkpoint folder; it appears whole or not at all."""
+    fresh = target.with_name(f".{target.name}{files.TEMPORARY_SUFFIX}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        for name, tensors in checkpoint.tensors.items():
+            files.write_tensors(fresh / f"{name}.safetensors", tensors)
+        files.write_json(fresh / _STATE, checkpoint.state)
+        files.write_checksums(fresh)
+        files.replace_folder(fresh, target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def load(folder: Path) -> Checkpoint:
+    """Read one checkpoint folder.
+
+    Raises:
+        ArtefactError: it is missing or damaged.
+    """
+    files.verify_checksums(folder)
+    tensors = {path.stem: files.read_tensors(path) for path in folder.glob("*.safetensors")}
+    return Checkpoint(tensors, files.read_json(folder / _STATE))
+
+
+def load_newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """Read the newest checkpoint that is whole; each damaged one before it gives a warning.
+
+    Returns None where none was ever written.
+
+    Raises:
+        ArtefactError: there are checkpoints, and every one is damaged.
+    """
+    steps = _steps(folder)
+    for path in steps:
+        try:
+            return load(path)
+        except ArtefactError as error:
+            warn(f"{error}; trying the checkpoint before it")
+    if steps:
+        raise ArtefactError(f"every checkpoint in {printable(folder)} is damaged; start again with another --output")
+    return None
+
+
+def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """Return the optimiser's state as named tensors, "3.exp_avg"; its settings come from the recipe."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{key}": value for index, entry in state.items() for key, value in entry.items()}
+
+
+def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` returned."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _steps(folder: Path) -> list[Path]:
+    """Return the step checkpoints, newest first."""
+    return sorted((p for p in folder.glob("step-*") if p.is_dir()), reverse=True)

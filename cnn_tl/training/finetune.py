@@ -1,0 +1,236 @@
+"""Modes `finetune` and `scratch`: every parameter trains.
+
+AdamW, linear warm-up and cosine decay, label smoothing, gradient clipping, augmented pictures. Everything random is a
+function of (seed, epoch, picture) or (seed, step), so a resumed run ends in the same bits as an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cnn_tl.data.augment import Augmentation, augment
+from cnn_tl.data.image import read_image
+from cnn_tl.data.loader import Batch
+from cnn_tl.data.manifest import Picture
+from cnn_tl.data.transforms import draft_size
+from cnn_tl.errors import BadImageError, DataError, DivergedError, Stopped
+from cnn_tl.networks import freeze
+from cnn_tl.networks.backbone import place, to_input
+from cnn_tl.runtime import autocast, seed_of
+from cnn_tl.training import checkpoint
+from cnn_tl.training.schedule import epoch_batches, learning_rate_factor
+from cnn_tl.training.session import Pixels, Session, in_groups
+
+SAVE_EVERY_SECONDS = 300.0
+
+
+@dataclass
+class Progress:
+    """Where training is; all of it travels in a checkpoint.
+
+    Attributes:
+        step: updates made so far.
+        loss_sum, seen: the running mean of the epoch under way.
+        best_accuracy, best_loss, best_epoch: the best epoch so far; the lower loss decides between equals.
+        rows: the metrics of the finished epochs.
+    """
+
+    step: int = 0
+    loss_sum: float = 0.0
+    seen: int = 0
+    best_accuracy: float = -1.0
+    best_loss: float = 0.0
+    best_epoch: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+def train(session: Session) -> Tensor:
+    """Train the whole network; leave the weights of the best epoch in it and return their validation logits [N, K].
+
+    Raises:
+        DataError: too many broken pictures, or files that changed or vanished on the way.
+        DivergedError: the loss or a gradient is no longer finite; nothing non-finite was saved.
+        Stopped: a signal came; a checkpoint of this very step was written, and `--resume` goes on.
+    """
+    return _Training(session).run()
+
+
+class _Training:
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.settings = session.recipe.train
+        self.seed = session.recipe.seed
+        self.model = place(session.network.model, session.device)
+        freeze.apply(self.model, "all")
+        self._check_pictures()
+        self.pictures = session.manifest.of("train")
+        self.val_pictures = session.manifest.of("val")
+        self.steps_per_epoch = len(self._batches(epoch=1))
+        self.epochs = _given(self.settings.epochs)
+        self.steps = self.steps_per_epoch * self.epochs
+        self.optimizer = torch.optim.AdamW(
+            _parameter_groups(self.model, _given(self.settings.head_lr_factor), _given(self.settings.weight_decay))
+        )
+        self.progress = Progress()
+        self._resume()
+        self._saved = time.monotonic()
+
+    def run(self) -> Tensor:
+        try:
+            while len(self.progress.rows) < self.epochs:
+                self._epoch(len(self.progress.rows) + 1)
+        except Stopped:
+            self._save()
+            raise
+        best = checkpoint.load(self.session.run.checkpoints / checkpoint.BEST)
+        self.model.load_state_dict(best.tensors["model"])
+        self.session.facts |= {"best_epoch": self.progress.best_epoch, "epochs": self.epochs}
+        return self._validate()
+
+    def _epoch(self, epoch: int) -> None:
+        """Train what is left of an epoch (nothing, if a signal came during its validation), then validate."""
+        session, progress = self.session, self.progress
+        batches = self._batches(epoch)
+        done = progress.step - (epoch - 1) * self.steps_per_epoch
+        started, new = time.monotonic(), 0
+        freeze.train_mode(self.model)
+        with session.observer.task(f"epoch {epoch}/{self.epochs}", len(self.pictures)):
+            session.observer.advance(sum(len(batch) for batch in batches[:done]))
+            for batch in session.read(batches[done:], lambda picture: self._view(picture, epoch)):
+                self._step(batch)
+                new += len(batch.items)
+                session.observer.advance(len(batch.items), {"loss": progress.loss_sum / progress.seen})
+                if time.monotonic() - self._saved > SAVE_EVERY_SECONDS:
+                    self._save()
+        self._end_epoch(epoch, images_per_second=new / max(time.monotonic() - started, 1e-9))
+
+    def _step(self, batch: Batch[Picture]) -> None:
+        """Make one update, or raise before it if anything is not finite."""
+        _refuse_failures(batch)
+        progress = self.progress
+        factor = learning_rate_factor(progress.step, self.steps, _given(self.settings.warmup))
+        for group in self.optimizer.param_groups:
+            group["lr"] = _given(self.settings.lr) * factor * group["factor"]
+        torch.manual_seed(seed_of(self.seed, "step", progress.step))  # dropout and stochastic depth
+        labels_N = torch.tensor([picture.label for picture in batch.items], device=self.session.device)
+        x_NCHW = to_input(batch.pixels, self.session.network.preprocessing, self.session.device)
+        with autocast(self.session.device, self.session.precision):
+            logits_NK = self.model(x_NCHW)
+        loss = F.cross_entropy(logits_NK.float(), labels_N, label_smoothing=_given(self.settings.label_smoothing))
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), _given(self.settings.clip_grad))
+        if not (loss.isfinite() and norm.isfinite()):
+            raise DivergedError(
+                f"training diverged at step {progress.step + 1}: loss {loss.item():.4g}, "
+                f"gradient norm {norm.item():.4g}; try a lower --lr than {_given(self.settings.lr):g}, "
+                "or --set run.precision=fp32"
+            )
+        self.optimizer.step()
+        progress.step += 1
+        progress.loss_sum += loss.item() * len(batch.items)
+        progress.seen += len(batch.items)
+
+    def _end_epoch(self, epoch: int, images_per_second: float) -> None:
+        progress = self.progress
+        logits = self._validate()
+        labels = torch.tensor([picture.label for picture in self.val_pictures])
+        accuracy = int((logits.argmax(1) == labels).sum()) / len(labels)
+        row = {
+            "epoch": epoch,
+            "step": progress.step,
+            "loss": progress.loss_sum / progress.seen,
+            "val_loss": float(F.cross_entropy(logits, labels)),
+            "val_accuracy": accuracy,
+            "images_per_second": round(images_per_second, 1),
+        }
+        progress.rows.append(row)
+        progress.loss_sum, progress.seen = 0.0, 0
+        if (accuracy, -row["val_loss"]) > (progress.best_accuracy, -progress.best_loss):
+            progress.best_accuracy, progress.best_loss, progress.best_epoch = accuracy, row["val_loss"], epoch
+            best = checkpoint.Checkpoint({"model": self.model.state_dict()}, row)
+            checkpoint.save(self.session.run.checkpoints / checkpoint.BEST, best)
+        self._save()
+        self.session.run.write_metrics(progress.rows)
+        self.session.observer.epoch({"epochs": self.epochs, **row})
+
+    def _validate(self) -> Tensor:
+        """Return the validation logits [N, K], float32 and evaluation mode, exactly as predict computes them."""
+        session = self.session
+        self.model.eval()
+        logits = []
+        with session.observer.task("validation", len(self.val_pictures)), torch.inference_mode():
+            for batch in session.read(in_groups(self.val_pictures, session.batch_size)):
+                _refuse_failures(batch)
+                x_NCHW = to_input(batch.pixels, session.network.preprocessing, session.device)
+                logits.append(self.model(x_NCHW).float().cpu())
+                session.observer.advance(len(batch.items))
+        return torch.cat(logits)
+
+    def _check_pictures(self) -> None:
+        """Decode every picture once, so that a broken one is named now and not in the middle of the night."""
+        session = self.session
+        pictures = session.manifest.of("train") + session.manifest.of("val")
+        broken = []
+        with session.observer.task("checking pictures", len(pictures)):
+            for batch in session.read(in_groups(pictures, session.batch_size)):
+                broken += batch.failures
+                session.observer.advance(len(batch.items) + len(batch.failures))
+        session.set_aside(broken)
+
+    def _view(self, picture: Picture, epoch: int) -> Pixels:
+        """Read a picture and return this epoch's random view of it."""
+        session, chosen = self.session, self.session.recipe.augment
+        assert chosen is not None, "the recipe is resolved"
+        spec = session.network.preprocessing
+        image = read_image(session.file_of(picture), session.limits, draft=draft_size(spec))
+        settings = Augmentation(chosen.crop_scale_min, chosen.flip, chosen.color)
+        return augment(image, spec, settings, seed_of(self.seed, "view", epoch, picture.path))
+
+    def _batches(self, epoch: int) -> list[list[Picture]]:
+        return epoch_batches(self.pictures, self.session.batch_size, self.seed, epoch)
+
+    def _save(self) -> None:
+        tensors = {"model": self.model.state_dict(), "optimizer": checkpoint.optimizer_tensors(self.optimizer)}
+        point = checkpoint.Checkpoint(tensors, vars(self.progress))
+        checkpoint.save_step(self.session.run.checkpoints, self.progress.step, point)
+        self._saved = time.monotonic()
+
+    def _resume(self) -> None:
+        """Go on from the newest checkpoint that is whole, if there is one."""
+        found = checkpoint.load_newest(self.session.run.checkpoints, self.session.observer.warn)
+        if found is None:
+            return
+        self.model.load_state_dict(found.tensors["model"])
+        checkpoint.restore_optimizer(self.optimizer, found.tensors.get("optimizer", {}))
+        self.progress = Progress(**found.state)
+        self.session.observer.note(f"resumed at step {self.progress.step} of {self.steps}")
+
+
+def _parameter_groups(model: nn.Module, head_factor: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Split the parameters: the head learns `head_factor` times faster, norms and biases do not decay."""
+    head = freeze.FREEZE["head"](model)
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        factor = head_factor if name in head else 1.0
+        decay = weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((factor, decay), []).append(parameter)
+    return [{"params": params, "factor": f, "weight_decay": d} for (f, d), params in groups.items()]
+
+
+def _refuse_failures(batch: Batch[Picture]) -> None:
+    """A picture that could be read before and cannot be now has changed under the run."""
+    if batch.failures:
+        error: BadImageError = batch.failures[0][1]
+        raise DataError(f"{error}; it could be read when the run began, so the data has changed since")
+
+
+def _given(value: float | int | None) -> Any:
+    assert value is not None, "the recipe is resolved"
+    return value

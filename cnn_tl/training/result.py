@@ -1,0 +1,98 @@
+"""What a finished run amounts to, with its uncertainty and the baseline beside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnn_tl import files
+from cnn_tl.errors import printable
+from cnn_tl.statistics import wilson_interval
+from cnn_tl.training.run_folder import RunFolder
+from cnn_tl.training.session import Session
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run amounts to.
+
+    Attributes:
+        run: the run folder.
+        accuracy: the share of validation pictures whose first answer (top-1) is right.
+        interval: its 95 % Wilson score interval.
+        baseline: the accuracy of always answering the largest training class.
+        correct, pictures: counts on the validation part.
+        per_class: class -> [right answers, pictures] on the validation part.
+        seconds: the whole of `train`, without the imports before it.
+        facts: what the mode learned on the way (best epoch, penalty, digest of what was frozen, ...).
+    """
+
+    run: Path
+    mode: str
+    backbone: str
+    accuracy: float
+    interval: tuple[float, float]
+    baseline: float
+    correct: int
+    pictures: int
+    per_class: dict[str, tuple[int, int]]
+    set_aside: int
+    seconds: float
+    facts: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self) | {"run": printable(self.run)}
+
+
+def judge(session: Session, logits: Tensor, *, seconds: float) -> TrainResult:
+    """Count the right answers among validation logits [N, K]."""
+    manifest = session.manifest
+    labels = torch.tensor([picture.label for picture in manifest.of("val")])
+    right = logits.argmax(1) == labels
+    correct = int(right.sum())
+    return TrainResult(
+        run=session.run.path,
+        mode=session.recipe.mode,
+        backbone=session.network.name,
+        accuracy=correct / len(labels),
+        interval=wilson_interval(correct, len(labels)),
+        baseline=manifest.baseline_accuracy(),
+        correct=correct,
+        pictures=len(labels),
+        per_class={
+            name: (int(right[labels == k].sum()), int((labels == k).sum())) for k, name in enumerate(manifest.classes)
+        },
+        set_aside=len(manifest.set_aside),
+        seconds=seconds,
+        facts=session.facts,
+    )
+
+
+def validation_lines(session: Session, logits: Tensor) -> str:
+    """Return one JSON line for each validation picture: what it is, what the model says, how sure it is."""
+    classes = session.manifest.classes
+    probabilities = logits.double().softmax(1)
+    lines = []
+    for picture, row in zip(session.manifest.of("val"), probabilities, strict=True):
+        answer = int(row.argmax())
+        line = {
+            "file": picture.path,
+            "label": classes[picture.label],
+            "predicted": classes[answer],
+            "probability": round(float(row[answer]), 6),
+        }
+        lines.append(json.dumps(line) + "\n")
+    return "".join(lines)
+
+
+def read_result(run: RunFolder) -> TrainResult:
+    """Read the result that a finished run has written."""
+    stored = files.read_json(run.result)
+    per_class = {name: (right, total) for name, (right, total) in stored["per_class"].items()}
+    return TrainResult(**stored | {"run": run.path, "interval": tuple(stored["interval"]), "per_class": per_class})

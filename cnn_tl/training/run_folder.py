@@ -1,0 +1,127 @@
+"""The run folder: what a run was told, what it saw, how it went and what came out. Data only, never code.
+
+    recipe.yaml       the resolved recipe
+    manifest.json     the pictures, their classes and splits
+    metrics.jsonl     one line an epoch
+    validation.jsonl  what the finished model answers on each validation picture
+    result.json       the accuracy and all that is printed at the end
+    checkpoints/      where to go on from
+    model/            the bundle
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import itertools
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cnn_tl import files
+from cnn_tl.errors import ArtefactError, ResourceError, printable
+
+
+class RunFolder:
+    """The paths of a run, and how its files are written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.yaml"
+        self.manifest = path / "manifest.json"
+        self.metrics = path / "metrics.jsonl"
+        self.validation = path / "validation.jsonl"
+        self.result = path / "result.json"
+        self.checkpoints = path / "checkpoints"
+        self.features = self.checkpoints / "features"
+        self.bundle = path / "model"
+
+    def require_new(self) -> None:
+        """Refuse a folder that holds anything.
+
+        Raises:
+            ResourceError: it does, or it is a file.
+        """
+        where = printable(self.path)
+        if self.path.is_dir():
+            if self.recipe.exists():
+                raise ResourceError(f"{where} holds another run; go on with it by --resume, or choose another --output")
+            if any(self.path.iterdir()):
+                raise ResourceError(f"{where} is not empty and is no run of cnn-tl; choose another --output")
+        elif self.path.exists():
+            raise ResourceError(f"{where} is a file; choose another --output")
+
+    def require_run(self) -> None:
+        """Refuse a folder that no run has written.
+
+        Raises:
+            ArtefactError: there is nothing to go on with.
+        """
+        if not self.recipe.is_file():
+            raise ArtefactError(f"{printable(self.path)} is not a run folder, so there is nothing to resume")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; the lock of a dead process is free by itself.
+
+        Raises:
+            ResourceError: another process trains in this folder.
+        """
+        with files.disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            stream = (self.path / ".lock").open("a+b")
+        with stream:
+            try:
+                _lock(stream.fileno())
+            except OSError as error:
+                raise ResourceError(
+                    f"another process is training in {printable(self.path)}; wait for it, or choose another --output"
+                ) from error
+            yield
+
+    def write_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Replace metrics.jsonl."""
+        files.write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the rows of metrics.jsonl, none if there is no such file."""
+        if not self.metrics.exists():
+            return []
+        try:
+            return [json.loads(line) for line in self.metrics.read_text("utf-8").splitlines()]
+        except (OSError, ValueError) as error:
+            raise ArtefactError(f"{printable(self.metrics)} is damaged: {error}") from error
+
+
+def default_output(data: str, mode: str) -> Path:
+    """Return the first of runs/DATA-MODE, runs/DATA-MODE-2, ... that is free."""
+    first = Path("runs") / f"{Path(data).resolve().name or 'data'}-{mode}"
+    numbered = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
+    return next(path for path in itertools.chain([first], numbered) if not path.exists())
+
+
+def newest_run(data: str | None, mode: str | None) -> Path:
+    """Return the run under runs/ that was written to last, of this data and mode where they are named.
+
+    Raises:
+        ArtefactError: there is none.
+    """
+    name = Path(data).resolve().name if data else ""
+    pattern = f"{glob.escape(name) or '*'}-{mode or ''}*/recipe.yaml"
+    recipes = list(Path("runs").glob(pattern))
+    if not recipes:
+        raise ArtefactError("there is no run to resume under runs/; name it with --output RUN")
+    return max(recipes, key=lambda path: path.parent.stat().st_mtime).parent
+
+
+def _lock(descriptor: int) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

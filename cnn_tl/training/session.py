@@ -1,0 +1,119 @@
+"""What every way of training works with: the recipe, the pictures, the network, the machine, the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cnn_tl.data import transforms
+from cnn_tl.data.image import ImageLimits
+from cnn_tl.data.loader import Batch, read_groups
+from cnn_tl.data.manifest import Manifest, Picture
+from cnn_tl.errors import BadImageError, DataError, printable
+from cnn_tl.networks.backbone import Network
+from cnn_tl.progress import Observer
+from cnn_tl.recipe import Recipe
+from cnn_tl.runtime import Precision, StopRequest, default_workers
+from cnn_tl.training.run_folder import RunFolder
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass
+class Session:
+    """One training run in the making.
+
+    Attributes:
+        manifest: shrinks when a picture turns out to be broken while it is decoded.
+        precision: of the training part; validation is always float32, as in predict.
+        stop: set by SIGINT and SIGTERM.
+        facts: what the run learns about itself, for result.json.
+    """
+
+    recipe: Recipe
+    manifest: Manifest
+    network: Network
+    device: torch.device
+    precision: Precision
+    run: RunFolder
+    observer: Observer
+    stop: StopRequest = field(default_factory=StopRequest)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def workers(self) -> int:
+        """How many threads read pictures."""
+        return self.recipe.run.workers or default_workers()
+
+    @property
+    def limits(self) -> ImageLimits:
+        """What a picture may be."""
+        return limits_of(self.recipe)
+
+    @property
+    def batch_size(self) -> int:
+        """How many pictures go through the network at once."""
+        assert self.recipe.train.batch_size is not None, "the recipe is resolved"
+        return self.recipe.train.batch_size
+
+    def file_of(self, picture: Picture) -> Path:
+        """Return the picture's file, after a cheap check that it is the one that was scanned.
+
+        Raises:
+            DataError: it has changed or vanished since.
+        """
+        self.manifest.verify(picture)
+        return self.manifest.file(picture)
+
+    def evaluation_pixels(self, picture: Picture) -> Pixels:
+        """Read a picture the way predict does, uint8 [H, W, 3]."""
+        return transforms.load(self.file_of(picture), self.network.preprocessing, self.limits)
+
+    def read(
+        self, groups: list[list[Picture]], pixels_of: Callable[[Picture], Pixels] | None = None
+    ) -> Iterator[Batch[Picture]]:
+        """Yield batches in order, and leave at once when a signal asks for it."""
+        for batch in read_groups(groups, pixels_of or self.evaluation_pixels, workers=self.workers):
+            self.raise_if_stopped()
+            yield batch
+
+    def set_aside(self, failures: list[tuple[Picture, BadImageError]]) -> None:
+        """Take pictures that could not be decoded out of the manifest, by the recipe's policy.
+
+        Raises:
+            DataError: the policy is to fail, or what is left cannot be trained on.
+        """
+        if not failures:
+            return
+        if self.recipe.data.on_bad_image == "fail":
+            more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+            raise DataError(f"{failures[0][1]}{more}; mend or remove it, or set data.on_bad_image: skip")
+        for _, error in failures:
+            self.observer.warn(f"set aside: {error}")
+        self.manifest = self.manifest.without((picture, error.reason) for picture, error in failures)
+        self.manifest.check()
+
+    def raise_if_stopped(self) -> None:
+        """End the run with the line that says how to go on, if a signal has come."""
+        self.stop.raise_if_asked(f"stopped; go on with: {self.resume_command}")
+
+    @property
+    def resume_command(self) -> str:
+        """The command that goes on with this run."""
+        return f"cnn-tl train --resume --output {printable(self.run.path)}"
+
+
+def limits_of(recipe: Recipe) -> ImageLimits:
+    """Return the recipe's limits for a picture."""
+    return ImageLimits(max_pixels=recipe.data.max_pixels, min_side=recipe.data.min_side)
+
+
+def in_groups(pictures: Sequence[Picture], size: int) -> list[list[Picture]]:
+    """Cut a sequence into consecutive groups of `size`, the last one smaller."""
+    return [list(pictures[start : start + size]) for start in range(0, len(pictures), size)]

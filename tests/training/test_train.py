@@ -1,0 +1,317 @@
+"""Whole runs on generated pictures and a tiny network with random weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from cnn_tl.data import transforms
+from cnn_tl.errors import ArtefactError, DataError, DivergedError, RecipeError, ResourceError, Stopped, UsageError
+from cnn_tl.networks import bundle
+from cnn_tl.networks.backbone import to_input
+from cnn_tl.progress import Observer, Plan
+from cnn_tl.recipe import Recipe
+from cnn_tl.training import finetune, frozen
+from cnn_tl.training.train import plan, train
+
+TINY = "test_resnet"
+SIDE = 64
+MakePictures = Callable[..., Path]
+
+
+@pytest.fixture
+def data(tmp_path: Path, make_pictures: MakePictures) -> Path:
+    return make_pictures(tmp_path / "data", {"ash": 20, "birch": 15, "cedar": 10})
+
+
+@pytest.fixture
+def recipe(data: Path, tiny_weights: Path) -> Callable[..., Recipe]:
+    def make(mode: str = "freeze", **sections: Mapping[str, Any]) -> Recipe:
+        tree: dict[str, Any] = {
+            "mode": mode,
+            "data": {"path": str(data)},
+            "model": {"name": TINY, "image_size": SIDE} | ({} if mode == "scratch" else {"weights": str(tiny_weights)}),
+            "run": {"device": "cpu"},
+        }
+        if mode != "freeze":
+            tree["train"] = {"epochs": 2, "batch_size": 8, "lr": 0.001}
+        for name, values in sections.items():
+            tree[name] = tree.get(name, {}) | values
+        return Recipe.model_validate(tree)
+
+    return make
+
+
+class StopAfter(Observer):
+    """Sends this process a signal once so many pictures have gone through the task."""
+
+    def __init__(self, task: str, pictures: int, number: int = signal.SIGINT) -> None:
+        self.task_name, self.left, self.number = task, pictures, number
+        self.current = ""
+        self.notes: list[str] = []
+
+    def start(self, task: str, total: int | None) -> None:
+        self.current = task
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def advance(self, done: int, figures: Mapping[str, float] | None = None) -> None:
+        if self.current.startswith(self.task_name) and self.left > 0:
+            self.left -= done
+            if self.left <= 0:
+                os.kill(os.getpid(), self.number)
+
+
+def final_weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = final_weights(one), final_weights(other)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("mode", ["freeze", "finetune", "scratch"])
+def test_a_run_leaves_everything_in_its_folder(recipe: Callable[..., Recipe], tmp_path: Path, mode: str) -> None:
+    plans: list[Plan] = []
+    observer = Observer()
+    observer.plan = plans.append  # type: ignore[method-assign]
+    result = train(recipe(mode), tmp_path / "run", observer=observer)
+
+    names = {path.name for path in result.run.iterdir() if not path.name.startswith(".")}
+    assert names >= {"recipe.yaml", "manifest.json", "metrics.jsonl", "validation.jsonl", "result.json", "model"}
+    assert not list(result.run.rglob("*.tmp"))
+    assert result.pictures == 9
+    assert result.correct == round(result.accuracy * 9)
+    assert result.interval[0] < result.accuracy or result.correct == 0
+    assert result.baseline == pytest.approx(4 / 9)
+    assert {name: total for name, (_, total) in result.per_class.items()} == {"ash": 4, "birch": 3, "cedar": 2}
+    assert json.loads((result.run / "result.json").read_text())["correct"] == result.correct
+    [made] = plans
+    assert made.counts["ash"] == {"train": 16, "val": 4, "test": 0}
+    head = 3 * bundle.load(result.run).model.num_features + 3
+    assert (made.trainable == head) == (mode == "freeze")
+
+
+def test_colours_are_learned_on_frozen_features(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    assert train(recipe(), tmp_path / "run").correct == 9
+
+
+def test_timm_loads_the_bundle_and_gives_the_same_logits(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    import timm
+
+    result = train(recipe(), tmp_path / "run")
+    ours = bundle.load(result.run)
+    theirs = timm.create_model(f"local-dir:{result.run / 'model'}", pretrained=True).eval()
+    data_config = timm.data.resolve_model_data_config(theirs)
+    assert data_config["input_size"] == (3, SIDE, SIDE)
+    assert theirs.pretrained_cfg["label_names"] == ["ash", "birch", "cedar"]
+    x_NCHW = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(ours.model(x_NCHW), theirs(x_NCHW))
+
+
+@pytest.mark.parametrize("mode", ["freeze", "finetune"])
+def test_the_reported_answers_are_those_of_the_saved_model(
+    recipe: Callable[..., Recipe], data: Path, tmp_path: Path, mode: str
+) -> None:
+    result = train(recipe(mode), tmp_path / "run")
+    saved = bundle.load(result.run)
+    lines = [json.loads(line) for line in (result.run / "validation.jsonl").read_text().splitlines()]
+    assert len(lines) == 9
+    for line in lines:
+        pixels = transforms.load(data / line["file"], saved.preprocessing)
+        with torch.inference_mode():
+            logits = saved.model(to_input(np.stack([pixels]), saved.preprocessing, torch.device("cpu")))
+        probabilities = logits.double().softmax(1)[0]
+        assert saved.classes[int(probabilities.argmax())] == line["predicted"]
+        assert float(probabilities.max()) == pytest.approx(line["probability"], abs=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["freeze", "finetune", "scratch"])
+def test_the_same_recipe_twice_with_other_workers(recipe: Callable[..., Recipe], tmp_path: Path, mode: str) -> None:
+    for name, workers in (("a", 1), ("b", 4)):
+        train(recipe(mode, run={"workers": workers}), tmp_path / name)
+    assert_same_weights(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("task", "pictures", "number"),
+    [
+        ("checking", 5, signal.SIGINT),
+        ("epoch 1", 3, signal.SIGINT),
+        ("epoch 1", 36, signal.SIGTERM),
+        ("validation", 4, signal.SIGINT),
+        ("epoch 2", 20, signal.SIGTERM),
+    ],
+)
+def test_a_stopped_run_resumes_to_the_same_bits(
+    recipe: Callable[..., Recipe], tmp_path: Path, task: str, pictures: int, number: int
+) -> None:
+    with pytest.raises(Stopped, match="--resume --output") as stopped:
+        train(recipe("finetune"), tmp_path / "run", observer=StopAfter(task, pictures, number))
+    assert stopped.value.exit_code == 128 + number
+    resumed = StopAfter("", 0)
+    train(recipe("finetune", run={"workers": 3}), tmp_path / "run", resume=True, observer=resumed)
+    assert any("resumed at step" in note for note in resumed.notes) == (task != "checking")
+    train(recipe("finetune"), tmp_path / "undisturbed")
+    assert_same_weights(tmp_path / "run", tmp_path / "undisturbed")
+    rows = [
+        [{k: v for k, v in json.loads(line).items() if k != "images_per_second"} for line in text.splitlines()]
+        for text in ((tmp_path / name / "metrics.jsonl").read_text() for name in ("run", "undisturbed"))
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_a_stopped_freeze_run_does_not_read_its_pictures_twice(
+    recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = recipe(train={"batch_size": 8})
+    with pytest.raises(Stopped):
+        train(chosen, tmp_path / "run", observer=StopAfter("features", 24))
+    with pytest.raises(ArtefactError, match="holds no model yet"):
+        bundle.load(tmp_path / "run")
+    read: list[Path] = []
+    load = transforms.load
+    monkeypatch.setattr(transforms, "load", lambda path, *rest: (read.append(path), load(path, *rest))[1])
+    train(chosen, tmp_path / "run", resume=True)
+    assert len(read) == 45 - 24
+    train(chosen, tmp_path / "undisturbed")
+    assert_same_weights(tmp_path / "run", tmp_path / "undisturbed")
+
+
+def test_resuming_a_finished_run_gives_its_result(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    first = train(recipe(), tmp_path / "run")
+    assert train(recipe(), tmp_path / "run", resume=True) == first
+
+
+def test_resume_refuses_another_recipe_and_shows_the_difference(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    train(recipe(), tmp_path / "run")
+    with pytest.raises(RecipeError, match=r"head\.penalty: null -> 0\.5\); resume without these changes"):
+        train(recipe(head={"penalty": 0.5}), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(("change", "word"), [("remove", "removed"), ("edit", "changed"), ("add", "added")])
+def test_resume_refuses_other_data_and_shows_the_difference(
+    recipe: Callable[..., Recipe], data: Path, tmp_path: Path, change: str, word: str
+) -> None:
+    with pytest.raises(Stopped):
+        train(recipe(), tmp_path / "run", observer=StopAfter("features", 5))
+    if change == "remove":
+        (data / "ash" / "3.png").unlink()
+    else:
+        Image.new("RGB", (24, 24)).save(data / "ash" / ("3.png" if change == "edit" else "new.png"))
+    with pytest.raises(DataError, match=f"has changed since .*{word}: ash/"):
+        train(recipe(), tmp_path / "run", resume=True)
+
+
+def test_resume_needs_a_run_and_a_new_run_needs_an_empty_folder(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="nothing to resume"):
+        train(recipe(), tmp_path / "run", resume=True)
+    train(recipe(), tmp_path / "run")
+    with pytest.raises(ResourceError, match="holds another run"):
+        train(recipe(), tmp_path / "run")
+
+
+@pytest.mark.parametrize("mode", ["freeze", "finetune"])
+def test_a_picture_that_breaks_while_decoding_is_set_aside_by_name(
+    recipe: Callable[..., Recipe], data: Path, tmp_path: Path, mode: str
+) -> None:
+    victim = data / "ash" / "7.png"
+    before = victim.read_bytes()[:1500]
+    victim.write_bytes(before)
+    warnings: list[str] = []
+    observer = Observer()
+    observer.warn = warnings.append  # type: ignore[method-assign]
+    result = train(recipe(mode), tmp_path / "run", observer=observer)
+    assert result.set_aside == 1
+    assert len(warnings) == 1
+    assert "ash/7.png" in warnings[0]
+    assert json.loads((result.run / "manifest.json").read_text())["set_aside"][0]["path"] == "ash/7.png"
+    assert victim.read_bytes() == before
+    with pytest.raises(DataError, match=r"7\.png"):
+        train(recipe(mode, data={"on_bad_image": "fail"}), tmp_path / "strict")
+
+
+def test_a_picture_that_vanishes_during_training_ends_it_and_keeps_the_checkpoint(
+    recipe: Callable[..., Recipe], data: Path, tmp_path: Path
+) -> None:
+    class Remove(Observer):
+        def epoch(self, figures: Mapping[str, float]) -> None:
+            (data / "birch" / "2.png").unlink(missing_ok=True)
+
+    with pytest.raises(DataError, match=r"birch/2\.png"):
+        train(recipe("finetune"), tmp_path / "run", observer=Remove())
+    assert list((tmp_path / "run" / "checkpoints").glob("step-*"))
+
+
+def test_divergence_stops_before_the_update(
+    recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = finetune.F.cross_entropy
+    calls = 0
+
+    def poisoned(*args: Any, **kwargs: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += "label_smoothing" in kwargs
+        loss = real(*args, **kwargs)
+        return loss * float("nan") if calls == 7 else loss
+
+    monkeypatch.setattr(finetune.F, "cross_entropy", poisoned)
+    with pytest.raises(DivergedError, match="diverged at step 7: loss nan") as diverged:
+        train(recipe("finetune"), tmp_path / "run")
+    assert diverged.value.exit_code == 6
+    for path in (tmp_path / "run").rglob("*.safetensors"):
+        assert all(t.isfinite().all() for t in load_file(path).values() if t.is_floating_point())
+
+
+def test_frozen_means_frozen(recipe: Callable[..., Recipe], tiny_weights: Path, tmp_path: Path) -> None:
+    result = train(recipe(), tmp_path / "run")
+    before, after = load_file(tiny_weights), final_weights(result.run)
+    assert all(torch.equal(before[name], after[name]) for name in before if not name.startswith("fc."))
+    assert len(result.facts["frozen_sha256"]) == 64
+
+
+def test_a_plan_writes_nothing(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    made = plan(recipe("finetune"), tmp_path / "run")
+    assert made.seconds > 0
+    assert made.trainable == made.total
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_without_a_linear_end_is_refused_for_freeze(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    weights = tmp_path / "deit.pth"
+    import timm
+
+    with torch.random.fork_rng(devices=[]):
+        torch.save(timm.create_model("deit_tiny_distilled_patch16_224").state_dict(), weights)
+    model = {"name": "deit_tiny_distilled_patch16_224", "weights": str(weights), "image_size": 224}
+    with pytest.raises(UsageError, match="does not end in one linear classifier"):
+        train(recipe(model=model), tmp_path / "run")
+
+
+def test_no_data() -> None:
+    with pytest.raises(UsageError, match="no data"):
+        train(Recipe())
+
+
+def test_every_mode_has_a_trainer() -> None:
+    from typing import get_args
+
+    from cnn_tl.recipe import Mode
+    from cnn_tl.training.train import MODES
+
+    assert set(MODES) == set(get_args(Mode))
+    assert MODES["freeze"] is frozen.train
