@@ -1,0 +1,87 @@
+"""Answers as text: a table for people, JSON, JSON lines or CSV for machines; all but JSON are streamed."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from rich.cells import cell_len
+
+from cnn_tl.errors import printable
+from cnn_tl.inference.classifier import Answer
+
+_WIDEST_NAME = 80
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is known of the answers before they come: it fixes the columns."""
+
+    files: Sequence[Path]
+    classes: Sequence[str]
+    top: int
+
+
+def write_table(answers: Iterable[Answer], stream: TextIO, expected: Expected) -> None:
+    """Write aligned columns: picture, class, probability, and the runners-up in words."""
+    name_width = min(_WIDEST_NAME, _widest("picture", *expected.files))
+    label_width = _widest("class", *expected.classes)
+
+    def write(name: str, label: str, probability: str, others: str = "") -> None:
+        cells = _pad(name, name_width), _pad(label, label_width), f"{probability:>11}", others
+        stream.write("  ".join(cells).rstrip() + "\n")
+        stream.flush()
+
+    write("picture", "class", "probability")
+    for answer in answers:
+        if answer.error is not None:
+            write(answer.file, f"error: {answer.error}", "")
+        else:
+            (label, probability), *others = ((printable(name), f"{100 * p:.1f} %") for name, p in answer.top)
+            write(answer.file, label, probability, ", ".join(" ".join(other) for other in others))
+
+
+def write_json(answers: Iterable[Answer], stream: TextIO, expected: Expected) -> None:
+    """Write one JSON list, when the last answer is there."""
+    json.dump([answer.to_dict() for answer in answers], stream, indent=2, allow_nan=False)
+    stream.write("\n")
+
+
+def write_json_lines(answers: Iterable[Answer], stream: TextIO, expected: Expected) -> None:
+    """Write one JSON object a line."""
+    for answer in answers:
+        stream.write(json.dumps(answer.to_dict(), allow_nan=False) + "\n")
+        stream.flush()
+
+
+def write_csv(answers: Iterable[Answer], stream: TextIO, expected: Expected) -> None:
+    """Write CSV (RFC 4180): file,label,probability,label_2,probability_2,...,error."""
+    ranks = range(1, min(expected.top, len(expected.classes)) + 1)
+    table = csv.writer(stream)
+    names = [name if rank == 1 else f"{name}_{rank}" for rank in ranks for name in ("label", "probability")]
+    table.writerow(["file", *names, "error"])
+    for answer in answers:
+        cells = [cell for label, probability in answer.top for cell in (label, f"{probability:.6f}")]
+        table.writerow([answer.file, *(cells or [""] * len(names)), answer.error or ""])
+        stream.flush()
+
+
+WRITERS: dict[str, Callable[[Iterable[Answer], TextIO, Expected], None]] = {
+    "table": write_table,
+    "json": write_json,
+    "jsonl": write_json_lines,
+    "csv": write_csv,
+}
+
+
+def _widest(*texts: str | Path) -> int:
+    return max(cell_len(printable(text)) for text in texts)
+
+
+def _pad(text: str, width: int) -> str:
+    """Fill up with spaces to the width on a terminal, where some characters take two places."""
+    return text + " " * (width - cell_len(text))

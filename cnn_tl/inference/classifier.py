@@ -1,0 +1,168 @@
+"""A trained model that answers: from a run folder or a bundle through torch, from a .onnx file without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_tl.data import transforms
+from cnn_tl.data.loader import Batch, Pixels, batches
+from cnn_tl.errors import UsageError, printable
+from cnn_tl.inference.images import find
+from cnn_tl.networks import bundle
+from cnn_tl.preprocessing import Preprocessing
+from cnn_tl.progress import Observer
+from cnn_tl.runtime import DeviceName, default_workers, pick_device, require_torch
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says about one picture.
+
+    Attributes:
+        file: the picture as it was named, printable.
+        label: the most probable class; None if the picture could not be read.
+        probability: its probability, 0..1.
+        top: the most probable classes and their probabilities, best first.
+        error: why the picture could not be read; None if it could.
+    """
+
+    file: str
+    label: str | None
+    probability: float | None
+    top: tuple[tuple[str, float], ...]
+    error: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON, probabilities rounded to six digits."""
+        return {
+            "file": self.file,
+            "label": self.label,
+            "probability": None if self.probability is None else round(self.probability, 6),
+            "top": [{"label": label, "probability": round(share, 6)} for label, share in self.top],
+            "error": self.error,
+        }
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained model, ready to be asked.
+
+    Attributes:
+        classes: the class names, in the order of the logits.
+        preprocessing: what a picture goes through before the model.
+        logits: the model itself, from pixels uint8 [N, H, W, 3] to logits float32 [N, K].
+    """
+
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    logits: Callable[[Pixels], Logits]
+
+    def predict(
+        self,
+        images: str | Path | Iterable[str | Path],
+        *,
+        top: int = 1,
+        batch_size: int = 32,
+        workers: int | None = None,
+        recursive: bool = True,
+        observer: Observer | None = None,
+    ) -> Iterator[Answer]:
+        """Yield one answer for each picture, in the order in which they were named, while the work goes on.
+
+        Args:
+            images: files, folders and patterns, as `find` reads them.
+            top: how many classes each answer lists; more than there are means all.
+            batch_size: pictures that go through the model at once.
+            workers: threads that read pictures; None means one for each core.
+            recursive: look into the folders inside folders too.
+            observer: hears of the progress.
+
+        Raises:
+            DataError: a folder or a pattern holds no picture.
+        """
+        observer = observer or Observer()
+        files = list(find(images, recursive=recursive))
+        numbered = batches(
+            enumerate(files), self._read, batch_size=batch_size, workers=workers or default_workers()
+        )
+        with observer.task("predicting", len(files)):
+            for batch in numbered:
+                yield from self._answers(batch, top)
+                observer.advance(len(batch.items) + len(batch.failures))
+
+    def _read(self, numbered: tuple[int, Path]) -> Pixels:
+        return transforms.load(numbered[1], self.preprocessing)
+
+    def _answers(self, batch: Batch[tuple[int, Path]], top: int) -> list[Answer]:
+        """Return the answers for a batch and its failures, in the order of their numbers."""
+        found = {
+            number: Answer(printable(path), None, None, (), error.reason)
+            for (number, path), error in batch.failures
+        }
+        if batch.items:
+            probabilities = softmax(self.logits(batch.pixels))
+            for (number, path), row in zip(batch.items, probabilities, strict=True):
+                best = np.argsort(-row, kind="stable")[:top]
+                ranked = tuple((self.classes[k], float(row[k])) for k in best)
+                found[number] = Answer(printable(path), *ranked[0], ranked, None)
+        return [found[number] for number in sorted(found)]
+
+
+def load(source: str | Path, device: DeviceName = "auto") -> Classifier:
+    """Load a run folder, a bundle or a .onnx file; torch is needed for the first two only.
+
+    Numbers are float32 on every device, so that all of them give the same answers.
+
+    Raises:
+        ArtefactError: there is no model, or it is damaged, foreign or newer than this version.
+        ResourceError: the device is not there.
+        UsageError: a .onnx file and another device than the CPU.
+    """
+    path = Path(source)
+    return _from_onnx(path, device) if path.suffix.lower() == ".onnx" else _from_bundle(path, device)
+
+
+def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Return the probabilities [N, K] of logits [N, K], computed in float64."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
+
+
+def _from_bundle(path: Path, device: DeviceName) -> Classifier:
+    folder = bundle.find(path)  # a wrong path is refused before the seconds that torch takes
+    require_torch()
+    import torch
+
+    from cnn_tl.networks.backbone import place, to_input
+
+    chosen = pick_device(device)
+    trained = bundle.load(folder)
+    model = place(trained.model, chosen)
+
+    def logits(pixels: Pixels) -> Logits:
+        with torch.inference_mode():
+            inputs = to_input(pixels, trained.preprocessing, chosen)
+            return model(inputs).float().cpu().numpy()  # type: ignore[no-any-return]
+
+    return Classifier(trained.classes, trained.preprocessing, logits)
+
+
+def _from_onnx(path: Path, device: DeviceName) -> Classifier:
+    if device not in ("auto", "cpu"):
+        raise UsageError(f"{printable(path)} runs on the CPU; for --device {device} name the run folder")
+    from cnn_tl.networks.onnx_model import OnnxModel
+
+    model = OnnxModel.open(path)
+    return Classifier(
+        tuple(model.classes),
+        model.preprocessing,
+        lambda pixels: model(transforms.normalise(pixels, model.preprocessing)),
+    )

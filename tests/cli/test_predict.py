@@ -1,0 +1,202 @@
+"""`cnn-tl predict` as a user meets it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_tl.inference import classifier
+from cnn_tl.inference.classifier import Classifier
+from cnn_tl.preprocessing import Preprocessing
+
+SPEC = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+DARK = {"file": "photos/dark.png", "label": "dark", "probability": 0.989013}
+LIGHT = {"file": "photos/light.png", "label": "light", "probability": 0.989013}
+
+
+def by_brightness(pixels: Any) -> Any:
+    """Logits of a model with two classes: 4.5 for the nearer one."""
+    light = pixels.mean(axis=(1, 2, 3)) > 128
+    return np.where(np.stack([~light, light], axis=1), 4.5, 0).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _model_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work beside a folder of three pictures, one of them broken; every model tells dark from light."""
+    monkeypatch.chdir(tmp_path)
+    photos = Path("photos")
+    photos.mkdir()
+    Image.new("RGB", (20, 20), "black").save(photos / "dark.png")
+    Image.new("RGB", (20, 20), "white").save(photos / "light.png")
+    Image.effect_noise((64, 64), 50).save("broken.png")
+    (photos / "broken.png").write_bytes(Path("broken.png").read_bytes()[:500])
+    model = Classifier(("dark", "light"), SPEC, by_brightness)
+    monkeypatch.setattr(classifier, "load", lambda source, device: model)
+
+
+def test_table(cli: Callable[..., Any]) -> None:
+    """Case 64: the good rows are written, the bad one says why, and the exit code is that of bad data."""
+    done = cli("predict", "run", "photos", "--top", 2)
+    assert done.out.splitlines() == [
+        "picture            class  probability",
+        "photos/broken.png  error: truncated PNG",
+        "photos/dark.png    dark        98.9 %  light 1.1 %",
+        "photos/light.png   light       98.9 %  dark 1.1 %",
+    ]
+    assert done.err == "error: 1 of 3 pictures could not be read; their rows say why\n"
+    assert done.code == 3
+
+
+def test_wide_characters_keep_the_columns(cli: Callable[..., Any]) -> None:
+    Path("photos/dark.png").rename("暗い.png")
+    done = cli("predict", "run", "暗い.png", "photos/light.png")
+    assert done.out.splitlines()[1:] == [
+        "暗い.png          dark        98.9 %",
+        "photos/light.png  light       98.9 %",
+    ]
+
+
+def test_json(cli: Callable[..., Any]) -> None:
+    done = cli("predict", "run", "photos/*.png", "--format", "json", "--top", 5)
+    broken, dark, light = json.loads(done.out)
+    assert dark == DARK | {
+        "top": [{"label": "dark", "probability": 0.989013}, {"label": "light", "probability": 0.010987}],
+        "error": None,
+    }
+    assert light | LIGHT == light
+    assert broken == {
+        "file": "photos/broken.png", "label": None, "probability": None, "top": [], "error": "truncated PNG"
+    }  # fmt: skip
+    assert done.code == 3
+
+
+def test_json_lines(cli: Callable[..., Any]) -> None:
+    done = cli("predict", "run", "photos/light.png", "photos/dark.png", "--format", "jsonl")
+    light, dark = map(json.loads, done.out.splitlines())
+    assert (light | LIGHT, dark | DARK) == (light, dark)
+    assert (done.code, done.err) == (0, "")
+
+
+@pytest.mark.parametrize("top", [1, 2, 5])
+def test_csv(cli: Callable[..., Any], top: int) -> None:
+    done = cli("predict", "run", "photos/dark.png", "photos/broken.png", "--format", "csv", "--top", top)
+    second = {"label_2": "light", "probability_2": "0.010987"} if top > 1 else {}
+    dark, broken = csv.DictReader(io.StringIO(done.out))
+    assert dark == {**DARK, "probability": "0.989013", **second, "error": ""}
+    assert broken == {**dict.fromkeys(dark, ""), "file": "photos/broken.png", "error": "truncated PNG"}
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "start"),
+    [
+        ("answers.csv", (), "file,label,probability,error\r\n"),
+        ("answers.JSONL", (), '{"file": "photos/dark.png"'),
+        ("new/answers.json", (), '[\n  {\n    "file"'),
+        ("answers.txt", (), "picture "),
+        ("answers.csv", ("--format", "jsonl"), '{"file"'),
+    ],
+)
+def test_output(cli: Callable[..., Any], name: str, flags: tuple[str, ...], start: str) -> None:
+    done = cli("predict", "run", "photos/dark.png", "--output", name, *flags)
+    assert (done.code, done.out, done.err) == (0, "", f"the answers are in {name}\n")
+    assert Path(name).read_bytes().decode().startswith(start)
+
+
+def test_output_is_written_when_a_picture_is_broken(cli: Callable[..., Any]) -> None:
+    assert cli("predict", "run", "photos", "--output", "answers.jsonl").code == 3
+    assert len(Path("answers.jsonl").read_text().splitlines()) == 3
+
+
+def test_output_is_whole_or_absent(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(pixels: Any) -> Any:
+        raise KeyboardInterrupt
+
+    model = Classifier(("dark", "light"), SPEC, fail)
+    monkeypatch.setattr(classifier, "load", lambda source, device: model)
+    Path("answers.csv").write_text("older")
+    assert cli("predict", "run", "photos/dark.png", "--output", "answers.csv").code == 130
+    assert Path("answers.csv").read_text() == "older"
+    assert sorted(path.name for path in Path().iterdir()) == ["answers.csv", "broken.png", "photos"]
+
+
+@pytest.mark.parametrize("name", ["photos/dark.png", "new.JPG", "photos", "/dev/null"])
+def test_output_must_not_take_such_a_name(cli: Callable[..., Any], name: str) -> None:
+    done = cli("predict", "run", "photos/dark.png", "--output", name)
+    assert done.code == 2
+    assert re.fullmatch(rf"error: --output {name} is (a name for a picture|no file); .*\n", done.err)
+    assert Path("photos/dark.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_names_are_printed_escaped(cli: Callable[..., Any]) -> None:
+    """Case 16: a newline and bytes that are no UTF-8 in a file name."""
+    name = b"two\nlines\xff.png".decode("utf-8", "surrogateescape")
+    Path("photos/dark.png").rename(name)
+    done = cli("predict", "run", name)
+    assert done.out.splitlines()[1] == "two\\nlines\\udcff.png  dark        98.9 %"
+    (answer,) = json.loads(cli("predict", "run", name, "--format", "json").out)
+    assert answer["file"] == "two\\nlines\\udcff.png"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["absent.png"], 3, "1 of 1 pictures could not be read; their rows say why"),
+        (["photos/*.webp"], 3, "no picture matches photos/*.webp"),
+        (["photos", "--top", "0"], 2, "Invalid value for '--top'"),
+        (["photos", "--format", "xml"], 2, "Invalid value for '--format'"),
+        ([], 2, "Missing argument 'IMAGES'"),
+    ],
+)
+def test_refusals(cli: Callable[..., Any], arguments: list[str], code: int, message: str) -> None:
+    done = cli("predict", "run", *arguments)
+    assert (done.code, done.err.startswith(f"error: {message}")) == (code, True), done.err
+    assert done.err.count("\n") == 1
+
+
+def test_no_recursive(cli: Callable[..., Any]) -> None:
+    done = cli("predict", "run", ".", "--no-recursive", "--format", "csv")
+    assert [row["file"] for row in csv.DictReader(io.StringIO(done.out))] == ["broken.png"]
+
+
+CONSTANT_MODEL = """
+import sys
+import numpy as np
+from cnn_tl.cli.app import main
+from cnn_tl.inference import classifier
+from cnn_tl.preprocessing import Preprocessing
+
+spec = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5,) * 3, (0.5,) * 3)
+model = classifier.Classifier(("a", "b"), spec, lambda pixels: np.zeros((len(pixels), 2), np.float32))
+classifier.load = lambda source, device: model
+main()
+"""
+
+
+def test_reader_that_leaves_early_is_no_error() -> None:
+    """What `cnn-tl predict ... | head -1` does: stdout is closed while answers are still to come."""
+    arguments = ["predict", "run", *["photos/dark.png"] * 2000, "--format", "jsonl"]
+    with subprocess.Popen(
+        [sys.executable, "-c", CONSTANT_MODEL, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(classifier.__file__).parents[2])},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert json.loads(process.stdout.readline())["label"] == "a"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == 0

@@ -1,0 +1,218 @@
+"""One answer for each picture, in order, from any kind of source."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_tl import files
+from cnn_tl.data.loader import Pixels
+from cnn_tl.errors import ArtefactError, UsageError
+from cnn_tl.inference.classifier import Answer, Classifier, Logits, load, softmax
+from cnn_tl.inference.predict import predict
+from cnn_tl.preprocessing import Preprocessing
+from cnn_tl.progress import Observer
+
+CLASSES = ("dark", "grey", "light")
+SPEC = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def by_brightness(pixels: Pixels) -> Logits:
+    """Logits of a model that can tell dark from light: the nearer to a class's brightness, the larger."""
+    brightness = pixels.mean(axis=(1, 2, 3), dtype=np.float32)[:, None]
+    return -np.abs(brightness - np.array([0, 128, 255], np.float32)) / 16
+
+
+MODEL = Classifier(CLASSES, SPEC, by_brightness)
+
+
+class Record(Observer):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+
+    def start(self, task: str, total: int | None) -> None:
+        self.heard.append((task, total))
+
+    def advance(self, done: int, figures: Mapping[str, float] | None = None) -> None:
+        self.heard.append(done)
+
+    def finish(self) -> None:
+        self.heard.append("finished")
+
+
+def picture(path: Path, brightness: int) -> Path:
+    Image.new("RGB", (20, 20), (brightness,) * 3).save(path)
+    return path
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> list[Path]:
+    """Seven names: pictures, and between them two that cannot be read."""
+    broken = tmp_path / "broken.png"
+    Image.effect_noise((64, 64), 50).save(broken)
+    broken.write_bytes(broken.read_bytes()[:500])
+    light, dark = picture(tmp_path / "light.png", 250), picture(tmp_path / "dark.png", 5)
+    return [light, broken, dark, tmp_path / "absent.png", light, dark, picture(tmp_path / "grey.png", 130)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 32])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_answers_come_in_the_order_of_the_names(mixed: list[Path], batch_size: int, workers: int) -> None:
+    answers = list(MODEL.predict(mixed, batch_size=batch_size, workers=workers))
+    assert [answer.file for answer in answers] == [str(path) for path in mixed]
+    assert [answer.label for answer in answers] == ["light", None, "dark", None, "light", "dark", "grey"]
+
+
+def test_failure_says_why_and_has_no_label(mixed: list[Path]) -> None:
+    _, broken, _, absent, *_ = MODEL.predict(mixed)
+    assert broken == Answer(str(mixed[1]), None, None, (), "truncated PNG")
+    assert absent == Answer(str(mixed[3]), None, None, (), "no such file or directory")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (answer,) = MODEL.predict(tmp_path / "pipe.png")
+    assert answer.error == "not a regular file"
+
+
+@pytest.mark.parametrize(("top", "expected"), [(1, "light"), (2, "light grey"), (9, "light grey dark")])
+def test_top(tmp_path: Path, top: int, expected: str) -> None:
+    (answer,) = MODEL.predict(picture(tmp_path / "a.png", 255), top=top)
+    assert " ".join(label for label, _ in answer.top) == expected
+    assert answer.top[0] == (answer.label, answer.probability)
+
+
+def test_probabilities_are_the_softmax_of_the_logits(tmp_path: Path) -> None:
+    (answer,) = MODEL.predict(picture(tmp_path / "a.png", 128), top=3)
+    weights = {"dark": np.exp(-8), "grey": 1.0, "light": np.exp(-127 / 16)}
+    assert dict(answer.top) == pytest.approx({name: w / sum(weights.values()) for name, w in weights.items()})
+
+
+def test_softmax_survives_large_logits() -> None:
+    probabilities = softmax(np.array([[1e4, 1e4 - 1, -1e30]], np.float32))
+    assert probabilities[0] == pytest.approx([1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1)), 0])
+
+
+def test_work_is_done_as_answers_are_taken(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def counting(pixels: Pixels) -> Logits:
+        calls.append(len(pixels))
+        return by_brightness(pixels)
+
+    record = Record()
+    path = picture(tmp_path / "a.png", 0)
+    answers = Classifier(CLASSES, SPEC, counting).predict([path] * 10, batch_size=2, observer=record)
+    assert isinstance(answers, Iterator)
+    assert (calls, record.heard) == ([], [])
+    next(answers)
+    assert calls == [2]
+    answers.close()  # type: ignore[attr-defined]
+    assert (calls, record.heard) == ([2], [("predicting", 10), "finished"])
+
+
+def test_progress_counts_pictures_that_could_not_be_read(mixed: list[Path]) -> None:
+    record = Record()
+    list(MODEL.predict(mixed, batch_size=4, observer=record))
+    assert record.heard == [("predicting", 7), 4, 3, "finished"]
+
+
+def test_answer_as_plain_data() -> None:
+    answer = Answer("a.png", "cat", 1 / 3, (("cat", 1 / 3), ("dog", 0.25)), None)
+    cat, dog = {"label": "cat", "probability": 0.333333}, {"label": "dog", "probability": 0.25}
+    assert answer.to_dict() == {"file": "a.png", **cat, "top": [cat, dog], "error": None}
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with a tiny model of random weights."""
+    import timm
+    import torch
+
+    from cnn_tl.networks import bundle
+
+    folder = tmp_path_factory.mktemp("run")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = timm.create_model("test_resnet", pretrained=False, num_classes=3)
+        torch.nn.init.normal_(model.get_classifier().weight)  # else all answers are alike
+    spec = Preprocessing.from_pretrained_cfg(model.pretrained_cfg, 64)
+    bundle.save(folder / "model", model, classes=CLASSES, preprocessing=spec, facts={})
+    files.write_text(folder / "recipe.yaml", "mode: freeze\n")
+    return folder
+
+
+@pytest.fixture
+def noise(tmp_path: Path) -> list[Path]:
+    random = np.random.default_rng(0)
+    paths = [tmp_path / f"{number}.png" for number in range(5)]
+    for path in paths:
+        Image.fromarray(random.integers(0, 256, (90, 120, 3), np.uint8)).save(path)
+    return paths
+
+
+def test_bundle_answers_as_timm_does(run_folder: Path, noise: list[Path]) -> None:
+    import timm
+    import torch
+
+    model = timm.create_model(f"local-dir:{run_folder / 'model'}", pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))
+    with torch.inference_mode():
+        expected = torch.stack([model(transform(Image.open(path))[None])[0] for path in noise]).softmax(1)
+    answers = load(run_folder).predict(noise, top=3, batch_size=2)
+    for answer, row in zip(answers, expected.tolist(), strict=True):
+        assert dict(answer.top) == pytest.approx(dict(zip(CLASSES, row, strict=True)), abs=1e-5)
+
+
+def test_run_folder_and_bundle_are_the_same(run_folder: Path, noise: list[Path]) -> None:
+    assert list(predict(run_folder, noise)) == list(predict(str(run_folder / "model"), map(str, noise)))
+
+
+def test_one_picture_alone_gets_the_answer_it_has_among_others(run_folder: Path, noise: list[Path]) -> None:
+    model = load(run_folder)
+    together = [answer.probability for answer in model.predict(noise)]
+    assert [a.probability for path in noise for a in model.predict(path)] == pytest.approx(together, abs=1e-6)
+
+
+def test_predict_finds_and_loads_at_once(tmp_path: Path, run_folder: Path) -> None:
+    with pytest.raises(ArtefactError, match="does not exist"):
+        predict(tmp_path / "absent", "a.png")
+
+
+def test_unfinished_run(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("mode: freeze\n")
+    with pytest.raises(ArtefactError, match="training has not finished"):
+        load(tmp_path)
+
+
+def test_onnx_file_gives_the_same_answers_without_torch(
+    run_folder: Path, noise: list[Path], tmp_path: Path
+) -> None:
+    from cnn_tl.exporting.onnx import write
+    from cnn_tl.networks import bundle
+
+    write(bundle.load(run_folder), tmp_path / "model.onnx")
+    code = (
+        "import sys, json; from cnn_tl.inference.predict import predict\n"
+        "print(json.dumps([dict(answer.top) for answer in predict(sys.argv[1], sys.argv[2:], top=3)]))\n"
+        "assert 'torch' not in sys.modules"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "model.onnx", *noise]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    expected = [pytest.approx(dict(answer.top), abs=1e-5) for answer in predict(run_folder, noise, top=3)]
+    assert json.loads(done.stdout) == expected
+
+
+def test_onnx_has_no_other_device(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"model\.onnx runs on the CPU; for --device cuda name the"):
+        load(tmp_path / "model.onnx", "cuda")
