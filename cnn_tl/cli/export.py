@@ -1,0 +1,64 @@
+"""`cnn-tl export`: a trained model as one file for other programs, proven to be the same model."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cnn_tl.cli import console
+
+if TYPE_CHECKING:
+    from cnn_tl.exporting.export import ExportReport
+
+Format = Literal["onnx"]
+
+
+def export(
+    model: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="A run folder or a bundle.")],
+    format: Annotated[Format, typer.Option(help="What to write.")] = "onnx",
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to write it.", show_default="RUN/model.onnx")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Export a trained model, and compare it with the original on the validation pictures.
+
+    The file carries the class names and the preprocessing, and takes batches of any size. If its answers
+    differ from the original's, no file is left.
+    """
+    from cnn_tl.cli.progress import TerminalObserver
+    from cnn_tl.networks import bundle
+    from cnn_tl.runtime import require_torch
+
+    bundle.find(model)  # a wrong path is refused before the seconds that torch takes
+    console.note(f"exporting to {format} and comparing; this takes a while (about 10 s for a small model)")
+    require_torch()
+    from cnn_tl.exporting.export import export as run_export
+
+    report = run_export(model, output, format=format, observer=TerminalObserver())
+    if json:
+        console.print_json(report.to_dict())
+    else:
+        show_report(report)
+
+
+def show_report(report: ExportReport) -> None:
+    """Print what was written, the proof, and what to do with the file."""
+    facts = report.facts
+    rows = [
+        ["file", f"{report.to_dict()['path']} ({report.bytes / 1e6:.1f} MB)"],
+        ["model", f"{facts['architecture']}, {report.format} opset {facts['opset']}"],
+        ["compared on", report.pictures],
+    ]
+    console.out.print(console.table(["export", ""], rows))
+    agreements = [
+        [found.batch_size, found.pictures, f"{found.largest_difference:.1e}", f"{100 * found.top1:.1f} %"]
+        for found in report.parity
+    ]
+    columns = ["batch>", "pictures>", "largest logit difference>", "same answer>"]
+    console.out.print(console.table(columns, agreements))
+    console.say("next:")
+    console.say(f"  cnn-tl predict {shlex.quote(str(report.path))} IMAGES...")

@@ -1,0 +1,1 @@
+"""A trained model in other people's formats, each with the proof that it is the same model."""

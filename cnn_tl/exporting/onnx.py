@@ -1,0 +1,84 @@
+"""ONNX: one self-contained float32 file for any batch size, with class names and preprocessing inside."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import torch
+
+from cnn_tl.errors import ArtefactError, printable
+from cnn_tl.networks import onnx_model
+from cnn_tl.networks.bundle import Bundle
+from cnn_tl.networks.onnx_model import INPUT, OUTPUT, OnnxModel
+
+LARGEST_FILE = 2**31 - 2**24
+"""Bytes of weights: protobuf ends at 2 GiB, and the graph needs some room beside them."""
+
+
+def write(trained: Bundle, path: Path) -> OnnxModel:
+    """Write the model, from normalised pictures [N, 3, H, W] to logits [N, K], and return it as read back.
+
+    Raises:
+        ArtefactError: torch cannot express this model in ONNX, or its weights do not fit into one file.
+    """
+    where = printable(trained.path)
+    size = sum(tensor.nbytes for tensor in trained.model.state_dict().values())
+    if size > LARGEST_FILE:
+        raise ArtefactError(f"{where} has {size / 2**30:.1f} GiB of weights; one ONNX file holds 2 GiB")
+    try:
+        graph = _trace(trained)
+    except Exception as error:  # each architecture fails in its own way
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise ArtefactError(f"{where} cannot be expressed in ONNX: {reason}") from error
+    onnx.helper.set_model_props(graph, _metadata(trained, graph))
+    content = graph.SerializeToString()
+    with path.open("wb") as stream:
+        stream.write(content)
+        stream.write(onnx_model.seal(content))
+    return OnnxModel.open(path)
+
+
+def _trace(trained: Bundle) -> onnx.ModelProto:
+    spec = trained.preprocessing
+    x_nchw = torch.zeros(2, 3, spec.height, spec.width)
+    with _quiet():
+        program = torch.onnx.export(
+            trained.model,
+            (x_nchw,),
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            verbose=False,
+        )
+    assert program is not None  # it is None for the old exporter only
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # stack traces with this machine's paths
+    return program.model_proto
+
+
+def _metadata(trained: Bundle, graph: onnx.ModelProto) -> dict[str, str]:
+    opset = next(entry.version for entry in graph.opset_import if not entry.domain)
+    architecture: str = trained.model.pretrained_cfg["architecture"]  # type: ignore[index,assignment]
+    return onnx_model.metadata(trained.classes, trained.preprocessing, architecture, opset)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's remarks about itself away from the user."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    before = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in zip(loggers, before, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,133 @@
+"""An exported ONNX file as a model: onnxruntime, numpy and what the file says about itself; no torch.
+
+The file ends with a seal, the SHA-256 of all bytes before it, because onnxruntime computes with damaged
+weights without a word. To ONNX the seal is one more metadata entry: other tools read the file as usual.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from cnn_tl import __version__
+from cnn_tl.errors import ArtefactError, printable
+from cnn_tl.preprocessing import Preprocessing
+from cnn_tl.runtime import default_workers
+
+FORMAT_VERSION = 1
+INPUT, OUTPUT = "input", "logits"
+
+_ERRORS_ONLY = 3
+_SEAL_KEY = b"cnn_tl.sha256"
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """A model that runs in onnxruntime on the CPU.
+
+    Attributes:
+        path: the file.
+        classes: the class names, in the order of the logits.
+        preprocessing: what a picture goes through before the model.
+        facts: architecture, opset, and the version of cnn-tl that wrote the file.
+        session: onnxruntime's.
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    facts: Mapping[str, str]
+    session: onnxruntime.InferenceSession
+
+    @classmethod
+    def open(cls, path: Path) -> OnnxModel:
+        """Load a file that `cnn-tl export` wrote, after checking every byte of it.
+
+        Raises:
+            ArtefactError: it is missing, damaged, foreign, or newer than this version.
+        """
+        where = printable(path)
+        sealed = _read(path)
+        try:
+            session = onnxruntime.InferenceSession(sealed, _options(), providers=["CPUExecutionProvider"])
+            metadata = session.get_modelmeta().custom_metadata_map
+            _check_version(int(metadata["cnn_tl.format_version"]), metadata["cnn_tl.version"], where)
+            return cls(
+                path=path,
+                classes=tuple(json.loads(metadata["class_names"])),
+                preprocessing=Preprocessing.from_dict(json.loads(metadata["preprocessing"])),
+                facts={name: metadata[name] for name in ("architecture", "opset", "cnn_tl.version")},
+                session=session,
+            )
+        except ArtefactError:
+            raise
+        except Exception as error:  # onnxruntime has no one class for a bad model
+            raise ArtefactError(f"{where} cannot be loaded: {error}") from error
+
+    def __call__(self, x_nchw: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the logits [N, K] of normalised pictures [N, 3, H, W]."""
+        logits: NDArray[np.float32] = self.session.run([OUTPUT], {INPUT: x_nchw})[0]
+        return logits
+
+
+def metadata(
+    classes: tuple[str, ...], preprocessing: Preprocessing, architecture: str, opset: int
+) -> dict[str, str]:
+    """Return what an exported file says about itself; `names` is where tools around Ultralytics look."""
+    return {
+        "cnn_tl.format_version": str(FORMAT_VERSION),
+        "cnn_tl.version": __version__,
+        "architecture": architecture,
+        "opset": str(opset),
+        "class_names": json.dumps(classes),
+        "names": ascii(dict(enumerate(classes))),
+        "preprocessing": json.dumps(preprocessing.to_dict()),
+    }
+
+
+def seal(model: bytes | memoryview) -> bytes:
+    """Return the end of a file whose other bytes are `model`: a metadata entry, encoded as protobuf."""
+    digest = hashlib.sha256(model).hexdigest().encode()
+    entry = b"\x0a" + bytes([len(_SEAL_KEY)]) + _SEAL_KEY + b"\x12" + bytes([len(digest)]) + digest
+    return b"\x72" + bytes([len(entry)]) + entry
+
+
+def _read(path: Path) -> bytes:
+    """Return the file's bytes if its seal is whole."""
+    where = printable(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ArtefactError(f"{where} cannot be read: {error.strerror}") from error
+    end = len(content) - len(seal(b""))
+    if content[end:] == seal(memoryview(content)[:end]):
+        return content
+    ours = b"cnn_tl.format_version" in content
+    what = "was damaged or changed after its export" if ours else "is not a model that cnn-tl exported"
+    raise ArtefactError(f"{where} {what}; write it anew with cnn-tl export RUN")
+
+
+def _options() -> Any:
+    """Return quiet options with our number of threads; left to itself, onnxruntime would pin every core."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.intra_op_num_threads = default_workers()
+    # Threads that wait in a loop take the cores from torch and from the decoders: six times slower beside torch.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _check_version(version: int, made_by: str, where: str) -> None:
+    if version > FORMAT_VERSION:
+        raise ArtefactError(
+            f"{where} was made by cnn-tl {made_by} (format {version}; this is {__version__}, format "
+            f"{FORMAT_VERSION}); upgrade cnn-tl to use it"
+        )

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from cnn_tl.cli.export import Format
+from cnn_tl.networks import bundle
+from cnn_tl.preprocessing import Preprocessing
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import timm
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = timm.create_model("test_efficientnet", num_classes=3)
+        torch.nn.init.normal_(model.get_classifier().weight)
+    folder = tmp_path_factory.mktemp("run") / "model"
+    spec = Preprocessing.from_pretrained_cfg(model.pretrained_cfg, 64)
+    bundle.save(folder, model, classes=["a", "b", "c"], preprocessing=spec, facts={})
+    return folder.parent
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return Path(shutil.copytree(made, "my run"))
+
+
+def test_table(cli: Callable[..., object], run: Path) -> None:
+    done = cli("export", run)
+    assert done.code == 0
+    assert "my run/model.onnx" in done.out
+    assert "test_efficientnet, onnx opset" in done.out
+    assert "64 random pictures" in done.out
+    assert done.out.count("100.0 %") == 3
+    assert done.out.rstrip().endswith("next:\n  cnn-tl predict 'my run/model.onnx' IMAGES...")
+    assert "exporting to onnx" in done.err
+
+
+def test_json(cli: Callable[..., object], run: Path) -> None:
+    done = cli("export", run / "model", "--json", "--output", "here/x.onnx")
+    assert done.code == 0
+    report = json.loads(done.out)
+    assert report["path"] == "here/x.onnx"
+    assert report["bytes"] == Path("here/x.onnx").stat().st_size
+    assert [row["batch_size"] for row in report["parity"]] == [1, 2, 7]
+    assert [row["top1"] for row in report["parity"]] == [1, 1, 1]
+
+
+def test_mismatch(cli: Callable[..., object], run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cnn_tl.exporting import parity
+
+    monkeypatch.setattr(parity, "LARGEST_DIFFERENCE", -1.0)
+    done = cli("export", run)
+    assert done.code == 4
+    assert done.out == ""
+    assert done.err.splitlines()[-1].startswith("error: the export is another model: in batches of 1 ")
+    assert [path.name for path in run.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["absent"], 4, "error: absent does not exist; name a run folder, a bundle or a .onnx file"),
+        (["my run", "--format", "tflite"], 2, "'tflite'"),
+        (["my run", "--output", "."], 5, "error: . is a folder; name a file as --output"),
+        (["my run", "--output", "mine"], 5, "error: mine is no unchanged export of cnn-tl; remove it, or name another"),
+    ],
+)
+@pytest.mark.usefixtures("run")
+def test_refusals(cli: Callable[..., object], arguments: list[str], code: int, message: str) -> None:
+    Path("mine").touch()
+    done = cli("export", *arguments)
+    assert done.code == code
+    assert message in done.err
+    assert "Traceback" not in done.err
+
+
+def test_the_flag_knows_every_format() -> None:
+    from cnn_tl.exporting.export import EXPORTERS
+
+    assert set(get_args(Format)) == set(EXPORTERS)

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import timm
+import torch
+from onnx import numpy_helper
+
+from cnn_tl import files
+from cnn_tl.data import transforms
+from cnn_tl.data.folder import scan
+from cnn_tl.errors import ArtefactError, ResourceError, UsageError
+from cnn_tl.exporting import export as exporting
+from cnn_tl.exporting import onnx as onnx_format
+from cnn_tl.exporting.export import EXPORTERS, export
+from cnn_tl.networks import backbone, bundle, onnx_model
+from cnn_tl.networks.bundle import Bundle
+from cnn_tl.networks.onnx_model import OnnxModel
+from cnn_tl.preprocessing import Preprocessing
+
+CLASSES = ("blue", "red")
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a bundle of a tiny network whose random classifier tells pictures apart."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = timm.create_model("test_resnet", num_classes=2)
+        torch.nn.init.normal_(model.get_classifier().weight)
+    spec = Preprocessing.from_pretrained_cfg(model.pretrained_cfg, 48)
+    folder = tmp_path_factory.mktemp("bundle") / "model"
+    bundle.save(folder, model, classes=CLASSES, preprocessing=spec, facts={})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(model_folder: Path) -> Path:
+    """Export the tiny bundle once, without comparing."""
+    path = model_folder.with_name("exported.onnx")
+    onnx_format.write(bundle.load(model_folder), path)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path, model_folder: Path, make_pictures: Callable[..., Path]) -> Path:
+    """Make a run folder with that bundle and a manifest of 10 validation pictures."""
+    data = make_pictures(tmp_path / "data", {"blue": 10, "red": 10})
+    run = tmp_path / "run"
+    shutil.copytree(model_folder, run / "model")
+    files.write_json(run / "manifest.json", scan(data, seed=0, val_fraction=0.5).to_json())
+    return run
+
+
+@pytest.fixture
+def quick(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy the file that was exported once instead of tracing the network again."""
+
+    def write(trained: Bundle, path: Path) -> OnnxModel:
+        shutil.copy(exported, path)
+        return OnnxModel.open(path)
+
+    monkeypatch.setitem(EXPORTERS, "onnx", write)
+
+
+def corrupting(trained: Bundle, path: Path) -> OnnxModel:
+    """Export as usual, then change one weight of the classifier, under a seal that fits."""
+    onnx_format.write(trained, path)
+    model = onnx.load(path)
+    del model.metadata_props[-1]
+    weight = next(tensor for tensor in model.graph.initializer if list(tensor.dims)[:1] == [len(CLASSES)])
+    values = numpy_helper.to_array(weight).copy()
+    values.flat[0] += 1
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    content = model.SerializeToString()
+    path.write_bytes(content + onnx_model.seal(content))
+    return OnnxModel.open(path)
+
+
+def names_in(folder: Path) -> Iterator[str]:
+    return (path.name for path in sorted(folder.iterdir()))
+
+
+def test_export_of_a_run(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    report = export(run)
+    assert capfd.readouterr() == ("", "")
+    assert report.path == run / "model.onnx"
+    assert report.pictures == "10 validation pictures"
+    assert [(found.batch_size, found.pictures, found.top1) for found in report.parity] == [
+        (1, 10, 1),
+        (2, 10, 1),
+        (7, 10, 1),
+    ]
+    assert max(found.largest_difference for found in report.parity) < 1e-4
+    assert list(names_in(run)) == ["manifest.json", "model", "model.onnx", "model.onnx.json"]
+
+    told = files.read_json(run / "model.onnx.json")
+    assert told["path"] == "model.onnx"
+    assert told["sha256"] == files.sha256_file(report.path)
+    assert told["bytes"] == report.path.stat().st_size
+    assert told["parity"][2]["top1"] == 1
+
+    model = OnnxModel.open(report.path)
+    trained = bundle.load(run)
+    assert model.classes == CLASSES
+    assert model.preprocessing == trained.preprocessing
+    assert model.facts["architecture"] == "test_resnet"
+    pixels = np.random.default_rng(0).integers(0, 256, (33, 48, 48, 3), np.uint8)
+    with torch.inference_mode():
+        expected = trained.model(backbone.to_input(pixels, trained.preprocessing, torch.device("cpu")))
+    found = model(transforms.normalise(pixels, model.preprocessing))
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
+
+
+def test_the_file_tells_nothing_about_this_machine(exported: Path) -> None:
+    content = exported.read_bytes()
+    assert b"site-packages" not in content
+    assert str(exported.parent).encode() not in content
+
+
+def test_the_file_stands_alone_and_is_valid(exported: Path) -> None:
+    model = onnx.load(exported, load_external_data=False)
+    onnx.checker.check_model(model, full_check=True)
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+    batch, *rest = model.graph.input[0].type.tensor_type.shape.dim
+    assert batch.dim_param == "batch"
+    assert [dimension.dim_value for dimension in rest] == [3, 48, 48]
+
+
+def test_one_changed_weight_leaves_no_file(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXPORTERS, "onnx", corrupting)
+    with pytest.raises(ArtefactError, match=r"another model: .* no file was written") as caught:
+        export(run)
+    assert caught.value.exit_code == 4
+    assert list(names_in(run)) == ["manifest.json", "model"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_earlier_export_survives_a_mismatch(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = export(run).sha256
+    monkeypatch.setattr(exporting.parity, "LARGEST_DIFFERENCE", -1.0)
+    with pytest.raises(ArtefactError):
+        export(run)
+    assert files.sha256_file(run / "model.onnx") == before
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_earlier_export_is_replaced(run: Path) -> None:
+    assert export(run).sha256 == export(run / "model").sha256
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_lone_bundle_is_compared_on_random_pictures(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lone = shutil.copytree(run / "model", run.parent / "lone" / "cats")
+    monkeypatch.chdir(lone)
+    report = export(".")
+    assert report.path == lone.parent / "cats.onnx"
+    assert report.pictures.startswith("64 random pictures")
+    assert report.to_dict()["pictures"] == report.pictures
+    assert json.loads(json.dumps(report.to_dict()))["path"] == str(report.path)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("told", [None, "{}", "[]", "not json", '{"sha256": "0"}'])
+def test_a_file_of_somebody_else_is_left_alone(run: Path, told: str | None) -> None:
+    output = run.parent / "mine.onnx"
+    output.write_bytes(b"precious")
+    if told is not None:
+        output.with_name("mine.onnx.json").write_text(told)
+    with pytest.raises(ResourceError, match=r"mine\.onnx is no unchanged export"):
+        export(run, output)
+    assert output.read_bytes() == b"precious"
+
+
+def test_an_output_that_is_a_folder(run: Path) -> None:
+    with pytest.raises(ResourceError, match="name a file"):
+        export(run, run.parent)
+
+
+def test_unknown_format(run: Path) -> None:
+    with pytest.raises(UsageError, match="no format 'coreml'; choose onnx"):
+        export(run, format="coreml")
+
+
+def test_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="does not exist"):
+        export(tmp_path / "absent")
+    with pytest.raises(ArtefactError, match="neither a run folder nor a bundle"):
+        export(tmp_path)
+
+
+def test_too_large_for_one_file(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_format, "LARGEST_FILE", 1000)
+    with pytest.raises(ArtefactError, match="GiB of weights"):
+        export(run)
+    assert list(names_in(run)) == ["manifest.json", "model"]
+
+
+def test_a_model_that_onnx_cannot_express(run: Path) -> None:
+    class Undecided(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
+
+    trained = Bundle(run / "model", Undecided(), CLASSES, bundle.load(run).preprocessing, {})
+    with pytest.raises(ArtefactError, match="cannot be expressed in ONNX"):
+        onnx_format.write(trained, run / "model.onnx")
+    assert not (run / "model.onnx").exists()
+
+
+def test_every_exporter_is_proven_before_its_file_gets_a_name(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting.parity, "LARGEST_DIFFERENCE", -1.0)
+    for name in EXPORTERS:
+        with pytest.raises(ArtefactError, match="another model"):
+            export(run, format=name)
+    assert list(names_in(run)) == ["manifest.json", "model"]

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from cnn_tl import files
+from cnn_tl.data.folder import scan
+from cnn_tl.errors import ArtefactError
+from cnn_tl.exporting import parity
+from cnn_tl.networks.bundle import Bundle
+from cnn_tl.preprocessing import Preprocessing
+from cnn_tl.progress import Observer
+
+Array = NDArray[np.float32]
+SPEC = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+WEIGHT = np.array([[9, -5, 1], [-4, 8, 2]], np.float32)
+
+
+class Recorder(Observer):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+        self.done = 0
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+    def advance(self, done: int, figures: object = None) -> None:
+        self.done += done
+
+
+@pytest.fixture
+def trained(tmp_path: Path, make_pictures: Callable[..., Path]) -> Bundle:
+    """Return a bundle in a run with 20 validation pictures: a linear classifier on mean colours."""
+    linear = torch.nn.Linear(3, 2, bias=False)
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(WEIGHT))
+    model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), linear).eval()
+    data = make_pictures(tmp_path / "data", {"blue": 20, "red": 20})
+    manifest = scan(data, seed=0, val_fraction=0.5)
+    files.write_json(tmp_path / "run" / "manifest.json", manifest.to_json())
+    return Bundle(tmp_path / "run" / "model", model, ("blue", "red"), SPEC, {})
+
+
+def same(x: Array) -> Array:
+    return x.mean((2, 3)) @ WEIGHT.T
+
+
+def test_the_same_model_holds_on_real_pictures(trained: Bundle) -> None:
+    observer = Recorder()
+    agreements, pictures = parity.compare(trained, same, observer)
+    parity.require(agreements, pictures)
+    assert pictures == "20 validation pictures"
+    assert [(a.batch_size, a.pictures, a.top1) for a in agreements] == [(1, 20, 1), (2, 20, 1), (7, 20, 1)]
+    assert 0 < max(a.largest_difference for a in agreements) < 1e-5
+    assert observer.done == 20
+    assert observer.warnings == []
+
+
+def test_the_export_gets_batches_of_the_size_that_is_claimed(trained: Bundle) -> None:
+    sizes = []
+
+    def listening(x: Array) -> Array:
+        sizes.append(len(x))
+        return same(x)
+
+    parity.compare(trained, listening, Observer())
+    assert sizes == [1] * 14 + [2] * 7 + [7] * 2 + [1] * 6 + [2] * 3 + [6]
+
+
+def only_in_batches_of(size: int) -> Callable[[Array], Array]:
+    return lambda x: same(x) + (len(x) == size)
+
+
+def one_wrong_pixel(x: Array) -> Array:
+    logits = same(x)
+    logits[-1, 0] += 1e-2
+    return logits
+
+
+@pytest.mark.parametrize(
+    "export",
+    [
+        lambda x: same(x)[:, ::-1],
+        lambda x: np.full_like(same(x), np.nan),
+        lambda x: same(x) * np.inf,
+        lambda x: same(x) * 1.001,
+        lambda x: same(np.flip(x, 1)),
+        one_wrong_pixel,
+        only_in_batches_of(1),
+        only_in_batches_of(2),
+        only_in_batches_of(7),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_another_model_is_refused(trained: Bundle, export: Callable[[Array], Array]) -> None:
+    agreements, pictures = parity.compare(trained, export, Observer())
+    with pytest.raises(ArtefactError, match=r"another model: .* on 20 validation pictures"):
+        parity.require(agreements, pictures)
+
+
+def test_an_equal_logit_is_not_yet_an_equal_answer() -> None:
+    flipped = parity.Agreement(7, 10, largest_difference=1e-6, allowed_difference=1e-4, top1=0.9)
+    with pytest.raises(ArtefactError, match=r"90\.0%"):
+        parity.require((flipped,), "10 pictures")
+
+
+def test_the_bound_grows_with_the_logits(trained: Bundle) -> None:
+    agreements, _ = parity.compare(trained, same, Observer())
+    assert 1e-4 < agreements[0].allowed_difference < 1e-4 * np.abs(WEIGHT).sum()
+
+
+def test_pictures_that_are_gone_or_broken_are_left_out(trained: Bundle) -> None:
+    (gone, broken), total = parity.validation_pictures(trained.path)[0][:2], 20
+    gone.unlink()
+    broken.write_bytes(b"not a picture")
+    agreements, pictures = parity.compare(trained, same, Observer())
+    assert pictures == f"18 of {total} validation pictures"
+    assert [a.pictures for a in agreements] == [18, 18, 18]
+
+
+@pytest.mark.parametrize("lost", ["manifest", "data"])
+def test_without_pictures_random_ones_are_taken_and_it_says_so(trained: Bundle, lost: str) -> None:
+    if lost == "manifest":
+        (trained.path.parent / "manifest.json").unlink()
+    else:
+        for path in parity.validation_pictures(trained.path)[0]:
+            path.unlink()
+    seen: list[Array] = []
+
+    def listening(x: Array) -> Array:
+        seen.append(x)
+        return same(x)
+
+    observer = Recorder()
+    agreements, pictures = parity.compare(trained, listening, observer)
+    assert pictures == "64 random pictures: the validation pictures are not here"
+    assert observer.warnings == ["the validation pictures are not here, so random ones are compared"]
+    assert [a.pictures for a in agreements] == [64, 64, 64]
+    first = np.concatenate(seen)
+    seen.clear()
+    parity.compare(trained, listening, Observer())
+    np.testing.assert_array_equal(np.concatenate(seen), first)
+
+
+def test_many_pictures_are_chosen_by_lot(trained: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parity, "MOST_PICTURES", 16)
+    monkeypatch.setattr(parity, "MOST_IN_SMALL_BATCHES", 14)
+    chosen, total = parity.validation_pictures(trained.path)
+    assert total == 20
+    assert len(set(chosen)) == 16
+    assert chosen == parity.validation_pictures(trained.path)[0]
+    assert {path.parent.name for path in chosen[:14]} == {"blue", "red"}
+    agreements, pictures = parity.compare(trained, same, Observer())
+    assert pictures == "16 of 20 validation pictures"
+    assert [a.pictures for a in agreements] == [14, 14, 16]
+
+
+def test_a_damaged_manifest_is_no_reason_for_random_pictures(trained: Bundle) -> None:
+    (trained.path.parent / "manifest.json").write_text("{")
+    with pytest.raises(ArtefactError, match=r"manifest\.json is damaged"):
+        parity.compare(trained, same, Observer())

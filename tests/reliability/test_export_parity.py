@@ -1,0 +1,48 @@
+"""R15: whatever is exported, in whatever batches, is the same model on real pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from cnn_tl import files
+from cnn_tl.data.digits import write_digits
+from cnn_tl.data.folder import scan
+from cnn_tl.exporting import parity
+from cnn_tl.exporting.export import EXPORTERS, export
+from cnn_tl.networks import bundle
+from cnn_tl.preprocessing import Preprocessing
+
+FAMILIES = ["resnet18", "mobilenetv3_small_050", "convnext_atto", "vit_tiny_patch16_224", "vgg11", "densenet121"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a run folder of scikit-learn's digits, 359 of them for validation, without a model yet."""
+    folder = tmp_path_factory.mktemp("digits")
+    write_digits(folder / "data")
+    manifest = scan(folder / "data", seed=0, val_fraction=0.2)
+    files.write_json(folder / "run" / "manifest.json", manifest.to_json())
+    return folder / "run"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("format", EXPORTERS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family(run: Path, name: str, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parity, "BATCH_SIZES", (1, 2, 7, 33))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = timm.create_model(name, num_classes=10)
+    spec = Preprocessing.from_pretrained_cfg(model.pretrained_cfg)
+    bundle.save(run / "model", model, classes=list("0123456789"), preprocessing=spec, facts={})
+    report = export(run, format=format)
+    last = report.parity[-1]
+    assert last.pictures >= 256
+    assert last.largest_difference <= 1e-4
+    assert all(found.top1 == 1 for found in report.parity)
