@@ -1,0 +1,73 @@
+"""Which models there are, how large they are, and whether their weights are on this machine now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from cnn_tl.networks import hub, weights
+
+Place = Literal["package", "cache", "download", "none"]
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One model of timm's registry.
+
+    Attributes:
+        name: what `--model` takes.
+        parameters: how many, with the original classifier.
+        input_size: side of the pictures it was trained for, in pixels.
+        weights: where the pretrained ones are: in an installed `package`, in the hub's `cache`, to `download`,
+            or `none` were published.
+    """
+
+    name: str
+    parameters: int
+    input_size: int
+    weights: Place
+
+    @property
+    def here(self) -> bool:
+        """Whether the weights are on this machine."""
+        return self.weights in ("package", "cache")
+
+
+def search(query: str | None = None, limit: int = 20, here_only: bool = False) -> list[ModelRow]:
+    """Describe the first `limit` models that match, those with their weights here first."""
+    return [describe(name) for name in matching(query, here_only)[:limit]]
+
+
+def matching(query: str | None = None, here_only: bool = False) -> list[str]:
+    """Return the names that hold `query`, or match it as a glob; those with their weights here first.
+
+    A query with a dot searches the tagged names instead (`resnet50.*`): one model, several sets of weights.
+    """
+    import timm
+
+    wanted = (query or "").lower()
+    pattern = wanted if any(c in wanted for c in "*?[") else f"*{wanted}*"
+    names = [name for name in timm.list_models(pretrained="." in wanted) if fnmatchcase(name, pattern)]
+    here = [name for name in names if _place(name) in ("package", "cache")]
+    return here if here_only else here + [name for name in names if name not in set(here)]
+
+
+def describe(name: str) -> ModelRow:
+    """Look one model up; its parameters are counted without giving them memory."""
+    import timm
+    import torch
+
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    parameters = sum(p.numel() for p in model.parameters())
+    return ModelRow(name, parameters, weights.find(name).input_size[-1], _place(name))
+
+
+def _place(name: str) -> Place:
+    card = weights.find(name)
+    if weights.packaged(card):
+        return "package"
+    if not card.has_weights:
+        return "none"
+    return "cache" if hub.cached(card) else "download"

@@ -1,0 +1,111 @@
+"""Published weights, on the Hugging Face hub or at a URL: the cache, the download, no long wait offline."""
+
+from __future__ import annotations
+
+import re
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from cnn_tl.errors import ResourceError
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
+
+FILES = ("model.safetensors", "pytorch_model.bin")
+PATIENCE = 2.0
+"""Seconds that the first contact may take; the resolver and the hub's own retries can take fifty."""
+
+
+def cached(card: PretrainedCfg) -> Path | None:
+    """Return the weights file that an earlier download, by any tool, left on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if not card.hf_hub_id:
+        path = _url_path(_url(card))
+        return path if path.is_file() else None
+    found = (try_to_load_from_cache(card.hf_hub_id, name) for name in FILES)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
+def download(card: PretrainedCfg) -> Path:
+    """Download the weights into the cache of the hub (or of torch.hub) and return the file.
+
+    `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_OFFLINE`, `HF_TOKEN` and the proxy variables are honoured.
+
+    Raises:
+        ResourceError: no network, no such file there, or the download broke off.
+    """
+    from huggingface_hub import constants
+
+    place = constants.ENDPOINT if card.hf_hub_id else _url(card)
+    _knock(place)
+    try:
+        return _from_hub(card.hf_hub_id) if card.hf_hub_id else _from_url(place)
+    except Exception as error:  # requests, httpx, urllib and the hub have no common ancestor
+        reason = " ".join(str(error).split())[:200]
+        raise ResourceError(f"the download from {_host(place)} failed: {reason}") from error
+
+
+def _from_hub(repository: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    *preferred, last = FILES
+    for name in preferred:
+        try:
+            return Path(hf_hub_download(repository, name))
+        except EntryNotFoundError:
+            continue
+    return Path(hf_hub_download(repository, last))
+
+
+def _from_url(url: str) -> Path:
+    import torch
+
+    path = _url_path(url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = re.search(r"-([0-9a-f]{8,})\.pth$", path.name)  # by the field's habit, the start of the file's SHA-256
+    torch.hub.download_url_to_file(url, str(path), digest and digest[1], progress=False)
+    return path
+
+
+def _url(card: PretrainedCfg) -> str:
+    assert isinstance(card.url, str), "timm's cards name a repository or one URL"
+    return card.url
+
+
+def _url_path(url: str) -> Path:
+    import torch
+
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
+
+
+def _knock(place: str) -> None:
+    """Raise a `ResourceError` unless the place answers, in any way, before our patience ends.
+
+    A thread of its own, because no timeout bounds the resolver.
+    """
+    from huggingface_hub import get_session
+
+    answers: list[Exception | None] = []
+
+    def knock() -> None:
+        try:
+            get_session().head(place, timeout=PATIENCE)
+            answers.append(None)
+        except Exception as error:  # noqa: BLE001 - whatever keeps us away is the answer
+            answers.append(error)
+
+    thread = threading.Thread(target=knock, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    error = answers[0] if answers else TimeoutError(f"no answer within {PATIENCE:g} s")
+    if error is not None:
+        reason = " ".join(str(error).split())[:200]
+        raise ResourceError(f"{_host(place)} cannot be reached ({reason})") from error
+
+
+def _host(place: str) -> str:
+    return urlsplit(place).hostname or place
