@@ -45,7 +45,8 @@ def atomic_path(path: Path, needed: int | None = None) -> Iterator[Path]:
             temporary.replace(path)
             _fsync(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

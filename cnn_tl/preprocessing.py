@@ -1,6 +1,7 @@
-"""What happens to a picture before the network sees it: one specification, stored in every bundle and every export.
+"""Which pictures are taken, and what happens to them before the network sees them.
 
-Only data lives here, so that reading a bundle needs neither torch nor Pillow; `data/transforms.py` carries it out.
+One specification, stored in every bundle and every export. Only data lives here, so that reading a bundle needs neither
+torch nor Pillow; `data/transforms.py` carries it out.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Preprocessing:
         crop_mode: `center` keeps the proportions and cuts the middle out; `squash` ignores them; `border` keeps
             everything and pads.
         mean, std: per channel, for pixels scaled to [0, 1]: x' = (x / 255 - mean) / std.
+        max_pixels, min_side: a picture with more pixels, or with a shorter side, is refused.
     """
 
     height: int
@@ -36,6 +38,8 @@ class Preprocessing:
     crop_mode: CropMode
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    max_pixels: int = 89_478_485
+    min_side: int = 4
 
     @classmethod
     def from_pretrained_cfg(cls, cfg: Mapping[str, Any], image_size: int | None = None) -> Preprocessing:
@@ -66,6 +70,8 @@ class Preprocessing:
                 1 <= spec.height <= 8192
                 and 1 <= spec.width <= 8192
                 and 0 < spec.crop_pct <= 1
+                and spec.max_pixels >= 1
+                and spec.min_side >= 1
                 and spec.interpolation in get_args(Interpolation)
                 and spec.crop_mode in get_args(CropMode)
                 and all(math.isfinite(m) for m in spec.mean)

@@ -79,3 +79,9 @@ def test_replace_folder(tmp_path: Path) -> None:
         files.replace_folder(fresh, tmp_path / "final")
     assert (tmp_path / "final" / "x").read_text() == "two"
     assert [p.name for p in tmp_path.iterdir()] == ["final"]
+
+
+def test_a_place_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ResourceError, match="cannot write .*file/below"):
+        files.write_text(tmp_path / "file" / "below", "y")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnn_tl.data.image import DEFAULT_LIMITS, ImageLimits, read_image
+from cnn_tl.data.image import ImageLimits, read_image
 from cnn_tl.preprocessing import Preprocessing
 
 FILTERS = {
@@ -25,15 +25,22 @@ _LONGEST_STRIP = 16
 _BLACK = (0, 0, 0)
 
 
-def load(
-    source: Path | bytes, spec: Preprocessing, limits: ImageLimits = DEFAULT_LIMITS
-) -> NDArray[np.uint8]:
+def load(source: Path | bytes, spec: Preprocessing) -> NDArray[np.uint8]:
     """Return the picture as uint8 [H, W, C], ready for `normalise`. Every command gets its pixels here.
 
     Raises:
         BadImageError: the picture cannot be read.
     """
-    return evaluate(read_image(source, limits, draft=draft_size(spec)), spec)
+    return evaluate(read(source, spec), spec)
+
+
+def read(source: Path | bytes, spec: Preprocessing) -> Image.Image:
+    """Return the whole picture, RGB, no larger than `evaluate` or an augmentation for this network can use.
+
+    Raises:
+        BadImageError: the picture cannot be read, or is outside the limits of the specification.
+    """
+    return read_image(source, ImageLimits(spec.max_pixels, spec.min_side), draft=draft_size(spec))
 
 
 def draft_size(spec: Preprocessing) -> tuple[int, int]:

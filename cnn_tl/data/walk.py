@@ -56,7 +56,7 @@ class Walker:
                 folders.append(found)
             elif not stat.S_ISREG(found.facts.st_mode):
                 self.left_out["pipes, sockets and devices"] += 1
-            elif _is_candidate(found.path):
+            elif is_candidate(found.path):
                 pictures.append(found)
             else:
                 self.left_out["files that are no pictures"] += 1
@@ -139,7 +139,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         raise DataError(f"{printable(folder)} cannot be read: {error.strerror}") from error
 
 
-def _is_candidate(path: Path) -> bool:
+def is_candidate(path: Path) -> bool:
     """Tell whether a file is, or claims to be, a picture."""
     if has_picture_extension(path):
         return True

@@ -14,11 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnn_tl.data import transforms
 from cnn_tl.data.augment import Augmentation, augment
-from cnn_tl.data.image import read_image
 from cnn_tl.data.loader import Batch
 from cnn_tl.data.manifest import Picture
-from cnn_tl.data.transforms import draft_size
 from cnn_tl.errors import BadImageError, DataError, DivergedError, Stopped
 from cnn_tl.networks import freeze
 from cnn_tl.networks.backbone import place, to_input
@@ -189,7 +188,7 @@ class _Training:
         session, chosen = self.session, self.session.recipe.augment
         assert chosen is not None, "the recipe is resolved"
         spec = session.network.preprocessing
-        image = read_image(session.file_of(picture), session.limits, draft=draft_size(spec))
+        image = transforms.read(session.file_of(picture), spec)
         settings = Augmentation(chosen.crop_scale_min, chosen.flip, chosen.color)
         return augment(image, spec, settings, seed_of(self.seed, "view", epoch, picture.path))
 

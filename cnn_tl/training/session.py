@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from cnn_tl.data import transforms
-from cnn_tl.data.image import ImageLimits
 from cnn_tl.data.loader import Batch, read_groups
 from cnn_tl.data.manifest import Manifest, Picture
 from cnn_tl.errors import BadImageError, DataError, printable
@@ -52,11 +51,6 @@ class Session:
         return self.recipe.run.workers or default_workers()
 
     @property
-    def limits(self) -> ImageLimits:
-        """What a picture may be."""
-        return limits_of(self.recipe)
-
-    @property
     def batch_size(self) -> int:
         """How many pictures go through the network at once."""
         assert self.recipe.train.batch_size is not None, "the recipe is resolved"
@@ -73,7 +67,7 @@ class Session:
 
     def evaluation_pixels(self, picture: Picture) -> Pixels:
         """Read a picture the way predict does, uint8 [H, W, 3]."""
-        return transforms.load(self.file_of(picture), self.network.preprocessing, self.limits)
+        return transforms.load(self.file_of(picture), self.network.preprocessing)
 
     def read(
         self, groups: list[list[Picture]], pixels_of: Callable[[Picture], Pixels] | None = None
@@ -107,11 +101,6 @@ class Session:
     def resume_command(self) -> str:
         """The command that goes on with this run."""
         return f"cnn-tl train --resume --output {printable(self.run.path)}"
-
-
-def limits_of(recipe: Recipe) -> ImageLimits:
-    """Return the recipe's limits for a picture."""
-    return ImageLimits(max_pixels=recipe.data.max_pixels, min_side=recipe.data.min_side)
 
 
 def in_groups(pictures: Sequence[Picture], size: int) -> list[list[Picture]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from cnn_tl import files
 from cnn_tl import recipe as recipes
 from cnn_tl.data.folder import scan
+from cnn_tl.data.image import ImageLimits
 from cnn_tl.data.manifest import Manifest
 from cnn_tl.errors import DataError, RecipeError, UsageError, printable
 from cnn_tl.networks import backbone, bundle, weights
@@ -21,7 +23,7 @@ from cnn_tl.training import finetune, frozen
 from cnn_tl.training.planning import choose_precision, make_plan
 from cnn_tl.training.result import TrainResult, judge, read_result, validation_lines
 from cnn_tl.training.run_folder import RunFolder, default_output
-from cnn_tl.training.session import Session, limits_of
+from cnn_tl.training.session import Session
 
 MODES: dict[str, Callable[[Session], Tensor]] = {
     "freeze": frozen.train,
@@ -111,6 +113,9 @@ def _prepare(recipe: Recipe, run: RunFolder, observer: Observer, *, resume: bool
         image_size=recipe.model.image_size,
         seed=recipe.seed,
     )
+    network.preprocessing = replace(
+        network.preprocessing, max_pixels=recipe.data.max_pixels, min_side=recipe.data.min_side
+    )
     session = Session(recipe, manifest, network, device, choose_precision(recipe, network, device), run, observer)
     if recipe.mode == "freeze":
         backbone.require_linear_classifier(network)
@@ -134,7 +139,7 @@ def _scan(recipe: Recipe, observer: Observer) -> Manifest:
             Path(recipe.data.path),
             seed=recipe.seed,
             val_fraction=recipe.data.val_fraction,
-            limits=limits_of(recipe),
+            limits=ImageLimits(recipe.data.max_pixels, recipe.data.min_side),
             on_bad_image=recipe.data.on_bad_image,
             on_progress=show,
             workers=recipe.run.workers,

@@ -1,0 +1,161 @@
+"""`cnn-tl train`: flags become a recipe, the recipe becomes a run, the run becomes a table."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cnn_tl.cli import console
+from cnn_tl.cli.progress import TerminalObserver, duration
+from cnn_tl.errors import printable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from cnn_tl.progress import Plan
+    from cnn_tl.recipe import Recipe
+    from cnn_tl.training.result import TrainResult
+
+Mode = Literal["freeze", "finetune", "scratch"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+MANY_CLASSES = 30
+
+
+def train(
+    data: Annotated[
+        str | None, typer.Argument(metavar="DATA", help="Folder of class folders, or of train/ and val/ (and test/).")
+    ] = None,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(help="freeze: fit a head on the frozen backbone (default). finetune: train everything from "
+                     "pretrained weights. scratch: train everything from random weights."),
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="A shipped recipe's name, or a YAML file.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key; repeatable.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Any timm model; see cnn-tl models.", show_default="tf_efficientnet_lite0")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights file: .safetensors or .pth.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures (finetune, scratch).")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures in one step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate (finetune, scratch).")] = None,
+    image_size: Annotated[int | None, typer.Option(metavar="PIXELS", help="Side of the network's input.")] = None,
+    device: Annotated[Device | None, typer.Option(help="Where to compute.", show_default="auto")] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads that read pictures.", show_default="one a core")] = None,
+    seed: Annotated[int | None, typer.Option(help="Every random choice follows from it.", show_default="0")] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Run folder.", show_default="runs/DATA-MODE")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output (or the newest).")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:  # fmt: skip
+    """Train a classifier on a folder of pictures.
+
+    Strength: recipe < --set < flags. The run folder holds the resolved recipe, the metrics and the model.
+    """
+    from cnn_tl import recipe as recipes
+    from cnn_tl.training import run_folder
+
+    flags: dict[str, object] = {
+        "mode": mode, "seed": seed, "data.path": data, "model.name": model, "model.weights": weights,
+        "model.image_size": image_size, "train.epochs": epochs, "train.batch_size": batch_size, "train.lr": lr,
+        "run.device": device, "run.workers": workers,
+    }  # fmt: skip
+    source: str | Path | None = recipe
+    if resume:
+        output = output or run_folder.newest_run(data, mode)
+        run = run_folder.RunFolder(output)
+        run.require_run()
+        source = recipe or run.recipe
+    chosen = recipes.load(source, set_ or [], flags)
+    if chosen.mode == "freeze" and (epochs is not None or lr is not None):
+        console.note("--epochs and --lr have no effect in mode freeze: the head is fitted until it converges")
+    if dry_run:
+        _dry_run(chosen, output, as_json=json)
+        return
+
+    class Observer(TerminalObserver):
+        def plan(self, plan: Plan) -> None:
+            console.err.print(plan_table(plan))
+
+    from cnn_tl.training.train import train as run_training
+
+    result = run_training(chosen, output, resume=resume, observer=Observer())
+    if json:
+        console.print_json(result.to_dict())
+    else:
+        show_result(result)
+
+
+def _dry_run(recipe: Recipe, output: Path | None, *, as_json: bool) -> None:
+    from cnn_tl.training.train import plan
+
+    made = plan(recipe, output, observer=TerminalObserver())
+    if as_json:
+        console.print_json(made.to_dict())
+    else:
+        console.out.print(plan_table(made))
+
+
+def plan_table(plan: Plan) -> RenderableType:
+    """Lay out what is about to happen."""
+    from rich.console import Group
+
+    totals = {split: sum(counts[split] for counts in plan.counts.values()) for split in ("train", "val", "test")}
+    splits = [split for split, total in totals.items() if total]
+    rows = [[printable(name), *(counts[split] for split in splits)] for name, counts in plan.counts.items()]
+    if len(rows) > MANY_CLASSES:
+        rows[MANY_CLASSES:] = [["...", *("" for _ in splits)]]
+    rows.append(["total", *(totals[split] for split in splits)])
+    pictures = console.table([f"{len(plan.counts)} classes", *(f"{split}>" for split in splits)], rows)
+    height, width = plan.image_size
+    share = 100 * plan.trainable / plan.total
+    facts = console.table(
+        ["plan", ""],
+        [
+            ["mode", plan.mode],
+            ["data", f"{plan.data} ({plan.layout})"],
+            ["backbone", f"{plan.backbone}, {height} x {width} px"],
+            ["weights", plan.weights],
+            ["parameters", f"{plan.trainable:,} of {plan.total:,} train ({share:.3g} %)"],
+            ["device", f"{plan.device}, {plan.precision}"],
+            ["schedule", plan.schedule],
+            ["expected", f"about {duration(plan.seconds)}"],
+            ["output", plan.output],
+        ],
+    )
+    return Group(pictures, facts)
+
+
+def show_result(result: TrainResult) -> None:
+    """Print how good the model is, how far that can be trusted, and what to do next."""
+    low, high = result.interval
+    rows = [
+        ["validation accuracy", f"{result.accuracy:.1%}", f"{result.correct} of {result.pictures} pictures"],
+        ["95 % interval", f"{low:.1%} - {high:.1%}", "Wilson; more validation pictures make it narrower"],
+        ["largest class always", f"{result.baseline:.1%}", "what guessing gets"],
+    ]
+    if "best_epoch" in result.facts:
+        best, epochs = result.facts["best_epoch"], result.facts["epochs"]
+        rows.append(["best epoch", f"{best}", f"of {epochs}; its weights are kept"])
+    if "frozen_sha256" in result.facts:
+        digest = result.facts["frozen_sha256"][:12]
+        rows.append(["frozen part", "unchanged", f"parameters and buffers, sha256 {digest}"])
+    if result.set_aside:
+        rows.append(["set aside", f"{result.set_aside}", f"broken pictures, listed in {result.run / 'manifest.json'}"])
+    rows.append(["time", duration(result.seconds), ""])
+    console.out.print(console.table(["result", ">", ""], rows))
+    if len(result.per_class) <= MANY_CLASSES:
+        classes = [[printable(name), f"{right} / {total}"] for name, (right, total) in result.per_class.items()]
+        console.out.print(console.table(["class", "right / pictures>"], classes))
+    run = shlex.quote(str(result.run))
+    console.say("next:")
+    console.say(f"  cnn-tl predict {run} IMAGES...")
+    console.say(f"  cnn-tl export {run}")
