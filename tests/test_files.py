@@ -83,5 +83,5 @@ def test_replace_folder(tmp_path: Path) -> None:
 
 def test_a_place_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ResourceError, match="cannot write .*file/below"):
+    with pytest.raises(ResourceError, match=r"cannot write .*file/below"):
         files.write_text(tmp_path / "file" / "below", "y")

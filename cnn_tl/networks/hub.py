@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -29,6 +31,17 @@ def cached(card: PretrainedCfg) -> Path | None:
     return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
+def knock_early(model: str) -> None:
+    """Begin to find out whether the hub answers, unless its cache seems to hold the model.
+
+    For the seconds in which torch and timm are imported; `download` takes the answer.
+    """
+    from huggingface_hub import constants
+
+    if not any(Path(constants.HF_HUB_CACHE).glob(f"models--timm--{glob.escape(model)}*")):
+        _early.append(_Knock(constants.ENDPOINT))
+
+
 def download(card: PretrainedCfg) -> Path:
     """Download the weights into the cache of the hub (or of torch.hub) and return the file.
 
@@ -40,7 +53,8 @@ def download(card: PretrainedCfg) -> Path:
     from huggingface_hub import constants
 
     place = constants.ENDPOINT if card.hf_hub_id else _url(card)
-    _knock(place)
+    knock = _early.pop() if _early and card.hf_hub_id else _Knock(place)
+    knock.require_answer()
     try:
         return _from_hub(card.hf_hub_id) if card.hf_hub_id else _from_url(place)
     except Exception as error:  # requests, httpx, urllib and the hub have no common ancestor
@@ -82,29 +96,34 @@ def _url_path(url: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
 
 
-def _knock(place: str) -> None:
-    """Raise a `ResourceError` unless the place answers, in any way, before our patience ends.
+class _Knock:
+    """Asks a place for any answer at all, in a thread of its own, because no timeout bounds the resolver."""
 
-    A thread of its own, because no timeout bounds the resolver.
-    """
-    from huggingface_hub import get_session
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._error: Exception | None = None
+        self._began = time.monotonic()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread.start()
 
-    answers: list[Exception | None] = []
+    def require_answer(self) -> None:
+        """Raise a `ResourceError` unless the answer comes before our patience ends; it began with the question."""
+        self._thread.join(max(0.0, self._began + PATIENCE - time.monotonic()))
+        error = TimeoutError(f"no answer within {PATIENCE:g} s") if self._thread.is_alive() else self._error
+        if error is not None:
+            reason = " ".join(str(error).split())[:200]
+            raise ResourceError(f"{_host(self._place)} cannot be reached ({reason})") from error
 
-    def knock() -> None:
+    def _ask(self) -> None:
         try:
-            get_session().head(place, timeout=PATIENCE)
-            answers.append(None)
-        except Exception as error:  # noqa: BLE001 - whatever keeps us away is the answer
-            answers.append(error)
+            from huggingface_hub import get_session
 
-    thread = threading.Thread(target=knock, daemon=True)
-    thread.start()
-    thread.join(PATIENCE)
-    error = answers[0] if answers else TimeoutError(f"no answer within {PATIENCE:g} s")
-    if error is not None:
-        reason = " ".join(str(error).split())[:200]
-        raise ResourceError(f"{_host(place)} cannot be reached ({reason})") from error
+            get_session().head(self._place, timeout=PATIENCE)
+        except Exception as error:  # noqa: BLE001 - whatever keeps us away is the answer
+            self._error = error
+
+
+_early: list[_Knock] = []
 
 
 def _host(place: str) -> str:

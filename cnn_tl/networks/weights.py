@@ -149,6 +149,11 @@ def closest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
+def has_package(model: str) -> bool:
+    """Say whether a package of the index carries weights of this model, installed or not; timm is not needed."""
+    return model.partition(".")[0] in PACKAGES
+
+
 def packaged(card: PretrainedCfg) -> Path | None:
     """Return the weights file of an installed package that carries these weights (a model's default ones)."""
     from timm.models import get_pretrained_cfg

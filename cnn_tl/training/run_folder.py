@@ -23,6 +23,8 @@ from typing import Any
 from cnn_tl import files
 from cnn_tl.errors import ArtefactError, ResourceError, printable
 
+LOCK = ".lock"
+
 
 class RunFolder:
     """The paths of a run, and how its files are written."""
@@ -48,7 +50,7 @@ class RunFolder:
         if self.path.is_dir():
             if self.recipe.exists():
                 raise ResourceError(f"{where} holds another run; go on with it by --resume, or choose another --output")
-            if any(self.path.iterdir()):
+            if any(path.name != LOCK for path in self.path.iterdir()):
                 raise ResourceError(f"{where} is not empty and is no run of cnn-tl; choose another --output")
         elif self.path.exists():
             raise ResourceError(f"{where} is a file; choose another --output")
@@ -71,7 +73,7 @@ class RunFolder:
         """
         with files.disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            stream = (self.path / ".lock").open("a+b")
+            stream = (self.path / LOCK).open("a+b")
         with stream:
             try:
                 _lock(stream.fileno())
@@ -79,7 +81,17 @@ class RunFolder:
                 raise ResourceError(
                     f"another process is training in {printable(self.path)}; wait for it, or choose another --output"
                 ) from error
-            yield
+            try:
+                yield
+            finally:
+                self._remove_if_unused()
+
+    def _remove_if_unused(self) -> None:
+        """Leave nothing behind where the run failed before it wrote anything."""
+        if [path.name for path in self.path.iterdir()] == [LOCK]:
+            with contextlib.suppress(OSError):
+                (self.path / LOCK).unlink()
+                self.path.rmdir()
 
     def write_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replace metrics.jsonl."""

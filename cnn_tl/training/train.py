@@ -15,7 +15,7 @@ from cnn_tl.data.folder import scan
 from cnn_tl.data.image import ImageLimits
 from cnn_tl.data.manifest import Manifest
 from cnn_tl.errors import DataError, RecipeError, UsageError, printable
-from cnn_tl.networks import backbone, bundle, weights
+from cnn_tl.networks import backbone, bundle, hub, weights
 from cnn_tl.progress import Observer, Plan
 from cnn_tl.recipe import Recipe
 from cnn_tl.runtime import pick_device, require_torch, stop_on_signals
@@ -96,13 +96,13 @@ def _run_folder(recipe: Recipe, output: Path | str | None) -> RunFolder:
 
 def _prepare(recipe: Recipe, run: RunFolder, observer: Observer, *, resume: bool, write: bool = True) -> Session:
     """Scan the data, load the network, and write the recipe and the manifest into the run folder."""
+    file = Path(recipe.model.weights) if recipe.model.weights else None
+    pretrained = recipe.mode != "scratch"
+    if pretrained and file is None and not weights.has_package(recipe.model.name):
+        hub.knock_early(recipe.model.name)
     require_torch()
     device = pick_device(recipe.run.device)
-    source = weights.locate(
-        recipe.model.name,
-        Path(recipe.model.weights) if recipe.model.weights else None,
-        pretrained=recipe.mode != "scratch",
-    )
+    source = weights.locate(recipe.model.name, file, pretrained=pretrained)
     manifest = _scan(recipe, observer)
     if resume:
         manifest = _same_data(run, manifest)

@@ -38,7 +38,16 @@ def test_two_processes_and_a_dead_one(tmp_path: Path) -> None:
             pass
         other.kill()
     with RunFolder(tmp_path).locked():
-        pass
+        (tmp_path / "recipe.yaml").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "recipe.yaml"]
+
+
+def test_a_run_that_fails_before_it_writes_leaves_no_folder(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "runs" / "first")
+    with pytest.raises(ArtefactError), run.locked():
+        raise ArtefactError("no weights")
+    assert not run.path.exists()
+    run.require_new()
 
 
 def test_default_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
