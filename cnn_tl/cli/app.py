@@ -15,7 +15,8 @@ from typer.exceptions import TyperException
 
 from cnn_tl import __version__
 from cnn_tl.cli import console, demo, export, models, predict, recipes, train
-from cnn_tl.errors import CnnTlError, ResourceError
+from cnn_tl.errors import CnnTlError, ResourceError, Stopped
+from cnn_tl.runtime import keep_freed_memory
 
 app = typer.Typer(
     name="cnn-tl",
@@ -54,6 +55,9 @@ def run(arguments: Sequence[str]) -> int:
         result = app(list(arguments), prog_name="cnn-tl", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
+    except Stopped as stop:
+        console.err.print(str(stop), markup=False)
+        return stop.exit_code
     except CnnTlError as error:
         console.fail(_one_line(error))
         return error.exit_code
@@ -87,6 +91,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+    keep_freed_memory()
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()

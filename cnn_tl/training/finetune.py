@@ -104,10 +104,15 @@ class _Training:
             for batch in session.read(batches[done:], lambda picture: self._view(picture, epoch)):
                 self._step(batch)
                 new += len(batch.items)
-                session.observer.advance(len(batch.items), {"loss": progress.loss_sum / progress.seen})
+                session.observer.advance(len(batch.items), self._figures())
                 if time.monotonic() - self._saved > SAVE_EVERY_SECONDS:
                     self._save()
         self._end_epoch(epoch, images_per_second=new / max(time.monotonic() - started, 1e-9))
+
+    def _figures(self) -> dict[str, float]:
+        """Return what is shown beside the bar: the loss of this epoch, the accuracy after the one before."""
+        last = {"val_accuracy": self.progress.rows[-1]["val_accuracy"]} if self.progress.rows else {}
+        return {"loss": self.progress.loss_sum / self.progress.seen, **last}
 
     def _step(self, batch: Batch[Picture]) -> None:
         """Make one update, or raise before it if anything is not finite."""

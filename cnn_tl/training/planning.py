@@ -45,7 +45,7 @@ def make_plan(
     spec = network.preprocessing
     return Plan(
         mode=recipe.mode,
-        data=printable(manifest.root),
+        data=printable(recipe.data.path or manifest.root),
         layout=manifest.layout,
         counts=manifest.counts(),
         set_aside=len(manifest.set_aside),

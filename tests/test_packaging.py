@@ -1,0 +1,54 @@
+"""What is shipped is complete, and the README speaks of what exists."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import typer
+
+from cnn_tl import recipe
+from cnn_tl.cli.app import app
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+def test_the_wheel_carries_the_recipes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    [wheel] = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {f"cnn_tl/_recipes/{name}.yaml" for name in recipe.names()} <= set(names)
+    assert not [name for name in names if name.startswith(("tests", "recipes"))]
+
+
+def test_readme_names_every_command() -> None:
+    documented = set(re.findall(r"cnn-tl ([a-z]+)", README))
+    assert set(COMMANDS) == documented
+
+
+def test_readme_names_only_flags_that_exist() -> None:
+    known = {"--upgrade"}
+    for command in [*COMMANDS.values(), *COMMANDS["recipes"].commands.values()]:
+        known |= {option for parameter in command.params for option in parameter.opts}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known
+
+
+def test_readme_tree_names_every_module() -> None:
+    tree = README[README.index("## The tree") :]
+    for path in (ROOT / "cnn_tl").rglob("*.py"):
+        if path.parent.name != "cli" and not path.stem.startswith("__"):
+            assert re.search(rf"\b{path.stem}\b", tree), f"{path.stem} is missing from the tree"
+
+
+@pytest.mark.parametrize("name", recipe.names())
+def test_each_recipe_opens_with_its_command_and_what_to_expect(name: str) -> None:
+    lines = recipe.text(name).splitlines()
+    assert lines[0] == f"# cnn-tl train DATA --recipe {name}"
+    assert re.match(r"# expect: .*\d\.\d{3}.* s", lines[2]), lines[2]
