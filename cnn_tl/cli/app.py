@@ -56,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except Stopped as stop:
-        console.err.print(str(stop), markup=False)
+        console.err.print(_one_line(stop), markup=False)
         return stop.exit_code
     except CnnTlError as error:
         console.fail(_one_line(error))

@@ -20,8 +20,10 @@ from cnn_tl.data.transforms import load
 from cnn_tl.errors import BadImageError, DataError
 from cnn_tl.preprocessing import Preprocessing
 
-SPEC = Preprocessing(16, 16, "bilinear", 0.875, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 LIMITS = ImageLimits(max_pixels=100_000)
+SPEC = Preprocessing(
+    16, 16, "bilinear", 0.875, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), LIMITS.max_pixels, LIMITS.min_side
+)
 
 
 def noise(width: int = 64, height: int = 48) -> Image.Image:
@@ -117,7 +119,7 @@ def decoded(manifest: Manifest) -> Manifest:
     broken = []
     for picture in manifest.pictures:
         try:
-            assert load(manifest.file(picture), SPEC, LIMITS).shape == (16, 16, 3)
+            assert load(manifest.file(picture), SPEC).shape == (16, 16, 3)
         except BadImageError as error:
             broken.append((picture, error.reason))
     return manifest.without(broken)

@@ -1,0 +1,123 @@
+"""The one edge: known errors become a line and an exit code, everything else is a bug with its traceback (R21, R22)."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cnn_tl import errors
+from cnn_tl.cli import app
+from cnn_tl.errors import BadImageError, CnnTlError, Stopped
+
+CODES = {
+    "UsageError": 2, "RecipeError": 2, "DataError": 3, "BadImageError": 3, "ArtefactError": 4, "ResourceError": 5,
+    "DivergedError": 6, "Stopped": 130,
+}  # fmt: skip
+
+
+def family(kind: type[CnnTlError]) -> Iterator[type[CnnTlError]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from family(child)
+
+
+def raised(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(app, "app", fail)
+
+
+def made(kind: type[CnnTlError]) -> CnnTlError:
+    return BadImageError(None, "what\nand where") if kind is BadImageError else kind("what\nand where")
+
+
+@pytest.mark.parametrize("kind", list(family(CnnTlError)), ids=lambda kind: kind.__name__)
+def test_every_known_error_is_one_line(cli: Any, monkeypatch: pytest.MonkeyPatch, kind: type[CnnTlError]) -> None:
+    raised(monkeypatch, made(kind))
+    outcome = cli("anything")
+    assert outcome.code == CODES[kind.__name__]
+    assert outcome.out == ""
+    assert outcome.err == ("what and where\n" if kind is Stopped else "error: what and where\n")
+
+
+def test_the_docstring_draws_the_whole_tree() -> None:
+    assert errors.__doc__ is not None
+    for kind in family(CnnTlError):
+        [line] = [line for line in errors.__doc__.splitlines() if f" {kind.__name__} " in line]
+        assert str(CODES[kind.__name__]) in line
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (MemoryError(), 5, "not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 5, "not enough memory"),
+        (OSError(errno.ENOSPC, "No space left on device", "some.file"), 5, "no space is left to write some.file"),
+    ],
+)
+def test_what_the_machine_refuses(
+    cli: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, said: str
+) -> None:
+    raised(monkeypatch, error)
+    outcome = cli("anything")
+    assert outcome.code == code
+    assert outcome.err.startswith("error: ")
+    assert said in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_bug_of_ours_shows_itself(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    raised(monkeypatch, ZeroDivisionError("division by zero"))
+    outcome = cli("anything")
+    assert outcome.code == 1
+    assert "Traceback" in outcome.err
+    assert "this is a bug in cnn-tl" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["trian"], "'train'"),
+        (["train", "--epoch", "3"], "--epoch"),
+        (["train", "--mode", "frozen"], "freeze"),
+        (["train", "--epochs", "five"], "valid integer"),
+        (["predict"], "Missing argument"),
+        (["recipes", "shwo"], "'show'"),
+    ],
+)
+def test_a_mistyped_command_is_one_line(cli: Any, arguments: list[str], said: str) -> None:
+    outcome = cli(*arguments)
+    assert outcome.code == 2
+    assert said in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert outcome.out == ""
+
+
+def process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cnn_tl", *arguments], capture_output=True, text=True, check=False, **options
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["recipes", "schema"]])
+def test_a_closed_stdout_is_quiet(arguments: list[str]) -> None:
+    shell = f"{sys.executable} -m cnn_tl {' '.join(arguments)} | head -c 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_off_a_terminal_there_is_no_colour() -> None:
+    done = process("train", "nowhere", "--device", "cpu")
+    assert done.returncode == 3
+    assert "\x1b" not in done.stderr + process("--help").stdout
+
+
+def test_version() -> None:
+    assert process("--version").stdout.startswith("cnn-tl ")

@@ -1,0 +1,130 @@
+"""`cnn-tl train`: its flags, their strength, what it prints, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import typer
+
+from cnn_tl import recipe_sections
+from cnn_tl.cli import train
+from cnn_tl.cli.app import app
+
+FLAGS = {
+    "--mode", "--recipe", "--set", "--model", "--weights", "--epochs", "--batch-size", "--lr", "--image-size",
+    "--device", "--workers", "--seed", "--output", "--resume", "--dry-run", "--json",
+}  # fmt: skip
+TINY = ("--model", "test_resnet", "--image-size", "64", "--device", "cpu")
+MakePictures = Callable[..., Path]
+
+
+@pytest.fixture
+def data(tmp_path: Path, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    make_pictures(tmp_path / "pets", {"cat": 10, "dog": 10})
+    return "pets"
+
+
+def test_the_flags_are_exactly_these() -> None:
+    command = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
+    found = {name for p in command.params if p.param_type_name == "option" for name in p.opts}
+    assert found == FLAGS
+
+
+def test_the_choices_are_those_of_the_recipe() -> None:
+    assert get_args(train.Mode) == get_args(recipe_sections.Mode)
+    assert get_args(train.Device) == get_args(recipe_sections.Run.model_fields["device"].annotation)
+
+
+def test_flags_are_stronger_than_set_and_set_than_the_recipe(cli: Any, data: str, tiny_weights: Path) -> None:
+    Path("mine.yaml").write_text("mode: finetune\ntrain: {epochs: 2, batch_size: 4, lr: 1e-5}\nseed: 9\n")
+    outcome = cli(
+        "train", data, *TINY, "--weights", tiny_weights, "--recipe", "mine.yaml", "--set", "train.epochs=3",
+        "--set", "train.batch_size=2", "--batch-size", "8", "--dry-run", "--json",
+    )  # fmt: skip
+    assert outcome.code == 0
+    plan = json.loads(outcome.out)
+    assert plan["mode"] == "finetune"
+    assert plan["schedule"] == "3 epochs, 6 steps of up to 8, peak learning rate 1e-05"
+    assert plan["counts"]["cat"] == {"train": 8, "val": 2, "test": 0}
+    assert not Path("runs").exists()
+
+
+def test_a_whole_run_then_its_result_again(cli: Any, data: str, tiny_weights: Path) -> None:
+    outcome = cli("train", data, *TINY, "--weights", tiny_weights, "--epochs", "5", "--json")
+    assert outcome.code == 0
+    result = json.loads(outcome.out)
+    assert result["run"] == "runs/pets-freeze"
+    assert result["pictures"] == 4
+    assert "--epochs and --lr have no effect in mode freeze" in outcome.err
+
+    again = cli("train", "--resume")
+    assert again.code == 0
+    assert "has finished already" in again.err
+    for said in ("validation accuracy", "95 % interval", "largest class always", "of 4 pictures"):
+        assert said in again.out
+    assert "cnn-tl predict runs/pets-freeze IMAGES..." in again.out
+    assert "cnn-tl export runs/pets-freeze" in again.out
+
+    refused = cli("train", data, *TINY, "--weights", tiny_weights, "--output", "runs/pets-freeze")
+    assert refused.code == 5
+    assert "holds another run" in refused.err
+    changed = cli("train", "--resume", "--output", "runs/pets-freeze", "--seed", "3")
+    assert changed.code == 2
+    assert "seed: 0 -> 3" in changed.err
+
+
+def lines(outcome: Any) -> list[str]:
+    return [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["nowhere"], 3, "nowhere"),
+        (["pets/cat/0.png"], 3, "0.png"),
+        (["empty"], 3, "no class folders"),
+        (["pets.zip"], 3, "unpack it first"),
+        ([], 2, "no data"),
+        (["pets", "--model", "resnet81"], 2, "resnet18"),
+        (["pets", "--mode", "scratch", "--model", "vit_tiny_patch16_224", "--image-size", "8"], 2, "8 x 8"),
+        (["pets", "--weights", "pets/cat/0.png"], 4, "0.png"),
+        (["pets", "--weights", "absent.pth"], 4, "absent.pth"),
+        (["pets", "--lr", "-1"], 2, "--lr"),
+        (["pets", "--lr", "nan"], 2, "--lr"),
+        (["pets", "--epochs", "0"], 2, "--epochs"),
+        (["pets", "--set", "train.epochs=true"], 2, "train.epochs"),
+        (["pets", "--set", "train.epochz=3"], 2, "train.epochs"),
+        (["pets", "--set", "epochs"], 2, "section.key=value"),
+        (["pets", "--set", "augment.flip=true"], 2, "augment"),
+        (["pets", "--mode", "scratch", "--weights", "x.pth"], 2, "scratch"),
+        (["pets", "--recipe", "freez"], 2, "freeze"),
+        (["pets", "--output", "pets"], 5, "not empty"),
+        (["pets", "--resume", "--output", "absent"], 4, "nothing to resume"),
+        (["pets", "--resume"], 4, "no run to resume"),
+    ],
+)
+def test_a_mistake_is_one_line_with_its_code(cli: Any, data: str, arguments: list[str], code: int, said: str) -> None:
+    Path("empty").mkdir()
+    Path("pets.zip").write_bytes(b"PK\x03\x04")
+    outcome = cli("train", *arguments)
+    assert outcome.code == code, outcome.err
+    [line] = lines(outcome)
+    assert said in line
+    assert "Traceback" not in outcome.err
+    assert outcome.out == ""
+    assert not Path("runs").exists() or not list(Path("runs").iterdir())
+
+
+def test_cuda_where_there_is_none(cli: Any, data: str) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    outcome = cli("train", data, "--device", "cuda")
+    assert outcome.code == 5
+    assert "device cuda is not available here" in lines(outcome)[0]
