@@ -27,20 +27,19 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path, needed: int | None = None) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on a clean exit it takes the name `path`, otherwise it is removed.
-
-    Args:
-        needed: the bytes that will be written, if known, for the message about a full disk.
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary file beside `path`; on a clean exit it takes the name `path`, otherwise it is removed.
 
     Raises:
         ResourceError: the disk is full or the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
-        with disk_errors(path, needed):
+        with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
+            temporary.touch()
+        yield temporary
+        with disk_errors(path):
             _fsync(temporary)
             temporary.replace(path)
             _fsync(path.parent)
@@ -71,7 +70,7 @@ def disk_errors(path: Path, needed: int | None = None) -> Iterator[None]:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` atomically."""
-    with atomic_path(path, len(data)) as temporary:
+    with atomic_path(path) as temporary, disk_errors(path, len(data)):
         temporary.write_bytes(data)
 
 
@@ -173,7 +172,7 @@ def replace_folder(fresh: Path, final: Path) -> None:
 
 def remove_temporaries(folder: Path) -> None:
     """Remove what killed writers left behind in `folder`."""
-    for path in folder.rglob(f"*{TEMPORARY_SUFFIX}"):
+    for path in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -189,6 +188,9 @@ def _fsync(path: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # some file systems cannot fsync a folder
+            raise
     finally:
         os.close(descriptor)
 

@@ -16,6 +16,11 @@ from cnn_tl.errors import ArtefactError
 CropMode = Literal["center", "squash", "border"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
+MAX_PIXELS = 89_478_485
+"""A quarter of a GiB of RGB: where Pillow, too, begins to suspect a decompression bomb."""
+
+MIN_SIDE = 4
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -38,8 +43,8 @@ class Preprocessing:
     crop_mode: CropMode
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    max_pixels: int = 89_478_485
-    min_side: int = 4
+    max_pixels: int = MAX_PIXELS
+    min_side: int = MIN_SIDE
 
     @classmethod
     def from_pretrained_cfg(cls, cfg: Mapping[str, Any], image_size: int | None = None) -> Preprocessing:

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
+from cnn_tl.preprocessing import MAX_PIXELS, MIN_SIDE
+
 Mode = Literal["freeze", "finetune", "scratch"]
 HeadKind = Literal["lbfgs", "prototype"]
 
@@ -41,9 +43,9 @@ class Data(Section):
         default="skip", description="Set a broken picture aside by name, or end the run."
     )
     max_pixels: int = Field(
-        default=89_478_485, ge=1, le=2**40, description="A picture with more pixels is refused unread."
+        default=MAX_PIXELS, ge=1, le=2**40, description="A picture with more pixels is refused unread."
     )
-    min_side: int = Field(default=4, ge=1, le=8192, description="A picture with a shorter side is refused.")
+    min_side: int = Field(default=MIN_SIDE, ge=1, le=8192, description="A picture with a shorter side is refused.")
 
 
 class Model(Section):

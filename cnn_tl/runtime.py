@@ -66,6 +66,14 @@ def pick_device(wanted: DeviceName = "auto") -> torch.device:
     return torch.device(wanted)
 
 
+def exact_fp32() -> None:
+    """Let float32 mean float32 on CUDA too: by default its convolutions round to TF32, which has 10 bits."""
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def has_fast_bf16(device: torch.device) -> bool:
     """Say whether the device multiplies bf16 in hardware; elsewhere bf16 is emulated and slow."""
     import torch

@@ -15,7 +15,7 @@ from typer.exceptions import TyperException
 
 from cnn_tl import __version__
 from cnn_tl.cli import console, demo, export, models, predict, recipes, train
-from cnn_tl.errors import CnnTlError, ResourceError, Stopped
+from cnn_tl.errors import CnnTlError, ResourceError, Stopped, printable
 from cnn_tl.runtime import keep_freed_memory
 
 app = typer.Typer(
@@ -62,7 +62,8 @@ def run(arguments: Sequence[str]) -> int:
         console.fail(_one_line(error))
         return error.exit_code
     except TyperException as error:
-        console.fail(_one_line(error.format_message()) + _help_hint(error))
+        if message := _one_line(error.format_message()):  # there is none where a bare command has printed its help
+            console.fail(message + _help_hint(error))
         return 2
     except (KeyboardInterrupt, typer.Abort):
         console.fail("interrupted")
@@ -101,13 +102,15 @@ def main() -> None:
 
 
 def _one_line(error: object) -> str:
-    return " ".join(str(error).split())
+    return printable(" ".join(str(error).split()))
 
 
 def _refusal_of_the_machine(error: Exception) -> str | None:
     """Say what the machine lacks, if that is what went wrong; torch has several ways to run out of memory."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"no space is left to write {error.filename or 'the output'}; free some and run again"
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"the name {printable(str(error.filename))} is too long for this system; give a shorter one"
     out_of_memory = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
     if isinstance(error, MemoryError) or out_of_memory:
         return "there is not enough memory; try a smaller --batch-size or --image-size, or fewer --workers"

@@ -144,7 +144,7 @@ def show_result(result: TrainResult) -> None:
     ]
     if "best_epoch" in result.facts:
         best, epochs = result.facts["best_epoch"], result.facts["epochs"]
-        rows.append(["best epoch", f"{best}", f"of {epochs}; its weights are kept"])
+        rows.append(["best epoch", f"{best}", f"of {epochs}, chosen on these pictures: a little flattering"])
     if "frozen_sha256" in result.facts:
         digest = result.facts["frozen_sha256"][:12]
         rows.append(["frozen part", "unchanged", f"parameters and buffers, sha256 {digest}"])

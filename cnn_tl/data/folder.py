@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from cnn_tl.data.split import split_off_val
 from cnn_tl.data.walk import Found, Walker
 from cnn_tl.errors import BadImageError, DataError, printable
 from cnn_tl.files import sha256_file
+from cnn_tl.runtime import default_workers
 
 _CHUNK = 64
 
@@ -99,7 +99,7 @@ def _candidates(walker: Walker, layout: Layout) -> Iterator[_Candidate]:
 def _examine_all(
     candidates: Sequence[_Candidate], limits: ImageLimits, on_progress: Progress | None, workers: int | None
 ) -> Iterator[_Examined]:
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(workers or default_workers())
     try:
         for start in range(0, len(candidates), _CHUNK):
             chunk = candidates[start : start + _CHUNK]

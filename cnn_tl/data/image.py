@@ -28,6 +28,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from cnn_tl.data.kinds import HEAD_BYTES, accepted_kind, refusal
 from cnn_tl.errors import BadImageError
+from cnn_tl.preprocessing import MAX_PIXELS, MIN_SIDE
 
 # The readers are called directly and not through `Image.open`, which measures pictures by Pillow's own pixel
 # limit: a global of the process that is not ours to change. Ours is `ImageLimits`.
@@ -51,8 +52,8 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 class ImageLimits:
     """Which pictures are taken: at most `max_pixels` pixels in all, at least `min_side` on each side."""
 
-    max_pixels: int = 89_478_485
-    min_side: int = 4
+    max_pixels: int = MAX_PIXELS
+    min_side: int = MIN_SIDE
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ def split_off_val(
     """Move about `val_fraction` of every class's training pictures to the validation part.
 
     Which ones depends on the seed and on the pictures' contents alone; equal pictures of a class stay
-    together, so that none is trained on and validated on.
+    together, so that none is trained on and validated on; those that lie in two classes are never validated on.
 
     Raises:
         DataError: a class has fewer than two different training pictures.
@@ -25,6 +26,8 @@ def split_off_val(
     for picture in pictures:
         if picture.split == "train":
             contents[picture.label].add(picture.sha256)
+    counted = Counter(sha256 for class_contents in contents for sha256 in class_contents)
+    contents = [{sha256 for sha256 in found if counted[sha256] == 1} for found in contents]
     chosen = {
         (label, sha256)
         for label, name in enumerate(classes)

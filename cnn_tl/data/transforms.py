@@ -34,18 +34,21 @@ def load(source: Path | bytes, spec: Preprocessing) -> NDArray[np.uint8]:
     return evaluate(read(source, spec), spec)
 
 
-def read(source: Path | bytes, spec: Preprocessing) -> Image.Image:
-    """Return the whole picture, RGB, no larger than `evaluate` or an augmentation for this network can use.
+def read(source: Path | bytes, spec: Preprocessing, *, zoom: float = 1) -> Image.Image:
+    """Return the whole picture, RGB, no smaller than what `evaluate` or an augmentation makes of it needs.
+
+    Args:
+        zoom: how much finer the picture must be because only a part of it will be used.
 
     Raises:
         BadImageError: the picture cannot be read, or is outside the limits of the specification.
     """
-    return read_image(source, ImageLimits(spec.max_pixels, spec.min_side), draft=draft_size(spec))
+    return read_image(source, ImageLimits(spec.max_pixels, spec.min_side), draft=draft_size(spec, zoom))
 
 
-def draft_size(spec: Preprocessing) -> tuple[int, int]:
+def draft_size(spec: Preprocessing, zoom: float = 1) -> tuple[int, int]:
     """Return the least width and height to decode a JPEG at: twice what it is then resized to."""
-    side = 2 * max(spec.resized)
+    side = round(2 * zoom * max(spec.resized))
     return side, side
 
 

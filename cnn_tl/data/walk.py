@@ -113,10 +113,10 @@ class Walker:
         return found
 
 
-def natural_key(name: str) -> tuple[object, ...]:
+def natural_key(name: str) -> tuple[tuple[int | str, ...], str]:
     """Order names as people do: 2 before 10; the name itself settles ties such as 1 and 01."""
     parts = _DIGITS.split(name.casefold())
-    return (*(int(part) if i % 2 else part for i, part in enumerate(parts)), name)
+    return tuple(int(part) if i % 2 else part for i, part in enumerate(parts)), name
 
 
 def some_of(names: Iterable[str | Path], most: int = 5) -> str:

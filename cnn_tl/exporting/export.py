@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cnn_tl import __version__, files
 from cnn_tl.errors import ArtefactError, ResourceError, UsageError, printable
 from cnn_tl.exporting import onnx, parity
-from cnn_tl.networks import bundle
+from cnn_tl.networks import bundle, onnx_model
 from cnn_tl.networks.bundle import Bundle
 from cnn_tl.progress import Observer
 
@@ -61,7 +61,7 @@ class ExportReport:
 
 def export(
     source: str | Path,
-    output: Path | None = None,
+    output: str | Path | None = None,
     *,
     format: str = "onnx",
     observer: Observer | None = None,
@@ -80,7 +80,7 @@ def export(
     if format not in EXPORTERS:
         raise UsageError(f"there is no format {format!r}; choose {' or '.join(EXPORTERS)}")
     folder = bundle.find(Path(source))
-    output = output or _beside(folder, format)
+    output = Path(output) if output is not None else _beside(folder, format)
     _require_replaceable(output)
     with observer.task("loading the model", None):
         trained = bundle.load(folder)
@@ -112,8 +112,16 @@ def _report_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
+def _is_ours(path: Path) -> bool:
+    try:
+        onnx_model.OnnxModel.open(path)
+    except ArtefactError:
+        return False
+    return True
+
+
 def _require_replaceable(path: Path) -> None:
-    """Refuse to write over anything but an unchanged earlier export, which the report beside it tells."""
+    """Refuse to write over anything but a whole earlier export: its report or the file itself tells."""
     where = printable(path)
     if path.is_dir():
         raise ResourceError(f"{where} is a folder; name a file as --output")
@@ -123,5 +131,5 @@ def _require_replaceable(path: Path) -> None:
         known = files.read_json(_report_of(path))["sha256"]
     except (ArtefactError, KeyError, TypeError):
         known = None
-    if files.sha256_file(path) != known:
+    if files.sha256_file(path) != known and not _is_ours(path):
         raise ResourceError(f"{where} is no unchanged export of cnn-tl; remove it, or name another --output")

@@ -147,12 +147,19 @@ def _agreements(
             expected.append(model(to_input(pixels, spec, _CPU)).numpy())
         x_nchw = transforms.normalise(pixels, spec)
         for size in BATCH_SIZES if small else BATCH_SIZES[-1:]:
-            found[size] += [export(x_nchw[i : i + size]) for i in range(0, len(x_nchw), size)]
+            found[size].append(_in_batches(export, x_nchw, size))
         observer.advance(len(pixels))
     if not expected:
         return ()
     reference = np.concatenate(expected)
     return tuple(_agreement(size, reference, np.concatenate(found[size])) for size in BATCH_SIZES)
+
+
+def _in_batches(export: Model, x_nchw: NDArray[np.float32], size: int) -> Logits:
+    """Run all pictures in batches of exactly `size`; the last one is filled up with the first pictures again."""
+    count = len(x_nchw)
+    full = x_nchw[np.arange(-(-count // size) * size) % count]
+    return np.concatenate([export(full[i : i + size]) for i in range(0, len(full), size)])[:count]
 
 
 def _agreement(batch_size: int, expected: Logits, found: Logits) -> Agreement:

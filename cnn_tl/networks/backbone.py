@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cnn_tl.errors import UsageError
 from cnn_tl.networks import weights
 from cnn_tl.preprocessing import Preprocessing
-from cnn_tl.runtime import seed_of
+from cnn_tl.runtime import exact_fp32, seed_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,7 +137,8 @@ def to_input(pixels: np.ndarray[Any, Any], spec: Preprocessing, device: torch.de
 
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move the model to the device, channels last except on MPS, where that is slower."""
+    """Move the model to the device, channels last except on MPS, where that is slower; float32 is exact there."""
+    exact_fp32()
     if device.type == "mps":
         return model.to(device)
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def find(path: Path) -> Path:
     if (path / "recipe.yaml").is_file():
         raise ArtefactError(
             f"{printable(path)} holds no model yet: its training has not finished; go on with "
-            f"cnn-tl train --resume --output {printable(path)}"
+            f"cnn-tl train --resume --output {shlex.quote(printable(path))}"
         )
     if not path.exists():
         raise ArtefactError(f"{printable(path)} does not exist; name a run folder, a bundle or a .onnx file")

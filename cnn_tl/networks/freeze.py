@@ -15,9 +15,10 @@ from torch import nn
 
 
 def head(model: nn.Module) -> set[str]:
-    """Train the classifier only."""
-    classifier = model.get_classifier()  # type: ignore[operator]
-    inside = {id(p) for p in classifier.parameters()}
+    """Train the classifier only; distilled models have two."""
+    found = model.get_classifier()  # type: ignore[operator]
+    classifiers = found if isinstance(found, tuple | list) else [found]
+    inside = {id(p) for classifier in classifiers for p in classifier.parameters()}
     return {name for name, p in model.named_parameters() if id(p) in inside}
 
 

@@ -117,7 +117,8 @@ def create(model: str, source: Source, *, image_size: int | None = None) -> nn.M
     # interleaved patches would not be undone.
     with _CREATING, mock.patch.object(_builder, "load_pretrained", load):
         made = timm.create_model(model, pretrained=True, **arguments)
-    assert not waiting, "timm did not ask for the weights; its way of loading has changed"
+    if waiting:
+        raise RuntimeError("timm did not ask for the weights; its way of loading has changed")
     return made
 
 

@@ -1,9 +1,11 @@
 """Checkpoints: folders of safetensors and JSON with checksums, each whole or absent.
 
     checkpoints/
-      step-00000042/   model.safetensors  optimizer.safetensors  state.json  SHA256SUMS
-      best/            model.safetensors  state.json  SHA256SUMS
+      step-00000042-00003/   model.safetensors  optimizer.safetensors  state.json  SHA256SUMS
+      best-00002/            model.safetensors  state.json  SHA256SUMS
 
+A step checkpoint carries the step and the number of finished epochs, the best weights their epoch. So no folder is
+ever replaced by another of its name, and there is no moment at which a kill could lose both.
 Nothing in them can execute, and no generator's state is stored: a step's randomness is a function of the seed.
 """
 
@@ -34,19 +36,28 @@ class Checkpoint:
     state: Mapping[str, Any]
 
 
-def save_step(folder: Path, step: int, checkpoint: Checkpoint) -> None:
-    """Write the checkpoint of `step` and remove all but the newest `KEEP`.
+def save_step(folder: Path, step: int, epochs: int, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint of `step`, after `epochs` finished ones, and remove all but the newest `KEEP`.
 
     Raises:
         ResourceError: the disk is full or not writable; the older checkpoints are untouched.
     """
-    save(folder / f"step-{step:08d}", checkpoint)
+    save(folder / f"step-{step:08d}-{epochs:05d}", checkpoint)
     for old in _steps(folder)[KEEP:]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def remove_best_but(kept: Path) -> None:
+    """Remove the weights of the epochs that were the best before."""
+    for old in kept.parent.glob(f"{BEST}-*"):
+        if old != kept:
+            shutil.rmtree(old, ignore_errors=True)
+
+
 def save(target: Path, checkpoint: Checkpoint) -> None:
-    """Write one checkpoint folder; it appears whole or not at all."""
+    """Write one checkpoint folder, unless it is there already; it appears whole or not at all."""
+    if _is_whole(target):
+        return
     fresh = target.with_name(f".{target.name}{files.TEMPORARY_SUFFIX}")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
@@ -57,6 +68,14 @@ def save(target: Path, checkpoint: Checkpoint) -> None:
         files.replace_folder(fresh, target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        files.verify_checksums(folder)
+    except ArtefactError:
+        return False
+    return True
 
 
 def load(folder: Path) -> Checkpoint:

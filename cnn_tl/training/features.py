@@ -6,6 +6,7 @@ the accuracy reported is the one that predict gives, picture by picture.
 
 from __future__ import annotations
 
+import shutil
 import time
 
 import torch
@@ -24,12 +25,15 @@ SAVE_EVERY_SECONDS = 60.0
 class FeatureStore:
     """The features so far, by (SHA-256 of the picture, number format); kept in the run folder until the run ends."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, frozen_sha256: str) -> None:
         self._session = session
+        self._frozen_sha256 = frozen_sha256
         self._rows: dict[str, Tensor] = {}
         self._saved = time.monotonic()
         try:
-            self._rows = dict(checkpoint.load(session.run.features).tensors["features"])
+            found = checkpoint.load(session.run.features)
+            if found.state["frozen_sha256"] == frozen_sha256:  # else the weights file is another one now
+                self._rows = dict(found.tensors["features"])
         except (ArtefactError, KeyError) as error:
             if session.run.features.exists():
                 session.observer.warn(f"{error}; the features are computed again")
@@ -46,7 +50,8 @@ class FeatureStore:
 
     def save(self) -> None:
         """Write everything so far."""
-        state = {"pictures": len(self._rows)}
+        state = {"frozen_sha256": self._frozen_sha256}
+        shutil.rmtree(self._session.run.features, ignore_errors=True)
         checkpoint.save(self._session.run.features, checkpoint.Checkpoint({"features": self._rows}, state))
         self._saved = time.monotonic()
 

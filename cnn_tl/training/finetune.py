@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnn_tl import files
 from cnn_tl.data import transforms
 from cnn_tl.data.augment import Augmentation, augment
 from cnn_tl.data.loader import Batch
 from cnn_tl.data.manifest import Picture
-from cnn_tl.errors import BadImageError, DataError, DivergedError, Stopped
+from cnn_tl.errors import ArtefactError, BadImageError, DataError, DivergedError, Stopped, UsageError
 from cnn_tl.networks import freeze
 from cnn_tl.networks.backbone import place, to_input
 from cnn_tl.runtime import autocast, seed_of
@@ -87,8 +89,9 @@ class _Training:
         except Stopped:
             self._save()
             raise
-        best = checkpoint.load(self.session.run.checkpoints / checkpoint.BEST)
-        self.model.load_state_dict(best.tensors["model"])
+        if self.progress.best_epoch:
+            best = checkpoint.load(self._best())
+            self.model.load_state_dict(best.tensors["model"])
         self.session.facts |= {"best_epoch": self.progress.best_epoch, "epochs": self.epochs}
         return self._validate()
 
@@ -97,6 +100,7 @@ class _Training:
         session, progress = self.session, self.progress
         batches = self._batches(epoch)
         done = progress.step - (epoch - 1) * self.steps_per_epoch
+        assert 0 <= done <= len(batches), "the checkpoint is of other pictures"
         started, new = time.monotonic(), 0
         freeze.train_mode(self.model)
         with session.observer.task(f"epoch {epoch}/{self.epochs}", len(self.pictures)):
@@ -125,7 +129,7 @@ class _Training:
         labels_N = torch.tensor([picture.label for picture in batch.items], device=self.session.device)
         x_NCHW = to_input(batch.pixels, self.session.network.preprocessing, self.session.device)
         with autocast(self.session.device, self.session.precision):
-            logits_NK = self.model(x_NCHW)
+            logits_NK = self._forward(x_NCHW)
         loss = F.cross_entropy(logits_NK.float(), labels_N, label_smoothing=_given(self.settings.label_smoothing))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -133,17 +137,29 @@ class _Training:
         if not (loss.isfinite() and norm.isfinite()):
             raise DivergedError(
                 f"training diverged at step {progress.step + 1}: loss {loss.item():.4g}, "
-                f"gradient norm {norm.item():.4g}; try a lower --lr than {_given(self.settings.lr):g}, "
-                "or --set run.precision=fp32"
+                f"gradient norm {norm.item():.4g}; {self._advice()}"
             )
         self.optimizer.step()
         progress.step += 1
         progress.loss_sum += loss.item() * len(batch.items)
         progress.seen += len(batch.items)
 
+    def _forward(self, x_NCHW: Tensor) -> Tensor:
+        try:
+            return self.model(x_NCHW)  # type: ignore[no-any-return]
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UsageError(
+                "batch normalisation cannot train on a single picture of this size; "
+                "use a larger --batch-size or --image-size"
+            ) from error
+
     def _end_epoch(self, epoch: int, images_per_second: float) -> None:
         progress = self.progress
         logits = self._validate()
+        if not logits.isfinite().all():
+            raise DivergedError(f"training diverged in epoch {epoch}: the logits are not finite; {self._advice()}")
         labels = torch.tensor([picture.label for picture in self.val_pictures])
         accuracy = int((logits.argmax(1) == labels).sum()) / len(labels)
         row = {
@@ -158,9 +174,11 @@ class _Training:
         progress.loss_sum, progress.seen = 0.0, 0
         if (accuracy, -row["val_loss"]) > (progress.best_accuracy, -progress.best_loss):
             progress.best_accuracy, progress.best_loss, progress.best_epoch = accuracy, row["val_loss"], epoch
+            self._require_finite()
             best = checkpoint.Checkpoint({"model": self.model.state_dict()}, row)
-            checkpoint.save(self.session.run.checkpoints / checkpoint.BEST, best)
+            checkpoint.save(self._best(), best)
         self._save()
+        checkpoint.remove_best_but(self._best())
         self.session.run.write_metrics(progress.rows)
         self.session.observer.epoch({"epochs": self.epochs, **row})
 
@@ -193,17 +211,29 @@ class _Training:
         session, chosen = self.session, self.session.recipe.augment
         assert chosen is not None, "the recipe is resolved"
         spec = session.network.preprocessing
-        image = transforms.read(session.file_of(picture), spec)
+        image = transforms.read(session.file_of(picture), spec, zoom=chosen.crop_scale_min**-0.5)
         settings = Augmentation(chosen.crop_scale_min, chosen.flip, chosen.color)
         return augment(image, spec, settings, seed_of(self.seed, "view", epoch, picture.path))
 
     def _batches(self, epoch: int) -> list[list[Picture]]:
         return epoch_batches(self.pictures, self.session.batch_size, self.seed, epoch)
 
+    def _best(self) -> Path:
+        return self.session.run.checkpoints / f"{checkpoint.BEST}-{self.progress.best_epoch:05d}"
+
+    def _advice(self) -> str:
+        return f"try a lower --lr than {_given(self.settings.lr):g}, or --set run.precision=fp32"
+
+    def _require_finite(self) -> None:
+        """Refuse to save weights that the last update has spoilt."""
+        if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
+            raise DivergedError(f"training diverged at step {self.progress.step}: weights overflow; {self._advice()}")
+
     def _save(self) -> None:
+        self._require_finite()
         tensors = {"model": self.model.state_dict(), "optimizer": checkpoint.optimizer_tensors(self.optimizer)}
         point = checkpoint.Checkpoint(tensors, vars(self.progress))
-        checkpoint.save_step(self.session.run.checkpoints, self.progress.step, point)
+        checkpoint.save_step(self.session.run.checkpoints, self.progress.step, len(self.progress.rows), point)
         self._saved = time.monotonic()
 
     def _resume(self) -> None:
@@ -212,9 +242,22 @@ class _Training:
         if found is None:
             return
         self.model.load_state_dict(found.tensors["model"])
-        checkpoint.restore_optimizer(self.optimizer, found.tensors.get("optimizer", {}))
-        self.progress = Progress(**found.state)
+        checkpoint.restore_optimizer(self.optimizer, found.tensors["optimizer"])
+        try:
+            self.progress = Progress(**found.state)
+        except TypeError as error:
+            raise ArtefactError(f"the checkpoint was written by another version of cnn-tl: {error}") from error
+        if self.progress.best_epoch:
+            self._check_best()
         self.session.observer.note(f"resumed at step {self.progress.step} of {self.steps}")
+
+    def _check_best(self) -> None:
+        """If the best epoch's weights were lost, choose among the epochs to come; with none to come, keep the last."""
+        try:
+            files.verify_checksums(self._best())
+        except ArtefactError as error:
+            self.session.observer.warn(f"{error}; the best of the epochs from here on is kept instead")
+            self.progress.best_accuracy, self.progress.best_epoch = -1.0, 0
 
 
 def _parameter_groups(model: nn.Module, head_factor: float, weight_decay: float) -> list[dict[str, Any]]:

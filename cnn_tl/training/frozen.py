@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 
 import torch
@@ -28,28 +27,35 @@ def train(session: Session) -> Tensor:
     model = place(session.network.model, session.device).eval()
     freeze.apply(model, "head")
     before = freeze.frozen_digest(model)
-    train_features, labels, val_features = _features(session)
+    train_features, labels, val_features = _features(session, before)
 
     started = time.monotonic()
     settings = session.recipe.head
     head = HEADS[settings.kind](
-        train_features, labels, len(session.manifest.classes), penalty=settings.penalty, seed=session.recipe.seed
+        train_features,
+        labels,
+        len(session.manifest.classes),
+        penalty=settings.penalty,
+        seed=session.recipe.seed,
+        check=session.raise_if_stopped,
     )
+    if not head.facts.get("converged", True):
+        session.observer.warn("the head was still improving when its fit ended; a larger head.penalty converges sooner")
     set_linear_classifier(model, head.weight, head.bias)
     session.facts["head"] = head.facts | {"seconds": round(time.monotonic() - started, 3)}
 
     after = freeze.frozen_digest(model)
-    assert after == before, "a frozen tensor moved"
+    if after != before:
+        raise RuntimeError("a frozen tensor moved")
     session.facts["frozen_sha256"] = after
     with torch.inference_mode():
         logits: Tensor = classify(model, val_features.to(session.device)).cpu()
-    shutil.rmtree(session.run.features, ignore_errors=True)
     return logits
 
 
-def _features(session: Session) -> tuple[Tensor, Tensor, Tensor]:
+def _features(session: Session, frozen_sha256: str) -> tuple[Tensor, Tensor, Tensor]:
     """Return training features [N, D], their labels [N] and the validation features [M, D], float32 on the CPU."""
-    store = FeatureStore(session)
+    store = FeatureStore(session, frozen_sha256)
     train, val = session.manifest.of("train"), session.manifest.of("val")
     started = time.monotonic()
     with session.observer.task("features", len(train) + len(val)):

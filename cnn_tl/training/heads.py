@@ -23,6 +23,7 @@ from cnn_tl.runtime import seed_of
 PENALTIES = [10.0**exponent for exponent in (0.5, 0.0, -0.5, -1.0, -1.5, -2.0, -2.5, -3.0)]
 """Strong to weak, so that each fit starts from the one before it."""
 
+MAX_ITERATIONS = 500
 FOLDS = 5
 CROSS_VALIDATION_PICTURES = 2_000
 """The penalty is chosen on at most about this many pictures; more would cost minutes and move it hardly at all."""
@@ -41,7 +42,15 @@ class LinearHead:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def fit_logistic(features: Tensor, labels: Tensor, num_classes: int, *, penalty: float | None, seed: int) -> LinearHead:
+def fit_logistic(
+    features: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    penalty: float | None,
+    seed: int,
+    check: Callable[[], None] = lambda: None,
+) -> LinearHead:
     """Fit multinomial logistic regression by L-BFGS (Nocedal and Wright, Numerical Optimization, ch. 7).
 
     Minimises mean cross-entropy + penalty / 2 * |W|^2 over standardised features; the bias is not penalised. Without
@@ -49,27 +58,36 @@ def fit_logistic(features: Tensor, labels: Tensor, num_classes: int, *, penalty:
 
     Args:
         features: float32 [N, D]. labels: int64 [N] in 0..K-1.
+        check: called again and again while the fit goes on; what it raises ends the fit.
 
     Raises:
-        DivergedError: the features are not finite.
+        DivergedError: the features or the fitted head are not finite.
     """
     _require_finite(features)
     mean, scale = features.mean(0), _scale(features)
     standard = (features - mean) / scale
     facts: dict[str, Any] = {"kind": "lbfgs", "penalty_chosen": penalty is None}
     if penalty is None:
-        penalty, facts["cross_validation_log_loss"] = choose_penalty(standard, labels, num_classes, seed)
-    weight, bias, iterations = _minimise(standard, labels, num_classes, penalty, start=None)
-    facts |= {"penalty": penalty, "iterations": iterations}
+        penalty, facts["cross_validation_log_loss"] = choose_penalty(
+            standard, labels, num_classes, seed, check
+        )
+    weight, bias, iterations = _minimise(standard, labels, num_classes, penalty, None, check)
+    facts |= {"penalty": penalty, "iterations": iterations, "converged": iterations < MAX_ITERATIONS}
     return _folded(weight, bias, mean, scale, facts)
 
 
 def fit_prototype(
-    features: Tensor, labels: Tensor, num_classes: int, *, penalty: float | None, seed: int
+    features: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    penalty: float | None,
+    seed: int,
+    check: Callable[[], None] = lambda: None,
 ) -> LinearHead:
     """Fit the nearest class mean: one Gaussian a class with a shared spherical variance (Snell et al. 2017, sec. 2.3).
 
-    `penalty` and `seed` have no meaning here.
+    `penalty`, `seed` and `check` have no meaning here.
     """
     _require_finite(features)
     mean, scale = features.mean(0), _scale(features)
@@ -82,10 +100,12 @@ def fit_prototype(
 
 
 HEADS: dict[str, Callable[..., LinearHead]] = {"lbfgs": fit_logistic, "prototype": fit_prototype}
-"""Kind -> function (features, labels, num_classes, *, penalty, seed) -> LinearHead."""
+"""Kind -> function (features, labels, num_classes, *, penalty, seed, check) -> LinearHead."""
 
 
-def choose_penalty(standard: Tensor, labels: Tensor, num_classes: int, seed: int) -> tuple[float, float | None]:
+def choose_penalty(
+    standard: Tensor, labels: Tensor, num_classes: int, seed: int, check: Callable[[], None]
+) -> tuple[float, float | None]:
     """Return the penalty of `PENALTIES` with the lowest log loss in stratified cross-validation, and that log loss.
 
     With fewer than two pictures in some class nothing can be left out, and a middling penalty is taken.
@@ -101,7 +121,9 @@ def choose_penalty(standard: Tensor, labels: Tensor, num_classes: int, seed: int
         fit, held_out = fold_of != fold, fold_of == fold
         start = None
         for index, penalty in enumerate(PENALTIES):
-            weight, bias, _ = _minimise(standard[fit], labels[fit], num_classes, penalty, start, tolerance=1e-4)
+            weight, bias, _ = _minimise(
+                standard[fit], labels[fit], num_classes, penalty, start, check, tolerance=1e-4
+            )
             start = (weight, bias)
             logits = F.linear(standard[held_out], weight, bias)
             losses[index] += F.cross_entropy(logits.double(), labels[held_out], reduction="sum")
@@ -115,6 +137,7 @@ def _minimise(
     num_classes: int,
     penalty: float,
     start: tuple[Tensor, Tensor] | None,
+    check: Callable[[], None],
     tolerance: float = 1e-6,
 ) -> tuple[Tensor, Tensor, int]:
     """Minimise the convex objective from `start`; return weight [K, D], bias [K] and the number of iterations."""
@@ -122,11 +145,12 @@ def _minimise(
         start = standard.new_zeros(num_classes, standard.shape[1]), standard.new_zeros(num_classes)
     weight, bias = (tensor.clone().requires_grad_() for tensor in start)
     optimiser = torch.optim.LBFGS(
-        [weight, bias], max_iter=300, history_size=20, tolerance_grad=tolerance, tolerance_change=1e-9,
+        [weight, bias], max_iter=MAX_ITERATIONS, history_size=20, tolerance_grad=tolerance, tolerance_change=1e-9,
         line_search_fn="strong_wolfe",
     )  # fmt: skip
 
     def objective() -> Tensor:
+        check()
         optimiser.zero_grad()
         loss = F.cross_entropy(F.linear(standard, weight, bias), labels) + penalty / 2 * weight.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -140,7 +164,10 @@ def _minimise(
 def _folded(weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor, facts: dict[str, Any]) -> LinearHead:
     """Fold x -> (x - mean) / scale into the head."""
     raw = weight / scale
-    return LinearHead(raw, bias - raw @ mean, facts)
+    shifted = bias - raw @ mean
+    if not (raw.isfinite().all() and shifted.isfinite().all()):
+        raise DivergedError("the fitted head is not finite; try a larger head.penalty")
+    return LinearHead(raw, shifted, facts)
 
 
 def _scale(features: Tensor) -> Tensor:

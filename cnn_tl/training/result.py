@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cnn_tl import files
-from cnn_tl.errors import printable
+from cnn_tl.errors import ArtefactError, printable
 from cnn_tl.statistics import wilson_interval
 from cnn_tl.training.run_folder import RunFolder
 from cnn_tl.training.session import Session
@@ -92,7 +92,18 @@ def validation_lines(session: Session, logits: Tensor) -> str:
 
 
 def read_result(run: RunFolder) -> TrainResult:
-    """Read the result that a finished run has written."""
+    """Read the result that a finished run has written.
+
+    Raises:
+        ArtefactError: it is damaged.
+    """
     stored = files.read_json(run.result)
+    try:
+        return _from_dict(stored, run)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ArtefactError(f"{printable(run.result)} is damaged: {error}") from error
+
+
+def _from_dict(stored: dict[str, Any], run: RunFolder) -> TrainResult:
     per_class = {name: (right, total) for name, (right, total) in stored["per_class"].items()}
     return TrainResult(**stored | {"run": run.path, "interval": tuple(stored["interval"]), "per_class": per_class})

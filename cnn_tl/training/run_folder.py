@@ -12,10 +12,10 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from cnn_tl import files
 from cnn_tl.errors import ArtefactError, ResourceError, printable
 
 LOCK = ".lock"
+MANIFEST = "manifest.json"
 
 
 class RunFolder:
@@ -32,7 +33,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.recipe = path / "recipe.yaml"
-        self.manifest = path / "manifest.json"
+        self.manifest = path / MANIFEST
         self.metrics = path / "metrics.jsonl"
         self.validation = path / "validation.jsonl"
         self.result = path / "result.json"
@@ -50,7 +51,7 @@ class RunFolder:
         if self.path.is_dir():
             if self.recipe.exists():
                 raise ResourceError(f"{where} holds another run; go on with it by --resume, or choose another --output")
-            if any(path.name != LOCK for path in self.path.iterdir()):
+            if any(not _is_leftover(path.name) for path in self.path.iterdir()):
                 raise ResourceError(f"{where} is not empty and is no run of cnn-tl; choose another --output")
         elif self.path.exists():
             raise ResourceError(f"{where} is a file; choose another --output")
@@ -97,14 +98,10 @@ class RunFolder:
         """Replace metrics.jsonl."""
         files.write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
 
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """Return the rows of metrics.jsonl, none if there is no such file."""
-        if not self.metrics.exists():
-            return []
-        try:
-            return [json.loads(line) for line in self.metrics.read_text("utf-8").splitlines()]
-        except (OSError, ValueError) as error:
-            raise ArtefactError(f"{printable(self.metrics)} is damaged: {error}") from error
+
+def _is_leftover(name: str) -> bool:
+    """Say whether a file may be what a run left that was killed before it began: the recipe is written last."""
+    return name in (LOCK, MANIFEST) or (name.startswith(".") and name.endswith(files.TEMPORARY_SUFFIX))
 
 
 def default_output(data: str, mode: str) -> Path:
@@ -115,17 +112,18 @@ def default_output(data: str, mode: str) -> Path:
 
 
 def newest_run(data: str | None, mode: str | None) -> Path:
-    """Return the run under runs/ that was written to last, of this data and mode where they are named.
+    """Return the newest run under runs/, of this data and mode where they are named, unfinished ones first.
 
     Raises:
         ArtefactError: there is none.
     """
-    name = Path(data).resolve().name if data else ""
-    pattern = f"{glob.escape(name) or '*'}-{mode or ''}*/recipe.yaml"
-    recipes = list(Path("runs").glob(pattern))
-    if not recipes:
+    name = re.escape(Path(data).resolve().name) if data else ".+"
+    wanted = re.compile(rf"{name}-{mode or '(freeze|finetune|scratch)'}(-[0-9]+)?", re.DOTALL)
+    runs = [path.parent for path in Path("runs").glob("*/recipe.yaml") if wanted.fullmatch(path.parent.name)]
+    if not runs:
         raise ArtefactError("there is no run to resume under runs/; name it with --output RUN")
-    return max(recipes, key=lambda path: path.parent.stat().st_mtime).parent
+    # an unfinished one goes before those that have their result
+    return max(runs, key=lambda run: (not (run / "result.json").exists(), (run / "recipe.yaml").stat().st_mtime))
 
 
 def _lock(descriptor: int) -> None:

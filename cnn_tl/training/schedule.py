@@ -29,9 +29,13 @@ def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
 
 
 def epoch_batches(items: Sequence[T], batch_size: int, seed: int, epoch: int) -> list[list[T]]:
-    """Return the epoch's batches: shuffled by (seed, epoch), sizes that differ by one at most, none above `batch_size`.
+    """Return the epoch's batches, shuffled by (seed, epoch): about `batch_size` each, sizes that differ by one at most.
 
-    Even sizes mean that the last batch is never a single picture, on which batch normalisation would fail.
+    None is larger, but for one case: a single picture left over, on which batch normalisation would fail, joins
+    another batch.
     """
+    parts = math.ceil(len(items) / batch_size)
+    if batch_size > 1:
+        parts = max(1, min(parts, len(items) // 2))
     order = np.random.default_rng(seed_of(seed, "shuffle", epoch)).permutation(len(items))
-    return [[items[i] for i in part] for part in np.array_split(order, math.ceil(len(items) / batch_size))]
+    return [[items[i] for i in part] for part in np.array_split(order, parts)]

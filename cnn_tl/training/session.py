@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cnn_tl import files
 from cnn_tl.data import transforms
 from cnn_tl.data.loader import Batch, read_groups
 from cnn_tl.data.manifest import Manifest, Picture
@@ -72,26 +74,31 @@ class Session:
     def read(
         self, groups: list[list[Picture]], pixels_of: Callable[[Picture], Pixels] | None = None
     ) -> Iterator[Batch[Picture]]:
-        """Yield batches in order, and leave at once when a signal asks for it."""
+        """Yield batches in order; leave at once when a signal asks for it, or a bad picture by the recipe's policy.
+
+        Raises:
+            DataError: a picture cannot be read, and the recipe says `on_bad_image: fail`.
+            Stopped: a signal came.
+        """
         for batch in read_groups(groups, pixels_of or self.evaluation_pixels, workers=self.workers):
             self.raise_if_stopped()
+            if batch.failures and self.recipe.data.on_bad_image == "fail":
+                raise DataError(f"{batch.failures[0][1]}; mend or remove it, or set data.on_bad_image: skip")
             yield batch
 
     def set_aside(self, failures: list[tuple[Picture, BadImageError]]) -> None:
-        """Take pictures that could not be decoded out of the manifest, by the recipe's policy.
+        """Take pictures that could not be decoded out of the manifest.
 
         Raises:
-            DataError: the policy is to fail, or what is left cannot be trained on.
+            DataError: what is left cannot be trained on.
         """
         if not failures:
             return
-        if self.recipe.data.on_bad_image == "fail":
-            more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-            raise DataError(f"{failures[0][1]}{more}; mend or remove it, or set data.on_bad_image: skip")
         for _, error in failures:
             self.observer.warn(f"set aside: {error}")
         self.manifest = self.manifest.without((picture, error.reason) for picture, error in failures)
         self.manifest.check()
+        files.write_json(self.run.manifest, self.manifest.to_json())  # so that a resumed run leaves them out too
 
     def raise_if_stopped(self) -> None:
         """End the run with the line that says how to go on, if a signal has come."""
@@ -100,7 +107,7 @@ class Session:
     @property
     def resume_command(self) -> str:
         """The command that goes on with this run."""
-        return f"cnn-tl train --resume --output {printable(self.run.path)}"
+        return f"cnn-tl train --resume --output {shlex.quote(printable(self.run.path))}"
 
 
 def in_groups(pictures: Sequence[Picture], size: int) -> list[list[Picture]]:

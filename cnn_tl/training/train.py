@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -65,14 +66,15 @@ def train(
     else:
         run.require_new()
     with run.locked():
-        files.remove_temporaries(run.path)
         if resume and run.result.exists():
             observer.note(f"{printable(run.path)} has finished already; this is its result")
             return read_result(run)
+        files.remove_temporaries(run.path)
         session = _prepare(recipe, run, observer, resume=resume)
         observer.plan(_plan_of(session))
         with stop_on_signals() as session.stop:
             logits = MODES[recipe.mode](session)
+            session.raise_if_stopped()
         return _finish(session, logits, started)
 
 
@@ -91,7 +93,12 @@ def plan(recipe: Recipe, output: Path | str | None = None, *, observer: Observer
 def _run_folder(recipe: Recipe, output: Path | str | None) -> RunFolder:
     if recipe.data.path is None:
         raise UsageError("no data: name a folder of class folders, as in cnn-tl train DATA")
-    return RunFolder(Path(output) if output is not None else default_output(recipe.data.path, recipe.mode))
+    path = Path(output) if output is not None else default_output(recipe.data.path, recipe.mode)
+    if path.resolve().is_relative_to(Path(recipe.data.path).resolve()):
+        raise UsageError(
+            f"the run folder {printable(path)} would lie inside the data folder; choose another place with --output"
+        )
+    return RunFolder(path)
 
 
 def _prepare(recipe: Recipe, run: RunFolder, observer: Observer, *, resume: bool, write: bool = True) -> Session:
@@ -120,8 +127,8 @@ def _prepare(recipe: Recipe, run: RunFolder, observer: Observer, *, resume: bool
     if recipe.mode == "freeze":
         backbone.require_linear_classifier(network)
     if write:
-        files.write_text(run.recipe, recipes.to_yaml(recipe))
         files.write_json(run.manifest, manifest.to_json())
+        files.write_text(run.recipe, recipes.to_yaml(recipe))  # last: a folder with a recipe is a run
     return session
 
 
@@ -205,4 +212,5 @@ def _finish(session: Session, logits: Tensor, started: float) -> TrainResult:
         },
     )
     files.write_json(run.result, result.to_dict())
+    shutil.rmtree(run.features, ignore_errors=True)
     return result

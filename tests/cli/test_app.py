@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -59,6 +60,9 @@ def test_the_docstring_draws_the_whole_tree() -> None:
         (KeyboardInterrupt(), 130, "interrupted"),
         (MemoryError(), 5, "not enough memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 5, "not enough memory"),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory.\nTried to"), 5, "not enough memory"),
+        (OSError(errno.ENOSPC, "No space left on device"), 5, "no space is left to write the output"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), 5, "too long for this system"),
         (OSError(errno.ENOSPC, "No space left on device", "some.file"), 5, "no space is left to write some.file"),
     ],
 )
@@ -90,6 +94,10 @@ def test_a_bug_of_ours_shows_itself(cli: Any, monkeypatch: pytest.MonkeyPatch) -
         (["train", "--epochs", "five"], "valid integer"),
         (["predict"], "Missing argument"),
         (["recipes", "shwo"], "'show'"),
+        (["train", "a", "b"], "(b)"),
+        (["train", "--output"], "--output"),
+        (["\x1b[31mtrain"], "'\\x1b[31mtrain'"),
+        (["train", "--\x1b[31m\udcff\u202e"], "--\\x1b[31m\\udcff\\u202e"),
     ],
 )
 def test_a_mistyped_command_is_one_line(cli: Any, arguments: list[str], said: str) -> None:
@@ -100,13 +108,29 @@ def test_a_mistyped_command_is_one_line(cli: Any, arguments: list[str], said: st
     assert outcome.out == ""
 
 
+@pytest.mark.parametrize("arguments", [[], ["recipes"]])
+def test_a_bare_command_prints_its_help_and_no_empty_error(cli: Any, arguments: list[str]) -> None:
+    outcome = cli(*arguments)
+    assert (outcome.code, outcome.err) == (2, "")
+    assert "Usage: cnn-tl" in outcome.out
+
+
 def process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "cnn_tl", *arguments], capture_output=True, text=True, check=False, **options
     )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["recipes", "schema"]])
+def test_help_loads_nothing_heavy() -> None:
+    """R21, for the real entry; test_architecture goes through more commands."""
+    command = [sys.executable, "-X", "importtime", "-m", "cnn_tl", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert {"cnn_tl", "typer"} <= loaded
+    assert not {"torch", "torchvision", "timm", "numpy", "PIL", "pydantic", "sklearn", "onnxruntime"} & loaded
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["recipes", "list"], ["recipes", "schema"]])
 def test_a_closed_stdout_is_quiet(arguments: list[str]) -> None:
     shell = f"{sys.executable} -m cnn_tl {' '.join(arguments)} | head -c 1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
@@ -114,9 +138,17 @@ def test_a_closed_stdout_is_quiet(arguments: list[str]) -> None:
 
 
 def test_off_a_terminal_there_is_no_colour() -> None:
-    done = process("train", "nowhere", "--device", "cpu")
-    assert done.returncode == 3
+    done = process("recipes", "show", "absent")
+    assert done.returncode == 2
     assert "\x1b" not in done.stderr + process("--help").stdout
+
+
+@pytest.mark.parametrize(("variable", "coloured"), [("FORCE_COLOR", True), ("NO_COLOR", False)])
+def test_colour_can_be_asked_for(variable: str, coloured: bool) -> None:
+    kept = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "NO_COLOR")}
+    done = process("recipes", "show", "absent", env=kept | {variable: "1", "TERM": "xterm-256color"})
+    assert done.returncode == 2
+    assert ("\x1b" in done.stderr) == coloured
 
 
 def test_version() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -78,6 +79,19 @@ def test_a_whole_run_then_its_result_again(cli: Any, data: str, tiny_weights: Pa
     assert "seed: 0 -> 3" in changed.err
 
 
+def set_traps() -> None:
+    """Write beside the good folder those of cases 1 and 4 to 8, and recipes of cases 46 and 47."""
+    folders = {"empty": "", "lonely/cat": "01", "hollow/cat": "01", "hollow/dog": "", "loose/cat": "01"}
+    folders |= {"single/cat": "01", "single/dog": "0", "loose/dog": "01", "loose": "0"}
+    for folder, numbers in folders.items():
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for number in numbers:
+            shutil.copy(f"pets/{'cat' if 'cat' in folder else 'dog'}/{number}.png", folder)
+    Path("pets.zip").write_bytes(b"PK\x03\x04")
+    Path("unknown.yaml").write_text("train:\n  lrr: 0.1\n")
+    Path("tagged.yaml").write_text("train:\n  lr: !!python/name:os.system\n")
+
+
 def lines(outcome: Any) -> list[str]:
     return [line for line in outcome.err.splitlines() if line.startswith("error: ")]
 
@@ -89,6 +103,10 @@ def lines(outcome: Any) -> list[str]:
         (["pets/cat/0.png"], 3, "0.png"),
         (["empty"], 3, "no class folders"),
         (["pets.zip"], 3, "unpack it first"),
+        (["lonely"], 3, "one class only, cat"),
+        (["hollow"], 3, "dog"),
+        (["single"], 3, "dog"),
+        (["loose"], 3, "0.png"),
         ([], 2, "no data"),
         (["pets", "--model", "resnet81"], 2, "resnet18"),
         (["pets", "--mode", "scratch", "--model", "vit_tiny_patch16_224", "--image-size", "8"], 2, "8 x 8"),
@@ -96,8 +114,17 @@ def lines(outcome: Any) -> list[str]:
         (["pets", "--weights", "absent.pth"], 4, "absent.pth"),
         (["pets", "--lr", "-1"], 2, "--lr"),
         (["pets", "--lr", "nan"], 2, "--lr"),
+        (["pets", "--lr", "inf"], 2, "--lr"),
+        (["pets", "--set", "train.lr=.inf"], 2, "train.lr: got"),
+        (["pets", "--set", "train.lr=0"], 2, "train.lr: got 0, allowed greater than 0"),
         (["pets", "--epochs", "0"], 2, "--epochs"),
-        (["pets", "--set", "train.epochs=true"], 2, "train.epochs"),
+        (["pets", "--set", "train.epochs=true"], 2, "train.epochs: got true, allowed a valid integer"),
+        (["pets", "--set", "train.epochs=5.5"], 2, "train.epochs: got 5.5, allowed a valid integer"),
+        (["pets", "--set", 'train.epochs="5"'], 2, 'train.epochs: got "5", allowed a valid integer'),
+        (["pets", "--set", "model.name=no"], 2, "there is no model 'no'"),
+        (["pets", "--set", "seed=!!python/object:os.system"], 2, "--set seed=!!python"),
+        (["pets", "--recipe", "unknown.yaml"], 2, "unknown.yaml: train.lrr is not a key of a recipe; did you mean"),
+        (["pets", "--recipe", "tagged.yaml"], 2, "tagged.yaml:2"),
         (["pets", "--set", "train.epochz=3"], 2, "train.epochs"),
         (["pets", "--set", "epochs"], 2, "section.key=value"),
         (["pets", "--set", "augment.flip=true"], 2, "augment"),
@@ -109,8 +136,7 @@ def lines(outcome: Any) -> list[str]:
     ],
 )
 def test_a_mistake_is_one_line_with_its_code(cli: Any, data: str, arguments: list[str], code: int, said: str) -> None:
-    Path("empty").mkdir()
-    Path("pets.zip").write_bytes(b"PK\x03\x04")
+    set_traps()
     outcome = cli("train", *arguments)
     assert outcome.code == code, outcome.err
     [line] = lines(outcome)

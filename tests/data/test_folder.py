@@ -15,6 +15,7 @@ from cnn_tl.data.folder import scan
 from cnn_tl.data.manifest import Manifest
 from cnn_tl.data.walk import natural_key, some_of
 from cnn_tl.errors import DataError
+from cnn_tl.files import sha256_file
 
 _serial = iter(range(10**6))
 needs_links = pytest.mark.skipif(os.name == "nt", reason="links and pipes need Unix")
@@ -304,6 +305,16 @@ def test_unlabelled_test_pictures_and_other_folders_are_left_out(tmp_path: Path)
 def test_natural_order() -> None:
     names = ["x10", "x2", "X1", "x01", "b", "10", "9"]
     assert sorted(names, key=natural_key) == ["9", "10", "b", "X1", "x01", "x2", "x10"]
+    assert sorted(["dog2", "dog", "dog10", "2"], key=natural_key) == ["2", "dog", "dog2", "dog10"]
+
+
+def test_a_picture_of_two_classes_is_not_validated_on(tmp_path: Path) -> None:
+    root = tree(tmp_path, a=6, b=6)
+    for number in range(3):
+        shutil.copy(next(iter((root / "a").iterdir())), root / "b" / f"copy{number}.png")
+    shared = sha256_file(next(iter((root / "a").iterdir())))
+    for seed in range(8):
+        assert shared not in {p.sha256 for p in scanned(root, seed=seed).of("val")}
 
 
 def test_some_of() -> None:

@@ -69,7 +69,7 @@ def test_the_export_gets_batches_of_the_size_that_is_claimed(trained: Bundle) ->
         return same(x)
 
     parity.compare(trained, listening, Observer())
-    assert sizes == [1] * 14 + [2] * 7 + [7] * 2 + [1] * 6 + [2] * 3 + [6]
+    assert sizes == [1] * 14 + [2] * 7 + [7] * 2 + [1] * 6 + [2] * 3 + [7]
 
 
 def only_in_batches_of(size: int) -> Callable[[Array], Array]:

@@ -48,6 +48,11 @@ def test_the_head_is_what_the_classifier_holds(model: nn.Module) -> None:
     assert trainable < total
 
 
+def test_distilled_models_have_two_heads() -> None:
+    model = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=3)
+    assert freeze.apply(model, "head") == {"head.weight", "head.bias", "head_dist.weight", "head_dist.bias"}
+
+
 def test_the_digest_sees_a_moved_buffer() -> None:
     model = timm.create_model("test_resnet", num_classes=3)
     freeze.apply(model, "head")

@@ -1,119 +1,295 @@
-"""R1, R3, R19: real processes, killed, stopped, started twice; nothing is lost, the weights come out identical."""
+"""R1, R3 and R19: real processes that are killed, stopped and doubled while they train, then resumed to the same bits.
+
+Each process works with one thread, so that the tests keep their pace on a machine that is busy with other things.
+"""
 
 from __future__ import annotations
 
+import itertools
+import json
+import os
 import random
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-MODES = {
-    "finetune": ("--mode", "finetune", "--epochs", "40", "--batch-size", "4", "--set", "train.warmup=0.2"),
-    "freeze": ("--mode", "freeze", "--batch-size", "4"),
-}
-SECONDS_OF_WORK = {"finetune": 4.0, "freeze": 0.5}
-PATIENCE = 120.0
-Start = Callable[..., "subprocess.Popen[str]"]
+import cnn_tl
 
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 
-@pytest.fixture
-def data(tmp_path: Path, make_pictures: Callable[..., Path]) -> Path:
-    return make_pictures(tmp_path / "pictures", {"ash": 40, "birch": 40})
+STEPS_PER_EPOCH = 9
+"""36 training pictures (80 % of 45) in steps of 4."""
 
+EPOCHS = 24
+"""Some five seconds of training: room for three kills and what is left after them."""
 
-@pytest.fixture
-def start(tmp_path: Path, data: Path, tiny_weights: Path) -> Start:
-    """Start `cnn-tl train` on the pictures in a process of its own."""
-
-    def begin(run: str, mode: str, *more: str) -> subprocess.Popen[str]:
-        command = [
-            sys.executable, "-m", "cnn_tl", "train", str(data), "--model", "test_resnet", "--image-size", "64",
-            "--weights", str(tiny_weights), "--device", "cpu", "--output", str(tmp_path / run), *MODES[mode], *more,
-        ]  # fmt: skip
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    return begin
+Finished = Callable[[str, int], Path]
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, err
-    return out
+class Trainer:
+    """Starts `cnn-tl train` as a real process on a small data set, and what it wrote to stderr can be read."""
+
+    def __init__(self, folder: Path, weights: Path) -> None:
+        self.folder, self.data, self.weights = folder, folder / "data", weights
+        self.started: list[subprocess.Popen[bytes]] = []
+        chance = np.random.default_rng(0)
+        for brightness, (name, count) in enumerate({"ash": 20, "birch": 15, "cedar": 10}.items(), 1):
+            (self.data / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = np.clip(60 * brightness + chance.normal(0, 25, (24, 24, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(self.data / name / f"{number}.png")
+
+    def command(self, run: Path, mode: str, epochs: int) -> list[str]:
+        words = ["train", self.data, "--output", run, "--mode", mode, "--model", "test_resnet", "--image-size", 64]
+        words += [] if mode == "scratch" else ["--weights", self.weights]
+        words += ["--batch-size", 4, "--device", "cpu"] + ([] if mode == "freeze" else ["--epochs", epochs])
+        return [str(word) for word in words]
+
+    def start(self, words: list[str], workers: int = 2) -> subprocess.Popen[bytes]:
+        """Start a command in a session of its own; its stderr goes to `log`."""
+        source = str(Path(cnn_tl.__file__).parents[1])
+        settings = {"PYTHONPATH": source, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+        command = [sys.executable, "-m", "cnn_tl", *words, "--workers", str(workers)]
+        with (self.folder / f"{len(self.started)}.log").open("wb") as stream:
+            process = subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=stream, env=os.environ | settings, start_new_session=True
+            )
+        self.started.append(process)
+        return process
+
+    def go_on(self, run: Path, words: list[str], workers: int) -> subprocess.Popen[bytes]:
+        """Resume the run, or begin it where a kill came before it had written its recipe."""
+        begun = (run / "recipe.yaml").exists()
+        return self.start(["train", "--resume", "--output", str(run)] if begun else words, workers)
+
+    def log(self, process: subprocess.Popen[bytes]) -> str:
+        return (self.folder / f"{self.started.index(process)}.log").read_text("utf-8")
+
+    def wait_until(self, process: subprocess.Popen[bytes], happened: Callable[[], bool]) -> None:
+        """Wait for something that a living process does."""
+        while not happened():
+            assert process.poll() is None, f"it ended before that: {self.log(process)}"
+            time.sleep(0.005)
+
+    def wait_for_training(self, process: subprocess.Popen[bytes], run: Path, chance: random.Random) -> int:
+        """Wait until the process has finished an epoch or two, and some part of the next; return the step saved."""
+        before, epochs = newest_step(run), chance.randint(1, 2)
+        self.wait_until(process, lambda: newest_step(run) >= before + STEPS_PER_EPOCH * epochs)
+        time.sleep(chance.uniform(0, 0.15))  # about an epoch: training, validation, and the writing of two checkpoints
+        return newest_step(run)
 
 
-def wait_until(there: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Wait for something to appear, or for the process to end."""
-    deadline = time.monotonic() + PATIENCE
-    while not there() and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def written(path: Path) -> int:
-    """Return when a file was written, 0 if it is not there; a run writes its recipe just before its work begins."""
-    return path.stat().st_mtime_ns if path.exists() else 0
-
-
-def weights(run: Path) -> bytes:
-    return (run / "model" / "model.safetensors").read_bytes()
-
-
-def kill_and_resume(start: Start, run: Path, mode: str, kills: int, draw: random.Random) -> int:
-    """Kill the run at random moments after its work began, then let it finish; return how many kills landed."""
-    landed, more = 0, ()
-    for attempt in range(kills):
-        process = start(run.name, mode, "--workers", str(1 + attempt % 3), *more)
-        before = written(run / "recipe.yaml")
-        wait_until(lambda before=before: written(run / "recipe.yaml") != before, process)
-        time.sleep(draw.uniform(0, SECONDS_OF_WORK[mode]))
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Iterator[Trainer]:
+    made = Trainer(tmp_path_factory.mktemp("kill"), tiny_weights)
+    yield made
+    for process in made.started:
         process.kill()
-        process.communicate()
-        landed += process.returncode == -signal.SIGKILL
-        more = ("--resume",) if (run / "recipe.yaml").exists() else ()
-    finish(start(run.name, mode, "--workers", "2", *more))
-    return landed
+        process.wait()
 
 
-def check_kills(start: Start, tmp_path: Path, mode: str, kills: int, seed: int) -> None:
-    finish(start("undisturbed", mode))
-    landed = kill_and_resume(start, tmp_path / "killed", mode, kills, random.Random(seed))
-    assert landed > 0
-    assert weights(tmp_path / "killed") == weights(tmp_path / "undisturbed")
-    assert not list((tmp_path / "killed").rglob("*.tmp"))
+@pytest.fixture(scope="module")
+def undisturbed(trainer: Trainer) -> Finished:
+    """Return the folder of a run that nothing disturbed; the one that several tests need begins at once."""
+    begun: dict[tuple[str, int], tuple[Path, subprocess.Popen[bytes]]] = {}
+
+    def begin(mode: str, epochs: int) -> None:
+        run = trainer.folder / f"undisturbed-{mode}-{epochs}"
+        begun[mode, epochs] = run, trainer.start(trainer.command(run, mode, epochs))
+
+    def finished(mode: str, epochs: int) -> Path:
+        if (mode, epochs) not in begun:
+            begin(mode, epochs)
+        run, process = begun[mode, epochs]
+        assert process.wait() == 0, trainer.log(process)
+        return run
+
+    begin("finetune", EPOCHS)
+    return finished
 
 
-def test_killed_three_times_and_the_same_bits(start: Start, tmp_path: Path) -> None:
-    check_kills(start, tmp_path, "finetune", 3, seed=0)
+def newest_step(run: Path) -> int:
+    return max((int(path.name.split("-")[1]) for path in (run / "checkpoints").glob("step-*")), default=0)
+
+
+def what_counts(run: Path) -> dict[str, Any]:
+    """Return what must not depend on interruptions: all that a run leaves but its times."""
+    result = json.loads((run / "result.json").read_text())
+    rows = [without_times(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {
+        "files": sorted(path.name for path in run.iterdir()),
+        "accuracy": {name: result[name] for name in ("accuracy", "interval", "correct", "pictures", "per_class")},
+        "metrics": rows,
+        "answers": (run / "validation.jsonl").read_text(),
+        "model": {path.name: path.read_bytes() for path in (run / "model").iterdir()},
+    }
+
+
+def without_times(row: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in row.items() if name not in ("images_per_second", "seconds")}
+    return kept | {"head": without_times(kept["head"])} if "head" in kept else kept
+
+
+def assert_same(run: Path, reference: Path) -> None:
+    model = Path("model") / "model.safetensors"
+    assert (run / model).read_bytes() == (reference / model).read_bytes()
+    assert what_counts(run) == what_counts(reference)
+    assert not list(run.rglob("*.tmp"))
+
+
+def test_a_run_killed_three_times_ends_in_the_same_bits(trainer: Trainer, undisturbed: Finished) -> None:
+    """R1, short: SIGKILL at three random moments of training, each time with another number of workers."""
+    run, chance = trainer.folder / "killed", random.Random(1)
+    words = trainer.command(run, "finetune", EPOCHS)
+    for workers in (1, 3, 2):
+        process = trainer.go_on(run, words, workers)
+        trainer.wait_for_training(process, run, chance)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert not (run / "result.json").exists(), "the kill came too late to mean anything"
+    step = newest_step(run)
+    process = trainer.go_on(run, words, workers=4)
+    assert process.wait() == 0, trainer.log(process)
+    assert f"resumed at step {step} of {EPOCHS * STEPS_PER_EPOCH}" in trainer.log(process)
+    assert_same(run, undisturbed("finetune", EPOCHS))
+
+
+def test_a_run_that_is_asked_to_stop_says_how_to_go_on(trainer: Trainer, undisturbed: Finished) -> None:
+    """R3, short: SIGTERM, then SIGINT, then both at once; the command in the message is the one that goes on."""
+    run, chance = trainer.folder / "a stopped run", random.Random(3)
+    words, workers = trainer.command(run, "finetune", EPOCHS), itertools.count(1)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        process = trainer.start(words, next(workers))
+        step = trainer.wait_for_training(process, run, chance)
+        process.send_signal(number)
+        assert process.wait() == 128 + number, trainer.log(process)
+        *above, last = trainer.log(process).splitlines()
+        assert last == f"stopped; go on with: cnn-tl train --resume --output '{run}'"
+        assert not [line for line in above if line.startswith(("error", "Traceback"))]
+        assert newest_step(run) >= step
+        assert not list(run.rglob("*.tmp"))
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)  # no child of it is left
+        words = shlex.split(last.partition("go on with: cnn-tl ")[2])
+        stopped_at = newest_step(run)
+
+    process = trainer.start(words, next(workers))
+    trainer.wait_for_training(process, run, chance)
+    assert f"resumed at step {stopped_at} of" in trainer.log(process)
+    for number in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
+        process.send_signal(number)  # the pair is delivered before any step can end
+    assert process.wait() in (130, 143)
+    assert "go on with" not in trainer.log(process), "the second signal does not wait for a good moment"
+
+    process = trainer.start(words, next(workers))
+    assert process.wait() == 0, trainer.log(process)
+    assert_same(run, undisturbed("finetune", EPOCHS))
+
+
+def test_two_processes_do_not_train_in_one_folder(trainer: Trainer, cli: Callable[..., Any]) -> None:
+    """R19: this process is the second one; the first is held still while it is refused."""
+    run = trainer.folder / "shared"
+    words = trainer.command(run, "finetune", EPOCHS)
+    resume = ["train", "--resume", "--output", str(run)]
+    first = trainer.start(words)
+    trainer.wait_until(first, (run / ".lock").exists)
+    time.sleep(0.05)  # it opens the file, then locks it; importing timm comes after that
+    first.send_signal(signal.SIGSTOP)
+    assert_refused(cli(*words), "another process is training in" if not begun(run) else "holds another run")
+    first.send_signal(signal.SIGCONT)
+
+    trainer.wait_for_training(first, run, random.Random(19))
+    first.send_signal(signal.SIGSTOP)
+    before = contents(run)
+    assert_refused(cli(*words), "holds another run")
+    assert_refused(cli(*resume), "another process is training in")
+    assert contents(run) == before
+
+    first.kill()
+    assert first.wait() == -signal.SIGKILL
+    second = trainer.start(resume)  # the lock of the dead is free
+    trainer.wait_until(second, lambda: "resumed at step" in trainer.log(second))
+    second.kill()
+
+
+def begun(run: Path) -> bool:
+    return (run / "recipe.yaml").exists()
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
+
+
+def assert_refused(outcome: Any, said: str) -> None:
+    assert outcome.code == 5, outcome.err
+    assert re.fullmatch(rf"error: .*{said}.*\n", outcome.err)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("seed", range(25))
-@pytest.mark.parametrize("mode", sorted(MODES))
-def test_killed_a_hundred_times_and_the_same_bits(start: Start, tmp_path: Path, mode: str, seed: int) -> None:
-    check_kills(start, tmp_path, mode, 4, seed)
+@pytest.mark.parametrize("mode", ["finetune", "scratch"])
+def test_a_run_killed_a_hundred_times(trainer: Trainer, undisturbed: Finished, mode: str) -> None:
+    """R1, long: two kills in three come in training, one at any moment from the start of the process."""
+    run, chance, epochs = trainer.folder / f"killed-{mode}", random.Random(100), 800
+    words, kills, reached = trainer.command(run, mode, epochs), 0, 0
+    while kills < 100:
+        process = trainer.go_on(run, words, workers=1 + kills % 3)
+        if kills % 3:
+            trainer.wait_for_training(process, run, chance)
+        else:
+            time.sleep(chance.uniform(0, 6))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, trainer.log(process)
+        assert newest_step(run) >= reached, "training went back"
+        reached, kills = newest_step(run), kills + 1
+    assert not (run / "result.json").exists(), "the kills came too late to mean anything"
+    process = trainer.go_on(run, words, workers=2)
+    assert process.wait() == 0, trainer.log(process)
+    assert_same(run, undisturbed(mode, epochs))
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_a_run_in_mode_freeze_killed_at_twenty_moments(trainer: Trainer, undisturbed: Finished) -> None:
+    """R1, long: it takes a second only, so each kill has a run of its own, after the manifest is written."""
+    chance, killed = random.Random(20), 0
+    for number in range(20):
+        run = trainer.folder / f"killed-freeze-{number}"
+        words = trainer.command(run, "freeze", 0)
+        process = trainer.start(words)
+        trainer.wait_until(process, (run / "manifest.json").exists)
+        time.sleep(chance.uniform(0, 0.5))
+        process.kill()
+        killed += process.wait() == -signal.SIGKILL
+        process = trainer.go_on(run, words, workers=3)
+        assert process.wait() == 0, trainer.log(process)
+        assert_same(run, undisturbed("freeze", 0))
+    assert killed >= 10
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_cleanly_and_a_second_process_is_refused(start: Start, tmp_path: Path, number: int) -> None:
-    run = tmp_path / "run"
-    process = start("run", "finetune")
-    wait_until(lambda: bool(list(run.rglob("step-*"))), process)
-    if number == signal.SIGINT:
-        second = start("run", "finetune", "--resume")
-        _, refusal = second.communicate(timeout=PATIENCE)
-        assert second.returncode == 5
-        assert "another process is training in" in refusal
-    process.send_signal(number)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 128 + number
-    last = err.strip().splitlines()[-1]
-    assert re.fullmatch(rf"stopped; go on with: cnn-tl train --resume --output {re.escape(str(run))}", last)
-    assert not list(run.rglob("*.tmp"))
-    assert "Traceback" not in err
+def test_a_run_stopped_twenty_times(trainer: Trainer, undisturbed: Finished, number: signal.Signals) -> None:
+    """R3, long."""
+    run, chance, epochs = trainer.folder / f"stopped-{number.name}", random.Random(int(number)), 200
+    words = trainer.command(run, "finetune", epochs)
+    for stop in range(20):
+        process = trainer.go_on(run, words, workers=1 + stop % 3)
+        trainer.wait_for_training(process, run, chance)
+        process.send_signal(number)
+        assert process.wait() == 128 + number, trainer.log(process)
+        assert not list(run.rglob("*.tmp"))
+    process = trainer.go_on(run, words, workers=2)
+    assert process.wait() == 0, trainer.log(process)
+    assert_same(run, undisturbed("finetune", epochs))

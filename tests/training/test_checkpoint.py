@@ -21,8 +21,8 @@ def refuse_warning(text: str) -> None:
 def test_the_newest_two_are_kept(tmp_path: Path) -> None:
     assert checkpoint.load_newest(tmp_path, refuse_warning) is None
     for step in (5, 50, 7_000):
-        checkpoint.save_step(tmp_path, step, point(step))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000050", "step-00007000"]
+        checkpoint.save_step(tmp_path, step, 3, point(step))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000050-00003", "step-00007000-00003"]
     found = checkpoint.load_newest(tmp_path, refuse_warning)
     assert found is not None
     assert found.state == {"step": 7_000}
@@ -33,8 +33,8 @@ def test_the_newest_two_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "remove"])
 def test_a_damaged_checkpoint_falls_back_with_a_warning(tmp_path: Path, name: str, damage: str) -> None:
     for step in (1, 2):
-        checkpoint.save_step(tmp_path, step, point(step))
-    victim = tmp_path / "step-00000002" / name
+        checkpoint.save_step(tmp_path, step, 3, point(step))
+    victim = tmp_path / "step-00000002-00003" / name
     data = victim.read_bytes()
     if damage == "remove":
         victim.unlink()
@@ -51,8 +51,8 @@ def test_a_damaged_checkpoint_falls_back_with_a_warning(tmp_path: Path, name: st
 
 
 def test_all_damaged_is_an_error(tmp_path: Path) -> None:
-    checkpoint.save_step(tmp_path, 1, point(1))
-    (tmp_path / "step-00000001" / "state.json").write_text("{}")
+    checkpoint.save_step(tmp_path, 1, 3, point(1))
+    (tmp_path / "step-00000001-00003" / "state.json").write_text("{}")
     with pytest.raises(ArtefactError, match="every checkpoint"):
         checkpoint.load_newest(tmp_path, lambda text: None)
 
@@ -77,3 +77,13 @@ def test_optimiser_state_survives_a_file_to_the_bit(tmp_path: Path) -> None:
         o.step()
     assert torch.equal(weight, other_weight)
     assert other.param_groups[0]["factor"] == 2.0
+
+
+def test_a_whole_checkpoint_is_not_written_again_and_a_damaged_one_is(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "c", point(1))
+    checkpoint.save(tmp_path / "c", point(2))
+    assert checkpoint.load(tmp_path / "c").state == {"step": 1}
+    (tmp_path / "c" / "state.json").write_text("{}")
+    checkpoint.save(tmp_path / "c", point(2))
+    assert checkpoint.load(tmp_path / "c").state == {"step": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]

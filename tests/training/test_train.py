@@ -175,6 +175,19 @@ def test_a_stopped_run_resumes_to_the_same_bits(
     assert rows[0] == rows[1]
 
 
+def test_lost_best_weights_are_said_and_do_not_end_the_run(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        train(recipe("finetune"), tmp_path / "run", observer=StopAfter("epoch 2", 20))
+    [victim] = (tmp_path / "run" / "checkpoints").glob("best-*/model.safetensors")
+    victim.write_bytes(victim.read_bytes()[:-1])
+    warnings: list[str] = []
+    observer = Observer()
+    observer.warn = warnings.append  # type: ignore[method-assign]
+    result = train(recipe("finetune"), tmp_path / "run", resume=True, observer=observer)
+    assert result.facts["best_epoch"] == 2
+    assert "the best of the epochs from here on is kept" in warnings[0]
+
+
 def test_a_stopped_freeze_run_does_not_read_its_pictures_twice(
     recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,3 +328,88 @@ def test_every_mode_has_a_trainer() -> None:
 
     assert set(MODES) == set(get_args(Mode))
     assert MODES["freeze"] is frozen.train
+
+
+def test_a_run_folder_inside_the_data_is_refused(
+    recipe: Callable[..., Recipe], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data)
+    before = sorted(data.rglob("*"))
+    for output in (None, data / "ash" / "run"):
+        with pytest.raises(UsageError, match="inside the data folder"):
+            train(recipe(), output)
+    assert sorted(data.rglob("*")) == before
+
+
+def test_a_run_killed_before_its_recipe_is_no_run(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "manifest.json").write_text("{}")
+    (run / ".recipe.yaml.0a1b2c3d.tmp").write_text("half")
+    assert train(recipe(), run).correct == 9
+    assert not list(run.rglob("*.tmp"))
+
+
+def test_features_of_other_weights_are_not_used(
+    recipe: Callable[..., Recipe], tiny_weights: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import save_file
+
+    mine = tmp_path / "mine.safetensors"
+    chosen = recipe(model={"weights": str(mine)}, train={"batch_size": 8})
+    first = load_file(tiny_weights)
+    save_file(first, mine)
+    with pytest.raises(Stopped):
+        train(chosen, tmp_path / "run", observer=StopAfter("features", 24))
+    save_file({name: t * 1.1 if t.is_floating_point() else t for name, t in first.items()}, mine)
+    train(chosen, tmp_path / "run", resume=True)
+    train(chosen, tmp_path / "undisturbed")
+    assert_same_weights(tmp_path / "run", tmp_path / "undisturbed")
+
+
+def test_a_stop_during_the_head_fit_is_heard(
+    recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cnn_tl.training import heads
+
+    real = heads._minimise
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(heads, "_minimise", interrupted)
+    with pytest.raises(Stopped) as stopped:
+        train(recipe(), tmp_path / "run")
+    assert stopped.value.exit_code == 143
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_logits_that_overflow_after_the_last_step_are_divergence(
+    recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = torch.optim.AdamW.step
+
+    def overflow(self: torch.optim.AdamW, *rest: Any) -> Any:
+        done = real(self, *rest)
+        with torch.no_grad():
+            self.param_groups[0]["params"][0].fill_(float("inf"))
+        return done
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", overflow)
+    with pytest.raises(DivergedError):
+        train(recipe("finetune", train={"batch_size": 64}), tmp_path / "run")
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
+def test_one_picture_on_which_batch_normalisation_fails(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    model = {"name": "test_efficientnet", "image_size": 16}
+    with pytest.raises(UsageError, match="larger --batch-size"):
+        train(recipe("scratch", model=model, train={"batch_size": 1, "epochs": 1}), tmp_path / "run")
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{"])
+def test_a_damaged_result_is_said(recipe: Callable[..., Recipe], tmp_path: Path, text: str) -> None:
+    (train(recipe(), tmp_path / "run").run / "result.json").write_text(text)
+    with pytest.raises(ArtefactError, match="result"):
+        train(recipe(), tmp_path / "run", resume=True)
