@@ -155,6 +155,27 @@ def verify_checksums(folder: Path) -> None:
             raise ArtefactError(f"{printable(path)} is missing or differs from its checksum: damaged after writing")
 
 
+@contextlib.contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`; on a clean exit it gets its checksums and takes the name `folder`.
+
+    An older folder of that name goes away; see `replace_folder`.
+
+    Raises:
+        ResourceError: the disk is full or not writable; the older folder is untouched.
+    """
+    fresh = folder.with_name(f".{folder.name}{TEMPORARY_SUFFIX}")
+    with disk_errors(folder):
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+    try:
+        yield fresh
+        write_checksums(fresh)
+        replace_folder(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
 def replace_folder(fresh: Path, final: Path) -> None:
     """Give the finished folder `fresh` the name `final`; an older folder of that name goes away after it.
 

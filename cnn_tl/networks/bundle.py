@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,18 +65,9 @@ def save(
     Raises:
         ResourceError: the disk is full or not writable.
     """
-    fresh = folder.with_name(f".{folder.name}{files.TEMPORARY_SUFFIX}")
-    with files.disk_errors(folder):
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-    try:
-        state = model.state_dict()
-        files.write_tensors(fresh / WEIGHTS, state, {"format": "pt"})
+    with files.atomic_folder(folder) as fresh:
+        files.write_tensors(fresh / WEIGHTS, model.state_dict(), {"format": "pt"})
         files.write_json(fresh / CONFIG, _config(model, classes, preprocessing, facts))
-        files.write_checksums(fresh)
-        files.replace_folder(fresh, folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def find(path: Path) -> Path:

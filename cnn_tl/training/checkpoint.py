@@ -58,16 +58,10 @@ def save(target: Path, checkpoint: Checkpoint) -> None:
     """Write one checkpoint folder, unless it is there already; it appears whole or not at all."""
     if _is_whole(target):
         return
-    fresh = target.with_name(f".{target.name}{files.TEMPORARY_SUFFIX}")
-    shutil.rmtree(fresh, ignore_errors=True)
-    try:
+    with files.atomic_folder(target) as fresh:
         for name, tensors in checkpoint.tensors.items():
             files.write_tensors(fresh / f"{name}.safetensors", tensors)
         files.write_json(fresh / _STATE, checkpoint.state)
-        files.write_checksums(fresh)
-        files.replace_folder(fresh, target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _is_whole(folder: Path) -> bool:
