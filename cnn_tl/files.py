@@ -63,9 +63,7 @@ def disk_errors(path: Path, needed: int | None = None) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise ResourceError(f"cannot write {where}: {error.strerror}; choose another --output") from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
-            raise ResourceError(f"cannot write {where}: {error.strerror}") from error
-        raise
+        raise ResourceError(f"cannot write {where}: {error.strerror or error}") from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -1,4 +1,7 @@
-"""Answers as text: a table for people, JSON, JSON lines or CSV for machines; all but JSON are streamed."""
+"""Answers as text: a table for people, JSON, JSON lines or CSV for machines; all but JSON are streamed.
+
+People see file names escaped; machines get them as they are.
+"""
 
 from __future__ import annotations
 
@@ -39,10 +42,10 @@ def write_table(answers: Iterable[Answer], stream: TextIO, expected: Expected) -
     write("picture", "class", "probability")
     for answer in answers:
         if answer.error is not None:
-            write(answer.file, f"error: {answer.error}", "")
+            write(printable(answer.file), f"error: {answer.error}", "")
         else:
             (label, probability), *others = ((printable(name), f"{100 * p:.1f} %") for name, p in answer.top)
-            write(answer.file, label, probability, ", ".join(" ".join(other) for other in others))
+            write(printable(answer.file), label, probability, ", ".join(" ".join(other) for other in others))
 
 
 def write_json(answers: Iterable[Answer], stream: TextIO, expected: Expected) -> None:

@@ -99,6 +99,6 @@ def _open_output(output: Path | None) -> Iterator[TextIO]:
         return
     with (
         files.atomic_path(output) as temporary,
-        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
     ):
         yield stream

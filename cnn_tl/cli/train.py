@@ -140,7 +140,7 @@ def show_result(result: TrainResult) -> None:
     rows = [
         ["validation accuracy", f"{result.accuracy:.1%}", f"{result.correct} of {result.pictures} pictures"],
         ["95 % interval", f"{low:.1%} - {high:.1%}", "Wilson; more validation pictures make it narrower"],
-        ["largest class always", f"{result.baseline:.1%}", "what guessing gets"],
+        ["largest class always", f"{result.baseline:.1%}", f"what answering {printable(result.baseline_class)} gets"],
     ]
     if "best_epoch" in result.facts:
         best, epochs = result.facts["best_epoch"], result.facts["epochs"]

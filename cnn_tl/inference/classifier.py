@@ -27,7 +27,7 @@ class Answer:
     """What the model says about one picture.
 
     Attributes:
-        file: the picture as it was named, printable.
+        file: the picture as it was named; a terminal wants `errors.printable` of it.
         label: the most probable class; None if the picture could not be read.
         probability: its probability, 0..1.
         top: the most probable classes and their probabilities, best first.
@@ -104,7 +104,7 @@ class Classifier:
     def _answers(self, batch: Batch[tuple[int, Path]], top: int) -> list[Answer]:
         """Return the answers for a batch and its failures, in the order of their numbers."""
         found = {
-            number: Answer(printable(path), None, None, (), error.reason)
+            number: Answer(str(path), None, None, (), error.reason)
             for (number, path), error in batch.failures
         }
         if batch.items:
@@ -112,7 +112,7 @@ class Classifier:
             for (number, path), row in zip(batch.items, probabilities, strict=True):
                 best = np.argsort(-row, kind="stable")[:top]
                 ranked = tuple((self.classes[k], float(row[k])) for k in best)
-                found[number] = Answer(printable(path), *ranked[0], ranked, None)
+                found[number] = Answer(str(path), *ranked[0], ranked, None)
         return [found[number] for number in sorted(found)]
 
 

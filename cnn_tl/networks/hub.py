@@ -39,7 +39,7 @@ def knock_early(model: str) -> None:
     from huggingface_hub import constants
 
     if not any(Path(constants.HF_HUB_CACHE).glob(f"models--timm--{glob.escape(model)}*")):
-        _early.append(_Knock(constants.ENDPOINT))
+        _early[constants.ENDPOINT] = _Knock(constants.ENDPOINT)
 
 
 def download(card: PretrainedCfg) -> Path:
@@ -53,7 +53,9 @@ def download(card: PretrainedCfg) -> Path:
     from huggingface_hub import constants
 
     place = constants.ENDPOINT if card.hf_hub_id else _url(card)
-    knock = _early.pop() if _early and card.hf_hub_id else _Knock(place)
+    knock = _early.pop(place, None)
+    if knock is None or knock.is_stale:
+        knock = _Knock(place)
     knock.require_answer()
     try:
         return _from_hub(card.hf_hub_id) if card.hf_hub_id else _from_url(place)
@@ -106,6 +108,11 @@ class _Knock:
         self._thread = threading.Thread(target=self._ask, daemon=True)
         self._thread.start()
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether the answer is of another minute than this one."""
+        return time.monotonic() - self._began > 60
+
     def require_answer(self) -> None:
         """Raise a `ResourceError` unless the answer comes before our patience ends; it began with the question."""
         self._thread.join(max(0.0, self._began + PATIENCE - time.monotonic()))
@@ -123,7 +130,7 @@ class _Knock:
             self._error = error
 
 
-_early: list[_Knock] = []
+_early: dict[str, _Knock] = {}
 
 
 def _host(place: str) -> str:

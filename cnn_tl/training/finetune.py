@@ -69,7 +69,7 @@ class _Training:
         self.seed = session.recipe.seed
         self.model = place(session.network.model, session.device)
         freeze.apply(self.model, "all")
-        self._check_pictures()
+        session.check_pictures()
         self.pictures = session.manifest.of("train")
         self.val_pictures = session.manifest.of("val")
         self.steps_per_epoch = len(self._batches(epoch=1))
@@ -194,17 +194,6 @@ class _Training:
                 logits.append(self.model(x_NCHW).float().cpu())
                 session.observer.advance(len(batch.items))
         return torch.cat(logits)
-
-    def _check_pictures(self) -> None:
-        """Decode every picture once, so that a broken one is named now and not in the middle of the night."""
-        session = self.session
-        pictures = session.manifest.of("train") + session.manifest.of("val")
-        broken = []
-        with session.observer.task("checking pictures", len(pictures)):
-            for batch in session.read(in_groups(pictures, session.batch_size)):
-                broken += batch.failures
-                session.observer.advance(len(batch.items) + len(batch.failures))
-        session.set_aside(broken)
 
     def _view(self, picture: Picture, epoch: int) -> Pixels:
         """Read a picture and return this epoch's random view of it."""

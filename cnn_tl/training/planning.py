@@ -69,7 +69,8 @@ def _schedule(recipe: Recipe, pictures: int) -> str:
     assert settings.epochs is not None
     assert settings.batch_size is not None
     steps = settings.epochs * -(-pictures // settings.batch_size)
-    return f"{settings.epochs} epochs, {steps} steps of up to {settings.batch_size}, peak learning rate {settings.lr:g}"
+    epochs = f"{settings.epochs} epoch{'s' if settings.epochs > 1 else ''}"
+    return f"{epochs}, {steps} steps of up to {settings.batch_size}, peak learning rate {settings.lr:g}"
 
 
 def _expected_seconds(

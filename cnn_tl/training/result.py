@@ -25,7 +25,7 @@ class TrainResult:
         run: the run folder.
         accuracy: the share of validation pictures whose first answer (top-1) is right.
         interval: its 95 % Wilson score interval.
-        baseline: the accuracy of always answering the largest training class.
+        baseline: the accuracy of always answering `baseline_class`, the largest training class.
         correct, pictures: counts on the validation part.
         per_class: class -> [right answers, pictures] on the validation part.
         seconds: the whole of `train`, without the imports before it.
@@ -38,6 +38,7 @@ class TrainResult:
     accuracy: float
     interval: tuple[float, float]
     baseline: float
+    baseline_class: str
     correct: int
     pictures: int
     per_class: dict[str, tuple[int, int]]
@@ -63,6 +64,7 @@ def judge(session: Session, logits: Tensor, *, seconds: float) -> TrainResult:
         accuracy=correct / len(labels),
         interval=wilson_interval(correct, len(labels)),
         baseline=manifest.baseline_accuracy(),
+        baseline_class=manifest.largest_class(),
         correct=correct,
         pictures=len(labels),
         per_class={

@@ -25,6 +25,8 @@ from cnn_tl.training.run_folder import RunFolder
 
 Pixels = NDArray[np.uint8]
 
+MOST_NAMED = 10
+
 
 @dataclass
 class Session:
@@ -86,6 +88,21 @@ class Session:
                 raise DataError(f"{batch.failures[0][1]}; mend or remove it, or set data.on_bad_image: skip")
             yield batch
 
+    def check_pictures(self) -> None:
+        """Decode every picture once and set the broken ones aside, before hours are spent on the others.
+
+        Raises:
+            DataError: what is left cannot be trained on.
+            Stopped: a signal came.
+        """
+        pictures = self.manifest.of("train") + self.manifest.of("val")
+        broken = []
+        with self.observer.task("checking pictures", len(pictures)):
+            for batch in self.read(in_groups(pictures, self.batch_size)):
+                broken += batch.failures
+                self.observer.advance(len(batch.items) + len(batch.failures))
+        self.set_aside(broken)
+
     def set_aside(self, failures: list[tuple[Picture, BadImageError]]) -> None:
         """Take pictures that could not be decoded out of the manifest.
 
@@ -94,11 +111,11 @@ class Session:
         """
         if not failures:
             return
-        for _, error in failures:
-            self.observer.warn(f"set aside: {error}")
+        warn_of_set_aside(self.observer, [str(error) for _, error in failures])
         self.manifest = self.manifest.without((picture, error.reason) for picture, error in failures)
         self.manifest.check()
-        files.write_json(self.run.manifest, self.manifest.to_json())  # so that a resumed run leaves them out too
+        if self.run.recipe.exists():  # a resumed run leaves them out too; a plan writes nothing
+            files.write_json(self.run.manifest, self.manifest.to_json())
 
     def raise_if_stopped(self) -> None:
         """End the run with the line that says how to go on, if a signal has come."""
@@ -108,6 +125,14 @@ class Session:
     def resume_command(self) -> str:
         """The command that goes on with this run."""
         return f"cnn-tl train --resume --output {shlex.quote(printable(self.run.path))}"
+
+
+def warn_of_set_aside(observer: Observer, broken: Sequence[str]) -> None:
+    """Name the pictures that are set aside, up to a number that a person reads."""
+    for text in broken[:MOST_NAMED]:
+        observer.warn(f"set aside: {text}")
+    if len(broken) > MOST_NAMED:
+        observer.warn(f"set aside: {len(broken) - MOST_NAMED:,} more; manifest.json in the run folder lists all")
 
 
 def in_groups(pictures: Sequence[Picture], size: int) -> list[list[Picture]]:

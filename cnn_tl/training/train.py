@@ -24,7 +24,7 @@ from cnn_tl.training import finetune, frozen
 from cnn_tl.training.planning import choose_precision, make_plan
 from cnn_tl.training.result import TrainResult, judge, read_result, validation_lines
 from cnn_tl.training.run_folder import RunFolder, default_output
-from cnn_tl.training.session import Session
+from cnn_tl.training.session import Session, warn_of_set_aside
 
 MODES: dict[str, Callable[[Session], Tensor]] = {
     "freeze": frozen.train,
@@ -79,7 +79,7 @@ def train(
 
 
 def plan(recipe: Recipe, output: Path | str | None = None, *, observer: Observer | None = None) -> Plan:
-    """Return what `train` would do, having read the data and the weights but written nothing.
+    """Return what `train` would do, having read the weights and every picture, and written nothing.
 
     Raises:
         The errors of `train` up to its plan.
@@ -87,7 +87,9 @@ def plan(recipe: Recipe, output: Path | str | None = None, *, observer: Observer
     recipe = recipe.resolve()
     run = _run_folder(recipe, output)
     run.require_new()
-    return _plan_of(_prepare(recipe, run, observer or Observer(), resume=False, write=False))
+    session = _prepare(recipe, run, observer or Observer(), resume=False, write=False)
+    session.check_pictures()
+    return _plan_of(session)
 
 
 def _run_folder(recipe: Recipe, output: Path | str | None) -> RunFolder:
@@ -151,8 +153,7 @@ def _scan(recipe: Recipe, observer: Observer) -> Manifest:
             on_progress=show,
             workers=recipe.run.workers,
         )
-    for item in manifest.set_aside:
-        observer.warn(f"set aside: {printable(item.path)}: {item.reason}")
+    warn_of_set_aside(observer, [f"{printable(item.path)}: {item.reason}" for item in manifest.set_aside])
     for text in manifest.notes:
         observer.note(text)
     return manifest

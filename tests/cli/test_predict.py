@@ -139,14 +139,16 @@ def test_output_must_not_take_such_a_name(cli: Callable[..., Any], name: str) ->
     assert Path("photos/dark.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_names_are_printed_escaped(cli: Callable[..., Any]) -> None:
+def test_names_are_escaped_for_people_only(cli: Callable[..., Any]) -> None:
     """Case 16: a newline and bytes that are no UTF-8 in a file name."""
     name = b"two\nlines\xff.png".decode("utf-8", "surrogateescape")
     Path("photos/dark.png").rename(name)
     done = cli("predict", "run", name)
     assert done.out.splitlines()[1] == "two\\nlines\\udcff.png  dark        98.9 %"
     (answer,) = json.loads(cli("predict", "run", name, "--format", "json").out)
-    assert answer["file"] == "two\\nlines\\udcff.png"
+    assert answer["file"] == name
+    assert cli("predict", "run", name, "--output", "answers.csv").code == 0
+    assert Path("answers.csv").read_bytes().splitlines()[2].startswith(b'lines\xff.png",dark,0.98')
 
 
 @pytest.mark.parametrize(

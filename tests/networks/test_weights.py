@@ -193,7 +193,7 @@ def test_timm_must_ask_for_the_weights(tmp_path: Path, monkeypatch: pytest.Monke
     path = tmp_path / "weights.pth"
     made = random_weights("test_resnet", path)
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: made)
-    with pytest.raises(AssertionError, match="timm did not ask"):
+    with pytest.raises(RuntimeError, match="timm did not ask"):
         create("test_resnet", Source("file", path, ""))
 
 
