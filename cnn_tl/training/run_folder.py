@@ -72,6 +72,7 @@ class RunFolder:
         Raises:
             ResourceError: another process trains in this folder.
         """
+        first = not self.path.parent.exists()
         with files.disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             stream = (self.path / LOCK).open("a+b")
@@ -85,14 +86,16 @@ class RunFolder:
             try:
                 yield
             finally:
-                self._remove_if_unused()
+                self._remove_if_unused(with_parent=first)
 
-    def _remove_if_unused(self) -> None:
+    def _remove_if_unused(self, *, with_parent: bool) -> None:
         """Leave nothing behind where the run failed before it wrote anything."""
         if [path.name for path in self.path.iterdir()] == [LOCK]:
             with contextlib.suppress(OSError):
                 (self.path / LOCK).unlink()
                 self.path.rmdir()
+                if with_parent:
+                    self.path.parent.rmdir()
 
     def write_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replace metrics.jsonl."""

@@ -109,12 +109,12 @@ def _prepare(recipe: Recipe, run: RunFolder, observer: Observer, *, resume: bool
     pretrained = recipe.mode != "scratch"
     if pretrained and file is None and not weights.has_package(recipe.model.name):
         hub.knock_early(recipe.model.name)
+    manifest = _scan(recipe, observer)  # before anything is downloaded
+    if resume:
+        manifest = _same_data(run, manifest)
     require_torch()
     device = pick_device(recipe.run.device)
     source = weights.locate(recipe.model.name, file, pretrained=pretrained)
-    manifest = _scan(recipe, observer)
-    if resume:
-        manifest = _same_data(run, manifest)
     network = backbone.build(
         recipe.model.name,
         source,

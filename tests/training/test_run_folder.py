@@ -46,7 +46,7 @@ def test_a_run_that_fails_before_it_writes_leaves_no_folder(tmp_path: Path) -> N
     run = RunFolder(tmp_path / "runs" / "first")
     with pytest.raises(ArtefactError), run.locked():
         raise ArtefactError("no weights")
-    assert not run.path.exists()
+    assert not run.path.parent.exists()
     run.require_new()
 
 
