@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -34,6 +34,17 @@ def fail(text: str) -> None:
 def say(text: str = "") -> None:
     """Print a line of the result on stdout; no markup is read in it."""
     out.print(Text(text))
+
+
+def show(renderable: RenderableType, screen: Console = out) -> None:
+    """Print a table or a group of them; off a terminal without the blanks that fill its lines up."""
+    if screen.is_terminal:
+        screen.print(renderable)
+        return
+    with screen.capture() as captured:
+        screen.print(renderable)
+    lines = (line.rstrip() for line in captured.get().splitlines())
+    screen.file.write("\n".join(lines) + "\n")
 
 
 def print_json(value: object) -> None:

@@ -53,12 +53,12 @@ def show_report(report: ExportReport) -> None:
         ["model", f"{facts['architecture']}, {report.format} opset {facts['opset']}"],
         ["compared on", report.pictures],
     ]
-    console.out.print(console.table(["export", ""], rows))
+    console.show(console.table(["export", ""], rows))
     agreements = [
         [found.batch_size, found.pictures, f"{found.largest_difference:.1e}", f"{100 * found.top1:.1f} %"]
         for found in report.parity
     ]
     columns = ["batch>", "pictures>", "largest logit difference>", "same answer>"]
-    console.out.print(console.table(columns, agreements))
+    console.show(console.table(columns, agreements))
     console.say("next:")
     console.say(f"  cnn-tl predict {shlex.quote(str(report.path))} IMAGES...")

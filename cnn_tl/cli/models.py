@@ -34,6 +34,6 @@ def models(
         console.print_json([{**asdict(row), "here": row.here} for row in rows])
         return
     cells = [(r.name, f"{r.parameters / 1e6:.1f} M", f"{r.input_size} px", PLACES[r.weights]) for r in rows]
-    console.out.print(console.table(["model", "parameters>", "input>", "weights"], cells))
+    console.show(console.table(["model", "parameters>", "input>", "weights"], cells))
     if len(names) > limit:
         console.note(f"{len(names) - limit} more match; narrow the query or raise --limit")

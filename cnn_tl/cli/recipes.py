@@ -27,7 +27,7 @@ def list_recipes(
     if as_json:
         console.print_json([{"name": name, "command": command, "what": what} for name, command, what in rows])
     else:
-        console.out.print(console.table(["recipe", "what"], [(name, what) for name, _, what in rows]))
+        console.show(console.table(["recipe", "what"], [(name, what) for name, _, what in rows]))
 
 
 @app.command()

@@ -83,7 +83,7 @@ def train(
 
     class Observer(TerminalObserver):
         def plan(self, plan: Plan) -> None:
-            console.err.print(plan_table(plan))
+            console.show(plan_table(plan), console.err)
 
     from cnn_tl.training.train import train as run_training
 
@@ -101,7 +101,7 @@ def _dry_run(recipe: Recipe, output: Path | None, *, as_json: bool) -> None:
     if as_json:
         console.print_json(made.to_dict())
     else:
-        console.out.print(plan_table(made))
+        console.show(plan_table(made))
 
 
 def plan_table(plan: Plan) -> RenderableType:
@@ -151,10 +151,10 @@ def show_result(result: TrainResult) -> None:
     if result.set_aside:
         rows.append(["set aside", f"{result.set_aside}", f"broken pictures, listed in {result.run / 'manifest.json'}"])
     rows.append(["time", duration(result.seconds), ""])
-    console.out.print(console.table(["result", ">", ""], rows))
+    console.show(console.table(["result", ">", ""], rows))
     if len(result.per_class) <= MANY_CLASSES:
         classes = [[printable(name), f"{right} / {total}"] for name, (right, total) in result.per_class.items()]
-        console.out.print(console.table(["class", "right / pictures>"], classes))
+        console.show(console.table(["class", "right / pictures>"], classes))
     run = shlex.quote(str(result.run))
     console.say("next:")
     console.say(f"  cnn-tl predict {run} IMAGES...")
