@@ -63,9 +63,7 @@ def fit_logistic(
     Raises:
         DivergedError: the features or the fitted head are not finite.
     """
-    _require_finite(features)
-    mean, scale = features.mean(0), _scale(features)
-    standard = (features - mean) / scale
+    standard, mean, scale = _standardised(features)
     facts: dict[str, Any] = {"kind": "lbfgs", "penalty_chosen": penalty is None}
     if penalty is None:
         penalty, facts["cross_validation_log_loss"] = choose_penalty(
@@ -89,9 +87,7 @@ def fit_prototype(
 
     `penalty`, `seed` and `check` have no meaning here.
     """
-    _require_finite(features)
-    mean, scale = features.mean(0), _scale(features)
-    standard = (features - mean) / scale
+    standard, mean, scale = _standardised(features)
     prototypes_KD = torch.stack([standard[labels == k].mean(0) for k in range(num_classes)])
     variance = (standard - prototypes_KD[labels]).square().sum(1).mean().clamp_min(1e-12)
     weight = prototypes_KD / variance
@@ -170,15 +166,13 @@ def _folded(weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor, facts: di
     return LinearHead(raw, shifted, facts)
 
 
-def _scale(features: Tensor) -> Tensor:
-    """Return the standard deviation of each feature, and 1 for those that never change."""
-    deviation = features.std(0, correction=0)
-    return torch.where(deviation > 1e-6 * deviation.max().clamp_min(1e-12), deviation, torch.ones_like(deviation))
-
-
-def _require_finite(features: Tensor) -> None:
+def _standardised(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the standardised features [N, D], the means [D] and the scales [D]: 1 for a feature that never changes."""
     if not features.isfinite().all():
         raise DivergedError("the backbone gives features that are NaN or infinite; try --set run.precision=fp32")
+    mean, deviation = features.mean(0), features.std(0, correction=0)
+    scale = torch.where(deviation > 1e-6 * deviation.max().clamp_min(1e-12), deviation, torch.ones_like(deviation))
+    return (features - mean) / scale, mean, scale
 
 
 def _stratified_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
