@@ -18,11 +18,15 @@ from pydantic_core import ErrorDetails
 from cnn_tl import recipe_yaml
 from cnn_tl.errors import RecipeError, printable
 from cnn_tl.recipe_sections import (
+    HEAD_DEFAULTS,
+    HEAD_SETTINGS,
+    MODE_FREEZE,
     MODE_TRAIN,
     SECTIONS,
     WITHOUT_MEANING_IN_FREEZE,
     Augment,
     Data,
+    Features,
     Head,
     Mode,
     Model,
@@ -44,6 +48,7 @@ class Recipe(Section):
     )
     data: Data = Data()
     model: Model = Model()
+    features: Features = Features()
     head: Head = Head()
     train: Train = Train()
     augment: Augment | None = Field(
@@ -59,36 +64,75 @@ class Recipe(Section):
         """
         self._refuse_contradictions()
         train = MODE_TRAIN[self.mode].model_copy(update=self.train.model_dump(exclude_none=True))
-        augment = None if self.mode == "freeze" else self.augment or Augment()
-        return self.model_copy(update={"train": train, "augment": augment})
+        head = HEAD_DEFAULTS[self.head.kind].model_copy(update=self.head.model_dump(exclude_none=True))
+        model = self.model.model_copy(update={"freeze": self.model.freeze or MODE_FREEZE[self.mode]})
+        views = self.features.views or (1 if self.mode == "freeze" else None)
+        features = self.features.model_copy(update={"views": views})
+        augment = None if self._one_view() else self.augment or Augment()
+        return self.model_copy(
+            update={"train": train, "head": head, "model": model, "features": features, "augment": augment}
+        )
+
+    def _one_view(self) -> bool:
+        """Say whether the network sees each training picture in one way only, so that nothing is random about it."""
+        return self.features.views == 1 or (self.mode == "freeze" and self.features.views is None)
 
     def _refuse_contradictions(self) -> None:
+        if self._one_view() and self.augment is not None:
+            raise RecipeError(
+                "augment has no effect with features.views: 1, which wins: each picture is seen in one way only; "
+                "remove augment, or set features.views: 8"
+            )
         if self.mode == "freeze":
-            if self.augment is not None:
-                raise RecipeError(
-                    "augment has no effect with mode: freeze, which wins: the backbone sees a picture once; "
-                    "remove augment, or set mode: finetune"
-                )
             for key in self.train.model_dump(exclude_none=True):
                 if f"train.{key}" in WITHOUT_MEANING_IN_FREEZE:
                     raise RecipeError(
                         f"train.{key} has no effect with mode: freeze, which wins: no loop runs; "
                         f"remove train.{key}, or set mode: finetune"
                     )
+            if self.model.freeze not in (None, "head"):
+                raise RecipeError(
+                    f"model.freeze: {self.model.freeze} contradicts mode: freeze, which trains the head only; "
+                    "remove model.freeze, or set mode: finetune"
+                )
+            if self.features.views == "fresh" and self.head.kind != "adamw":
+                raise RecipeError(
+                    f"features.views: fresh has no effect with head.kind: {self.head.kind}, which wins: it has no "
+                    "epochs; set features.views to a number, or head.kind: adamw"
+                )
+        elif self.features.views is not None and self.model.freeze in (None, "all"):
+            raise RecipeError(
+                f"features.views has no effect with mode: {self.mode} and model.freeze: all, which wins: no part is "
+                "frozen, so nothing can be kept; remove features.views, or set model.freeze: last-stage"
+            )
         if self.mode == "scratch" and self.model.weights is not None:
             raise RecipeError(
                 "model.weights has no effect with mode: scratch, which wins: it starts from random weights; "
                 "remove model.weights, or set mode: finetune"
             )
-        if self.head.kind == "prototype" and self.head.penalty is not None:
+        if self.mode == "scratch" and self.model.freeze not in (None, "all"):
             raise RecipeError(
-                "head.penalty has no effect with head.kind: prototype, which wins: class means have none; "
-                "remove head.penalty, or set head.kind: lbfgs"
+                f"model.freeze: {self.model.freeze} contradicts mode: scratch: random weights are no use frozen; "
+                "remove model.freeze, or set mode: finetune"
             )
+        self._refuse_contradictions_in_head()
+
+    def _refuse_contradictions_in_head(self) -> None:
+        kind = self.head.kind
+        for key in self.head.model_dump(exclude_none=True):
+            if key not in HEAD_SETTINGS[kind] and key not in ("kind", "class_weights"):
+                takes = ", ".join(other for other, known in HEAD_SETTINGS.items() if key in known)
+                raise RecipeError(
+                    f"head.{key} has no effect with head.kind: {kind}, which wins: it has no such setting; "
+                    f"remove head.{key}, or set head.kind: {takes}"
+                )
 
 
 KEYS = ["mode", "seed", *(f"{name}.{key}" for name in SECTIONS for key in SECTIONS[name].model_fields)]
 """The dotted name of every setting."""
+
+_PLACES = ("data.path", "features.cache", "features.budget_gb")
+"""Where things lie, which changes nothing that is learned."""
 
 
 def load(
@@ -155,7 +199,7 @@ def diff(before: Recipe, after: Recipe) -> list[str]:
     return [
         f"{key}: {_shown(old.get(key))} -> {_shown(new.get(key))}"
         for key in KEYS
-        if old.get(key) != new.get(key) and key != "data.path" and not key.startswith("run.")
+        if old.get(key) != new.get(key) and key not in _PLACES and not key.startswith("run.")
     ]
 
 

@@ -11,7 +11,8 @@ from pydantic_core import PydanticCustomError
 from cnn_tl.preprocessing import MAX_PIXELS, MIN_SIDE
 
 Mode = Literal["freeze", "finetune", "scratch"]
-HeadKind = Literal["lbfgs", "prototype"]
+HeadKind = Literal["lbfgs", "ridge", "adamw", "knn", "prototype"]
+FREEZE_PATTERN = r"^(head|last-stage|last-[1-9][0-9]?|all)$"
 
 
 def _path_text(value: object) -> str:
@@ -23,6 +24,31 @@ def _path_text(value: object) -> str:
     raise PydanticCustomError("path", "Input should be a path as text")
 
 
+def _views(value: object) -> int | str:
+    if value == "fresh" or (type(value) is int and 1 <= value <= 1000):
+        return value
+    raise PydanticCustomError("views", "Input should be a whole number from 1 to 1000, or fresh")
+
+
+def _class_weights(value: object) -> str | dict[str, float]:
+    if value in ("none", "balanced"):
+        return str(value)
+    if isinstance(value, dict) and value and all(_is_weight(*item) for item in value.items()):
+        return {name: float(weight) for name, weight in value.items()}
+    raise PydanticCustomError(
+        "class_weights", "Input should be none, balanced, or a weight above 0 for each class that is named"
+    )
+
+
+def _is_weight(name: object, weight: object) -> bool:
+    return isinstance(name, str) and type(weight) in (int, float) and 0 < weight < 1e6  # type: ignore[operator]
+
+
+Views = Annotated[int | Literal["fresh"], PlainValidator(_views, json_schema_input_type=int | Literal["fresh"])]
+ClassWeights = Annotated[
+    Literal["none", "balanced"] | dict[str, float],
+    PlainValidator(_class_weights, json_schema_input_type=Literal["none", "balanced"] | dict[str, float]),
+]
 PathText = Annotated[str, PlainValidator(_path_text, json_schema_input_type=str)]
 
 
@@ -60,15 +86,48 @@ class Model(Section):
     image_size: int | None = Field(
         default=None, ge=8, le=4096, description="Side of the input in pixels; null takes the model's own."
     )
+    freeze: str | None = Field(
+        default=None, pattern=FREEZE_PATTERN,
+        description="What trains: head, last-stage, last-N stages, or all; null means the default of the mode.",
+    )  # fmt: skip
+
+
+class Features(Section):
+    """What is computed once by the frozen part of the network, and kept."""
+
+    views: Views | None = Field(
+        default=None,
+        description="Views of a picture that are kept: plain, then augmented; fresh: new ones each epoch.",
+    )
+    cache: bool = Field(default=True, description="Keep features for later runs, in the cache of this machine.")
+    budget_gb: float = Field(default=10, gt=0, le=1e6, description="The most that the cache may hold, in GB.")
 
 
 class Head(Section):
-    """How the head is fitted on the features of a frozen backbone."""
+    """How the head is fitted on the features of a frozen backbone; null means the default of its kind."""
 
-    kind: HeadKind = Field(default="lbfgs", description="Logistic regression, or nearest class mean.")
-    penalty: float | None = Field(
-        default=None, gt=0, description="L2 penalty of lbfgs; null chooses it by cross-validation."
+    kind: HeadKind = Field(
+        default="lbfgs",
+        description="Logistic regression, ridge regression, AdamW, nearest neighbours, or nearest class mean.",
     )
+    class_weights: ClassWeights = Field(
+        default="none", description="Weight of each class: none, balanced (rare ones more), or class: weight."
+    )
+    penalty: float | None = Field(
+        default=None, gt=0, description="L2 penalty of lbfgs and ridge; null chooses it by cross-validation."
+    )
+    hidden: int | None = Field(
+        default=None, ge=1, le=65_536, description="Width of a hidden layer in an adamw head; null: it is linear."
+    )
+    dropout: float | None = Field(default=None, ge=0, lt=1, description="Dropout before the adamw head's layers.")
+    label_smoothing: float | None = Field(
+        default=None, ge=0, lt=1, description="Probability that the adamw head spreads over all classes."
+    )
+    epochs: int | None = Field(default=None, ge=1, le=100_000, description="Passes of the adamw head.")
+    batch_size: int | None = Field(default=None, ge=1, le=1_000_000, description="Pictures in a step of adamw.")
+    lr: float | None = Field(default=None, gt=0, le=100, description="Peak learning rate of the adamw head.")
+    weight_decay: float | None = Field(default=None, ge=0, le=10, description="Weight decay of the adamw head.")
+    neighbours: int | None = Field(default=None, ge=1, le=10_000, description="Neighbours that vote in a knn head.")
 
 
 class Train(Section):
@@ -107,6 +166,9 @@ class Run(Section):
     workers: int | None = Field(
         default=None, ge=0, le=64, description="Threads that read pictures; null or 0: one for each core."
     )
+    compile: Literal["auto", "never", "always"] = Field(
+        default="auto", description="Compile the frozen part with torch.compile; auto: when the number of pictures repays it."
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="Number format of the network; auto takes bf16 where the hardware has it."
     )
@@ -125,11 +187,35 @@ MODE_TRAIN: dict[Mode, Train] = {
 }  # fmt: skip
 """What `train` means in each mode where the recipe says nothing; in `freeze` there is one pass, no loop."""
 
+MODE_FREEZE: dict[Mode, str] = {"freeze": "head", "finetune": "all", "scratch": "all"}
+"""What trains in each mode where the recipe says nothing."""
+
+HEAD_DEFAULTS: dict[HeadKind, Head] = {
+    "lbfgs": Head(kind="lbfgs"),
+    "ridge": Head(kind="ridge"),
+    "adamw": Head(
+        kind="adamw", dropout=0, label_smoothing=0.1, epochs=50, batch_size=64, lr=3e-3, weight_decay=0.05
+    ),
+    "knn": Head(kind="knn", neighbours=20),
+    "prototype": Head(kind="prototype"),
+}  # fmt: skip
+"""What `head` means for each kind where the recipe says nothing."""
+
+HEAD_SETTINGS: dict[HeadKind, frozenset[str]] = {
+    "lbfgs": frozenset({"penalty"}),
+    "ridge": frozenset({"penalty"}),
+    "adamw": frozenset({"hidden", "dropout", "label_smoothing", "epochs", "batch_size", "lr", "weight_decay"}),
+    "knn": frozenset({"neighbours"}),
+    "prototype": frozenset(),
+}
+"""The settings that have a meaning for each kind, beside `class_weights`, which all honour."""
+
 WITHOUT_MEANING_IN_FREEZE = frozenset(f"train.{name}" for name in Train.model_fields if name != "batch_size")
 
 SECTIONS: dict[str, type[Section]] = {
     "data": Data,
     "model": Model,
+    "features": Features,
     "head": Head,
     "train": Train,
     "augment": Augment,
