@@ -12,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 from cnn_tl.errors import ResourceError, Stopped
+from cnn_tl.light_import import import_timm
 
 if TYPE_CHECKING:
     import torch
@@ -27,9 +28,7 @@ def require_torch() -> None:
         ResourceError: one is missing, or torch and torchvision were not built for each other.
     """
     try:
-        import timm  # noqa: F401
-        import torch  # noqa: F401
-        import torchvision  # noqa: F401
+        import_timm()
     except (ImportError, RuntimeError, OSError) as error:
         from importlib.metadata import PackageNotFoundError, version
 

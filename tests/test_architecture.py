@@ -14,8 +14,9 @@ import cnn_tl
 ROOT = Path(cnn_tl.__file__).parent
 FLOORS = [
     {"errors", "files", "preprocessing", "progress", "runtime", "statistics"}
-    | {"recipe", "recipe_sections", "recipe_yaml"},
-    {"data", "networks"},
+    | {"recipe", "recipe_sections", "recipe_yaml", "light_import"},
+    {"data", "networks", "cache", "heads"},
+    {"features"},
     {"training", "inference", "exporting"},
     {"cli"},
 ]
