@@ -1,0 +1,68 @@
+"""What decides a feature: the keys under which the cache keeps it.
+
+A row's key is the picture's content and the view of it. A space's facts are everything else that changes the numbers:
+the weights and the code around them, where the network is cut, the number format, how a picture becomes pixels. Where a
+file lies, which run asked and when do not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from cnn_tl.data.augment import Augmentation
+from cnn_tl.networks.card import Card
+from cnn_tl.runtime import Precision, seed_of
+
+PLAIN = 0
+"""The view that evaluation sees; the others are augmented."""
+
+FEATURES = "features"
+"""The boundary just before the classifier."""
+
+
+def row_key(picture_sha256: str, view: int, seed: int, augmentation: Augmentation | None) -> bytes:
+    """Return the 32 bytes that name one view of one picture.
+
+    Args:
+        view: `PLAIN`, or the number of an augmented view.
+        seed, augmentation: what draws the augmented views; the plain one does not depend on them.
+    """
+    if view == PLAIN:
+        return bytes.fromhex(picture_sha256)
+    drawn = json.dumps([picture_sha256, view, seed, asdict(augmentation) if augmentation else None])
+    return hashlib.sha256(drawn.encode()).digest()
+
+
+def view_seed(picture_sha256: str, view: int, seed: int) -> int:
+    """Return the seed that draws an augmented view: of the picture's content, so that its place does not count."""
+    return seed_of(seed, "view", view, picture_sha256)
+
+
+def space_facts(
+    card: Card, *, precision: Precision, device: str, boundary: str = FEATURES, compiled: bool = False
+) -> dict[str, Any]:
+    """Return what all rows of one space have in common, as plain data for JSON.
+
+    Args:
+        device: "cpu", "cuda" or "mps"; they round differently.
+        boundary: where the network is cut: `FEATURES`, or the name of the first module of the part that trains.
+        compiled: by torch.compile, which rounds differently too.
+    """
+    pixels = card.preprocessing.to_dict()
+    for limit in ("max_pixels", "min_side"):  # they refuse pictures, and change none
+        del pixels[limit]
+    return {
+        "model": card.architecture,
+        "arguments": card.arguments,
+        "backbone_sha256": card.backbone_sha256,
+        "boundary": boundary,
+        "precision": precision + (", compiled" if compiled else ""),
+        "device": device,
+        "preprocessing": pixels,
+        "timm": card.timm,
+        "pillow": version("pillow"),
+    }

@@ -1,0 +1,163 @@
+"""What there is to know about a network without building it, and remembering that between runs.
+
+Building a network takes torch, timm and seconds. A run in mode `freeze` whose features are all at hand needs neither:
+it needs the backbone's tensors to write them into the bundle, and a few facts. Both are kept beside the features:
+
+    networks/<request>/  card.json  backbone.safetensors  SHA256SUMS
+
+A remembered network is used only while the weights file that it came from has the same SHA-256 as then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_tl import files
+from cnn_tl.errors import ArtefactError, CnnTlError
+from cnn_tl.preprocessing import Preprocessing
+
+FORMAT_VERSION = 1
+FOLDER = "networks"
+_CARD = "card.json"
+_BACKBONE = "backbone.safetensors"
+
+
+@dataclass(frozen=True)
+class Card:
+    """A network with a frozen backbone under one linear classifier, in words and numbers.
+
+    Attributes:
+        name: timm's name as it was asked for, with its tag if one was given.
+        architecture: timm's name without the tag.
+        arguments: what `timm.create_model` was told besides the name.
+        timm: the version that built it.
+        weights: where the weights came from, in words.
+        preprocessing: what its pictures go through.
+        backbone_sha256: digest of every tensor but the classifier's, see `tensors_digest`.
+        num_features: D, what the classifier takes.
+        backbone_parameters: their number, without the classifier's.
+        classifier: the classifier's name inside the model.
+        convolution: it is a 1x1 convolution rather than a `Linear`.
+        config: the bundle's config.json, but for the classes.
+    """
+
+    name: str
+    architecture: str
+    arguments: dict[str, Any]
+    timm: str
+    weights: str
+    preprocessing: Preprocessing
+    backbone_sha256: str
+    num_features: int
+    backbone_parameters: int
+    classifier: str
+    convolution: bool
+    config: dict[str, Any]
+
+    def with_limits(self, max_pixels: int, min_side: int) -> Card:
+        """Return the card with the recipe's limits for pictures."""
+        return replace(self, preprocessing=replace(self.preprocessing, max_pixels=max_pixels, min_side=min_side))
+
+    def classifier_tensors(self, weight_KD: NDArray[np.float32], bias_K: NDArray[np.float32]) -> dict[str, Any]:
+        """Return a linear head as the tensors of the model's classifier."""
+        shape = (*weight_KD.shape, 1, 1) if self.convolution else weight_KD.shape
+        return {f"{self.classifier}.weight": weight_KD.reshape(shape), f"{self.classifier}.bias": bias_K}
+
+
+def tensors_digest(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return the SHA-256 over names, shapes, types and bytes of tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name], order="C")  # a scalar stays one
+        digest.update(f"{name} {array.dtype.str} {array.shape}\0".encode())
+        digest.update(array.data if array.ndim else array.tobytes())
+    return digest.hexdigest()
+
+
+def remember(root: Path, model: str, weights: Path | None, image_size: int | None, network: Remembered) -> None:
+    """Keep a network under what was asked for: the model's name, the weights file, the picture size.
+
+    Raises:
+        ResourceError: the folder cannot be written.
+    """
+    from safetensors.numpy import save
+
+    assert network.source is not None
+    card = asdict(network.card) | {"preprocessing": network.card.preprocessing.to_dict()}
+    facts = {
+        "format_version": FORMAT_VERSION,
+        "source": str(network.source),
+        "source_sha256": files.sha256_file(network.source),
+        "card": card,
+    }
+    with files.atomic_folder(_folder(root, model, weights, image_size)) as fresh:
+        files.write_bytes(fresh / _BACKBONE, save(dict(network.tensors())))
+        files.write_json(fresh / _CARD, facts)
+
+
+def recall(root: Path, model: str, weights: Path | None, image_size: int | None) -> Remembered | None:
+    """Return the network that was remembered for this request, if its weights file is still the same."""
+    folder = _folder(root, model, weights, image_size)
+    try:
+        facts = files.read_json(folder / _CARD)
+        source = Path(facts["source"])
+        if facts["format_version"] != FORMAT_VERSION or files.sha256_file(source) != facts["source_sha256"]:
+            return None
+        files.verify_checksums(folder)
+        values = facts["card"]
+        card = Card(**values | {"preprocessing": Preprocessing.from_dict(values["preprocessing"])})
+        os.utime(folder)  # used now: the last to be pruned
+    except (CnnTlError, OSError, KeyError, TypeError, ValueError):
+        return None
+    return Remembered(card, source, folder / _BACKBONE)
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """A card and where its tensors are.
+
+    Attributes:
+        source: the weights file that the network came from.
+        backbone: safetensors file, or the tensors themselves.
+    """
+
+    card: Card
+    source: Path | None
+    backbone: Path | Mapping[str, NDArray[Any]]
+
+    def tensors(self) -> Mapping[str, NDArray[Any]]:
+        """Return the backbone's tensors by name.
+
+        Raises:
+            ArtefactError: they are not what the card says; the file was damaged or removed meanwhile.
+        """
+        if not isinstance(self.backbone, Path):
+            return self.backbone
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            arrays = load_file(self.backbone)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ArtefactError(f"the remembered network {self.backbone} cannot be read: {error}") from error
+        if tensors_digest(arrays) != self.card.backbone_sha256:
+            raise ArtefactError(f"the remembered network {self.backbone} is damaged")
+        return arrays
+
+
+def _folder(root: Path, model: str, weights: Path | None, image_size: int | None) -> Path:
+    request = [
+        FORMAT_VERSION, model, str(weights.resolve()) if weights else None, image_size,
+        version("timm"), version("torch"), os.environ.get("HF_HOME"), os.environ.get("HF_HUB_CACHE"),
+    ]  # fmt: skip
+    return root / FOLDER / hashlib.sha256(json.dumps(request).encode()).hexdigest()[:32]
