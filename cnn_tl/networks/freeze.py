@@ -8,10 +8,14 @@ the run proves that nothing in it changed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
+from timm.models import group_parameters
 from torch import nn
+
+from cnn_tl.errors import UsageError
 
 
 def head(model: nn.Module) -> set[str]:
@@ -27,16 +31,72 @@ def everything(model: nn.Module) -> set[str]:
     return {name for name, _ in model.named_parameters()}
 
 
-FREEZE: dict[str, Callable[[nn.Module], set[str]]] = {"head": head, "all": everything}
-"""Policy name -> function from a timm model to the names of the parameters that train."""
+def last_stages(model: nn.Module, count: int) -> set[str]:
+    """Train the last `count` stages, and whatever follows them.
+
+    Raises:
+        UsageError: the model has fewer stages, or timm knows none of it.
+    """
+    *before, after = stages(model)
+    if count > len(before):
+        raise UsageError(
+            f"{type(model).__name__} has {len(before)} stages before its classifier, so the last {count} cannot "
+            f"train; set model.freeze to {f'last-1 .. last-{len(before)}' if before else 'head'}, or to all"
+        )
+    return set().union(after, *before[len(before) - count :])
+
+
+def stages(model: nn.Module) -> list[list[str]]:
+    """Return the names of the parameters by stage, from the pictures to the classifier.
+
+    The stages are timm's own, from its `group_matcher`: four and a stem in a ResNet, one for each block in a ViT. The
+    last entry holds the classifier and what timm groups with it; it is no stage that counts.
+
+    Raises:
+        UsageError: timm does not know the stages of this family.
+    """
+    if not hasattr(model, "group_matcher"):
+        raise UsageError(
+            f"timm does not say where the stages of {type(model).__name__} begin; set model.freeze to head or all"
+        )
+    groups = group_parameters(model, model.group_matcher(coarse=True))  # type: ignore[operator]
+    classifier = head(model)
+    first = next(number for number in sorted(groups) if classifier & set(groups[number]))
+    before = [groups[number] for number in sorted(groups) if number < first]
+    return [*before, [name for number in sorted(groups) if number >= first for name in groups[number]]]
+
+
+FREEZE: dict[str, Callable[[nn.Module], set[str]]] = {
+    "head": head,
+    "last-stage": partial(last_stages, count=1),
+    "all": everything,
+}
+"""Policy name -> function from a timm model to the names of the parameters that train; `last-N` stands beside them."""
+
+
+def trainable(model: nn.Module, policy: str) -> set[str]:
+    """Return the names of the parameters that train.
+
+    Args:
+        policy: a name in `FREEZE`, or "last-3" for the last three stages.
+
+    Raises:
+        UsageError: the model has not so many stages.
+    """
+    known = FREEZE.get(policy)
+    return known(model) if known else last_stages(model, int(policy.removeprefix("last-")))
 
 
 def apply(model: nn.Module, policy: str) -> set[str]:
-    """Freeze everything that `FREEZE[policy]` does not name; return the names of what trains."""
-    trainable = FREEZE[policy](model)
+    """Freeze everything that `trainable` does not name; return the names of what trains.
+
+    Raises:
+        UsageError: the model has not so many stages.
+    """
+    names = trainable(model, policy)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in trainable)
-    return trainable
+        parameter.requires_grad_(name in names)
+    return names
 
 
 def train_mode(model: nn.Module) -> None:
@@ -45,14 +105,17 @@ def train_mode(model: nn.Module) -> None:
     A module without parameters (dropout, pooling) follows the module that holds it.
     """
 
-    def set_mode(module: nn.Module, inherited: bool) -> None:
-        parameters = list(module.parameters())
-        training = any(p.requires_grad for p in parameters) if parameters else inherited
+    for _, module, training in _modes(model, "", True):
         module.training = training
-        for child in module.children():
-            set_mode(child, training)
 
-    set_mode(model, True)
+
+def _modes(module: nn.Module, name: str, inherited: bool) -> Iterator[tuple[str, nn.Module, bool]]:
+    """Yield every module with its name and whether it is to be in training mode."""
+    parameters = list(module.parameters())
+    training = any(p.requires_grad for p in parameters) if parameters else inherited
+    yield name, module, training
+    for child_name, child in module.named_children():
+        yield from _modes(child, f"{name}.{child_name}" if name else child_name, training)
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -62,12 +125,11 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 
 
 def frozen_digest(model: nn.Module) -> str:
-    """Return the SHA-256 of the frozen parameters and of the buffers of the modules that hold no trainable one."""
+    """Return the SHA-256 of the frozen parameters and of the buffers that `train_mode` holds still."""
     digest = hashlib.sha256()
-    for module_name, module in model.named_modules():
-        if any(p.requires_grad for p in module.parameters(recurse=False)):
-            continue
-        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    for module_name, module, training in _modes(model, "", True):
+        parameters = [(name, p) for name, p in module.named_parameters(recurse=False) if not p.requires_grad]
+        own = [*parameters, *(() if training else module.named_buffers(recurse=False))]
         for name, tensor in own:
             digest.update(f"{module_name}.{name}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -7,8 +7,10 @@ import timm
 import torch
 from torch import nn
 
+from cnn_tl.errors import UsageError
 from cnn_tl.networks import freeze
 
+POLICIES = [*sorted(freeze.FREEZE), "last-2"]
 MODELS = ["test_resnet", "test_efficientnet", "test_convnext", "test_vit", "mobilenetv3_small_050", "test_byobnet"]
 
 
@@ -23,7 +25,7 @@ def model(request: pytest.FixtureRequest) -> nn.Module:
         return timm.create_model(request.param, num_classes=3)
 
 
-@pytest.mark.parametrize("policy", sorted(freeze.FREEZE))
+@pytest.mark.parametrize("policy", POLICIES)
 def test_only_what_the_policy_names_moves(model: nn.Module, policy: str) -> None:
     trainable = freeze.apply(model, policy)
     freeze.train_mode(model)
@@ -37,7 +39,9 @@ def test_only_what_the_policy_names_moves(model: nn.Module, policy: str) -> None
     moved = changed(model, before)
     buffers = {name for name, _ in model.named_buffers()}
     assert moved & trainable
-    assert moved <= trainable | (buffers if policy == "all" else set())
+    still = {name for name, module in model.named_modules() if not module.training}
+    assert moved <= trainable | {name for name in buffers if name.rpartition(".")[0] not in still}
+    assert policy != "head" or moved <= trainable
     assert freeze.frozen_digest(model) == digest
 
 
@@ -59,3 +63,68 @@ def test_the_digest_sees_a_moved_buffer() -> None:
     before = freeze.frozen_digest(model)
     next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d)).running_mean += 1e-3
     assert freeze.frozen_digest(model) != before
+
+
+@pytest.fixture
+def resnet() -> nn.Module:
+    return timm.create_model("test_resnet", num_classes=3)
+
+
+def tops(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("policy", "top"),
+    [
+        ("head", {"fc"}),
+        ("last-stage", {"layer4", "fc"}),
+        ("last-1", {"layer4", "fc"}),
+        ("last-2", {"layer3", "layer4", "fc"}),
+        ("last-5", {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"}),
+    ],
+)
+def test_stages_are_counted_from_the_end(resnet: nn.Module, policy: str, top: set[str]) -> None:
+    assert tops(freeze.apply(resnet, policy)) == top
+    assert {name for name, p in resnet.named_parameters() if p.requires_grad} == freeze.trainable(resnet, policy)
+
+
+def test_what_follows_the_last_stage_trains_with_it() -> None:
+    mobilenet = timm.create_model("mobilenetv3_small_050", num_classes=3)
+    assert tops(freeze.trainable(mobilenet, "last-stage")) == {"blocks", "conv_head", "classifier"}
+    vit = timm.create_model("test_vit", num_classes=3)
+    assert tops(freeze.trainable(vit, "last-stage")) == {"blocks", "norm", "head"}
+
+
+def test_too_many_stages_are_refused_with_their_number(resnet: nn.Module) -> None:
+    with pytest.raises(UsageError, match=r"has 5 stages .* the last 6 cannot train.*last-1 \.\. last-5") as error:
+        freeze.apply(resnet, "last-6")
+    assert error.value.exit_code == 2
+    assert all(p.requires_grad for p in resnet.parameters()), "a refusal changes nothing"
+
+
+def test_a_family_without_known_stages_is_refused() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("poolformer_s12", num_classes=3)
+    with pytest.raises(UsageError, match="timm does not say where the stages of MetaFormer begin"):
+        freeze.trainable(model, "last-stage")
+    assert freeze.trainable(model, "head")
+
+
+def test_only_the_trained_stage_is_in_training_mode(resnet: nn.Module) -> None:
+    freeze.apply(resnet, "last-stage")
+    freeze.train_mode(resnet)
+    norms = {name: m.training for name, m in resnet.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    assert {name for name, training in norms.items() if training} == {n for n in norms if n.startswith("layer4")}
+
+
+def test_running_statistics_without_parameters_may_move_where_the_rest_trains() -> None:
+    """A normalisation without weights inside a stage that trains is no part of the receipt."""
+    model = timm.create_model("test_resnet", num_classes=3)
+    model.layer4[0].bn1 = nn.BatchNorm2d(model.layer4[0].bn1.num_features, affine=False)
+    freeze.apply(model, "last-stage")
+    freeze.train_mode(model)
+    digest = freeze.frozen_digest(model)
+    model(torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    assert model.layer4[0].bn1.running_mean.abs().max() > 0
+    assert freeze.frozen_digest(model) == digest
