@@ -1,0 +1,92 @@
+"""Where the cache is, and which files in it are ours.
+
+    <root>/features/<space>/space.json                    what the rows of the space have in common, for people
+    <root>/features/<space>/<time>-<token>.safetensors    a shard of rows
+    <root>/networks/<request>/...                         a remembered network (cnn_tl/networks/card.py)
+
+Whatever has another name is not ours: it is neither counted nor removed, even where somebody points the cache at a
+folder that holds other things.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+from pathlib import Path
+
+FEATURES = "features"
+NETWORKS = "networks"
+CARD = "space.json"
+
+_SHARD = re.compile(r"[0-9]{20}-[0-9a-f]{8}\.safetensors")
+_SPACE = re.compile(r"[0-9a-f]{64}")
+_NETWORK = re.compile(r"[0-9a-f]{32}")
+_LEFTOVER = re.compile(r"\..+\.tmp|\.tmp\w+")  # our own (files.py), and those of safetensors
+
+
+def default_root() -> Path:
+    """Return the folder of the cache: $CNN_TL_CACHE, else $XDG_CACHE_HOME/cnn-tl, else ~/.cache/cnn-tl.
+
+    Where nobody can say what `~` is (a container with a made-up user), it is `/`, as in most such containers; it cannot
+    be written there, and the cache then says so. A shared temporary folder would be no place: others could put rows
+    there.
+    """
+    if chosen := os.environ.get("CNN_TL_CACHE"):
+        return Path(os.path.abspath(os.path.expanduser(chosen)))  # noqa: PTH100, PTH111 - pathlib's raises without a home
+    shared = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(shared):  # noqa: PTH117 - the XDG specification: a relative one is to be ignored
+        return Path(shared) / "cnn-tl"
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = Path(os.sep)
+    return home / ".cache" / "cnn-tl"
+
+
+def new_shard(space: Path) -> Path:
+    """Return a name that no other shard has; of two shards the later name was written later."""
+    return space / f"{time.time_ns():020d}-{secrets.token_hex(4)}.safetensors"
+
+
+def shards_in(space: Path) -> list[os.DirEntry[str]]:
+    """Return the shards in the folder of a space, oldest first."""
+    found = [entry for entry in _entries(space) if _SHARD.fullmatch(entry.name) and _is_file(entry)]
+    return sorted(found, key=lambda entry: entry.name)
+
+
+def spaces_in(root: Path) -> list[Path]:
+    """Return the folders of the spaces."""
+    return _folders(root / FEATURES, _SPACE)
+
+
+def networks_in(root: Path) -> list[Path]:
+    """Return the folders of remembered networks."""
+    return _folders(root / NETWORKS, _NETWORK)
+
+
+def leftovers_in(folder: Path) -> list[Path]:
+    """Return what writers that were killed have left in a folder, or what is being written just now."""
+    return sorted(Path(e.path) for e in _entries(folder) if _LEFTOVER.fullmatch(e.name) and not e.is_symlink())
+
+
+def _folders(folder: Path, name: re.Pattern[str]) -> list[Path]:
+    found = (e for e in _entries(folder) if name.fullmatch(e.name) and e.is_dir(follow_symlinks=False))
+    return sorted(Path(entry.path) for entry in found)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what is in a folder; nothing where it is absent or cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file(follow_symlinks=False)
+    except OSError:
+        return False

@@ -1,0 +1,77 @@
+"""The feature cache: rows found by key, whatever run or folder they came from.
+
+A space holds the rows that were computed in the same way; what that way is (weights, preprocessing, boundary, number
+format, our format version) gives the space its name. So whatever changes the numbers leads to another space, and
+nothing is ever out of date. Nothing in here is worth an error: what cannot be read is computed again, and what cannot
+be written is not kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from cnn_tl.cache.location import FEATURES
+from cnn_tl.cache.room import Room
+from cnn_tl.cache.shard import RowType
+from cnn_tl.cache.space import Space
+
+FORMAT_VERSION = 1
+"""Raised when the meaning of a row changes; older rows are then never found, and go as the least recently used."""
+
+
+class FeatureCache:
+    """The cache in one folder.
+
+    Args:
+        root: the folder; it need not exist, and is made when there is something to write.
+        budget_bytes: the most that all of it may hold; None means as much as the disk allows.
+        warn, note: are told, in a line, of damage, and of rows that cannot be kept.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        budget_bytes: int | None = None,
+        warn: Callable[[str], None] = lambda text: None,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.root = root
+        self._room = Room(root, budget_bytes)
+        self._warn, self._note = warn, _once(note)
+
+    def space(self, facts: Mapping[str, object], *, shape: tuple[int, ...], dtype: str = "float32") -> Space:
+        """Open the space of the rows that were computed in one way.
+
+        Args:
+            facts: plain data for JSON: everything that decides the numbers.
+            shape: of a row.
+            dtype: a name of numpy's, or "bfloat16", which is kept as uint16 since numpy has none.
+        """
+        card = {"format_version": FORMAT_VERSION, "dtype": dtype, "shape": list(shape), "facts": dict(facts)}
+        canonical = json.dumps(card, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        name = hashlib.sha256(canonical.encode()).hexdigest()
+        row = RowType(tuple(shape), np.dtype("uint16" if dtype == "bfloat16" else dtype))
+        return Space(self.root / FEATURES / name, card, row, self._room, warn=self._warn, note=self._note)
+
+    def why_not(self, nbytes: int) -> str | None:
+        """Say why so many bytes more would not be kept (budget, free disk, not writable), or None if they would."""
+        return self._room.refusal(nbytes)
+
+
+def _once(tell: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a function that tells the first time only: that rows are not kept is said once, not for every batch."""
+    told = False
+
+    def tell_once(text: str) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            tell(text)
+
+    return tell_once
