@@ -68,13 +68,13 @@ def remove(piece: Piece) -> int:
 
 
 def tidy(root: Path) -> None:
-    """Remove the folders that hold nothing any more."""
-    with contextlib.suppress(OSError):
-        for space in spaces_in(root):
-            if not shards_in(space) and not leftovers_in(space):
+    """Remove the folders that hold nothing any more; the root stays, somebody may have made it for us."""
+    for space in spaces_in(root):
+        if not shards_in(space) and not leftovers_in(space):
+            with contextlib.suppress(OSError):
                 (space / CARD).unlink(missing_ok=True)
-                _remove_if_empty(space)
-    for folder in (root / FEATURES, root / NETWORKS, root):
+            _remove_if_empty(space)
+    for folder in (root / FEATURES, root / NETWORKS):
         _remove_if_empty(folder)
 
 

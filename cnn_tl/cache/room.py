@@ -25,6 +25,7 @@ class Room:
         budget_bytes: the most that it may hold; None: as much as the disk allows.
         in_use: shards that this process has used; they stay.
         own: folders of the spaces that this process works with; the shards of others go before theirs.
+        is_closed: whether something found no room; then nothing more is tried.
     """
 
     def __init__(self, root: Path, budget_bytes: int | None) -> None:
@@ -32,6 +33,7 @@ class Room:
         self.budget_bytes = budget_bytes
         self.in_use: set[Path] = set()
         self.own: set[Path] = set()
+        self.is_closed = False
 
     def refusal(self, nbytes: int) -> str | None:
         """Say why `nbytes` more cannot be kept, or None; nothing is removed."""

@@ -136,7 +136,7 @@ class Space:
     @contextmanager
     def writer(self) -> Iterator[Writer]:
         """Yield a `Writer`; at the end, also when an exception passes, it writes what it still holds."""
-        writer = Writer(self.row, self.__contains__, self._write)
+        writer = Writer(self.row, known=self.__contains__, write=self._write, is_open=not self._room.is_closed)
         try:
             yield writer
         finally:
@@ -180,7 +180,11 @@ class Space:
                 self._place.pop(keys[index], None)
 
     def _write(self, index: Index, rows: Rows) -> bool:
-        """Write a shard; where that cannot be, keep the rows in memory, say why, and return False."""
+        """Write a shard; where that cannot be, keep the rows in memory, say why, and return False.
+
+        From then on this process writes no more: that is said once, and what is kept in memory stays below one shard
+        for each writer that was open.
+        """
         reason = self._room.make(rows.nbytes + index.keys.nbytes + index.digests.nbytes)
         if reason is None:
             path = new_shard(self.folder)
@@ -193,6 +197,7 @@ class Space:
         if reason is None:
             self._take_in(path, index)
             return True
+        self._room.is_closed = True
         self._note(f"features are not kept for later runs: {reason}")
         self._in_memory.update(zip(_split(index.keys), rows, strict=True))
         return False

@@ -43,7 +43,7 @@ class FeatureCache:
     ) -> None:
         self.root = root
         self._room = Room(root, budget_bytes)
-        self._warn, self._note = warn, _once(note)
+        self._warn, self._note = warn, note
 
     def space(self, facts: Mapping[str, object], *, shape: tuple[int, ...], dtype: str = "float32") -> Space:
         """Open the space of the rows that were computed in one way.
@@ -63,15 +63,3 @@ class FeatureCache:
         """Say why so many bytes more would not be kept (budget, free disk, not writable), or None if they would."""
         return self._room.refusal(nbytes)
 
-
-def _once(tell: Callable[[str], None]) -> Callable[[str], None]:
-    """Return a function that tells the first time only: that rows are not kept is said once, not for every batch."""
-    told = False
-
-    def tell_once(text: str) -> None:
-        nonlocal told
-        if not told:
-            told = True
-            tell(text)
-
-    return tell_once

@@ -23,11 +23,14 @@ class Writer:
         row: the type of a row.
         known: says whether the space has a row.
         write: writes a shard; returns False where rows are no longer kept. It owns the arrays from then on.
+        is_open: False where that is known from the start.
     """
 
-    def __init__(self, row: RowType, known: Callable[[bytes], bool], write: Callable[[Index, Rows], bool]) -> None:
+    def __init__(
+        self, row: RowType, *, known: Callable[[bytes], bool], write: Callable[[Index, Rows], bool], is_open: bool
+    ) -> None:
         self._row, self._known, self._write = row, known, write
-        self._open = True
+        self._open = is_open
         self._held: dict[bytes, int] = {}
         self._digests: list[bytes] = []
         self._rows: Rows
@@ -64,10 +67,9 @@ class Writer:
             return
         keys = np.frombuffer(b"".join(self._held), np.uint8).reshape(count, KEY_BYTES)
         digests = np.frombuffer(b"".join(self._digests), np.uint8).reshape(count, DIGEST_BYTES)
-        rows = self._rows[:count]
-        del self._rows
+        self._open = self._write(Index(keys, digests), self._rows[:count])
+        del self._rows  # only now: what an interrupt of the write leaves unwritten, the next flush writes
         self._held, self._digests = {}, []
-        self._open = self._write(Index(keys, digests), rows) and self._open
 
     @property
     def _capacity(self) -> int:

@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from cnn_tl import __version__
-from cnn_tl.cli import console, demo, export, models, predict, recipes, train
+from cnn_tl.cli import benchmark, cache, console, demo, export, models, predict, recipes, train
 from cnn_tl.errors import CnnTlError, ResourceError, Stopped, printable
 from cnn_tl.runtime import keep_freed_memory
 
@@ -31,7 +31,9 @@ app.command()(predict.predict)
 app.command()(export.export)
 app.command()(models.models)
 app.command()(demo.demo)
+app.command()(benchmark.benchmark)
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(cache.app, name="cache")
 
 
 def _version(wanted: bool) -> None:
