@@ -62,4 +62,3 @@ class FeatureCache:
     def why_not(self, nbytes: int) -> str | None:
         """Say why so many bytes more would not be kept (budget, free disk, not writable), or None if they would."""
         return self._room.refusal(nbytes)
-
