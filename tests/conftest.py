@@ -38,6 +38,14 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     return run
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give each test a feature cache of its own, so that none finds what another has left."""
+    folder = tmp_path / "feature cache"
+    monkeypatch.setenv("CNN_TL_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture
 def make_pictures() -> Callable[..., Path]:
     """Write class folders of small noisy pictures whose mean colour tells the class."""

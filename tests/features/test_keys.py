@@ -1,0 +1,78 @@
+"""What changes a feature changes its key, and nothing else does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cnn_tl.data.augment import Augmentation
+from cnn_tl.features.keys import row_key, space_facts, view_seed
+from cnn_tl.networks.card import Card
+from cnn_tl.preprocessing import Preprocessing
+
+SPEC = Preprocessing(64, 64, "bicubic", 0.875, "center", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+CARD = Card(
+    name="resnet18.a1_in1k", architecture="resnet18", arguments={}, timm="1.0.31", weights="weights from a.pth",
+    preprocessing=SPEC, backbone_sha256="00" * 32, num_features=512, backbone_parameters=1, classifier="fc",
+    convolution=False, config={},
+)  # fmt: skip
+SHA256 = "ab" * 32
+CROPS = Augmentation(0.5, True, 0.2)
+
+
+def test_the_plain_view_depends_on_the_bytes_alone() -> None:
+    assert row_key(SHA256, 0, 1, None) == row_key(SHA256, 0, 2, CROPS) == bytes.fromhex(SHA256)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [("cd" * 32, 1, 7, CROPS), (SHA256, 2, 7, CROPS), (SHA256, 1, 8, CROPS), (SHA256, 1, 7, Augmentation(0.6, True, 0.2))],
+)
+def test_an_augmented_view_depends_on_bytes_view_seed_and_settings(other: Any) -> None:
+    one = row_key(SHA256, 1, 7, CROPS)
+    assert len(one) == 32
+    assert one == row_key(SHA256, 1, 7, CROPS)
+    assert one != row_key(*other)
+
+
+def test_views_are_drawn_apart() -> None:
+    seeds = {view_seed(sha256, view, seed) for sha256 in ("ab", "cd") for view in range(3) for seed in range(2)}
+    assert len(seeds) == 12
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"backbone_sha256": "01" * 32},
+        {"architecture": "resnet34"},
+        {"arguments": {"img_size": 64}},
+        {"timm": "1.0.32"},
+        *({"preprocessing": replace(SPEC, **{key: value})} for key, value in [
+            ("height", 65), ("width", 65), ("interpolation", "bilinear"), ("crop_pct", 0.9), ("crop_mode", "squash"),
+            ("mean", (0.5, 0.5, 0.4)), ("std", (0.2, 0.2, 0.3)),
+        ]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_space_depends_on_the_network_and_the_preprocessing(change: dict[str, Any]) -> None:
+    assert space_facts(replace(CARD, **change), precision="fp32", device="cpu") != space_facts(
+        CARD, precision="fp32", device="cpu"
+    )
+
+
+def test_a_space_depends_on_how_it_is_computed() -> None:
+    ways: list[dict[str, Any]] = [
+        {"precision": "fp32", "device": "cpu"},
+        {"precision": "bf16", "device": "cpu"},
+        {"precision": "fp32", "device": "cuda"},
+        {"precision": "fp32", "device": "cpu", "compiled": True},
+        {"precision": "fp32", "device": "cpu", "boundary": "layer4"},
+    ]
+    assert len({str(space_facts(CARD, **way)) for way in ways}) == len(ways)
+
+
+def test_neither_names_nor_limits_count() -> None:
+    same = replace(CARD, name="resnet18", weights="weights from b.pth", preprocessing=replace(SPEC, max_pixels=9999))
+    assert space_facts(same, precision="fp32", device="cpu") == space_facts(CARD, precision="fp32", device="cpu")
