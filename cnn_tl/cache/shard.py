@@ -26,11 +26,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from cnn_tl import files
+from cnn_tl.cache.places import KEY_BYTES, Bytes
 
 Rows = NDArray[Any]
-Bytes = NDArray[np.uint8]
 
-KEY_BYTES = 32
 DIGEST_BYTES = 16
 
 _TYPE_NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "uint16": "U16", "uint8": "U8"}
@@ -133,17 +132,17 @@ def count(path: Path) -> int:
         return 0
 
 
-def read_rows(path: Path, runs: list[tuple[int, int]]) -> Iterator[Rows]:
-    """Yield the rows [stop - start, *shape] of each run (start, stop), not yet checked, one run after the other.
+def read_rows(path: Path, runs: list[tuple[int, int]]) -> Iterator[tuple[Rows, Bytes]]:
+    """Yield the rows [stop - start, *shape] of each run (start, stop), not yet checked, and their digests.
 
     Raises:
         Damaged: the file is no longer a whole shard.
         Gone: it was removed.
     """
     with _opened(path) as shard:
-        rows = shard.get_slice("rows")
+        rows, digests = shard.get_slice("rows"), shard.get_slice("digests")
         for start, stop in runs:
-            yield rows[start:stop]
+            yield rows[start:stop], digests[start:stop]
 
 
 @contextmanager

@@ -7,7 +7,6 @@ damaged row is found by the next run too.
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,17 +20,14 @@ from cnn_tl import files
 from cnn_tl.cache import shard
 from cnn_tl.cache.inventory import touch
 from cnn_tl.cache.location import CARD, new_shard, shards_in
+from cnn_tl.cache.places import NOWHERE, PlaceIndex, Places, as_keys
 from cnn_tl.cache.room import Room
-from cnn_tl.cache.shard import Bytes, Damaged, Gone, Index, Rows, RowType
+from cnn_tl.cache.shard import Damaged, Gone, Index, Rows, RowType
 from cnn_tl.cache.writer import Writer
 from cnn_tl.errors import CnnTlError, printable
 
-Places = NDArray[np.int64]
-
 READ_BYTES = 8 * 2**20
 """The most that is read in one piece, or one row if that is larger."""
-
-NOWHERE = -1
 
 
 @dataclass
@@ -39,20 +35,13 @@ class _Shard:
     """A shard as the index knows it.
 
     Attributes:
-        first: the place of its first row; places count through all shards of the space.
-        digests: uint8 [N, 16].
+        places: of its rows; they count through all shards of the space.
         warned: whether its damage was told.
     """
 
     path: Path
-    first: int
-    digests: Bytes
+    places: range
     warned: bool = False
-
-    @property
-    def places(self) -> range:
-        """Return the places of its rows."""
-        return range(self.first, self.first + len(self.digests))
 
 
 class Space:
@@ -78,24 +67,26 @@ class Space:
         self._warn, self._note = warn, note
         self._shards: list[_Shard] = []
         self._seen: set[str] = set()
-        self._place: dict[bytes, int] = {}
+        self._index = PlaceIndex()
         self._in_memory: dict[bytes, Rows] = {}
         room.own.add(folder)
         self.refresh()
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self._place or key in self._in_memory
+        return key in self._in_memory or self._index.find([key])[0] != NOWHERE
 
     def __len__(self) -> int:
         """Return the number of rows that the index knows."""
-        return len(self._place.keys() | self._in_memory.keys())
+        in_memory_only = np.count_nonzero(self._index.find(list(self._in_memory)) == NOWHERE)
+        return len(self._index) + int(in_memory_only)
 
     def missing(self, keys: Sequence[bytes]) -> list[int]:
         """Return the indices of the keys that are not there, by the index alone: no row is read."""
         self.refresh()
-        for found in self._shards_of(self._places_of(keys)):
+        places_N = self._index.find(keys)
+        for found in self._shards_of(places_N):
             self._use(found)
-        return [index for index, key in enumerate(keys) if key not in self]
+        return [index for index in np.flatnonzero(places_N == NOWHERE).tolist() if keys[index] not in self._in_memory]
 
     def read(self, key: bytes) -> Rows | None:
         """Return one row [*shape], or None where it is not there or is damaged."""
@@ -116,7 +107,7 @@ class Space:
             out = np.zeros((len(keys), *self.row.shape), self.row.dtype)
         assert out.shape == (len(keys), *self.row.shape)
         assert out.dtype == self.row.dtype
-        places_N = self._places_of(keys)
+        places_N = self._index.find(keys)
         whole_N = np.zeros(len(keys), dtype=bool)
         for found in self._shards_of(places_N):
             self._use(found)
@@ -162,22 +153,21 @@ class Space:
         self, found: _Shard, keys: Sequence[bytes], places_N: Places, out: Rows, whole_N: NDArray[np.bool_]
     ) -> None:
         """Read from one shard what it has of `keys` into `out`, and set `whole_N` where a row proves to be whole."""
-        wanted = np.flatnonzero((places_N >= found.first) & (places_N < found.places.stop))
+        wanted = np.flatnonzero((places_N >= found.places.start) & (places_N < found.places.stop))
         wanted = wanted[np.argsort(places_N[wanted], kind="stable")]
-        positions = places_N[wanted] - found.first
+        positions = places_N[wanted] - found.places.start
         runs = _runs(positions, max(1, READ_BYTES // self.row.nbytes))
         bounds = [(int(positions[run[0]]), int(positions[run[-1]]) + 1) for run in runs]
-        for run, (start, _), rows in zip(runs, bounds, shard.read_rows(found.path, bounds), strict=True):
+        for run, (start, _), (rows, digests) in zip(runs, bounds, shard.read_rows(found.path, bounds), strict=True):
             raw = shard.row_bytes(rows)
             for index, position in zip(wanted[run].tolist(), positions[run].tolist(), strict=True):
                 proof = shard.row_digest(keys[index], raw[position - start].data)
-                whole_N[index] = proof == found.digests[position].tobytes()
+                whole_N[index] = proof == digests[position - start].tobytes()
             good = run[whole_N[wanted[run]]]
             out[wanted[good]] = rows[positions[good] - start]
         if not whole_N[wanted].all():
             self._warn_of(found, "the checksum of a row differs")
-            for index in wanted[~whole_N[wanted]]:
-                self._place.pop(keys[index], None)
+            self._index.forget(places_N[wanted[~whole_N[wanted]]])
 
     def _write(self, index: Index, rows: Rows) -> bool:
         """Write a shard; where that cannot be, keep the rows in memory, say why, and return False.
@@ -199,7 +189,7 @@ class Space:
             return True
         self._room.is_closed = True
         self._note(f"features are not kept for later runs: {reason}")
-        self._in_memory.update(zip(_split(index.keys), rows, strict=True))
+        self._in_memory.update(zip(as_keys(index.keys), rows, strict=True))
         return False
 
     def _write_file(self, path: Path, index: Index, rows: Rows) -> None:
@@ -213,12 +203,9 @@ class Space:
                 if last:
                     raise
 
-    def _places_of(self, keys: Sequence[bytes]) -> Places:
-        return np.fromiter((self._place.get(key, NOWHERE) for key in keys), np.int64, len(keys))
-
     def _shards_of(self, places_N: Places) -> list[_Shard]:
         """Return the shards in which the places are."""
-        firsts = [known.first for known in self._shards]
+        firsts = [known.places.start for known in self._shards]
         numbers = np.searchsorted(firsts, places_N[places_N != NOWHERE], side="right") - 1
         return [self._shards[number] for number in np.unique(numbers)]
 
@@ -230,12 +217,12 @@ class Space:
 
     def _take_in(self, path: Path, index: Index) -> None:
         first = self._shards[-1].places.stop if self._shards else 0
-        self._shards.append(_Shard(path, first, index.digests))
-        self._place.update(zip(_split(index.keys), itertools.count(first), strict=False))
+        self._shards.append(_Shard(path, range(first, first + len(index.keys))))
+        self._index.put(index.keys, first)
 
     def _lose(self, lost: _Shard) -> None:
         """Forget all rows of a shard."""
-        self._place = {key: place for key, place in self._place.items() if place not in lost.places}
+        self._index.forget(lost.places)
 
     def _discard(self, path: Path, damage: Damaged) -> None:
         """Remove a file of which nothing can be used, so that it is not met again."""
@@ -253,12 +240,6 @@ def _runs(positions: Places, most: int) -> list[Places]:
     """Cut sorted positions into runs without gaps that span at most `most`; return indices into `positions`."""
     breaks = (np.diff(positions) > 1) | (np.diff(positions // most) > 0)
     return np.split(np.arange(len(positions)), np.flatnonzero(breaks) + 1)
-
-
-def _split(keys: Bytes) -> list[bytes]:
-    """Return keys uint8 [N, 32] as N times 32 bytes."""
-    data, size = keys.tobytes(), shard.KEY_BYTES
-    return [data[start : start + size] for start in range(0, len(data), size)]
 
 
 def _cause(error: BaseException) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cnn_tl.cache.shard import DIGEST_BYTES, KEY_BYTES, Index, Rows, RowType, row_bytes, row_digest
+from cnn_tl.cache.places import KEY_BYTES, as_array
+from cnn_tl.cache.shard import DIGEST_BYTES, Index, Rows, RowType, row_bytes, row_digest
 
 SHARD_BYTES = 64 * 2**20
 SHARD_ROWS = 4096
@@ -65,9 +66,8 @@ class Writer:
         count = len(self._held)
         if not count:
             return
-        keys = np.frombuffer(b"".join(self._held), np.uint8).reshape(count, KEY_BYTES)
         digests = np.frombuffer(b"".join(self._digests), np.uint8).reshape(count, DIGEST_BYTES)
-        self._open = self._write(Index(keys, digests), self._rows[:count])
+        self._open = self._write(Index(as_array(list(self._held)), digests), self._rows[:count])
         del self._rows  # only now: what an interrupt of the write leaves unwritten, the next flush writes
         self._held, self._digests = {}, []
 

@@ -52,7 +52,7 @@ def test_info(cli: Callable[..., Any], filled: Path) -> None:
     assert lines[4:7] == [
         ["evil\\x1b[31m", "features,", "160", "px,", "fp32", "1,000", "1.07", "MB", "1", "minute", "ago"],
         ["test_resnet", "features,", "160", "px,", "fp32", "10", "11.1", "kB", "3", "days", "ago"],
-        ["test_vit", "network", "42", "B", "just", "now"],
+        ["test_vit", "network", "38", "B", "just", "now"],
     ]
     assert done.err == ""
 
