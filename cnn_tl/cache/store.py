@@ -44,9 +44,10 @@ class FeatureCache:
         self.root = root
         self._room = Room(root, budget_bytes)
         self._warn, self._note = warn, note
+        self._spaces: dict[str, Space] = {}
 
     def space(self, facts: Mapping[str, object], *, shape: tuple[int, ...], dtype: str = "float32") -> Space:
-        """Open the space of the rows that were computed in one way.
+        """Open the space of the rows that were computed in one way; asked again, it is the same object.
 
         Args:
             facts: plain data for JSON: everything that decides the numbers.
@@ -56,8 +57,13 @@ class FeatureCache:
         card = {"format_version": FORMAT_VERSION, "dtype": dtype, "shape": list(shape), "facts": dict(facts)}
         canonical = json.dumps(card, sort_keys=True, separators=(",", ":"), allow_nan=False)
         name = hashlib.sha256(canonical.encode()).hexdigest()
-        row = RowType(tuple(shape), np.dtype("uint16" if dtype == "bfloat16" else dtype))
-        return Space(self.root / FEATURES / name, card, row, self._room, warn=self._warn, note=self._note)
+        if name in self._spaces:
+            self._spaces[name].refresh()
+        else:
+            row = RowType(tuple(shape), np.dtype("uint16" if dtype == "bfloat16" else dtype))
+            folder = self.root / FEATURES / name
+            self._spaces[name] = Space(folder, card, row, self._room, warn=self._warn, note=self._note)
+        return self._spaces[name]
 
     def why_not(self, nbytes: int) -> str | None:
         """Say why so many bytes more would not be kept (budget, free disk, not writable), or None if they would."""

@@ -208,6 +208,17 @@ def test_what_another_process_writes_is_found(desk: Any, fill: Fill, key: Key, r
     np.testing.assert_array_equal(early.read(key(1)), row(1))
 
 
+def test_a_space_is_opened_once(desk: Any, fill: Fill, key: Key, row: Row) -> None:
+    """Training and validation pictures often share one."""
+    cache = desk.open()
+    train = cache.space({"facts": "plain"}, shape=(8,))
+    fill(desk.space(), [1])  # another process
+    val = cache.space({"facts": "plain"}, shape=(8,))
+    assert val is train
+    np.testing.assert_array_equal(val.read(key(1)), row(1))
+    assert cache.space({"facts": "plain"}, shape=(9,)) is not val
+
+
 def test_the_card_is_for_people(desk: Any, fill: Fill) -> None:
     import json
 
