@@ -23,6 +23,7 @@ _HOMES = {
     "CnnTlError": "cnn_tl.errors",
     "Recipe": "cnn_tl.recipe",
     "TrainResult": "cnn_tl.training.result",
+    "benchmark": "cnn_tl.benchmarking",
     "export": "cnn_tl.exporting.export",
     "load": "cnn_tl.inference.classifier",
     "load_recipe": "cnn_tl.recipe",
@@ -39,6 +40,7 @@ __all__ = [
     "Recipe",
     "TrainResult",
     "__version__",
+    "benchmark",
     "export",
     "load",
     "load_recipe",
@@ -49,6 +51,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from cnn_tl.benchmarking import benchmark
     from cnn_tl.errors import CnnTlError
     from cnn_tl.exporting.export import export
     from cnn_tl.inference.classifier import Classifier, load

@@ -9,6 +9,15 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class FeaturePlan:
+    """How many features are computed and how many come from the cache; what the new ones take there, in bytes."""
+
+    computed: int
+    from_cache: int
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a training run is about to do.
 
@@ -24,7 +33,8 @@ class Plan:
         trainable, total: parameters.
         device, precision: where and in which number format the training part runs.
         schedule: epochs, steps, batch size and learning rate, in words.
-        seconds: the expected duration, measured on a few pictures.
+        features: in mode freeze, how many are computed, and kept in how many bytes; how many come from the cache.
+        seconds: the expected duration, from what was measured on this machine.
         output: the run folder, printable.
     """
 
@@ -41,6 +51,7 @@ class Plan:
     device: str
     precision: str
     schedule: str
+    features: FeaturePlan | None
     seconds: float
     output: str
 

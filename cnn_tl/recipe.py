@@ -131,6 +131,9 @@ class Recipe(Section):
 KEYS = ["mode", "seed", *(f"{name}.{key}" for name in SECTIONS for key in SECTIONS[name].model_fields)]
 """The dotted name of every setting."""
 
+FLAGS_OF_A_LOOP = ("train.epochs", "train.lr")
+"""What an adamw head takes from the command line in place of the training loop that mode freeze does not have."""
+
 _PLACES = ("data.path", "features.cache", "features.budget_gb")
 """Where things lie, which changes nothing that is learned."""
 
@@ -144,7 +147,8 @@ def load(
         source: the name of a shipped recipe or a YAML file; None starts from the defaults.
         overrides: texts like "train.lr=1e-3", stronger than the file.
         flags: dotted key -> value, stronger still; None means that the flag was not given. In mode freeze the
-            flags of the training loop are left out, not refused: one command line can try every mode.
+            flags of the training loop go to an adamw head, which has one of its own; with another head they are
+            left out, not refused: one command line can try every mode.
 
     Raises:
         RecipeError: one line with the file, the `--set` or the flag, the key, the value and what is allowed.
@@ -160,10 +164,13 @@ def load(
         tree = _with(tree, key.strip(), recipe_yaml.parse(value, source=origin), origin)
         recipe = _validated(tree, origin)
     given = {key: value for key, value in (flags or {}).items() if value is not None}
-    for key in sorted(given, key=lambda key: key != "mode"):  # the mode decides what the others mean
-        stronger = _with(tree, key, given[key], _flag(key))
+    deciding = ("mode", "head.kind")  # what the other flags mean depends on these
+    for key in sorted(given, key=lambda key: key not in deciding):
+        loop_in_head = recipe.mode == "freeze" and recipe.head.kind == "adamw" and key in FLAGS_OF_A_LOOP
+        place = f"head.{key.partition('.')[2]}" if loop_in_head else key
+        stronger = _with(tree, place, given[key], _flag(key))
         checked = _validated(stronger, _flag(key))
-        if not (recipe.mode == "freeze" and key in WITHOUT_MEANING_IN_FREEZE):
+        if not (recipe.mode == "freeze" and place in WITHOUT_MEANING_IN_FREEZE):
             tree, recipe = stronger, checked
     try:
         return recipe.resolve()
@@ -284,7 +291,7 @@ def _unknown(key: str) -> str:
 
 
 def _flag(key: str) -> str:
-    named = {"data.path": "DATA", "model.name": "--model"}
+    named = {"data.path": "DATA", "model.name": "--model", "head.kind": "--head"}
     return named.get(key) or "--" + key.rpartition(".")[2].replace("_", "-")
 
 

@@ -175,7 +175,7 @@ class Run(Section):
 
 
 MODE_TRAIN: dict[Mode, Train] = {
-    "freeze": Train(batch_size=32),
+    "freeze": Train(),
     "finetune": Train(
         epochs=5, batch_size=32, lr=3e-4, head_lr_factor=10,
         weight_decay=0.05, warmup=0.1, label_smoothing=0.1, clip_grad=1,

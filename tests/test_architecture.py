@@ -18,6 +18,7 @@ FLOORS = [
     {"data", "networks", "cache", "heads"},
     {"features"},
     {"training", "inference", "exporting"},
+    {"benchmarking"},
     {"cli"},
 ]
 ABOVE_ALL = {"__init__", "__main__"}

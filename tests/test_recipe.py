@@ -38,7 +38,7 @@ def refusal(*arguments: Any) -> str:
 
 def test_the_built_in_defaults_are_the_freeze_recipe() -> None:
     assert load() == load("freeze") == Recipe().resolve()
-    assert load().train.batch_size == 32
+    assert load().train.batch_size is None, "what embeds fastest here"
     assert load().train.epochs is None
     assert load().augment is None
 
@@ -215,6 +215,12 @@ def test_a_set_contradicts_the_mode_as_a_file_does() -> None:
     assert "train.epochs has no effect" in refusal(None, ["train.epochs=3"])
     assert load(None, ["train.epochs=3"], {"mode": "finetune"}).train.epochs == 3
     assert "model.weights has no effect" in refusal("scratch", [], {"model.weights": "a.pth"})
+
+
+def test_flags_of_the_training_loop_go_to_an_adamw_head_in_freeze() -> None:
+    recipe = load(None, [], {"head.kind": "adamw", "train.epochs": 7, "train.lr": 0.1})
+    assert (recipe.head.epochs, recipe.head.lr, recipe.train.epochs) == (7, 0.1, None)
+    assert "--lr: head.lr: got -1" in refusal(None, [], {"head.kind": "adamw", "train.lr": -1})
 
 
 def test_flags_of_the_training_loop_are_left_out_in_freeze() -> None:

@@ -16,7 +16,7 @@ from typer.exceptions import TyperException
 from cnn_tl import __version__
 from cnn_tl.cli import benchmark, cache, console, demo, export, models, predict, recipes, train
 from cnn_tl.errors import CnnTlError, ResourceError, Stopped, printable
-from cnn_tl.runtime import keep_freed_memory
+from cnn_tl.runtime import keep_freed_memory, wait_passively
 
 app = typer.Typer(
     name="cnn-tl",
@@ -95,6 +95,7 @@ def main() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     keep_freed_memory()
+    wait_passively()
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()

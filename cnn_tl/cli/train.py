@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,11 +16,12 @@ from cnn_tl.errors import printable
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from cnn_tl.progress import Plan
+    from cnn_tl.progress import FeaturePlan, Plan
     from cnn_tl.recipe import Recipe
     from cnn_tl.training.result import TrainResult
 
 Mode = Literal["freeze", "finetune", "scratch"]
+Head = Literal["lbfgs", "ridge", "adamw", "knn", "prototype"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 MANY_CLASSES = 30
@@ -42,9 +44,16 @@ def train(
         str | None, typer.Option(help="Any timm model; see cnn-tl models.", show_default="tf_efficientnet_lite0")
     ] = None,
     weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights file: .safetensors or .pth.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures (finetune, scratch).")] = None,
+    head: Annotated[
+        Head | None, typer.Option(help="How the head is fitted in mode freeze.", show_default="lbfgs")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the training pictures (finetune, scratch, or --head adamw).")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures in one step.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate (finetune, scratch).")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate (finetune, scratch, or --head adamw).")
+    ] = None,
     image_size: Annotated[int | None, typer.Option(metavar="PIXELS", help="Side of the network's input.")] = None,
     device: Annotated[Device | None, typer.Option(help="Where to compute.", show_default="auto")] = None,
     workers: Annotated[int | None, typer.Option(help="Threads that read pictures.", show_default="one a core")] = None,
@@ -65,8 +74,8 @@ def train(
 
     flags: dict[str, object] = {
         "mode": mode, "seed": seed, "data.path": data, "model.name": model, "model.weights": weights,
-        "model.image_size": image_size, "train.epochs": epochs, "train.batch_size": batch_size, "train.lr": lr,
-        "run.device": device, "run.workers": workers,
+        "model.image_size": image_size, "head.kind": head, "train.epochs": epochs, "train.batch_size": batch_size,
+        "train.lr": lr, "run.device": device, "run.workers": workers,
     }  # fmt: skip
     source: str | Path | None = recipe
     if resume:
@@ -75,8 +84,8 @@ def train(
         run.require_run()
         source = recipe or run.recipe
     chosen = recipes.load(source, set_ or [], flags)
-    if chosen.mode == "freeze" and (epochs is not None or lr is not None):
-        console.note("--epochs and --lr have no effect in mode freeze: the head is fitted until it converges")
+    if chosen.mode == "freeze" and chosen.head.kind != "adamw" and (epochs is not None or lr is not None):
+        console.note(f"--epochs and --lr have no effect on a {chosen.head.kind} head: it is fitted, not trained")
     if dry_run:
         _dry_run(chosen, output, as_json=json)
         return
@@ -127,11 +136,21 @@ def plan_table(plan: Plan) -> RenderableType:
             ["parameters", f"{plan.trainable:,} of {plan.total:,} train ({share:.3g} %)"],
             ["device", f"{plan.device}, {plan.precision}"],
             ["schedule", plan.schedule],
+            *([["features", _features(plan.features)]] if plan.features else []),
             ["expected", f"about {duration(plan.seconds)}"],
             ["output", plan.output],
         ],
     )
     return Group(pictures, facts)
+
+
+def _features(plan: FeaturePlan) -> str:
+    from rich.filesize import decimal
+
+    if not plan.computed:
+        return f"all {plan.from_cache:,} come from the cache; no picture is decoded"
+    found = f"{plan.from_cache:,} come from the cache, " if plan.from_cache else ""
+    return f"{found}{plan.computed:,} are computed and take {decimal(plan.bytes)} there"
 
 
 def show_result(result: TrainResult) -> None:
@@ -148,6 +167,7 @@ def show_result(result: TrainResult) -> None:
     if "frozen_sha256" in result.facts:
         digest = result.facts["frozen_sha256"][:12]
         rows.append(["frozen part", "unchanged", f"parameters and buffers, sha256 {digest}"])
+    rows += _speed_rows(result.facts)
     if result.set_aside:
         rows.append(["set aside", f"{result.set_aside}", f"broken pictures, listed in {result.run / 'manifest.json'}"])
     rows.append(["time", duration(result.seconds), ""])
@@ -159,3 +179,20 @@ def show_result(result: TrainResult) -> None:
     console.say("next:")
     console.say(f"  cnn-tl predict {run} IMAGES...")
     console.say(f"  cnn-tl export {run}")
+
+
+def _speed_rows(facts: Mapping[str, Any]) -> list[list[str]]:
+    """Return what the features and the head took, each stage by itself."""
+    features, head = facts.get("features"), facts.get("head")
+    if features is None or head is None:
+        return []
+    rows = []
+    if features["computed"]:
+        rows.append(["decode", f"{features['decode_images_per_second']:,.0f} img/s", "reading and resizing alone"])
+        network = f"{features['way']}, batches of {features['batch_size']}, alone"
+        rows.append(["forward pass", f"{features['forward_images_per_second']:,.0f} img/s", network])
+        both = f"both together, {features['computed']:,} features"
+        rows.append(["embedding", f"{features['images_per_second']:,.0f} img/s", both])
+    if features["from_cache"]:
+        rows.append(["from the cache", f"{features['from_cache']:,}", "features that did not have to be computed"])
+    return [*rows, ["head", f"{head['seconds']:.2g} s", str(head["kind"])]]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
@@ -49,7 +50,16 @@ def batches(
 def read_groups(
     groups: Iterable[Sequence[Item]], read: Callable[[Item], Pixels], *, workers: int
 ) -> Iterator[Batch[Item]]:
-    """Yield one batch for each group, read by `workers` threads, two groups ahead of the one in use.
+    """Yield one batch for each group, read by `workers` threads, two groups ahead of the one in use."""
+    with reading(groups, read, workers=workers, ahead=2) as batches:
+        yield from batches
+
+
+@contextmanager
+def reading(
+    groups: Iterable[Sequence[Item]], read: Callable[[Item], Pixels], *, workers: int, ahead: int
+) -> Iterator[Iterator[Batch[Item]]]:
+    """Begin to read, `ahead` groups before the first is asked for, and give an iterator over the batches in order.
 
     A picture that raises `BadImageError` is reported in its batch; any other error ends the iteration.
     """
@@ -60,12 +70,15 @@ def read_groups(
     def submit(groups: Iterable[Sequence[Item]]) -> None:
         waiting.extend([(item, pool.submit(read, item)) for item in group] for group in groups)
 
-    try:
-        submit(islice(source, 3))
+    def collect() -> Iterator[Batch[Item]]:
         while waiting:
             batch = _collect(waiting.popleft())
             submit(islice(source, 1))
             yield batch
+
+    try:
+        submit(islice(source, ahead + 1))
+        yield collect()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

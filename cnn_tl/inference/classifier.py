@@ -18,6 +18,7 @@ from cnn_tl.networks import bundle
 from cnn_tl.preprocessing import Preprocessing
 from cnn_tl.progress import Observer
 from cnn_tl.runtime import DeviceName, default_workers, pick_device, require_torch
+from cnn_tl.statistics import softmax
 
 Logits = NDArray[np.float32]
 
@@ -128,12 +129,6 @@ def load(source: str | Path, device: DeviceName = "auto") -> Classifier:
     """
     path = Path(source)
     return _from_onnx(path, device) if path.suffix.lower() == ".onnx" else _from_bundle(path, device)
-
-
-def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Return the probabilities [N, K] of logits [N, K], computed in float64."""
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
 
 
 def _from_bundle(path: Path, device: DeviceName) -> Classifier:

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from cnn_tl.errors import UsageError
-from cnn_tl.networks import weights
+from cnn_tl.networks import bundle, weights
+from cnn_tl.networks.card import Card, Remembered, tensors_digest
 from cnn_tl.preprocessing import Preprocessing
 from cnn_tl.runtime import exact_fp32, seed_of
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass
@@ -52,6 +54,48 @@ def build(name: str, source: weights.Source, *, num_classes: int, image_size: in
         torch.manual_seed(seed_of(seed, "head"))
         model.reset_classifier(num_classes)  # type: ignore[operator]
     return Network(name, model, preprocessing, source)
+
+
+def describe(network: Network, num_features: int = 0) -> Remembered:
+    """Put down what there is to know about a network.
+
+    Args:
+        num_features: what its classifier takes, if that is one linear layer and a head may be fitted for it.
+    """
+    from timm import __version__
+
+    model = network.model
+    names = _classifier_names(model)
+    inside = tuple(f"{name}." for name in names)
+    tensors = backbone_tensors(model)
+    config = bundle.config_of(model, network.preprocessing)
+    card = Card(
+        name=network.name,
+        architecture=config["architecture"],
+        arguments={key: value for key, value in config.get("model_args", {}).items() if key != "num_classes"},
+        timm=__version__,
+        weights=network.source.description,
+        preprocessing=network.preprocessing,
+        backbone_sha256=tensors_digest(tensors),
+        num_features=num_features,
+        backbone_parameters=sum(p.numel() for name, p in model.named_parameters() if not name.startswith(inside)),
+        classifier=names[0],
+        convolution=isinstance(model.get_submodule(names[0]), nn.Conv2d),
+        config=config,
+    )
+    return Remembered(card, network.source.path, tensors)
+
+
+def backbone_tensors(model: nn.Module) -> dict[str, NDArray[Any]]:
+    """Return the parameters and buffers of everything but the classifier, as numpy arrays by name."""
+    inside = tuple(f"{name}." for name in _classifier_names(model))
+    return {k: t.detach().cpu().numpy() for k, t in model.state_dict().items() if not k.startswith(inside)}
+
+
+def _classifier_names(model: nn.Module) -> list[str]:
+    found = model.get_classifier()  # type: ignore[operator]
+    last = found if isinstance(found, tuple | list) else [found]  # distilled models have two
+    return [name for name, module in model.named_modules() if any(module is one for one in last)]
 
 
 def linear_classifier(model: nn.Module) -> nn.Linear | nn.Conv2d:
@@ -100,8 +144,10 @@ def classify(model: nn.Module, features_ND: Tensor) -> Tensor:
     return logits.flatten(1)
 
 
-def require_linear_classifier(network: Network) -> None:
+def require_linear_classifier(network: Network) -> int:
     """Make sure that a head can be fitted on this model's features, by trying it on one picture of noise.
+
+    Returns the number of features, D.
 
     Raises:
         UsageError: the model does more after its features than one linear layer.
@@ -120,6 +166,7 @@ def require_linear_classifier(network: Network) -> None:
                 f"{network.name} does more than one linear layer after its features, so no head can be fitted on them; "
                 "use --mode finetune, or another --model"
             )
+    return int(features_ND.shape[1])
 
 
 def to_input(pixels: np.ndarray[Any, Any], spec: Preprocessing, device: torch.device) -> Tensor:

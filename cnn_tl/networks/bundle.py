@@ -22,9 +22,13 @@ from cnn_tl.errors import ArtefactError, printable
 from cnn_tl.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import nn
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+LINEAR_FORMAT_VERSION = 1
+"""What a bundle with one linear layer at its end is written as: every version of cnn-tl reads it."""
+
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 FOLDER_IN_RUN = "model"
@@ -51,23 +55,39 @@ class Bundle:
 
 def save(
     folder: Path,
-    model: nn.Module,
+    tensors: Mapping[str, NDArray[Any]],
+    config: Mapping[str, Any],
     *,
     classes: Sequence[str],
     preprocessing: Preprocessing,
     facts: Mapping[str, Any],
+    head: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the bundle; the folder appears whole or not at all, and replaces an older one.
 
     Args:
+        tensors: the model's state dict.
+        config: what `config_of` says of the model.
         facts: plain data for JSON, kept under the key "cnn_tl" beside the format version.
+        head: what the classifier is where it is not one linear layer, see `classifiers.build`; timm cannot load that.
 
     Raises:
         ResourceError: the disk is full or not writable.
     """
+    ours = {
+        "format_version": FORMAT_VERSION if head else LINEAR_FORMAT_VERSION,
+        "version": __version__,
+        "preprocessing": preprocessing.to_dict(),
+        **({"head": dict(head)} if head else {}),
+        **facts,
+    }
+    whole = {**config, "num_classes": len(classes), "label_names": list(classes), "cnn_tl": ours}
+    for part in ("pretrained_cfg", "model_args"):
+        if "num_classes" in config.get(part, {}):
+            whole[part] = {**config[part], "num_classes": len(classes)}
     with files.atomic_folder(folder) as fresh:
-        files.write_tensors(fresh / WEIGHTS, model.state_dict(), {"format": "pt"})
-        files.write_json(fresh / CONFIG, _config(model, classes, preprocessing, facts))
+        files.write_arrays(fresh / WEIGHTS, tensors, {"format": "pt"})
+        files.write_json(fresh / CONFIG, whole)
 
 
 def find(path: Path) -> Path:
@@ -130,10 +150,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config  # type: ignore[no-any-return]
 
 
-def _config(
-    model: nn.Module, classes: Sequence[str], preprocessing: Preprocessing, facts: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Let timm describe the model, and add what is ours."""
+def config_of(model: nn.Module, preprocessing: Preprocessing) -> dict[str, Any]:
+    """Let timm describe a model in the format of its config.json, without the classes."""
     import tempfile
 
     from timm.models._hub import save_config_for_hf
@@ -146,17 +164,9 @@ def _config(
         "mean": preprocessing.mean,
         "std": preprocessing.std,
     }
-    ours = {
-        "format_version": FORMAT_VERSION,
-        "version": __version__,
-        "preprocessing": preprocessing.to_dict(),
-        **facts,
-    }
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / CONFIG
-        save_config_for_hf(
-            model, str(path), model_config={"label_names": list(classes), "cnn_tl": ours}, data_config=data_config
-        )
+        save_config_for_hf(model, str(path), model_config={}, data_config=data_config)
         return json.loads(path.read_text("utf-8"))  # type: ignore[no-any-return]
 
 
@@ -164,14 +174,19 @@ def _create(folder: Path, config: Mapping[str, Any], num_classes: int) -> nn.Mod
     import timm
     import torch
 
+    from cnn_tl.networks import classifiers
+
     state = files.read_tensors(folder / WEIGHTS)
     arguments = dict(config.get("model_args") or {})
     arguments.pop("num_classes", None)
+    head = config["cnn_tl"].get("head")
     try:
         with torch.random.fork_rng(devices=[]):
             model = timm.create_model(config["architecture"], pretrained=False, num_classes=num_classes, **arguments)
+            if head is not None:
+                classifiers.replace_classifier(model, head, state, num_classes)
         model.load_state_dict(state)
-    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+    except (RuntimeError, KeyError, TypeError, ValueError, AssertionError) as error:
         first = str(error).strip().splitlines()
         raise ArtefactError(
             f"the weights in {printable(folder)} do not fit {config['architecture']} with {num_classes} classes: "

@@ -84,14 +84,12 @@ def tensors_digest(arrays: Mapping[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def remember(root: Path, model: str, weights: Path | None, image_size: int | None, network: Remembered) -> None:
-    """Keep a network under what was asked for: the model's name, the weights file, the picture size.
+def remember(folder: Path, network: Remembered) -> None:
+    """Keep a network in the folder that `folder_of` gives.
 
     Raises:
         ResourceError: the folder cannot be written.
     """
-    from safetensors.numpy import save
-
     assert network.source is not None
     card = asdict(network.card) | {"preprocessing": network.card.preprocessing.to_dict()}
     facts = {
@@ -100,14 +98,13 @@ def remember(root: Path, model: str, weights: Path | None, image_size: int | Non
         "source_sha256": files.sha256_file(network.source),
         "card": card,
     }
-    with files.atomic_folder(_folder(root, model, weights, image_size)) as fresh:
-        files.write_bytes(fresh / _BACKBONE, save(dict(network.tensors())))
+    with files.atomic_folder(folder) as fresh:
+        files.write_arrays(fresh / _BACKBONE, network.tensors())
         files.write_json(fresh / _CARD, facts)
 
 
-def recall(root: Path, model: str, weights: Path | None, image_size: int | None) -> Remembered | None:
-    """Return the network that was remembered for this request, if its weights file is still the same."""
-    folder = _folder(root, model, weights, image_size)
+def recall(folder: Path) -> Remembered | None:
+    """Return the network that is remembered in `folder`, if its weights file is still the same."""
     try:
         facts = files.read_json(folder / _CARD)
         source = Path(facts["source"])
@@ -155,7 +152,8 @@ class Remembered:
         return arrays
 
 
-def _folder(root: Path, model: str, weights: Path | None, image_size: int | None) -> Path:
+def folder_of(root: Path, model: str, weights: Path | None, image_size: int | None) -> Path:
+    """Return where a network is remembered: by the model's name, the weights file and the picture size."""
     request = [
         FORMAT_VERSION, model, str(weights.resolve()) if weights else None, image_size,
         version("timm"), version("torch"), os.environ.get("HF_HOME"), os.environ.get("HF_HUB_CACHE"),

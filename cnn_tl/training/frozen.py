@@ -1,72 +1,178 @@
-"""Mode `freeze`: the backbone stands still, so each picture passes it once and the head is fitted on the features."""
+"""Mode `freeze`: the backbone stands still, so each view of a picture passes it once, and heads are fitted on that."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from cnn_tl.data.manifest import Picture
-from cnn_tl.networks import freeze
-from cnn_tl.networks.backbone import classify, place, set_linear_classifier
-from cnn_tl.runtime import Precision
-from cnn_tl.training.features import FeatureStore, embed
-from cnn_tl.training.heads import HEADS
-from cnn_tl.training.session import Session
+from cnn_tl.cache.location import default_root
+from cnn_tl.cache.store import FeatureCache
+from cnn_tl.errors import CnnTlError, DivergedError
+from cnn_tl.features import speed
+from cnn_tl.features.speed import Speeds, Way
+from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights
+from cnn_tl.runtime import Precision, has_fast_bf16
+from cnn_tl.training.features import EXACT, Part, embed, part_of
+from cnn_tl.training.session import Logits, Session
+
+GB = 10**9
 
 
-def train(session: Session) -> Tensor:
-    """Fit the head that the recipe names; return the validation logits [N, K] of the finished model.
+@dataclass
+class Preparation:
+    """What is known before the work begins: how it will be done, and how much of it the cache has done already."""
+
+    speeds: Speeds
+    way: Way
+    train: Part
+    val: Part
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures that pass the network at once."""
+        return self.train.session.recipe.train.batch_size or self.speeds.batch_size or speed.BATCH_SIZE
+
+    @property
+    def to_compute(self) -> int:
+        """Features that the cache lacks."""
+        return len(self.train.missing) + len(self.val.missing)
+
+    @property
+    def bytes_to_keep(self) -> int:
+        """What they will take in the cache, in bytes."""
+        return self.to_compute * self.train.session.card.num_features * 4
+
+    @property
+    def at_hand(self) -> int:
+        """Features that the cache has."""
+        return self.train.wanted + self.val.wanted - self.to_compute
+
+
+def prepare(session: Session, *, write: bool = True) -> Preparation:
+    """Find out how fast this machine is, choose the way, and look up what the cache has.
+
+    Args:
+        write: keep what was measured.
+    """
+    cache = _cache(session)
+    views = session.recipe.features.views
+    if views == "fresh":
+        assert session.recipe.head.epochs is not None, "the recipe is resolved"
+        views = session.recipe.head.epochs
+    assert views is not None, "the recipe is resolved"
+    train_pictures, val_pictures = session.manifest.of("train"), session.manifest.of("val")
+    speeds = _speeds(session, pictures=views * len(train_pictures), write=write)
+    precision = speed.choose_precision(speeds, session.recipe.run.precision)
+
+    parts: dict[Way, Part] = {}
+
+    def part(way: Way) -> Part:
+        if way not in parts:
+            parts[way] = part_of(session, cache, train_pictures, views, way, speeds.device)
+        return parts[way]
+
+    wanted = session.recipe.run.compile
+    if speed.worth_trying_to_compile(speeds, precision, wanted, len(part(Way(precision)).missing)):
+        session.observer.note("so much is to be computed that compiling the network may pay; trying for half a minute")
+        speeds = speed.measure_compiled(session.network, session.device, speeds, precision)
+        _remember(session, speeds, write=write)
+    way = speed.choose_way(speeds, precision, wanted, lambda way: len(part(way).missing))
+    val = part_of(session, cache, val_pictures, 1, EXACT, speeds.device)
+    return Preparation(speeds, way, part(way), val)
+
+
+def train(session: Session, prepared: Preparation) -> Logits:
+    """Compute the features that are missing and fit the head; return the validation logits [N, K].
+
+    The fitted head is left in `session.head`.
 
     Raises:
         DataError: too many broken pictures, or files that changed.
         DivergedError: the backbone's features are not finite.
         Stopped: a signal came; `--resume` goes on.
     """
-    model = place(session.network.model, session.device).eval()
-    freeze.apply(model, "head")
-    before = freeze.frozen_digest(model)
-    train_features, labels, val_features = _features(session, before)
-
+    train_part, val_part = _compute(session, prepared)
     started = time.monotonic()
     settings = session.recipe.head
-    head = HEADS[settings.kind](
-        train_features,
-        labels,
-        len(session.manifest.classes),
-        penalty=settings.penalty,
+    labels = np.array([picture.label for picture in train_part.pictures], dtype=np.int64)
+    problem = Problem(
+        views=train_part,
+        labels=labels,
+        num_classes=len(session.manifest.classes),
+        class_weights=class_weights(settings.class_weights, labels, session.manifest.classes),
         seed=session.recipe.seed,
         check=session.raise_if_stopped,
     )
-    if not head.facts.get("converged", True):
-        session.observer.warn("the head was still improving when its fit ended; a larger head.penalty converges sooner")
-    set_linear_classifier(model, head.weight, head.bias)
-    session.facts["head"] = head.facts | {"seconds": round(time.monotonic() - started, 3)}
-
-    after = freeze.frozen_digest(model)
-    if after != before:
-        raise RuntimeError("a frozen tensor moved")
-    session.facts["frozen_sha256"] = after
-    with torch.inference_mode():
-        logits: Tensor = classify(model, val_features.to(session.device)).cpu()
+    session.head = HEADS[settings.kind](problem, settings)
+    seconds = round(time.monotonic() - started, 3)
+    _warn_of(session, session.head)
+    logits = session.head.logits(val_part[0])
+    if not np.isfinite(logits).all():
+        raise DivergedError("the fitted head gives logits that are not finite; try a larger head.penalty")
+    session.facts["head"] = session.head.facts | {"seconds": seconds}
     return logits
 
 
-def _features(session: Session, frozen_sha256: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Return training features [N, D], their labels [N] and the validation features [M, D], float32 on the CPU."""
-    store = FeatureStore(session, frozen_sha256)
-    train, val = session.manifest.of("train"), session.manifest.of("val")
-    started = time.monotonic()
-    with session.observer.task("features", len(train) + len(val)):
-        train_read = embed(session, store, train, session.precision)
-        val_read = embed(session, store, val, "fp32")
-    seconds = time.monotonic() - started
-    session.facts["images_per_second"] = round((len(train) + len(val)) / max(seconds, 1e-9), 1)
+def _compute(session: Session, prepared: Preparation) -> tuple[Part, Part]:
+    """Compute what is missing, validation first; return both parts without the pictures that are broken."""
+    total = prepared.train.wanted + prepared.val.wanted
+    with session.observer.task("features", total):
+        session.observer.advance(prepared.at_hand)
+        work = [(prepared.val, EXACT), (prepared.train, prepared.way)]
+        done = embed(session, work, prepared.batch_size)
+    session.set_aside(list(done.broken.items()))
+    session.facts["features"] = {
+        "computed": done.rows,
+        "from_cache": prepared.at_hand,
+        "way": str(prepared.way),
+        "device": prepared.speeds.device_name,
+        "batch_size": prepared.batch_size,
+        **done.facts(session.workers),
+    }
+    broken = {picture.path for picture in done.broken}
+    return prepared.train.without(broken), prepared.val.without(broken)
 
-    def stacked(pictures: list[Picture], precision: Precision) -> Tensor:
-        rows = [store.get(picture, precision) for picture in pictures]
-        return torch.stack([row for row in rows if row is not None])
 
-    labels = torch.tensor([picture.label for picture in train_read])
-    return stacked(train_read, session.precision), labels, stacked(val_read, "fp32")
+def _cache(session: Session) -> FeatureCache:
+    """Open the machine's cache; where it may or can not be used, one inside the run folder, which goes at the end."""
+    settings, observer = session.recipe.features, session.observer
+    private = FeatureCache(session.run.features, warn=observer.warn, note=observer.note)
+    if not settings.cache or settings.views == "fresh":
+        return private
+    shared = FeatureCache(
+        default_root(), budget_bytes=int(settings.budget_gb * GB), warn=observer.warn, note=observer.note
+    )
+    if reason := shared.why_not(1):
+        observer.note(f"features are kept for this run only: {reason}")
+        return private
+    return shared
+
+
+def _speeds(session: Session, *, pictures: int, write: bool) -> Speeds:
+    """Return what is known of this machine's speed with this network, measuring it the first time."""
+    run = session.recipe.run
+    known = speed.recall(session.memory, run.device)
+    if known is not None and (known.batch_size is not None or pictures < speed.WORTH_BATCH_SIZES):
+        return known
+    formats: list[Precision] = ["fp32"]
+    if has_fast_bf16(session.device) or run.precision == "bf16":
+        formats.append("bf16")
+    with session.observer.task("measuring this machine", None):
+        speeds = speed.measure(session.network, session.device, pictures=pictures, formats=formats)
+    _remember(session, speeds, write=write)
+    return speeds
+
+
+def _remember(session: Session, speeds: Speeds, *, write: bool) -> None:
+    if write and session.memory.is_dir():
+        try:
+            speed.remember(session.memory, session.recipe.run.device, speeds)
+        except CnnTlError as error:
+            session.observer.note(f"what was measured is not kept: {error}")
+
+
+def _warn_of(session: Session, head: FittedHead) -> None:
+    if not head.facts.get("converged", True):
+        session.observer.warn("the head was still improving when its fit ended; a larger head.penalty converges sooner")

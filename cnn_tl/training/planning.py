@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
-from cnn_tl.data.manifest import Manifest
 from cnn_tl.errors import printable
-from cnn_tl.networks import freeze
-from cnn_tl.networks.backbone import Network, is_depthwise, place, to_input
-from cnn_tl.progress import Plan
-from cnn_tl.recipe import Recipe
-from cnn_tl.runtime import Precision, autocast, default_workers, has_fast_bf16
-from cnn_tl.training.run_folder import RunFolder
+from cnn_tl.features.speed import describe
+from cnn_tl.progress import FeaturePlan, Plan
+from cnn_tl.runtime import Precision, default_workers, has_fast_bf16
+from cnn_tl.training.session import Session
+
+if TYPE_CHECKING:
+    import torch
+
+    from cnn_tl.networks.backbone import Network
+    from cnn_tl.recipe import Recipe
+    from cnn_tl.training.frozen import Preparation
 
 BACKWARD_COST = 3.0
 """A training step costs about this many forward passes: forward, and two products of that size for the gradients."""
@@ -22,85 +24,130 @@ BACKWARD_COST = 3.0
 DECODE_SECONDS = 0.004
 """One picture of ordinary size through Pillow on one thread."""
 
+TORCH_SECONDS = 2.0
+"""Loading torch and timm, where they are not loaded yet and the network has to run."""
+
 
 def choose_precision(recipe: Recipe, network: Network, device: torch.device) -> Precision:
-    """Return the number format of the training part.
+    """Return the number format of the training loop.
 
     bf16 where the device multiplies it in hardware. On CPUs it does not pay for training depthwise convolutions
     (measured: tf_efficientnet_lite0 17.8 img/s against 18.8; resnet18 35.0 against 17.9). A fixed rule rather than a
     stopwatch, so that the same recipe gives the same weights twice.
     """
+    from cnn_tl.networks.backbone import is_depthwise
+
     if recipe.run.precision != "auto":
         return recipe.run.precision
-    slow = recipe.mode != "freeze" and device.type == "cpu" and is_depthwise(network.model)
+    slow = device.type == "cpu" and is_depthwise(network.model)
     return "bf16" if has_fast_bf16(device) and not slow else "fp32"
 
 
-def make_plan(
-    recipe: Recipe, manifest: Manifest, network: Network, device: torch.device, precision: Precision, run: RunFolder
-) -> Plan:
-    """Describe the run, with a duration measured on a few pictures of noise."""
-    freeze.apply(network.model, "head" if recipe.mode == "freeze" else "all")
-    trainable, total = freeze.count_parameters(network.model)
-    spec = network.preprocessing
+def plan_frozen(session: Session, prepared: Preparation) -> Plan:
+    """Describe a run in mode `freeze`."""
+    card, head = session.card, session.recipe.head
+    speeds, way = prepared.speeds, prepared.way
+    trainable = _head_parameters(card.num_features, len(session.manifest.classes), head.kind, head.hidden)
+    fast, exact = speeds.seconds.get(str(way), speeds.seconds["fp32"]), speeds.seconds["fp32"]
+    decode = DECODE_SECONDS / min(session.workers, default_workers())
+    seconds = len(prepared.train.missing) * max(fast, decode) + len(prepared.val.missing) * max(exact, decode)
+    if prepared.to_compute:
+        compiling = max(0.0, speeds.compile_seconds or 0.0) if way.compiled and prepared.train.missing else 0.0
+        seconds += compiling + (TORCH_SECONDS if "network" not in vars(session) else 0.0)
     return Plan(
-        mode=recipe.mode,
-        data=printable(recipe.data.path or manifest.root),
-        layout=manifest.layout,
-        counts=manifest.counts(),
-        set_aside=len(manifest.set_aside),
-        backbone=network.name,
-        weights=network.source.description,
-        image_size=(spec.height, spec.width),
+        **_common(session),
         trainable=trainable,
-        total=total,
-        device=_describe(device),
-        precision=precision,
-        schedule=_schedule(recipe, len(manifest.of("train"))),
-        seconds=_expected_seconds(recipe, manifest, network, device, precision),
-        output=printable(run.path),
+        total=card.backbone_parameters + trainable,
+        device=speeds.device_name,
+        precision=str(way),
+        schedule=f"{_views(session)}, then the head ({head.kind})",
+        features=FeaturePlan(prepared.to_compute, prepared.at_hand, prepared.bytes_to_keep),
+        seconds=seconds + 1,
     )
 
 
-def _schedule(recipe: Recipe, pictures: int) -> str:
-    settings = recipe.train
-    if recipe.mode == "freeze":
-        return f"one pass for each picture, then the head ({recipe.head.kind})"
+def plan_loop(session: Session) -> Plan:
+    """Describe a run with a training loop: modes `finetune` and `scratch`."""
+    from cnn_tl.networks import freeze
+
+    recipe, model = session.recipe, session.network.model
+    assert recipe.model.freeze is not None, "the recipe is resolved"
+    freeze.apply(model, recipe.model.freeze)
+    trainable, total = freeze.count_parameters(model)
+    return Plan(
+        **_common(session),
+        trainable=trainable,
+        total=total,
+        device=describe(session.device),
+        precision=session.precision,
+        schedule=_loop_schedule(session),
+        features=None,
+        seconds=_loop_seconds(session),
+    )
+
+
+def _common(session: Session) -> dict[str, Any]:
+    recipe, manifest, spec = session.recipe, session.manifest, session.card.preprocessing
+    return {
+        "mode": recipe.mode,
+        "data": printable(recipe.data.path or manifest.root),
+        "layout": manifest.layout,
+        "counts": manifest.counts(),
+        "set_aside": len(manifest.set_aside),
+        "backbone": session.card.name,
+        "weights": session.card.weights,
+        "image_size": (spec.height, spec.width),
+        "output": printable(session.run.path),
+    }
+
+
+def _head_parameters(num_features: int, num_classes: int, kind: str, hidden: int | None) -> int:
+    if kind == "knn":
+        return 0
+    if hidden is not None:
+        return (num_features + 1) * hidden + (hidden + 1) * num_classes
+    return (num_features + 1) * num_classes
+
+
+def _views(session: Session) -> str:
+    views = session.recipe.features.views
+    if views == "fresh":
+        return f"a fresh view of each picture in each of {session.recipe.head.epochs} epochs"
+    return "one pass for each picture" if views == 1 else f"one pass for each of {views} views of a picture"
+
+
+def _loop_schedule(session: Session) -> str:
+    settings = session.recipe.train
     assert settings.epochs is not None
-    assert settings.batch_size is not None
-    steps = settings.epochs * -(-pictures // settings.batch_size)
+    steps = settings.epochs * -(-len(session.manifest.of("train")) // session.batch_size)
     epochs = f"{settings.epochs} epoch{'s' if settings.epochs > 1 else ''}"
-    return f"{epochs}, {steps} steps of up to {settings.batch_size}, peak learning rate {settings.lr:g}"
+    return f"{epochs}, {steps} steps of up to {session.batch_size}, peak learning rate {settings.lr:g}"
 
 
-def _expected_seconds(
-    recipe: Recipe, manifest: Manifest, network: Network, device: torch.device, precision: Precision
-) -> float:
+def _loop_seconds(session: Session) -> float:
+    settings, manifest = session.recipe.train, session.manifest
     train, val = len(manifest.of("train")), len(manifest.of("val"))
-    threads = min(recipe.run.workers or default_workers(), default_workers())
-    decode = DECODE_SECONDS / threads
-    fast = max(_seconds_per_picture(network, device, precision), decode)
-    exact = max(_seconds_per_picture(network, device, "fp32"), decode)
-    if recipe.mode == "freeze":
-        return train * fast + val * exact + 1
-    assert recipe.train.epochs is not None
-    return (train + val) * decode + recipe.train.epochs * (train * fast * BACKWARD_COST + val * exact)
+    decode = DECODE_SECONDS / min(session.workers, default_workers())
+    fast = max(_seconds_per_picture(session, session.precision), decode)
+    exact = max(_seconds_per_picture(session, "fp32"), decode)
+    assert settings.epochs is not None
+    return (train + val) * decode + settings.epochs * (train * fast * BACKWARD_COST + val * exact)
 
 
-def _seconds_per_picture(network: Network, device: torch.device, precision: Precision, pictures: int = 4) -> float:
+def _seconds_per_picture(session: Session, precision: Precision, pictures: int = 4) -> float:
     """Time one forward pass of a small batch, after one that warms up."""
-    spec = network.preprocessing
+    import numpy as np
+    import torch
+
+    from cnn_tl.networks.backbone import place, to_input
+    from cnn_tl.runtime import autocast
+
+    spec = session.card.preprocessing
     noise = np.random.default_rng(0).integers(0, 256, (pictures, spec.height, spec.width, 3), dtype=np.uint8)
-    model = place(network.model, device).eval()
-    x_NCHW = to_input(noise, spec, device)
-    with torch.inference_mode(), autocast(device, precision):
+    model = place(session.network.model, session.device).eval()
+    x_NCHW = to_input(noise, spec, session.device)
+    with torch.inference_mode(), autocast(session.device, precision):
         model(x_NCHW)
         started = time.perf_counter()
         model(x_NCHW).sum().item()
     return (time.perf_counter() - started) / pictures
-
-
-def _describe(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from cnn_tl import files
 from cnn_tl.errors import ArtefactError, printable
-from cnn_tl.statistics import wilson_interval
+from cnn_tl.statistics import softmax, wilson_interval
 from cnn_tl.training.run_folder import RunFolder
-from cnn_tl.training.session import Session
+from cnn_tl.training.session import Logits, Session
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,16 @@ class TrainResult:
         return asdict(self) | {"run": printable(self.run)}
 
 
-def judge(session: Session, logits: Tensor, *, seconds: float) -> TrainResult:
-    """Count the right answers among validation logits [N, K]."""
+def judge(session: Session, logits: Logits, started: float) -> TrainResult:
+    """Count the right answers among validation logits [N, K]; `started` is when the run began, by `time.monotonic`."""
     manifest = session.manifest
-    labels = torch.tensor([picture.label for picture in manifest.of("val")])
+    labels = np.array([picture.label for picture in manifest.of("val")])
     right = logits.argmax(1) == labels
     correct = int(right.sum())
     return TrainResult(
         run=session.run.path,
         mode=session.recipe.mode,
-        backbone=session.network.name,
+        backbone=session.card.name,
         accuracy=correct / len(labels),
         interval=wilson_interval(correct, len(labels)),
         baseline=manifest.baseline_accuracy(),
@@ -71,15 +71,15 @@ def judge(session: Session, logits: Tensor, *, seconds: float) -> TrainResult:
             name: (int(right[labels == k].sum()), int((labels == k).sum())) for k, name in enumerate(manifest.classes)
         },
         set_aside=len(manifest.set_aside),
-        seconds=seconds,
+        seconds=round(time.monotonic() - started, 2),
         facts=session.facts,
     )
 
 
-def validation_lines(session: Session, logits: Tensor) -> str:
+def validation_lines(session: Session, logits: Logits) -> str:
     """Return one JSON line for each validation picture: what it is, what the model says, how sure it is."""
     classes = session.manifest.classes
-    probabilities = logits.double().softmax(1)
+    probabilities = softmax(logits)
     lines = []
     for picture, row in zip(session.manifest.of("val"), probabilities, strict=True):
         answer = int(row.argmax())

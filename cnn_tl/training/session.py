@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cnn_tl import files
 from cnn_tl.data import transforms
-from cnn_tl.data.loader import Batch, read_groups
+from cnn_tl.data.augment import Augmentation, augment
+from cnn_tl.data.loader import Batch, reading
 from cnn_tl.data.manifest import Manifest, Picture
 from cnn_tl.errors import BadImageError, DataError, printable
-from cnn_tl.networks.backbone import Network
+from cnn_tl.heads import FittedHead
+from cnn_tl.networks.card import Card, Remembered
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe
-from cnn_tl.runtime import Precision, StopRequest, default_workers
+from cnn_tl.runtime import Precision, StopRequest, default_workers, pick_device
 from cnn_tl.training.run_folder import RunFolder
 
+if TYPE_CHECKING:
+    import torch
+
+    from cnn_tl.networks.backbone import Network
+
+Item = TypeVar("Item")
 Pixels = NDArray[np.uint8]
+Logits = NDArray[np.float32]
 
 MOST_NAMED = 10
+CHECKED_AT_ONCE = 32
 
 
 @dataclass
@@ -34,20 +45,39 @@ class Session:
 
     Attributes:
         manifest: shrinks when a picture turns out to be broken while it is decoded.
-        precision: of the training part; validation is always float32, as in predict.
+        remembered: the network in words and numbers, with the tensors of its backbone.
+        memory: the folder where what is known of the network is kept between runs; it may not exist.
+        build: makes the network itself; it takes torch and seconds, so it is called only where the network runs.
         stop: set by SIGINT and SIGTERM.
         facts: what the run learns about itself, for result.json.
+        head: the head that mode freeze has fitted.
     """
 
     recipe: Recipe
     manifest: Manifest
-    network: Network
-    device: torch.device
-    precision: Precision
+    remembered: Remembered
+    memory: Path
+    build: Callable[[], Network]
     run: RunFolder
     observer: Observer
     stop: StopRequest = field(default_factory=StopRequest)
     facts: dict[str, Any] = field(default_factory=dict)
+    head: FittedHead | None = None
+
+    @property
+    def card(self) -> Card:
+        """What there is to know about the network without building it."""
+        return self.remembered.card
+
+    @cached_property
+    def network(self) -> Network:
+        """The network itself; building it takes torch and seconds."""
+        return self.build()
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return pick_device(self.recipe.run.device)
 
     @property
     def workers(self) -> int:
@@ -56,9 +86,22 @@ class Session:
 
     @property
     def batch_size(self) -> int:
-        """How many pictures go through the network at once."""
-        assert self.recipe.train.batch_size is not None, "the recipe is resolved"
+        """How many pictures make a step of the training loop."""
+        assert self.recipe.train.batch_size is not None, "the recipe is resolved, and its mode has a loop"
         return self.recipe.train.batch_size
+
+    @cached_property
+    def precision(self) -> Precision:
+        """The number format of the training loop; validation is always float32, as in predict."""
+        from cnn_tl.training.planning import choose_precision
+
+        return choose_precision(self.recipe, self.network, self.device)
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """How training pictures are varied; None: they are not."""
+        chosen = self.recipe.augment
+        return None if chosen is None else Augmentation(chosen.crop_scale_min, chosen.flip, chosen.color)
 
     def file_of(self, picture: Picture) -> Path:
         """Return the picture's file, after a cheap check that it is the one that was scanned.
@@ -71,22 +114,42 @@ class Session:
 
     def evaluation_pixels(self, picture: Picture) -> Pixels:
         """Read a picture the way predict does, uint8 [H, W, 3]."""
-        return transforms.load(self.file_of(picture), self.network.preprocessing)
+        return transforms.load(self.file_of(picture), self.card.preprocessing)
 
-    def read(
-        self, groups: list[list[Picture]], pixels_of: Callable[[Picture], Pixels] | None = None
-    ) -> Iterator[Batch[Picture]]:
-        """Yield batches in order; leave at once when a signal asks for it, or a bad picture by the recipe's policy.
+    def augmented_pixels(self, picture: Picture, seed: int) -> Pixels:
+        """Read a picture and return the random view of it that `seed` draws, uint8 [H, W, 3]."""
+        spec, settings = self.card.preprocessing, self.augmentation
+        assert settings is not None, "the recipe is resolved, and asks for augmented views"
+        image = transforms.read(self.file_of(picture), spec, zoom=settings.crop_scale_min**-0.5)
+        return augment(image, spec, settings, seed)
 
-        Raises:
+    def read(self, groups: Sequence[Sequence[Item]], pixels_of: Callable[[Item], Pixels]) -> Iterator[Batch[Item]]:
+        """Yield batches in order; see `reading`."""
+        with self.reading(groups, pixels_of) as batches:
+            yield from batches
+
+    @contextmanager
+    def reading(
+        self, groups: Sequence[Sequence[Item]], pixels_of: Callable[[Item], Pixels], *, ahead: int = 2
+    ) -> Iterator[Iterator[Batch[Item]]]:
+        """Begin to read, `ahead` groups before the first is asked for, and give an iterator over the batches in order.
+
+        The iterator ends at once when a signal asks for it, or a bad picture by the recipe's policy.
+
+        Raises (while it is iterated):
             DataError: a picture cannot be read, and the recipe says `on_bad_image: fail`.
             Stopped: a signal came.
         """
-        for batch in read_groups(groups, pixels_of or self.evaluation_pixels, workers=self.workers):
-            self.raise_if_stopped()
-            if batch.failures and self.recipe.data.on_bad_image == "fail":
-                raise DataError(f"{batch.failures[0][1]}; mend or remove it, or set data.on_bad_image: skip")
-            yield batch
+
+        def checked(batches: Iterator[Batch[Item]]) -> Iterator[Batch[Item]]:
+            for batch in batches:
+                self.raise_if_stopped()
+                if batch.failures and self.recipe.data.on_bad_image == "fail":
+                    raise DataError(f"{batch.failures[0][1]}; mend or remove it, or set data.on_bad_image: skip")
+                yield batch
+
+        with reading(groups, pixels_of, workers=self.workers, ahead=ahead) as batches:
+            yield checked(batches)
 
     def check_pictures(self) -> None:
         """Decode every picture once and set the broken ones aside, before hours are spent on the others.
@@ -98,7 +161,7 @@ class Session:
         pictures = self.manifest.of("train") + self.manifest.of("val")
         broken = []
         with self.observer.task("checking pictures", len(pictures)):
-            for batch in self.read(in_groups(pictures, self.batch_size)):
+            for batch in self.read(in_groups(pictures, CHECKED_AT_ONCE), self.evaluation_pixels):
                 broken += batch.failures
                 self.observer.advance(len(batch.items) + len(batch.failures))
         self.set_aside(broken)
@@ -135,6 +198,6 @@ def warn_of_set_aside(observer: Observer, broken: Sequence[str]) -> None:
         observer.warn(f"set aside: {len(broken) - MOST_NAMED:,} more; manifest.json in the run folder lists all")
 
 
-def in_groups(pictures: Sequence[Picture], size: int) -> list[list[Picture]]:
+def in_groups(pictures: Sequence[Item], size: int) -> list[list[Item]]:
     """Cut a sequence into consecutive groups of `size`, the last one smaller."""
     return [list(pictures[start : start + size]) for start in range(0, len(pictures), size)]

@@ -16,7 +16,7 @@ from cnn_tl.cli import train
 from cnn_tl.cli.app import app
 
 FLAGS = {
-    "--mode", "--recipe", "--set", "--model", "--weights", "--epochs", "--batch-size", "--lr", "--image-size",
+    "--mode", "--recipe", "--set", "--model", "--weights", "--head", "--epochs", "--batch-size", "--lr", "--image-size",
     "--device", "--workers", "--seed", "--output", "--resume", "--dry-run", "--json",
 }  # fmt: skip
 TINY = ("--model", "test_resnet", "--image-size", "64", "--device", "cpu")
@@ -38,6 +38,7 @@ def test_the_flags_are_exactly_these() -> None:
 
 def test_the_choices_are_those_of_the_recipe() -> None:
     assert get_args(train.Mode) == get_args(recipe_sections.Mode)
+    assert get_args(train.Head) == get_args(recipe_sections.HeadKind)
     assert get_args(train.Device) == get_args(recipe_sections.Run.model_fields["device"].annotation)
 
 

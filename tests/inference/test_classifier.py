@@ -16,9 +16,10 @@ from PIL import Image
 from cnn_tl import files
 from cnn_tl.data.loader import Pixels
 from cnn_tl.errors import ArtefactError, UsageError
-from cnn_tl.inference.classifier import Answer, Classifier, Logits, load, softmax
+from cnn_tl.inference.classifier import Answer, Classifier, Logits, load
 from cnn_tl.inference.predict import predict
 from cnn_tl.preprocessing import Preprocessing
+from cnn_tl.statistics import softmax
 from cnn_tl.progress import Observer
 
 CLASSES = ("dark", "grey", "light")

@@ -52,7 +52,8 @@ class Trainer:
     def command(self, run: Path, mode: str, epochs: int) -> list[str]:
         words = ["train", self.data, "--output", run, "--mode", mode, "--model", "test_resnet", "--image-size", 64]
         words += [] if mode == "scratch" else ["--weights", self.weights]
-        words += ["--batch-size", 4, "--device", "cpu"] + ([] if mode == "freeze" else ["--epochs", epochs])
+        words += ["--batch-size", 4, "--device", "cpu", "--set", "run.precision=fp32"]
+        words += ([] if mode == "freeze" else ["--epochs", epochs])
         return [str(word) for word in words]
 
     def start(self, words: list[str], workers: int = 2) -> subprocess.Popen[bytes]:
@@ -136,7 +137,7 @@ def what_counts(run: Path) -> dict[str, Any]:
 
 
 def without_times(row: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in row.items() if name not in ("images_per_second", "seconds")}
+    kept = {name: value for name, value in row.items() if name not in ("images_per_second", "seconds", "features")}
     return kept | {"head": without_times(kept["head"])} if "head" in kept else kept
 
 

@@ -1,0 +1,122 @@
+"""The frozen part at work: batches of pixels in, features out, as fast as the device allows.
+
+The model is in evaluation mode, so a picture's features do not depend on its neighbours in the batch. They may depend,
+in the last bit, on the batch's size when that is tiny, so no batch has fewer than `SMALLEST_BATCH` pictures.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cnn_tl.data.loader import Batch
+from cnn_tl.networks.backbone import Network, place, to_input, without_classifier
+from cnn_tl.runtime import Precision, autocast
+
+Item = TypeVar("Item")
+Pixels = NDArray[np.uint8]
+Features = NDArray[np.float32]
+
+SMALLEST_BATCH = 8
+
+
+class Embedder:
+    """The frozen part of one network on one device.
+
+    `start` hands a batch to the device and returns at once where the device works by itself (CUDA); `finish` waits for
+    it. So the next batch can be under way while this one is fetched.
+
+    Attributes:
+        seconds: time spent in `start` and `finish`, where the pictures pass the network.
+    """
+
+    def __init__(
+        self, network: Network, device: torch.device, precision: Precision, *, compiled: bool, batch_size: int
+    ) -> None:
+        self._spec = network.preprocessing
+        self._model: nn.Module = place(network.model, device).eval()
+        self._device = device
+        self._precision = precision
+        self._fixed_batch = batch_size if compiled else None
+        if compiled:
+            # freezing folds the parameters into the compiled code, which pays only because nothing of them moves
+            self._model = torch.compile(self._model, options={"freezing": True})  # type: ignore[assignment]
+        self.seconds = 0.0
+
+    def start(self, pixels: Pixels) -> Tensor:
+        """Send uint8 pixels [N, H, W, 3] through the network; return the features [N, D] on the device."""
+        started = time.perf_counter()
+        count = len(pixels)
+        x_NCHW = to_input(_padded(pixels, self._fixed_batch or SMALLEST_BATCH), self._spec, self._device)
+        # compiled code with frozen parameters takes no inference tensors
+        with torch.no_grad() if self._fixed_batch else torch.inference_mode(), autocast(self._device, self._precision):
+            features_ND: Tensor = self._model(x_NCHW)[:count].flatten(1).float()
+        if self._device.type == "cuda":
+            features_ND = features_ND.to("cpu", non_blocking=True)
+        self.seconds += time.perf_counter() - started
+        return features_ND
+
+    def finish(self, features_ND: Tensor) -> Features:
+        """Wait for what `start` began; return it, float32 [N, D]."""
+        started = time.perf_counter()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        array: Features = features_ND.cpu().numpy()
+        self.seconds += time.perf_counter() - started
+        return array
+
+
+@contextmanager
+def embedder(
+    network: Network, device: torch.device, precision: Precision, *, compiled: bool = False, batch_size: int = 32
+) -> Iterator[Embedder]:
+    """Yield an `Embedder`; inside the body the network's classifier is out of the way."""
+    with ExitStack() as stack:
+        stack.enter_context(without_classifier(network.model))
+        if compiled:
+            stack.enter_context(_quiet_compiler())
+        yield Embedder(network, device, precision, compiled=compiled, batch_size=batch_size)
+
+
+def stream(frozen: Embedder, batches: Iterable[Batch[Item]]) -> Iterator[tuple[Batch[Item], Features]]:
+    """Yield each batch with its features [N, D], in order; the device works on the next one meanwhile."""
+    under_way: tuple[Batch[Item], Tensor | None] | None = None
+    for batch in batches:
+        begun = frozen.start(batch.pixels) if batch.items else None
+        if under_way is not None:
+            yield _finished(frozen, *under_way)
+        under_way = batch, begun
+    if under_way is not None:
+        yield _finished(frozen, *under_way)
+
+
+def _finished(frozen: Embedder, batch: Batch[Item], begun: Tensor | None) -> tuple[Batch[Item], Features]:
+    return batch, np.empty((0, 0), np.float32) if begun is None else frozen.finish(begun)
+
+
+def _padded(pixels: Pixels, size: int) -> Pixels:
+    """Fill a batch up to `size` pictures by repeating its first one."""
+    lacking = size - len(pixels)
+    return pixels if lacking <= 0 else np.concatenate([pixels, np.repeat(pixels[:1], lacking, axis=0)])
+
+
+@contextmanager
+def _quiet_compiler() -> Iterator[None]:
+    """Keep torch.compile's remarks about this machine's toolchain off the user's terminal."""
+    loggers = [logging.getLogger(name) for name in ("torch._inductor", "torch._dynamo", "torch.utils.cpp_extension")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,231 @@
+"""How fast this machine runs a network, measured in about a second, remembered, and what follows from it.
+
+The number format, the batch size and whether to compile are chosen by what was measured, and what was measured is kept
+beside the features: the same recipe on the same machine makes the same choice again, and a second run measures nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cnn_tl import files
+from cnn_tl.errors import CnnTlError
+from cnn_tl.runtime import Precision, default_workers
+
+if TYPE_CHECKING:
+    import torch
+
+    from cnn_tl.features.embedding import Embedder, Pixels
+    from cnn_tl.networks.backbone import Network
+
+Compile = Literal["auto", "never", "always"]
+
+BATCH_SIZE = 32
+"""Unless it was measured; on CPUs it hardly matters."""
+
+BATCH_SIZES = {"cpu": (16, 32, 64), "cuda": (32, 64, 128, 256, 512), "mps": (16, 32, 64, 128)}
+
+WORTH_BATCH_SIZES = 1_000
+"""Number of pictures from which a second spent on choosing the batch size comes back."""
+
+PAYS = 0.9
+"""bf16 is taken if it needs less than this share of the time of fp32; a tie goes to the exact format."""
+
+WORTH_COMPILING = 400.0
+"""Seconds of uncompiled work from which half a minute is risked on finding out whether compiling pays."""
+
+MEASURED_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """What was measured.
+
+    Attributes:
+        device: "cpu", "cuda" or "mps". device_name: the same in words.
+        seconds: for each way ("fp32", "bf16", "bf16, compiled") the seconds that a picture takes.
+        batch_size: the fastest; None if it was not measured.
+        compile_seconds: what compiling took; None if it was not tried, -1 if it failed.
+    """
+
+    device: str
+    device_name: str
+    seconds: dict[str, float] = field(default_factory=dict)
+    batch_size: int | None = None
+    compile_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the pictures pass the network: the number format, and compiled or not."""
+
+    precision: Precision
+    compiled: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.precision}, compiled" if self.compiled else self.precision
+
+
+def choose_precision(speeds: Speeds, wanted: Literal["auto", "fp32", "bf16"]) -> Precision:
+    """Return the number format for the features of training pictures."""
+    if wanted != "auto":
+        return wanted
+    return "bf16" if speeds.seconds.get("bf16", float("inf")) < PAYS * speeds.seconds["fp32"] else "fp32"
+
+
+def choose_way(speeds: Speeds, precision: Precision, wanted: Compile, missing: Callable[[Way], int]) -> Way:
+    """Return the way that needs the least time for what is missing, compiling included.
+
+    Args:
+        missing: how many features are not in the cache, for each way: both ways have a space of their own.
+    """
+    plain, compiled = Way(precision), Way(precision, compiled=True)
+    if wanted != "auto":
+        return compiled if wanted == "always" else plain
+    compile_seconds = speeds.compile_seconds
+    if compile_seconds is None or compile_seconds < 0 or str(compiled) not in speeds.seconds:
+        return plain
+    left = missing(compiled)
+    cost = compile_seconds + left * speeds.seconds[str(compiled)] if left else 0.0
+    return compiled if cost < missing(plain) * speeds.seconds[str(plain)] else plain
+
+
+def worth_trying_to_compile(speeds: Speeds, precision: Precision, wanted: Compile, missing: int) -> bool:
+    """Say whether there is so much to do that it is worth finding out whether compiling pays."""
+    untried = speeds.compile_seconds is None
+    return wanted == "auto" and untried and missing * speeds.seconds[precision] > WORTH_COMPILING
+
+
+def measure(network: Network, device: torch.device, *, pictures: int, formats: Sequence[Precision]) -> Speeds:
+    """Time the network on pictures of noise, in turn in each number format.
+
+    Args:
+        pictures: how many are to come; with few of them the batch size is not worth measuring.
+        formats: fp32, and bf16 where it may be chosen.
+    """
+    speeds = Speeds(device.type, describe(device))
+    small = 8 if device.type == "cpu" else 32
+    timers = {precision: _Timer(network, device, precision, batch_size=small) for precision in formats}
+    for _ in range(3):  # in turn, so that whatever else the machine does hits all alike
+        for timer in timers.values():
+            timer.run()
+    speeds = replace(speeds, seconds={precision: timer.best for precision, timer in timers.items()})
+    if pictures < WORTH_BATCH_SIZES and device.type == "cpu":
+        return speeds
+    chosen = choose_precision(speeds, "auto")
+    tried = {size: _Timer(network, device, chosen, batch_size=size) for size in BATCH_SIZES[device.type]}
+    for _ in range(2):
+        for timer in tried.values():
+            timer.run()
+    batch_size = min(tried, key=lambda size: tried[size].best)
+    return replace(speeds, batch_size=batch_size, seconds=speeds.seconds | {chosen: tried[batch_size].best})
+
+
+def measure_compiled(network: Network, device: torch.device, speeds: Speeds, precision: Precision) -> Speeds:
+    """Compile the network, time it, and return the speeds with what came out; a failure is remembered as one."""
+    from cnn_tl.features.embedding import embedder
+
+    size = speeds.batch_size or BATCH_SIZE
+    pixels = _noise(network, size)
+    started = time.perf_counter()
+    try:
+        with embedder(network, device, precision, compiled=True, batch_size=size) as frozen:
+            frozen.finish(frozen.start(pixels))
+            compile_seconds = time.perf_counter() - started
+            best = min(_timed(frozen, pixels) for _ in range(5))
+    except Exception:  # noqa: BLE001 - no compiler, a model that cannot be traced, ...: then it is not compiled
+        return replace(speeds, compile_seconds=-1.0)
+    seconds = speeds.seconds | {str(Way(precision, compiled=True)): best}
+    return replace(speeds, compile_seconds=round(compile_seconds, 2), seconds=seconds)
+
+
+class _Timer:
+    """Repeats a forward pass of noise; `best` is the least time a picture took, in seconds."""
+
+    def __init__(self, network: Network, device: torch.device, precision: Precision, *, batch_size: int) -> None:
+        self._arguments = (network, device, precision)
+        self._pixels = _noise(network, batch_size)
+        self._warm = False
+        self.best = float("inf")
+
+    def run(self) -> None:
+        from cnn_tl.features.embedding import embedder
+
+        with embedder(*self._arguments) as frozen:
+            if not self._warm:
+                _timed(frozen, self._pixels)
+                self._warm = True
+            ends = time.perf_counter() + MEASURED_SECONDS / 3
+            while True:
+                self.best = min(self.best, _timed(frozen, self._pixels))
+                if time.perf_counter() > ends:
+                    return
+
+
+def _noise(network: Network, count: int) -> Pixels:
+    import numpy as np
+
+    shape = (count, network.preprocessing.height, network.preprocessing.width, 3)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def _timed(frozen: Embedder, pixels: Pixels) -> float:
+    started = time.perf_counter()
+    frozen.finish(frozen.start(pixels))
+    return (time.perf_counter() - started) / len(pixels)
+
+
+def recall(folder: Path, device: str) -> Speeds | None:
+    """Return what was measured on this machine for the network remembered in `folder`, if it was."""
+    try:
+        return Speeds(**files.read_json(_file(folder, device)))
+    except (CnnTlError, TypeError):
+        return None
+
+
+def remember(folder: Path, device: str, speeds: Speeds) -> None:
+    """Keep what was measured.
+
+    Args:
+        device: what the recipe asks for, "auto" included.
+
+    Raises:
+        ResourceError: the folder cannot be written.
+    """
+    files.write_json(_file(folder, device), asdict(speeds))
+
+
+def describe(device: torch.device) -> str:
+    """Return a device in words."""
+    import torch
+
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
+
+
+def _file(folder: Path, device: str) -> Path:
+    """Name the file by everything that decides about speed and can be known without torch."""
+    machine: list[Any] = [
+        device, _processor(), default_workers(), sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*")),
+        *(os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS")),
+        version("torch"),
+    ]  # fmt: skip
+    return folder / f"speeds-{hashlib.sha256(json.dumps(machine).encode()).hexdigest()[:16]}.json"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+        return next(line for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()

@@ -1,0 +1,30 @@
+"""Heads that are fitted on the features of a frozen backbone. Only `adamw` needs torch, and loads it when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cnn_tl.heads.logistic import fit_logistic
+from cnn_tl.heads.neighbours import fit_neighbours
+from cnn_tl.heads.problem import FittedHead, Problem, Views, class_weights
+from cnn_tl.heads.prototype import fit_prototype
+from cnn_tl.heads.ridge import fit_ridge
+from cnn_tl.recipe_sections import Head, HeadKind
+
+__all__ = ["HEADS", "FittedHead", "Problem", "Views", "class_weights"]
+
+
+def _fit_adamw(problem: Problem, settings: Head) -> FittedHead:
+    from cnn_tl.heads.adamw import fit_adamw
+
+    return fit_adamw(problem, settings)
+
+
+HEADS: dict[HeadKind, Callable[[Problem, Head], FittedHead]] = {
+    "lbfgs": fit_logistic,
+    "ridge": fit_ridge,
+    "adamw": _fit_adamw,
+    "knn": fit_neighbours,
+    "prototype": fit_prototype,
+}
+"""Kind -> function from a problem and the recipe's `head` section, resolved, to the fitted head."""

@@ -1,0 +1,104 @@
+"""Least squares with an L2 penalty: every penalty from one eigendecomposition, every picture left out once.
+
+Shapes as in problem.py; R rows are V views of N pictures, S is the rank.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_tl.heads.problem import FittedHead, Problem
+from cnn_tl.heads.standard import standard_of
+from cnn_tl.recipe_sections import Head
+from cnn_tl.statistics import softmax
+
+PENALTIES = [10.0**exponent for exponent in np.arange(-4.0, 2.01, 0.5)]
+"""In units of the mean variance of a direction: 1 shrinks an average direction by half."""
+
+TEMPERATURES = np.logspace(-0.5, 2.5, 31)
+"""What the scores, which are near 0 and 1, may be multiplied by to become logits."""
+
+Array = NDArray[np.float64]
+
+
+def fit_ridge(problem: Problem, settings: Head) -> FittedHead:
+    """Fit one-against-the-rest targets (1, 0) by weighted ridge regression (Hoerl and Kennard 1970).
+
+    The penalty is the one whose predictions are right most often, and among those surest, for pictures that are left
+    out: exactly, all views of the picture at once, from the hat matrix (Golub, Heath and Wahba 1979, sec. 1). Its
+    scores are multiplied by the factor that makes the softmax of the left-out predictions most likely, so that it can
+    be read as a probability.
+
+    Raises:
+        DivergedError: the features or the fitted head are not finite.
+    """
+    raw_RD, picture_R = problem.stacked()
+    standard = standard_of(raw_RD)
+    features_RD = standard(raw_RD).astype(np.float64)
+    weights_R = problem.picture_weights[picture_R]
+    targets_RK = np.eye(problem.num_classes)[problem.labels[picture_R]]
+    mean_D, mean_K = (np.average(rows, axis=0, weights=weights_R) for rows in (features_RD, targets_RK))
+    root_R1 = np.sqrt(weights_R)[:, None]
+    x_RD, y_RK = root_R1 * (features_RD - mean_D), root_R1 * (targets_RK - mean_K)
+    left_RS, values_S, right_SD = _decomposed(x_RD)
+    unit = float(values_S.sum()) / x_RD.shape[1]
+    candidates = [settings.penalty] if settings.penalty is not None else PENALTIES
+    tried = []
+    for penalty in candidates:
+        problem.check()
+        shrink_S = values_S / (values_S + penalty * unit)
+        scores_NK = _left_out(left_RS, shrink_S, y_RK, root_R1, len(problem.labels)) + mean_K
+        tried.append(_judged(scores_NK, problem))
+    best = max(range(len(tried)), key=lambda index: tried[index][:2])
+    accuracy, _, factor = tried[best]
+    weight_KD = (y_RK.T @ left_RS) * (np.sqrt(values_S) / (values_S + candidates[best] * unit)) @ right_SD
+    bias_K = mean_K - weight_KD @ mean_D
+    facts = {
+        "kind": "ridge", "penalty": candidates[best], "penalty_chosen": settings.penalty is None,
+        "left_out_accuracy": accuracy, "factor": factor,
+    }  # fmt: skip
+    return standard.folded(factor * weight_KD, factor * bias_K, facts)
+
+
+def _decomposed(x_RD: Array) -> tuple[Array, Array, Array]:
+    """Return U [R, S], the eigenvalues [S] and V [S, D] of x = U sqrt(values) V, from the smaller product."""
+    rows, dimensions = x_RD.shape
+    if rows <= dimensions:
+        values, left = np.linalg.eigh(x_RD @ x_RD.T)
+        kept = values > values[-1] * 1e-12
+        values, left = values[kept], left[:, kept]
+        return left, values, (left / np.sqrt(values)).T @ x_RD
+    values, right = np.linalg.eigh(x_RD.T @ x_RD)
+    kept = values > values[-1] * 1e-12
+    values, right = values[kept], right[:, kept]
+    return x_RD @ right / np.sqrt(values), values, right.T
+
+
+def _left_out(left_RS: Array, shrink_S: Array, y_RK: Array, root_R1: Array, pictures: int) -> Array:
+    """Return what the fit without a picture says about its plain view, less the mean, [N, K]."""
+    views = len(y_RK) // pictures
+    fitted_RK = (left_RS * shrink_S) @ (left_RS.T @ y_RK)
+    by_picture = (views, pictures)
+    left_NVS = left_RS.reshape(*by_picture, -1).transpose(1, 0, 2)
+    hat_NVV = (left_NVS * shrink_S) @ left_NVS.transpose(0, 2, 1)
+    # the weighted mean is fitted too: it takes a share of 1 / R of each row's own weight
+    root_NV = root_R1[:, 0].reshape(by_picture).T
+    hat_NVV = hat_NVV + root_NV[:, :, None] * root_NV[:, None, :] / float(np.square(root_R1).sum())
+    residual_NVK = (y_RK - fitted_RK).reshape(*by_picture, -1).transpose(1, 0, 2)
+    identity = np.eye(views) * (1 + 1e-9)
+    wrong_NVK = np.linalg.solve(identity - hat_NVV, residual_NVK)
+    plain_NK = y_RK.reshape(*by_picture, -1)[0] - wrong_NVK[:, 0]
+    return plain_NK / root_NV[:, :1]  # type: ignore[no-any-return]
+
+
+def _judged(scores_NK: Array, problem: Problem) -> tuple[float, float, float]:
+    """Return the weighted accuracy, the log likelihood at the best factor, and that factor."""
+    weights_N, each = problem.picture_weights, np.arange(len(problem.labels))
+    accuracy = float(np.average(scores_NK.argmax(1) == problem.labels, weights=weights_N))
+    likelihoods = [
+        float(np.average(np.log(softmax(factor * scores_NK)[each, problem.labels] + 1e-300), weights=weights_N))
+        for factor in TEMPERATURES
+    ]
+    best = int(np.argmax(likelihoods))
+    return accuracy, likelihoods[best], float(TEMPERATURES[best])

@@ -1,0 +1,36 @@
+"""Features brought to a common scale for a fit, and the scale folded back into the head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_tl.heads.problem import Features, FittedHead, linear_head
+
+
+@dataclass(frozen=True)
+class Standard:
+    """x -> (x - mean) / scale, feature by feature; mean and scale float32 [D]."""
+
+    mean: Features
+    scale: Features
+
+    def __call__(self, features_RD: Features) -> Features:
+        """Return the features on the common scale."""
+        return (features_RD - self.mean) / self.scale
+
+    def folded(self, weight_KD: NDArray[Any], bias_K: NDArray[Any], facts: dict[str, Any]) -> FittedHead:
+        """Return the head on raw features that does what this one does on standardised features."""
+        raw_KD = weight_KD.astype(np.float64) / self.scale
+        return linear_head(raw_KD, bias_K - raw_KD @ self.mean, facts)
+
+
+def standard_of(features_RD: Features) -> Standard:
+    """Measure mean and standard deviation; a feature that never changes keeps its scale."""
+    mean = features_RD.mean(0, dtype=np.float64)
+    deviation = features_RD.std(0, dtype=np.float64)
+    changes = deviation > 1e-6 * max(deviation.max(), 1e-12)
+    return Standard(mean.astype(np.float32), np.where(changes, deviation, 1.0).astype(np.float32))

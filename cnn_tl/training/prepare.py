@@ -1,0 +1,154 @@
+"""Before any training: the data scanned, the network found, the recipe and the manifest in the run folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnn_tl import files
+from cnn_tl import recipe as recipes
+from cnn_tl.cache.location import default_root
+from cnn_tl.data.folder import scan
+from cnn_tl.data.image import ImageLimits
+from cnn_tl.data.manifest import Manifest
+from cnn_tl.errors import CnnTlError, DataError, RecipeError, printable
+from cnn_tl.networks import card as cards
+from cnn_tl.networks import hub, weights
+from cnn_tl.networks.card import Remembered
+from cnn_tl.progress import Observer
+from cnn_tl.recipe import Recipe
+from cnn_tl.runtime import pick_device, require_torch
+from cnn_tl.training.run_folder import RunFolder
+from cnn_tl.training.session import Session, warn_of_set_aside
+
+if TYPE_CHECKING:
+    from cnn_tl.networks.backbone import Network
+
+
+def open_session(recipe: Recipe, run: RunFolder, observer: Observer, *, resume: bool, write: bool = True) -> Session:
+    """Scan the data, find the network, and write the recipe and the manifest into the run folder.
+
+    Args:
+        write: False leaves no trace, in the run folder or elsewhere.
+    """
+    file = Path(recipe.model.weights) if recipe.model.weights else None
+    pretrained = recipe.mode != "scratch"
+    memory = cards.folder_of(default_root(), recipe.model.name, file, recipe.model.image_size)
+    known = cards.recall(memory) if _may_be_recalled(recipe) else None
+    if known is None and pretrained and file is None and not weights.has_package(recipe.model.name):
+        hub.knock_early(recipe.model.name)
+    manifest = _scan(recipe, observer)  # before anything is downloaded
+    if resume:
+        manifest = _same_data(run, manifest)
+    num_classes = len(manifest.classes)
+
+    def build() -> Network:
+        return _limited(_build(recipe, file, num_classes), recipe)
+
+    network = None
+    if known is None:
+        network = build()
+        known = _learned(network, recipe, memory, observer, write=write)
+    remembered = replace(known, card=known.card.with_limits(recipe.data.max_pixels, recipe.data.min_side))
+    session = Session(recipe, manifest, remembered, memory, build, run, observer)
+    if network is not None:
+        session.network = network
+    if write:
+        files.write_json(run.manifest, session.manifest.to_json())
+        files.write_text(run.recipe, recipes.to_yaml(recipe))  # last: a folder with a recipe is a run
+    return session
+
+
+def _may_be_recalled(recipe: Recipe) -> bool:
+    """Say whether the run can perhaps do without the network; a device that is asked for by name must be looked at."""
+    return recipe.mode == "freeze" and recipe.features.cache and recipe.run.device in ("auto", "cpu")
+
+
+def _learned(network: Network, recipe: Recipe, memory: Path, observer: Observer, *, write: bool) -> Remembered:
+    """Return what there is to know about a network that has been built, and remember it for the next run."""
+    from cnn_tl.networks import backbone
+
+    if recipe.mode != "freeze":
+        return backbone.describe(network)
+    learned = backbone.describe(network, backbone.require_linear_classifier(network))
+    if write and recipe.features.cache and learned.source is not None:
+        try:
+            cards.remember(memory, learned)
+        except CnnTlError as error:
+            observer.note(f"the network is not remembered: {error}")
+    return learned
+
+
+def _build(recipe: Recipe, file: Path | None, num_classes: int) -> Network:
+    require_torch()
+    from cnn_tl.networks import backbone
+
+    pick_device(recipe.run.device)  # refused before the seconds that building takes
+    source = weights.locate(recipe.model.name, file, pretrained=recipe.mode != "scratch")
+    return backbone.build(
+        recipe.model.name,
+        source,
+        num_classes=num_classes,
+        image_size=recipe.model.image_size,
+        seed=recipe.seed,
+    )
+
+
+def _limited(network: Network, recipe: Recipe) -> Network:
+    network.preprocessing = replace(
+        network.preprocessing, max_pixels=recipe.data.max_pixels, min_side=recipe.data.min_side
+    )
+    return network
+
+
+def _scan(recipe: Recipe, observer: Observer) -> Manifest:
+    assert recipe.data.path is not None
+    scanned = 0
+
+    def show(done: int, total: int) -> None:
+        nonlocal scanned
+        observer.advance(done - scanned)
+        scanned = done
+
+    with observer.task("scanning", None):
+        manifest = scan(
+            Path(recipe.data.path),
+            seed=recipe.seed,
+            val_fraction=recipe.data.val_fraction,
+            limits=ImageLimits(recipe.data.max_pixels, recipe.data.min_side),
+            on_bad_image=recipe.data.on_bad_image,
+            on_progress=show,
+            workers=recipe.run.workers,
+        )
+    warn_of_set_aside(observer, [f"{printable(item.path)}: {item.reason}" for item in manifest.set_aside])
+    for text in manifest.notes:
+        observer.note(text)
+    return manifest
+
+
+def refuse_difference(run: RunFolder, recipe: Recipe) -> None:
+    """Refuse to resume a run with another recipe than its own."""
+    changes = recipes.diff(recipes.load(run.recipe).resolve(), recipe)
+    if changes:
+        raise RecipeError(
+            f"{printable(run.path)} was begun with another recipe ({'; '.join(changes)}); "
+            "resume without these changes, or start anew with another --output"
+        )
+
+
+def _same_data(run: RunFolder, manifest: Manifest) -> Manifest:
+    """Return the manifest without the pictures that the run found broken, if the data is still the same."""
+    stored = Manifest.from_json(files.read_json(run.manifest))
+    broken = {item.path: item.reason for item in stored.set_aside}
+    manifest = manifest.without(
+        (picture, broken[picture.path]) for picture in manifest.pictures if picture.path in broken
+    )
+    changes = stored.diff(manifest)
+    if changes:
+        more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
+        raise DataError(
+            f"{printable(manifest.root)} has changed since {printable(run.path)} was begun: "
+            f"{'; '.join(changes[:5])}{more}; restore it, or start anew with another --output"
+        )
+    return manifest

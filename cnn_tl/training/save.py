@@ -1,0 +1,73 @@
+"""The trained model becomes a bundle; for a frozen backbone with the receipt that nothing in it moved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from cnn_tl.networks import bundle
+from cnn_tl.networks.card import tensors_digest
+from cnn_tl.training.result import TrainResult
+from cnn_tl.training.session import Session
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+def save_model(session: Session, result: TrainResult) -> None:
+    """Write the bundle of a finished run.
+
+    Raises:
+        ResourceError: the disk is full or not writable.
+    """
+    head = session.head
+    tensors, config = _trained(session) if head is None else (_fitted(session), session.card.config)
+    bundle.save(
+        session.run.bundle,
+        tensors,
+        config,
+        classes=session.manifest.classes,
+        preprocessing=session.card.preprocessing,
+        head=head.spec if head is not None else None,
+        facts={
+            "mode": result.mode,
+            "weights": session.card.weights,
+            "seed": session.recipe.seed,
+            "validation": {"accuracy": result.accuracy, "pictures": result.pictures, "interval": result.interval},
+        },
+    )
+
+
+def freeze_receipt(session: Session) -> str:
+    """Return the digest of the frozen backbone's parameters and buffers as they are now: the same as before the run."""
+    after = tensors_digest(_backbone(session))
+    if after != session.card.backbone_sha256:
+        raise RuntimeError("a frozen tensor moved")
+    return after
+
+
+def _fitted(session: Session) -> Tensors:
+    """Return the frozen backbone's tensors and the fitted head's."""
+    head, card = session.head, session.card
+    assert head is not None
+    if head.spec is None:
+        own = card.classifier_tensors(head.tensors["weight"], head.tensors["bias"])
+    else:
+        own = {f"{card.classifier}.{name}": array for name, array in head.tensors.items()}
+    return {**_backbone(session), **own}
+
+
+def _backbone(session: Session) -> Tensors:
+    """Return the backbone's tensors: those that ran, or where nothing had to run those that are remembered."""
+    if "network" not in vars(session):
+        return session.remembered.tensors()
+    from cnn_tl.networks.backbone import backbone_tensors
+
+    return backbone_tensors(session.network.model)
+
+
+def _trained(session: Session) -> tuple[Tensors, Mapping[str, Any]]:
+    model = session.network.model
+    tensors = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+    return tensors, bundle.config_of(model, session.card.preprocessing)

@@ -1,0 +1,76 @@
+"""Features do not depend on who shares the batch, and are those that the whole model's classifier would get."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cnn_tl.data.loader import Batch
+from cnn_tl.errors import BadImageError
+from cnn_tl.features.embedding import embedder, stream
+from cnn_tl.networks import backbone, weights
+from cnn_tl.networks.backbone import Network, classify, to_input
+from cnn_tl.runtime import Precision
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return backbone.build(
+        "test_resnet", weights.Source("random", None, ""), num_classes=3, image_size=64, seed=0
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), dtype=np.uint8)
+
+
+def features(network: Network, pixels: np.ndarray, precision: Precision = "fp32") -> np.ndarray:
+    with embedder(network, CPU, precision) as frozen:
+        return frozen.finish(frozen.start(pixels))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_picture_gives_the_same_bits_in_any_batch(
+    network: Network, pixels: np.ndarray, precision: Precision
+) -> None:
+    whole = features(network, pixels, precision)
+    for part in (slice(0, 1), slice(3, 5), slice(7, 20), slice(8, 40)):
+        assert np.array_equal(features(network, pixels[part], precision), whole[part])
+    order = np.random.default_rng(1).permutation(40)
+    assert np.array_equal(features(network, pixels[order], precision), whole[order])
+
+
+def test_the_classifier_makes_logits_of_them(network: Network, pixels: np.ndarray) -> None:
+    found = features(network, pixels)
+    assert found.dtype == np.float32
+    model = network.model.eval()
+    with torch.inference_mode():
+        logits = model(to_input(pixels, network.preprocessing, CPU))
+        assert torch.allclose(classify(model, torch.from_numpy(found)), logits, atol=1e-5)
+
+
+def test_the_classifier_is_back_afterwards(network: Network, pixels: np.ndarray) -> None:
+    before = network.model.get_classifier()  # type: ignore[operator]
+    features(network, pixels[:8])
+    assert network.model.get_classifier() is before  # type: ignore[operator]
+
+
+def test_a_stream_keeps_the_order_and_passes_failures_on(network: Network, pixels: np.ndarray) -> None:
+    error = BadImageError(None, "truncated JPEG")
+    batches = [
+        Batch(["a", "b"], pixels[:2], []),
+        Batch([], pixels[:0], [("c", error)]),
+        Batch(["d"], pixels[2:3], [("e", error)]),
+    ]
+    with embedder(network, CPU, "fp32") as frozen:
+        found = list(stream(frozen, batches))
+        assert frozen.seconds > 0
+    assert [batch.items for batch, _ in found] == [["a", "b"], [], ["d"]]
+    assert [len(rows) for _, rows in found] == [2, 0, 1]
+    assert np.array_equal(np.concatenate([rows for _, rows in found if len(rows)]), features(network, pixels[:3]))

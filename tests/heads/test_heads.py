@@ -1,0 +1,267 @@
+"""Every head: it learns, repeats itself, honours weights, takes views, and survives what data can do to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from cnn_tl.errors import DivergedError, RecipeError
+from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights
+from cnn_tl.heads.folds import stratified_folds, stratified_sample
+from cnn_tl.heads.standard import standard_of
+from cnn_tl.recipe_sections import HEAD_DEFAULTS, Head
+from cnn_tl.statistics import softmax
+
+KINDS = sorted(HEADS)
+NAMES = ("ash", "birch", "cedar")
+
+
+def blobs(
+    pictures: int = 90, features: int = 12, classes: int = 3, spread: float = 1.5
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    chance = np.random.default_rng(1)
+    centres = chance.normal(size=(classes, features))
+    labels = np.arange(pictures) % classes
+    rows = (centres[labels] + spread * chance.normal(size=(pictures, features))) * np.logspace(-2, 2, features) + 5
+    return rows.astype(np.float32), labels
+
+
+def fit(kind: str, features: Any, labels: Any, weights: Any = None, seed: int = 0, **settings: Any) -> FittedHead:
+    views = features if isinstance(features, list) else [features]
+    classes = int(labels.max()) + 1
+    counts = np.ones(classes) if weights is None else np.asarray(weights, float)
+    chosen = HEAD_DEFAULTS[kind].model_copy(update=settings)  # type: ignore[index]
+    return HEADS[kind](Problem(views, labels, classes, counts, seed), chosen)  # type: ignore[index]
+
+
+def accuracy(head: FittedHead, features: Any, labels: Any) -> float:
+    return float((head.logits(features).argmax(1) == labels).mean())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_head_learns_and_repeats_itself(kind: str) -> None:
+    features, labels = blobs(spread=0.5)
+    first, second = fit(kind, features, labels, seed=3), fit(kind, features, labels, seed=3)
+    assert first.tensors.keys() == second.tensors.keys()
+    assert all(np.array_equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
+    assert all(array.dtype == np.float32 for array in first.tensors.values())
+    assert accuracy(first, features, labels) > 0.85
+    assert first.logits(features).dtype == np.float32
+    assert (first.spec is None) == (kind != "knn")
+    if first.spec is None:
+        assert {name: array.shape for name, array in first.tensors.items()} == {"weight": (3, 12), "bias": (3,)}
+        logits = features @ first.tensors["weight"].T + first.tensors["bias"]
+        np.testing.assert_allclose(first.logits(features), logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("pictures", [6, 40])
+def test_fewer_pictures_than_features(kind: str, pictures: int) -> None:
+    features, labels = blobs(pictures=pictures, features=64, spread=0.3)
+    assert accuracy(fit(kind, features, labels), features, labels) > 0.9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_feature_that_never_changes_does_no_harm(kind: str) -> None:
+    features, labels = blobs(spread=0.5)
+    features[:, 3] = 7.0
+    head = fit(kind, features, labels)
+    assert all(np.isfinite(array).all() for array in head.tensors.values())
+    features[:, 3] = 7.5
+    assert np.isfinite(head.logits(features)).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite_are_refused(kind: str, value: float) -> None:
+    features, labels = blobs()
+    features[5, 5] = value
+    with pytest.raises(DivergedError, match=r"run\.precision=fp32"):
+        fit(kind, features, labels)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_picture_in_a_class(kind: str) -> None:
+    features, labels = blobs(spread=0.2)
+    kept = np.append(np.flatnonzero(labels != 2), np.flatnonzero(labels == 2)[0])
+    assert accuracy(fit(kind, features[kept], labels[kept], neighbours=1), features[kept], labels[kept]) > 0.9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_views_are_learned_from(kind: str) -> None:
+    features, labels = blobs(spread=0.1)
+    elsewhere = features + 3 * np.logspace(-2, 2, 12).astype(np.float32)  # the second view lies elsewhere
+    head = fit(kind, [features, elsewhere], labels)
+    assert accuracy(head, features, labels) > 0.9
+    assert accuracy(head, elsewhere, labels) > 0.9
+
+
+@pytest.mark.parametrize("kind", ["adamw", "knn", "lbfgs", "ridge"])
+def test_a_heavier_class_is_answered_more_often(kind: str) -> None:
+    features, labels = blobs(pictures=300, spread=6.0)
+    plain, heavy = fit(kind, features, labels), fit(kind, features, labels, weights=[1, 1, 20])
+    answers = [(head.logits(features).argmax(1) == 2).sum() for head in (plain, heavy)]
+    assert answers[1] > answers[0] + 20
+
+
+def test_a_prototype_takes_weights_that_are_named_as_a_prior() -> None:
+    features, labels = blobs(pictures=300, spread=6.0)
+    plain = fit("prototype", features, labels)
+    heavy = fit("prototype", features, labels, weights=[1, 1, 1e4], class_weights={"cedar": 1e4})
+    assert (heavy.logits(features).argmax(1) == 2).sum() > (plain.logits(features).argmax(1) == 2).sum()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_signal_is_heard(kind: str) -> None:
+    features, labels = blobs()
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        HEADS[kind](Problem([features], labels, 3, np.ones(3), 0, stop), HEAD_DEFAULTS[kind])  # type: ignore[index]
+
+
+def test_logistic_agrees_with_scikit_learn() -> None:
+    features, labels = blobs()
+    penalty, weights = 0.03, np.array([1.0, 2.0, 0.5])
+    head = fit("lbfgs", features, labels, weights, penalty=penalty)
+    standard = standard_of(features)(features)
+    counts = weights[labels] / weights[labels].mean()
+    theirs = LogisticRegression(C=1 / (penalty * len(labels)), tol=1e-10, max_iter=5000)
+    theirs.fit(standard, labels, sample_weight=counts)
+    np.testing.assert_allclose(softmax(head.logits(features)), theirs.predict_proba(standard), atol=2e-3)
+
+
+@pytest.mark.parametrize("features", [12, 200])
+def test_the_span_of_the_pictures_changes_nothing(features: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cnn_tl.heads import logistic
+
+    rows, labels = blobs(features=features)
+    ours = fit("lbfgs", rows, labels, penalty=0.1)
+    monkeypatch.setattr(logistic, "_in_span", lambda features_RD: (features_RD, None))
+    whole = fit("lbfgs", rows, labels, penalty=0.1)
+    np.testing.assert_allclose(ours.logits(rows), whole.logits(rows), atol=5e-3)
+
+
+def test_the_penalty_is_chosen_by_held_out_loss() -> None:
+    noisy, clean = (fit("lbfgs", *blobs(spread=spread)) for spread in (4.0, 0.1))
+    assert noisy.facts["penalty"] > clean.facts["penalty"]
+    assert noisy.facts["penalty_chosen"]
+    noisy, clean = (fit("ridge", *blobs(pictures=40, features=30, spread=spread)) for spread in (3.0, 0.05))
+    assert noisy.facts["penalty"] > clean.facts["penalty"]
+
+
+@pytest.mark.parametrize("views", [1, 3])
+@pytest.mark.parametrize("features", [5, 80])
+def test_ridge_leaves_out_whole_pictures_exactly(views: int, features: int) -> None:
+    """What the hat matrix says is what fits without the picture say."""
+    from cnn_tl.heads import ridge
+
+    chance = np.random.default_rng(0)
+    rows = chance.normal(size=(views * 12, features))
+    labels = np.arange(12) % 3
+    targets = np.tile(np.eye(3)[labels], (views, 1))
+    root = np.sqrt(np.tile(np.linspace(0.5, 1.5, 12), views))[:, None]
+    mean_D, mean_K = (np.average(a, axis=0, weights=root[:, 0] ** 2) for a in (rows, targets))
+    x, y = root * (rows - mean_D), root * (targets - mean_K)
+    left, values, _ = ridge._decomposed(x)
+    penalty = 0.7
+    found = ridge._left_out(left, values / (values + penalty), y, root, 12) + mean_K
+    for picture in range(12):
+        kept = np.tile(np.arange(12), views) != picture
+        theirs = Ridge(alpha=penalty).fit(rows[kept], targets[kept], sample_weight=root[kept, 0] ** 2)
+        np.testing.assert_allclose(found[picture], theirs.predict(rows[[picture]])[0], atol=1e-6)
+
+
+def test_ridge_agrees_with_scikit_learn() -> None:
+    features, labels = blobs(spread=3.0)
+    head = fit("ridge", features, labels, penalty=0.5)
+    standard = standard_of(features)(features).astype(np.float64)
+    unit = np.square(standard - standard.mean(0)).sum() / standard.shape[1]
+    theirs = Ridge(alpha=0.5 * unit).fit(standard, np.eye(3)[labels])
+    np.testing.assert_allclose(head.logits(features), head.facts["factor"] * theirs.predict(standard), atol=1e-3)
+
+
+def test_nearest_neighbours_are_nearest() -> None:
+    features, labels = blobs(spread=0.5)
+    head = fit("knn", features, labels, neighbours=1)
+    assert accuracy(head, features, labels) == 1.0
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    query = features[:5] + 0.01
+    nearest = ((query / np.linalg.norm(query, axis=1, keepdims=True)) @ unit.T).argmax(1)
+    assert np.array_equal(head.logits(query).argmax(1), labels[nearest])
+
+
+@pytest.mark.parametrize("hidden", [None, 16])
+def test_adamw_options(hidden: int | None) -> None:
+    import torch
+
+    features, labels = blobs(spread=0.5)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    head = fit("adamw", features, labels, hidden=hidden, dropout=0.2, label_smoothing=0.1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert accuracy(head, features, labels) > 0.95
+    assert (head.spec is None) == (hidden is None)
+    other = fit("adamw", features, labels, hidden=hidden, dropout=0.2, seed=1)
+    assert any(not np.array_equal(head.tensors[name], other.tensors[name]) for name in head.tensors)
+
+
+def test_adamw_says_when_it_diverges() -> None:
+    features, labels = blobs()
+    with pytest.raises(DivergedError, match=r"head\.lr"):
+        fit("adamw", features, labels, hidden=4, lr=1e30, epochs=3, weight_decay=0)
+
+
+def test_class_weights() -> None:
+    labels = np.array([0, 0, 0, 0, 1, 1, 2, 2])
+    assert class_weights("none", labels, NAMES).tolist() == [1, 1, 1]
+    balanced = class_weights("balanced", labels, NAMES)
+    assert (balanced[labels].sum(), balanced[0] * 4, balanced[1] * 2) == pytest.approx((8, 8 / 3, 8 / 3))
+    assert class_weights({"cedar": 3.0}, labels, NAMES).tolist() == [1, 1, 3]
+    with pytest.raises(RecipeError, match="oak"):
+        class_weights({"oak": 2.0}, labels, NAMES)
+
+
+def test_folds_deal_every_class_out_evenly() -> None:
+    labels = np.repeat([0, 1, 2], [50, 11, 7])
+    folds = stratified_folds(labels, 5, seed=0)
+    for k in range(3):
+        counts = np.bincount(folds[labels == k], minlength=5)
+        assert counts.max() - counts.min() <= 1
+    assert np.bincount(folds).max() - np.bincount(folds).min() <= 1
+    assert not np.array_equal(folds, stratified_folds(labels, 5, seed=1))
+
+
+def test_the_sample_for_the_penalty_keeps_every_class() -> None:
+    labels = np.repeat([0, 1, 2], [10_000, 300, 6])
+    kept = stratified_sample(labels, 2_000, 5, seed=0)
+    counts = np.bincount(labels[kept])
+    assert counts[2] == 5
+    assert 1_900 < len(kept) < 2_100
+    assert (np.diff(kept) > 0).all()
+
+
+def test_heads_need_no_torch_but_adamw() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, numpy as np\nfrom cnn_tl.heads import HEADS, Problem\n"
+        "from cnn_tl.recipe_sections import HEAD_DEFAULTS\n"
+        "rows = np.random.default_rng(0).normal(size=(30, 4)).astype('f')\n"
+        "problem = Problem([rows], np.arange(30) % 3, 3, np.ones(3), 0)\n"
+        "[HEADS[kind](problem, HEAD_DEFAULTS[kind]) for kind in HEADS if kind != 'adamw']\n"
+        "assert not {'torch', 'timm', 'sklearn'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_sections_are_resolved() -> None:
+    assert set(HEADS) == set(HEAD_DEFAULTS)
+    assert all(isinstance(settings, Head) for settings in HEAD_DEFAULTS.values())

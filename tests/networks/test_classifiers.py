@@ -1,0 +1,88 @@
+"""The modules give the logits that the fitted heads give, alone, in a bundle and in ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cnn_tl.errors import ArtefactError
+from cnn_tl.heads import HEADS, FittedHead, Problem
+from cnn_tl.networks import backbone, bundle, classifiers, weights
+from cnn_tl.recipe_sections import HEAD_DEFAULTS, HeadKind
+
+SETTINGS: list[tuple[HeadKind, dict[str, Any]]] = [("adamw", {"hidden": 8}), ("knn", {}), ("knn", {"neighbours": 1})]
+
+
+def fitted(kind: HeadKind, settings: dict[str, Any], num_features: int = 10) -> tuple[FittedHead, np.ndarray]:
+    chance = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    rows = (chance.normal(size=(3, num_features))[labels] + chance.normal(size=(60, num_features))).astype(np.float32)
+    problem = Problem([rows], labels, 3, np.ones(3), 0)
+    head = HEADS[kind](problem, HEAD_DEFAULTS[kind].model_copy(update=settings))
+    return head, chance.normal(size=(7, num_features)).astype(np.float32)
+
+
+def module_of(head: FittedHead) -> torch.nn.Module:
+    assert head.spec is not None
+    return classifiers.build(head.spec, {name: torch.from_numpy(array) for name, array in head.tensors.items()}).eval()
+
+
+@pytest.mark.parametrize(("kind", "settings"), SETTINGS)
+def test_a_module_gives_the_logits_of_the_head(kind: HeadKind, settings: dict[str, Any]) -> None:
+    head, queries = fitted(kind, settings)
+    module = module_of(head)
+    with torch.inference_mode():
+        flat = module(torch.from_numpy(queries))
+        assert torch.equal(module(torch.from_numpy(queries)[:, :, None, None]), flat)
+    np.testing.assert_allclose(flat.numpy(), head.logits(queries), atol=1e-5)
+    assert set(module.state_dict()) == set(head.tensors)
+
+
+@pytest.mark.parametrize(("kind", "settings"), SETTINGS)
+def test_a_bundle_brings_it_back(kind: HeadKind, settings: dict[str, Any], tmp_path: Path) -> None:
+    source = weights.Source("random", None, "")
+    network = backbone.build("test_resnet", source, num_classes=3, image_size=64, seed=0)
+    card = backbone.describe(network, backbone.require_linear_classifier(network)).card
+    head, queries = fitted(kind, settings, card.num_features)
+    own = {f"{card.classifier}.{name}": array for name, array in head.tensors.items()}
+    tensors = {**backbone.backbone_tensors(network.model), **own}
+    bundle.save(
+        tmp_path / "b", tensors, card.config, classes=["a", "b", "c"], preprocessing=card.preprocessing, facts={},
+        head=head.spec,
+    )  # fmt: skip
+    model = bundle.load(tmp_path / "b").model
+    with torch.inference_mode():
+        logits = model.get_classifier()(torch.from_numpy(queries))  # type: ignore[operator]
+        assert model(torch.rand(2, 3, 64, 64)).shape == (2, 3)
+    np.testing.assert_allclose(logits.numpy(), head.logits(queries), atol=1e-5)
+
+
+@pytest.mark.parametrize("spec", [{"kind": "forest"}, {}, {"kind": "mlp"}, {"kind": "knn"}])
+def test_a_head_that_does_not_fit_is_refused(spec: dict[str, Any], tmp_path: Path) -> None:
+    network = backbone.build(
+        "test_resnet", weights.Source("random", None, ""), num_classes=3, image_size=64, seed=0
+    )  # fmt: skip
+    card = backbone.describe(network, 1).card
+    tensors = {name: tensor.numpy() for name, tensor in network.model.state_dict().items()}
+    bundle.save(
+        tmp_path / "b", tensors, card.config, classes=["a", "b", "c"], preprocessing=card.preprocessing, facts={},
+        head=spec or {"kind": None},
+    )  # fmt: skip
+    with pytest.raises(ArtefactError, match="do not fit"):
+        bundle.load(tmp_path / "b")
+
+
+@pytest.mark.parametrize(("kind", "settings"), SETTINGS[:2])
+def test_onnx_agrees(kind: HeadKind, settings: dict[str, Any], tmp_path: Path) -> None:
+    import onnxruntime
+
+    head, queries = fitted(kind, settings)
+    path = tmp_path / "head.onnx"
+    torch.onnx.export(module_of(head), (torch.from_numpy(queries),), path, dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(path)
+    [logits] = session.run(None, {session.get_inputs()[0].name: queries})
+    np.testing.assert_allclose(logits, head.logits(queries), atol=1e-4)

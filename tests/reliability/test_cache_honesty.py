@@ -1,0 +1,163 @@
+"""R14: change one byte of a picture, the transform, the weights or the number format, and the cache misses; otherwise
+it hits, and what it gives is what would have been computed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from cnn_tl.progress import Observer
+from cnn_tl.recipe import Recipe
+from cnn_tl.training.result import TrainResult
+from cnn_tl.training.train import train
+
+Train = Callable[..., TrainResult]
+COUNTS = {"ash": 10, "birch": 10, "cedar": 10}
+
+
+@pytest.fixture
+def data(tmp_path: Path, make_pictures: Callable[..., Path]) -> Path:
+    return make_pictures(tmp_path / "data", COUNTS)
+
+
+@pytest.fixture
+def weights(tmp_path: Path, tiny_weights: Path) -> Path:
+    return Path(shutil.copy(tiny_weights, tmp_path / "mine.safetensors"))
+
+
+@pytest.fixture
+def run(tmp_path: Path, data: Path, weights: Path) -> Train:
+    def go(name: str, observer: Observer | None = None, **sections: Mapping[str, Any]) -> TrainResult:
+        tree: dict[str, Any] = {
+            "data": {"path": str(data)},
+            "model": {"name": "test_resnet", "image_size": 64, "weights": str(weights)},
+            "run": {"precision": "fp32"},
+        }
+        for section, values in sections.items():
+            tree[section] = tree.get(section, {}) | values
+        return train(Recipe.model_validate(tree), tmp_path / name, observer=observer)
+
+    return go
+
+
+def computed(result: TrainResult) -> int:
+    count: int = result.facts["features"]["computed"]
+    assert count + result.facts["features"]["from_cache"] >= 30
+    return count
+
+
+def same(one: TrainResult, other: TrainResult) -> bool:
+    first, second = (load_file(r.run / "model" / "model.safetensors") for r in (one, other))
+    answers = [(r.run / "validation.jsonl").read_text() for r in (one, other)]
+    return answers[0] == answers[1] and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_second_run_computes_nothing_and_ends_the_same(run: Train) -> None:
+    first, second, without = run("a"), run("b"), run("c", features={"cache": False})
+    assert [computed(result) for result in (first, second, without)] == [30, 0, 30]
+    assert same(first, second)
+    assert same(first, without)
+    assert not list((without.run / "checkpoints").rglob("*.safetensors"))
+
+
+def test_a_second_run_loads_no_torch(run: Train, data: Path, weights: Path, tmp_path: Path) -> None:
+    run("a")
+    command = [
+        "train", data, "--model", "test_resnet", "--image-size", "64", "--weights", weights,
+        "--set", "run.precision=fp32", "--output", tmp_path / "b",
+    ]  # fmt: skip
+    code = (
+        "import sys; from cnn_tl.cli import app\n"
+        "assert app.run(sys.argv[1:]) == 0\n"
+        "assert not {'torch', 'torchvision', 'timm'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code, *map(str, command)], check=True)
+    assert (tmp_path / "b" / "model" / "model.safetensors").is_file()
+
+
+def test_neither_place_nor_name_counts(run: Train, data: Path, weights: Path, tmp_path: Path) -> None:
+    first = run("a")
+    moved = data.rename(tmp_path / "moved")
+    elsewhere = weights.rename(tmp_path / "elsewhere.safetensors")
+    again = run("b", data={"path": str(moved)}, model={"weights": str(elsewhere)})
+    assert computed(again) == 0
+    assert same(first, again)
+
+
+def test_one_byte_of_a_picture(run: Train, data: Path) -> None:
+    run("a")
+    with Image.open(data / "ash" / "0.png") as image:
+        image.putpixel((0, 0), (1, 2, 3))
+        image.save(data / "ash" / "0.png")
+    assert computed(run("b")) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"model": {"image_size": 96}}, 30),
+        ({"run": {"precision": "bf16"}}, 24),  # validation pictures are float32 in any case
+        ({"features": {"views": 2}}, 24),
+        ({"head": {"kind": "prototype"}}, 0),
+        ({"seed": 1}, 0),
+        ({"data": {"max_pixels": 10_000}}, 0),
+    ],
+    ids=str,
+)
+def test_what_counts_and_what_does_not(run: Train, change: Mapping[str, Any], expected: int) -> None:
+    run("a")
+    assert computed(run("b", **change)) == expected
+
+
+def test_one_number_of_the_weights(run: Train, weights: Path) -> None:
+    run("a")
+    state = load_file(weights)
+    state["conv1.weight" if "conv1.weight" in state else next(iter(state))].view(-1)[0] += 1e-3
+    save_file(state, weights)
+    assert computed(run("b")) == 30
+
+
+def test_views_of_another_seed_are_others(run: Train) -> None:
+    run("a", features={"views": 2})
+    assert computed(run("b", features={"views": 2})) == 0
+    assert computed(run("c", features={"views": 2}, augment={"flip": False})) == 24
+    assert computed(run("d", features={"views": 3})) == 24
+
+
+def test_a_flipped_byte_is_said_and_computed_again(run: Train, own_cache: Path) -> None:
+    first = run("a")
+    [shard, *_] = sorted(own_cache.glob("features/*/*.safetensors"))
+    damaged = bytearray(shard.read_bytes())
+    damaged[-100] ^= 4
+    shard.write_bytes(damaged)
+    warnings: list[str] = []
+    observer = Observer()
+    observer.warn = warnings.append  # type: ignore[method-assign]
+    again = run("b", observer)
+    assert len(warnings) == 1
+    assert computed(again) == 1
+    assert same(first, again)
+    assert computed(run("c")) == 0
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_does_no_harm(
+    run: Train, own_cache: Path, tmp_path: Path
+) -> None:
+    own_cache.parent.mkdir(parents=True, exist_ok=True)
+    own_cache.write_text("a file stands where the cache would be")
+    notes: list[str] = []
+    observer = Observer()
+    observer.note = notes.append  # type: ignore[method-assign]
+    first, second = run("a", observer), run("b")
+    assert [computed(result) for result in (first, second)] == [30, 30]
+    assert any("kept for this run only" in note for note in notes)
+    assert same(first, second)
