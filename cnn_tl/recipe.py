@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 from cnn_tl import recipe_yaml
 from cnn_tl.errors import RecipeError, printable
 from cnn_tl.recipe_sections import (
+    DEFAULT_VIEWS,
     HEAD_DEFAULTS,
     HEAD_SETTINGS,
     MODE_FREEZE,
@@ -66,8 +67,8 @@ class Recipe(Section):
         train = MODE_TRAIN[self.mode].model_copy(update=self.train.model_dump(exclude_none=True))
         head = HEAD_DEFAULTS[self.head.kind].model_copy(update=self.head.model_dump(exclude_none=True))
         model = self.model.model_copy(update={"freeze": self.model.freeze or MODE_FREEZE[self.mode]})
-        views = self.features.views or (1 if self.mode == "freeze" else None)
-        features = self.features.model_copy(update={"views": views})
+        views = None if model.freeze == "all" else 1 if self.mode == "freeze" else DEFAULT_VIEWS
+        features = self.features.model_copy(update={"views": self.features.views or views})
         augment = None if self._one_view() else self.augment or Augment()
         return self.model_copy(
             update={"train": train, "head": head, "model": model, "features": features, "augment": augment}

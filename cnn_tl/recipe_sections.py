@@ -190,6 +190,9 @@ MODE_TRAIN: dict[Mode, Train] = {
 MODE_FREEZE: dict[Mode, str] = {"freeze": "head", "finetune": "all", "scratch": "all"}
 """What trains in each mode where the recipe says nothing."""
 
+DEFAULT_VIEWS = 4
+"""Views of a picture that are kept for a training loop on a frozen part, where the recipe says nothing."""
+
 HEAD_DEFAULTS: dict[HeadKind, Head] = {
     "lbfgs": Head(kind="lbfgs"),
     "ridge": Head(kind="ridge"),

@@ -1,12 +1,14 @@
-"""Modes `finetune` and `scratch`: every parameter trains.
+"""Modes `finetune` and `scratch`: the whole network trains, or its last stages on top of a frozen part.
 
 AdamW, linear warm-up and cosine decay, label smoothing, gradient clipping, augmented pictures. Everything random is a
 function of (seed, epoch, picture) or (seed, step), so a resumed run ends in the same bits as an undisturbed one.
+Frozen means frozen: a digest of the frozen parameters and buffers is taken before and after.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,17 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnn_tl import files
-from cnn_tl.data import transforms
-from cnn_tl.data.augment import Augmentation, augment
-from cnn_tl.data.loader import Batch
 from cnn_tl.data.manifest import Picture
-from cnn_tl.errors import ArtefactError, BadImageError, DataError, DivergedError, Stopped, UsageError
+from cnn_tl.errors import ArtefactError, DivergedError, Stopped, UsageError
 from cnn_tl.networks import freeze
 from cnn_tl.networks.backbone import place, to_input
 from cnn_tl.runtime import autocast, seed_of
 from cnn_tl.training import checkpoint
-from cnn_tl.training.schedule import epoch_batches, learning_rate_factor
-from cnn_tl.training.session import Pixels, Session, in_groups
+from cnn_tl.training.feed import Feed, refuse_failures
+from cnn_tl.training.schedule import learning_rate_factor
+from cnn_tl.training.session import Session, in_groups
 
 SAVE_EVERY_SECONDS = 300.0
 
@@ -52,14 +52,17 @@ class Progress:
 
 
 def train(session: Session) -> Tensor:
-    """Train the whole network; leave the weights of the best epoch in it and return their validation logits [N, K].
+    """Train what the recipe does not freeze; leave the best epoch's weights and return their validation logits [N, K].
 
     Raises:
         DataError: too many broken pictures, or files that changed or vanished on the way.
         DivergedError: the loss or a gradient is no longer finite; nothing non-finite was saved.
         Stopped: a signal came; a checkpoint of this very step was written, and `--resume` goes on.
+        RuntimeError: a bug of ours: something moved in the frozen part.
     """
-    return _Training(session).run()
+    devices = range(torch.cuda.device_count()) if session.device.type == "cuda" else ()
+    with torch.random.fork_rng(devices=devices):  # every step seeds the global generators
+        return _Training(session).run()
 
 
 class _Training:
@@ -68,12 +71,13 @@ class _Training:
         self.settings = session.recipe.train
         self.seed = session.recipe.seed
         self.model = place(session.network.model, session.device)
-        freeze.apply(self.model, "all")
+        freeze.apply(self.model, _given(session.recipe.model.freeze))
+        self.frozen_sha256 = freeze.frozen_digest(self.model)
         session.check_pictures()
-        self.pictures = session.manifest.of("train")
         self.val_pictures = session.manifest.of("val")
-        self.steps_per_epoch = len(self._batches(epoch=1))
         self.epochs = _given(self.settings.epochs)
+        self.feed = Feed(session, self.epochs)
+        self.steps_per_epoch = len(self.feed.batches(epoch=1))
         self.steps = self.steps_per_epoch * self.epochs
         self.optimizer = torch.optim.AdamW(
             _parameter_groups(self.model, _given(self.settings.head_lr_factor), _given(self.settings.weight_decay))
@@ -87,28 +91,39 @@ class _Training:
             while len(self.progress.rows) < self.epochs:
                 self._epoch(len(self.progress.rows) + 1)
         except Stopped:
-            self._save()
+            if self.progress.step:  # before the first one there is nothing to go on with
+                self._save()
             raise
         if self.progress.best_epoch:
             best = checkpoint.load(self._best())
             self.model.load_state_dict(best.tensors["model"])
         self.session.facts |= {"best_epoch": self.progress.best_epoch, "epochs": self.epochs}
+        self._give_receipt()
         return self._validate()
+
+    def _give_receipt(self) -> None:
+        """Show that nothing moved in the frozen part, if there is one."""
+        if freeze.frozen_digest(self.model) != self.frozen_sha256:
+            raise RuntimeError("a frozen tensor moved")
+        if self.session.recipe.model.freeze != "all":
+            self.session.facts["frozen_sha256"] = self.frozen_sha256
 
     def _epoch(self, epoch: int) -> None:
         """Train what is left of an epoch (nothing, if a signal came during its validation), then validate."""
         session, progress = self.session, self.progress
-        batches = self._batches(epoch)
+        batches = self.feed.batches(epoch)
         done = progress.step - (epoch - 1) * self.steps_per_epoch
         assert 0 <= done <= len(batches), "the checkpoint is of other pictures"
         started, new = time.monotonic(), 0
-        freeze.train_mode(self.model)
-        with session.observer.task(f"epoch {epoch}/{self.epochs}", len(self.pictures)):
+        if done < len(batches):
+            self.feed.prepare(epoch)
+        task = session.observer.task(f"epoch {epoch}/{self.epochs}", len(self.feed.pictures))
+        with task, self.feed.inputs(epoch, done) as inputs:
             session.observer.advance(sum(len(batch) for batch in batches[:done]))
-            for batch in session.read(batches[done:], lambda picture: self._view(picture, epoch)):
-                self._step(batch)
-                new += len(batch.items)
-                session.observer.advance(len(batch.items), self._figures())
+            for pictures, x in inputs:
+                self._step(pictures, x)
+                new += len(pictures)
+                session.observer.advance(len(pictures), self._figures())
                 if time.monotonic() - self._saved > SAVE_EVERY_SECONDS:
                     self._save()
         self._end_epoch(epoch, images_per_second=new / max(time.monotonic() - started, 1e-9))
@@ -118,18 +133,20 @@ class _Training:
         last = {"val_accuracy": self.progress.rows[-1]["val_accuracy"]} if self.progress.rows else {}
         return {"loss": self.progress.loss_sum / self.progress.seen, **last}
 
-    def _step(self, batch: Batch[Picture]) -> None:
-        """Make one update, or raise before it if anything is not finite."""
-        _refuse_failures(batch)
+    def _step(self, pictures: Sequence[Picture], x: Tensor) -> None:
+        """Make one update, or raise before it if anything is not finite.
+
+        Args:
+            x: normalised pictures [N, 3, H, W], or activations [N, ...] inside `Cut.rest`.
+        """
         progress = self.progress
         factor = learning_rate_factor(progress.step, self.steps, _given(self.settings.warmup))
         for group in self.optimizer.param_groups:
             group["lr"] = _given(self.settings.lr) * factor * group["factor"]
         torch.manual_seed(seed_of(self.seed, "step", progress.step))  # dropout and stochastic depth
-        labels_N = torch.tensor([picture.label for picture in batch.items], device=self.session.device)
-        x_NCHW = to_input(batch.pixels, self.session.network.preprocessing, self.session.device)
+        labels_N = torch.tensor([picture.label for picture in pictures], device=self.session.device)
         with autocast(self.session.device, self.session.precision):
-            logits_NK = self._forward(x_NCHW)
+            logits_NK = self._forward(x)
         loss = F.cross_entropy(logits_NK.float(), labels_N, label_smoothing=_given(self.settings.label_smoothing))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -141,12 +158,12 @@ class _Training:
             )
         self.optimizer.step()
         progress.step += 1
-        progress.loss_sum += loss.item() * len(batch.items)
-        progress.seen += len(batch.items)
+        progress.loss_sum += loss.item() * len(pictures)
+        progress.seen += len(pictures)
 
-    def _forward(self, x_NCHW: Tensor) -> Tensor:
+    def _forward(self, x: Tensor) -> Tensor:
         try:
-            return self.model(x_NCHW)  # type: ignore[no-any-return]
+            return self.model(x)  # type: ignore[no-any-return]
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -188,24 +205,12 @@ class _Training:
         self.model.eval()
         logits = []
         with session.observer.task("validation", len(self.val_pictures)), torch.inference_mode():
-            for batch in session.read(in_groups(self.val_pictures, session.batch_size)):
-                _refuse_failures(batch)
+            for batch in session.read(in_groups(self.val_pictures, session.batch_size), session.evaluation_pixels):
+                refuse_failures(batch)
                 x_NCHW = to_input(batch.pixels, session.network.preprocessing, session.device)
                 logits.append(self.model(x_NCHW).float().cpu())
                 session.observer.advance(len(batch.items))
         return torch.cat(logits)
-
-    def _view(self, picture: Picture, epoch: int) -> Pixels:
-        """Read a picture and return this epoch's random view of it."""
-        session, chosen = self.session, self.session.recipe.augment
-        assert chosen is not None, "the recipe is resolved"
-        spec = session.network.preprocessing
-        image = transforms.read(session.file_of(picture), spec, zoom=chosen.crop_scale_min**-0.5)
-        settings = Augmentation(chosen.crop_scale_min, chosen.flip, chosen.color)
-        return augment(image, spec, settings, seed_of(self.seed, "view", epoch, picture.path))
-
-    def _batches(self, epoch: int) -> list[list[Picture]]:
-        return epoch_batches(self.pictures, self.session.batch_size, self.seed, epoch)
 
     def _best(self) -> Path:
         return self.session.run.checkpoints / f"{checkpoint.BEST}-{self.progress.best_epoch:05d}"
@@ -250,23 +255,18 @@ class _Training:
 
 
 def _parameter_groups(model: nn.Module, head_factor: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the parameters: the head learns `head_factor` times faster, norms and biases do not decay."""
+    """Split the parameters that train: the head learns `head_factor` times faster, norms and biases do not decay."""
     head = freeze.FREEZE["head"](model)
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         factor = head_factor if name in head else 1.0
         decay = weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((factor, decay), []).append(parameter)
     return [{"params": params, "factor": f, "weight_decay": d} for (f, d), params in groups.items()]
 
 
-def _refuse_failures(batch: Batch[Picture]) -> None:
-    """A picture that could be read before and cannot be now has changed under the run."""
-    if batch.failures:
-        error: BadImageError = batch.failures[0][1]
-        raise DataError(f"{error}; it could be read when the run began, so the data has changed since")
-
-
-def _given(value: float | int | None) -> Any:
+def _given(value: float | int | str | None) -> Any:
     assert value is not None, "the recipe is resolved"
     return value

@@ -1,0 +1,195 @@
+"""The activations where the frozen part of a network ends: computed once for each view of a picture, kept, read back.
+
+What is kept are the numbers that the network itself would hand over in the same number format, so a step that begins
+with them is the step that begins with the picture, less the frozen part of its forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cnn_tl.cache.location import default_root
+from cnn_tl.cache.sizes import readable
+from cnn_tl.cache.store import FeatureCache
+from cnn_tl.data.loader import Batch
+from cnn_tl.data.manifest import Picture
+from cnn_tl.features.keys import row_key, space_facts
+from cnn_tl.networks.backbone import to_input
+from cnn_tl.networks.cut import Cut, cut
+from cnn_tl.runtime import autocast
+from cnn_tl.training.session import Session, in_groups
+
+Read = Callable[[Sequence[Sequence[Picture]]], Iterator[Batch[Picture]]]
+"""Groups of pictures -> batches of their pixels, each picture in the view that is wanted."""
+
+GB = 10**9
+
+AT_ONCE = 32
+"""Pictures that pass the frozen part together, always so many: another number may give another last bit, and after an
+interruption the groups are others."""
+
+
+class Boundary:
+    """The activations of a run's training pictures.
+
+    Attributes:
+        cut: the network in two parts.
+    """
+
+    def __init__(self, session: Session, found: Cut, cache: FeatureCache) -> None:
+        self.cut = found
+        self._session = session
+        order = "NHWC" if found.channels_last else "as named"
+        facts = space_facts(
+            session.card, precision=session.precision, device=session.device.type, boundary=found.boundary
+        )
+        self._space = cache.space(facts | {"order": order}, shape=_row_shape(found), dtype=_name(found.dtype))
+
+    @property
+    def row_bytes(self) -> int:
+        """What the activations of one picture take."""
+        return self._space.row.nbytes
+
+    def missing(self, pictures: Sequence[Picture], view: int) -> list[Picture]:
+        """Return the pictures of which the cache does not have this view; two of the same content count once."""
+        wanted = {self._key(picture, view): picture for picture in pictures}
+        distinct = list(wanted.values())
+        return [distinct[index] for index in self._space.missing(list(wanted))]
+
+    def lacking(self, pictures: Sequence[Picture], views: int) -> int:
+        """Return how many bytes the cache lacks of the first `views` views."""
+        return self.row_bytes * sum(len(self.missing(pictures, view)) for view in range(views))
+
+    def fill(self, pictures: Sequence[Picture], view: int, read: Read) -> bool:
+        """Compute what the cache lacks of a view; return whether it could all be kept.
+
+        Raises:
+            Stopped: a signal came; what is done so far is kept. And what `read` raises.
+        """
+        lacking = self.missing(pictures, view)
+        if not lacking:
+            return True
+        observer, kept = self._session.observer, True
+        with observer.task(f"activations, view {view}", len(lacking)), self._space.writer() as writer:
+            for picture, row in self._computed(lacking, read):
+                kept = writer.add(self._key(picture, view), row)
+                if not kept:
+                    break
+                observer.advance(1)
+        return kept
+
+    def read(self, pictures: Sequence[Picture], view: int, read: Read) -> Tensor:
+        """Return the activations [N, *shape] on the device; what is damaged or gone is computed again."""
+        rows, lacking = self._space.gather([self._key(picture, view) for picture in pictures])
+        if lacking:
+            again = self._computed([pictures[index] for index in lacking], read)
+            for index, (_, row) in zip(lacking, again, strict=True):
+                rows[index] = row
+        # the bits of a bf16 row are in uint16, of which torch knows next to nothing
+        bits = rows.view(np.int16) if self.cut.dtype == torch.bfloat16 else rows
+        kept = torch.from_numpy(bits).view(self.cut.dtype)
+        if self._session.device.type == "cuda":
+            kept = kept.pin_memory()
+        kept = kept.to(self._session.device, non_blocking=True)
+        return kept.permute(0, 3, 1, 2) if self.cut.channels_last else kept
+
+    def _computed(self, pictures: Sequence[Picture], read: Read) -> Iterator[tuple[Picture, NDArray[Any]]]:
+        """Send pictures through the frozen part and yield each with its row."""
+        model = self._session.network.model
+        modes = {module: module.training for module in model.modules()}
+        model.eval()
+        try:
+            for batch in read(in_groups(pictures, AT_ONCE)):
+                yield from zip(batch.items, self._rows(batch), strict=True)
+        finally:
+            for module, training in modes.items():
+                module.training = training
+
+    def _rows(self, batch: Batch[Picture]) -> NDArray[Any]:
+        session, count = self._session, len(batch.items)
+        pixels = np.concatenate([batch.pixels, np.repeat(batch.pixels[:1], AT_ONCE - count, axis=0)])
+        x_NCHW = to_input(pixels, session.card.preprocessing, session.device)
+        with autocast(session.device, session.precision):
+            kept = self.cut.prefix(x_NCHW)[:count]
+        if self.cut.channels_last:
+            kept = kept.permute(0, 2, 3, 1)
+        kept = kept.contiguous().cpu()
+        return kept.view(torch.int16).numpy().view(np.uint16) if kept.dtype == torch.bfloat16 else kept.numpy()
+
+    def _key(self, picture: Picture, view: int) -> bytes:
+        return row_key(picture.sha256, view, self._session.recipe.seed, self._session.augmentation)
+
+
+def open_boundary(session: Session, pictures: Sequence[Picture], epochs: int) -> Boundary | None:
+    """Decide whether activations are kept or computed anew in each epoch; say which and why.
+
+    `session.network` is frozen and on its device.
+    """
+    if session.recipe.model.freeze == "all":
+        return None
+    views = session.recipe.features.views
+    assert views is not None, "the recipe is resolved"
+    wanted = epochs if views == "fresh" else min(views, epochs)
+    found = "features.views is fresh" if views == "fresh" else _possible(session, pictures, wanted)
+    if isinstance(found, str):
+        session.observer.note(f"the frozen part is computed anew in each epoch: {found}")
+        session.facts["activations"] = {"kept": False, "reason": found}
+        return None
+    total, lacking = found.row_bytes * wanted * len(pictures), found.lacking(pictures, wanted)
+    session.observer.note(
+        f"the activations at {found.cut.boundary} are kept: {wanted} view{'s' if wanted > 1 else ''} of "
+        f"{len(pictures):,} pictures, {readable(total)}; {readable(total - lacking)} are at hand"
+    )
+    session.facts["activations"] = {"kept": True, "boundary": found.cut.boundary, "views": wanted, "bytes": total}
+    return found
+
+
+def _possible(session: Session, pictures: Sequence[Picture], views: int) -> Boundary | str:
+    """Return the boundary, or the reason why its activations cannot be kept."""
+    found = _cut(session)
+    if isinstance(found, str):
+        return f"{session.card.name} cannot be cut in two: {found}"
+    cache = _open_cache(session)
+    boundary = Boundary(session, found, cache)
+    lacking = boundary.lacking(pictures, views)
+    return (cache.why_not(lacking) if lacking else None) or boundary
+
+
+def _cut(session: Session) -> Cut | str:
+    """Cut the network in the number format of the training steps."""
+    spec = session.card.preprocessing
+    noise = np.random.default_rng(0).integers(0, 256, (3, spec.height, spec.width, 3), dtype=np.uint8)
+    with autocast(session.device, session.precision):
+        return cut(session.network.model, to_input(noise, spec, session.device))
+
+
+def _open_cache(session: Session) -> FeatureCache:
+    """Open the machine's cache; where it may or can not be used, one in the run folder, which goes at the end."""
+    settings, observer = session.recipe.features, session.observer
+    budget = int(settings.budget_gb * GB)
+    private = FeatureCache(session.run.features, budget_bytes=budget, warn=observer.warn, note=observer.note)
+    if not settings.cache:
+        return private
+    shared = FeatureCache(default_root(), budget_bytes=budget, warn=observer.warn, note=observer.note)
+    if reason := shared.why_not(1):
+        observer.note(f"activations are kept for this run only: {reason}")
+        return private
+    return shared
+
+
+def _row_shape(found: Cut) -> tuple[int, ...]:
+    """Return the shape of a row, in the order in which it lies in memory."""
+    if not found.channels_last:
+        return found.shape
+    channels, height, width = found.shape
+    return height, width, channels
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

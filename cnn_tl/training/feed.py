@@ -1,0 +1,108 @@
+"""What the steps of an epoch are fed: one view of each picture, as the normalised picture or as kept activations."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+
+from torch import Tensor
+
+from cnn_tl.data.loader import Batch
+from cnn_tl.data.manifest import Picture
+from cnn_tl.errors import BadImageError, DataError
+from cnn_tl.features.keys import PLAIN, view_seed
+from cnn_tl.networks import freeze
+from cnn_tl.networks.backbone import to_input
+from cnn_tl.runtime import seed_of
+from cnn_tl.training.boundary import Boundary, open_boundary
+from cnn_tl.training.schedule import epoch_batches
+from cnn_tl.training.session import Pixels, Session
+
+Input = tuple[Sequence[Picture], Tensor]
+Steps = Generator[Input, None, None]
+
+
+class Feed:
+    """The training pictures of a run, epoch by epoch.
+
+    Attributes:
+        pictures: those of the training part.
+    """
+
+    def __init__(self, session: Session, epochs: int) -> None:
+        self.pictures = session.manifest.of("train")
+        self._session = session
+        self._boundary: Boundary | None = open_boundary(session, self.pictures, epochs)
+
+    def batches(self, epoch: int) -> list[list[Picture]]:
+        """Return the pictures of each step of an epoch."""
+        return epoch_batches(self.pictures, self._session.batch_size, self._session.recipe.seed, epoch)
+
+    def prepare(self, epoch: int) -> None:
+        """Compute the activations that the epoch needs and the cache lacks, where activations are kept.
+
+        Raises:
+            DataError: a picture changed since the run began.
+            Stopped: a signal came; what is done so far is kept.
+        """
+        if self._boundary is None:
+            return
+        if not self._boundary.fill(self.pictures, self._view(epoch), lambda groups: self._read(groups, epoch)):
+            self._session.observer.note("the frozen part is computed anew in each epoch from here on")
+            self._boundary = None
+
+    @contextmanager
+    def inputs(self, epoch: int, done: int) -> Iterator[Iterator[Input]]:
+        """Put the model in training mode and give the steps of an epoch after the first `done`.
+
+        A step is its pictures and what `model(...)` takes inside the body: normalised pictures [N, 3, H, W], or their
+        activations at the boundary [N, ...].
+        """
+        groups = self.batches(epoch)[done:]
+        freeze.train_mode(self._session.network.model)
+        boundary = self._boundary
+        steps = self._pictures(groups, epoch) if boundary is None else self._activations(boundary, groups, epoch)
+        with closing(steps):  # a step that raises must not leave the network in two parts
+            yield steps
+
+    def _pictures(self, groups: Sequence[Sequence[Picture]], epoch: int) -> Steps:
+        session = self._session
+        for batch in self._read(groups, epoch):
+            yield batch.items, to_input(batch.pixels, session.card.preprocessing, session.device)
+
+    def _activations(self, boundary: Boundary, groups: Sequence[Sequence[Picture]], epoch: int) -> Steps:
+        for pictures in groups:
+            self._session.raise_if_stopped()
+            kept = boundary.read(pictures, self._view(epoch), lambda groups: self._read(groups, epoch))
+            with boundary.cut.rest():
+                yield pictures, kept
+
+    def _read(self, groups: Sequence[Sequence[Picture]], epoch: int) -> Iterator[Batch[Picture]]:
+        for batch in self._session.read(groups, lambda picture: self._pixels(picture, epoch)):
+            refuse_failures(batch)
+            yield batch
+
+    def _view(self, epoch: int) -> int:
+        """Return which view of the pictures an epoch sees: a number of views come round again, fresh ones do not."""
+        views = self._session.recipe.features.views
+        return (epoch - 1) % views if isinstance(views, int) else epoch
+
+    def _pixels(self, picture: Picture, epoch: int) -> Pixels:
+        """Read a picture and return this epoch's view of it."""
+        session, view = self._session, self._view(epoch)
+        if view == PLAIN:
+            return session.evaluation_pixels(picture)
+        if isinstance(session.recipe.features.views, int):
+            return session.augmented_pixels(picture, view_seed(picture.sha256, view, session.recipe.seed))
+        return session.augmented_pixels(picture, seed_of(session.recipe.seed, "view", epoch, picture.path))
+
+
+def refuse_failures(batch: Batch[Picture]) -> None:
+    """A picture that could be read before and cannot be now has changed under the run.
+
+    Raises:
+        DataError: there is one.
+    """
+    if batch.failures:
+        error: BadImageError = batch.failures[0][1]
+        raise DataError(f"{error}; it could be read when the run began, so the data has changed since")
