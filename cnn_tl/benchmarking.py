@@ -230,7 +230,7 @@ class _Bench:
         import torch.nn.functional as F
 
         from cnn_tl.networks import freeze
-        from cnn_tl.networks.backbone import is_depthwise, place, to_input
+        from cnn_tl.networks.backbone import place, to_input
         from cnn_tl.runtime import autocast
 
         model = place(self.network.model, self.device)
@@ -238,8 +238,7 @@ class _Bench:
         freeze.train_mode(model)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
         labels_N = torch.from_numpy(self.labels[: len(self._pixels)]).to(self.device)
-        slow = self.device.type == "cpu" and is_depthwise(model)
-        precision: Precision = "fp32" if slow or not has_fast_bf16(self.device) else "bf16"
+        precision = speed.precision_of_a_loop(self.network, self.device, "auto")
         for step in range(STEPS + 1):
             if step == 1:  # the first one warms up
                 self._wait()

@@ -167,7 +167,7 @@ class Run(Section):
         default=None, ge=0, le=64, description="Threads that read pictures; null or 0: one for each core."
     )
     compile: Literal["auto", "never", "always"] = Field(
-        default="auto", description="Compile the frozen part with torch.compile; auto: when the number of pictures repays it."
+        default="auto", description="Whether torch.compile is used on the frozen part; auto: where it repays its time."
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="Number format of the network; auto takes bf16 where the hardware has it."

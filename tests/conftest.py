@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does: before torch is loaded
+
 TINY = "test_resnet"
 """A timm model of 0.5 M parameters that takes 160 px pictures; its weights in the tests are random."""
 

@@ -12,6 +12,7 @@ SURFACE = [
     "Recipe",
     "TrainResult",
     "__version__",
+    "benchmark",
     "export",
     "load",
     "load_recipe",

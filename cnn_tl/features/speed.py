@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cnn_tl import files
 from cnn_tl.errors import CnnTlError
-from cnn_tl.runtime import Precision, default_workers
+from cnn_tl.runtime import Precision, default_workers, has_fast_bf16
 
 if TYPE_CHECKING:
     import torch
@@ -80,6 +80,21 @@ def choose_precision(speeds: Speeds, wanted: Literal["auto", "fp32", "bf16"]) ->
     if wanted != "auto":
         return wanted
     return "bf16" if speeds.seconds.get("bf16", float("inf")) < PAYS * speeds.seconds["fp32"] else "fp32"
+
+
+def precision_of_a_loop(network: Network, device: torch.device, wanted: Literal["auto", "fp32", "bf16"]) -> Precision:
+    """Return the number format of a training loop.
+
+    bf16 where the device multiplies it in hardware. On CPUs it does not pay for training depthwise convolutions
+    (measured: tf_efficientnet_lite0 17.8 img/s against 18.8; resnet18 35.0 against 17.9). A fixed rule rather than a
+    stopwatch: unlike features, what a loop computes is not kept for the next run, which must give the same weights.
+    """
+    from cnn_tl.networks.backbone import is_depthwise
+
+    if wanted != "auto":
+        return wanted
+    slow = device.type == "cpu" and is_depthwise(network.model)
+    return "bf16" if has_fast_bf16(device) and not slow else "fp32"
 
 
 def choose_way(speeds: Speeds, precision: Precision, wanted: Compile, missing: Callable[[Way], int]) -> Way:

@@ -90,6 +90,20 @@ def save(
         files.write_json(fresh / CONFIG, whole)
 
 
+def save_model(
+    folder: Path,
+    model: nn.Module,
+    *,
+    classes: Sequence[str],
+    preprocessing: Preprocessing,
+    facts: Mapping[str, Any],
+) -> None:
+    """Write the bundle of a model of timm's as it is; see `save`."""
+    tensors = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+    config = config_of(model, preprocessing)
+    save(folder, tensors, config, classes=classes, preprocessing=preprocessing, facts=facts)
+
+
 def find(path: Path) -> Path:
     """Return the bundle's folder for a run folder or a bundle.
 

@@ -8,14 +8,10 @@ from typing import TYPE_CHECKING, Any
 from cnn_tl.errors import printable
 from cnn_tl.features.speed import describe
 from cnn_tl.progress import FeaturePlan, Plan
-from cnn_tl.runtime import Precision, default_workers, has_fast_bf16
+from cnn_tl.runtime import Precision, default_workers
 from cnn_tl.training.session import Session
 
 if TYPE_CHECKING:
-    import torch
-
-    from cnn_tl.networks.backbone import Network
-    from cnn_tl.recipe import Recipe
     from cnn_tl.training.frozen import Preparation
 
 BACKWARD_COST = 3.0
@@ -26,21 +22,6 @@ DECODE_SECONDS = 0.004
 
 TORCH_SECONDS = 2.0
 """Loading torch and timm, where they are not loaded yet and the network has to run."""
-
-
-def choose_precision(recipe: Recipe, network: Network, device: torch.device) -> Precision:
-    """Return the number format of the training loop.
-
-    bf16 where the device multiplies it in hardware. On CPUs it does not pay for training depthwise convolutions
-    (measured: tf_efficientnet_lite0 17.8 img/s against 18.8; resnet18 35.0 against 17.9). A fixed rule rather than a
-    stopwatch, so that the same recipe gives the same weights twice.
-    """
-    from cnn_tl.networks.backbone import is_depthwise
-
-    if recipe.run.precision != "auto":
-        return recipe.run.precision
-    slow = device.type == "cpu" and is_depthwise(network.model)
-    return "bf16" if has_fast_bf16(device) and not slow else "fp32"
 
 
 def plan_frozen(session: Session, prepared: Preparation) -> Plan:

@@ -21,21 +21,20 @@ def save_model(session: Session, result: TrainResult) -> None:
     Raises:
         ResourceError: the disk is full or not writable.
     """
-    head = session.head
-    tensors, config = _trained(session) if head is None else (_fitted(session), session.card.config)
+    folder, head, card = session.run.bundle, session.head, session.card
+    classes, preprocessing = session.manifest.classes, card.preprocessing
+    facts = {
+        "mode": result.mode,
+        "weights": card.weights,
+        "seed": session.recipe.seed,
+        "validation": {"accuracy": result.accuracy, "pictures": result.pictures, "interval": result.interval},
+    }
+    if head is None:
+        model = session.network.model
+        bundle.save_model(folder, model, classes=classes, preprocessing=preprocessing, facts=facts)
+        return
     bundle.save(
-        session.run.bundle,
-        tensors,
-        config,
-        classes=session.manifest.classes,
-        preprocessing=session.card.preprocessing,
-        head=head.spec if head is not None else None,
-        facts={
-            "mode": result.mode,
-            "weights": session.card.weights,
-            "seed": session.recipe.seed,
-            "validation": {"accuracy": result.accuracy, "pictures": result.pictures, "interval": result.interval},
-        },
+        folder, _fitted(session), card.config, classes=classes, preprocessing=preprocessing, facts=facts, head=head.spec
     )
 
 
@@ -66,8 +65,3 @@ def _backbone(session: Session) -> Tensors:
 
     return backbone_tensors(session.network.model)
 
-
-def _trained(session: Session) -> tuple[Tensors, Mapping[str, Any]]:
-    model = session.network.model
-    tensors = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
-    return tensors, bundle.config_of(model, session.card.preprocessing)

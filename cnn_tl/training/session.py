@@ -19,6 +19,7 @@ from cnn_tl.data.augment import Augmentation, augment
 from cnn_tl.data.loader import Batch, reading
 from cnn_tl.data.manifest import Manifest, Picture
 from cnn_tl.errors import BadImageError, DataError, printable
+from cnn_tl.features.speed import precision_of_a_loop
 from cnn_tl.heads import FittedHead
 from cnn_tl.networks.card import Card, Remembered
 from cnn_tl.progress import Observer
@@ -93,9 +94,7 @@ class Session:
     @cached_property
     def precision(self) -> Precision:
         """The number format of the training loop; validation is always float32, as in predict."""
-        from cnn_tl.training.planning import choose_precision
-
-        return choose_precision(self.recipe, self.network, self.device)
+        return precision_of_a_loop(self.network, self.device, self.recipe.run.precision)
 
     @property
     def augmentation(self) -> Augmentation | None:

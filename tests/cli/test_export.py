@@ -24,7 +24,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.nn.init.normal_(model.get_classifier().weight)
     folder = tmp_path_factory.mktemp("run") / "model"
     spec = Preprocessing.from_pretrained_cfg(model.pretrained_cfg, 64)
-    bundle.save(folder, model, classes=["a", "b", "c"], preprocessing=spec, facts={})
+    bundle.save_model(folder, model, classes=["a", "b", "c"], preprocessing=spec, facts={})
     return folder.parent
 
 

@@ -62,7 +62,7 @@ def test_a_whole_run_then_its_result_again(cli: Any, data: str, tiny_weights: Pa
     result = json.loads(outcome.out)
     assert result["run"] == "runs/pets-freeze"
     assert result["pictures"] == 4
-    assert "--epochs and --lr have no effect in mode freeze" in outcome.err
+    assert "--epochs and --lr have no effect on a lbfgs head" in outcome.err
 
     again = cli("train", "--resume")
     assert again.code == 0

@@ -36,7 +36,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.nn.init.normal_(model.get_classifier().weight)
     spec = Preprocessing.from_pretrained_cfg(model.pretrained_cfg, 48)
     folder = tmp_path_factory.mktemp("bundle") / "model"
-    bundle.save(folder, model, classes=CLASSES, preprocessing=spec, facts={})
+    bundle.save_model(folder, model, classes=CLASSES, preprocessing=spec, facts={})
     return folder
 
 

@@ -28,7 +28,12 @@ def test_the_plain_view_depends_on_the_bytes_alone() -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [("cd" * 32, 1, 7, CROPS), (SHA256, 2, 7, CROPS), (SHA256, 1, 8, CROPS), (SHA256, 1, 7, Augmentation(0.6, True, 0.2))],
+    [
+        ("cd" * 32, 1, 7, CROPS),
+        (SHA256, 2, 7, CROPS),
+        (SHA256, 1, 8, CROPS),
+        (SHA256, 1, 7, Augmentation(0.6, True, 0.2)),
+    ],
 )
 def test_an_augmented_view_depends_on_bytes_view_seed_and_settings(other: Any) -> None:
     one = row_key(SHA256, 1, 7, CROPS)

@@ -19,8 +19,8 @@ from cnn_tl.errors import ArtefactError, UsageError
 from cnn_tl.inference.classifier import Answer, Classifier, Logits, load
 from cnn_tl.inference.predict import predict
 from cnn_tl.preprocessing import Preprocessing
-from cnn_tl.statistics import softmax
 from cnn_tl.progress import Observer
+from cnn_tl.statistics import softmax
 
 CLASSES = ("dark", "grey", "light")
 SPEC = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -148,7 +148,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model = timm.create_model("test_resnet", pretrained=False, num_classes=3)
         torch.nn.init.normal_(model.get_classifier().weight)  # else all answers are alike
     spec = Preprocessing.from_pretrained_cfg(model.pretrained_cfg, 64)
-    bundle.save(folder / "model", model, classes=CLASSES, preprocessing=spec, facts={})
+    bundle.save_model(folder / "model", model, classes=CLASSES, preprocessing=spec, facts={})
     files.write_text(folder / "recipe.yaml", "mode: freeze\n")
     return folder
 

@@ -40,7 +40,7 @@ def test_every_family(run: Path, name: str, format: str, monkeypatch: pytest.Mon
         torch.manual_seed(0)
         model = timm.create_model(name, num_classes=10)
     spec = Preprocessing.from_pretrained_cfg(model.pretrained_cfg)
-    bundle.save(run / "model", model, classes=list("0123456789"), preprocessing=spec, facts={})
+    bundle.save_model(run / "model", model, classes=list("0123456789"), preprocessing=spec, facts={})
     report = export(run, format=format)
     last = report.parity[-1]
     assert last.pictures >= 256

@@ -21,7 +21,7 @@ from cnn_tl.networks import bundle
 from cnn_tl.networks.backbone import to_input
 from cnn_tl.progress import Observer, Plan
 from cnn_tl.recipe import Recipe
-from cnn_tl.training import finetune, frozen
+from cnn_tl.training import finetune
 from cnn_tl.training.train import plan, train
 
 TINY = "test_resnet"
@@ -327,7 +327,6 @@ def test_every_mode_has_a_trainer() -> None:
     from cnn_tl.training.train import MODES
 
     assert set(MODES) == set(get_args(Mode))
-    assert MODES["freeze"] is frozen.train
 
 
 def test_a_run_folder_inside_the_data_is_refused(
@@ -370,15 +369,15 @@ def test_features_of_other_weights_are_not_used(
 def test_a_stop_during_the_head_fit_is_heard(
     recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cnn_tl.training import heads
+    from cnn_tl.heads import logistic
 
-    real = heads._minimise
+    real = logistic._minimise
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(heads, "_minimise", interrupted)
+    monkeypatch.setattr(logistic, "_minimise", interrupted)
     with pytest.raises(Stopped) as stopped:
         train(recipe(), tmp_path / "run")
     assert stopped.value.exit_code == 143
