@@ -17,6 +17,7 @@ from cnn_tl.data import transforms
 from cnn_tl.errors import Stopped, UsageError
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe
+from cnn_tl.recipe_sections import DEFAULT_VIEWS
 from cnn_tl.training import boundary, finetune
 from cnn_tl.training.train import train
 
@@ -269,3 +270,11 @@ def test_a_step_that_raises_leaves_the_network_whole(
 def test_too_many_stages_end_the_run_before_it_trains(recipe: Make, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has 5 stages"):
         train(recipe("last-7"), tmp_path / "run")
+
+
+@pytest.mark.parametrize(("freeze", "views"), [("last-stage", DEFAULT_VIEWS), ("head", DEFAULT_VIEWS), ("all", None)])
+def test_views_are_kept_by_default_where_a_part_is_frozen(recipe: Make, freeze: str, views: int | None) -> None:
+    resolved = recipe(freeze, features={"views": None}).resolve()
+    assert resolved.features.views == views
+    assert resolved.augment is not None
+    assert resolved.resolve() == resolved
