@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnn_tl.cache.location import default_root
 from cnn_tl.cache.sizes import readable
 from cnn_tl.cache.store import FeatureCache
 from cnn_tl.data.loader import Batch
@@ -24,11 +23,10 @@ from cnn_tl.networks.backbone import to_input
 from cnn_tl.networks.cut import Cut, cut
 from cnn_tl.runtime import autocast
 from cnn_tl.training.session import Session, in_groups
+from cnn_tl.training.store import open_cache
 
 Read = Callable[[Sequence[Sequence[Picture]]], Iterator[Batch[Picture]]]
 """Groups of pictures -> batches of their pixels, each picture in the view that is wanted."""
-
-GB = 10**9
 
 AT_ONCE = 32
 """Pictures that pass the frozen part together, always so many: another number may give another last bit, and after an
@@ -155,7 +153,7 @@ def _possible(session: Session, pictures: Sequence[Picture], views: int) -> Boun
     found = _cut(session)
     if isinstance(found, str):
         return f"{session.card.name} cannot be cut in two: {found}"
-    cache = _open_cache(session)
+    cache = open_cache(session)
     boundary = Boundary(session, found, cache)
     lacking = boundary.lacking(pictures, views)
     return (cache.why_not(lacking) if lacking else None) or boundary
@@ -167,20 +165,6 @@ def _cut(session: Session) -> Cut | str:
     noise = np.random.default_rng(0).integers(0, 256, (3, spec.height, spec.width, 3), dtype=np.uint8)
     with autocast(session.device, session.precision):
         return cut(session.network.model, to_input(noise, spec, session.device))
-
-
-def _open_cache(session: Session) -> FeatureCache:
-    """Open the machine's cache; where it may or can not be used, one in the run folder, which goes at the end."""
-    settings, observer = session.recipe.features, session.observer
-    budget = int(settings.budget_gb * GB)
-    private = FeatureCache(session.run.features, budget_bytes=budget, warn=observer.warn, note=observer.note)
-    if not settings.cache:
-        return private
-    shared = FeatureCache(default_root(), budget_bytes=budget, warn=observer.warn, note=observer.note)
-    if reason := shared.why_not(1):
-        observer.note(f"activations are kept for this run only: {reason}")
-        return private
-    return shared
 
 
 def _row_shape(found: Cut) -> tuple[int, ...]:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cnn_tl.cache.location import default_root
-from cnn_tl.cache.store import FeatureCache
 from cnn_tl.errors import CnnTlError, DivergedError
 from cnn_tl.features import speed
 from cnn_tl.features.speed import Speeds, Way
@@ -16,8 +14,7 @@ from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights
 from cnn_tl.runtime import Precision, has_fast_bf16
 from cnn_tl.training.features import EXACT, Part, embed, part_of
 from cnn_tl.training.session import Logits, Session
-
-GB = 10**9
+from cnn_tl.training.store import open_cache
 
 
 @dataclass
@@ -56,7 +53,7 @@ def prepare(session: Session, *, write: bool = True) -> Preparation:
     Args:
         write: keep what was measured.
     """
-    cache = _cache(session)
+    cache = open_cache(session)
     views = session.recipe.features.views
     if views == "fresh":
         assert session.recipe.head.epochs is not None, "the recipe is resolved"
@@ -133,21 +130,6 @@ def _compute(session: Session, prepared: Preparation) -> tuple[Part, Part]:
     }
     broken = {picture.path for picture in done.broken}
     return prepared.train.without(broken), prepared.val.without(broken)
-
-
-def _cache(session: Session) -> FeatureCache:
-    """Open the machine's cache; where it may or can not be used, one inside the run folder, which goes at the end."""
-    settings, observer = session.recipe.features, session.observer
-    private = FeatureCache(session.run.features, warn=observer.warn, note=observer.note)
-    if not settings.cache or settings.views == "fresh":
-        return private
-    shared = FeatureCache(
-        default_root(), budget_bytes=int(settings.budget_gb * GB), warn=observer.warn, note=observer.note
-    )
-    if reason := shared.why_not(1):
-        observer.note(f"features are kept for this run only: {reason}")
-        return private
-    return shared
 
 
 def _speeds(session: Session, *, pictures: int, write: bool) -> Speeds:
