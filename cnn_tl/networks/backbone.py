@@ -179,7 +179,7 @@ def to_input(pixels: np.ndarray[Any, Any], spec: Preprocessing, device: torch.de
         bytes_NHWC = bytes_NHWC.pin_memory().to(device, non_blocking=True)
     mean = torch.tensor(spec.mean, device=device) * 255
     scale = 1 / (torch.tensor(spec.std, device=device) * 255)
-    x_NCHW = ((bytes_NHWC.to(device).float() - mean) * scale).permute(0, 3, 1, 2)
+    x_NCHW = bytes_NHWC.to(device).float().sub_(mean).mul_(scale).permute(0, 3, 1, 2)
     return x_NCHW.contiguous() if device.type == "mps" else x_NCHW
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cnn_tl.data.manifest import Picture
 from cnn_tl.errors import CnnTlError, DivergedError
 from cnn_tl.features import speed
 from cnn_tl.features.speed import Speeds, Way
@@ -35,6 +36,11 @@ class Preparation:
     def to_compute(self) -> int:
         """Features that the cache lacks."""
         return len(self.train.missing) + len(self.val.missing)
+
+    @property
+    def pictures_to_read(self) -> list[Picture]:
+        """The pictures whose features the cache lacks."""
+        return list(dict.fromkeys(wanted.picture for wanted in self.val.missing + self.train.missing))
 
     @property
     def bytes_to_keep(self) -> int:

@@ -150,20 +150,28 @@ class Session:
         with reading(groups, pixels_of, workers=self.workers, ahead=ahead) as batches:
             yield checked(batches)
 
-    def check_pictures(self) -> None:
-        """Decode every picture once and set the broken ones aside, before hours are spent on the others.
+    def check_pictures(self, pictures: Sequence[Picture] | None = None) -> bool:
+        """Decode pictures once and set the broken ones aside, before hours are spent on the others.
+
+        Args:
+            pictures: all of the training and validation part by default.
+
+        Returns:
+            Whether any was set aside.
 
         Raises:
             DataError: what is left cannot be trained on.
             Stopped: a signal came.
         """
-        pictures = self.manifest.of("train") + self.manifest.of("val")
+        if pictures is None:
+            pictures = self.manifest.of("train") + self.manifest.of("val")
         broken = []
         with self.observer.task("checking pictures", len(pictures)):
             for batch in self.read(in_groups(pictures, CHECKED_AT_ONCE), self.evaluation_pixels):
                 broken += batch.failures
                 self.observer.advance(len(batch.items) + len(batch.failures))
         self.set_aside(broken)
+        return bool(broken)
 
     def set_aside(self, failures: list[tuple[Picture, BadImageError]]) -> None:
         """Take pictures that could not be decoded out of the manifest.

@@ -79,7 +79,6 @@ def plan(recipe: Recipe, output: Path | str | None = None, *, observer: Observer
     run = _run_folder(recipe, output)
     run.require_new()
     session = open_session(recipe, run, observer or Observer(), resume=False, write=False)
-    session.check_pictures()
     made, _ = MODES[recipe.mode](session, write=False)
     return made
 
@@ -89,6 +88,8 @@ def _freeze(session: Session, *, write: bool) -> Ready:
     from cnn_tl.training.planning import plan_frozen
 
     prepared = frozen.prepare(session, write=write)
+    if not write and session.check_pictures(prepared.pictures_to_read):  # features that are at hand were pictures once
+        prepared = frozen.prepare(session, write=write)
     return plan_frozen(session, prepared), lambda: frozen.train(session, prepared)
 
 
@@ -96,12 +97,14 @@ def _loop(session: Session, *, write: bool) -> Ready:
     from cnn_tl.training import finetune
     from cnn_tl.training.planning import plan_loop
 
+    if not write:
+        session.check_pictures()
     return plan_loop(session), lambda: finetune.train(session).numpy()
 
 
 MODES: dict[str, Callable[..., Ready]] = {"freeze": _freeze, "finetune": _loop, "scratch": _loop}
 """Mode -> function (session, *, write) -> the plan, and the work: a function to the validation logits [N, K] of the
-model that it leaves in the session. `write=False` leaves no trace."""
+model that it leaves in the session. `write=False` leaves no trace, and reads every picture that the work would read."""
 
 
 def _run_folder(recipe: Recipe, output: Path | str | None) -> RunFolder:
