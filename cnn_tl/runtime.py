@@ -129,6 +129,15 @@ def keep_freed_memory() -> None:
     libc.mallopt(top_pad, 64 * 2**20)
 
 
+def release_freed_memory() -> None:
+    """Give the system back what `keep_freed_memory` has kept so far: between stages of work that need other sizes."""
+    import ctypes
+    import platform
+
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def wait_passively() -> None:
     """Let OpenMP's threads sleep while they wait for each other, unless the user has said how they should.
 

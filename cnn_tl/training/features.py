@@ -28,7 +28,7 @@ from cnn_tl.training.session import Pixels, Session
 Features = NDArray[np.float32]
 
 CHECKED_AT_ONCE = 1024
-READ_AHEAD = 16
+READ_AHEAD = 10
 """Batches that may be decoded before the first is used: what the readers do while torch is loaded."""
 
 EXACT = Way("fp32")

@@ -12,7 +12,7 @@ from cnn_tl.errors import CnnTlError, DivergedError
 from cnn_tl.features import speed
 from cnn_tl.features.speed import Speeds, Way
 from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights
-from cnn_tl.runtime import Precision, has_fast_bf16
+from cnn_tl.runtime import Precision, has_fast_bf16, release_freed_memory
 from cnn_tl.training.features import EXACT, Part, embed, part_of
 from cnn_tl.training.session import Logits, Session
 from cnn_tl.training.store import open_cache
@@ -125,6 +125,7 @@ def _compute(session: Session, prepared: Preparation) -> tuple[Part, Part]:
         session.observer.advance(prepared.at_hand)
         work = [(prepared.val, EXACT), (prepared.train, prepared.way)]
         done = embed(session, work, prepared.batch_size)
+    release_freed_memory()
     session.set_aside(list(done.broken.items()))
     session.facts["features"] = {
         "computed": done.rows,
@@ -149,6 +150,7 @@ def _speeds(session: Session, *, pictures: int, write: bool) -> Speeds:
         formats.append("bf16")
     with session.observer.task("measuring this machine", None):
         speeds = speed.measure(session.network, session.device, pictures=pictures, formats=formats)
+    release_freed_memory()
     _remember(session, speeds, write=write)
     return speeds
 
