@@ -32,7 +32,7 @@ Compile = Literal["auto", "never", "always"]
 BATCH_SIZE = 32
 """Unless it was measured; on CPUs it hardly matters, and larger ones only take memory."""
 
-BATCH_SIZES = {"cpu": (8, 16, 32), "cuda": (32, 64, 128, 256, 512), "mps": (16, 32, 64, 128)}
+BATCH_SIZES = {"cpu": (16, 32), "cuda": (32, 64, 128, 256, 512), "mps": (16, 32, 64, 128)}
 
 WORTH_BATCH_SIZES = 1_000
 """Number of pictures from which a second spent on choosing the batch size comes back."""

@@ -23,7 +23,7 @@ from cnn_tl.data.manifest import Picture
 from cnn_tl.errors import BadImageError, ResourceError
 from cnn_tl.features.keys import PLAIN, row_key, space_facts, view_seed
 from cnn_tl.features.speed import Way
-from cnn_tl.training.session import Pixels, Session
+from cnn_tl.training.session import Pixels, Session, in_groups
 
 Features = NDArray[np.float32]
 
@@ -145,7 +145,7 @@ def embed(session: Session, work: Sequence[tuple[Part, Way]], batch_size: int) -
         Stopped: a signal came; what is done so far is kept.
     """
     done = Embedded()
-    groups = [in_even_groups(part.missing, batch_size) for part, _ in work]
+    groups = [in_groups(part.missing, batch_size) for part, _ in work]
     if not any(groups):
         return done
     decode_seconds: list[float] = []
@@ -192,8 +192,3 @@ def _pixels(session: Session, wanted: Wanted) -> Pixels:
         wanted.picture, view_seed(wanted.picture.sha256, wanted.view, session.recipe.seed)
     )
 
-
-def in_even_groups(rows: Sequence[Wanted], size: int) -> list[list[Wanted]]:
-    """Cut into groups of at most `size` that differ by one at most: no tiny batch at the end."""
-    parts = np.array_split(np.arange(len(rows)), -(-len(rows) // size)) if rows else []
-    return [[rows[index] for index in part] for part in parts]
