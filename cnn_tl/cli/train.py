@@ -150,7 +150,7 @@ def _features(plan: FeaturePlan) -> str:
     if not plan.computed:
         return f"all {plan.from_cache:,} come from the cache; no picture is decoded"
     found = f"{plan.from_cache:,} come from the cache, " if plan.from_cache else ""
-    return f"{found}{plan.computed:,} are computed and take {decimal(plan.bytes)} there"
+    return f"{found}{plan.computed:,} are computed and take {decimal(plan.bytes)} in the cache"
 
 
 def show_result(result: TrainResult) -> None:
