@@ -193,14 +193,14 @@ def test_a_stopped_freeze_run_does_not_read_its_pictures_twice(
 ) -> None:
     chosen = recipe(train={"batch_size": 8})
     with pytest.raises(Stopped):
-        train(chosen, tmp_path / "run", observer=StopAfter("features", 24))
+        train(chosen, tmp_path / "run", observer=StopAfter("features", 25))
     with pytest.raises(ArtefactError, match="holds no model yet"):
         bundle.load(tmp_path / "run")
     read: list[Path] = []
     load = transforms.load
     monkeypatch.setattr(transforms, "load", lambda path, *rest: (read.append(path), load(path, *rest))[1])
     train(chosen, tmp_path / "run", resume=True)
-    assert len(read) == 45 - 24
+    assert len(read) == 45 - 25, "9 for validation, then two batches of 8"
     train(chosen, tmp_path / "undisturbed")
     assert_same_weights(tmp_path / "run", tmp_path / "undisturbed")
 
