@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cnn_tl.heads.calibration import best_factor
 from cnn_tl.heads.problem import FittedHead, Problem
 from cnn_tl.heads.standard import standard_of
 from cnn_tl.recipe_sections import Head
 
+Array = NDArray[np.float64]
+
 
 def fit_prototype(problem: Problem, settings: Head) -> FittedHead:
     """Fit one Gaussian a class with a shared spherical variance (Snell et al. 2017, sec. 2.3).
+
+    How sure the answers are does not follow from the variance, since features go together. It is the factor that makes
+    the answers most likely for pictures that are left out of the mean of their class, all their views at once.
 
     Class means have no prior, so every class counts as much as another, as `class_weights: balanced` means it; weights
     that are given by name enter as a prior.
@@ -24,7 +31,26 @@ def fit_prototype(problem: Problem, settings: Head) -> FittedHead:
     features_RD = standard(raw_RD).astype(np.float64)
     means_KD = np.stack([features_RD[labels_R == k].mean(0) for k in range(problem.num_classes)])
     variance = max(float(np.square(features_RD - means_KD[labels_R]).sum(1).mean()), 1e-12)
-    bias_K = -np.square(means_KD).sum(1) / (2 * variance)
+    problem.check()
+    factor = _factor(features_RD, means_KD, problem, variance)
+    bias_K = -np.square(means_KD).sum(1) * factor / variance / 2
     if isinstance(settings.class_weights, dict):
         bias_K = bias_K + np.log(problem.class_weights)
-    return standard.folded(means_KD / variance, bias_K, {"kind": "prototype"})
+    return standard.folded(means_KD * factor / variance, bias_K, {"kind": "prototype", "factor": factor})
+
+
+def _factor(features_RD: Array, means_KD: Array, problem: Problem, variance: float) -> float:
+    """Return the factor for scores that are divided by the variance; 1 where every picture is alone in its class."""
+    labels_N, views = problem.labels, len(problem.views)
+    each, counts_K = np.arange(len(labels_N)), np.bincount(labels_N, minlength=problem.num_classes)
+    others_N = counts_K[labels_N] - 1
+    if not (judged := others_N > 0).any():
+        return 1.0
+    plain_ND = features_RD[: len(labels_N)]
+    views_ND = features_RD.reshape(views, len(labels_N), -1).mean(0)
+    own_ND = means_KD[labels_N]
+    own_ND = own_ND + (own_ND - views_ND) / np.maximum(others_N, 1)[:, None]  # the mean without the picture
+    scores_NK = plain_ND @ means_KD.T - np.square(means_KD).sum(1) / 2
+    scores_NK[each, labels_N] = (plain_ND * own_ND).sum(1) - np.square(own_ND).sum(1) / 2
+    as_much_N = 1 / counts_K[labels_N]
+    return best_factor(scores_NK[judged] / variance, labels_N[judged], as_much_N[judged])[0]

@@ -8,16 +8,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn_tl.heads.calibration import best_factor
 from cnn_tl.heads.problem import FittedHead, Problem
 from cnn_tl.heads.standard import standard_of
 from cnn_tl.recipe_sections import Head
-from cnn_tl.statistics import softmax
 
 PENALTIES = [10.0**exponent for exponent in np.arange(-4.0, 2.01, 0.5)]
 """In units of the mean variance of a direction: 1 shrinks an average direction by half."""
-
-TEMPERATURES = np.logspace(-0.5, 2.5, 31)
-"""What the scores, which are near 0 and 1, may be multiplied by to become logits."""
 
 Array = NDArray[np.float64]
 
@@ -25,10 +22,9 @@ Array = NDArray[np.float64]
 def fit_ridge(problem: Problem, settings: Head) -> FittedHead:
     """Fit one-against-the-rest targets (1, 0) by weighted ridge regression (Hoerl and Kennard 1970).
 
-    The penalty is the one whose predictions are right most often, and among those surest, for pictures that are left
-    out: exactly, all views of the picture at once, from the hat matrix (Golub, Heath and Wahba 1979, sec. 1). Its
-    scores are multiplied by the factor that makes the softmax of the left-out predictions most likely, so that it can
-    be read as a probability.
+    The penalty is the one that makes the pictures most likely when they are left out: exactly, all views of the picture
+    at once, from the hat matrix (Golub, Heath and Wahba 1979, sec. 1). The scores, which are near 0 and 1, are
+    multiplied by the factor that calibrates the left-out ones, so that the softmax can be read as a probability.
 
     Raises:
         DivergedError: the features or the fitted head are not finite.
@@ -49,14 +45,16 @@ def fit_ridge(problem: Problem, settings: Head) -> FittedHead:
         problem.check()
         shrink_S = values_S / (values_S + penalty * unit)
         scores_NK = _left_out(left_RS, shrink_S, y_RK, root_R1, len(problem.labels)) + mean_K
-        tried.append(_judged(scores_NK, problem))
-    best = max(range(len(tried)), key=lambda index: tried[index][:2])
-    accuracy, _, factor = tried[best]
+        tried.append((*best_factor(scores_NK, problem.labels, problem.picture_weights), scores_NK))
+    best = max(range(len(tried)), key=lambda index: tried[index][1])
+    factor, _, scores_NK = tried[best]
+    right_N = scores_NK.argmax(1) == problem.labels
     weight_KD = (y_RK.T @ left_RS) * (np.sqrt(values_S) / (values_S + candidates[best] * unit)) @ right_SD
     bias_K = mean_K - weight_KD @ mean_D
     facts = {
         "kind": "ridge", "penalty": candidates[best], "penalty_chosen": settings.penalty is None,
-        "left_out_accuracy": accuracy, "factor": factor,
+        "left_out_accuracy": float(np.average(right_N, weights=problem.picture_weights)),
+        "factor": factor,
     }  # fmt: skip
     return standard.folded(factor * weight_KD, factor * bias_K, facts)
 
@@ -90,15 +88,3 @@ def _left_out(left_RS: Array, shrink_S: Array, y_RK: Array, root_R1: Array, pict
     wrong_NVK = np.linalg.solve(identity - hat_NVV, residual_NVK)
     plain_NK = y_RK.reshape(*by_picture, -1)[0] - wrong_NVK[:, 0]
     return plain_NK / root_NV[:, :1]  # type: ignore[no-any-return]
-
-
-def _judged(scores_NK: Array, problem: Problem) -> tuple[float, float, float]:
-    """Return the weighted accuracy, the log likelihood at the best factor, and that factor."""
-    weights_N, each = problem.picture_weights, np.arange(len(problem.labels))
-    accuracy = float(np.average(scores_NK.argmax(1) == problem.labels, weights=weights_N))
-    likelihoods = [
-        float(np.average(np.log(softmax(factor * scores_NK)[each, problem.labels] + 1e-300), weights=weights_N))
-        for factor in TEMPERATURES
-    ]
-    best = int(np.argmax(likelihoods))
-    return accuracy, likelihoods[best], float(TEMPERATURES[best])

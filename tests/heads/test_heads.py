@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from cnn_tl.errors import DivergedError, RecipeError
 from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights
+from cnn_tl.heads.calibration import best_factor
 from cnn_tl.heads.folds import stratified_folds, stratified_sample
 from cnn_tl.heads.standard import standard_of
 from cnn_tl.recipe_sections import HEAD_DEFAULTS, Head
@@ -185,6 +186,49 @@ def test_ridge_agrees_with_scikit_learn() -> None:
     unit = np.square(standard - standard.mean(0)).sum() / standard.shape[1]
     theirs = Ridge(alpha=0.5 * unit).fit(standard, np.eye(3)[labels])
     np.testing.assert_allclose(head.logits(features), head.facts["factor"] * theirs.predict(standard), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["prototype", "ridge"])
+@pytest.mark.parametrize("spread", [0.3, 3.0])
+def test_probabilities_are_honest_for_pictures_not_seen(kind: str, spread: float) -> None:
+    """The mean confidence is about the accuracy, whether the task is easy or hard."""
+    features, labels = blobs(pictures=1200, spread=spread)
+    head = fit(kind, features[:400], labels[:400])
+    confidence = softmax(head.logits(features[400:])).max(1).mean()
+    assert abs(confidence - accuracy(head, features[400:], labels[400:])) < 0.06
+
+
+def test_the_factor_is_the_one_that_was_hidden() -> None:
+    chance = np.random.default_rng(0)
+    logits = 2 * chance.normal(size=(4000, 3))
+    labels = np.array([chance.choice(3, p=row) for row in softmax(logits)])
+    factor, _ = best_factor(logits / 30, labels, np.ones(4000))
+    assert 25 < factor < 36
+
+
+def test_nothing_wrong_is_no_reason_to_be_certain() -> None:
+    labels = np.arange(100) % 2
+    factor, _ = best_factor(np.eye(2)[labels], labels, np.ones(100))
+    assert softmax(factor * np.eye(2))[0, 1] > 1e-3
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_a_prototype_leaves_out_whole_pictures_exactly(views: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cnn_tl.heads import prototype
+
+    found: list[NDArray[np.float64]] = []
+    monkeypatch.setattr(prototype, "best_factor", lambda scores, *_: (found.append(scores), (1.0, 0.0))[1])
+    chance = np.random.default_rng(0)
+    rows, labels = chance.normal(size=(views, 9, 4)).astype(np.float32), np.arange(9) % 3
+    fit("prototype", list(rows), labels)
+    standard = standard_of(rows.reshape(-1, 4))(rows.reshape(-1, 4)).reshape(rows.shape).astype(np.float64)
+    middles = np.stack([standard[:, labels == k].reshape(-1, 4).mean(0) for k in range(3)])
+    variance = np.square(standard - middles[labels]).sum(2).mean()
+    for picture in range(9):
+        others = np.arange(9) != picture
+        means = np.stack([standard[:, others & (labels == k)].reshape(-1, 4).mean(0) for k in range(3)])
+        expected = (means @ standard[0, picture] - np.square(means).sum(1) / 2) / variance
+        np.testing.assert_allclose(found[0][picture], expected, atol=1e-6)
 
 
 def test_nearest_neighbours_are_nearest() -> None:
