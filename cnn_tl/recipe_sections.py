@@ -197,7 +197,7 @@ HEAD_DEFAULTS: dict[HeadKind, Head] = {
     "lbfgs": Head(kind="lbfgs"),
     "ridge": Head(kind="ridge"),
     "adamw": Head(
-        kind="adamw", dropout=0, label_smoothing=0.1, epochs=50, batch_size=64, lr=3e-3, weight_decay=0.05
+        kind="adamw", dropout=0, label_smoothing=0, epochs=50, batch_size=64, lr=1e-3, weight_decay=2
     ),
     "knn": Head(kind="knn", neighbours=20),
     "prototype": Head(kind="prototype"),

@@ -13,7 +13,7 @@ from cnn_tl.heads.problem import FittedHead, Problem
 from cnn_tl.heads.standard import standard_of
 from cnn_tl.recipe_sections import Head
 
-PENALTIES = [10.0**exponent for exponent in np.arange(-4.0, 2.01, 0.5)]
+PENALTIES = [10.0 ** (half / 2) for half in range(-8, 5)]
 """In units of the mean variance of a direction: 1 shrinks an average direction by half."""
 
 Array = NDArray[np.float64]

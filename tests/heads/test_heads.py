@@ -157,6 +157,26 @@ def test_the_penalty_is_chosen_by_held_out_loss() -> None:
     assert noisy.facts["penalty"] > clean.facts["penalty"]
 
 
+def test_a_picture_alone_in_its_class_does_not_stop_the_choice_of_a_penalty() -> None:
+    chosen = []
+    for spread in (4.0, 0.1):
+        features, labels = blobs(spread=spread)
+        kept = np.append(np.flatnonzero(labels != 2), np.flatnonzero(labels == 2)[0])
+        facts = fit("lbfgs", features[kept], labels[kept]).facts
+        assert facts["cross_validation_log_loss"] is not None
+        chosen.append(facts["penalty"])
+    assert chosen[0] > chosen[1]
+    features, labels = blobs(pictures=3)
+    assert fit("lbfgs", features, labels).facts["cross_validation_log_loss"] is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hundreds_of_classes(kind: str) -> None:
+    features, labels = blobs(pictures=900, features=40, classes=300, spread=0.1)
+    head = fit(kind, features, labels, neighbours=3)
+    assert accuracy(head, features, labels) > 0.9
+
+
 @pytest.mark.parametrize("views", [1, 3])
 @pytest.mark.parametrize("features", [5, 80])
 def test_ridge_leaves_out_whole_pictures_exactly(views: int, features: int) -> None:
