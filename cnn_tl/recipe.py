@@ -17,12 +17,14 @@ from pydantic_core import ErrorDetails
 
 from cnn_tl import recipe_yaml
 from cnn_tl.errors import RecipeError, printable
+from cnn_tl.recipe_rules import refuse_contradictions, sees_one_view
 from cnn_tl.recipe_sections import (
     DEFAULT_VIEWS,
     HEAD_DEFAULTS,
-    HEAD_SETTINGS,
+    LOSS_DEFAULTS,
     MODE_FREEZE,
     MODE_TRAIN,
+    SCHEDULE_DEFAULTS,
     SECTIONS,
     WITHOUT_MEANING_IN_FREEZE,
     Augment,
@@ -42,7 +44,8 @@ class Recipe(Section):
 
     mode: Mode = Field(
         default="freeze",
-        description="Fit a head on a frozen backbone, train all from pretrained weights, or from none.",
+        description="freeze: fit a head on a frozen backbone; finetune: train all from pretrained weights; "
+        "lp-ft: first the head, then all; auto: the better of lp-ft and freeze; scratch: from nothing.",
     )
     seed: int = Field(
         default=0, ge=0, le=2**63 - 1, description="Decides the split, the order and the augmentation."
@@ -63,71 +66,25 @@ class Recipe(Section):
         Raises:
             RecipeError: two settings contradict each other.
         """
-        self._refuse_contradictions()
-        train = MODE_TRAIN[self.mode].model_copy(update=self.train.model_dump(exclude_none=True))
+        refuse_contradictions(self)
         head = HEAD_DEFAULTS[self.head.kind].model_copy(update=self.head.model_dump(exclude_none=True))
-        model = self.model.model_copy(update={"freeze": self.model.freeze or MODE_FREEZE[self.mode]})
-        views = None if model.freeze == "all" else 1 if self.mode == "freeze" else DEFAULT_VIEWS
-        features = self.features.model_copy(update={"views": self.features.views or views})
-        augment = None if self._one_view() else self.augment or Augment()
-        return self.model_copy(
-            update={"train": train, "head": head, "model": model, "features": features, "augment": augment}
+        every = self.model.unfreeze_every or (1 if self.model.unfreeze else None)
+        model = self.model.model_copy(
+            update={"freeze": self.model.freeze or MODE_FREEZE[self.mode], "unfreeze_every": every}
         )
+        views = 1 if self.mode == "freeze" else None if model.freeze == "all" or model.unfreeze else DEFAULT_VIEWS
+        features = self.features.model_copy(update={"views": self.features.views or views})
+        augment = None if sees_one_view(self) else self.augment or Augment()
+        parts = {"head": head, "model": model, "features": features, "augment": augment}
+        return self.model_copy(update={"train": self._resolved_train(), **parts})
 
-    def _one_view(self) -> bool:
-        """Say whether the network sees each training picture in one way only, so that nothing is random about it."""
-        return self.features.views == 1 or (self.mode == "freeze" and self.features.views is None)
-
-    def _refuse_contradictions(self) -> None:
-        if self._one_view() and self.augment is not None:
-            raise RecipeError(
-                "augment has no effect with features.views: 1, which wins: each picture is seen in one way only; "
-                "remove augment, or set features.views: 8"
-            )
-        if self.mode == "freeze":
-            for key in self.train.model_dump(exclude_none=True):
-                if f"train.{key}" in WITHOUT_MEANING_IN_FREEZE:
-                    raise RecipeError(
-                        f"train.{key} has no effect with mode: freeze, which wins: no loop runs; "
-                        f"remove train.{key}, or set mode: finetune"
-                    )
-            if self.model.freeze not in (None, "head"):
-                raise RecipeError(
-                    f"model.freeze: {self.model.freeze} contradicts mode: freeze, which trains the head only; "
-                    "remove model.freeze, or set mode: finetune"
-                )
-            if self.features.views == "fresh" and self.head.kind != "adamw":
-                raise RecipeError(
-                    f"features.views: fresh has no effect with head.kind: {self.head.kind}, which wins: it has no "
-                    "epochs; set features.views to a number, or head.kind: adamw"
-                )
-        elif self.features.views is not None and self.model.freeze in (None, "all"):
-            raise RecipeError(
-                f"features.views has no effect with mode: {self.mode} and model.freeze: all, which wins: no part is "
-                "frozen, so nothing can be kept; remove features.views, or set model.freeze: last-stage"
-            )
-        if self.mode == "scratch" and self.model.weights is not None:
-            raise RecipeError(
-                "model.weights has no effect with mode: scratch, which wins: it starts from random weights; "
-                "remove model.weights, or set mode: finetune"
-            )
-        if self.mode == "scratch" and self.model.freeze not in (None, "all"):
-            raise RecipeError(
-                f"model.freeze: {self.model.freeze} contradicts mode: scratch: random weights are no use frozen; "
-                "remove model.freeze, or set mode: finetune"
-            )
-        self._refuse_contradictions_in_head()
-
-    def _refuse_contradictions_in_head(self) -> None:
-        kind = self.head.kind
-        for key in self.head.model_dump(exclude_none=True):
-            if key not in HEAD_SETTINGS[kind] and key not in ("kind", "class_weights"):
-                takes = ", ".join(other for other, known in HEAD_SETTINGS.items() if key in known)
-                raise RecipeError(
-                    f"head.{key} has no effect with head.kind: {kind}, which wins: it has no such setting; "
-                    f"remove head.{key}, or set head.kind: {takes}"
-                )
-
+    def _resolved_train(self) -> Train:
+        defaults = MODE_TRAIN[self.mode].model_dump(exclude_none=True)
+        if self.train.steps is not None:
+            defaults.pop("epochs", None)  # one of the two says how long
+        chosen = defaults | self.train.model_dump(exclude_none=True)
+        options = SCHEDULE_DEFAULTS.get(chosen.get("schedule"), {}) | LOSS_DEFAULTS.get(chosen.get("loss"), {})
+        return Train(**options | chosen)
 
 KEYS = ["mode", "seed", *(f"{name}.{key}" for name in SECTIONS for key in SECTIONS[name].model_fields)]
 """The dotted name of every setting."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
@@ -10,9 +11,9 @@ from pydantic_core import PydanticCustomError
 
 from cnn_tl.preprocessing import MAX_PIXELS, MIN_SIDE
 
-Mode = Literal["freeze", "finetune", "scratch"]
+Mode = Literal["freeze", "finetune", "scratch", "lp-ft", "auto"]
 HeadKind = Literal["lbfgs", "ridge", "adamw", "knn", "prototype"]
-FREEZE_PATTERN = r"^(head|last-stage|last-[1-9][0-9]?|all)$"
+FREEZE_PATTERN = r"^(head|last-stage|last-[1-9][0-9]?|norm|all)$"
 
 
 def _path_text(value: object) -> str:
@@ -28,6 +29,30 @@ def _views(value: object) -> int | str:
     if value == "fresh" or (type(value) is int and 1 <= value <= 1000):
         return value
     raise PydanticCustomError("views", "Input should be a whole number from 1 to 1000, or fresh")
+
+
+def _policy(value: object) -> str | tuple[str, ...]:
+    if isinstance(value, str) and re.fullmatch(FREEZE_PATTERN, value):
+        return value
+    if isinstance(value, list | tuple) and value and all(isinstance(item, str) and item for item in value):
+        return tuple(value)
+    raise PydanticCustomError(
+        "policy", "Input should be head, last-stage, last-N, norm, all, or a list of names such as [layer4, '*.bn1']"
+    )
+
+
+def _policies(value: object) -> tuple[str | tuple[str, ...], ...]:
+    if isinstance(value, list | tuple) and value:
+        return tuple(_policy(item) for item in value)
+    raise PydanticCustomError("policies", "Input should be a list of policies, such as [last-stage, all]")
+
+
+def _learning_rate(value: object) -> float | str:
+    if value == "auto":
+        return "auto"
+    if type(value) in (int, float) and 0 < value <= 100:  # type: ignore[operator]
+        return float(value)  # type: ignore[arg-type]
+    raise PydanticCustomError("learning_rate", "Input should be auto, or a number above 0 and up to 100")
 
 
 def _class_weights(value: object) -> str | dict[str, float]:
@@ -48,6 +73,17 @@ Views = Annotated[int | Literal["fresh"], PlainValidator(_views, json_schema_inp
 ClassWeights = Annotated[
     Literal["none", "balanced"] | dict[str, float],
     PlainValidator(_class_weights, json_schema_input_type=Literal["none", "balanced"] | dict[str, float]),
+]
+Policy = Annotated[
+    str | tuple[str, ...],
+    PlainValidator(_policy, json_schema_input_type=Annotated[str, Field(pattern=FREEZE_PATTERN)] | list[str]),
+]
+Policies = Annotated[
+    tuple[str | tuple[str, ...], ...],
+    PlainValidator(_policies, json_schema_input_type=list[str | list[str]]),
+]
+LearningRate = Annotated[
+    float | Literal["auto"], PlainValidator(_learning_rate, json_schema_input_type=float | Literal["auto"])
 ]
 PathText = Annotated[str, PlainValidator(_path_text, json_schema_input_type=str)]
 
@@ -86,10 +122,19 @@ class Model(Section):
     image_size: int | None = Field(
         default=None, ge=8, le=4096, description="Side of the input in pixels; null takes the model's own."
     )
-    freeze: str | None = Field(
-        default=None, pattern=FREEZE_PATTERN,
-        description="What trains: head, last-stage, last-N stages, or all; null means the default of the mode.",
-    )  # fmt: skip
+    freeze: Policy | None = Field(
+        default=None,
+        description="What trains: head, last-stage, last-N, norm (layers), all, or a list of names; null: the mode's.",
+    )
+    unfreeze: Policies | None = Field(
+        default=None, description="Gradual unfreezing: what trains after freeze, one step after the other."
+    )
+    unfreeze_every: int | None = Field(
+        default=None, ge=1, le=100_000, description="Epochs between the steps of unfreeze; null: 1."
+    )
+    bn: Literal["train", "eval"] = Field(
+        default="train", description="Running statistics of BatchNorm in the parts that train: moving, or held."
+    )
 
 
 class Features(Section):
@@ -134,19 +179,58 @@ class Train(Section):
     """The training loop; null means the default of the mode."""
 
     epochs: int | None = Field(default=None, ge=1, le=100_000, description="Passes over the pictures.")
+    steps: int | None = Field(default=None, ge=1, le=10**9, description="Updates, in place of epochs.")
     batch_size: int | None = Field(default=None, ge=1, le=65_536, description="Pictures in one step.")
-    lr: float | None = Field(default=None, gt=0, le=100, description="Peak learning rate of the backbone.")
+    micro_batch: int | None = Field(
+        default=None, ge=1, le=65_536,
+        description="Pictures that pass the network at once, a part of a step; null: as many as fit.",
+    )  # fmt: skip
+    optimizer: str | None = Field(
+        default=None, pattern=r"^[a-z0-9]+$", description="adamw, sgd (Nesterov), or another of timm's factory."
+    )
+    momentum: float | None = Field(default=None, ge=0, lt=1, description="Momentum of SGD and its like.")
+    lr: LearningRate | None = Field(
+        default=None, description="Peak learning rate of the backbone; auto: found by a range test."
+    )
     head_lr_factor: float | None = Field(
         default=None, gt=0, le=10_000, description="Learning rate of the head, as a multiple of lr."
     )
-    weight_decay: float | None = Field(default=None, ge=0, le=10, description="Weight decay of AdamW.")
+    layer_decay: float | None = Field(
+        default=None, gt=0, le=1, description="Each layer towards the input learns this much slower; 1: all alike."
+    )
+    weight_decay: float | None = Field(
+        default=None, ge=0, le=10, description="Weight decay, but not on norms and biases."
+    )
+    schedule: Literal["cosine", "one-cycle", "step", "constant"] | None = Field(
+        default=None, description="Course of the learning rate after the warm-up."
+    )
     warmup: float | None = Field(
         default=None, ge=0, le=1, description="Share of the steps in which lr rises."
     )
+    decay_every: float | None = Field(
+        default=None, gt=0, le=1, description="Share of the steps after which schedule step lowers lr."
+    )
+    decay_rate: float | None = Field(default=None, gt=0, le=1, description="What it then multiplies lr by.")
+    loss: Literal["cross-entropy", "focal"] | None = Field(
+        default=None, description="Focal loss attends to the pictures that are still hard."
+    )
+    focal_gamma: float | None = Field(default=None, ge=0, le=10, description="How much it does; 0 is cross-entropy.")
     label_smoothing: float | None = Field(
         default=None, ge=0, lt=1, description="Probability spread evenly over all classes."
     )
+    class_weights: ClassWeights | None = Field(
+        default=None, description="Weight of each class in the loss: none, balanced (rare ones more), or class: weight."
+    )
+    sampling: Literal["natural", "balanced"] | None = Field(
+        default=None, description="Whether an epoch shows the classes as often as they are, or all alike."
+    )
     clip_grad: float | None = Field(default=None, gt=0, description="Largest gradient norm; 1e9 never clips.")
+    ema: float | None = Field(
+        default=None, ge=0, lt=1, description="Decay of the moving average of the weights that is kept; 0: none."
+    )
+    patience: int | None = Field(
+        default=None, ge=1, le=100_000, description="Epochs without a better one after which training ends early."
+    )
 
 
 class Augment(Section):
@@ -174,21 +258,27 @@ class Run(Section):
     )
 
 
+_LOOP = Train(
+    epochs=5, batch_size=32, optimizer="adamw", lr=3e-4, head_lr_factor=10, layer_decay=1, weight_decay=0.05,
+    schedule="cosine", warmup=0.1, loss="cross-entropy", label_smoothing=0.1, class_weights="none",
+    sampling="natural", clip_grad=1, ema=0,
+)  # fmt: skip
+
 MODE_TRAIN: dict[Mode, Train] = {
     "freeze": Train(),
-    "finetune": Train(
-        epochs=5, batch_size=32, lr=3e-4, head_lr_factor=10,
-        weight_decay=0.05, warmup=0.1, label_smoothing=0.1, clip_grad=1,
-    ),
-    "scratch": Train(
-        epochs=30, batch_size=32, lr=1e-3, head_lr_factor=1,
-        weight_decay=0.05, warmup=0.1, label_smoothing=0.1, clip_grad=1,
-    ),
-}  # fmt: skip
+    "finetune": _LOOP,
+    "scratch": _LOOP.model_copy(update={"epochs": 30, "lr": 1e-3, "head_lr_factor": 1.0}),
+    "lp-ft": _LOOP.model_copy(update={"head_lr_factor": 1.0}),
+    "auto": _LOOP.model_copy(update={"head_lr_factor": 1.0}),
+}
 """What `train` means in each mode where the recipe says nothing; in `freeze` there is one pass, no loop."""
 
-MODE_FREEZE: dict[Mode, str] = {"freeze": "head", "finetune": "all", "scratch": "all"}
+MODE_FREEZE: dict[Mode, str] = {"freeze": "head", "finetune": "all", "scratch": "all", "lp-ft": "all", "auto": "all"}
 """What trains in each mode where the recipe says nothing."""
+
+SCHEDULE_DEFAULTS: dict[str | None, dict[str, float]] = {"step": {"decay_every": 0.35, "decay_rate": 0.1}}
+LOSS_DEFAULTS: dict[str | None, dict[str, float]] = {"focal": {"focal_gamma": 2.0}}
+"""What only some schedules and losses have, where the recipe says nothing."""
 
 DEFAULT_VIEWS = 4
 """Views of a picture that are kept for a training loop on a frozen part, where the recipe says nothing."""

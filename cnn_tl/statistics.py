@@ -1,15 +1,21 @@
-"""Probabilities from logits, and how far a count of right answers can be trusted."""
+"""Probabilities from logits, how far a count of right answers can be trusted, and two models compared."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+Z95 = 1.959963984540054
+"""The 97.5 % point of the normal distribution, for intervals of 95 %."""
 
-def wilson_interval(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[float, float]:
+SIGNIFICANT = 0.05
+
+
+def wilson_interval(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
     """Return the Wilson score interval of a proportion (Wilson 1927); `z` is for 95 %.
 
     Unlike the textbook p ± z·sqrt(p(1-p)/n) it stays inside [0, 1] and is honest for few trials and for p near 1.
@@ -24,6 +30,50 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959963984540054) -
     centre = (share + z * z / (2 * trials)) / denominator
     half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / denominator
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """Two models on the same pictures.
+
+    Attributes:
+        only_first, only_second: pictures that only one of them gets right; the others tell nothing.
+        gain: by how much the second's accuracy is higher. interval: its 95 % confidence interval.
+        p: how likely at least such an imbalance is if neither model is better (McNemar 1947, exact form).
+    """
+
+    only_first: int
+    only_second: int
+    gain: float
+    interval: tuple[float, float]
+    p: float
+
+    @property
+    def more_than_chance(self) -> bool:
+        """Whether the second is better, and not by luck at the level of 5 %."""
+        return self.gain > 0 and self.p < SIGNIFICANT
+
+
+def compare_paired(first: NDArray[np.bool_], second: NDArray[np.bool_], z: float = Z95) -> PairedComparison:
+    """Compare two models by which pictures [N] they get right.
+
+    The interval is Bonett and Price's (2012), which holds for few pictures too.
+
+    Raises:
+        ValueError: there are no pictures, or not the same number.
+    """
+    from scipy.stats import binomtest
+
+    total = len(first)
+    if total == 0 or total != len(second):
+        raise ValueError(f"{total} and {len(second)} pictures")
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    differing = only_first + only_second
+    p = float(binomtest(only_first, differing).pvalue) if differing else 1.0
+    one, other = (only_first + 1) / (total + 2), (only_second + 1) / (total + 2)
+    half = z * math.sqrt((one + other - (other - one) ** 2) / (total + 2))
+    interval = max(-1.0, other - one - half), min(1.0, other - one + half)
+    return PairedComparison(only_first, only_second, (only_second - only_first) / total, interval, p)
 
 
 def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

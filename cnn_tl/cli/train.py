@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cnn_tl.recipe import Recipe
     from cnn_tl.training.result import TrainResult
 
-Mode = Literal["freeze", "finetune", "scratch"]
+Mode = Literal["freeze", "finetune", "lp-ft", "auto", "scratch"]
 Head = Literal["lbfgs", "ridge", "adamw", "knn", "prototype"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 

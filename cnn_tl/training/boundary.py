@@ -124,12 +124,21 @@ class Boundary:
         return row_key(picture.sha256, view, self._session.recipe.seed, self._session.augmentation)
 
 
-def open_boundary(session: Session, pictures: Sequence[Picture], epochs: int) -> Boundary | None:
+def open_boundary(
+    session: Session, pictures: Sequence[Picture], epochs: int, *, gradual: bool = False
+) -> Boundary | None:
     """Decide whether activations are kept or computed anew in each epoch; say which and why.
 
     `session.network` is frozen and on its device.
+
+    Args:
+        gradual: more of it will train later, which moves the boundary.
     """
-    if session.recipe.model.freeze == "all":
+    if all(parameter.requires_grad for parameter in session.network.model.parameters()):
+        return None
+    if gradual:
+        session.observer.note("the frozen part is computed anew in each epoch: model.unfreeze moves its end")
+        session.facts["activations"] = {"kept": False, "reason": "model.unfreeze moves the boundary"}
         return None
     views = session.recipe.features.views
     assert views is not None, "the recipe is resolved"

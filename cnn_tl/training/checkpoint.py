@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.optim import Optimizer
 
 from cnn_tl import files
 from cnn_tl.errors import ArtefactError, printable
@@ -100,21 +99,6 @@ def load_newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     if steps:
         raise ArtefactError(f"every checkpoint in {printable(folder)} is damaged; start again with another --output")
     return None
-
-
-def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """Return the optimiser's state as named tensors, "3.exp_avg"; its settings come from the recipe."""
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{key}": value for index, entry in state.items() for key, value in entry.items()}
-
-
-def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` returned."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _steps(folder: Path) -> list[Path]:

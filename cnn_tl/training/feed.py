@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cnn_tl.data.loader import Batch
@@ -27,15 +29,29 @@ class Feed:
 
     Attributes:
         pictures: those of the training part.
+        steps_per_epoch, steps, epochs: how long the run is; the last epoch may be cut short.
     """
 
-    def __init__(self, session: Session, epochs: int) -> None:
+    def __init__(self, session: Session, *, gradual: bool = False) -> None:
+        settings = session.recipe.train
         self.pictures = session.manifest.of("train")
         self._session = session
-        self._boundary: Boundary | None = open_boundary(session, self.pictures, epochs)
+        self.steps_per_epoch = len(self._whole(epoch=1))
+        assert settings.steps or settings.epochs, "the recipe is resolved"
+        self.steps = settings.steps or self.steps_per_epoch * (settings.epochs or 0)
+        self.epochs = -(-self.steps // self.steps_per_epoch)
+        self._boundary: Boundary | None = open_boundary(session, self.pictures, self.epochs, gradual=gradual)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The class of each picture, int64 [N]."""
+        return np.array([picture.label for picture in self.pictures], dtype=np.int64)
 
     def batches(self, epoch: int) -> list[list[Picture]]:
         """Return the pictures of each step of an epoch."""
+        return self._whole(epoch)[: self.steps - (epoch - 1) * self.steps_per_epoch]
+
+    def _whole(self, epoch: int) -> list[list[Picture]]:
         return epoch_batches(self.pictures, self._session.batch_size, self._session.recipe.seed, epoch)
 
     def prepare(self, epoch: int) -> None:

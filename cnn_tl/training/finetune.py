@@ -1,54 +1,36 @@
-"""Modes `finetune` and `scratch`: the whole network trains, or its last stages on top of a frozen part.
+"""Modes `finetune` and `scratch`: the network trains, whole or in part, on pictures that vary from epoch to epoch.
 
-AdamW, linear warm-up and cosine decay, label smoothing, gradient clipping, augmented pictures. Everything random is a
-function of (seed, epoch, picture) or (seed, step), so a resumed run ends in the same bits as an undisturbed one.
-Frozen means frozen: a digest of the frozen parameters and buffers is taken before and after.
+Everything random is a function of (seed, epoch, picture) or (seed, step), so a resumed run ends in the same bits as an
+undisturbed one. Frozen means frozen: a digest of the frozen parameters and buffers is taken before and after.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
 from cnn_tl import files
 from cnn_tl.data.manifest import Picture
-from cnn_tl.errors import ArtefactError, DivergedError, Stopped, UsageError
-from cnn_tl.networks import freeze
+from cnn_tl.errors import ArtefactError, DivergedError, Stopped
+from cnn_tl.heads import class_weights
 from cnn_tl.networks.backbone import place, to_input
-from cnn_tl.runtime import autocast, seed_of
-from cnn_tl.training import checkpoint
+from cnn_tl.training import checkpoint, optim
 from cnn_tl.training.feed import Feed, refuse_failures
+from cnn_tl.training.loss import make_loss, targets
+from cnn_tl.training.phases import Phases
 from cnn_tl.training.schedule import learning_rate_factor
 from cnn_tl.training.session import Session, in_groups
+from cnn_tl.training.state import Progress
+from cnn_tl.training.step import Gradients
 
 SAVE_EVERY_SECONDS = 300.0
-
-
-@dataclass
-class Progress:
-    """Where training is; all of it travels in a checkpoint.
-
-    Attributes:
-        step: updates made so far.
-        loss_sum, seen: the running mean of the epoch under way.
-        best_accuracy, best_loss, best_epoch: the best epoch so far; the lower loss decides between equals.
-        rows: the metrics of the finished epochs.
-    """
-
-    step: int = 0
-    loss_sum: float = 0.0
-    seen: int = 0
-    best_accuracy: float = -1.0
-    best_loss: float = 0.0
-    best_epoch: int = 0
-    rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 def train(session: Session) -> Tensor:
@@ -57,6 +39,7 @@ def train(session: Session) -> Tensor:
     Raises:
         DataError: too many broken pictures, or files that changed or vanished on the way.
         DivergedError: the loss or a gradient is no longer finite; nothing non-finite was saved.
+        ResourceError: not even one picture fits into the memory; or the disk is full.
         Stopped: a signal came; a checkpoint of this very step was written, and `--resume` goes on.
         RuntimeError: a bug of ours: something moved in the frozen part.
     """
@@ -69,64 +52,89 @@ class _Training:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.settings = session.recipe.train
-        self.seed = session.recipe.seed
         self.model = place(session.network.model, session.device)
-        freeze.apply(self.model, _given(session.recipe.model.freeze))
-        self.frozen_sha256 = freeze.frozen_digest(self.model)
         session.check_pictures()
         self.val_pictures = session.manifest.of("val")
-        self.epochs = _given(self.settings.epochs)
-        self.feed = Feed(session, self.epochs)
-        self.steps_per_epoch = len(self.feed.batches(epoch=1))
-        self.steps = self.steps_per_epoch * self.epochs
-        self.optimizer = torch.optim.AdamW(
-            _parameter_groups(self.model, _given(self.settings.head_lr_factor), _given(self.settings.weight_decay))
+        found = checkpoint.load_newest(session.run.checkpoints, session.observer.warn)
+        self.progress = Progress.read(found.state) if found else Progress(lr=_number(self.settings.lr))
+        if found:
+            self.model.load_state_dict(found.tensors["model"])
+        self.phases = Phases(self.model, session.recipe.model, self.progress.receipts)
+        self.phases.enter(self.progress.epochs + 1)
+        self.feed = Feed(session, gradual=self.phases.gradual)
+        self.optimizer = optim.make_optimizer(
+            self.model, self.settings, session.device, self.phases.trains, self.progress.lr
         )
-        self.progress = Progress()
-        self._resume()
-        self._saved = time.monotonic()
+        self.ema = ModelEmaV3(self.model, decay=self.settings.ema) if self.settings.ema else None
+        if found:
+            self._restore(found)
+        self.gradients = Gradients(
+            self.model,
+            make_loss(self.settings, self._class_weights()),
+            session.device,
+            session.precision,
+            session.recipe.seed,
+            self.progress.micro_batch or self.settings.micro_batch or session.batch_size + 1,
+            session.observer.note,
+        )
+        self._saved = self._counted = time.monotonic()
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept: the moving average of the weights, where there is one."""
+        return self.ema.module if self.ema else self.model
 
     def run(self) -> Tensor:
         try:
-            while len(self.progress.rows) < self.epochs:
-                self._epoch(len(self.progress.rows) + 1)
+            while self.progress.epochs < self.feed.epochs and not self.progress.has_stalled(self.settings.patience):
+                self._epoch(self.progress.epochs + 1)
         except Stopped:
             if self.progress.step:  # before the first one there is nothing to go on with
                 self._save()
             raise
-        if self.progress.best_epoch:
-            best = checkpoint.load(self._best())
-            self.model.load_state_dict(best.tensors["model"])
-        self.session.facts |= {"best_epoch": self.progress.best_epoch, "epochs": self.epochs}
+        self.phases.verify()
+        best = self.progress.best_epoch
+        state = checkpoint.load(self._best()).tensors["model"] if best else self.judged.state_dict()
+        self.model.load_state_dict(state)
         self._give_receipt()
+        self.ema = None
         return self._validate()
 
     def _give_receipt(self) -> None:
-        """Show that nothing moved in the frozen part, if there is one."""
-        if freeze.frozen_digest(self.model) != self.frozen_sha256:
-            raise RuntimeError("a frozen tensor moved")
-        if self.session.recipe.model.freeze != "all":
-            self.session.facts["frozen_sha256"] = self.frozen_sha256
+        """Show that what was frozen to the end is in the model that is kept as it was at the start."""
+        progress, facts = self.progress, self.session.facts
+        self.phases.verify()
+        self._count_seconds()
+        facts |= {"best_epoch": progress.best_epoch, "epochs": progress.epochs, "lr": progress.lr}
+        facts["seconds_of_the_loop"] = round(progress.seconds, 2)
+        if progress.epochs < self.feed.epochs:
+            facts["ended_early"] = f"no better epoch in {self.settings.patience}"
+        if progress.micro_batch:
+            facts["micro_batch"] = progress.micro_batch
+        facts["phases"] = progress.receipts
+        if any(stage["sha256"] for stage in progress.receipts[-1]["stages"]):
+            facts["frozen_sha256"] = progress.receipts[-1]["frozen_sha256"]
 
     def _epoch(self, epoch: int) -> None:
         """Train what is left of an epoch (nothing, if a signal came during its validation), then validate."""
         session, progress = self.session, self.progress
+        self.phases.enter(epoch)
         batches = self.feed.batches(epoch)
-        done = progress.step - (epoch - 1) * self.steps_per_epoch
+        done = progress.step - (epoch - 1) * self.feed.steps_per_epoch
         assert 0 <= done <= len(batches), "the checkpoint is of other pictures"
-        started, new = time.monotonic(), 0
+        watch = _Watch()
         if done < len(batches):
             self.feed.prepare(epoch)
-        task = session.observer.task(f"epoch {epoch}/{self.epochs}", len(self.feed.pictures))
+        task = session.observer.task(f"epoch {epoch}/{self.feed.epochs}", sum(map(len, batches)))
         with task, self.feed.inputs(epoch, done) as inputs:
             session.observer.advance(sum(len(batch) for batch in batches[:done]))
-            for pictures, x in inputs:
+            for pictures, x in watch.waiting_for(inputs):
                 self._step(pictures, x)
-                new += len(pictures)
                 session.observer.advance(len(pictures), self._figures())
                 if time.monotonic() - self._saved > SAVE_EVERY_SECONDS:
                     self._save()
-        self._end_epoch(epoch, images_per_second=new / max(time.monotonic() - started, 1e-9))
+        pictures_seen = sum(len(batch) for batch in batches[done:])
+        self._end_epoch(epoch, watch.facts(pictures_seen))
 
     def _figures(self) -> dict[str, float]:
         """Return what is shown beside the bar: the loss of this epoch, the accuracy after the one before."""
@@ -139,76 +147,76 @@ class _Training:
         Args:
             x: normalised pictures [N, 3, H, W], or activations [N, ...] inside `Cut.rest`.
         """
-        progress = self.progress
-        factor = learning_rate_factor(progress.step, self.steps, _given(self.settings.warmup))
+        progress, device = self.progress, self.session.device
+        factor = learning_rate_factor(progress.step, self.feed.steps, self.settings)
         for group in self.optimizer.param_groups:
-            group["lr"] = _given(self.settings.lr) * factor * group["factor"]
-        torch.manual_seed(seed_of(self.seed, "step", progress.step))  # dropout and stochastic depth
-        labels_N = torch.tensor([picture.label for picture in pictures], device=self.session.device)
-        with autocast(self.session.device, self.session.precision):
-            logits_NK = self._forward(x)
-        loss = F.cross_entropy(logits_NK.float(), labels_N, label_smoothing=_given(self.settings.label_smoothing))
+            group["lr"] = progress.lr * factor * group["factor"]
+        labels_N = torch.tensor([picture.label for picture in pictures], device=device)
+        classes = len(self.session.manifest.classes)
+        targets_NK = targets(labels_N, classes, _number(self.settings.label_smoothing))
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), _given(self.settings.clip_grad))
-        if not (loss.isfinite() and norm.isfinite()):
+        before = self.gradients.micro_batch
+        loss_sum = self.gradients.add(x, targets_NK, progress.step).item()
+        if self.gradients.micro_batch != before:
+            progress.micro_batch = self.gradients.micro_batch
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), _number(self.settings.clip_grad))
+        if not (norm.isfinite() and abs(loss_sum) < float("inf")):
             raise DivergedError(
-                f"training diverged at step {progress.step + 1}: loss {loss.item():.4g}, "
+                f"training diverged at step {progress.step + 1}: loss {loss_sum / len(pictures):.4g}, "
                 f"gradient norm {norm.item():.4g}; {self._advice()}"
             )
         self.optimizer.step()
         progress.step += 1
-        progress.loss_sum += loss.item() * len(pictures)
+        if self.ema:
+            self.ema.update(self.model, step=progress.step)
+        progress.loss_sum += loss_sum
         progress.seen += len(pictures)
 
-    def _forward(self, x: Tensor) -> Tensor:
-        try:
-            return self.model(x)  # type: ignore[no-any-return]
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise UsageError(
-                "batch normalisation cannot train on a single picture of this size; "
-                "use a larger --batch-size or --image-size"
-            ) from error
+    def _class_weights(self) -> Tensor | None:
+        setting = self.settings.class_weights or "none"
+        if setting == "none":
+            return None
+        labels = self.feed.labels
+        weights = class_weights(setting, labels, self.session.manifest.classes)
+        weights = weights / weights[labels].mean()  # so that the learning rate means what it means without weights
+        return torch.tensor(weights, dtype=torch.float32, device=self.session.device)
 
-    def _end_epoch(self, epoch: int, images_per_second: float) -> None:
+    def _end_epoch(self, epoch: int, speed: dict[str, float]) -> None:
         progress = self.progress
         logits = self._validate()
         if not logits.isfinite().all():
             raise DivergedError(f"training diverged in epoch {epoch}: the logits are not finite; {self._advice()}")
         labels = torch.tensor([picture.label for picture in self.val_pictures])
-        accuracy = int((logits.argmax(1) == labels).sum()) / len(labels)
+        accuracy, loss = int((logits.argmax(1) == labels).sum()) / len(labels), float(F.cross_entropy(logits, labels))
         row = {
             "epoch": epoch,
             "step": progress.step,
-            "loss": progress.loss_sum / progress.seen,
-            "val_loss": float(F.cross_entropy(logits, labels)),
+            "loss": progress.loss_sum / max(1, progress.seen),
+            "val_loss": loss,
             "val_accuracy": accuracy,
-            "images_per_second": round(images_per_second, 1),
+            "lr": self.optimizer.param_groups[0]["lr"] / self.optimizer.param_groups[0]["factor"],
+            **speed,
         }
         progress.rows.append(row)
         progress.loss_sum, progress.seen = 0.0, 0
-        if (accuracy, -row["val_loss"]) > (progress.best_accuracy, -progress.best_loss):
-            progress.best_accuracy, progress.best_loss, progress.best_epoch = accuracy, row["val_loss"], epoch
+        if progress.is_better(accuracy, loss):
+            progress.best_accuracy, progress.best_loss, progress.best_epoch = accuracy, loss, epoch
             self._require_finite()
-            best = checkpoint.Checkpoint({"model": self.model.state_dict()}, row)
-            checkpoint.save(self._best(), best)
+            checkpoint.save(self._best(), checkpoint.Checkpoint({"model": self.judged.state_dict()}, row))
         self._save()
         checkpoint.remove_best_but(self._best())
         self.session.run.write_metrics(progress.rows)
-        self.session.observer.epoch({"epochs": self.epochs, **row})
+        self.session.observer.epoch({"epochs": self.feed.epochs, **row})
 
     def _validate(self) -> Tensor:
         """Return the validation logits [N, K], float32 and evaluation mode, exactly as predict computes them."""
-        session = self.session
-        self.model.eval()
+        session, model = self.session, self.judged.eval()
         logits = []
         with session.observer.task("validation", len(self.val_pictures)), torch.inference_mode():
             for batch in session.read(in_groups(self.val_pictures, session.batch_size), session.evaluation_pixels):
                 refuse_failures(batch)
                 x_NCHW = to_input(batch.pixels, session.network.preprocessing, session.device)
-                logits.append(self.model(x_NCHW).float().cpu())
+                logits.append(model(x_NCHW).float().cpu())
                 session.observer.advance(len(batch.items))
         return torch.cat(logits)
 
@@ -216,7 +224,7 @@ class _Training:
         return self.session.run.checkpoints / f"{checkpoint.BEST}-{self.progress.best_epoch:05d}"
 
     def _advice(self) -> str:
-        return f"try a lower --lr than {_given(self.settings.lr):g}, or --set run.precision=fp32"
+        return f"try a lower --lr than {self.progress.lr:g}, or --set run.precision=fp32"
 
     def _require_finite(self) -> None:
         """Refuse to save weights that the last update has spoilt."""
@@ -225,25 +233,28 @@ class _Training:
 
     def _save(self) -> None:
         self._require_finite()
-        tensors = {"model": self.model.state_dict(), "optimizer": checkpoint.optimizer_tensors(self.optimizer)}
-        point = checkpoint.Checkpoint(tensors, vars(self.progress))
-        checkpoint.save_step(self.session.run.checkpoints, self.progress.step, len(self.progress.rows), point)
+        self._count_seconds()
+        tensors = {"model": self.model.state_dict(), "optimizer": optim.state_tensors(self.optimizer)}
+        if self.ema:
+            tensors["ema"] = self.ema.module.state_dict()
+        state = {"progress": vars(self.progress), "optimizer": optim.state_numbers(self.optimizer)}
+        point = checkpoint.Checkpoint(tensors, state)
+        checkpoint.save_step(self.session.run.checkpoints, self.progress.step, self.progress.epochs, point)
         self._saved = time.monotonic()
 
-    def _resume(self) -> None:
-        """Go on from the newest checkpoint that is whole, if there is one."""
-        found = checkpoint.load_newest(self.session.run.checkpoints, self.session.observer.warn)
-        if found is None:
-            return
-        self.model.load_state_dict(found.tensors["model"])
-        checkpoint.restore_optimizer(self.optimizer, found.tensors["optimizer"])
-        try:
-            self.progress = Progress(**found.state)
-        except TypeError as error:
-            raise ArtefactError(f"the checkpoint was written by another version of cnn-tl: {error}") from error
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        self.progress.seconds += now - self._counted
+        self._counted = now
+
+    def _restore(self, found: checkpoint.Checkpoint) -> None:
+        """Go on from a checkpoint, whose model and progress are in place already."""
+        optim.restore(self.optimizer, found.tensors.get("optimizer", {}), found.state["optimizer"])
+        if self.ema:
+            self.ema.module.load_state_dict(found.tensors["ema"])
         if self.progress.best_epoch:
             self._check_best()
-        self.session.observer.note(f"resumed at step {self.progress.step} of {self.steps}")
+        self.session.observer.note(f"resumed at step {self.progress.step} of {self.feed.steps}")
 
     def _check_best(self) -> None:
         """If the best epoch's weights were lost, choose among the epochs to come; with none to come, keep the last."""
@@ -254,19 +265,29 @@ class _Training:
             self.progress.best_accuracy, self.progress.best_epoch = -1.0, 0
 
 
-def _parameter_groups(model: nn.Module, head_factor: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the parameters that train: the head learns `head_factor` times faster, norms and biases do not decay."""
-    head = freeze.FREEZE["head"](model)
-    groups: dict[tuple[float, float], list[Tensor]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        factor = head_factor if name in head else 1.0
-        decay = weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((factor, decay), []).append(parameter)
-    return [{"params": params, "factor": f, "weight_decay": d} for (f, d), params in groups.items()]
+class _Watch:
+    """Times an epoch, and the share of it in which the device had nothing to do but wait for pictures."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._waited = 0.0
+
+    def waiting_for(self, inputs: Any) -> Any:
+        """Yield what `inputs` yields."""
+        inputs = iter(inputs)
+        while True:
+            asked = time.monotonic()
+            item = next(inputs, None)
+            self._waited += time.monotonic() - asked
+            if item is None:
+                return
+            yield item
+
+    def facts(self, pictures: int) -> dict[str, float]:
+        """Return pictures a second, and the share of the time spent waiting for them."""
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        return {"images_per_second": round(pictures / seconds, 1), "data_wait": round(self._waited / seconds, 3)}
 
 
-def _given(value: float | int | str | None) -> Any:
-    assert value is not None, "the recipe is resolved"
-    return value
+def _number(value: float | str | None) -> float:
+    return value if isinstance(value, float | int) else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cnn_tl.errors import printable
@@ -53,7 +54,7 @@ def plan_loop(session: Session) -> Plan:
 
     recipe, model = session.recipe, session.network.model
     assert recipe.model.freeze is not None, "the recipe is resolved"
-    freeze.apply(model, recipe.model.freeze)
+    freeze.apply(model, recipe.model.freeze, recipe.model.bn)
     trainable, total = freeze.count_parameters(model)
     return Plan(
         **_common(session),
@@ -65,6 +66,16 @@ def plan_loop(session: Session) -> Plan:
         features=None,
         seconds=_loop_seconds(session),
     )
+
+
+def plan_head_first(session: Session, prepared: Preparation) -> Plan:
+    """Describe a run in mode `lp-ft` or `auto`: what the head needs, and then the loop."""
+    loop = plan_loop(session)
+    kind = session.recipe.head.kind
+    features = FeaturePlan(prepared.to_compute, prepared.at_hand, prepared.bytes_to_keep)
+    first = prepared.to_compute * prepared.speeds.seconds["fp32"]
+    schedule = f"the head ({kind}) on frozen features, then {loop.schedule}"
+    return replace(loop, schedule=schedule, features=features, seconds=loop.seconds + first)
 
 
 def _common(session: Session) -> dict[str, Any]:
@@ -98,21 +109,25 @@ def _views(session: Session) -> str:
 
 
 def _loop_schedule(session: Session) -> str:
+    settings, steps = session.recipe.train, _steps(session)
+    epochs = f"{settings.epochs} epoch{'s' if settings.epochs > 1 else ''}, " if settings.epochs else ""
+    rate = "learning rate by a range test" if settings.lr == "auto" else f"peak learning rate {settings.lr:g}"
+    return f"{epochs}{steps} step{'s' if steps > 1 else ''} of up to {session.batch_size}, {rate}"
+
+
+def _steps(session: Session) -> int:
     settings = session.recipe.train
-    assert settings.epochs is not None
-    steps = settings.epochs * -(-len(session.manifest.of("train")) // session.batch_size)
-    epochs = f"{settings.epochs} epoch{'s' if settings.epochs > 1 else ''}"
-    return f"{epochs}, {steps} steps of up to {session.batch_size}, peak learning rate {settings.lr:g}"
+    per_epoch = -(-len(session.manifest.of("train")) // session.batch_size)
+    return settings.steps or per_epoch * (settings.epochs or 0)
 
 
 def _loop_seconds(session: Session) -> float:
-    settings, manifest = session.recipe.train, session.manifest
-    train, val = len(manifest.of("train")), len(manifest.of("val"))
+    train, val = len(session.manifest.of("train")), len(session.manifest.of("val"))
     decode = DECODE_SECONDS / min(session.workers, default_workers())
     fast = max(_seconds_per_picture(session, session.precision), decode)
     exact = max(_seconds_per_picture(session, "fp32"), decode)
-    assert settings.epochs is not None
-    return (train + val) * decode + settings.epochs * (train * fast * BACKWARD_COST + val * exact)
+    steps, per_epoch = _steps(session), -(-train // session.batch_size)
+    return (train + val) * decode + steps * (train / per_epoch * fast * BACKWARD_COST + val * exact / per_epoch)
 
 
 def _seconds_per_picture(session: Session, precision: Precision, pictures: int = 4) -> float:

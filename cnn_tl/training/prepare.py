@@ -69,7 +69,7 @@ def _learned(network: Network, recipe: Recipe, memory: Path, observer: Observer,
     """Return what there is to know about a network that has been built, and remember it for the next run."""
     from cnn_tl.networks import backbone
 
-    if recipe.mode != "freeze":
+    if recipe.mode not in ("freeze", "lp-ft", "auto"):
         return backbone.describe(network)
     learned = backbone.describe(network, backbone.require_linear_classifier(network))
     if write and recipe.features.cache and learned.source is not None:

@@ -121,7 +121,7 @@ def newest_run(data: str | None, mode: str | None) -> Path:
         ArtefactError: there is none.
     """
     name = re.escape(Path(data).resolve().name) if data else ".+"
-    wanted = re.compile(rf"{name}-{mode or '(freeze|finetune|scratch)'}(-[0-9]+)?", re.DOTALL)
+    wanted = re.compile(rf"{name}-{mode or '(freeze|finetune|scratch|lp-ft|auto)'}(-[0-9]+)?", re.DOTALL)
     runs = [path.parent for path in Path("runs").glob("*/recipe.yaml") if wanted.fullmatch(path.parent.name)]
     if not runs:
         raise ArtefactError("there is no run to resume under runs/; name it with --output RUN")

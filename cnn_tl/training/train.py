@@ -102,7 +102,23 @@ def _loop(session: Session, *, write: bool) -> Ready:
     return plan_loop(session), lambda: finetune.train(session).numpy()
 
 
-MODES: dict[str, Callable[..., Ready]] = {"freeze": _freeze, "finetune": _loop, "scratch": _loop}
+def _head_first(session: Session, *, write: bool) -> Ready:
+    from cnn_tl.training import headfirst
+    from cnn_tl.training.planning import plan_head_first
+
+    prepared = headfirst.prepare(session, write=write)
+    if not write and session.check_pictures():
+        prepared = headfirst.prepare(session, write=write)
+    return plan_head_first(session, prepared), lambda: headfirst.train(session, prepared)
+
+
+MODES: dict[str, Callable[..., Ready]] = {
+    "freeze": _freeze,
+    "finetune": _loop,
+    "scratch": _loop,
+    "lp-ft": _head_first,
+    "auto": _head_first,
+}
 """Mode -> function (session, *, write) -> the plan, and the work: a function to the validation logits [N, K] of the
 model that it leaves in the session. `write=False` leaves no trace, and reads every picture that the work would read."""
 
@@ -121,7 +137,7 @@ def _run_folder(recipe: Recipe, output: Path | str | None) -> RunFolder:
 def _finish(session: Session, logits: Logits, started: float) -> TrainResult:
     """Judge the model on the validation part and write what is left to write; the result comes last."""
     run = session.run
-    if session.recipe.mode == "freeze":
+    if session.head is not None:
         session.facts["frozen_sha256"] = freeze_receipt(session)
     result = judge(session, logits, started)
     files.write_json(run.manifest, session.manifest.to_json())

@@ -18,7 +18,7 @@ from cnn_tl.errors import Stopped, UsageError
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe
 from cnn_tl.recipe_sections import DEFAULT_VIEWS
-from cnn_tl.training import boundary, finetune
+from cnn_tl.training import boundary, optim, step
 from cnn_tl.training.train import train
 
 TRAIN, VAL = 36, 9
@@ -76,7 +76,7 @@ class Listener(Observer):
 def learned(run: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     weights = load_file(run / "model" / "model.safetensors")
-    return weights, [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
+    return weights, [{k: v for k, v in row.items() if k not in ("images_per_second", "data_wait")} for row in rows]
 
 
 def assert_same(one: Path, other: Path) -> None:
@@ -233,9 +233,9 @@ def test_frozen_parameters_are_not_in_the_optimiser(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups: list[list[dict[str, Any]]] = []
-    real = finetune._parameter_groups
+    real = optim.parameter_groups
     monkeypatch.setattr(
-        finetune, "_parameter_groups", lambda *rest: (groups.append(found := real(*rest)), found)[1]
+        optim, "parameter_groups", lambda *rest: (groups.append(found := real(*rest)), found)[1]
     )
     train(recipe("head"), tmp_path / "run")
     [[one, other]] = groups
@@ -255,12 +255,12 @@ def test_a_step_that_raises_leaves_the_network_whole(
 ) -> None:
     models: list[torch.nn.Module] = []
 
-    def fails(self: finetune._Training, x: torch.Tensor) -> torch.Tensor:
+    def fails(self: step.Gradients, x: torch.Tensor) -> torch.Tensor:
         models.append(self.model)
         assert any("forward" in vars(module) for module in self.model.modules()), "inside a step it is in two parts"
         raise KeyError("a mistake of ours")
 
-    monkeypatch.setattr(finetune._Training, "_forward", fails)
+    monkeypatch.setattr(step.Gradients, "_forward", fails)
     with pytest.raises(KeyError) as caught:
         train(recipe(), tmp_path / "run")
     assert caught.tb is not None, "the frames of the failed step are still alive"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cnn_tl.errors import ArtefactError
-from cnn_tl.training import checkpoint
+from cnn_tl.training import checkpoint, optim
 from cnn_tl.training.checkpoint import Checkpoint
 
 
@@ -70,8 +70,10 @@ def test_optimiser_state_survives_a_file_to_the_bit(tmp_path: Path) -> None:
     other_weight, other = trained(0)
     with torch.no_grad():
         other_weight.copy_(weight)
-    checkpoint.save(tmp_path / "c", Checkpoint({"optimizer": checkpoint.optimizer_tensors(optimizer)}, {}))
-    checkpoint.restore_optimizer(other, checkpoint.load(tmp_path / "c").tensors["optimizer"])
+    numbers = optim.state_numbers(optimizer)
+    checkpoint.save(tmp_path / "c", Checkpoint({"optimizer": optim.state_tensors(optimizer)}, {"optimizer": numbers}))
+    found = checkpoint.load(tmp_path / "c")
+    optim.restore(other, found.tensors["optimizer"], found.state["optimizer"])
     for w, o in ((weight, optimizer), (other_weight, other)):
         w.grad = torch.ones(2, 3)
         o.step()

@@ -4,11 +4,14 @@ from itertools import pairwise
 
 import pytest
 
+from cnn_tl.recipe_sections import Train
 from cnn_tl.training.schedule import epoch_batches, learning_rate_factor
+
+COSINE = Train(schedule="cosine", warmup=0.1)
 
 
 def test_warm_up_then_cosine() -> None:
-    factors = [learning_rate_factor(step, 100, 0.1) for step in range(100)]
+    factors = [learning_rate_factor(step, 100, COSINE) for step in range(100)]
     assert factors[:10] == pytest.approx([(i + 1) / 11 for i in range(10)])
     assert factors[10] == 1.0
     assert factors[55] == pytest.approx(0.5)
@@ -18,7 +21,7 @@ def test_warm_up_then_cosine() -> None:
 
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 0.0), (1, 1.0), (2, 0.5), (3, 1.0)])
 def test_short_runs_have_a_rate_above_zero(steps: int, warmup: float) -> None:
-    assert all(0 < learning_rate_factor(step, steps, warmup) <= 1 for step in range(steps))
+    assert all(0 < learning_rate_factor(step, steps, COSINE.model_copy(update={"warmup": warmup})) <= 1 for step in range(steps))
 
 
 @pytest.mark.parametrize(("items", "batch"), [(1, 32), (33, 32), (225, 32), (64, 32), (5, 1), (3, 2), (5, 2)])

@@ -21,7 +21,7 @@ from cnn_tl.networks import bundle
 from cnn_tl.networks.backbone import to_input
 from cnn_tl.progress import Observer, Plan
 from cnn_tl.recipe import Recipe
-from cnn_tl.training import finetune
+from cnn_tl.training import step
 from cnn_tl.training.train import plan, train
 
 TINY = "test_resnet"
@@ -169,7 +169,10 @@ def test_a_stopped_run_resumes_to_the_same_bits(
     train(recipe("finetune"), tmp_path / "undisturbed")
     assert_same_weights(tmp_path / "run", tmp_path / "undisturbed")
     rows = [
-        [{k: v for k, v in json.loads(line).items() if k != "images_per_second"} for line in text.splitlines()]
+        [
+            {k: v for k, v in json.loads(line).items() if k not in ("images_per_second", "data_wait")}
+            for line in text.splitlines()
+        ]
         for text in ((tmp_path / name / "metrics.jsonl").read_text() for name in ("run", "undisturbed"))
     ]
     assert rows[0] == rows[1]
@@ -273,16 +276,16 @@ def test_a_picture_that_vanishes_during_training_ends_it_and_keeps_the_checkpoin
 def test_divergence_stops_before_the_update(
     recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = finetune.F.cross_entropy
+    real = step.Gradients._forward
     calls = 0
 
-    def poisoned(*args: Any, **kwargs: Any) -> torch.Tensor:
+    def poisoned(self: step.Gradients, x: torch.Tensor) -> torch.Tensor:
         nonlocal calls
-        calls += "label_smoothing" in kwargs
-        loss = real(*args, **kwargs)
-        return loss * float("nan") if calls == 7 else loss
+        calls += 1
+        logits = real(self, x)
+        return logits * float("nan") if calls == 7 else logits
 
-    monkeypatch.setattr(finetune.F, "cross_entropy", poisoned)
+    monkeypatch.setattr(step.Gradients, "_forward", poisoned)
     with pytest.raises(DivergedError, match="diverged at step 7: loss nan") as diverged:
         train(recipe("finetune"), tmp_path / "run")
     assert diverged.value.exit_code == 6

@@ -1,0 +1,176 @@
+"""Which settings of a recipe contradict each other, or would do nothing: refused, not ignored."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from cnn_tl.errors import RecipeError
+from cnn_tl.recipe_sections import (
+    HEAD_SETTINGS,
+    WITHOUT_MEANING_IN_FREEZE,
+    Augment,
+    Features,
+    Head,
+    Mode,
+    Model,
+    Train,
+)
+
+
+class Settings(Protocol):
+    """A recipe, as far as the rules look at it."""
+
+    @property
+    def mode(self) -> Mode: ...
+    @property
+    def model(self) -> Model: ...
+    @property
+    def features(self) -> Features: ...
+    @property
+    def head(self) -> Head: ...
+    @property
+    def train(self) -> Train: ...
+    @property
+    def augment(self) -> Augment | None: ...
+
+
+_LINEAR = ("lbfgs", "ridge", "adamw", "prototype")
+
+
+def sees_one_view(recipe: Settings) -> bool:
+    """Say whether the network sees each training picture in one way only, so that nothing is random about it."""
+    return recipe.features.views == 1 or (recipe.mode == "freeze" and recipe.features.views is None)
+
+
+def refuse_contradictions(recipe: Settings) -> None:
+    """Compare the settings that a person has given, before the defaults of the mode are filled in.
+
+    Raises:
+        RecipeError: two of them contradict each other, or one has no effect beside another.
+    """
+    if sees_one_view(recipe) and recipe.augment is not None:
+        raise RecipeError(
+            "augment has no effect with features.views: 1, which wins: each picture is seen in one way only; "
+            "remove augment, or set features.views: 8"
+        )
+    if recipe.mode == "freeze":
+        _without_loop(recipe)
+    else:
+        _with_loop(recipe)
+    if recipe.mode == "scratch":
+        _from_nothing(recipe)
+    if recipe.mode in ("lp-ft", "auto"):
+        _head_first(recipe)
+    _in_head(recipe)
+
+
+def _without_loop(recipe: Settings) -> None:
+    for key in recipe.train.model_dump(exclude_none=True):
+        if f"train.{key}" in WITHOUT_MEANING_IN_FREEZE:
+            raise RecipeError(
+                f"train.{key} has no effect with mode: freeze, which wins: no loop runs; "
+                f"remove train.{key}, or set mode: finetune"
+            )
+    if recipe.model.freeze not in (None, "head"):
+        raise RecipeError(
+            f"model.freeze: {shown(recipe.model.freeze)} contradicts mode: freeze, which trains the head only; "
+            "remove model.freeze, or set mode: finetune"
+        )
+    if recipe.model.unfreeze is not None:
+        raise RecipeError(
+            "model.unfreeze contradicts mode: freeze, which trains the head only; "
+            "remove model.unfreeze, or set mode: finetune"
+        )
+    if recipe.model.bn != "train":
+        raise RecipeError(
+            f"model.bn: {recipe.model.bn} has no effect with mode: freeze, which wins: every BatchNorm is frozen; "
+            "remove model.bn, or set mode: finetune"
+        )
+    if recipe.features.views == "fresh" and recipe.head.kind != "adamw":
+        raise RecipeError(
+            f"features.views: fresh has no effect with head.kind: {recipe.head.kind}, which wins: it has no "
+            "epochs; set features.views to a number, or head.kind: adamw"
+        )
+
+
+def _with_loop(recipe: Settings) -> None:
+    train, model, mode = recipe.train, recipe.model, recipe.mode
+    if recipe.features.views is not None and (model.freeze in (None, "all") or model.unfreeze):
+        why = "no part is frozen" if not model.unfreeze else "no part stays frozen"
+        what = "model.unfreeze" if model.unfreeze else "model.freeze: all"
+        raise RecipeError(
+            f"features.views has no effect with mode: {mode} and {what}, which wins: {why}, so nothing can be kept; "
+            "remove features.views, or set model.freeze: last-stage"
+        )
+    if train.steps is not None and train.epochs is not None:
+        raise RecipeError(
+            f"train.steps: {train.steps} contradicts train.epochs: {train.epochs}: both say how long; remove one"
+        )
+    for key in ("decay_every", "decay_rate"):
+        if getattr(train, key) is not None and train.schedule != "step":
+            raise RecipeError(
+                f"train.{key} has no effect with train.schedule: {train.schedule or 'cosine'}, which wins; "
+                f"remove train.{key}, or set train.schedule: step"
+            )
+    if train.focal_gamma is not None and train.loss != "focal":
+        raise RecipeError(
+            "train.focal_gamma has no effect with train.loss: cross-entropy, which wins; "
+            "remove train.focal_gamma, or set train.loss: focal"
+        )
+    if train.micro_batch is not None and train.batch_size is not None and train.micro_batch > train.batch_size:
+        raise RecipeError(
+            f"train.micro_batch: {train.micro_batch} contradicts train.batch_size: {train.batch_size}, "
+            "of which it is a part; make it smaller"
+        )
+    if model.unfreeze_every is not None and not model.unfreeze:
+        raise RecipeError(
+            "model.unfreeze_every has no effect without model.unfreeze; set that, as [last-stage, all]"
+        )
+    if model.unfreeze and model.freeze in (None, "all"):
+        raise RecipeError(
+            "model.unfreeze has no effect with model.freeze: all, which wins: all trains from the start; "
+            "remove model.unfreeze, or set model.freeze: head"
+        )
+
+
+def _from_nothing(recipe: Settings) -> None:
+    if recipe.model.weights is not None:
+        raise RecipeError(
+            "model.weights has no effect with mode: scratch, which wins: it starts from random weights; "
+            "remove model.weights, or set mode: finetune"
+        )
+    if recipe.model.freeze not in (None, "all"):
+        raise RecipeError(
+            f"model.freeze: {shown(recipe.model.freeze)} contradicts mode: scratch: random weights are no use frozen; "
+            "remove model.freeze, or set mode: finetune"
+        )
+    if recipe.model.bn == "eval":
+        raise RecipeError(
+            "model.bn: eval contradicts mode: scratch: there are no running statistics yet that could be held; "
+            "remove model.bn, or set mode: finetune"
+        )
+
+
+def _head_first(recipe: Settings) -> None:
+    if recipe.head.kind not in _LINEAR or recipe.head.hidden is not None:
+        what = "head.hidden" if recipe.head.hidden is not None else f"head.kind: {recipe.head.kind}"
+        raise RecipeError(
+            f"{what} contradicts mode: {recipe.mode}, which goes on from a linear head; "
+            "set head.kind: lbfgs, or mode: freeze"
+        )
+
+
+def _in_head(recipe: Settings) -> None:
+    kind = recipe.head.kind
+    for key in recipe.head.model_dump(exclude_none=True):
+        if key not in HEAD_SETTINGS[kind] and key not in ("kind", "class_weights"):
+            takes = ", ".join(other for other, known in HEAD_SETTINGS.items() if key in known)
+            raise RecipeError(
+                f"head.{key} has no effect with head.kind: {kind}, which wins: it has no such setting; "
+                f"remove head.{key}, or set head.kind: {takes}"
+            )
+
+
+def shown(policy: str | tuple[str, ...] | None) -> str:
+    """Write a freeze policy as it stands in a recipe."""
+    return policy if isinstance(policy, str) else f"[{', '.join(policy or ())}]"

@@ -1,0 +1,41 @@
+"""What a training step makes smaller: one loss a picture, so that it can be summed over any parts of a batch.
+
+Shapes: N pictures, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnn_tl.recipe_sections import Train
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Logits [N, K] and target probabilities [N, K] -> the loss of each picture [N]."""
+
+
+def targets(labels_N: Tensor, num_classes: int, smoothing: float) -> Tensor:
+    """Return target probabilities [N, K], a share `smoothing` of them spread evenly (Szegedy et al. 2016, sec. 7)."""
+    return F.one_hot(labels_N, num_classes).float() * (1 - smoothing) + smoothing / num_classes
+
+
+def make_loss(settings: Train, class_weights_K: Tensor | None) -> Loss:
+    """Return the loss that the recipe names.
+
+    Args:
+        class_weights_K: a factor for each class; None weighs all alike.
+    """
+    gamma = (settings.focal_gamma or 0.0) if settings.loss == "focal" else 0.0
+
+    def loss(logits_NK: Tensor, targets_NK: Tensor) -> Tensor:
+        log_p_NK = torch.log_softmax(logits_NK.float(), dim=1)
+        if gamma:  # Lin et al. 2017, eq. 4, for each class of a soft target
+            log_p_NK = log_p_NK * (1 - log_p_NK.exp()) ** gamma
+        if class_weights_K is not None:
+            log_p_NK = log_p_NK * class_weights_K
+        return -(targets_NK * log_p_NK).sum(1)
+
+    return loss

@@ -1,0 +1,62 @@
+"""Where a training loop is: all that a checkpoint carries beside the tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cnn_tl.errors import ArtefactError
+
+
+@dataclass
+class Progress:
+    """Where training is.
+
+    Attributes:
+        step: updates made so far.
+        loss_sum, seen: the running mean of the epoch under way.
+        best_accuracy, best_loss, best_epoch: the best epoch so far; the lower loss decides between equals.
+        seconds: what the loop has taken, all its starts together.
+        lr: the peak learning rate, found or given; 0 until it is known.
+        micro_batch: pictures that pass the network at once; fewer than at the start if memory ran out.
+        receipts: what `Phases` has written down.
+        rows: the metrics of the finished epochs.
+    """
+
+    step: int = 0
+    loss_sum: float = 0.0
+    seen: int = 0
+    best_accuracy: float = -1.0
+    best_loss: float = 0.0
+    best_epoch: int = 0
+    seconds: float = 0.0
+    lr: float = 0.0
+    micro_batch: int = 0
+    receipts: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs have ended."""
+        return len(self.rows)
+
+    def is_better(self, accuracy: float, loss: float) -> bool:
+        """Say whether an epoch's validation goes beyond the best so far."""
+        return (accuracy, -loss) > (self.best_accuracy, -self.best_loss)
+
+    def has_stalled(self, patience: int | None) -> bool:
+        """Say whether so many epochs have passed without a better one that training is to end."""
+        return patience is not None and self.best_epoch > 0 and self.epochs - self.best_epoch >= patience
+
+    @staticmethod
+    def read(state: Mapping[str, Any]) -> Progress:
+        """Return the progress that a checkpoint's state holds under "progress".
+
+        Raises:
+            ArtefactError: it was written by another version.
+        """
+        try:
+            return Progress(**state["progress"])
+        except (KeyError, TypeError) as error:
+            raise ArtefactError(f"the checkpoint was written by another version of cnn-tl: {error}") from error
