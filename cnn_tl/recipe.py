@@ -22,6 +22,7 @@ from cnn_tl.recipe_sections import (
     DEFAULT_VIEWS,
     HEAD_DEFAULTS,
     LOSS_DEFAULTS,
+    MODE_BN,
     MODE_FREEZE,
     MODE_TRAIN,
     SCHEDULE_DEFAULTS,
@@ -70,7 +71,11 @@ class Recipe(Section):
         head = HEAD_DEFAULTS[self.head.kind].model_copy(update=self.head.model_dump(exclude_none=True))
         every = self.model.unfreeze_every or (1 if self.model.unfreeze else None)
         model = self.model.model_copy(
-            update={"freeze": self.model.freeze or MODE_FREEZE[self.mode], "unfreeze_every": every}
+            update={
+                "freeze": self.model.freeze or MODE_FREEZE[self.mode],
+                "unfreeze_every": every,
+                "bn": self.model.bn or MODE_BN[self.mode],
+            }
         )
         views = 1 if self.mode == "freeze" else None if model.freeze == "all" or model.unfreeze else DEFAULT_VIEWS
         features = self.features.model_copy(update={"views": self.features.views or views})

@@ -81,7 +81,7 @@ def _without_loop(recipe: Settings) -> None:
             "model.unfreeze contradicts mode: freeze, which trains the head only; "
             "remove model.unfreeze, or set mode: finetune"
         )
-    if recipe.model.bn != "train":
+    if recipe.model.bn is not None:
         raise RecipeError(
             f"model.bn: {recipe.model.bn} has no effect with mode: freeze, which wins: every BatchNorm is frozen; "
             "remove model.bn, or set mode: finetune"

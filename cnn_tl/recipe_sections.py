@@ -132,8 +132,8 @@ class Model(Section):
     unfreeze_every: int | None = Field(
         default=None, ge=1, le=100_000, description="Epochs between the steps of unfreeze; null: 1."
     )
-    bn: Literal["train", "eval"] = Field(
-        default="train", description="Running statistics of BatchNorm in the parts that train: moving, or held."
+    bn: Literal["train", "eval"] | None = Field(
+        default=None, description="Running statistics of BatchNorm in the parts that train: moving, or held."
     )
 
 
@@ -275,6 +275,12 @@ MODE_TRAIN: dict[Mode, Train] = {
 
 MODE_FREEZE: dict[Mode, str] = {"freeze": "head", "finetune": "all", "scratch": "all", "lp-ft": "all", "auto": "all"}
 """What trains in each mode where the recipe says nothing."""
+
+MODE_BN: dict[Mode, Literal["train", "eval"] | None] = {
+    "freeze": None, "finetune": "train", "scratch": "train", "lp-ft": "eval", "auto": "eval",
+}  # fmt: skip
+"""What BatchNorm does in each mode where the recipe says nothing. A head that was fitted on the features that running
+statistics give is best fine-tuned on those too: statistics of a batch are others."""
 
 SCHEDULE_DEFAULTS: dict[str | None, dict[str, float]] = {"step": {"decay_every": 0.35, "decay_rate": 0.1}}
 LOSS_DEFAULTS: dict[str | None, dict[str, float]] = {"focal": {"focal_gamma": 2.0}}

@@ -34,7 +34,8 @@ def train(
     mode: Annotated[
         Mode | None,
         typer.Option(help="freeze: fit a head on the frozen backbone (default). finetune: train everything from "
-                     "pretrained weights. scratch: train everything from random weights."),
+                     "pretrained weights. lp-ft: first the head, then everything. auto: lp-ft, kept only if it gains "
+                     "more than chance over freeze. scratch: train everything from random weights."),
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="A shipped recipe's name, or a YAML file.")] = None,
     set_: Annotated[
@@ -167,6 +168,7 @@ def show_result(result: TrainResult) -> None:
     if "frozen_sha256" in result.facts:
         digest = result.facts["frozen_sha256"][:12]
         rows.append(["frozen part", "unchanged", f"parameters and buffers, sha256 {digest}"])
+    rows += _verdict_rows(result.facts)
     rows += _speed_rows(result.facts)
     if result.set_aside:
         rows.append(["set aside", f"{result.set_aside}", f"broken pictures, listed in {result.run / 'manifest.json'}"])
@@ -179,6 +181,23 @@ def show_result(result: TrainResult) -> None:
     console.say("next:")
     console.say(f"  cnn-tl predict {run} IMAGES...")
     console.say(f"  cnn-tl export {run}")
+
+
+def _verdict_rows(facts: Mapping[str, Any]) -> list[list[str]]:
+    """Return what fine-tuning gained over the head on frozen features, where both were tried."""
+    verdict = facts.get("verdict")
+    if verdict is None:
+        return []
+    low, high = verdict["interval"]
+    chance = "more than chance" if verdict["more_than_chance"] else "no more than chance can do"
+    right = f"{verdict['only_fine_tuned_right']} gained, {verdict['only_frozen_right']} lost"
+    spread = f"{right}; 95 %: {100 * low:+.1f} to {100 * high:+.1f}"
+    return [
+        ["frozen backbone", f"{verdict['frozen_accuracy']:.1%}", "the head alone"],
+        ["fine-tuning gained", f"{100 * verdict['gain']:+.1f} pp", spread],
+        ["verdict", verdict["kept"], f"{chance} (McNemar p = {verdict['p']:.2g})"],
+        ["cost", duration(verdict["seconds_fine_tuning"]), f"after {duration(verdict['seconds_head'])} for the head"],
+    ]
 
 
 def _speed_rows(facts: Mapping[str, Any]) -> list[list[str]]:

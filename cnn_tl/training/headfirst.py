@@ -78,8 +78,8 @@ def _head_start(session: Session, prepared: Preparation) -> HeadStart:
     else:
         session.facts |= kept.state["facts"]
         tensors = {name: tensor.numpy() for name, tensor in kept.tensors[_HEAD].items()}
-        head = linear_head(tensors["weight"], tensors["bias"], kept.state["facts"]["head"])
-        return HeadStart(head, kept.tensors["validation"]["logits"].numpy(), kept.state["seconds"])
+        fitted = linear_head(tensors["weight"], tensors["bias"], kept.state["facts"]["head"])
+        return HeadStart(fitted, kept.tensors["validation"]["logits"].numpy(), kept.state["seconds"])
     started = time.monotonic()
     with _as_freeze(session):
         logits = frozen.train(session, prepared)
@@ -87,11 +87,11 @@ def _head_start(session: Session, prepared: Preparation) -> HeadStart:
     assert head is not None, "mode freeze leaves one"
     seconds = round(time.monotonic() - started, 2)
     correct = _right(session, logits)
-    session.observer.note(f"the head on frozen features gets {correct.sum()} of {len(correct)} right; fine-tuning from it")
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(head.tensors[name])) for name in ("weight", "bias")}
+    session.observer.note(f"the head on frozen features gets {correct.sum()} of {len(correct)}; fine-tuning from it")
+    parts = {name: torch.from_numpy(np.ascontiguousarray(head.tensors[name])) for name in ("weight", "bias")}
     facts = {name: session.facts[name] for name in ("head", "features")}
     point = Checkpoint(
-        {_HEAD: tensors, "validation": {"logits": torch.from_numpy(np.ascontiguousarray(logits))}},
+        {_HEAD: parts, "validation": {"logits": torch.from_numpy(np.ascontiguousarray(logits))}},
         {"facts": facts, "seconds": seconds},
     )
     checkpoint.save(folder, point)
@@ -137,7 +137,7 @@ def _as_freeze(session: Session) -> Iterator[None]:
 def freeze_recipe(recipe: Recipe) -> Recipe:
     """Return the recipe of the head alone."""
     features = recipe.features.model_copy(update={"views": 1})
-    model = recipe.model.model_copy(update={"freeze": "head", "unfreeze": None, "unfreeze_every": None, "bn": "train"})
+    model = recipe.model.model_copy(update={"freeze": "head", "unfreeze": None, "unfreeze_every": None, "bn": None})
     return recipe.model_copy(
         update={"mode": "freeze", "features": features, "model": model, "augment": None, "train": Train()}
     )

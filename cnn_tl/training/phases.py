@@ -28,7 +28,7 @@ class Phases:
     def __init__(self, model: nn.Module, settings: Model, receipts: list[dict[str, Any]] | None = None) -> None:
         assert settings.freeze is not None, "the recipe is resolved"
         self._model = model
-        self._bn = settings.bn
+        self._bn = settings.bn or "train"
         self._every = settings.unfreeze_every or 1
         self._policies = [settings.freeze, *(settings.unfreeze or ())]
         self.receipts = receipts if receipts is not None else []

@@ -54,7 +54,7 @@ def plan_loop(session: Session) -> Plan:
 
     recipe, model = session.recipe, session.network.model
     assert recipe.model.freeze is not None, "the recipe is resolved"
-    freeze.apply(model, recipe.model.freeze, recipe.model.bn)
+    freeze.apply(model, recipe.model.freeze, recipe.model.bn or "train")
     trainable, total = freeze.count_parameters(model)
     return Plan(
         **_common(session),

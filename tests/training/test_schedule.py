@@ -21,7 +21,8 @@ def test_warm_up_then_cosine() -> None:
 
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 0.0), (1, 1.0), (2, 0.5), (3, 1.0)])
 def test_short_runs_have_a_rate_above_zero(steps: int, warmup: float) -> None:
-    assert all(0 < learning_rate_factor(step, steps, COSINE.model_copy(update={"warmup": warmup})) <= 1 for step in range(steps))
+    settings = COSINE.model_copy(update={"warmup": warmup})
+    assert all(0 < learning_rate_factor(step, steps, settings) <= 1 for step in range(steps))
 
 
 @pytest.mark.parametrize(("items", "batch"), [(1, 32), (33, 32), (225, 32), (64, 32), (5, 1), (3, 2), (5, 2)])
