@@ -125,6 +125,11 @@ def restore(optimizer: Optimizer, tensors: Mapping[str, Tensor], numbers: Mappin
         entry = state.setdefault(int(index), {}) if kind == "state" else groups[int(index)]
         entry[key] = tuple(value) if isinstance(value, list) else value
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, entry in optimizer.state.items():
+        for key, value in entry.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                # as it lay in memory: sums of a tensor in another order differ in the last bit
+                entry[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _entries(optimizer: Optimizer) -> Iterator[tuple[str, Any]]:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from cnn_tl.networks.backbone import Network
 
 
+FITS_A_HEAD = ("freeze", "lp-ft", "auto")
+
+
 def open_session(recipe: Recipe, run: RunFolder, observer: Observer, *, resume: bool, write: bool = True) -> Session:
     """Scan the data, find the network, and write the recipe and the manifest into the run folder.
 
@@ -62,14 +65,14 @@ def open_session(recipe: Recipe, run: RunFolder, observer: Observer, *, resume: 
 
 def _may_be_recalled(recipe: Recipe) -> bool:
     """Say whether the run can perhaps do without the network; a device that is asked for by name must be looked at."""
-    return recipe.mode == "freeze" and recipe.features.cache and recipe.run.device in ("auto", "cpu")
+    return recipe.mode in FITS_A_HEAD and recipe.features.cache and recipe.run.device in ("auto", "cpu")
 
 
 def _learned(network: Network, recipe: Recipe, memory: Path, observer: Observer, *, write: bool) -> Remembered:
     """Return what there is to know about a network that has been built, and remember it for the next run."""
     from cnn_tl.networks import backbone
 
-    if recipe.mode not in ("freeze", "lp-ft", "auto"):
+    if recipe.mode not in FITS_A_HEAD:
         return backbone.describe(network)
     learned = backbone.describe(network, backbone.require_linear_classifier(network))
     if write and recipe.features.cache and learned.source is not None:
@@ -127,14 +130,26 @@ def _scan(recipe: Recipe, observer: Observer) -> Manifest:
     return manifest
 
 
-def refuse_difference(run: RunFolder, recipe: Recipe) -> None:
-    """Refuse to resume a run with another recipe than its own."""
-    changes = recipes.diff(recipes.load(run.recipe).resolve(), recipe)
+def is_extension(run: RunFolder, recipe: Recipe) -> bool:
+    """Say whether a run is to be resumed with more epochs (or steps) than its own recipe has.
+
+    Raises:
+        RecipeError: the recipes differ in anything else.
+    """
+    own = recipes.load(run.recipe).resolve()
+    for key in ("epochs", "steps"):
+        before, after = getattr(own.train, key), getattr(recipe.train, key)
+        if before is not None and after is not None and after > before:
+            longer = own.train.model_copy(update={key: after})
+            if own.model_copy(update={"train": longer}) == recipe.model_copy(update={"data": own.data, "run": own.run}):
+                return True
+    changes = recipes.diff(own, recipe)
     if changes:
         raise RecipeError(
             f"{printable(run.path)} was begun with another recipe ({'; '.join(changes)}); "
-            "resume without these changes, or start anew with another --output"
+            "resume without these changes (only more epochs are possible), or start anew with another --output"
         )
+    return False
 
 
 def _same_data(run: RunFolder, manifest: Manifest) -> Manifest:

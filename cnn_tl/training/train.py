@@ -15,7 +15,7 @@ from cnn_tl.errors import UsageError, printable
 from cnn_tl.progress import Observer, Plan
 from cnn_tl.recipe import Recipe
 from cnn_tl.runtime import stop_on_signals
-from cnn_tl.training.prepare import open_session, refuse_difference
+from cnn_tl.training.prepare import is_extension, open_session
 from cnn_tl.training.result import TrainResult, judge, read_result, validation_lines
 from cnn_tl.training.run_folder import RunFolder, default_output
 from cnn_tl.training.save import freeze_receipt, save_model
@@ -35,7 +35,8 @@ def train(
 
     Args:
         output: the run folder; by default the first free one of runs/DATA-MODE, runs/DATA-MODE-2, ...
-        resume: go on with the run that `output` holds. A run that has finished gives its result again.
+        resume: go on with the run that `output` holds. A run that has finished gives its result again, unless the
+            recipe now asks for more epochs, which it then gets.
         observer: hears of progress.
 
     Raises:
@@ -50,13 +51,17 @@ def train(
     observer = observer or Observer()
     recipe = recipe.resolve()
     run = _run_folder(recipe, output)
+    longer = False
     if resume:
         run.require_run()
-        refuse_difference(run, recipe)
+        longer = is_extension(run, recipe)
     else:
         run.require_new()
     with run.locked():
-        if resume and run.result.exists():
+        if longer:
+            run.result.unlink(missing_ok=True)  # before the recipe is replaced: a kill between leaves the shorter run
+            observer.note("the run goes on for longer; from here on the learning rate follows the longer schedule")
+        elif resume and run.result.exists():
             observer.note(f"{printable(run.path)} has finished already; this is its result")
             return read_result(run)
         files.remove_temporaries(run.path)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from whole_runs import StopAfter, assert_same_weights, final_weights, metrics
 
 from cnn_tl.data import transforms
 from cnn_tl.errors import ArtefactError, DataError, DivergedError, RecipeError, ResourceError, Stopped, UsageError
@@ -24,63 +25,7 @@ from cnn_tl.recipe import Recipe
 from cnn_tl.training import step
 from cnn_tl.training.train import plan, train
 
-TINY = "test_resnet"
 SIDE = 64
-MakePictures = Callable[..., Path]
-
-
-@pytest.fixture
-def data(tmp_path: Path, make_pictures: MakePictures) -> Path:
-    return make_pictures(tmp_path / "data", {"ash": 20, "birch": 15, "cedar": 10})
-
-
-@pytest.fixture
-def recipe(data: Path, tiny_weights: Path) -> Callable[..., Recipe]:
-    def make(mode: str = "freeze", **sections: Mapping[str, Any]) -> Recipe:
-        tree: dict[str, Any] = {
-            "mode": mode,
-            "data": {"path": str(data)},
-            "model": {"name": TINY, "image_size": SIDE} | ({} if mode == "scratch" else {"weights": str(tiny_weights)}),
-            "run": {"device": "cpu"},
-        }
-        if mode != "freeze":
-            tree["train"] = {"epochs": 2, "batch_size": 8, "lr": 0.001}
-        for name, values in sections.items():
-            tree[name] = tree.get(name, {}) | values
-        return Recipe.model_validate(tree)
-
-    return make
-
-
-class StopAfter(Observer):
-    """Sends this process a signal once so many pictures have gone through the task."""
-
-    def __init__(self, task: str, pictures: int, number: int = signal.SIGINT) -> None:
-        self.task_name, self.left, self.number = task, pictures, number
-        self.current = ""
-        self.notes: list[str] = []
-
-    def start(self, task: str, total: int | None) -> None:
-        self.current = task
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def advance(self, done: int, figures: Mapping[str, float] | None = None) -> None:
-        if self.current.startswith(self.task_name) and self.left > 0:
-            self.left -= done
-            if self.left <= 0:
-                os.kill(os.getpid(), self.number)
-
-
-def final_weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
-
-
-def assert_same_weights(one: Path, other: Path) -> None:
-    first, second = final_weights(one), final_weights(other)
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize("mode", ["freeze", "finetune", "scratch"])
@@ -168,14 +113,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(
     assert any("resumed at step" in note for note in resumed.notes) == (task != "checking")
     train(recipe("finetune"), tmp_path / "undisturbed")
     assert_same_weights(tmp_path / "run", tmp_path / "undisturbed")
-    rows = [
-        [
-            {k: v for k, v in json.loads(line).items() if k not in ("images_per_second", "data_wait")}
-            for line in text.splitlines()
-        ]
-        for text in ((tmp_path / name / "metrics.jsonl").read_text() for name in ("run", "undisturbed"))
-    ]
-    assert rows[0] == rows[1]
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "undisturbed")
 
 
 def test_lost_best_weights_are_said_and_do_not_end_the_run(recipe: Callable[..., Recipe], tmp_path: Path) -> None:

@@ -1,0 +1,265 @@
+"""What the training loop can be told: each setting changes the run, and none the promise to resume to the bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from whole_runs import StopAfter, assert_same_weights, final_weights, metrics
+
+from cnn_tl.errors import RecipeError, ResourceError, Stopped, UsageError
+from cnn_tl.progress import Observer
+from cnn_tl.recipe import Recipe, load
+from cnn_tl.training import step
+from cnn_tl.training.train import plan, train
+
+Make = Callable[..., Recipe]
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "sgd": {"train": {"optimizer": "sgd", "lr": 0.01}},
+    "lamb": {"train": {"optimizer": "lamb"}},
+    "layer decay": {"train": {"layer_decay": 0.7}},
+    "one-cycle": {"train": {"schedule": "one-cycle", "warmup": 0.3}},
+    "step": {"train": {"schedule": "step", "decay_every": 0.5}},
+    "constant": {"train": {"schedule": "constant"}},
+    "average": {"train": {"ema": 0.9}},
+    "focal": {"train": {"loss": "focal"}},
+    "class weights": {"train": {"class_weights": "balanced"}},
+    "micro-batches": {"train": {"micro_batch": 3}},
+    "steps": {"train": {"steps": 7, "epochs": None}},
+    "held statistics": {"model": {"bn": "eval"}},
+    "norms": {"model": {"freeze": "norm"}},
+    "names": {"model": {"freeze": ["layer4", "*.bn1"]}},
+    "unfreezing": {"model": {"freeze": "head", "unfreeze": ["last-stage", "all"]}, "train": {"epochs": 3}},
+    "lp-ft": {"mode": "lp-ft"},
+}
+
+
+def made(recipe: Make, name: str, **more: Any) -> Recipe:
+    sections = SETTINGS[name] | more
+    return recipe(sections.pop("mode", "finetune"), **sections)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Keep the weights of a run with nothing but defaults, once there is one."""
+    return {}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_counts_and_resumes_to_the_same_bits(
+    recipe: Make, tmp_path: Path, plain: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(Stopped):
+        train(made(recipe, name), tmp_path / "run", observer=StopAfter("epoch 2", 3 if name == "steps" else 9))
+    train(made(recipe, name, run={"workers": 3}), tmp_path / "run", resume=True)
+    result = train(made(recipe, name), tmp_path / "undisturbed")
+    assert_same_weights(tmp_path / "run", tmp_path / "undisturbed")
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "undisturbed")
+    if not plain:
+        train(recipe("finetune"), tmp_path / "plain")
+        plain |= final_weights(tmp_path / "plain")
+    ours = final_weights(result.run)
+    assert any(not torch.equal(ours[key], plain[key]) for key in ours)
+
+
+def test_micro_batches_give_the_gradients_of_the_whole(recipe: Make, tmp_path: Path) -> None:
+    for name, size in (("whole", None), ("parts", 3)):
+        held = {"bn": "eval"}  # statistics of a batch are those of the part that passes
+        settings = {"micro_batch": size, "optimizer": "sgd"}
+        train(recipe("finetune", train=settings, model=held, run={"precision": "fp32"}), tmp_path / name)
+    whole, parts = final_weights(tmp_path / "whole"), final_weights(tmp_path / "parts")
+    assert all(torch.allclose(whole[key], parts[key], atol=1e-6) for key in whole)
+
+
+def fails_above(pictures: int) -> Callable[..., torch.Tensor]:
+    """Return a forward pass that has moved running statistics already when memory runs out."""
+    real = step.Gradients._forward
+
+    def forward(self: step.Gradients, x: torch.Tensor) -> torch.Tensor:
+        logits = real(self, x)
+        if len(x) > pictures:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return logits
+
+    return forward
+
+
+@pytest.mark.parametrize("fits", [1, 2, 4])
+def test_out_of_memory_changes_nothing_but_the_parts(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int
+) -> None:
+    """R17."""
+    train(recipe("finetune", train={"micro_batch": fits}), tmp_path / "small")
+    monkeypatch.setattr(step.Gradients, "_forward", fails_above(fits))
+    observer = StopAfter("", 0)
+    result = train(recipe("finetune"), tmp_path / "halved", observer=observer)
+    assert [note for note in observer.notes if "out of memory" in note][-1].endswith(f"{fits} at a time from here on")
+    assert result.facts["micro_batch"] == fits
+    small, halved = final_weights(tmp_path / "small"), final_weights(tmp_path / "halved")
+    assert all(torch.allclose(small[key], halved[key], atol=1e-6) for key in small)
+
+
+def test_memory_for_not_even_one_picture_ends_the_run(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step.Gradients, "_forward", fails_above(0))
+    with pytest.raises(ResourceError, match="not even one picture of") as error:
+        train(recipe("finetune"), tmp_path / "run")
+    assert error.value.exit_code == 5
+
+
+def test_another_runtime_error_is_no_lack_of_memory(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: step.Gradients, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr(step.Gradients, "_forward", broken)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        train(recipe("finetune"), tmp_path / "run")
+
+
+def test_gradual_unfreezing_has_a_receipt_for_each_phase(recipe: Make, tiny_weights: Path, tmp_path: Path) -> None:
+    result = train(made(recipe, "unfreezing"), tmp_path / "run")
+    phases = result.facts["phases"]
+    assert [(phase["epoch"], phase["policy"]) for phase in phases] == [(1, "head"), (2, "last-stage"), (3, "all")]
+    trainable = [sum(stage["trainable"] for stage in phase["stages"]) for phase in phases]
+    assert trainable[0] < trainable[1] < trainable[2]
+    assert phases[0]["stages"][0]["batch_norm"] == "eval"
+    assert phases[2]["stages"][0]["batch_norm"] == "train"
+    assert len({phase["frozen_sha256"] for phase in phases}) == 3
+
+
+def test_unfreezing_does_not_freeze_again(recipe: Make, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"would freeze .* again"):
+        train(recipe("finetune", model={"freeze": "last-stage", "unfreeze": ["norm"]}), tmp_path / "run")
+
+
+def test_held_statistics_do_not_move(recipe: Make, tiny_weights: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    train(made(recipe, "held statistics"), tmp_path / "run")
+    before, after = load_file(tiny_weights), final_weights(tmp_path / "run")
+    statistics = [name for name in before if "running" in name]
+    assert statistics
+    assert all(torch.equal(before[name], after[name]) for name in statistics)
+
+
+def test_training_ends_when_it_no_longer_gets_better(recipe: Make, tmp_path: Path) -> None:
+    idle = {"epochs": 9, "lr": 1e-12, "patience": 2}
+    result = train(recipe("finetune", train=idle, model={"bn": "eval"}), tmp_path / "run")
+    assert result.facts["best_epoch"] < result.facts["epochs"] < 9
+    assert result.facts["ended_early"] == "no better epoch in 2"
+
+
+def test_a_finished_run_can_be_made_longer(recipe: Make, tmp_path: Path) -> None:
+    train(recipe("finetune"), tmp_path / "run")
+    longer = recipe("finetune", train={"epochs": 4})
+    observer = StopAfter("epoch 4", 9)
+    with pytest.raises(Stopped):
+        train(longer, tmp_path / "run", resume=True, observer=observer)
+    assert any("goes on for longer" in note for note in observer.notes)
+    assert not (tmp_path / "run" / "result.json").exists()
+    result = train(load(tmp_path / "run" / "recipe.yaml"), tmp_path / "run", resume=True)
+    assert [row["epoch"] for row in metrics(tmp_path / "run")] == [1, 2, 3, 4]
+    assert result.facts["epochs"] == 4
+    with pytest.raises(RecipeError, match=r"train.epochs: 4 -> 2.*only more epochs"):
+        train(recipe("finetune"), tmp_path / "run", resume=True)
+
+
+def test_lp_ft_begins_with_the_head_of_freeze_and_gives_a_verdict(recipe: Make, tmp_path: Path) -> None:
+    frozen = train(recipe(), tmp_path / "frozen")
+    result = train(recipe("lp-ft", train={"lr": 1e-12}), tmp_path / "run")
+    head, before = (
+        {name: t for name, t in final_weights(run).items() if name.startswith("fc.")}
+        for run in (tmp_path / "run", tmp_path / "frozen")
+    )
+    assert all(torch.allclose(head[name], before[name], atol=1e-6) for name in head)
+    verdict = result.facts["verdict"]
+    assert verdict["frozen_accuracy"] == frozen.accuracy
+    assert verdict["fine_tuned_accuracy"] == result.accuracy
+    assert verdict["gain"] == pytest.approx(result.accuracy - frozen.accuracy)
+    assert verdict["interval"][0] < verdict["gain"] < verdict["interval"][1]
+    assert 0 <= verdict["p"] <= 1
+    assert verdict["kept"] == "fine-tuned"
+
+
+def test_auto_keeps_the_frozen_model_unless_fine_tuning_gains(recipe: Make, tmp_path: Path) -> None:
+    frozen = train(recipe(), tmp_path / "frozen")
+    result = train(recipe("auto"), tmp_path / "run")
+    assert result.facts["verdict"]["kept"] == "frozen"
+    assert result.correct == frozen.correct
+    assert_same_weights(tmp_path / "run", tmp_path / "frozen")
+    assert result.facts["frozen_sha256"] == frozen.facts["frozen_sha256"]
+
+
+def test_auto_keeps_what_is_better_than_chance(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cnn_tl.training import headfirst
+
+    monkeypatch.setattr(headfirst.compare_paired.__globals__["PairedComparison"], "more_than_chance", True)
+    result = train(recipe("auto"), tmp_path / "run")
+    train(recipe("lp-ft"), tmp_path / "lp-ft")
+    assert result.facts["verdict"]["kept"] == "fine-tuned"
+    assert_same_weights(tmp_path / "run", tmp_path / "lp-ft")
+
+
+def test_the_head_is_fitted_once_however_often_a_run_is_stopped(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Stopped):
+        train(recipe("lp-ft"), tmp_path / "run", observer=StopAfter("epoch 1", 9))
+    from cnn_tl.training import frozen
+
+    monkeypatch.setattr(frozen, "train", lambda *_: pytest.fail("fitted again"))
+    result = train(recipe("lp-ft"), tmp_path / "run", resume=True)
+    assert result.facts["verdict"]["seconds_head"] > 0
+
+
+@pytest.mark.parametrize(
+    ("train_section", "message"),
+    [
+        ({"optimizer": "adamx"}, "timm has no optimiser called adamx"),
+        ({"optimizer": "kron"}, "draws random numbers of its own"),
+        ({"momentum": 0.5}, "train.momentum has no effect with train.optimizer: adamw"),
+        ({"class_weights": {"oak": 2}}, "train.class_weights names 'oak'"),
+    ],
+)
+def test_what_the_loop_cannot_do_is_said_in_one_line(
+    recipe: Make, tmp_path: Path, train_section: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((UsageError, RecipeError), match=message):
+        train(recipe("finetune", train=train_section), tmp_path / "run")
+
+
+def test_a_plan_names_what_lp_ft_does(recipe: Make, tmp_path: Path) -> None:
+    made = plan(recipe("lp-ft"), tmp_path / "run")
+    assert made.schedule.startswith("the head (lbfgs) on frozen features, then 2 epochs")
+
+
+def test_the_share_of_time_spent_waiting_is_told(recipe: Make, tmp_path: Path) -> None:
+    figures: list[Any] = []
+    observer = Observer()
+    observer.epoch = figures.append  # type: ignore[method-assign]
+    train(recipe("finetune"), tmp_path / "run", observer=observer)
+    assert all(0 <= row["data_wait"] <= 1 for row in figures)
+    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])["lr"] > 0
+
+
+def test_modules_stay_in_training_mode_by_policy() -> None:
+    from cnn_tl.networks import freeze
+
+    model = nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1))
+    freeze.apply(model, "all", bn="eval")
+    freeze.train_mode(model)
+    assert (model[0].training, model[1].training) == (False, True)
+    freeze.apply(model, "all")
+    freeze.train_mode(model)
+    assert model[0].training

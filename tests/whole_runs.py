@@ -1,0 +1,52 @@
+"""What tests of whole runs share: an observer that stops them, and a look at what came out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from cnn_tl.progress import Observer
+
+
+class StopAfter(Observer):
+    """Sends this process a signal once so many pictures have gone through the task."""
+
+    def __init__(self, task: str, pictures: int, number: int = signal.SIGINT) -> None:
+        self.task_name, self.left, self.number = task, pictures, number
+        self.current = ""
+        self.notes: list[str] = []
+
+    def start(self, task: str, total: int | None) -> None:
+        self.current = task
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def advance(self, done: int, figures: Mapping[str, float] | None = None) -> None:
+        if self.current.startswith(self.task_name) and self.left > 0:
+            self.left -= done
+            if self.left <= 0:
+                os.kill(os.getpid(), self.number)
+
+
+def final_weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = final_weights(one), final_weights(other)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """Return the rows of metrics.jsonl without those of its columns that are times."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in ("images_per_second", "data_wait")} for row in rows]
