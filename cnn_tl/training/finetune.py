@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from cnn_tl.data.manifest import Picture
 from cnn_tl.errors import ArtefactError, DivergedError, Stopped
 from cnn_tl.heads import class_weights
 from cnn_tl.networks.backbone import place, to_input
-from cnn_tl.training import checkpoint, optim
+from cnn_tl.training import checkpoint, lr_find, optim
 from cnn_tl.training.feed import Feed, refuse_failures
 from cnn_tl.training.loss import make_loss, targets
+from cnn_tl.training.lr_find import RangeTest
 from cnn_tl.training.phases import Phases
 from cnn_tl.training.schedule import learning_rate_factor
 from cnn_tl.training.session import Session, in_groups
@@ -43,31 +45,40 @@ def train(session: Session) -> Tensor:
         Stopped: a signal came; a checkpoint of this very step was written, and `--resume` goes on.
         RuntimeError: a bug of ours: something moved in the frozen part.
     """
-    devices = range(torch.cuda.device_count()) if session.device.type == "cuda" else ()
-    with torch.random.fork_rng(devices=devices):  # every step seeds the global generators
+    with _callers_random_numbers(session):
         return _Training(session).run()
 
 
+def find_lr(session: Session) -> RangeTest:
+    """Try learning rates from very low to too high on the run's own first steps; the model stays as it was.
+
+    Raises:
+        The errors of `train`.
+    """
+    with _callers_random_numbers(session):
+        return _Training(session, lr=lr_find.LOWEST).find_lr()
+
+
+def _callers_random_numbers(session: Session) -> AbstractContextManager[None]:
+    """Leave the global generators as they were after the body, in which every step seeds them."""
+    devices = range(torch.cuda.device_count()) if session.device.type == "cuda" else ()
+    return torch.random.fork_rng(devices=devices)
+
+
 class _Training:
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, lr: float | None = None) -> None:
         self.session = session
         self.settings = session.recipe.train
         self.model = place(session.network.model, session.device)
         session.check_pictures()
         self.val_pictures = session.manifest.of("val")
         found = checkpoint.load_newest(session.run.checkpoints, session.observer.warn)
-        self.progress = Progress.read(found.state) if found else Progress(lr=_number(self.settings.lr))
+        self.progress = Progress.read(found.state) if found else Progress(lr=lr or _number(self.settings.lr))
         if found:
             self.model.load_state_dict(found.tensors["model"])
         self.phases = Phases(self.model, session.recipe.model, self.progress.receipts)
         self.phases.enter(self.progress.epochs + 1)
         self.feed = Feed(session, gradual=self.phases.gradual)
-        self.optimizer = optim.make_optimizer(
-            self.model, self.settings, session.device, self.phases.trains, self.progress.lr
-        )
-        self.ema = ModelEmaV3(self.model, decay=self.settings.ema) if self.settings.ema else None
-        if found:
-            self._restore(found)
         self.gradients = Gradients(
             self.model,
             make_loss(self.settings, self._class_weights()),
@@ -77,7 +88,26 @@ class _Training:
             self.progress.micro_batch or self.settings.micro_batch or session.batch_size + 1,
             session.observer.note,
         )
+        if not self.progress.lr:
+            self.progress.lr = self.find_lr().suggestion
+            session.observer.note(f"learning rate {self.progress.lr:.2g}, by a range test")
+        self.optimizer = self._optimizer(self.progress.lr)
+        self.ema = ModelEmaV3(self.model, decay=self.settings.ema) if self.settings.ema else None
+        if found:
+            self._restore(found)
         self._saved = self._counted = time.monotonic()
+
+    def _optimizer(self, lr: float) -> torch.optim.Optimizer:
+        return optim.make_optimizer(self.model, self.settings, self.session.device, self.phases.trains, lr)
+
+    def find_lr(self) -> RangeTest:
+        """Try learning rates from very low to too high; the model stays as it was."""
+        observer = self.session.observer
+        with observer.task("learning rates", lr_find.STEPS):
+            optimizer = self._optimizer(lr_find.LOWEST)
+            return lr_find.range_test(
+                self.model, optimizer, self.gradients, self.feed, self._targets, lambda: observer.advance(1)
+            )
 
     @property
     def judged(self) -> nn.Module:
@@ -147,16 +177,13 @@ class _Training:
         Args:
             x: normalised pictures [N, 3, H, W], or activations [N, ...] inside `Cut.rest`.
         """
-        progress, device = self.progress, self.session.device
+        progress = self.progress
         factor = learning_rate_factor(progress.step, self.feed.steps, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = progress.lr * factor * group["factor"]
-        labels_N = torch.tensor([picture.label for picture in pictures], device=device)
-        classes = len(self.session.manifest.classes)
-        targets_NK = targets(labels_N, classes, _number(self.settings.label_smoothing))
         self.optimizer.zero_grad()
         before = self.gradients.micro_batch
-        loss_sum = self.gradients.add(x, targets_NK, progress.step).item()
+        loss_sum = self.gradients.add(x, self._targets(pictures), progress.step).item()
         if self.gradients.micro_batch != before:
             progress.micro_batch = self.gradients.micro_batch
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), _number(self.settings.clip_grad))
@@ -171,6 +198,10 @@ class _Training:
             self.ema.update(self.model, step=progress.step)
         progress.loss_sum += loss_sum
         progress.seen += len(pictures)
+
+    def _targets(self, pictures: Sequence[Picture]) -> Tensor:
+        labels_N = torch.tensor([picture.label for picture in pictures], device=self.session.device)
+        return targets(labels_N, len(self.session.manifest.classes), _number(self.settings.label_smoothing))
 
     def _class_weights(self) -> Tensor | None:
         setting = self.settings.class_weights or "none"
