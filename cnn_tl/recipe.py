@@ -23,6 +23,7 @@ from cnn_tl.recipe_sections import (
     HEAD_SETTINGS,
     MODE_FREEZE,
     MODE_TRAIN,
+    POLICY_DEFAULTS,
     SECTIONS,
     WITHOUT_MEANING_IN_FREEZE,
     Augment,
@@ -70,6 +71,9 @@ class Recipe(Section):
         views = None if model.freeze == "all" else 1 if self.mode == "freeze" else DEFAULT_VIEWS
         features = self.features.model_copy(update={"views": self.features.views or views})
         augment = None if self._one_view() else self.augment or Augment()
+        if augment is not None:
+            chosen = augment.model_dump(exclude_none=True)
+            augment = augment.model_copy(update=POLICY_DEFAULTS[augment.policy] | chosen)
         return self.model_copy(
             update={"train": train, "head": head, "model": model, "features": features, "augment": augment}
         )
@@ -79,6 +83,8 @@ class Recipe(Section):
         return self.features.views == 1 or (self.mode == "freeze" and self.features.views is None)
 
     def _refuse_contradictions(self) -> None:
+        if self.augment is not None:
+            self._refuse_contradictions_in_augment(self.augment)
         if self._one_view() and self.augment is not None:
             raise RecipeError(
                 "augment has no effect with features.views: 1, which wins: each picture is seen in one way only; "
@@ -117,6 +123,26 @@ class Recipe(Section):
                 "remove model.freeze, or set mode: finetune"
             )
         self._refuse_contradictions_in_head()
+
+    def _refuse_contradictions_in_augment(self, augment: Augment) -> None:
+        for key in ("magnitude", "ops"):
+            if getattr(augment, key) is not None and key not in POLICY_DEFAULTS[augment.policy]:
+                takes = ", ".join(policy for policy, known in POLICY_DEFAULTS.items() if key in known)
+                raise RecipeError(
+                    f"augment.{key} has no effect with augment.policy: {augment.policy}, which wins: it has no such "
+                    f"setting; remove augment.{key}, or set augment.policy: {takes}"
+                )
+        for key in ("mixup", "cutmix"):
+            if getattr(augment, key) > 0 and self.mode == "freeze":
+                raise RecipeError(
+                    f"augment.{key} has no effect with mode: freeze, which wins: the head is fitted on the features of "
+                    f"whole pictures; remove augment.{key}, or set mode: finetune"
+                )
+        if augment.cutmix > 0 and self.model.freeze not in (None, "all") and self.features.views != "fresh":
+            raise RecipeError(
+                f"augment.cutmix has no effect with model.freeze: {self.model.freeze}, which wins: activations are "
+                "kept, and a box can be cut out of a picture only; remove augment.cutmix, or set features.views: fresh"
+            )
 
     def _refuse_contradictions_in_head(self) -> None:
         kind = self.head.kind

@@ -12,6 +12,7 @@ from cnn_tl.preprocessing import MAX_PIXELS, MIN_SIDE
 
 Mode = Literal["freeze", "finetune", "scratch"]
 HeadKind = Literal["lbfgs", "ridge", "adamw", "knn", "prototype"]
+Policy = Literal["none", "randaugment", "trivialaugment"]
 FREEZE_PATTERN = r"^(head|last-stage|last-[1-9][0-9]?|all)$"
 
 
@@ -157,6 +158,24 @@ class Augment(Section):
     )
     flip: bool = Field(default=True, description="Mirror half of the pictures left to right.")
     color: float = Field(default=0.2, ge=0, le=1, description="Jitter of brightness, contrast, saturation.")
+    policy: Policy = Field(
+        default="none", description="Operations drawn from a list: two or so of one strength, or one of any strength."
+    )
+    magnitude: int | None = Field(
+        default=None, ge=0, le=30, description="Strength of each operation of randaugment; null means 9."
+    )
+    ops: int | None = Field(
+        default=None, ge=1, le=14, description="Operations that randaugment applies to a picture; null means 2."
+    )
+    erasing: float = Field(
+        default=0, ge=0, le=1, description="Probability that a rectangle of a picture is painted over."
+    )
+    mixup: float = Field(
+        default=0, ge=0, le=100, description="Alpha of mixup: two pictures and their labels are blended; 0: none."
+    )
+    cutmix: float = Field(
+        default=0, ge=0, le=100, description="Alpha of cutmix: a box of one picture is put into another; 0: none."
+    )
 
 
 class Run(Section):
@@ -189,6 +208,11 @@ MODE_TRAIN: dict[Mode, Train] = {
 
 MODE_FREEZE: dict[Mode, str] = {"freeze": "head", "finetune": "all", "scratch": "all"}
 """What trains in each mode where the recipe says nothing."""
+
+POLICY_DEFAULTS: dict[Policy, dict[str, int]] = {
+    "none": {}, "randaugment": {"magnitude": 9, "ops": 2}, "trivialaugment": {},
+}  # fmt: skip
+"""The settings that have a meaning for each policy, and what they are where the recipe says nothing."""
 
 DEFAULT_VIEWS = 4
 """Views of a picture that are kept for a training loop on a frozen part, where the recipe says nothing."""
