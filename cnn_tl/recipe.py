@@ -25,6 +25,7 @@ from cnn_tl.recipe_sections import (
     MODE_BN,
     MODE_FREEZE,
     MODE_TRAIN,
+    POLICY_DEFAULTS,
     SCHEDULE_DEFAULTS,
     SECTIONS,
     WITHOUT_MEANING_IN_FREEZE,
@@ -80,6 +81,9 @@ class Recipe(Section):
         views = 1 if self.mode == "freeze" else None if model.freeze == "all" or model.unfreeze else DEFAULT_VIEWS
         features = self.features.model_copy(update={"views": self.features.views or views})
         augment = None if sees_one_view(self) else self.augment or Augment()
+        if augment is not None:
+            chosen = augment.model_dump(exclude_none=True)
+            augment = augment.model_copy(update=POLICY_DEFAULTS[augment.policy] | chosen)
         parts = {"head": head, "model": model, "features": features, "augment": augment}
         return self.model_copy(update={"train": self._resolved_train(), **parts})
 

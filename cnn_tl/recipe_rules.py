@@ -7,6 +7,7 @@ from typing import Protocol
 from cnn_tl.errors import RecipeError
 from cnn_tl.recipe_sections import (
     HEAD_SETTINGS,
+    POLICY_DEFAULTS,
     WITHOUT_MEANING_IN_FREEZE,
     Augment,
     Features,
@@ -48,6 +49,8 @@ def refuse_contradictions(recipe: Settings) -> None:
     Raises:
         RecipeError: two of them contradict each other, or one has no effect beside another.
     """
+    if recipe.augment is not None:
+        _in_augment(recipe, recipe.augment)
     if sees_one_view(recipe) and recipe.augment is not None:
         raise RecipeError(
             "augment has no effect with features.views: 1, which wins: each picture is seen in one way only; "
@@ -169,6 +172,33 @@ def _in_head(recipe: Settings) -> None:
                 f"head.{key} has no effect with head.kind: {kind}, which wins: it has no such setting; "
                 f"remove head.{key}, or set head.kind: {takes}"
             )
+
+
+def _in_augment(recipe: Settings, augment: Augment) -> None:
+    for key in ("magnitude", "ops"):
+        if getattr(augment, key) is not None and key not in POLICY_DEFAULTS[augment.policy]:
+            takes = ", ".join(policy for policy, known in POLICY_DEFAULTS.items() if key in known)
+            raise RecipeError(
+                f"augment.{key} has no effect with augment.policy: {augment.policy}, which wins: it has no such "
+                f"setting; remove augment.{key}, or set augment.policy: {takes}"
+            )
+    for key in ("mixup", "cutmix"):
+        if getattr(augment, key) > 0 and recipe.mode == "freeze":
+            raise RecipeError(
+                f"augment.{key} has no effect with mode: freeze, which wins: the head is fitted on the features of "
+                f"whole pictures; remove augment.{key}, or set mode: finetune"
+            )
+        if getattr(augment, key) > 0 and _keeps_activations(recipe):
+            raise RecipeError(
+                f"augment.{key} has no effect with model.freeze: {shown(recipe.model.freeze)}, which wins: activations "
+                f"of whole pictures are kept; remove augment.{key}, or set features.views: fresh"
+            )
+
+
+def _keeps_activations(recipe: Settings) -> bool:
+    """Say whether the frozen part of the network may hand over what it has computed before."""
+    partly = recipe.model.freeze not in (None, "all") and not recipe.model.unfreeze
+    return partly and recipe.features.views != "fresh"
 
 
 def shown(policy: str | tuple[str, ...] | None) -> str:

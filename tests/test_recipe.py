@@ -11,9 +11,10 @@ import pytest
 from pydantic import ValidationError
 
 from cnn_tl import recipe
+from cnn_tl.data.policies import POLICIES
 from cnn_tl.errors import RecipeError
 from cnn_tl.recipe import KEYS, Recipe, diff, load, names, text, to_yaml
-from cnn_tl.recipe_sections import MODE_TRAIN, SECTIONS, Mode
+from cnn_tl.recipe_sections import MODE_TRAIN, POLICY_DEFAULTS, SECTIONS, AugmentPolicy, Mode
 
 Write = Callable[[str], Path]
 
@@ -203,12 +204,47 @@ def test_an_impossible_name_is_refused() -> None:
         ("train: {lr: 1e-3}", "mode: freeze", "train.lr"),
         ("mode: scratch\nmodel: {weights: a.pth}", "mode: scratch", "model.weights"),
         ("head: {kind: prototype, penalty: 1}", "head.kind: prototype", "head.penalty"),
+        ("mode: finetune\naugment: {magnitude: 9}", "augment.policy: none", "augment.magnitude"),
+        ("mode: scratch\naugment: {policy: trivialaugment, ops: 2}", "augment.policy: trivialaugment", "augment.ops"),
+        ("augment: {mixup: 0.2}", "mode: freeze", "augment.mixup"),
+        ("features: {views: 8}\naugment: {cutmix: 1}", "mode: freeze", "augment.cutmix"),
+        ("mode: finetune\nmodel: {freeze: last-2}\naugment: {cutmix: 1}", "model.freeze: last-2", "augment.cutmix"),
+        ("mode: finetune\nmodel: {freeze: head}\nfeatures: {views: 2}\naugment: {cutmix: 1}",
+         "model.freeze: head", "augment.cutmix"),
     ],
 )
 def test_contradictions_say_which_setting_wins(write: Write, content: str, wins: str, idle: str) -> None:
     message = refusal(write(content))
     assert f"{idle} has no effect with {wins}, which wins: " in message
     assert f"remove {idle.split(':')[0]}" in message or "set features.views to a number" in message
+
+
+def test_a_policy_brings_its_own_settings() -> None:
+    made = load("finetune", ["augment.policy=randaugment", "augment.ops=3"])
+    assert made.augment is not None
+    assert (made.augment.magnitude, made.augment.ops) == (9, 3)
+    assert made.resolve() == made
+    for policy in ("none", "trivialaugment"):
+        made = load("finetune", [f"augment.policy={policy}"])
+        assert made.augment is not None
+        assert (made.augment.magnitude, made.augment.ops) == (None, None)
+    assert set(POLICY_DEFAULTS) == set(get_args(AugmentPolicy)) == set(POLICIES)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "mode: finetune\naugment: {mixup: 0.2, cutmix: 1}",
+        "mode: scratch\naugment: {mixup: 0.2, cutmix: 1}",
+        "mode: finetune\nmodel: {freeze: all}\naugment: {cutmix: 1}",
+        "mode: finetune\nmodel: {freeze: last-stage}\nfeatures: {views: fresh}\naugment: {cutmix: 1}",
+        "mode: finetune\nmodel: {freeze: last-stage}\nfeatures: {views: fresh}\naugment: {mixup: 0.2}",
+        "features: {views: 4}\naugment: {policy: trivialaugment, erasing: 0.25, mixup: 0, cutmix: 0}",
+    ],
+)
+def test_augmentation_that_has_an_effect_is_accepted(write: Write, content: str) -> None:
+    made = load(write(content))
+    assert made.resolve() == made
 
 
 def test_a_set_contradicts_the_mode_as_a_file_does() -> None:

@@ -58,12 +58,18 @@ def evaluate(image: Image.Image, spec: Preprocessing) -> NDArray[np.uint8]:
     if spec.crop_mode == "center":
         image = _trim_strip(image)
     elif spec.crop_mode == "border":
-        fill = (round(255 * spec.mean[0]), round(255 * spec.mean[1]), round(255 * spec.mean[2]))
+        fill = mean_colour(spec)
     height, width = _resized(image, spec)
     image = image.resize((width, height), FILTERS[spec.interpolation])
     canvas = Image.new("RGB", (spec.width, spec.height), fill)
     canvas.paste(image, (-_offset(width, spec.width), -_offset(height, spec.height)))
     return np.asarray(canvas)
+
+
+def mean_colour(spec: Preprocessing) -> tuple[int, int, int]:
+    """Return the RGB colour that `normalise` turns into zero, or nearly: it tells the network nothing."""
+    red, green, blue = (min(max(round(255 * mean), 0), 255) for mean in spec.mean)
+    return red, green, blue
 
 
 def normalise(pixels_nhwc: NDArray[np.uint8], spec: Preprocessing) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import fields
 from importlib.metadata import version
 from typing import Any
 
@@ -33,13 +33,22 @@ def row_key(picture_sha256: str, view: int, seed: int, augmentation: Augmentatio
     """
     if view == PLAIN:
         return bytes.fromhex(picture_sha256)
-    drawn = json.dumps([picture_sha256, view, seed, asdict(augmentation) if augmentation else None])
+    drawn = json.dumps([picture_sha256, view, seed, _chosen(augmentation) if augmentation else None])
     return hashlib.sha256(drawn.encode()).digest()
 
 
 def view_seed(picture_sha256: str, view: int, seed: int) -> int:
     """Return the seed that draws an augmented view: of the picture's content, so that its place does not count."""
     return seed_of(seed, "view", view, picture_sha256)
+
+
+def _chosen(augmentation: Augmentation) -> dict[str, Any]:
+    """Return the settings that are not at their default, so that a new one leaves the keys of older views as they are.
+
+    Those without a default always count.
+    """
+    values = {field.name: (getattr(augmentation, field.name), field.default) for field in fields(augmentation)}
+    return {name: value for name, (value, default) in values.items() if value != default}
 
 
 def space_facts(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,7 @@ from cnn_tl.networks import freeze
 from cnn_tl.networks.backbone import to_input
 from cnn_tl.runtime import seed_of
 from cnn_tl.training.boundary import Boundary, open_boundary
-from cnn_tl.training.schedule import epoch_batches
+from cnn_tl.training.schedule import balanced_batches, epoch_batches
 from cnn_tl.training.session import Pixels, Session
 
 Input = tuple[Sequence[Picture], Tensor]
@@ -52,7 +54,10 @@ class Feed:
         return self._whole(epoch)[: self.steps - (epoch - 1) * self.steps_per_epoch]
 
     def _whole(self, epoch: int) -> list[list[Picture]]:
-        return epoch_batches(self.pictures, self._session.batch_size, self._session.recipe.seed, epoch)
+        size, seed = self._session.batch_size, self._session.recipe.seed
+        if self._session.recipe.train.sampling == "balanced":
+            return balanced_batches(self.pictures, self.labels.tolist(), size, seed, epoch)
+        return epoch_batches(self.pictures, size, seed, epoch)
 
     def prepare(self, epoch: int) -> None:
         """Compute the activations that the epoch needs and the cache lacks, where activations are kept.
@@ -74,20 +79,31 @@ class Feed:
         A step is its pictures and what `model(...)` takes inside the body: normalised pictures [N, 3, H, W], or their
         activations at the boundary [N, ...].
         """
-        groups = self.batches(epoch)[done:]
         freeze.train_mode(self._session.network.model)
         boundary = self._boundary
-        steps = self._pictures(groups, epoch) if boundary is None else self._activations(boundary, groups, epoch)
+        steps = self._pictures(epoch, done) if boundary is None else self._activations(boundary, epoch, done)
         with closing(steps):  # a step that raises must not leave the network in two parts
             yield steps
 
-    def _pictures(self, groups: Sequence[Sequence[Picture]], epoch: int) -> Steps:
+    def _pictures(self, epoch: int, done: int) -> Steps:
         session = self._session
-        for batch in self._read(groups, epoch):
-            yield batch.items, to_input(batch.pixels, session.card.preprocessing, session.device)
+        groups = self._occurrences(epoch)[done:]
+        for batch in session.read(groups, lambda item: self._pixels(item[0], epoch, item[1])):
+            refuse_failures(batch)
+            x_NCHW = to_input(batch.pixels, session.card.preprocessing, session.device)
+            yield [picture for picture, _ in batch.items], x_NCHW
 
-    def _activations(self, boundary: Boundary, groups: Sequence[Sequence[Picture]], epoch: int) -> Steps:
-        for pictures in groups:
+    def _occurrences(self, epoch: int) -> list[list[tuple[Picture, int]]]:
+        """Return the pictures of each step, each with how often the epoch has shown it before."""
+        seen: Counter[Picture] = Counter()
+        steps = []
+        for pictures in self.batches(epoch):
+            steps.append([(picture, seen[picture]) for picture in pictures])
+            seen.update(pictures)
+        return steps
+
+    def _activations(self, boundary: Boundary, epoch: int, done: int) -> Steps:
+        for pictures in self.batches(epoch)[done:]:
             self._session.raise_if_stopped()
             kept = boundary.read(pictures, self._view(epoch), lambda groups: self._read(groups, epoch))
             with boundary.cut.rest():
@@ -103,17 +119,18 @@ class Feed:
         views = self._session.recipe.features.views
         return (epoch - 1) % views if isinstance(views, int) else epoch
 
-    def _pixels(self, picture: Picture, epoch: int) -> Pixels:
-        """Read a picture and return this epoch's view of it."""
+    def _pixels(self, picture: Picture, epoch: int, repeat: int = 0) -> Pixels:
+        """Read a picture and return this epoch's view of it, another one for each repeat."""
         session, view = self._session, self._view(epoch)
         if view == PLAIN:
             return session.evaluation_pixels(picture)
         if isinstance(session.recipe.features.views, int):
             return session.augmented_pixels(picture, view_seed(picture.sha256, view, session.recipe.seed))
-        return session.augmented_pixels(picture, seed_of(session.recipe.seed, "view", epoch, picture.path))
+        again = (repeat,) if repeat else ()
+        return session.augmented_pixels(picture, seed_of(session.recipe.seed, "view", epoch, picture.path, *again))
 
 
-def refuse_failures(batch: Batch[Picture]) -> None:
+def refuse_failures(batch: Batch[Any]) -> None:
     """A picture that could be read before and cannot be now has changed under the run.
 
     Raises:

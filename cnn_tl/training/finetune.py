@@ -22,10 +22,12 @@ from cnn_tl.data.manifest import Picture
 from cnn_tl.errors import ArtefactError, DivergedError, Stopped
 from cnn_tl.heads import class_weights
 from cnn_tl.networks.backbone import place, to_input
+from cnn_tl.runtime import seed_of
 from cnn_tl.training import checkpoint, lr_find, optim
 from cnn_tl.training.feed import Feed, refuse_failures
 from cnn_tl.training.loss import make_loss, targets
 from cnn_tl.training.lr_find import RangeTest
+from cnn_tl.training.mixing import mixed
 from cnn_tl.training.phases import Phases
 from cnn_tl.training.schedule import learning_rate_factor
 from cnn_tl.training.session import Session, in_groups
@@ -183,7 +185,8 @@ class _Training:
             group["lr"] = progress.lr * factor * group["factor"]
         self.optimizer.zero_grad()
         before = self.gradients.micro_batch
-        loss_sum = self.gradients.add(x, self._targets(pictures), progress.step).item()
+        x, targets_NK = self._mixed(x, self._targets(pictures))
+        loss_sum = self.gradients.add(x, targets_NK, progress.step).item()
         if self.gradients.micro_batch != before:
             progress.micro_batch = self.gradients.micro_batch
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), _number(self.settings.clip_grad))
@@ -198,6 +201,12 @@ class _Training:
             self.ema.update(self.model, step=progress.step)
         progress.loss_sum += loss_sum
         progress.seen += len(pictures)
+
+    def _mixed(self, x: Tensor, targets_NK: Tensor) -> tuple[Tensor, Tensor]:
+        augment = self.session.recipe.augment
+        if augment is None or not (augment.mixup or augment.cutmix):
+            return x, targets_NK
+        return mixed(x, targets_NK, augment, seed_of(self.session.recipe.seed, "mix", self.progress.step))
 
     def _targets(self, pictures: Sequence[Picture]) -> Tensor:
         labels_N = torch.tensor([picture.label for picture in pictures], device=self.session.device)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cnn_tl.recipe_sections import Train
 from cnn_tl.runtime import seed_of
@@ -66,8 +67,57 @@ def epoch_batches(items: Sequence[T], batch_size: int, seed: int, epoch: int) ->
     None is larger, but for one case: a single picture left over, on which batch normalisation would fail, joins
     another batch.
     """
-    parts = math.ceil(len(items) / batch_size)
-    if batch_size > 1:
-        parts = max(1, min(parts, len(items) // 2))
     order = np.random.default_rng(seed_of(seed, "shuffle", epoch)).permutation(len(items))
+    return _in_batches(items, order, batch_size)
+
+
+def balanced_batches(
+    items: Sequence[T], labels: Sequence[int], batch_size: int, seed: int, epoch: int
+) -> list[list[T]]:
+    """Return an epoch in which each class has equally many places, give or take one; sizes as in `epoch_batches`.
+
+    An epoch has as many places as there are items. Each class goes through its items in shuffled passes, one after the
+    other, and goes on in the next epoch where it stopped in the last one: no item comes again before all others of its
+    class have come, and over many epochs all items of a class come equally often. So an epoch may have the items of a
+    rare class several times, and leaves out some of a frequent one.
+
+    Args:
+        labels: the class of each item.
+        epoch: 1 for the first.
+    """
+    members = [np.flatnonzero(np.equal(labels, label)) for label in np.unique(labels)]
+    places = _places(len(items), len(members), seed, epoch)
+    drawn = [
+        _passes(own, start, stop, (seed, "balanced", number))
+        for number, (own, (start, stop)) in enumerate(zip(members, places, strict=True))
+    ]
+    order = np.random.default_rng(seed_of(seed, "shuffle", epoch)).permutation(np.concatenate(drawn))
+    return _in_batches(items, order, batch_size)
+
+
+def _places(total: int, classes: int, seed: int, epoch: int) -> list[tuple[int, int]]:
+    """Return for each class how many places it had before the epoch and has after it, counted from the first epoch.
+
+    What is left when the places of an epoch are divided by the classes goes round among them, in an order of the seed.
+    """
+    each, left = divmod(total, classes)
+    turns = np.random.default_rng(seed_of(seed, "turns")).permutation(classes)
+
+    def until(epoch: int, turn: int) -> int:
+        return epoch * each + (epoch * left - turn + classes - 1) // classes
+
+    return [(until(epoch - 1, int(turn)), until(epoch, int(turn))) for turn in turns]
+
+
+def _passes(own: NDArray[np.intp], start: int, stop: int, name: tuple[int | str, ...]) -> NDArray[np.intp]:
+    """Return places `start` to `stop` of an endless row of shuffled passes over the items of a class."""
+    first, last = start // len(own), max(start, stop - 1) // len(own)
+    row = [np.random.default_rng(seed_of(*name, number)).permutation(own) for number in range(first, last + 1)]
+    return np.concatenate(row)[start - first * len(own) : stop - first * len(own)]
+
+
+def _in_batches(items: Sequence[T], order: NDArray[np.intp], batch_size: int) -> list[list[T]]:
+    parts = math.ceil(len(order) / batch_size)
+    if batch_size > 1:
+        parts = max(1, min(parts, len(order) // 2))
     return [[items[i] for i in part] for part in np.array_split(order, parts)]

@@ -100,7 +100,7 @@ class Session:
     def augmentation(self) -> Augmentation | None:
         """How training pictures are varied; None: they are not."""
         chosen = self.recipe.augment
-        return None if chosen is None else Augmentation(chosen.crop_scale_min, chosen.flip, chosen.color)
+        return None if chosen is None else Augmentation(**chosen.model_dump(exclude={"mixup", "cutmix"}))
 
     def file_of(self, picture: Picture) -> Path:
         """Return the picture's file, after a cheap check that it is the one that was scanned.

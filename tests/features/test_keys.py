@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -40,6 +40,20 @@ def test_an_augmented_view_depends_on_bytes_view_seed_and_settings(other: Any) -
     assert len(one) == 32
     assert one == row_key(SHA256, 1, 7, CROPS)
     assert one != row_key(*other)
+
+
+def test_settings_that_came_later_leave_the_keys_of_older_views_as_they_are() -> None:
+    assert row_key(SHA256, 1, 7, CROPS).hex() == "53d3df006e261714dd7630805446a492899665346dd76b1fa1423e3a9ffdcbad"
+
+
+def test_every_setting_of_the_augmentation_counts() -> None:
+    others: list[dict[str, Any]] = [
+        {}, {"crop_scale_min": 0.6}, {"flip": False}, {"color": 0.3}, {"erasing": 0.25}, {"erasing": 0.5},
+        {"policy": "trivialaugment"}, {"policy": "randaugment", "magnitude": 9, "ops": 2},
+        {"policy": "randaugment", "magnitude": 10, "ops": 2}, {"policy": "randaugment", "magnitude": 9, "ops": 3},
+    ]  # fmt: skip
+    assert {name for other in others for name in other} == {field.name for field in fields(Augmentation)}
+    assert len({row_key(SHA256, 1, 7, replace(CROPS, **other)) for other in others}) == len(others)
 
 
 def test_views_are_drawn_apart() -> None:

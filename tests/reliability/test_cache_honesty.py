@@ -134,6 +134,20 @@ def test_views_of_another_seed_are_others(run: Train) -> None:
     assert computed(run("d", features={"views": 3})) == 24
 
 
+def test_every_setting_that_varies_pictures_makes_other_views(run: Train) -> None:
+    def count(name: str, **augment: Any) -> int:
+        return computed(run(name, features={"views": 2}, augment=augment))
+
+    assert count("a", mixup=0) == 54
+    assert count("b", policy="none", erasing=0, cutmix=0) == 0
+    assert count("c", erasing=0.5) == 24
+    assert count("d", policy="randaugment") == 24
+    assert count("e", policy="randaugment", magnitude=9, ops=2) == 0
+    assert count("f", policy="randaugment", magnitude=10) == 24
+    assert count("g", policy="trivialaugment") == 24
+    assert count("h", erasing=0.5) == 0
+
+
 def test_a_flipped_byte_is_said_and_computed_again(run: Train, own_cache: Path) -> None:
     first = run("a")
     [shard, *_] = sorted(own_cache.glob("features/*/*.safetensors"))

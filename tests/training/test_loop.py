@@ -36,6 +36,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "norms": {"model": {"freeze": "norm"}},
     "names": {"model": {"freeze": ["layer4", "*.bn1"]}},
     "unfreezing": {"model": {"freeze": "head", "unfreeze": ["last-stage", "all"]}, "train": {"epochs": 3}},
+    "mixup and cutmix": {"augment": {"mixup": 0.4, "cutmix": 1.0}},
+    "policy and erasing": {"augment": {"policy": "trivialaugment", "erasing": 0.5}},
+    "balanced sampling": {"train": {"sampling": "balanced"}},
     "lp-ft": {"mode": "lp-ft"},
 }
 

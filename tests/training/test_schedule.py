@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 import pytest
 
 from cnn_tl.recipe_sections import Train
-from cnn_tl.training.schedule import epoch_batches, learning_rate_factor
+from cnn_tl.training.schedule import balanced_batches, epoch_batches, learning_rate_factor
 
 COSINE = Train(schedule="cosine", warmup=0.1)
 
@@ -41,3 +42,57 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
     }
     assert len(set(orders.values())) == 4
     assert orders[0, 1] == str(epoch_batches(range(50), 8, 0, 1))
+
+
+LABELS = [0] * 40 + [1] * 3 + [2] * 10 + [5]
+
+
+def balanced(epoch: int, *, batch: int = 8, seed: int = 0, labels: list[int] = LABELS) -> list[int]:
+    return [item for group in balanced_batches(range(len(labels)), labels, batch, seed, epoch) for item in group]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 8, 53, 100])
+def test_a_balanced_epoch_has_the_batches_of_a_natural_one(batch: int) -> None:
+    items = [f"picture {number}" for number in range(len(LABELS))]
+    made = balanced_batches(items, LABELS, batch, seed=0, epoch=1)
+    assert [len(group) for group in made] == [len(group) for group in epoch_batches(items, batch, seed=0, epoch=1)]
+    assert {item for group in made for item in group} <= set(items)
+
+
+def test_each_class_has_as_many_places_as_any_other() -> None:
+    total: Counter[int] = Counter()
+    for epoch in range(1, 9):
+        counts = Counter(LABELS[item] for item in balanced(epoch))
+        assert set(counts) == {0, 1, 2, 5}
+        assert max(counts.values()) - min(counts.values()) <= 1
+        total += counts
+    assert set(total.values()) == {8 * len(LABELS) / 4}, "what is left over goes round"
+
+
+def test_no_item_comes_again_before_all_others_of_its_class_have_come() -> None:
+    seen: Counter[int] = Counter()
+    for epoch in range(1, 30):
+        seen += Counter(balanced(epoch))
+        for label in set(LABELS):
+            times = [seen[item] for item, other in enumerate(LABELS) if other == label]
+            assert max(times) - min(times) <= 1, "also from one epoch to the next"
+
+
+def test_an_item_that_comes_again_comes_at_other_places_with_others() -> None:
+    passes = [tuple(item for item in balanced(epoch) if LABELS[item] == 1) for epoch in range(1, 6)]
+    assert len(set(passes)) == 5
+    first = balanced(1)
+    assert first != sorted(first)
+    assert {LABELS[item] for item in first[:20]} == {0, 1, 2, 5}, "the classes are mixed"
+
+
+def test_a_balanced_epoch_is_a_function_of_seed_and_epoch() -> None:
+    orders = {(seed, epoch): tuple(balanced(epoch, seed=seed)) for seed in (0, 1) for epoch in (1, 2, 3)}
+    assert len(set(orders.values())) == 6
+    assert orders[1, 3] == tuple(balanced(3, seed=1)), "no earlier epoch has to be drawn first"
+
+
+@pytest.mark.parametrize("labels", [[7], [0, 1], [0, 0, 0], list(range(6)), [3, 1] * 9])
+def test_equal_classes_make_an_epoch_of_all_items(labels: list[int]) -> None:
+    for epoch in (1, 2, 5):
+        assert sorted(balanced(epoch, labels=labels)) == list(range(len(labels)))

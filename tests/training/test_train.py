@@ -85,10 +85,21 @@ def test_the_reported_answers_are_those_of_the_saved_model(
         assert float(probabilities.max()) == pytest.approx(line["probability"], abs=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["freeze", "finetune", "scratch"])
-def test_the_same_recipe_twice_with_other_workers(recipe: Callable[..., Recipe], tmp_path: Path, mode: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "sections"),
+    [
+        ("freeze", {}),
+        ("finetune", {}),
+        ("scratch", {}),
+        ("finetune", {"augment": {"policy": "randaugment", "erasing": 0.5}}),
+        ("scratch", {"augment": {"policy": "trivialaugment"}}),
+    ],
+)
+def test_the_same_recipe_twice_with_other_workers(
+    recipe: Callable[..., Recipe], tmp_path: Path, mode: str, sections: dict[str, Any]
+) -> None:
     for name, workers in (("a", 1), ("b", 4)):
-        train(recipe(mode, run={"workers": workers}), tmp_path / name)
+        train(recipe(mode, run={"workers": workers}, **sections), tmp_path / name)
     assert_same_weights(tmp_path / "a", tmp_path / "b")
 
 

@@ -1,0 +1,152 @@
+"""Augmentation policies: which operations a training picture goes through, and how strong they are.
+
+RandAugment (Cubuk et al. 2020, sec. 3) and TrivialAugment Wide (Müller and Hutter 2021, tab. 1), with the ranges of
+torchvision's `RandAugment` and `TrivialAugmentWide`. Those draw from torch's global generator, which threads that read
+pictures would share; here every draw comes from the generator that is passed in.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from PIL import Image, ImageEnhance, ImageOps
+
+Colour = tuple[int, int, int]
+
+STRONGEST = 30
+"""Strengths count from 0 to this, evenly over the range of an operation."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """What an operation's magnitude may be: `weakest` at strength 0, `strongest` at strength 30.
+
+    Attributes:
+        signed: the magnitude is turned negative in half of the cases.
+    """
+
+    weakest: float = 0.0
+    strongest: float = 0.0
+    signed: bool = False
+
+    def at(self, strength: int) -> float:
+        """Return the magnitude, without a sign."""
+        return self.weakest + (self.strongest - self.weakest) * strength / STRONGEST
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation as drawn: a name in `OPERATIONS`, and its magnitude in the unit of that operation."""
+
+    name: str
+    magnitude: float
+
+
+def randaugment_ranges(width: int, height: int) -> dict[str, Range]:
+    """Return the range of each operation of RandAugment for a picture of this size in pixels."""
+    far = 150 / 331  # the ranges were found on pictures of 331 px, AutoAugment (Cubuk et al. 2019)
+    return _ranges(shear=0.3, across=far * width, down=far * height, degrees=30, enhance=0.9, bits=4)
+
+
+def trivialaugment_ranges() -> dict[str, Range]:
+    """Return the range of each operation of TrivialAugment Wide."""
+    return _ranges(shear=0.99, across=32, down=32, degrees=135, enhance=0.99, bits=2)
+
+
+def _ranges(
+    *, shear: float, across: float, down: float, degrees: float, enhance: float, bits: float
+) -> dict[str, Range]:
+    return {
+        "identity": Range(),
+        "shear-x": Range(0, shear, signed=True),
+        "shear-y": Range(0, shear, signed=True),
+        "translate-x": Range(0, across, signed=True),
+        "translate-y": Range(0, down, signed=True),
+        "rotate": Range(0, degrees, signed=True),
+        "brightness": Range(0, enhance, signed=True),
+        "color": Range(0, enhance, signed=True),
+        "contrast": Range(0, enhance, signed=True),
+        "sharpness": Range(0, enhance, signed=True),
+        "posterize": Range(8, bits),
+        "solarize": Range(255, 0),
+        "autocontrast": Range(),
+        "equalize": Range(),
+    }
+
+
+def _affine(image: Image.Image, matrix: tuple[float, ...], fill: Colour) -> Image.Image:
+    """Give each pixel (x, y) what lies at (a x + b y + c, d x + e y + f), or the fill where that is outside."""
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=fill)
+
+
+OPERATIONS: dict[str, Callable[[Image.Image, float, Colour], Image.Image]] = {
+    "identity": lambda image, magnitude, fill: image,
+    "shear-x": lambda image, slope, fill: _affine(image, (1, slope, 0, 0, 1, 0), fill),
+    "shear-y": lambda image, slope, fill: _affine(image, (1, 0, 0, slope, 1, 0), fill),
+    "translate-x": lambda image, pixels, fill: _affine(image, (1, 0, -int(pixels), 0, 1, 0), fill),
+    "translate-y": lambda image, pixels, fill: _affine(image, (1, 0, 0, 0, 1, -int(pixels)), fill),
+    "rotate": lambda image, degrees, fill: image.rotate(degrees, Image.Resampling.BILINEAR, fillcolor=fill),
+    "brightness": lambda image, more, fill: ImageEnhance.Brightness(image).enhance(1 + more),
+    "color": lambda image, more, fill: ImageEnhance.Color(image).enhance(1 + more),
+    "contrast": lambda image, more, fill: ImageEnhance.Contrast(image).enhance(1 + more),
+    "sharpness": lambda image, more, fill: ImageEnhance.Sharpness(image).enhance(1 + more),
+    "posterize": lambda image, bits, fill: ImageOps.posterize(image, round(bits)),
+    "solarize": lambda image, threshold, fill: ImageOps.solarize(image, math.ceil(threshold)),
+    "autocontrast": lambda image, magnitude, fill: ImageOps.autocontrast(image),
+    "equalize": lambda image, magnitude, fill: ImageOps.equalize(image),
+}
+"""Each takes an RGB image, a magnitude and the colour for what comes in from outside, and keeps the size.
+
+Shears, shifts and turns interpolate linearly, as torchvision's training recipes have it; nearest neighbours leave
+jagged edges that no photograph has.
+"""
+
+
+def none(draw: random.Random, size: tuple[int, int], magnitude: int | None, ops: int | None) -> list[Operation]:
+    """Draw nothing."""
+    return []
+
+
+def randaugment(draw: random.Random, size: tuple[int, int], magnitude: int | None, ops: int | None) -> list[Operation]:
+    """Draw `ops` operations, any of them equally likely, all of strength `magnitude`."""
+    assert magnitude is not None, "the recipe is resolved"
+    assert ops is not None, "the recipe is resolved"
+    ranges = randaugment_ranges(*size)
+    return [_drawn(draw, ranges, lambda: magnitude) for _ in range(ops)]
+
+
+def trivialaugment(
+    draw: random.Random, size: tuple[int, int], magnitude: int | None, ops: int | None
+) -> list[Operation]:
+    """Draw one operation and a strength of 0 to 30, each equally likely; there is nothing to set."""
+    return [_drawn(draw, trivialaugment_ranges(), lambda: _below(draw, STRONGEST + 1))]
+
+
+POLICIES: dict[str, Callable[[random.Random, tuple[int, int], int | None, int | None], list[Operation]]] = {
+    "none": none,
+    "randaugment": randaugment,
+    "trivialaugment": trivialaugment,
+}
+"""Each takes a generator, the (width, height) of the picture in pixels, and the recipe's `magnitude` and `ops`, which
+are None for a policy that has no such setting; it returns what to do, in order."""
+
+
+def perform(image: Image.Image, operations: list[Operation], fill: Colour) -> Image.Image:
+    """Carry operations out, one after the other, on an RGB image; the size stays."""
+    for operation in operations:
+        image = OPERATIONS[operation.name](image, operation.magnitude, fill)
+    return image
+
+
+def _drawn(draw: random.Random, ranges: Mapping[str, Range], strength: Callable[[], int]) -> Operation:
+    name = list(ranges)[_below(draw, len(ranges))]
+    magnitude = ranges[name].at(strength())
+    return Operation(name, -magnitude if ranges[name].signed and draw.random() < 0.5 else magnitude)
+
+
+def _below(draw: random.Random, count: int) -> int:
+    """Draw 0 to count - 1. Of all that a generator offers, only `random` is the same in every version of Python."""
+    return int(draw.random() * count)

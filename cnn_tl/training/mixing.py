@@ -1,0 +1,61 @@
+"""Pictures of a step blended with each other, and their targets in the same proportion: mixup and cutmix."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnn_tl.recipe_sections import Augment
+
+
+def mixed(x: Tensor, targets_NK: Tensor, settings: Augment, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the batch with each of its pictures mixed with another one, or itself, and the targets likewise.
+
+    mixup blends all of the input (Zhang et al. 2018, sec. 2; of activations: Verma et al. 2019, sec. 2); cutmix puts a
+    box of the partner in its place (Yun et al. 2019, sec. 3.1). With both switched on, each batch gets one of them, at
+    equal odds. All is drawn by `seed`, the same on every device; the arguments are left as they are.
+
+    Args:
+        x: normalised pictures [N, C, H, W], or for mixup activations of any shape [N, ...].
+        targets_NK: probabilities of the classes, smoothed or not.
+        settings: `mixup` and `cutmix`, the alpha of the Beta(alpha, alpha) that gives each picture's share; 0: off.
+    """
+    count = len(x)
+    if count < 2 or not (settings.mixup or settings.cutmix):
+        return x, targets_NK
+    draw = np.random.default_rng(seed)
+    cut = settings.cutmix > 0 and not (settings.mixup > 0 and draw.random() < 0.5)
+    alpha = settings.cutmix if cut else settings.mixup
+    share = float(draw.beta(alpha, alpha))
+    partners = torch.from_numpy(draw.permutation(count)).to(x.device)
+    if cut:
+        x, share = _cutmix(x, partners, share, draw)
+    else:
+        x = x.lerp(x[partners], 1 - share)
+    return x, targets_NK.lerp(targets_NK[partners.to(targets_NK.device)], 1 - share)
+
+
+def _cutmix(x_NCHW: Tensor, partners: Tensor, share: float, draw: np.random.Generator) -> tuple[Tensor, float]:
+    """Return the pictures with the partners' box in them, and the share of the area that is still their own.
+
+    The box has the picture's proportions and its middle anywhere, so it may be clipped at the border: the share that is
+    returned is that of the pixels.
+    """
+    assert x_NCHW.ndim == 4, "cutmix needs pictures; the recipe refuses it where activations are kept"
+    height, width = x_NCHW.shape[2:]
+    side = math.sqrt(1 - share)
+    top, bottom = _span(height, side, draw)
+    left, right = _span(width, side, draw)
+    x_NCHW = x_NCHW.clone()
+    x_NCHW[:, :, top:bottom, left:right] = x_NCHW[partners, :, top:bottom, left:right]
+    return x_NCHW, 1 - (bottom - top) * (right - left) / (height * width)
+
+
+def _span(size: int, share: float, draw: np.random.Generator) -> tuple[int, int]:
+    """Return where `share` of `size` pixels around a random middle begin and end, clipped."""
+    middle, length = int(draw.integers(size)), int(size * share)
+    start = middle - length // 2
+    return max(0, start), min(size, start + length)
