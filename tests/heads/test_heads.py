@@ -76,6 +76,16 @@ def test_a_feature_that_never_changes_does_no_harm(kind: str) -> None:
     assert np.isfinite(head.logits(features)).all()
 
 
+def test_rounding_noise_is_not_blown_up() -> None:
+    """A feature that is 7 but for the last bit says nothing about the pictures."""
+    features, _ = blobs()
+    features = (features - 5) * 1e-3
+    features[:, 3] = np.where(np.arange(len(features)) % 2, np.float32(7), np.nextafter(np.float32(7), np.float32(8)))
+    standard = standard_of(features)
+    assert np.abs(standard(features)[:, 3]).max() < 1e-5
+    np.testing.assert_allclose(np.delete(standard(features), 3, axis=1).std(0), 1, rtol=1e-3)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_features_that_are_not_finite_are_refused(kind: str, value: float) -> None:
