@@ -102,13 +102,18 @@ def linear_head(weight_KD: NDArray[Any], bias_K: NDArray[Any], facts: dict[str, 
 
 
 def class_weights(
-    setting: str | Mapping[str, float], labels: NDArray[np.int64], classes: Sequence[str]
+    setting: str | Mapping[str, float],
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    *,
+    key: str = "head.class_weights",
 ) -> NDArray[np.float64]:
     """Return how much a picture of each class counts, float64 [K].
 
     Args:
         setting: "none"; "balanced", so that every class counts as much as another; or weights by class name, 1 for
             classes that are not named.
+        key: where in the recipe the setting stands, for the message.
 
     Raises:
         RecipeError: there is no class of a name.
@@ -120,5 +125,5 @@ def class_weights(
         return len(labels) / (len(classes) * np.maximum(counts, 1.0))
     assert isinstance(setting, Mapping)
     if unknown := sorted(set(setting) - set(classes)):
-        raise RecipeError(f"head.class_weights names {unknown[0]!r}, but the classes are {', '.join(classes[:20])}")
+        raise RecipeError(f"{key} names {unknown[0]!r}, but the classes are {', '.join(classes[:20])}")
     return np.array([setting.get(name, 1.0) for name in classes])
