@@ -272,12 +272,13 @@ def test_nearest_neighbours_are_nearest() -> None:
 
 
 @pytest.mark.parametrize("hidden", [None, 16])
-def test_adamw_options(hidden: int | None) -> None:
+def test_adamw_options(hidden: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     features, labels = blobs(spread=0.5)
     torch.manual_seed(5)
     before = torch.get_rng_state()
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the GPU's generators were seeded"))
     head = fit("adamw", features, labels, hidden=hidden, dropout=0.2, label_smoothing=0.1)
     assert torch.equal(torch.get_rng_state(), before)
     assert accuracy(head, features, labels) > 0.95
@@ -298,8 +299,10 @@ def test_class_weights() -> None:
     balanced = class_weights("balanced", labels, NAMES)
     assert (balanced[labels].sum(), balanced[0] * 4, balanced[1] * 2) == pytest.approx((8, 8 / 3, 8 / 3))
     assert class_weights({"cedar": 3.0}, labels, NAMES).tolist() == [1, 1, 3]
-    with pytest.raises(RecipeError, match="oak"):
+    with pytest.raises(RecipeError, match=r"^head\.class_weights names 'oak'"):
         class_weights({"oak": 2.0}, labels, NAMES)
+    with pytest.raises(RecipeError, match=r"^train\.class_weights names 'oak'"):
+        class_weights({"oak": 2.0}, labels, NAMES, key="train.class_weights")
 
 
 def test_folds_deal_every_class_out_evenly() -> None:
