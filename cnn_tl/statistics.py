@@ -8,6 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+VOTE_TEMPERATURE = 0.07
+"""A neighbour's vote weighs exp(cosine / this) (Wu et al. 2018, sec. 3.4)."""
+
+VOTE_TIE = 1e-5
+"""Cosines this close are alike: a hundred times what two ways of rounding differ by."""
+
+VOTE_SMALLEST_SHARE = 1e-6
+"""What a class without a single vote gets, so that the logits stay finite."""
+
 
 def wilson_interval(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[float, float]:
     """Return the Wilson score interval of a proportion (Wilson 1927); `z` is for 95 %.
