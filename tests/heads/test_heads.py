@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -165,6 +166,56 @@ def test_the_penalty_is_chosen_by_held_out_loss() -> None:
     assert noisy.facts["penalty_chosen"]
     noisy, clean = (fit("ridge", *blobs(pictures=40, features=30, spread=spread)) for spread in (3.0, 0.05))
     assert noisy.facts["penalty"] > clean.facts["penalty"]
+
+
+def test_the_penalty_is_scaled_from_the_rows_of_a_fold_to_all_rows() -> None:
+    """Pictures that are alone in their class are fitted on in every fold: 42 of 50 rows here, not four fifths."""
+    features, labels = blobs(pictures=50, classes=2)
+    labels[40:] = np.arange(2, 12)
+    halves = 2 * np.log10(fit("lbfgs", features, labels).facts["penalty"] / (42 / 50))
+    assert halves == pytest.approx(round(halves), abs=1e-6)
+
+
+def hard(signal: float = 0.2) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return pictures of which fewer are there than features, with a little in each feature that tells their class."""
+    chance = np.random.default_rng(0)
+    labels = np.arange(240) % 8
+    centres = chance.normal(size=(8, 320))
+    return (signal * centres[labels] + chance.normal(size=(240, 320))).astype(np.float32), labels
+
+
+def test_the_losses_of_cross_validation_are_those_of_fits_that_have_converged() -> None:
+    features, labels = hard()
+    facts = fit("lbfgs", features, labels).facts
+    standard, folds = standard_of(features)(features), stratified_folds(labels, 5, seed=0)
+    losses = np.zeros(len(labels))
+    for fold in range(5):
+        theirs = LogisticRegression(C=1 / (facts["penalty"] * len(labels)), tol=1e-8, max_iter=10_000)
+        theirs.fit(standard[folds != fold], labels[folds != fold])
+        held_out = np.flatnonzero(folds == fold)
+        losses[held_out] = -np.log(theirs.predict_proba(standard[held_out])[np.arange(len(held_out)), labels[held_out]])
+    assert facts["cross_validation_log_loss"] == pytest.approx(losses.mean(), rel=0.005)
+
+
+def test_the_penalties_go_on_while_the_last_one_is_the_best() -> None:
+    easier = fit("lbfgs", *hard(signal=0.3)).facts
+    assert easier["penalty"] < 0.7e-3
+    assert easier["penalty_at_edge"], "it is the weakest of all"
+    features, labels = blobs(pictures=60, features=40)
+    nothing_to_learn = fit("lbfgs", features, np.random.default_rng(2).permutation(labels)).facts
+    assert nothing_to_learn["penalty"] > 3.2
+    assert not nothing_to_learn["penalty_at_edge"]
+
+
+def test_many_classes_do_not_multiply_the_memory_of_the_choice() -> None:
+    features, labels = blobs(pictures=400, features=300, classes=200)
+    tracemalloc.start()
+    try:
+        fit("lbfgs", features, labels)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100e6
 
 
 def test_a_picture_alone_in_its_class_does_not_stop_the_choice_of_a_penalty() -> None:
