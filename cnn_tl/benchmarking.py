@@ -175,8 +175,8 @@ class _Bench:
 
     def _decode(self) -> float:
         started = time.perf_counter()
-        for _ in batches(self.files, self._read, batch_size=BATCH_SIZE, workers=default_workers()):
-            pass
+        for batch in batches(self.files, self._read, batch_size=BATCH_SIZE, workers=default_workers()):
+            _refuse_failures(batch)
         return time.perf_counter() - started
 
     def _forward(self, precision: Precision) -> float:
@@ -199,7 +199,7 @@ class _Bench:
         return (time.perf_counter() - started) * len(self.files) / (passes * len(x_NCHW))
 
     def _embed(self, precision: Precision) -> float:
-        """Go from files to features with the very code that training uses."""
+        """Go from files to features with mode `freeze`'s readers and embedder, neither compiled nor cached."""
         from cnn_tl.features.embedding import embedder, stream
 
         rows = []

@@ -12,6 +12,16 @@ from numpy.typing import NDArray
 Z95 = 1.959963984540054
 """The 97.5 % point of the normal distribution, for intervals of 95 %."""
 
+VOTE_TEMPERATURE = 0.07
+"""A neighbour's vote weighs exp(cosine / this) (Wu et al. 2018, sec. 3.4)."""
+
+VOTE_TIE = 1e-5
+"""Cosines this close are alike: a hundred times what two ways of rounding differ by."""
+
+VOTE_SMALLEST_SHARE = 1e-6
+"""What a class without a single vote gets, so that the logits stay finite."""
+
+
 SIGNIFICANT = 0.05
 
 

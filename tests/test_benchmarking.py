@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cnn_tl import benchmarking
 from cnn_tl.benchmarking import benchmark
+from cnn_tl.errors import DataError
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +60,13 @@ def test_mistakes_are_one_line(cli: Callable[..., Any], tmp_path: Path) -> None:
     assert cli("benchmark", tmp_path / "nowhere").code == 3
     assert cli("benchmark", "--model", "resnet81").code == 2
     assert cli("benchmark", "--pictures", "1").code == 2
+
+
+def test_a_broken_picture_is_no_time_of_decoding(tmp_path: Path, make_pictures: Callable[..., Path]) -> None:
+    files = sorted(make_pictures(tmp_path / "data", {"ash": 3}).rglob("*.png"))
+    bench = benchmarking._Bench(benchmarking._network("test_resnet", 2), torch.device("cpu"))
+    bench.take([(path, 0) for path in files])
+    assert bench._decode() > 0
+    files[1].write_bytes(files[1].read_bytes()[:100])
+    with pytest.raises(DataError, match=r"1\.png"):
+        bench._decode()

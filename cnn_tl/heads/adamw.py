@@ -34,7 +34,7 @@ def fit_adamw(problem: Problem, settings: Head) -> FittedHead:
     """
     assert settings.epochs is not None, "the recipe is resolved"
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(problem.seed, "head"))
+        torch.default_generator.manual_seed(seed_of(problem.seed, "head"))  # torch.manual_seed seeds the GPU's too
         standard = standard_of(_finite(problem.views[0]))
         parameters = _initial(standard.mean.shape[0], problem.num_classes, settings.hidden)
         loss = _train(problem, settings, standard, parameters)

@@ -1,13 +1,17 @@
 """Multinomial logistic regression by L-BFGS, its penalty chosen by cross-validation.
 
 The optimum lies in the span of the pictures, so with fewer pictures than features the fit is done in that span: rotated
-by the singular vectors nothing changes, the penalty included, and everything gets cheaper.
+by the singular vectors nothing changes, the penalty included, and everything gets cheaper. Along these axes nothing is
+correlated, so scaling each by its curvature makes the problem round, and a few dozen steps suffice.
+
+Shapes as in problem.py; R rows are V views of N pictures, S the dimensions of a fit, F folds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +21,16 @@ from cnn_tl.heads.problem import Features, FittedHead, Problem
 from cnn_tl.heads.standard import standard_of
 from cnn_tl.recipe_sections import Head
 
-PENALTIES = [10.0**exponent for exponent in (0.5, 0.0, -0.5, -1.0, -1.5, -2.0, -2.5, -3.0)]
-"""Strong to weak, so that each fit starts from the one before it."""
+STRONGEST, FIRST, WEAKEST = 8, 1, -10
+"""Penalties are tried in half powers of ten: 10 ** (half / 2), from the first to weaker ones, then to stronger ones."""
+
+WORTH = 1e-3
+"""Log loss that a weaker penalty must gain. Pictures without a mistake would ask for ever weaker ones."""
 
 MAX_ITERATIONS = 500
+MEMORY = 20
+"""Past steps that L-BFGS keeps, where there is room."""
+
 FOLDS = 5
 CROSS_VALIDATION_PICTURES = 1_000
 """The penalty is chosen on at most about this many pictures; twice as many took twice the time and chose as well."""
@@ -28,7 +38,17 @@ CROSS_VALIDATION_PICTURES = 1_000
 WITHOUT_FOLDS = 0.1
 """The penalty where every class has one picture only, so that nothing can be left out."""
 
+FAR_BELOW = 0.25
+"""Where a fit ends with less than this share of the objective that it began with, it goes on in new units."""
+
+ONE_THREAD = 2048
+"""Size up to which the threads of a decomposition wait for each other longer than they work on a busy machine."""
+
+WORKSPACE = 64 * 2**20
+"""Bytes that L-BFGS may keep its past steps in, as long as it can keep a few."""
+
 Theta = NDArray[np.float64]
+"""Weights and, in the last column, biases: [F, K, S + 1]."""
 
 
 @dataclass(frozen=True)
@@ -58,23 +78,28 @@ def fit_logistic(problem: Problem, settings: Head) -> FittedHead:
     standard = standard_of(raw_RD)
     features_RS, basis_SD = _in_span(standard(raw_RD))
     rows = _Rows(features_RS, problem.labels[picture_R], problem.picture_weights[picture_R].astype(np.float32))
-    penalty, facts = settings.penalty, {"kind": "lbfgs", "penalty_chosen": settings.penalty is None}
+    penalty = settings.penalty
+    facts: dict[str, Any] = {"kind": "lbfgs", "penalty_chosen": penalty is None}
     if penalty is None:
-        penalty, facts["cross_validation_log_loss"] = choose_penalty(problem, rows, picture_R)
+        penalty, chosen = choose_penalty(problem, rows, picture_R, rotated=basis_SD is not None)
+        facts |= chosen
     whole_1R = (rows.weights / rows.weights.sum())[None]
     theta, iterations = _minimise(rows, whole_1R, problem.num_classes, penalty, None, problem.check)
     facts |= {"penalty": penalty, "iterations": iterations, "converged": iterations < MAX_ITERATIONS}
-    weight_1KS, bias_1K = _unpacked(theta, 1, problem.num_classes)
-    weight_KD = weight_1KS[0] if basis_SD is None else weight_1KS[0] @ basis_SD
-    return standard.folded(weight_KD, bias_1K[0], facts)
+    weight_KS, bias_K = theta[0, :, :-1], theta[0, :, -1]
+    return standard.folded(weight_KS if basis_SD is None else weight_KS @ basis_SD, bias_K, facts)
 
 
-def choose_penalty(problem: Problem, rows: _Rows, picture_R: NDArray[np.int64]) -> tuple[float, float | None]:
-    """Return the penalty with the lowest log loss in cross-validation, and that log loss.
+def choose_penalty(
+    problem: Problem, rows: _Rows, picture_R: NDArray[np.int64], *, rotated: bool
+) -> tuple[float, dict[str, Any]]:
+    """Return the penalty with the lowest log loss in cross-validation, and facts about the choice.
 
-    All folds are fitted at once, as one separable problem, so that the features are read once for all of them.
-    Penalties are tried from strong to weak until the loss has risen twice. What is right for the pictures of a fold is
-    scaled to all pictures: the penalty stands beside a mean, and what it stands for, a prior, does not grow with them.
+    What is right for the rows of a fold is scaled to all rows: the penalty stands beside a mean, and what it stands
+    for, a prior, does not grow with them.
+
+    Args:
+        rotated: the features are along the axes of their span already.
     """
     labels_N = problem.labels
     kept = stratified_sample(labels_N, CROSS_VALIDATION_PICTURES, FOLDS, problem.seed)
@@ -83,38 +108,71 @@ def choose_penalty(problem: Problem, rows: _Rows, picture_R: NDArray[np.int64]) 
     fold_N[np.bincount(labels_N)[labels_N] == 1] = FOLDS  # alone in its class: learned from, never held out
     used_F = np.unique(fold_N[(fold_N >= 0) & (fold_N < FOLDS)])
     if not len(used_F):
-        return WITHOUT_FOLDS, None
+        return WITHOUT_FOLDS, {"cross_validation_log_loss": None, "penalty_at_edge": False}
     fold_R, plain_R = fold_N[picture_R], np.arange(len(picture_R)) < len(labels_N)
     sample = rows.of(fold_R >= 0)
+    if not rotated:
+        sample = replace(sample, features=_principal(sample.features)[0])
     fold_R, plain_R = fold_R[fold_R >= 0], plain_R[fold_R >= 0]
     fitted_FR = (fold_R != used_F[:, None]) * sample.weights
     fitted_FR /= fitted_FR.sum(1, keepdims=True)
-    held_out_FR = (fold_R == used_F[:, None]) & plain_R
-    folds = len(used_F)
-    losses: list[float] = []
-    theta = None
-    for penalty in PENALTIES:
-        theta, _ = _minimise(sample, fitted_FR, problem.num_classes, penalty, theta, problem.check, roughly=True)
-        log_loss_FR = _log_loss(_logits(theta, sample.features, folds, problem.num_classes), sample.labels)[0]
-        losses.append(float((log_loss_FR * sample.weights)[held_out_FR].sum()) / int(held_out_FR.sum()))
-        if len(losses) > 2 and losses[-1] > losses[-2] > losses[-3]:
+    half, log_loss = _best_of_folds(problem, sample, fitted_FR, (fold_R == used_F[:, None]) & plain_R)
+    share = float((fitted_FR > 0).sum(1).mean()) / len(picture_R)
+    facts = {"cross_validation_log_loss": log_loss, "penalty_at_edge": half in (STRONGEST, WEAKEST)}
+    return 10 ** (half / 2) * share, facts
+
+
+def _best_of_folds(
+    problem: Problem, sample: _Rows, fitted_FR: Features, held_out_FR: NDArray[np.bool_]
+) -> tuple[int, float]:
+    """Return the best penalty for the rows of a fold, as twice its power of ten, and the log loss of what is held out.
+
+    All folds are fitted at once, as one separable problem, so that the features are read once for all of them. From
+    strong to weak each fit starts from the one before it.
+    """
+    losses: dict[int, float] = {}
+    theta: Theta | None = None
+
+    def fit(half: int) -> None:
+        nonlocal theta
+        arguments = (sample, fitted_FR, problem.num_classes, 10 ** (half / 2), theta, problem.check)
+        theta, _ = _minimise(*arguments, tolerance=3e-4)
+        log_loss_FR = _log_loss(_logits(theta, sample.features), sample.labels)[0]
+        losses[half] = float((log_loss_FR * sample.weights)[held_out_FR].sum()) / int(held_out_FR.sum())
+
+    for half in range(FIRST, WEAKEST - 1, -1):
+        fit(half)
+        if FIRST - half >= 2 and min(losses[half], losses[half + 1]) > min(list(losses.values())[:-2]) - WORTH:
             break
-    best = int(np.argmin(losses))
-    return PENALTIES[best] * len(kept) * (1 - 1 / folds) / len(labels_N), losses[best]
+    theta = None
+    for half in range(FIRST + 1, STRONGEST + 1):
+        if losses[half - 1] > min(losses.values()):
+            break
+        fit(half)
+    best = min(losses, key=lambda half: losses[half])
+    return best, losses[best]
 
 
 def _in_span(features_RD: Features) -> tuple[Features, Features | None]:
-    """Return the rows in an orthonormal basis [S, D] of their span, if that is the smaller space; else as they are."""
+    """Return the rows along the axes [S, D] of their span, if that is the smaller space; else as they are."""
     count, dimensions = features_RD.shape
-    if count >= dimensions:
-        return features_RD, None
-    gram = features_RD.astype(np.float64) @ features_RD.T
-    values, vectors = np.linalg.eigh(gram)
+    return (features_RD, None) if count >= dimensions else _principal(features_RD)
+
+
+def _principal(features_RD: Features) -> tuple[Features, Features]:
+    """Return the rows [R, S] along the orthonormal principal axes [S, D] of their span, from the smaller product."""
+    from threadpoolctl import threadpool_limits
+
+    whole = features_RD.astype(np.float64)
+    wide = len(whole) < whole.shape[1]
+    gram = whole @ whole.T if wide else whole.T @ whole
+    with threadpool_limits(1 if len(gram) <= ONE_THREAD else None, user_api="blas"):
+        values, vectors = np.linalg.eigh(gram)
     kept = values > values[-1] * 1e-10
-    scales = np.sqrt(values[kept])
-    coordinates_RS = (vectors[:, kept] * scales).astype(np.float32)
-    basis_SD = ((vectors[:, kept] / scales).T @ features_RD).astype(np.float32)
-    return np.ascontiguousarray(coordinates_RS), basis_SD
+    vectors, scales = vectors[:, kept], np.sqrt(values[kept])
+    coordinates_RS = vectors * scales if wide else whole @ vectors
+    basis_SD = (vectors / scales).T @ whole if wide else vectors.T
+    return np.ascontiguousarray(coordinates_RS, np.float32), np.ascontiguousarray(basis_SD, np.float32)
 
 
 def _minimise(
@@ -124,43 +182,75 @@ def _minimise(
     penalty: float,
     start: Theta | None,
     check: Callable[[], None],
-    roughly: bool = False,
+    tolerance: float = 1e-6,
 ) -> tuple[Theta, int]:
     """Minimise F convex objectives over the same rows from `start`, each with its own weights of the rows, [F, R].
 
-    Returns weights and biases in one vector, see `_unpacked`, and the number of iterations.
+    Args:
+        tolerance: of the gradient, in coordinates in which the problem is round, with the objective in units of what it
+            begins with. Where it falls far below that, a new round begins there, with units and coordinates of its own.
+
+    Returns the minimum and the number of iterations.
     """
     from scipy.optimize import minimize
     from threadpoolctl import threadpool_limits
 
-    folds = len(weights_FR)
+    shape = (len(weights_FR), num_classes, rows.features.shape[1] + 1)
+    if start is None:
+        start = np.zeros(shape)
+    steps = int(WORKSPACE / (2 * start.nbytes))
+    if len(start) > 1 and steps < MEMORY:
+        one_by_one = [
+            _minimise(rows, weights_FR[[fold]], num_classes, penalty, start[[fold]], check, tolerance)
+            for fold in range(len(start))
+        ]
+        return np.concatenate([theta for theta, _ in one_by_one]), max(iterations for _, iterations in one_by_one)
+    scale_S, unit = np.ones(shape[-1]), 1.0
 
-    def objective(theta: Theta) -> tuple[float, Theta]:
+    def objective(round_theta: Theta) -> tuple[float, Theta]:
         check()
-        weight_FKS, _ = _unpacked(theta, folds, num_classes)
-        log_loss_FR, residual_FRK = _log_loss(_logits(theta, rows.features, folds, num_classes), rows.labels)
+        theta = round_theta.reshape(shape) / scale_S
+        log_loss_FR, residual_FRK = _log_loss(_logits(theta, rows.features), rows.labels)
         residual_FRK *= weights_FR[:, :, None]
         columns = residual_FRK.transpose(1, 0, 2).reshape(len(rows.labels), -1)  # [R, F * K]: one product for all
-        gradient = (columns.T @ rows.features).astype(np.float64).ravel() + penalty * weight_FKS.ravel()
+        gradient = np.empty(shape)
+        gradient[..., :-1] = (columns.T @ rows.features).reshape(*shape[:2], -1)
+        gradient[..., :-1] += penalty * theta[..., :-1]
+        gradient[..., -1] = columns.sum(0, dtype=np.float64).reshape(shape[:2])
         loss = float((weights_FR * log_loss_FR).sum(dtype=np.float64))
-        loss += penalty / 2 * float(np.square(weight_FKS).sum())
-        return loss, np.concatenate([gradient, columns.sum(0, dtype=np.float64)])
+        loss += penalty / 2 * float(np.square(theta[..., :-1]).sum())
+        return loss / unit, (gradient / (scale_S * unit)).ravel()
 
-    if start is None:
-        start = np.zeros(folds * num_classes * (rows.features.shape[1] + 1))
-    gradient, progress = (1e-4, 1e-6) if roughly else (1e-6, 1e-10)
-    options = {"maxiter": MAX_ITERATIONS, "maxcor": 20, "gtol": gradient, "ftol": progress}
+    theta, iterations, ratio = start, 0, 0.0
+    options = {"maxcor": min(max(steps, 3), MEMORY), "gtol": tolerance, "ftol": tolerance / 1e4}
     with threadpool_limits(1, user_api="blas"):  # numpy's and scipy's threads wait for each other: three times slower
-        found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
-    return found.x, int(found.nit)
+        while ratio < FAR_BELOW and iterations < MAX_ITERATIONS:
+            scale_S, unit = _curvature(rows, theta, penalty), 1.0
+            unit = max(objective((theta * scale_S).ravel())[0], 1e-12)
+            options["maxiter"] = MAX_ITERATIONS - iterations
+            found = minimize(objective, (theta * scale_S).ravel(), jac=True, method="L-BFGS-B", options=options)
+            theta, ratio = found.x.reshape(shape) / scale_S, float(found.fun)
+            iterations += max(int(found.nit), 1)
+    return theta, iterations
 
 
-def _logits(theta: Theta, features_RS: Features, folds: int, num_classes: int) -> Features:
+def _curvature(rows: _Rows, theta: Theta, penalty: float) -> NDArray[np.float64]:
+    """Return the root of the objective's mean curvature at theta along each feature and the bias, [S + 1]."""
+    logits_FRK = _logits(theta, rows.features)
+    _, residual_FRK = _log_loss(logits_FRK, rows.labels)
+    uncertain = float((np.abs(residual_FRK) * (1 - np.abs(residual_FRK))).mean(dtype=np.float64))  # p * (1 - p)
+    uncertain = max(uncertain, 1e-6)
+    squares_S = np.einsum("rs,rs->s", rows.features, rows.features, dtype=np.float64) / len(rows.labels)
+    curvature: NDArray[np.float64] = np.append(uncertain * squares_S + penalty, uncertain)
+    return np.sqrt(curvature)
+
+
+def _logits(theta: Theta, features_RS: Features) -> Features:
     """Return the logits of every fold, float32 [F, R, K]."""
-    weight_FKS, bias_FK = _unpacked(theta, folds, num_classes)
-    flat = weight_FKS.reshape(folds * num_classes, -1).astype(np.float32)
+    folds, num_classes, _ = theta.shape
+    flat = theta[..., :-1].reshape(folds * num_classes, -1).astype(np.float32)
     logits_RFK = (features_RS @ flat.T).reshape(len(features_RS), folds, num_classes)
-    return logits_RFK.transpose(1, 0, 2) + bias_FK[:, None, :].astype(np.float32)
+    return logits_RFK.transpose(1, 0, 2) + theta[:, None, :, -1].astype(np.float32)
 
 
 def _log_loss(logits_FRK: Features, labels_R: NDArray[np.int64]) -> tuple[Features, Features]:
@@ -173,9 +263,3 @@ def _log_loss(logits_FRK: Features, labels_R: NDArray[np.int64]) -> tuple[Featur
     residual_FRK = powers_FRK / sums_FR[:, :, None]
     residual_FRK[:, each, labels_R] -= 1
     return log_loss_FR, residual_FRK
-
-
-def _unpacked(theta: Theta, folds: int, num_classes: int) -> tuple[Theta, Theta]:
-    """Return the weights [F, K, S] and the biases [F, K]."""
-    biases = folds * num_classes
-    return theta[:-biases].reshape(folds, num_classes, -1), theta[-biases:].reshape(folds, num_classes)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cnn_tl.heads.problem import Features, FittedHead, Problem
 from cnn_tl.recipe_sections import Head
-
-TEMPERATURE = 0.07
-SMALLEST_SHARE = 1e-6
-"""What a class without a single vote gets, so that the logits stay finite."""
+from cnn_tl.statistics import VOTE_SMALLEST_SHARE, VOTE_TEMPERATURE, VOTE_TIE
 
 
 def fit_neighbours(problem: Problem, settings: Head) -> FittedHead:
@@ -18,15 +16,19 @@ def fit_neighbours(problem: Problem, settings: Head) -> FittedHead:
     (Wu et al. 2018, sec. 3.4.) The logits are the logarithms of the shares of the votes, each of which counts as much
     as its class does.
 
+    No answer depends on the order of neighbours that are equally near, which is another in each library: all that are
+    as near as the last one vote too. Pictures with the same features are one neighbour with all their votes, so that
+    such votes weigh the same to the last bit.
+
     Raises:
         DivergedError: the features are not finite.
     """
     assert settings.neighbours is not None, "the recipe is resolved"
     raw_RD, picture_R = problem.stacked()
-    bank_RD = _unit(raw_RD)
+    bank_RD, row_of = _distinct(_unit(raw_RD))
     votes_RK = np.zeros((len(bank_RD), problem.num_classes), np.float32)
     labels_R = problem.labels[picture_R]
-    votes_RK[np.arange(len(labels_R)), labels_R] = problem.class_weights[labels_R]
+    np.add.at(votes_RK, (row_of, labels_R), problem.class_weights[labels_R])
     count = min(settings.neighbours, len(bank_RD))
 
     def logits(features_MD: Features) -> Features:
@@ -38,11 +40,20 @@ def fit_neighbours(problem: Problem, settings: Head) -> FittedHead:
 
 def _logits(features_MD: Features, bank_RD: Features, votes_RK: Features, count: int) -> Features:
     similarity_MR = _unit(features_MD) @ bank_RD.T
-    nearest_MC = np.argsort(-similarity_MR, axis=1, kind="stable")[:, :count]
-    chosen_MC = np.take_along_axis(similarity_MR, nearest_MC, axis=1)
-    strength_MC = np.exp((chosen_MC - chosen_MC[:, :1]) / TEMPERATURE)  # the nearest has 1: no overflow
-    shares_MK = np.einsum("mc,mck->mk", strength_MC, votes_RK[nearest_MC])
-    return np.log(shares_MK / shares_MK.sum(1, keepdims=True) + SMALLEST_SHARE).astype(np.float32)  # type: ignore[no-any-return]
+    last_M1 = np.partition(similarity_MR, -count, axis=1)[:, [-count]]
+    strength_MR = np.exp((similarity_MR - similarity_MR.max(1, keepdims=True)) / VOTE_TEMPERATURE)  # at most 1
+    strength_MR[similarity_MR < last_M1 - VOTE_TIE] = 0
+    shares_MK = strength_MR @ votes_RK
+    return np.log(shares_MK / shares_MK.sum(1, keepdims=True) + VOTE_SMALLEST_SHARE).astype(np.float32)  # type: ignore[no-any-return]
+
+
+def _distinct(rows_RD: Features) -> tuple[Features, NDArray[np.int64]]:
+    """Return the rows without repetitions, in their order, and which of them each row is."""
+    row_bytes = rows_RD.dtype.itemsize * rows_RD.shape[1]
+    whole_R = np.ascontiguousarray(rows_RD).view(np.dtype((np.void, row_bytes)))[:, 0]
+    _, first, which = np.unique(whole_R, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return rows_RD[first[order]], np.argsort(order)[which]
 
 
 def _unit(features_RD: Features) -> Features:

@@ -105,6 +105,7 @@ def class_weights(
     setting: str | Mapping[str, float],
     labels: NDArray[np.int64],
     classes: Sequence[str],
+    *,
     key: str = "head.class_weights",
 ) -> NDArray[np.float64]:
     """Return how much a picture of each class counts, float64 [K].
@@ -112,7 +113,7 @@ def class_weights(
     Args:
         setting: "none"; "balanced", so that every class counts as much as another; or weights by class name, 1 for
             classes that are not named.
-        key: the setting's name, for errors.
+        key: where in the recipe the setting stands, for the message.
 
     Raises:
         RecipeError: there is no class of a name.

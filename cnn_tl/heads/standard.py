@@ -29,8 +29,8 @@ class Standard:
 
 
 def standard_of(features_RD: Features) -> Standard:
-    """Measure mean and standard deviation; a feature that never changes keeps its scale."""
+    """Measure mean and standard deviation; a feature that never changes, but for rounding, keeps its scale."""
     mean = features_RD.mean(0, dtype=np.float64)
     deviation = features_RD.std(0, dtype=np.float64)
-    changes = deviation > 1e-6 * max(deviation.max(), 1e-12)
+    changes = deviation > 1e-6 * np.maximum(np.abs(mean), max(deviation.max(), 1e-12))
     return Standard(mean.astype(np.float32), np.where(changes, deviation, 1.0).astype(np.float32))

@@ -41,17 +41,17 @@ class Network:
 def build(name: str, source: weights.Source, *, num_classes: int, image_size: int | None, seed: int) -> Network:
     """Create a timm model with the weights of `source` and a fresh classifier for `num_classes`.
 
-    Random initialisation is a function of `seed` alone; the global generator is left as it was.
+    Random initialisation is a function of `seed` alone; the global generators are left as they were.
 
     Raises:
         UsageError: unknown model, or an image size that it cannot take.
         ArtefactError: weights that do not belong to the model.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(seed, "weights"))
+        torch.default_generator.manual_seed(seed_of(seed, "weights"))  # torch.manual_seed would seed the GPU's too
         model = weights.create(name, source, image_size=image_size)
         preprocessing = Preprocessing.from_pretrained_cfg(model.pretrained_cfg, image_size)  # type: ignore[arg-type]
-        torch.manual_seed(seed_of(seed, "head"))
+        torch.default_generator.manual_seed(seed_of(seed, "head"))
         model.reset_classifier(num_classes)  # type: ignore[operator]
     return Network(name, model, preprocessing, source)
 

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-TEMPERATURE = 0.07
-SMALLEST_SHARE = 1e-6
+from cnn_tl.statistics import VOTE_SMALLEST_SHARE, VOTE_TEMPERATURE, VOTE_TIE
 
 
 class Perceptron(nn.Module):
@@ -31,7 +30,10 @@ class Perceptron(nn.Module):
 
 
 class Neighbours(nn.Module):
-    """The votes of the nearest training pictures, weighted by exp(cosine / 0.07) (Wu et al. 2018, sec. 3.4)."""
+    """The votes of the nearest training pictures, weighted by exp(cosine / 0.07) (Wu et al. 2018, sec. 3.4).
+
+    Whoever is as near as the last of them votes too, so the order of equals, which `topk` leaves open, has no say.
+    """
 
     bank: Tensor
     votes: Tensor
@@ -45,10 +47,11 @@ class Neighbours(nn.Module):
     def forward(self, features_ND: Tensor) -> Tensor:
         """Return the logits [N, K]: the logarithms of the shares of the votes."""
         similarity_NR = F.normalize(features_ND.flatten(1), dim=1) @ self.bank.T
-        nearest_NC, index_NC = similarity_NR.topk(self.neighbours, dim=1)
-        strength_NC = torch.exp((nearest_NC - nearest_NC[:, :1]) / TEMPERATURE)
-        shares_NK = (strength_NC[:, :, None] * self.votes[index_NC]).sum(1)
-        return torch.log(shares_NK / shares_NK.sum(1, keepdim=True) + SMALLEST_SHARE)
+        nearest_NC = similarity_NR.topk(self.neighbours, dim=1).values
+        strength_NR = torch.exp((similarity_NR - nearest_NC[:, :1]) / VOTE_TEMPERATURE)
+        strength_NR = strength_NR * (similarity_NR >= nearest_NC[:, -1:] - VOTE_TIE)
+        shares_NK = strength_NR @ self.votes
+        return torch.log(shares_NK / shares_NK.sum(1, keepdim=True) + VOTE_SMALLEST_SHARE)
 
 
 def build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:

@@ -217,7 +217,7 @@ class _Training:
         if setting == "none":
             return None
         labels = self.feed.labels
-        weights = class_weights(setting, labels, self.session.manifest.classes, "train.class_weights")
+        weights = class_weights(setting, labels, self.session.manifest.classes, key="train.class_weights")
         weights = weights / weights[labels].mean()  # so that the learning rate means what it means without weights
         return torch.tensor(weights, dtype=torch.float32, device=self.session.device)
 

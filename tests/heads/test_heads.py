@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,16 @@ def test_a_feature_that_never_changes_does_no_harm(kind: str) -> None:
     assert all(np.isfinite(array).all() for array in head.tensors.values())
     features[:, 3] = 7.5
     assert np.isfinite(head.logits(features)).all()
+
+
+def test_rounding_noise_is_not_blown_up() -> None:
+    """A feature that is 7 but for the last bit says nothing about the pictures."""
+    features, _ = blobs()
+    features = (features - 5) * 1e-3
+    features[:, 3] = np.where(np.arange(len(features)) % 2, np.float32(7), np.nextafter(np.float32(7), np.float32(8)))
+    standard = standard_of(features)
+    assert np.abs(standard(features)[:, 3]).max() < 1e-5
+    np.testing.assert_allclose(np.delete(standard(features), 3, axis=1).std(0), 1, rtol=1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -155,6 +166,56 @@ def test_the_penalty_is_chosen_by_held_out_loss() -> None:
     assert noisy.facts["penalty_chosen"]
     noisy, clean = (fit("ridge", *blobs(pictures=40, features=30, spread=spread)) for spread in (3.0, 0.05))
     assert noisy.facts["penalty"] > clean.facts["penalty"]
+
+
+def test_the_penalty_is_scaled_from_the_rows_of_a_fold_to_all_rows() -> None:
+    """Pictures that are alone in their class are fitted on in every fold: 42 of 50 rows here, not four fifths."""
+    features, labels = blobs(pictures=50, classes=2)
+    labels[40:] = np.arange(2, 12)
+    halves = 2 * np.log10(fit("lbfgs", features, labels).facts["penalty"] / (42 / 50))
+    assert halves == pytest.approx(round(halves), abs=1e-6)
+
+
+def hard(signal: float = 0.2) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return pictures of which fewer are there than features, with a little in each feature that tells their class."""
+    chance = np.random.default_rng(0)
+    labels = np.arange(240) % 8
+    centres = chance.normal(size=(8, 320))
+    return (signal * centres[labels] + chance.normal(size=(240, 320))).astype(np.float32), labels
+
+
+def test_the_losses_of_cross_validation_are_those_of_fits_that_have_converged() -> None:
+    features, labels = hard()
+    facts = fit("lbfgs", features, labels).facts
+    standard, folds = standard_of(features)(features), stratified_folds(labels, 5, seed=0)
+    losses = np.zeros(len(labels))
+    for fold in range(5):
+        theirs = LogisticRegression(C=1 / (facts["penalty"] * len(labels)), tol=1e-8, max_iter=10_000)
+        theirs.fit(standard[folds != fold], labels[folds != fold])
+        held_out = np.flatnonzero(folds == fold)
+        losses[held_out] = -np.log(theirs.predict_proba(standard[held_out])[np.arange(len(held_out)), labels[held_out]])
+    assert facts["cross_validation_log_loss"] == pytest.approx(losses.mean(), rel=0.005)
+
+
+def test_the_penalties_go_on_while_the_last_one_is_the_best() -> None:
+    easier = fit("lbfgs", *hard(signal=0.3)).facts
+    assert easier["penalty"] < 0.7e-3
+    assert easier["penalty_at_edge"], "it is the weakest of all"
+    features, labels = blobs(pictures=60, features=40)
+    nothing_to_learn = fit("lbfgs", features, np.random.default_rng(2).permutation(labels)).facts
+    assert nothing_to_learn["penalty"] > 3.2
+    assert not nothing_to_learn["penalty_at_edge"]
+
+
+def test_many_classes_do_not_multiply_the_memory_of_the_choice() -> None:
+    features, labels = blobs(pictures=400, features=300, classes=200)
+    tracemalloc.start()
+    try:
+        fit("lbfgs", features, labels)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100e6
 
 
 def test_a_picture_alone_in_its_class_does_not_stop_the_choice_of_a_penalty() -> None:
@@ -262,12 +323,13 @@ def test_nearest_neighbours_are_nearest() -> None:
 
 
 @pytest.mark.parametrize("hidden", [None, 16])
-def test_adamw_options(hidden: int | None) -> None:
+def test_adamw_options(hidden: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     features, labels = blobs(spread=0.5)
     torch.manual_seed(5)
     before = torch.get_rng_state()
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the GPU's generators were seeded"))
     head = fit("adamw", features, labels, hidden=hidden, dropout=0.2, label_smoothing=0.1)
     assert torch.equal(torch.get_rng_state(), before)
     assert accuracy(head, features, labels) > 0.95
@@ -288,8 +350,10 @@ def test_class_weights() -> None:
     balanced = class_weights("balanced", labels, NAMES)
     assert (balanced[labels].sum(), balanced[0] * 4, balanced[1] * 2) == pytest.approx((8, 8 / 3, 8 / 3))
     assert class_weights({"cedar": 3.0}, labels, NAMES).tolist() == [1, 1, 3]
-    with pytest.raises(RecipeError, match="oak"):
+    with pytest.raises(RecipeError, match=r"^head\.class_weights names 'oak'"):
         class_weights({"oak": 2.0}, labels, NAMES)
+    with pytest.raises(RecipeError, match=r"^train\.class_weights names 'oak'"):
+        class_weights({"oak": 2.0}, labels, NAMES, key="train.class_weights")
 
 
 def test_folds_deal_every_class_out_evenly() -> None:

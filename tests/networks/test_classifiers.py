@@ -42,6 +42,40 @@ def test_a_module_gives_the_logits_of_the_head(kind: HeadKind, settings: dict[st
     assert set(module.state_dict()) == set(head.tensors)
 
 
+@pytest.mark.parametrize("neighbours", [1, 2, 3, 5])
+@pytest.mark.parametrize("noise", [0.0, 1e-7])
+def test_neighbours_that_are_equally_near_have_the_same_say(neighbours: int, noise: float) -> None:
+    """As with a picture that lies in several class folders: no order among equals decides, in numpy or in torch."""
+    chance = np.random.default_rng(0)
+    base = chance.normal(size=(150, 64)).astype(np.float32)
+    rows, labels = np.repeat(base, 4, axis=0), np.tile([1, 2, 0, 2], 150)
+    rows = (rows * (1 + noise * chance.normal(size=rows.shape))).astype(np.float32)
+    settings = HEAD_DEFAULTS["knn"].model_copy(update={"neighbours": neighbours})
+    queries = (base + 0.05 * chance.normal(size=base.shape)).astype(np.float32)
+    answers = []
+    for order in (np.arange(600), chance.permutation(600)):
+        head = HEADS["knn"](Problem([rows[order]], labels[order], 3, np.ones(3), 0), settings)
+        answers += [head.logits(queries), module_of(head)(torch.from_numpy(queries)).numpy()]
+        if neighbours < 5:
+            np.testing.assert_allclose(answers[-1][:, :2], np.log(0.25 + 1e-6), atol=1e-3)
+    for other in answers[1:]:
+        np.testing.assert_allclose(other, answers[0], atol=1e-4)
+        assert np.array_equal(other.argmax(1), answers[0].argmax(1))
+
+
+def test_classes_with_equal_votes_are_a_tie_to_the_last_bit() -> None:
+    """A picture in two class folders gives each of them the same logit, so the first answers, everywhere."""
+    chance = np.random.default_rng(0)
+    base = chance.normal(size=(301, 48)).astype(np.float32)
+    rows, labels = np.concatenate([base, base]), np.repeat([0, 1], 301)
+    head = HEADS["knn"](
+        Problem([rows], labels, 2, np.ones(2), 0), HEAD_DEFAULTS["knn"].model_copy(update={"neighbours": 1})
+    )
+    queries = (base + 0.05 * chance.normal(size=base.shape)).astype(np.float32)
+    for logits in (head.logits(queries), module_of(head)(torch.from_numpy(queries)).numpy()):
+        assert np.array_equal(logits[:, 0], logits[:, 1])
+
+
 @pytest.mark.parametrize(("kind", "settings"), SETTINGS)
 def test_a_bundle_brings_it_back(kind: HeadKind, settings: dict[str, Any], tmp_path: Path) -> None:
     source = weights.Source("random", None, "")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
+from cnn_tl.networks import backbone as backbone_module
 from cnn_tl.networks import freeze
+from cnn_tl.networks.weights import Source
 from cnn_tl.recipe import Recipe
 from cnn_tl.training.train import train
 
@@ -53,25 +57,116 @@ def frozen_names(name: str, policy: str) -> set[str]:
     return found & model.state_dict().keys()
 
 
+def before(recipe: Recipe, weights: Path) -> tuple[dict[str, Tensor], set[str]]:
+    """Return the network as the run begins with it, two classes and all, and the names of its classifier's tensors."""
+    source, size = Source("file", weights, ""), recipe.model.image_size
+    model = backbone_module.build(recipe.model.name, source, num_classes=2, image_size=size, seed=recipe.seed).model
+    return model.state_dict(), freeze.head(model)
+
+
+def recipe_of(name: str, weights: Path, data: Path, mode: str, **sections: dict[str, object]) -> Recipe:
+    tree = {
+        "mode": mode,
+        "data": {"path": str(data)},
+        "model": {"name": name, "weights": str(weights), "image_size": SIDES.get(name, 64)},
+        "run": {"device": "cpu"},
+    }
+    return Recipe.model_validate(tree | {key: tree.get(key, {}) | section for key, section in sections.items()})
+
+
+def moved_between(begun: dict[str, Tensor], ended: dict[str, Tensor]) -> set[str]:
+    """Return the names of the tensors that differ."""
+    assert {name: tensor.shape for name, tensor in begun.items()} == {n: tensor.shape for n, tensor in ended.items()}
+    return {name for name in begun if not torch.equal(begun[name], ended[name])}
+
+
 @pytest.mark.parametrize("views", [2, "fresh"])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_frozen_is_frozen(backbone: tuple[str, Path], data: Path, tmp_path: Path, policy: str, views: object) -> None:
     name, weights = backbone
     if policy == "all" and views == 2:
         pytest.skip("nothing is frozen, so nothing can be kept")
-    tree = {
-        "mode": "finetune",
-        "data": {"path": str(data)},
-        "model": {"name": name, "weights": str(weights), "image_size": SIDES.get(name, 64), "freeze": policy},
-        "features": {} if policy == "all" else {"views": views},
-        "train": {"epochs": 3, "batch_size": 4, "lr": 0.01},
-        "run": {"device": "cpu"},
-    }
-    result = train(Recipe.model_validate(tree), tmp_path / "run")
-    before, after = load_file(weights), load_file(tmp_path / "run" / "model" / "model.safetensors")
+    recipe = recipe_of(
+        name, weights, data, "finetune",
+        model={"freeze": policy},
+        features={} if policy == "all" else {"views": views},
+        train={"epochs": 3, "batch_size": 4, "lr": 0.01},
+    )  # fmt: skip
+    result = train(recipe, tmp_path / "run")
+    begun, classifier = before(recipe, weights)
+    moved = moved_between(begun, load_file(tmp_path / "run" / "model" / "model.safetensors"))
     frozen = frozen_names(name, policy)
-    moved = {n for n in before if before[n].shape != after[n].shape or not torch.equal(before[n], after[n])}
     assert moved & frozen == set()
-    assert moved, "the steps were real"
+    assert classifier <= moved, "the steps were real"
+    assert bool(moved - classifier) == (policy != "head"), "in the backbone too"
     assert bool(frozen) == (policy != "all") == ("frozen_sha256" in result.facts)
     assert result.facts.get("activations", {}).get("kept") == {2: True, "fresh": False}[views] or policy == "all"
+
+
+@pytest.mark.parametrize("head", ["adamw", "lbfgs"])
+def test_mode_freeze_fits_the_classifier_and_nothing_else(
+    backbone: tuple[str, Path], data: Path, tmp_path: Path, head: str
+) -> None:
+    name, weights = backbone
+    recipe = recipe_of(name, weights, data, "freeze", head={"kind": head}, features={"views": 2})
+    begun, classifier = before(recipe, weights)
+    for run in ("computed", "from the cache"):
+        result = train(recipe, tmp_path / run)
+        assert (result.facts["features"]["computed"] == 0) == (run != "computed")
+        ended = load_file(tmp_path / run / "model" / "model.safetensors")
+        assert moved_between(begun, ended) == classifier
+        assert len(result.facts["frozen_sha256"]) == 64
+
+
+def _by_the_last_bit(tensor: Tensor) -> None:
+    tensor.data.copy_(torch.nextafter(tensor.data, torch.tensor(torch.inf)))
+
+
+def _move_nothing(module: nn.BatchNorm2d) -> None:
+    pass
+
+
+def _move_a_buffer(module: nn.BatchNorm2d) -> None:
+    assert module.running_mean is not None
+    _by_the_last_bit(module.running_mean)
+
+
+def _move_a_parameter(module: nn.BatchNorm2d) -> None:
+    _by_the_last_bit(module.weight)
+
+
+@pytest.mark.parametrize("move", [_move_nothing, _move_a_buffer, _move_a_parameter])
+@pytest.mark.parametrize(
+    ("mode", "settings"),
+    [
+        ("freeze", []),
+        ("finetune", ["model.freeze=head", "features.views=fresh", "train.epochs=1"]),
+        ("finetune", ["model.freeze=last-stage", "features.views=1", "train.epochs=1"]),
+    ],
+)
+def test_the_receipt_is_refused_when_a_frozen_tensor_moves(
+    mode: str,
+    settings: list[str],
+    move: Callable[[nn.BatchNorm2d], None],
+    data: Path,
+    tmp_path: Path,
+    tiny_weights: Path,
+    cli: Callable[..., Any],
+) -> None:
+    """Behind the loop's back: whenever a frozen normalisation has worked, something in it changes."""
+
+    def behind_the_back(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(module, nn.BatchNorm2d) and (mode == "freeze" or not module.weight.requires_grad):
+            move(module)
+
+    words = ["train", data, "--mode", mode, "--model", "test_resnet", "--weights", tiny_weights]
+    words += ["--output", tmp_path / "run", "--device", "cpu"]
+    words += [word for setting in ["model.image_size=64", *settings] for word in ("--set", setting)]
+    hook = register_module_forward_hook(behind_the_back)
+    try:
+        outcome = cli(*words)
+    finally:
+        hook.remove()
+    moved = move is not _move_nothing
+    assert (outcome.code == 1) == ("a frozen tensor moved" in outcome.err) == moved, outcome.err
+    assert (tmp_path / "run" / "model").exists() == (tmp_path / "run" / "result.json").exists() == (not moved)
