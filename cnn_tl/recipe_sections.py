@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 from pydantic_core import PydanticCustomError
@@ -14,6 +14,7 @@ from cnn_tl.preprocessing import MAX_PIXELS, MIN_SIDE
 Mode = Literal["freeze", "finetune", "scratch", "lp-ft", "auto"]
 HeadKind = Literal["lbfgs", "ridge", "adamw", "knn", "prototype"]
 AugmentPolicy = Literal["none", "randaugment", "trivialaugment"]
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 FREEZE_PATTERN = r"^(head|last-stage|last-[1-9][0-9]?|norm|all)$"
 
 
@@ -56,6 +57,14 @@ def _learning_rate(value: object) -> float | str:
     raise PydanticCustomError("learning_rate", "Input should be auto, or a number above 0 and up to 100")
 
 
+def _trackers(value: object) -> tuple[str, ...]:
+    names = [value] if isinstance(value, str) else value
+    known = get_args(TrackerName)
+    if isinstance(names, list | tuple) and all(name in known for name in names):
+        return tuple(name for name in known if name in names)
+    raise PydanticCustomError("trackers", "Input should be a list of tensorboard, mlflow and wandb, or one of them")
+
+
 def _class_weights(value: object) -> str | dict[str, float]:
     if value in ("none", "balanced"):
         return str(value)
@@ -85,6 +94,10 @@ Policies = Annotated[
 ]
 LearningRate = Annotated[
     float | Literal["auto"], PlainValidator(_learning_rate, json_schema_input_type=float | Literal["auto"])
+]
+Trackers = Annotated[
+    tuple[TrackerName, ...],
+    PlainValidator(_trackers, json_schema_input_type=TrackerName | list[TrackerName]),
 ]
 PathText = Annotated[str, PlainValidator(_path_text, json_schema_input_type=str)]
 
@@ -274,6 +287,9 @@ class Run(Section):
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="Number format of the network; auto takes bf16 where the hardware has it."
+    )
+    track: Trackers = Field(
+        default=(), description="Where metrics go beside metrics.jsonl and .csv: tensorboard, mlflow, wandb."
     )
 
 

@@ -17,6 +17,7 @@ FLOORS = [
     | {"recipe", "recipe_rules", "recipe_sections", "recipe_yaml", "light_import"},
     {"data", "networks", "cache", "heads"},
     {"features"},
+    {"tracking", "plots"},
     {"training", "inference", "exporting"},
     {"benchmarking"},
     {"cli"},
@@ -24,6 +25,7 @@ FLOORS = [
 ABOVE_ALL = {"__init__", "__main__"}
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 HEAVY = ("torch", "torchvision", "timm", "sklearn", "scipy", "onnx", "onnxruntime", "onnxscript")
+HEAVY += ("matplotlib", "tensorboard", "mlflow", "wandb")
 
 
 def room_of(dotted: str) -> str:

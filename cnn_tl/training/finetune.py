@@ -245,7 +245,7 @@ class _Training:
             checkpoint.save(self._best(), checkpoint.Checkpoint({"model": self.judged.state_dict()}, row))
         self._save()
         checkpoint.remove_best_but(self._best())
-        self.session.run.write_metrics(progress.rows)
+        self.session.log(progress.rows)
         self.session.observer.epoch({"epochs": self.feed.epochs, **row})
 
     def _validate(self) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cnn_tl.data.manifest import Picture
@@ -22,12 +23,15 @@ GONE = 3.0
 """The test ends where the smoothed loss is so many times its lowest: beyond, there is only divergence."""
 
 SMOOTHING = 0.8
-"""Weight of the past in the moving average of the losses."""
+"""Weight of the past in the moving average of the losses, by which the test ends."""
+
+WINDOW = 0.4
+"""Standard deviation of the weights around a rate, in powers of ten."""
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """What the test measured: the rates tried, the loss at each, the same smoothed, and the rate that they suggest."""
+    """What the test measured: the rates tried, the loss at each, its smooth course to the lowest, and the suggestion."""
 
     rates: list[float]
     losses: list[float]
@@ -74,7 +78,7 @@ def range_test(
     finally:
         model.load_state_dict(before)
         model.zero_grad()
-    return RangeTest(rates, losses, smooth(losses), suggest(rates, losses))
+    return RangeTest(rates, losses, falling(rates, losses), suggest(rates, losses))
 
 
 def _endless(feed: Feed) -> Iterator[tuple[Sequence[Picture], Tensor]]:
@@ -97,14 +101,37 @@ def smooth(losses: Sequence[float]) -> list[float]:
 
 
 def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """Return the rate at which the smoothed loss falls fastest (against the logarithm of the rate), before its lowest.
+    """Return the rate at which the loss falls fastest (against the logarithm of the rate), before its lowest.
 
     Raises:
-        DivergedError: too few losses to tell.
+        DivergedError: too few losses to tell, or none of the rates lowered the loss.
     """
     if len(losses) < 8:
         raise DivergedError("the loss is not finite at tiny learning rates already, so none can be suggested")
-    smoothed = np.array(smooth(losses))
-    lowest = max(2, int(smoothed.argmin()))
-    slopes = np.gradient(smoothed, np.log(rates))
-    return float(rates[int(slopes[1 : lowest + 1].argmin()) + 1])
+    _, slopes = _lines(rates, losses)
+    if slopes.min() >= 0:
+        raise DivergedError("no learning rate lowered the loss, so none can be suggested; set one by --lr")
+    return float(rates[int(slopes[1:-1].argmin()) + 1])
+
+
+def falling(rates: Sequence[float], losses: Sequence[float]) -> list[float]:
+    """Return the smooth course of the losses that `suggest` goes by, from the first down to the lowest."""
+    return _lines(rates, losses)[0].tolist() if losses else []
+
+
+def _lines(rates: Sequence[float], losses: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Fit a line around each rate, by least squares with Gaussian weights (Cleveland 1979, with another kernel).
+
+    A moving average would lag behind the loss, and so suggest a rate that is nearly twice as high.
+
+    Returns:
+        The values and the slopes of the lines [N], down to the lowest loss: what comes after is divergence.
+    """
+    end = max(8, int(np.argmin(smooth(losses))) + 1)
+    x, y = np.log10(rates)[:end], np.asarray(losses, dtype=np.float64)[:end]
+    weights = np.exp(-0.5 * ((x - x[:, None]) / WINDOW) ** 2)
+    weights /= weights.sum(1, keepdims=True)
+    x_mean, y_mean = weights @ x, weights @ y
+    distances = x - x_mean[:, None]
+    slopes = (weights * distances) @ y / (weights * distances**2).sum(1)
+    return y_mean + slopes * (x - x_mean), slopes

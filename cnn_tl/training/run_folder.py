@@ -3,6 +3,8 @@
     recipe.yaml       the resolved recipe
     manifest.json     the pictures, their classes and splits
     metrics.jsonl     one line an epoch
+    metrics.csv       the same as a table
+    curves.png        the same as a picture, where there were epochs
     validation.jsonl  what the finished model answers on each validation picture
     result.json       the accuracy and all that is printed at the end
     checkpoints/      where to go on from
@@ -16,12 +18,13 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cnn_tl import files
 from cnn_tl.errors import ArtefactError, ResourceError, printable
+from cnn_tl.tracking.table import csv_text
 
 LOCK = ".lock"
 MANIFEST = "manifest.json"
@@ -35,6 +38,8 @@ class RunFolder:
         self.recipe = path / "recipe.yaml"
         self.manifest = path / MANIFEST
         self.metrics = path / "metrics.jsonl"
+        self.metrics_table = path / "metrics.csv"
+        self.curves = path / "curves.png"
         self.validation = path / "validation.jsonl"
         self.result = path / "result.json"
         self.checkpoints = path / "checkpoints"
@@ -97,9 +102,23 @@ class RunFolder:
                 if with_parent:
                     self.path.parent.rmdir()
 
-    def write_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Replace metrics.jsonl."""
+    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Replace metrics.jsonl and metrics.csv."""
         files.write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+        files.write_text(self.metrics_table, csv_text(rows))
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the rows of metrics.jsonl; none, if there is no such file.
+
+        Raises:
+            ArtefactError: it is damaged.
+        """
+        try:
+            return [json.loads(line) for line in self.metrics.read_text("utf-8").splitlines()]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            raise ArtefactError(f"{printable(self.metrics)} is damaged: {error}") from error
 
 
 def _is_leftover(name: str) -> bool:

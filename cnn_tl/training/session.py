@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,6 +25,7 @@ from cnn_tl.networks.card import Card, Remembered
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe
 from cnn_tl.runtime import Precision, StopRequest, default_workers, pick_device
+from cnn_tl.tracking.tracker import Tracking
 from cnn_tl.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Session:
         stop: set by SIGINT and SIGTERM.
         facts: what the run learns about itself, for result.json.
         head: the head that mode freeze has fitted.
+        tracking: the open trackers; there may be none.
     """
 
     recipe: Recipe
@@ -64,6 +66,7 @@ class Session:
     stop: StopRequest = field(default_factory=StopRequest)
     facts: dict[str, Any] = field(default_factory=dict)
     head: FittedHead | None = None
+    tracking: Tracking = field(default_factory=Tracking)
 
     @property
     def card(self) -> Card:
@@ -186,6 +189,15 @@ class Session:
         self.manifest.check()
         if self.run.recipe.exists():  # a resumed run leaves them out too; a plan writes nothing
             files.write_json(self.run.manifest, self.manifest.to_json())
+
+    def log(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write all rows of metrics so far, into the run folder and to the trackers.
+
+        Raises:
+            ResourceError: the disk is full or not writable.
+        """
+        self.run.write_metrics(rows)
+        self.tracking.rows(rows)
 
     def raise_if_stopped(self) -> None:
         """End the run with the line that says how to go on, if a signal has come."""

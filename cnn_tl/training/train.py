@@ -5,9 +5,10 @@ Nothing here imports torch: a run in mode `freeze` whose features are all in the
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cnn_tl import files
@@ -15,6 +16,7 @@ from cnn_tl.errors import UsageError, printable
 from cnn_tl.progress import Observer, Plan
 from cnn_tl.recipe import Recipe
 from cnn_tl.runtime import stop_on_signals
+from cnn_tl.tracking import require_trackers, tracked
 from cnn_tl.training.prepare import is_extension, open_session
 from cnn_tl.training.result import TrainResult, judge, read_result, validation_lines
 from cnn_tl.training.run_folder import RunFolder, default_output
@@ -43,13 +45,14 @@ def train(
         UsageError: the recipe names no data, an unknown model, or differs from the run to be resumed.
         DataError: see `cnn_tl.data.folder.scan`; or the data differs from the run to be resumed.
         ArtefactError: weights that do not fit, or checkpoints that are all damaged.
-        ResourceError: device, disk, network or lock.
+        ResourceError: device, disk, network or lock; or a tracker that the recipe names is not installed.
         DivergedError: the loss is no longer finite.
         Stopped: SIGINT or SIGTERM; `resume` goes on.
     """
     started = time.monotonic()
     observer = observer or Observer()
     recipe = recipe.resolve()
+    require_trackers(recipe.run.track)
     run = _run_folder(recipe, output)
     longer = False
     if resume:
@@ -68,10 +71,11 @@ def train(
         session = open_session(recipe, run, observer, resume=resume)
         made, work = MODES[recipe.mode](session, write=True)
         observer.plan(made)
-        with stop_on_signals() as session.stop:
-            logits = work()
-            session.raise_if_stopped()
-        return _finish(session, logits, started)
+        with tracked(recipe.run.track, run.path, recipe.model_dump(), observer.warn) as session.tracking:
+            with stop_on_signals() as session.stop, _drawn_in_the_end(session):
+                logits = work()
+                session.raise_if_stopped()
+            return _finish(session, logits, started)
 
 
 def plan(recipe: Recipe, output: Path | str | None = None, *, observer: Observer | None = None) -> Plan:
@@ -81,6 +85,7 @@ def plan(recipe: Recipe, output: Path | str | None = None, *, observer: Observer
         The errors of `train` up to its plan.
     """
     recipe = recipe.resolve()
+    require_trackers(recipe.run.track)
     run = _run_folder(recipe, output)
     run.require_new()
     session = open_session(recipe, run, observer or Observer(), resume=False, write=False)
@@ -139,6 +144,22 @@ def _run_folder(recipe: Recipe, output: Path | str | None) -> RunFolder:
     return RunFolder(path)
 
 
+@contextlib.contextmanager
+def _drawn_in_the_end(session: Session) -> Iterator[None]:
+    """Draw the learning curves when the loop has ended, also where it was stopped or has diverged."""
+    try:
+        yield
+    finally:
+        try:
+            rows = [row for row in session.run.read_metrics() if "epoch" in row]
+            if rows:
+                from cnn_tl.plots.curves import plot_curves
+
+                plot_curves(session.run.curves, rows)
+        except Exception as error:  # noqa: BLE001 - a picture is not worth a run
+            session.observer.warn(f"the learning curves are not drawn: {error}")
+
+
 def _finish(session: Session, logits: Logits, started: float) -> TrainResult:
     """Judge the model on the validation part and write what is left to write; the result comes last."""
     run = session.run
@@ -149,7 +170,8 @@ def _finish(session: Session, logits: Logits, started: float) -> TrainResult:
     files.write_text(run.validation, validation_lines(session, logits))
     save_model(session, result)
     if session.recipe.mode == "freeze":
-        run.write_metrics([{"val_accuracy": result.accuracy, **session.facts}])
+        session.log([{"val_accuracy": result.accuracy, **session.facts}])
     files.write_json(run.result, result.to_dict())
     shutil.rmtree(run.features, ignore_errors=True)
+    session.tracking.finish(result.to_dict())
     return result

@@ -1,0 +1,53 @@
+"""What all plots look like, and how they are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnn_tl import files
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREY = "#1f6fb2", "#d9730d", "#6b7280"
+"""Two hues that colour-blind readers tell apart, and one for what stands back."""
+
+TITLE: dict[str, Any] = {"loc": "left", "fontsize": 11, "fontweight": "bold", "color": "#111827", "pad": 8}
+"""How the title of a panel looks: what is drawn, above its top left corner."""
+
+WIDTH = 8.0
+"""In inches; with 10 pt type a picture is readable where it is shown 800 pixels wide."""
+
+DOTS_PER_INCH = 200
+
+
+def new_figure(height: float) -> Figure:
+    """Return an empty white figure, `height` inches high; unlike pyplot's it is in no global list."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def tidy(axes: Axes) -> None:
+    """Leave of the frame the two lines that carry numbers, and put a faint horizontal grid behind the data."""
+    axes.set_facecolor("white")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#c3c8cf")
+    axes.tick_params(colors="#374151", labelsize=10, length=3)
+    axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def write(figure: Figure, path: Path) -> None:
+    """Write the figure as PNG, atomically.
+
+    Raises:
+        ResourceError: the disk is full or not writable.
+    """
+    with files.atomic_path(path) as temporary, files.disk_errors(path):
+        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})

@@ -1,0 +1,128 @@
+"""MLflow: a SQLite store in RUN/mlflow, or wherever MLFLOW_TRACKING_URI says."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnn_tl import files
+from cnn_tl.errors import ArtefactError, printable
+from cnn_tl.tracking.table import Scalar, by_step, numbers
+from cnn_tl.tracking.tracker import Rows, Subject
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "cnn-tl"
+MOST_PARAMS = 100
+"""As many as MLflow takes in one call."""
+
+RESULT = "result."
+
+ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+"""What holds unless the user says otherwise: no reports to anyone, and a server that is down costs seconds."""
+
+
+class MLflow:
+    """The recipe as parameters, rows as metrics by step, the numbers of the result, where the artefacts lie as tags."""
+
+    def __init__(self, subject: Subject) -> None:
+        folder = subject.run / "mlflow"
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or _own_store(folder)
+        self._client = _client(uri)
+        begun = _begun(folder, uri)
+        self._run_id = begun or self._begin(subject, folder)
+        self._written: set[int] = set()
+        if begun is None:
+            files.write_json(folder / "run.json", {"tracking_uri": uri, "run_id": self._run_id})
+            self._log_params(subject.params)
+        else:
+            self._written = self._steps()
+            self._client.update_run(self._run_id, status="RUNNING")
+
+    def rows(self, rows: Rows) -> None:
+        """Log the rows of steps that the store does not hold."""
+        for step, row in by_step(rows).items():
+            if step not in self._written:
+                self._log_metrics(numbers(row), step)
+                self._written.add(step)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Log the numbers of the result, such as `result.accuracy`."""
+        counts = {name: value for name, value in result.items() if name != "per_class"}
+        values = {f"{RESULT}{name}": value for name, value in numbers(counts).items()}
+        self._log_metrics(values, step=max(self._written, default=0))
+
+    def close(self, *, finished: bool) -> None:
+        """Say how the run ended; one that was stopped runs again when it is resumed."""
+        self._client.set_terminated(self._run_id, status="FINISHED" if finished else "KILLED")
+
+    def _begin(self, subject: Subject, folder: Path) -> str:
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+        experiment = self._client.get_experiment_by_name(name)
+        own = "MLFLOW_TRACKING_URI" not in os.environ
+        if experiment is not None:
+            number = experiment.experiment_id
+        else:
+            number = self._client.create_experiment(name, (folder / "artifacts").resolve().as_uri() if own else None)
+        tags = {
+            "mlflow.source.name": "cnn-tl",
+            "cnn_tl.run": printable(subject.run.resolve()),
+            "cnn_tl.model": printable(subject.run.resolve() / "model"),
+        }
+        run: str = self._client.create_run(number, run_name=printable(subject.run.name), tags=tags).info.run_id
+        return run
+
+    def _log_params(self, params: Mapping[str, Scalar]) -> None:
+        from mlflow.entities import Param
+
+        entries = [Param(_key(name), str(value)) for name, value in params.items()]
+        for start in range(0, len(entries), MOST_PARAMS):
+            self._client.log_batch(self._run_id, params=entries[start : start + MOST_PARAMS])
+
+    def _log_metrics(self, values: Mapping[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = int(1000 * time.time())
+        self._client.log_batch(self._run_id, [Metric(_key(name), value, now, step) for name, value in values.items()])
+
+    def _steps(self) -> set[int]:
+        """Return the steps that the store holds metrics of."""
+        names = [name for name in self._client.get_run(self._run_id).data.metrics if not name.startswith(RESULT)]
+        return {metric.step for name in names for metric in self._client.get_metric_history(self._run_id, name)}
+
+
+def _own_store(folder: Path) -> str:
+    path = (folder / "mlflow.db").resolve().as_posix()
+    if "?" in path:
+        raise ValueError(f"a store cannot lie in a folder with a question mark in its name ({path})")
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{path}"
+
+
+def _client(uri: str) -> MlflowClient:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it creates
+    return MlflowClient(tracking_uri=uri)
+
+
+def _begun(folder: Path, uri: str) -> str | None:
+    """Return the id of the run that a process before has begun in this store, if one has."""
+    try:
+        begun = files.read_json(folder / "run.json")
+    except ArtefactError:
+        return None
+    return str(begun["run_id"]) if begun["tracking_uri"] == uri else None
+
+
+def _key(name: str) -> str:
+    """Return a name that MLflow takes: of letters, digits and a few signs."""
+    return re.sub(r"[^\w.\- /]", "_", name)

@@ -1,0 +1,65 @@
+"""Weights & Biases: online for who has logged in, else files in RUN/wandb that `wandb sync` sends when it is wanted."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import wandb
+
+from cnn_tl import files
+from cnn_tl.errors import ArtefactError
+from cnn_tl.tracking.table import by_step, numbers
+from cnn_tl.tracking.tracker import Rows, Subject
+
+PROJECT = "cnn-tl"
+
+
+class WeightsAndBiases:
+    """The recipe as config, rows by step, the numbers of the result as summary; its id stays in the run folder."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._state = subject.run / "wandb" / "run.json"
+        try:
+            state = files.read_json(self._state)
+        except ArtefactError:
+            state = {"id": secrets.token_hex(8), "step": -1}
+        self._id, self._step = str(state["id"]), int(state["step"])
+        files.write_json(self._state, state)
+        os.environ.setdefault("WANDB_SILENT", "true")
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT") or PROJECT,
+            name=subject.run.name,
+            id=self._id,
+            resume="allow",
+            reinit="create_new",  # a run that the caller has open stays the caller's
+            dir=subject.run,
+            mode=_mode(),
+            config=dict(subject.params),
+            allow_val_change=True,  # a run that is resumed for longer
+            settings=wandb.Settings(console="off", silent=True, disable_git=True, disable_code=True),
+        )
+
+    def rows(self, rows: Rows) -> None:
+        """Log the rows of steps beyond the last one that was logged; steps only rise here."""
+        for step, row in sorted(by_step(rows).items()):
+            if step > self._step:
+                self._run.log(numbers(row), step=step, commit=True)
+                self._step = step
+        files.write_json(self._state, {"id": self._id, "step": self._step})
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write the numbers of the result into the summary, such as `result.accuracy`."""
+        counts = {name: value for name, value in result.items() if name != "per_class"}
+        self._run.summary.update({f"result.{name}": value for name, value in numbers(counts).items()})
+
+    def close(self, *, finished: bool) -> None:
+        """Write out what is left; online this waits until it has been sent."""
+        self._run.finish(exit_code=0 if finished else 1)
+
+
+def _mode() -> Any:
+    """Return WANDB_MODE, else online where the user has logged in; nobody is asked to log in."""
+    return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False, verify=False) else "offline")
