@@ -10,7 +10,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class FeaturePlan:
-    """How many features are computed and how many come from the cache; what the new ones take there, in bytes."""
+    """How many features are computed and how many come from the cache; what the new ones take there, in bytes.
+
+    Of pictures: how many are decoded, and how many come from the cache.
+    """
 
     computed: int
     from_cache: int
@@ -34,6 +37,7 @@ class Plan:
         device, precision: where and in which number format the training part runs.
         schedule: epochs, steps, batch size and learning rate, in words.
         features: in mode freeze, how many are computed, and kept in how many bytes; how many come from the cache.
+        pictures: in a training loop, the same of pictures; None where each is decoded whenever it is used.
         seconds: the expected duration, from what was measured on this machine.
         output: the run folder, printable.
     """
@@ -52,6 +56,7 @@ class Plan:
     precision: str
     schedule: str
     features: FeaturePlan | None
+    pictures: FeaturePlan | None
     seconds: float
     output: str
 

@@ -101,7 +101,7 @@ KEYS = ["mode", "seed", *(f"{name}.{key}" for name in SECTIONS for key in SECTIO
 FLAGS_OF_A_LOOP = ("train.epochs", "train.lr")
 """What an adamw head takes from the command line in place of the training loop that mode freeze does not have."""
 
-_PLACES = ("data.path", "features.cache", "features.budget_gb")
+_PLACES = ("data.path", "data.keep_pictures", "data.memory_gb", "features.cache", "features.budget_gb")
 """Where things lie, which changes nothing that is learned."""
 
 

@@ -122,6 +122,12 @@ class Data(Section):
         default=MAX_PIXELS, ge=1, le=2**40, description="A picture with more pixels is refused unread."
     )
     min_side: int = Field(default=MIN_SIDE, ge=1, le=8192, description="A picture with a shorter side is refused.")
+    keep_pictures: bool = Field(
+        default=True, description="A training loop decodes each picture once, and keeps it for later runs too."
+    )
+    memory_gb: float = Field(
+        default=1, ge=0, le=1e6, description="The most memory for kept pictures that find no room in the cache, in GB."
+    )
 
 
 class Model(Section):

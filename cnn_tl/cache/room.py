@@ -23,14 +23,17 @@ class Room:
     Attributes:
         root: the cache's folder.
         budget_bytes: the most that it may hold; None: as much as the disk allows.
+        for_pictures: whether decoded pictures want the room. They are large and quickly made, so for them nothing but
+            other pictures goes, and for features pictures go first.
         in_use: shards that this process has used; they stay.
         own: folders of the spaces that this process works with; the shards of others go before theirs.
         is_closed: whether something found no room; then nothing more is tried.
     """
 
-    def __init__(self, root: Path, budget_bytes: int | None) -> None:
+    def __init__(self, root: Path, budget_bytes: int | None, *, for_pictures: bool = False) -> None:
         self.root = root
         self.budget_bytes = budget_bytes
+        self.for_pictures = for_pictures
         self.in_use: set[Path] = set()
         self.own: set[Path] = set()
         self.is_closed = False
@@ -79,7 +82,16 @@ class Room:
         )
 
     def _in_order(self, held: list[Piece]) -> list[Piece]:
-        """Return what may go, in the order in which it goes: leftovers, other spaces, then the rest of our own."""
+        """Return what may go, in the order in which it goes: leftovers, other spaces, then the rest of our own.
+
+        Among the other spaces those of pictures go first.
+        """
         leftovers = [piece for piece in held if piece.kind == "leftover" and piece.is_old]
         shards = [piece for piece in held if piece.kind == "shard" and piece.path not in self.in_use]
-        return leftovers + sorted(shards, key=lambda piece: (piece.path.parent in self.own, piece.used))
+        if self.for_pictures:
+            shards = [piece for piece in shards if piece.holds_pictures]
+
+        def order(piece: Piece) -> tuple[bool, bool, float]:
+            return piece.path.parent in self.own, not piece.holds_pictures, piece.used
+
+        return leftovers + sorted(shards, key=order)

@@ -145,6 +145,18 @@ def read_rows(path: Path, runs: list[tuple[int, int]]) -> Iterator[tuple[Rows, B
             yield rows[start:stop], digests[start:stop]
 
 
+def read_row(path: Path, position: int, key: bytes) -> Rows | None:
+    """Return one row [*shape], or None where it is not whole, not of this key, or cannot be read."""
+    try:
+        [(rows, digests)] = read_rows(path, [(position, position + 1)])
+    except (Damaged, Gone):
+        return None
+    if len(rows) != 1 or row_digest(key, row_bytes(rows)[0].data) != digests[0].tobytes():
+        return None
+    row: Rows = rows[0]
+    return row
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:

@@ -7,6 +7,8 @@ damaged row is found by the next run too.
 from __future__ import annotations
 
 import contextlib
+import threading
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,7 +47,9 @@ class _Shard:
 
 
 class Space:
-    """The rows that were computed in one way. Made by `FeatureCache.space`; for one thread at a time.
+    """The rows that were computed in one way. Made by `FeatureCache.space`.
+
+    For one thread at a time, but for `fetch`: any number of threads may call it while none calls anything else.
 
     Attributes:
         folder: where its shards are; absent until one is written.
@@ -59,11 +63,13 @@ class Space:
         row: RowType,
         room: Room,
         *,
+        holds: str = "feature",
         warn: Callable[[str], None],
         note: Callable[[str], None],
     ) -> None:
         self.folder, self.row = folder, row
-        self._card, self._room = card, room
+        self._card, self._room, self._holds = card, room, holds
+        self._fetching = threading.Lock()
         self._warn, self._note = warn, note
         self._shards: list[_Shard] = []
         self._seen: set[str] = set()
@@ -92,6 +98,19 @@ class Space:
         """Return one row [*shape], or None where it is not there or is damaged."""
         rows, lacking = self.gather([key])
         return None if lacking else rows[0]
+
+    def fetch(self, key: bytes) -> Rows | None:
+        """Return one row [*shape] as `read` does; for many threads, which read and check side by side."""
+        with self._fetching:
+            place = int(self._index.find([key])[0])
+            found = self._shards[bisect_right(self._shards, place, key=_first) - 1] if place != NOWHERE else None
+            if found is not None:
+                self._use(found)
+        row = None if found is None else shard.read_row(found.path, place - found.places.start, key)
+        if row is None:
+            with self._fetching:
+                row = self.read(key)  # says what is damaged, and forgets it
+        return row
 
     def gather(self, keys: Sequence[bytes], out: Rows | None = None) -> tuple[Rows, list[int]]:
         """Read rows, each checked against its digest.
@@ -188,7 +207,7 @@ class Space:
             self._take_in(path, index)
             return True
         self._room.is_closed = True
-        self._note(f"features are not kept for later runs: {reason}")
+        self._note(f"{self._holds}s are not kept for later runs: {reason}")
         self._in_memory.update(zip(as_keys(index.keys), rows, strict=True))
         return False
 
@@ -226,14 +245,18 @@ class Space:
 
     def _discard(self, path: Path, damage: Damaged) -> None:
         """Remove a file of which nothing can be used, so that it is not met again."""
-        self._warn(f"the feature cache was damaged: {printable(path)} ({damage}); its rows are computed again")
+        self._warn(f"the {self._holds} cache was damaged: {printable(path)} ({damage}); its rows are computed again")
         with contextlib.suppress(OSError):
             path.unlink()
 
     def _warn_of(self, found: _Shard, damage: str) -> None:
         if not found.warned:
             found.warned = True
-            self._warn(f"the feature cache was damaged: {printable(found.path)} ({damage}); it is computed again")
+            self._warn(f"the {self._holds} cache was damaged: {printable(found.path)} ({damage}); it is computed again")
+
+
+def _first(known: _Shard) -> int:
+    return known.places.start
 
 
 def _runs(positions: Places, most: int) -> list[Places]:

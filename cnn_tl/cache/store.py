@@ -1,4 +1,4 @@
-"""The feature cache: rows found by key, whatever run or folder they came from.
+"""The cache of features, and of decoded pictures: rows found by key, whatever run or folder they came from.
 
 A space holds the rows that were computed in the same way; what that way is (weights, preprocessing, boundary, number
 format, our format version) gives the space its name. So whatever changes the numbers leads to another space, and
@@ -12,10 +12,11 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from cnn_tl.cache.location import FEATURES
+from cnn_tl.cache.location import FEATURES, PICTURES
 from cnn_tl.cache.room import Room
 from cnn_tl.cache.shard import RowType
 from cnn_tl.cache.space import Space
@@ -29,7 +30,8 @@ class FeatureCache:
 
     Args:
         root: the folder; it need not exist, and is made when there is something to write.
-        budget_bytes: the most that all of it may hold; None means as much as the disk allows.
+        holds: what the rows are; see `Room` for what that means where room is short.
+        budget_bytes: the most that all of it, whatever the rows are, may hold; None means as much as the disk allows.
         warn, note: are told, in a line, of damage, and of rows that cannot be kept.
     """
 
@@ -37,12 +39,14 @@ class FeatureCache:
         self,
         root: Path,
         *,
+        holds: Literal["feature", "picture"] = "feature",
         budget_bytes: int | None = None,
         warn: Callable[[str], None] = lambda text: None,
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.root = root
-        self._room = Room(root, budget_bytes)
+        self._holds = holds
+        self._room = Room(root, budget_bytes, for_pictures=holds == "picture")
         self._warn, self._note = warn, note
         self._spaces: dict[str, Space] = {}
 
@@ -61,8 +65,10 @@ class FeatureCache:
             self._spaces[name].refresh()
         else:
             row = RowType(tuple(shape), np.dtype("uint16" if dtype == "bfloat16" else dtype))
-            folder = self.root / FEATURES / name
-            self._spaces[name] = Space(folder, card, row, self._room, warn=self._warn, note=self._note)
+            folder = self.root / (PICTURES if self._holds == "picture" else FEATURES) / name
+            self._spaces[name] = Space(
+                folder, card, row, self._room, holds=self._holds, warn=self._warn, note=self._note
+            )
         return self._spaces[name]
 
     def why_not(self, nbytes: int) -> str | None:

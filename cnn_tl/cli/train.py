@@ -138,6 +138,7 @@ def plan_table(plan: Plan) -> RenderableType:
             ["device", f"{plan.device}, {plan.precision}"],
             ["schedule", plan.schedule],
             *([["features", _features(plan.features)]] if plan.features else []),
+            *([["pictures", _pictures(plan.pictures)]] if plan.mode != "freeze" else []),
             ["expected", f"about {duration(plan.seconds)}"],
             ["output", plan.output],
         ],
@@ -152,6 +153,17 @@ def _features(plan: FeaturePlan) -> str:
         return f"all {plan.from_cache:,} come from the cache; no picture is decoded"
     found = f"{plan.from_cache:,} come from the cache, " if plan.from_cache else ""
     return f"{found}{plan.computed:,} are computed and take {decimal(plan.bytes)} in the cache"
+
+
+def _pictures(plan: FeaturePlan | None) -> str:
+    from rich.filesize import decimal
+
+    if plan is None:
+        return "each is decoded in each epoch, and none is kept"
+    if not plan.computed:
+        return f"all {plan.from_cache:,} come from the cache; none is decoded"
+    found = f"{plan.from_cache:,} come from the cache, " if plan.from_cache else ""
+    return f"{found}{plan.computed:,} are decoded once and take about {decimal(plan.bytes)} in the cache"
 
 
 def show_result(result: TrainResult) -> None:

@@ -1,4 +1,4 @@
-"""What decides a feature: the keys under which the cache keeps it.
+"""What decides a feature, or a kept picture: the keys under which the cache keeps it.
 
 A row's key is the picture's content and the view of it. A space's facts are everything else that changes the numbers:
 the weights and the code around them, where the network is cut, the number format, how a picture becomes pixels. Where a
@@ -15,6 +15,7 @@ from typing import Any
 
 from cnn_tl.data.augment import Augmentation
 from cnn_tl.networks.card import Card
+from cnn_tl.preprocessing import Preprocessing
 from cnn_tl.runtime import Precision, seed_of
 
 PLAIN = 0
@@ -24,16 +25,22 @@ FEATURES = "features"
 """The boundary just before the classifier."""
 
 
-def row_key(picture_sha256: str, view: int, seed: int, augmentation: Augmentation | None) -> bytes:
+def row_key(
+    picture_sha256: str, view: int, seed: int, augmentation: Augmentation | None, source_side: int | None = None
+) -> bytes:
     """Return the 32 bytes that name one view of one picture.
 
     Args:
         view: `PLAIN`, or the number of an augmented view.
         seed, augmentation: what draws the augmented views; the plain one does not depend on them.
+        source_side: of the source that they are cut from (data/source.py); None: they are cut from the whole picture.
     """
     if view == PLAIN:
         return bytes.fromhex(picture_sha256)
-    drawn = json.dumps([picture_sha256, view, seed, _chosen(augmentation) if augmentation else None])
+    drawn = json.dumps(
+        [picture_sha256, view, seed, _chosen(augmentation) if augmentation else None]
+        + ([] if source_side is None else [f"source {source_side}"])
+    )
     return hashlib.sha256(drawn.encode()).digest()
 
 
@@ -61,9 +68,6 @@ def space_facts(
         boundary: where the network is cut: `FEATURES`, or the name of the first module of the part that trains.
         compiled: by torch.compile, which rounds differently too.
     """
-    pixels = card.preprocessing.to_dict()
-    for limit in ("max_pixels", "min_side"):  # they refuse pictures, and change none
-        del pixels[limit]
     return {
         "model": card.architecture,
         "arguments": card.arguments,
@@ -71,7 +75,25 @@ def space_facts(
         "boundary": boundary,
         "precision": precision + (", compiled" if compiled else ""),
         "device": device,
-        "preprocessing": pixels,
+        "preprocessing": _pixels(card.preprocessing),
         "timm": card.timm,
         "pillow": version("pillow"),
     }
+
+
+def source_facts(side: int, row_side: int) -> dict[str, Any]:
+    """Return what the kept sources of one size of row have in common (data/source.py); a row's key is the picture's."""
+    return {"pictures": "sources", "side": side, "row_side": row_side, "pillow": version("pillow")}
+
+
+def plain_facts(spec: Preprocessing) -> dict[str, Any]:
+    """Return what kept plain views have in common, which are what evaluation sees; a row's key is the picture's."""
+    return {"pictures": "plain", "preprocessing": _pixels(spec), "pillow": version("pillow")}
+
+
+def _pixels(spec: Preprocessing) -> dict[str, Any]:
+    """Return what decides the pixels, and the numbers that the network gets for them."""
+    pixels = spec.to_dict()
+    for limit in ("max_pixels", "min_side"):  # they refuse pictures, and change none
+        del pixels[limit]
+    return pixels

@@ -121,7 +121,10 @@ class Boundary:
         return kept.view(torch.int16).numpy().view(np.uint16) if kept.dtype == torch.bfloat16 else kept.numpy()
 
     def _key(self, picture: Picture, view: int) -> bytes:
-        return row_key(picture.sha256, view, self._session.recipe.seed, self._session.augmentation)
+        session = self._session
+        return row_key(
+            picture.sha256, view, session.recipe.seed, session.augmentation, session.pictures.source_side
+        )
 
 
 def open_boundary(
@@ -162,7 +165,7 @@ def _possible(session: Session, pictures: Sequence[Picture], views: int) -> Boun
     found = _cut(session)
     if isinstance(found, str):
         return f"{session.card.name} cannot be cut in two: {found}"
-    cache = open_cache(session)
+    cache = open_cache(session.recipe, session.run, session.observer)
     boundary = Boundary(session, found, cache)
     lacking = boundary.lacking(pictures, views)
     return (cache.why_not(lacking) if lacking else None) or boundary

@@ -60,12 +60,13 @@ class Feed:
         return epoch_batches(self.pictures, size, seed, epoch)
 
     def prepare(self, epoch: int) -> None:
-        """Compute the activations that the epoch needs and the cache lacks, where activations are kept.
+        """Keep what the last epoch had to decode again; compute activations that this one needs and the cache lacks.
 
         Raises:
             DataError: a picture changed since the run began.
             Stopped: a signal came; what is done so far is kept.
         """
+        self._session.pictures.mend()
         if self._boundary is None:
             return
         if not self._boundary.fill(self.pictures, self._view(epoch), lambda groups: self._read(groups, epoch)):
@@ -125,9 +126,9 @@ class Feed:
         if view == PLAIN:
             return session.evaluation_pixels(picture)
         if isinstance(session.recipe.features.views, int):
-            return session.augmented_pixels(picture, view_seed(picture.sha256, view, session.recipe.seed))
+            return session.pictures.augmented(picture, view_seed(picture.sha256, view, session.recipe.seed))
         again = (repeat,) if repeat else ()
-        return session.augmented_pixels(picture, seed_of(session.recipe.seed, "view", epoch, picture.path, *again))
+        return session.pictures.augmented(picture, seed_of(session.recipe.seed, "view", epoch, picture.path, *again))
 
 
 def refuse_failures(batch: Batch[Any]) -> None:

@@ -59,7 +59,7 @@ def prepare(session: Session, *, write: bool = True) -> Preparation:
     Args:
         write: keep what was measured.
     """
-    cache = open_cache(session)
+    cache = open_cache(session.recipe, session.run, session.observer)
     views = session.recipe.features.views
     if views == "fresh":
         assert session.recipe.head.epochs is not None, "the recipe is resolved"

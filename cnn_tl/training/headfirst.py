@@ -128,10 +128,12 @@ def _as_freeze(session: Session) -> Iterator[None]:
     """Let the session be one of mode freeze inside the body: one plain view of each picture, no loop."""
     whole = session.recipe
     session.recipe = freeze_recipe(whole)
+    vars(session).pop("pictures", None)  # what is kept of them depends on the mode
     try:
         yield
     finally:
         session.recipe = whole
+        vars(session).pop("pictures", None)
 
 
 def freeze_recipe(recipe: Recipe) -> Recipe:

@@ -31,7 +31,7 @@ WINDOW = 0.4
 
 @dataclass(frozen=True)
 class RangeTest:
-    """What the test measured: the rates tried, the loss at each, its smooth course to the lowest, and the suggestion."""
+    """What the test measured: the rates tried, the loss at each, its course to the lowest, and the suggestion."""
 
     rates: list[float]
     losses: list[float]

@@ -21,6 +21,9 @@ BACKWARD_COST = 3.0
 DECODE_SECONDS = 0.004
 """One picture of ordinary size through Pillow on one thread."""
 
+VIEW_SECONDS = 0.002
+"""One view of a kept picture: read, checked, cut and coloured on one thread."""
+
 TORCH_SECONDS = 2.0
 """Loading torch and timm, where they are not loaded yet and the network has to run."""
 
@@ -44,6 +47,7 @@ def plan_frozen(session: Session, prepared: Preparation) -> Plan:
         precision=str(way),
         schedule=f"{_views(session)}, then the head ({head.kind})",
         features=FeaturePlan(prepared.to_compute, prepared.at_hand, prepared.bytes_to_keep),
+        pictures=None,
         seconds=seconds + 1,
     )
 
@@ -56,6 +60,7 @@ def plan_loop(session: Session) -> Plan:
     assert recipe.model.freeze is not None, "the recipe is resolved"
     freeze.apply(model, recipe.model.freeze, recipe.model.bn or "train")
     trainable, total = freeze.count_parameters(model)
+    pictures = _kept_pictures(session)
     return Plan(
         **_common(session),
         trainable=trainable,
@@ -64,7 +69,8 @@ def plan_loop(session: Session) -> Plan:
         precision=session.precision,
         schedule=_loop_schedule(session),
         features=None,
-        seconds=_loop_seconds(session),
+        pictures=pictures,
+        seconds=_loop_seconds(session, pictures),
     )
 
 
@@ -121,13 +127,23 @@ def _steps(session: Session) -> int:
     return settings.steps or per_epoch * (settings.epochs or 0)
 
 
-def _loop_seconds(session: Session) -> float:
+def _kept_pictures(session: Session) -> FeaturePlan | None:
+    if not session.pictures.are_kept:
+        return None
+    pictures = session.manifest.of("train") + session.manifest.of("val")
+    lacking = session.pictures.lacking(pictures)
+    return FeaturePlan(len(lacking), len(pictures) - len(lacking), session.pictures.expected_bytes(lacking))
+
+
+def _loop_seconds(session: Session, kept: FeaturePlan | None) -> float:
     train, val = len(session.manifest.of("train")), len(session.manifest.of("val"))
-    decode = DECODE_SECONDS / min(session.workers, default_workers())
-    fast = max(_seconds_per_picture(session, session.precision), decode)
-    exact = max(_seconds_per_picture(session, "fp32"), decode)
+    threads = min(session.workers, default_workers())
+    first = (train + val if kept is None else kept.computed) * DECODE_SECONDS / threads
+    each = (DECODE_SECONDS if kept is None else VIEW_SECONDS) / threads
+    fast = max(_seconds_per_picture(session, session.precision), each)
+    exact = max(_seconds_per_picture(session, "fp32"), each)
     steps, per_epoch = _steps(session), -(-train // session.batch_size)
-    return (train + val) * decode + steps * (train / per_epoch * fast * BACKWARD_COST + val * exact / per_epoch)
+    return first + steps * (train / per_epoch * fast * BACKWARD_COST + val * exact / per_epoch)
 
 
 def _seconds_per_picture(session: Session, precision: Precision, pictures: int = 4) -> float:

@@ -26,6 +26,7 @@ from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe
 from cnn_tl.runtime import Precision, StopRequest, default_workers, pick_device
 from cnn_tl.tracking.tracker import Tracking
+from cnn_tl.training.pictures import Pictures, open_pictures
 from cnn_tl.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ Pixels = NDArray[np.uint8]
 Logits = NDArray[np.float32]
 
 MOST_NAMED = 10
-CHECKED_AT_ONCE = 32
+CHECKED_AT_ONCE = 16
 
 
 @dataclass
@@ -105,6 +106,13 @@ class Session:
         chosen = self.recipe.augment
         return None if chosen is None else Augmentation(**chosen.model_dump(exclude={"mixup", "cutmix"}))
 
+    @cached_property
+    def pictures(self) -> Pictures:
+        """The pixels of pictures, kept where a training loop runs and the recipe allows it."""
+        return open_pictures(
+            self.recipe, self.run, self.observer, self.card.preprocessing, self.augmentation, self.file_of
+        )
+
     def file_of(self, picture: Picture) -> Path:
         """Return the picture's file, after a cheap check that it is the one that was scanned.
 
@@ -115,11 +123,14 @@ class Session:
         return self.manifest.file(picture)
 
     def evaluation_pixels(self, picture: Picture) -> Pixels:
-        """Read a picture the way predict does, uint8 [H, W, 3]."""
-        return transforms.load(self.file_of(picture), self.card.preprocessing)
+        """Return a picture's pixels the way predict reads them, uint8 [H, W, 3]; kept ones are the same."""
+        return self.pictures.plain(picture)
 
     def augmented_pixels(self, picture: Picture, seed: int) -> Pixels:
-        """Read a picture and return the random view of it that `seed` draws, uint8 [H, W, 3]."""
+        """Read a picture and return the random view of it that `seed` draws, uint8 [H, W, 3].
+
+        Mode freeze cuts it from the whole picture, once; a loop cuts often, and from a source (`Pictures.augmented`).
+        """
         spec, settings = self.card.preprocessing, self.augmentation
         assert settings is not None, "the recipe is resolved, and asks for augmented views"
         image = transforms.read(self.file_of(picture), spec, zoom=settings.crop_scale_min**-0.5)
@@ -153,11 +164,14 @@ class Session:
         with reading(groups, pixels_of, workers=self.workers, ahead=ahead) as batches:
             yield checked(batches)
 
-    def check_pictures(self, pictures: Sequence[Picture] | None = None) -> bool:
+    def check_pictures(self, pictures: Sequence[Picture] | None = None, *, keep: bool = True) -> bool:
         """Decode pictures once and set the broken ones aside, before hours are spent on the others.
+
+        A training loop keeps what it decodes; what was kept before is whole and is not decoded again.
 
         Args:
             pictures: all of the training and validation part by default.
+            keep: False leaves no trace.
 
         Returns:
             Whether any was set aside.
@@ -168,13 +182,32 @@ class Session:
         """
         if pictures is None:
             pictures = self.manifest.of("train") + self.manifest.of("val")
-        broken = []
-        with self.observer.task("checking pictures", len(pictures)):
-            for batch in self.read(in_groups(pictures, CHECKED_AT_ONCE), self.evaluation_pixels):
+        lacking, broken = self.pictures.lacking(pictures), []
+        keep = keep and self.pictures.are_kept
+        with (
+            self.observer.task("preparing pictures" if keep else "checking pictures", len(pictures)),
+            self.pictures.keeper(lacking, write=keep) as keeper,
+        ):
+            if len(lacking) < len(pictures):
+                self.observer.advance(len(pictures) - len(lacking))
+            for batch in self.read(in_groups(list(lacking), CHECKED_AT_ONCE), keeper.decode):
+                keeper.keep(batch.items)
                 broken += batch.failures
                 self.observer.advance(len(batch.items) + len(batch.failures))
         self.set_aside(broken)
+        if keep:
+            self._account_for(len(lacking), len(pictures))
         return bool(broken)
+
+    def _account_for(self, decoded: int, total: int) -> None:
+        """Keep for result.json what was decoded, and say if not every picture is kept."""
+        pictures = self.manifest.of("train") + self.manifest.of("val")
+        anew, in_memory = len(self.pictures.lacking(pictures)), self.pictures.in_memory(pictures)
+        self.facts["pictures"] = {"decoded": decoded, "from_cache": total - decoded, "decoded_in_each_epoch": anew}
+        if self.pictures.refusals:
+            self.observer.note(
+                f"{self.pictures.refusals[0]}; {in_memory:,} are held in memory and {anew:,} are decoded in each epoch"
+            )
 
     def set_aside(self, failures: list[tuple[Picture, BadImageError]]) -> None:
         """Take pictures that could not be decoded out of the manifest.

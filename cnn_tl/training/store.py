@@ -1,23 +1,39 @@
-"""Where a run keeps what the frozen part of its network gives."""
+"""Where a run keeps what the frozen part of its network gives, and the pictures that it has decoded."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 from cnn_tl.cache.location import default_root
 from cnn_tl.cache.store import FeatureCache
-from cnn_tl.training.session import Session
+from cnn_tl.progress import Observer
+from cnn_tl.recipe import Recipe
+from cnn_tl.training.run_folder import RunFolder
 
 GB = 10**9
 
 
-def open_cache(session: Session) -> FeatureCache:
-    """Open the machine's cache; where it may or can not be used, one inside the run folder, which goes at the end."""
-    settings, observer = session.recipe.features, session.observer
-    budget = int(settings.budget_gb * GB)
-    private = FeatureCache(session.run.features, budget_bytes=budget, warn=observer.warn, note=observer.note)
-    if not settings.cache or settings.views == "fresh":
+def open_cache(
+    recipe: Recipe,
+    run: RunFolder,
+    observer: Observer,
+    *,
+    holds: Literal["feature", "picture"] = "feature",
+    note: Callable[[str], None] | None = None,
+) -> FeatureCache:
+    """Open the machine's cache; where it may or can not be used, one inside the run folder, which goes at the end.
+
+    Args:
+        note: is told of rows that cannot be kept, in place of the observer.
+    """
+    settings = recipe.features
+    budget, note = int(settings.budget_gb * GB), note or observer.note
+    private = FeatureCache(run.features, holds=holds, budget_bytes=budget, warn=observer.warn, note=note)
+    if not settings.cache or (settings.views == "fresh" and holds == "feature"):
         return private
-    shared = FeatureCache(default_root(), budget_bytes=budget, warn=observer.warn, note=observer.note)
+    shared = FeatureCache(default_root(), holds=holds, budget_bytes=budget, warn=observer.warn, note=note)
     if reason := shared.why_not(1):
-        observer.note(f"features are kept for this run only: {reason}")
+        observer.note(f"{holds}s are kept for this run only: {reason}")
         return private
     return shared

@@ -98,7 +98,8 @@ def _freeze(session: Session, *, write: bool) -> Ready:
     from cnn_tl.training.planning import plan_frozen
 
     prepared = frozen.prepare(session, write=write)
-    if not write and session.check_pictures(prepared.pictures_to_read):  # features that are at hand were pictures once
+    # features that are at hand were pictures once
+    if not write and session.check_pictures(prepared.pictures_to_read, keep=False):
         prepared = frozen.prepare(session, write=write)
     return plan_frozen(session, prepared), lambda: frozen.train(session, prepared)
 
@@ -108,7 +109,7 @@ def _loop(session: Session, *, write: bool) -> Ready:
     from cnn_tl.training.planning import plan_loop
 
     if not write:
-        session.check_pictures()
+        session.check_pictures(keep=False)
     return plan_loop(session), lambda: finetune.train(session).numpy()
 
 
