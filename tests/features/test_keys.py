@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cnn_tl.data.augment import Augmentation
-from cnn_tl.features.keys import row_key, space_facts, view_seed
+from cnn_tl.features.keys import plain_facts, row_key, source_facts, space_facts, view_seed
 from cnn_tl.networks.card import Card
 from cnn_tl.preprocessing import Preprocessing
 
@@ -40,6 +40,18 @@ def test_an_augmented_view_depends_on_bytes_view_seed_and_settings(other: Any) -
     assert len(one) == 32
     assert one == row_key(SHA256, 1, 7, CROPS)
     assert one != row_key(*other)
+
+
+def test_a_view_cut_from_a_source_is_another() -> None:
+    keys = {row_key(SHA256, 1, 7, CROPS, side) for side in (None, 96, 128)}
+    assert len(keys) == 3
+    assert row_key(SHA256, 0, 7, CROPS, 96) == row_key(SHA256, 0, 7, CROPS)
+
+
+def test_what_decides_a_kept_picture() -> None:
+    assert plain_facts(SPEC) == plain_facts(replace(SPEC, max_pixels=1000, min_side=9))
+    assert plain_facts(SPEC) != plain_facts(replace(SPEC, interpolation="bilinear"))
+    assert len({str(source_facts(side, row)) for side, row in ((96, 96), (128, 96), (128, 128))}) == 3
 
 
 def test_views_are_drawn_apart() -> None:
