@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from cnn_tl.cache.housekeeping import CacheInfo, SpaceInfo
 
 app = typer.Typer(
-    help="Show, empty or shrink the cache of features and decoded pictures. It lies in ~/.cache/cnn-tl, "
-    "or where CNN_TL_CACHE says.",
+    help="Show, empty or shrink the cache of features and pictures. It lies in ~/.cache/cnn-tl, or where CNN_TL_CACHE "
+    "says.",
     no_args_is_help=True,
 )
 
@@ -93,7 +93,7 @@ def _described(space: SpaceInfo) -> tuple[str, str]:
     size = f"{pixels.get('width')} px" if isinstance(pixels, dict) and "width" in pixels else None
     if kind := facts.get("pictures"):
         side = facts.get("side")
-        shown = f"{kind}, {size}" if size else f"{kind}, up to {side} x {side} px, rows of {facts.get('row_side')}"
+        shown = f"{kind}, {size}" if size else f"{kind} of {side} px, rows of {facts.get('row_side')}"
         return "pictures", printable(shown)
     parts = [facts.get("boundary", "features"), size, facts.get("precision"), facts.get("device")]
     return printable(str(facts.get("model", "?"))), printable(", ".join(str(part) for part in parts if part))

@@ -60,7 +60,7 @@ class Feed:
         return epoch_batches(self.pictures, size, seed, epoch)
 
     def prepare(self, epoch: int) -> None:
-        """Keep what the last epoch had to decode again; compute activations that this one needs and the cache lacks.
+        """Keep what the last epoch had to decode again, and compute the activations that this one needs, if not kept.
 
         Raises:
             DataError: a picture changed since the run began.

@@ -15,6 +15,7 @@ import pytest
 
 from cnn_tl.cache import inventory, room, shard
 from cnn_tl.cache.location import new_shard
+from cnn_tl.cache.store import FeatureCache
 from cnn_tl.errors import ResourceError
 
 Fill = Callable[..., list[bytes]]
@@ -242,3 +243,41 @@ def test_pieces_that_vanish(desk: Any, fill: Fill) -> None:
     (piece,) = inventory.pieces(desk.root)
     assert piece.nbytes == inventory.remove(piece)
     assert inventory.remove(piece) == 0
+
+
+def pictures(desk: Any, facts: str, budget_bytes: int | None = None) -> Any:
+    cache = FeatureCache(desk.root, holds="picture", budget_bytes=budget_bytes, note=desk.notes.append)
+    return cache.space({"facts": facts}, shape=(8,))
+
+
+def test_pictures_never_push_features_out(desk: Any, fill: Fill, key: Key) -> None:
+    """They are large and quickly made again; features may be hours of work."""
+    names = range(100)
+    features = desk.space()
+    fill(features, names)
+    age(features.folder, 200)
+    fill(pictures(desk, "old"), names)
+    age(pictures(desk, "old").folder, 100)
+    budget = sum(piece.nbytes for piece in inventory.pieces(desk.root)) + 100
+    new = pictures(desk, "new", budget)
+    fill(new, names)
+    assert desk.notes == []
+    assert not pictures(desk, "old").folder.exists(), "other pictures go"
+    other = pictures(desk, "other", size_of(desk) + 100)  # there is room for the features, and no more
+    new._room.in_use.clear()
+    shutil.rmtree(new.folder)
+    fill(other, names)
+    assert [note.partition(":")[0] for note in desk.notes] == ["pictures are not kept for later runs"]
+    assert desk.space().missing([key(name) for name in names]) == []
+
+
+def test_features_push_pictures_out_first(desk: Any, fill: Fill, key: Key) -> None:
+    names = range(100)
+    old, kept = desk.space("old"), pictures(desk, "recent")
+    fill(old, names)
+    fill(kept, names)
+    age(old.folder, 200)
+    budget = sum(piece.nbytes for piece in inventory.pieces(desk.root)) + 100
+    fill(desk.space("new", budget_bytes=budget), names)
+    assert not kept.folder.exists()
+    assert desk.space("old").missing([key(name) for name in names]) == []

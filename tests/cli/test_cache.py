@@ -57,6 +57,21 @@ def test_info(cli: Callable[..., Any], filled: Path) -> None:
     assert done.err == ""
 
 
+def test_info_names_pictures(cli: Callable[..., Any], root: Path) -> None:
+    cache = FeatureCache(root, holds="picture")
+    for facts, shape in (
+        ({"pictures": "sources", "side": 320, "row_side": 128, "pillow": "1"}, (8,)),
+        ({"pictures": "plain", "preprocessing": {"width": 224}, "pillow": "1"}, (2, 2, 3)),
+    ):
+        with cache.space(facts, shape=shape, dtype="uint8").writer() as writer:
+            writer.add(bytes(32), np.zeros(shape, np.uint8))
+    done = cli("cache", "info")
+    assert "sources of 320 px, rows of 128" in done.out
+    assert "plain, 224 px" in done.out
+    assert cli("cache", "prune", "--max-size", "0").code == 0
+    assert list(root.iterdir()) == []
+
+
 def test_info_for_machines(cli: Callable[..., Any], filled: Path) -> None:
     done = cli("cache", "info", "--json")
     found = json.loads(done.out)

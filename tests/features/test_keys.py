@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cnn_tl.data.augment import Augmentation
-from cnn_tl.features.keys import row_key, space_facts, view_seed
+from cnn_tl.features.keys import plain_facts, row_key, source_facts, space_facts, view_seed
 from cnn_tl.networks.card import Card
 from cnn_tl.preprocessing import Preprocessing
 
@@ -54,6 +54,18 @@ def test_every_setting_of_the_augmentation_counts() -> None:
     ]  # fmt: skip
     assert {name for other in others for name in other} == {field.name for field in fields(Augmentation)}
     assert len({row_key(SHA256, 1, 7, replace(CROPS, **other)) for other in others}) == len(others)
+
+
+def test_a_view_cut_from_a_source_is_another() -> None:
+    keys = {row_key(SHA256, 1, 7, CROPS, side) for side in (None, 96, 128)}
+    assert len(keys) == 3
+    assert row_key(SHA256, 0, 7, CROPS, 96) == row_key(SHA256, 0, 7, CROPS)
+
+
+def test_what_decides_a_kept_picture() -> None:
+    assert plain_facts(SPEC) == plain_facts(replace(SPEC, max_pixels=1000, min_side=9))
+    assert plain_facts(SPEC) != plain_facts(replace(SPEC, interpolation="bilinear"))
+    assert len({str(source_facts(side, row)) for side, row in ((96, 96), (128, 96), (128, 128))}) == 3
 
 
 def test_views_are_drawn_apart() -> None:

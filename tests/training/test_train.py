@@ -106,7 +106,7 @@ def test_the_same_recipe_twice_with_other_workers(
 @pytest.mark.parametrize(
     ("task", "pictures", "number"),
     [
-        ("checking", 5, signal.SIGINT),
+        ("preparing", 5, signal.SIGINT),
         ("epoch 1", 3, signal.SIGINT),
         ("epoch 1", 36, signal.SIGTERM),
         ("validation", 4, signal.SIGINT),
@@ -121,7 +121,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(
     assert stopped.value.exit_code == 128 + number
     resumed = StopAfter("", 0)
     train(recipe("finetune", run={"workers": 3}), tmp_path / "run", resume=True, observer=resumed)
-    assert any("resumed at step" in note for note in resumed.notes) == (task != "checking")
+    assert any("resumed at step" in note for note in resumed.notes) == (task != "preparing")
     train(recipe("finetune"), tmp_path / "undisturbed")
     assert_same_weights(tmp_path / "run", tmp_path / "undisturbed")
     assert metrics(tmp_path / "run") == metrics(tmp_path / "undisturbed")
@@ -218,7 +218,7 @@ def test_a_picture_that_vanishes_during_training_ends_it_and_keeps_the_checkpoin
             (data / "birch" / "2.png").unlink(missing_ok=True)
 
     with pytest.raises(DataError, match=r"birch/2\.png"):
-        train(recipe("finetune"), tmp_path / "run", observer=Remove())
+        train(recipe("finetune", data={"keep_pictures": False}), tmp_path / "run", observer=Remove())
     assert list((tmp_path / "run" / "checkpoints").glob("step-*"))
 
 
