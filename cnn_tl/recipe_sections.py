@@ -6,7 +6,7 @@ import os
 import re
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from cnn_tl.preprocessing import MAX_PIXELS, MIN_SIDE
@@ -97,7 +97,7 @@ LearningRate = Annotated[
 ]
 Trackers = Annotated[
     tuple[TrackerName, ...],
-    PlainValidator(_trackers, json_schema_input_type=TrackerName | list[TrackerName]),
+    BeforeValidator(_trackers, json_schema_input_type=TrackerName | list[TrackerName]),
 ]
 PathText = Annotated[str, PlainValidator(_path_text, json_schema_input_type=str)]
 

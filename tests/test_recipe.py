@@ -323,3 +323,22 @@ def test_loading_a_recipe_loads_no_heavy_library() -> None:
     code = f"import sys, cnn_tl.recipe as r; r.load('finetune'); print(*({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("tensorboard", ("tensorboard",)),
+        ("[wandb, tensorboard, wandb]", ("tensorboard", "wandb")),
+        ("[]", ()),
+    ],
+)
+def test_trackers_are_a_list_or_one_name(write: Write, text: str, names: tuple[str, ...]) -> None:
+    made = load(overrides=[f"run.track={text}"])
+    assert made.run.track == names
+    assert load(write(to_yaml(made))) == made
+
+
+@pytest.mark.parametrize("text", ["comet", "[tensorboard, 3]", "[[wandb]]", "true", ""])
+def test_an_unknown_tracker_is_refused_with_the_known_ones(text: str) -> None:
+    assert "tensorboard, mlflow and wandb" in refusal(None, [f"run.track={text}"])

@@ -51,7 +51,7 @@ def _draw_loss(axes: Axes, rows: Rows) -> None:
     _line(axes, _points(rows, "loss"), BLUE, "training")
     _line(axes, _points(rows, "val_loss"), ORANGE, "validation")
     axes.set_title("Loss", **TITLE)
-    axes.legend(frameon=False, fontsize=10, loc="upper right")
+    axes.legend(frameon=False, fontsize=10, loc="best")
 
 
 def _draw_accuracy(axes: Axes, rows: Rows) -> None:
@@ -78,7 +78,7 @@ def _draw_learning_rate(axes: Axes, rows: Rows) -> None:
     _, rates = _points(rows, "lr")
     axes.set_ylim(0, 1.1 * max(rate for rate in rates if math.isfinite(rate)) or 1)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}" if value == 0 or value >= 1e-3 else f"{value:.1e}")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 def _number_epochs(axes: Axes, rows: Rows) -> None:

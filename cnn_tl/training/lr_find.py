@@ -108,15 +108,19 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
     """
     if len(losses) < 8:
         raise DivergedError("the loss is not finite at tiny learning rates already, so none can be suggested")
-    _, slopes = _lines(rates, losses)
-    if slopes.min() >= 0:
+    level, slopes = _lines(rates, losses)
+    falling_N = slopes[1 : max(2, int(level.argmin())) + 1]
+    if falling_N.min() > -1e-6 * np.abs(level).max():  # rounding aside, it never falls
         raise DivergedError("no learning rate lowered the loss, so none can be suggested; set one by --lr")
-    return float(rates[int(slopes[1:-1].argmin()) + 1])
+    return float(rates[int(falling_N.argmin()) + 1])
 
 
 def falling(rates: Sequence[float], losses: Sequence[float]) -> list[float]:
     """Return the smooth course of the losses that `suggest` goes by, from the first down to the lowest."""
-    return _lines(rates, losses)[0].tolist() if losses else []
+    if len(losses) == 0:
+        return []
+    level, _ = _lines(rates, losses)
+    return level[: int(level.argmin()) + 1].tolist()
 
 
 def _lines(rates: Sequence[float], losses: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -125,13 +129,14 @@ def _lines(rates: Sequence[float], losses: Sequence[float]) -> tuple[NDArray[np.
     A moving average would lag behind the loss, and so suggest a rate that is nearly twice as high.
 
     Returns:
-        The values and the slopes of the lines [N], down to the lowest loss: what comes after is divergence.
+        The values and the slopes of the lines, both [N].
     """
-    end = max(8, int(np.argmin(smooth(losses))) + 1)
-    x, y = np.log10(rates)[:end], np.asarray(losses, dtype=np.float64)[:end]
+    x = np.log10(rates)
+    highest = max(losses[: max(1, len(losses) // 4)])  # at rates that change nothing yet; above it lies divergence
+    y = np.minimum(losses, highest)
     weights = np.exp(-0.5 * ((x - x[:, None]) / WINDOW) ** 2)
     weights /= weights.sum(1, keepdims=True)
     x_mean, y_mean = weights @ x, weights @ y
     distances = x - x_mean[:, None]
-    slopes = (weights * distances) @ y / (weights * distances**2).sum(1)
+    slopes = ((weights * distances) @ y) / np.maximum((weights * distances**2).sum(1), 1e-12)
     return y_mean + slopes * (x - x_mean), slopes
