@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 CHECKSUMS = "SHA256SUMS"
 TEMPORARY_SUFFIX = ".tmp"
 
+REPLACING_ATTEMPTS = 20
+"""How often a folder may be put in the way by others before a rename counts as failed."""
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -34,7 +37,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         ResourceError: the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    temporary = _temporary(path)
     try:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,11 +146,14 @@ def write_checksums(folder: Path) -> None:
     write_text(folder / CHECKSUMS, "".join(f"{sha256_file(folder / name)}  {name}\n" for name in names))
 
 
-def verify_checksums(folder: Path) -> None:
+def verify_checksums(folder: Path, required: Iterable[str] = ()) -> None:
     """Check every file that the folder's `SHA256SUMS` lists.
 
+    Args:
+        required: names that the list must have.
+
     Raises:
-        ArtefactError: the list is missing, or a file is missing or differs.
+        ArtefactError: the list is missing, it lacks a name, or a file is missing or differs.
     """
     sums = folder / CHECKSUMS
     try:
@@ -157,6 +163,8 @@ def verify_checksums(folder: Path) -> None:
         raise ArtefactError(f"{printable(sums)} cannot be read: {error}") from error
     if not pairs:
         raise ArtefactError(f"{printable(sums)} is empty")
+    if unlisted := set(required) - {name for _, name in pairs}:
+        raise ArtefactError(f"{printable(sums)} does not list {', '.join(sorted(unlisted))}")
     for digest, name in pairs:
         path = folder / name
         if Path(name).name != name or not path.is_file() or sha256_file(path) != digest:
@@ -167,18 +175,18 @@ def verify_checksums(folder: Path) -> None:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `folder`; on a clean exit it gets its checksums and takes the name `folder`.
 
-    An older folder of that name goes away; see `replace_folder`.
+    An older folder of that name goes away; see `replace_folder`. Two writers of one name do not meet before that.
 
     Raises:
         ResourceError: the disk is full or not writable; the older folder is untouched.
     """
-    fresh = folder.with_name(f".{folder.name}{TEMPORARY_SUFFIX}")
+    fresh = _temporary(folder)
     with disk_errors(folder):
-        shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
     try:
         yield fresh
-        write_checksums(fresh)
+        with disk_errors(folder):
+            write_checksums(fresh)
         replace_folder(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -187,14 +195,29 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 def replace_folder(fresh: Path, final: Path) -> None:
     """Give the finished folder `fresh` the name `final`; an older folder of that name goes away after it.
 
-    A kill between the two renames leaves the older folder beside, under a temporary name, and no `final`.
+    Of several processes that do so at the same moment the last one wins. A kill between the two renames leaves the
+    older folder beside, under a temporary name, and no `final`.
+
+    Raises:
+        ResourceError: it cannot be renamed.
     """
-    old = final.with_name(f".{final.name}.old{TEMPORARY_SUFFIX}")
     with disk_errors(final):
-        shutil.rmtree(old, ignore_errors=True)
-        if final.exists():
-            final.replace(old)
-        fresh.replace(final)
+        for attempt in range(REPLACING_ATTEMPTS):
+            old = _temporary(final)
+            with contextlib.suppress(FileNotFoundError):
+                final.replace(old)
+            try:
+                fresh.replace(final)
+                break
+            except OSError:
+                if not final.is_dir():
+                    with contextlib.suppress(OSError):
+                        old.replace(final)
+                    raise
+                if attempt == REPLACING_ATTEMPTS - 1:
+                    raise
+            # another process has just put its own there, which is newer than what we have moved away
+            shutil.rmtree(old, ignore_errors=True)
         _fsync(final.parent)
     shutil.rmtree(old, ignore_errors=True)
 
@@ -206,6 +229,11 @@ def remove_temporaries(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """Return a name beside `path` that no other writer takes."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
 
 
 def _fsync(path: Path) -> None:

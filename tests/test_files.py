@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,35 @@ def test_a_bad_list_of_checksums_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "f" / files.CHECKSUMS).write_text(text)
     with pytest.raises(ArtefactError):
         files.verify_checksums(tmp_path / "f")
+
+
+def test_a_list_of_checksums_must_have_what_is_required(tmp_path: Path) -> None:
+    files.write_bytes(tmp_path / "f" / "a", b"12345")
+    files.write_checksums(tmp_path / "f")
+    files.verify_checksums(tmp_path / "f", required=["a"])
+    with pytest.raises(ArtefactError, match="does not list b"):
+        files.verify_checksums(tmp_path / "f", required=["a", "b"])
+
+
+def test_writers_of_one_folder_do_not_disturb_each_other(tmp_path: Path) -> None:
+    def write(name: str) -> None:
+        for _ in range(20):
+            with files.atomic_folder(tmp_path / "final") as fresh:
+                for part in ("a", "b"):
+                    files.write_text(fresh / part, name)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(write, ("one", "two", "three")))
+    files.verify_checksums(tmp_path / "final", required=["a", "b"])
+    assert [path.name for path in tmp_path.iterdir()] == ["final"]
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "final").mkdir()
+    (tmp_path / "final" / "x").write_text("old")
+    with pytest.raises(ResourceError, match="cannot write"):
+        files.replace_folder(tmp_path / "absent", tmp_path / "final")
+    assert (tmp_path / "final" / "x").read_text() == "old"
 
 
 def test_replace_folder(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def recall(folder: Path) -> Remembered | None:
         source = Path(facts["source"])
         if facts["format_version"] != FORMAT_VERSION or files.sha256_file(source) != facts["source_sha256"]:
             return None
-        files.verify_checksums(folder)
+        files.verify_checksums(folder, required=(_CARD, _BACKBONE))
         values = facts["card"]
         card = Card(**values | {"preprocessing": Preprocessing.from_dict(values["preprocessing"])})
         os.utime(folder)  # used now: the last to be pruned

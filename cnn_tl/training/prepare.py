@@ -78,7 +78,7 @@ def _learned(network: Network, recipe: Recipe, memory: Path, observer: Observer,
     if write and recipe.features.cache and learned.source is not None:
         try:
             cards.remember(memory, learned)
-        except CnnTlError as error:
+        except (CnnTlError, OSError) as error:
             observer.note(f"the network is not remembered: {error}")
     return learned
 

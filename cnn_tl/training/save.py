@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from cnn_tl.errors import ArtefactError
 from cnn_tl.networks import bundle
 from cnn_tl.networks.card import tensors_digest
 from cnn_tl.training.result import TrainResult
@@ -58,9 +59,15 @@ def _fitted(session: Session) -> Tensors:
 
 
 def _backbone(session: Session) -> Tensors:
-    """Return the backbone's tensors: those that ran, or where nothing had to run those that are remembered."""
+    """Return the backbone's tensors: those that ran, or where nothing had to run those that are remembered.
+
+    Where those are lost meanwhile, the network is built after all.
+    """
     if "network" not in vars(session):
-        return session.remembered.tensors()
+        try:
+            return session.remembered.tensors()
+        except ArtefactError as error:
+            session.observer.note(f"{error}; the network is built instead")
     from cnn_tl.networks.backbone import backbone_tensors
 
     return backbone_tensors(session.network.model)

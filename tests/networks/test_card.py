@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from cnn_tl import files
 from cnn_tl.errors import ArtefactError
 from cnn_tl.networks import backbone, bundle, card, weights
 from cnn_tl.networks.backbone import Network
@@ -71,6 +74,33 @@ def test_damage_is_not_recalled(learned: Remembered, tmp_path: Path, name: str) 
     data[len(data) // 2] ^= 1
     (folder / name).write_bytes(data)
     assert card.recall(folder) is None
+
+
+def test_half_a_network_is_not_recalled(
+    learned: Remembered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody empties the cache in the middle of the write: the rest of it is written all the same."""
+    folder = card.folder_of(tmp_path, TINY, learned.source, 64)
+    write = files.write_arrays
+
+    def cleared(path: Path, arrays: Any) -> None:
+        write(path, arrays)
+        shutil.rmtree(path.parent)
+
+    monkeypatch.setattr(files, "write_arrays", cleared)
+    card.remember(folder, learned)
+    assert card.recall(folder) is None
+    monkeypatch.undo()
+    card.remember(folder, learned)
+    assert card.recall(folder) is not None
+
+
+def test_many_remember_one_network_at_once(learned: Remembered, tmp_path: Path) -> None:
+    folder = card.folder_of(tmp_path, TINY, learned.source, 64)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: card.remember(folder, learned), range(12)))
+    assert card.recall(folder) is not None
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
 def test_a_card_of_another_format_is_not_recalled(learned: Remembered, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from cnn_tl.heads import HEADS
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe
 from cnn_tl.training.result import TrainResult
@@ -176,3 +177,17 @@ def test_a_cache_that_cannot_be_written_is_said_and_does_no_harm(
     assert [computed(result) for result in (first, second)] == [30, 30]
     assert any("kept for this run only" in note for note in notes)
     assert same(first, second)
+
+
+def test_a_network_lost_at_the_end_is_built_again(run: Train, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache is emptied by somebody else while a run that found everything in it fits its head."""
+    first = run("a")
+    fit = HEADS["lbfgs"]
+
+    def emptied(*arguments: Any) -> Any:
+        fitted = fit(*arguments)
+        shutil.rmtree(own_cache / "networks")
+        return fitted
+
+    monkeypatch.setitem(HEADS, "lbfgs", emptied)
+    assert same(first, run("b"))
