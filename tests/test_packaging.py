@@ -29,7 +29,7 @@ def test_the_wheel_carries_the_recipes(tmp_path: Path) -> None:
 
 
 def test_readme_names_every_command() -> None:
-    documented = set(re.findall(r"cnn-tl ([a-z]+)", README))
+    documented = set(re.findall(r"cnn-tl ([a-z]+(?:-[a-z]+)*)", README))
     assert set(COMMANDS) == documented
 
 

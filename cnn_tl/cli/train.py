@@ -53,7 +53,8 @@ def train(
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures in one step.")] = None,
     lr: Annotated[
-        float | None, typer.Option(help="Peak learning rate (finetune, scratch, or --head adamw).")
+        str | None,
+        typer.Option(metavar="RATE|auto", help="Peak learning rate of a loop or an adamw head; auto: as lr-find."),
     ] = None,
     image_size: Annotated[int | None, typer.Option(metavar="PIXELS", help="Side of the network's input.")] = None,
     device: Annotated[Device | None, typer.Option(help="Where to compute.", show_default="auto")] = None,
@@ -76,7 +77,7 @@ def train(
     flags: dict[str, object] = {
         "mode": mode, "seed": seed, "data.path": data, "model.name": model, "model.weights": weights,
         "model.image_size": image_size, "head.kind": head, "train.epochs": epochs, "train.batch_size": batch_size,
-        "train.lr": lr, "run.device": device, "run.workers": workers,
+        "train.lr": _rate(lr), "run.device": device, "run.workers": workers,
     }  # fmt: skip
     source: str | Path | None = recipe
     if resume:
@@ -102,6 +103,14 @@ def train(
         console.print_json(result.to_dict())
     else:
         show_result(result)
+
+
+def _rate(text: str | None) -> float | str | None:
+    """Return a number where the text is one; the recipe refuses what is neither that nor `auto`."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
 
 
 def _dry_run(recipe: Recipe, output: Path | None, *, as_json: bool) -> None:

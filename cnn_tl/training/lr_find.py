@@ -120,7 +120,8 @@ def falling(rates: Sequence[float], losses: Sequence[float]) -> list[float]:
     if len(losses) == 0:
         return []
     level, _ = _lines(rates, losses)
-    return level[: int(level.argmin()) + 1].tolist()
+    course: list[float] = level[: int(level.argmin()) + 1].tolist()
+    return course
 
 
 def _lines(rates: Sequence[float], losses: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

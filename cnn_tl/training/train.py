@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cnn_tl import files
 from cnn_tl.errors import UsageError, printable
@@ -22,6 +24,9 @@ from cnn_tl.training.result import TrainResult, judge, read_result, validation_l
 from cnn_tl.training.run_folder import RunFolder, default_output
 from cnn_tl.training.save import freeze_receipt, save_model
 from cnn_tl.training.session import Logits, Session
+
+if TYPE_CHECKING:
+    from cnn_tl.training.lr_find import RangeTest
 
 Ready = tuple[Plan, Callable[[], Logits]]
 
@@ -91,6 +96,24 @@ def plan(recipe: Recipe, output: Path | str | None = None, *, observer: Observer
     session = open_session(recipe, run, observer or Observer(), resume=False, write=False)
     made, _ = MODES[recipe.mode](session, write=False)
     return made
+
+
+def find_lr(recipe: Recipe, *, observer: Observer | None = None) -> RangeTest:
+    """Make the range test that `train.lr: auto` goes by, and nothing else; no run folder is written.
+
+    Raises:
+        UsageError: the mode has no loop; and the errors of `train`.
+    """
+    from cnn_tl.training import finetune
+
+    recipe = recipe.resolve()
+    if recipe.mode not in ("finetune", "scratch"):
+        raise UsageError(f"mode {recipe.mode} begins with a fitted head; find a learning rate for --mode finetune")
+    with tempfile.TemporaryDirectory() as folder:
+        run = _run_folder(recipe, Path(folder) / "run")
+        session = open_session(recipe, run, observer or Observer(), resume=False, write=False)
+        with stop_on_signals() as session.stop:
+            return finetune.find_lr(session)
 
 
 def _freeze(session: Session, *, write: bool) -> Ready:

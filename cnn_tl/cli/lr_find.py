@@ -1,0 +1,53 @@
+"""`cnn-tl lr-find`: learning rates from very low to too high, the loss at each as a picture, and a suggestion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cnn_tl.cli import console
+from cnn_tl.cli.progress import TerminalObserver
+from cnn_tl.errors import printable
+
+
+def lr_find(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Folder of class folders, or of train/ and val/.")],
+    mode: Annotated[
+        Literal["finetune", "scratch"], typer.Option(help="The mode whose learning rate is sought.")
+    ] = "finetune",
+    recipe: Annotated[str | None, typer.Option(help="A shipped recipe's name, or a YAML file.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key; repeatable.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Any timm model; see cnn-tl models.", show_default="tf_efficientnet_lite0")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights file: .safetensors or .pth.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures in one step.")] = None,
+    image_size: Annotated[int | None, typer.Option(metavar="PIXELS", help="Side of the network's input.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Every random choice follows from it.", show_default="0")] = None,
+    output: Annotated[Path, typer.Option(metavar="PNG", help="Where the picture goes.")] = Path("lr-find.png"),
+    json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
+) -> None:
+    """Find a learning rate: some sixty steps, each at a higher rate; the model is thrown away.
+
+    The rate at which the loss falls fastest is suggested. train --lr auto makes the same test and goes by it.
+    """
+    from cnn_tl import recipe as recipes
+    from cnn_tl.plots.lr_find import plot_lr_find
+    from cnn_tl.training.train import find_lr
+
+    flags: dict[str, object] = {
+        "mode": mode, "seed": seed, "data.path": data, "model.name": model, "model.weights": weights,
+        "model.image_size": image_size, "train.batch_size": batch_size,
+    }  # fmt: skip
+    found = find_lr(recipes.load(recipe, set_ or [], flags), observer=TerminalObserver())
+    plot_lr_find(output, found.rates, found.losses, found.suggestion, found.smoothed)
+    if json:
+        console.print_json({"suggestion": found.suggestion, "rates": found.rates, "losses": found.losses})
+        return
+    console.say(f"learning rate {found.suggestion:.2g}: there the loss falls fastest; the whole course is in {output}")
+    console.say("next:")
+    console.say(f"  cnn-tl train {printable(data)} --mode {mode} --lr {found.suggestion:.2g}")

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+Cli = Callable[..., Any]
+
+
+@pytest.fixture
+def words(tmp_path: Path, make_pictures: Callable[..., Path], tiny_weights: Path) -> list[object]:
+    data = make_pictures(tmp_path / "data", {"ash": 12, "birch": 12})
+    return [data, "--model", "test_resnet", "--weights", tiny_weights, "--image-size", 64, "--batch-size", 8]
+
+
+def test_a_rate_is_suggested_and_drawn(
+    cli: Cli, words: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = cli("lr-find", *words, "--json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert found["rates"][0] < found["suggestion"] < found["rates"][-1] <= 1
+    assert len(found["rates"]) == len(found["losses"])
+    with Image.open(tmp_path / "lr-find.png") as picture:
+        assert picture.width >= 600
+    assert not (tmp_path / "runs").exists()
+    again = json.loads(cli("lr-find", *words, "--json", "--set", "run.workers=3").out)
+    assert again == found
+
+    result = cli("train", *words, "--mode", "finetune", "--lr", "auto", "--epochs", 1, "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["facts"]["lr"] == pytest.approx(found["suggestion"])
+
+
+def test_modes_that_begin_with_a_head_have_no_rate_to_find(cli: Cli, words: list[object]) -> None:
+    assert cli("lr-find", *words, "--mode", "freeze").code == 2
+
+
+@pytest.mark.parametrize("rate", ["fast", "-1", "0", "nan"])
+def test_a_rate_that_is_none_is_refused(cli: Cli, words: list[object], rate: str) -> None:
+    outcome = cli("train", *words, "--mode", "finetune", "--lr", rate)
+    assert outcome.code == 2
+    assert "--lr: train.lr: got" in outcome.err
+    assert "allowed auto, or a number above 0" in outcome.err
