@@ -48,7 +48,7 @@ def read_source(file: Path | bytes, spec: Preprocessing, side: int) -> Image.Ima
     """
     image = read_image(file, ImageLimits(spec.max_pixels, spec.min_side), draft=(2 * side, 2 * side))
     size = _fitting(image.width, image.height, side * side)
-    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
 
 
 def row_sides(side: int) -> list[int]:
