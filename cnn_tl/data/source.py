@@ -15,9 +15,13 @@ from PIL import Image
 
 from cnn_tl.data.augment import Augmentation
 from cnn_tl.data.image import ImageLimits, read_image
+from cnn_tl.data.transforms import FILTERS
 from cnn_tl.preprocessing import Preprocessing
 
 Row = NDArray[np.uint8]
+
+FILTER = "bicubic"
+"""Scales sources down, antialiased, whatever the network's own filter is: networks of one size share them."""
 
 STEP = 32
 """Sides are multiples of this, so that settings which differ little share their pictures."""
@@ -48,7 +52,7 @@ def read_source(file: Path | bytes, spec: Preprocessing, side: int) -> Image.Ima
     """
     image = read_image(file, ImageLimits(spec.max_pixels, spec.min_side), draft=(2 * side, 2 * side))
     size = _fitting(image.width, image.height, side * side)
-    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
+    return image if size == image.size else image.resize(size, FILTERS[FILTER])
 
 
 def row_sides(side: int) -> list[int]:

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import Any
 
 from cnn_tl.data.augment import Augmentation
+from cnn_tl.data.source import FILTER as SOURCE_FILTER
 from cnn_tl.networks.card import Card
 from cnn_tl.preprocessing import Preprocessing
 from cnn_tl.runtime import Precision, seed_of
@@ -39,7 +40,7 @@ def row_key(
         return bytes.fromhex(picture_sha256)
     drawn = json.dumps(
         [picture_sha256, view, seed, _chosen(augmentation) if augmentation else None]
-        + ([] if source_side is None else [f"source {source_side}"])
+        + ([] if source_side is None else [f"source {source_side} {SOURCE_FILTER}"])
     )
     return hashlib.sha256(drawn.encode()).digest()
 
@@ -83,7 +84,8 @@ def space_facts(
 
 def source_facts(side: int, row_side: int) -> dict[str, Any]:
     """Return what the kept sources of one size of row have in common (data/source.py); a row's key is the picture's."""
-    return {"pictures": "sources", "side": side, "row_side": row_side, "pillow": version("pillow")}
+    facts = {"pictures": "sources", "side": side, "filter": SOURCE_FILTER, "row_side": row_side}
+    return facts | {"pillow": version("pillow")}
 
 
 def plain_facts(spec: Preprocessing) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def _head_first(session: Session, *, write: bool) -> Ready:
     from cnn_tl.training.planning import plan_head_first
 
     prepared = headfirst.prepare(session, write=write)
-    if not write and session.check_pictures():
+    if not write and session.check_pictures(keep=False):
         prepared = headfirst.prepare(session, write=write)
     return plan_head_first(session, prepared), lambda: headfirst.train(session, prepared)
 
