@@ -83,7 +83,8 @@ def describe(network: Network, num_features: int = 0) -> Remembered:
         convolution=isinstance(model.get_submodule(names[0]), nn.Conv2d),
         config=config,
     )
-    return Remembered(card, network.source.path, tensors)
+    published = network.source.kind in ("package", "hub")
+    return Remembered(card, network.source.path, tensors, weights.places(network.name) if published else None)
 
 
 def backbone_tensors(model: nn.Module) -> dict[str, NDArray[Any]]:

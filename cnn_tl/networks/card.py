@@ -5,7 +5,8 @@ it needs the backbone's tensors to write them into the bundle, and a few facts. 
 
     networks/<request>/  card.json  backbone.safetensors  SHA256SUMS
 
-A remembered network is used only while the weights file that it came from has the same SHA-256 as then.
+A remembered network is used only while the weights file that would be taken for it now has the same SHA-256 as the one
+that it came from. Which file that is, is found out anew: the hub may have published other weights meanwhile.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from numpy.typing import NDArray
 
 from cnn_tl import files
 from cnn_tl.errors import ArtefactError, CnnTlError
+from cnn_tl.networks.weights import Places
 from cnn_tl.preprocessing import Preprocessing
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FOLDER = "networks"
 _CARD = "card.json"
 _BACKBONE = "backbone.safetensors"
@@ -85,16 +87,20 @@ def tensors_digest(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def remember(folder: Path, network: Remembered) -> None:
-    """Keep a network in the folder that `folder_of` gives.
+    """Keep a network in the folder that `folder_of` gives, unless another process was quicker.
 
     Raises:
         ResourceError: the folder cannot be written.
     """
     assert network.source is not None
+    known = recall(folder)
+    if known is not None and known.card == network.card:
+        return  # what has been measured of it stays too
     card = asdict(network.card) | {"preprocessing": network.card.preprocessing.to_dict()}
     facts = {
         "format_version": FORMAT_VERSION,
         "source": str(network.source),
+        "places": asdict(network.places) if network.places else None,
         "source_sha256": files.sha256_file(network.source),
         "card": card,
     }
@@ -104,19 +110,21 @@ def remember(folder: Path, network: Remembered) -> None:
 
 
 def recall(folder: Path) -> Remembered | None:
-    """Return the network that is remembered in `folder`, if its weights file is still the same."""
+    """Return the network that is remembered in `folder`, if its weights would still be the same."""
     try:
         facts = files.read_json(folder / _CARD)
-        source = Path(facts["source"])
-        if facts["format_version"] != FORMAT_VERSION or files.sha256_file(source) != facts["source_sha256"]:
+        if facts["format_version"] != FORMAT_VERSION:
+            return None
+        places = Places(**facts["places"]) if facts["places"] else None
+        source = places.file() if places else Path(facts["source"])
+        if source is None or files.sha256_file(source) != facts["source_sha256"]:
             return None
         files.verify_checksums(folder, required=(_CARD, _BACKBONE))
         values = facts["card"]
         card = Card(**values | {"preprocessing": Preprocessing.from_dict(values["preprocessing"])})
-        os.utime(folder)  # used now: the last to be pruned
     except (CnnTlError, OSError, KeyError, TypeError, ValueError):
         return None
-    return Remembered(card, source, folder / _BACKBONE)
+    return Remembered(card, source, folder / _BACKBONE, places)
 
 
 @dataclass(frozen=True)
@@ -126,11 +134,13 @@ class Remembered:
     Attributes:
         source: the weights file that the network came from.
         backbone: safetensors file, or the tensors themselves.
+        places: where the file is looked for; None for one that the user has named.
     """
 
     card: Card
     source: Path | None
     backbone: Path | Mapping[str, NDArray[Any]]
+    places: Places | None = None
 
     def tensors(self) -> Mapping[str, NDArray[Any]]:
         """Return the backbone's tensors by name.

@@ -46,6 +46,38 @@ class Source:
     description: str
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where the published weights of one model may be, in the order in which `locate` looks there.
+
+    Attributes:
+        package: of the index, by the name it is imported under. repository: on the hub. url: where there is none.
+    """
+
+    package: str | None
+    repository: str | None
+    url: str | None
+
+    def file(self) -> Path | None:
+        """Return the file that `locate` would give now, if it is on this machine; without torch and timm."""
+        if self.package and (path := _package_file(self.package)):
+            return path
+        if self.repository:
+            return hub.cached_repository(self.repository)
+        return hub.cached_url(self.url) if self.url else None
+
+
+def places(model: str) -> Places:
+    """Return where the published weights of a model may be.
+
+    Raises:
+        UsageError: timm has no such model.
+    """
+    card = find(model)
+    url = card.url if isinstance(card.url, str) else None
+    return Places(_package(card), card.hf_hub_id, None if card.hf_hub_id else url)
+
+
 def locate(model: str, weights: Path | None = None, *, pretrained: bool = True) -> Source:
     """Find the weights of a model, downloading them if they are in no nearer place.
 
@@ -161,12 +193,20 @@ def has_package(model: str) -> bool:
 
 def packaged(card: PretrainedCfg) -> Path | None:
     """Return the weights file of an installed package that carries these weights (a model's default ones)."""
+    package = _package(card)
+    return _package_file(package) if package else None
+
+
+def _package(card: PretrainedCfg) -> str | None:
+    """Return the package that carries these weights, installed or not."""
     from timm.models import get_pretrained_cfg
 
     name = card.architecture or ""
-    if name not in PACKAGES or card != get_pretrained_cfg(name):
-        return None
-    spec = importlib.util.find_spec(PACKAGES[name])
+    return PACKAGES[name] if name in PACKAGES and card == get_pretrained_cfg(name) else None
+
+
+def _package_file(package: str) -> Path | None:
+    spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         return None
     return next((Path(spec.origin).parent / "models").glob("*.pth"), None)

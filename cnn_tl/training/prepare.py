@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from cnn_tl import files
 from cnn_tl import recipe as recipes
+from cnn_tl.cache.inventory import touch
 from cnn_tl.cache.location import default_root
 from cnn_tl.data.folder import scan
 from cnn_tl.data.image import ImageLimits
 from cnn_tl.data.manifest import Manifest
-from cnn_tl.errors import CnnTlError, DataError, RecipeError, printable
+from cnn_tl.errors import ArtefactError, CnnTlError, DataError, RecipeError, printable
 from cnn_tl.networks import card as cards
 from cnn_tl.networks import hub, weights
 from cnn_tl.networks.card import Remembered
@@ -39,6 +40,8 @@ def open_session(recipe: Recipe, run: RunFolder, observer: Observer, *, resume: 
     pretrained = recipe.mode != "scratch"
     memory = cards.folder_of(default_root(), recipe.model.name, file, recipe.model.image_size)
     known = cards.recall(memory) if _may_be_recalled(recipe) else None
+    if known is not None and write:
+        touch(memory)  # used now: the last to go
     if known is None and pretrained and file is None and not weights.has_package(recipe.model.name):
         hub.knock_early(recipe.model.name)
     manifest = _scan(recipe, observer)  # before anything is downloaded
@@ -47,9 +50,12 @@ def open_session(recipe: Recipe, run: RunFolder, observer: Observer, *, resume: 
     num_classes = len(manifest.classes)
 
     def build() -> Network:
-        return _limited(_build(recipe, file, num_classes), recipe)
+        built = _limited(_build(recipe, file, num_classes), recipe)
+        if recalled is not None:
+            _require_same(built, recalled)
+        return built
 
-    network = None
+    network, recalled = None, known
     if known is None:
         network = build()
         known = _learned(network, recipe, memory, observer, write=write)
@@ -96,6 +102,14 @@ def _build(recipe: Recipe, file: Path | None, num_classes: int) -> Network:
         image_size=recipe.model.image_size,
         seed=recipe.seed,
     )
+
+
+def _require_same(built: Network, recalled: Remembered) -> None:
+    """Refuse a network that is not the remembered one: its features would be kept under the name of the other's."""
+    from cnn_tl.networks.backbone import backbone_tensors
+
+    if cards.tensors_digest(backbone_tensors(built.model)) != recalled.card.backbone_sha256:
+        raise ArtefactError(f"the weights of {built.name} have changed while the run was at work; run again")
 
 
 def _limited(network: Network, recipe: Recipe) -> Network:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from cnn_tl import files
 from cnn_tl.errors import ArtefactError
@@ -121,6 +124,99 @@ def test_tensors_damaged_after_the_recall_are_refused(learned: Remembered, tmp_p
     (folder / "backbone.safetensors").write_bytes(data)
     with pytest.raises(ArtefactError, match="damaged"):
         recalled.tensors()
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the folder of the tiny network's repository in a hub cache of our own."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository = weights.find(TINY).hf_hub_id
+    assert repository is not None
+    return tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
+
+
+def fetch(cache: Path, revision: str, file: Path) -> Path:
+    """Let a program fetch a revision that has this file."""
+    snapshot = cache / "snapshots" / revision
+    snapshot.mkdir(parents=True, exist_ok=True)
+    (cache / "refs").mkdir(exist_ok=True)
+    (cache / "refs" / "main").write_text(revision)
+    return Path(shutil.copy(file, snapshot / "model.safetensors"))
+
+
+def from_hub() -> Remembered:
+    network = backbone.build(TINY, weights.locate(TINY), num_classes=3, image_size=64, seed=0)
+    return backbone.describe(network, backbone.require_linear_classifier(network))
+
+
+def test_new_weights_on_the_hub_are_not_missed(hub_cache: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    first = fetch(hub_cache, "1" * 40, tiny_weights)
+    learned = from_hub()
+    assert learned.source == first
+    folder = card.folder_of(tmp_path, TINY, None, 64)
+    card.remember(folder, learned)
+    recalled = card.recall(folder)
+    assert recalled is not None
+    assert recalled.places == learned.places
+    fetch(hub_cache, "2" * 40, tiny_weights)
+    assert card.recall(folder) is not None  # another revision of the same weights
+    state = load_file(tiny_weights)
+    save_file({name: tensor + 1 for name, tensor in state.items()}, tmp_path / "better.safetensors")
+    fetch(hub_cache, "3" * 40, tmp_path / "better.safetensors")
+    assert first.is_file()
+    assert card.recall(folder) is None
+    card.remember(folder, from_hub())
+    assert card.recall(folder) is not None
+    shutil.rmtree(hub_cache)
+    assert card.recall(folder) is None
+
+
+def test_a_package_that_is_installed_later_is_not_missed(
+    hub_cache: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(weights.PACKAGES, TINY, "tiny_weights_for_a_test")
+    fetch(hub_cache, "1" * 40, tiny_weights)
+    folder = card.folder_of(tmp_path, TINY, None, 64)
+    card.remember(folder, from_hub())
+    assert card.recall(folder) is not None
+    models = tmp_path / "site" / "tiny_weights_for_a_test" / "models"
+    models.mkdir(parents=True)
+    (models.parent / "__init__.py").touch()
+    torch.save(load_file(tiny_weights), models / "tiny.pth")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert card.recall(folder) is None
+
+
+def test_weights_at_a_url_are_found_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    found = weights.Places(None, None, "https://example.org/releases/model-0123.pth")
+    assert found.file() is None
+    path = Path(torch.hub.get_dir(), "checkpoints", "model-0123.pth")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert found.file() == path
+
+
+def test_what_was_remembered_meanwhile_stays(learned: Remembered, tmp_path: Path) -> None:
+    """Another first run was quicker, and has measured already."""
+    folder = card.folder_of(tmp_path, TINY, learned.source, 64)
+    card.remember(folder, learned)
+    (folder / "speeds-0.json").touch()
+    card.remember(folder, learned)
+    assert (folder / "speeds-0.json").exists()
+
+
+def test_a_memory_that_may_only_be_read_is_recalled(
+    learned: Remembered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = card.folder_of(tmp_path, TINY, learned.source, 64)
+    card.remember(folder, learned)
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert card.recall(folder) is not None
 
 
 def test_what_is_asked_for_decides_where_it_is_remembered(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from cnn_tl.errors import ArtefactError
 from cnn_tl.heads import HEADS
+from cnn_tl.networks import card
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe
 from cnn_tl.training.result import TrainResult
@@ -191,3 +193,22 @@ def test_a_network_lost_at_the_end_is_built_again(run: Train, own_cache: Path, m
 
     monkeypatch.setitem(HEADS, "lbfgs", emptied)
     assert same(first, run("b"))
+
+
+def test_weights_that_change_under_a_run_are_refused(
+    run: Train, weights: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they give must not be kept under the name of the weights that were there when the run began."""
+    run("a")
+    [shard, *_] = sorted(own_cache.glob("features/*/*.safetensors"))
+    shard.unlink()
+    read = card.recall
+
+    def replaced(folder: Path) -> Any:
+        known = read(folder)
+        save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights)
+        return known
+
+    monkeypatch.setattr(card, "recall", replaced)
+    with pytest.raises(ArtefactError, match="have changed while the run was at work"):
+        run("b")
