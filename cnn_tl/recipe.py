@@ -69,7 +69,9 @@ class Recipe(Section):
             RecipeError: two settings contradict each other.
         """
         refuse_contradictions(self)
-        head = HEAD_DEFAULTS[self.head.kind].model_copy(update=self.head.model_dump(exclude_none=True))
+        head = self.head
+        if self.mode not in ("finetune", "scratch"):  # whose head is part of the loop
+            head = HEAD_DEFAULTS[head.kind].model_copy(update=head.model_dump(exclude_none=True))
         every = self.model.unfreeze_every or (1 if self.model.unfreeze else None)
         model = self.model.model_copy(
             update={

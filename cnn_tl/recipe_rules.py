@@ -60,6 +60,8 @@ def refuse_contradictions(recipe: Settings) -> None:
         _without_loop(recipe)
     else:
         _with_loop(recipe)
+    if recipe.mode in ("finetune", "scratch"):
+        _without_fitted_head(recipe)
     if recipe.mode == "scratch":
         _from_nothing(recipe)
     if recipe.mode in ("lp-ft", "auto"):
@@ -134,6 +136,17 @@ def _with_loop(recipe: Settings) -> None:
             "model.unfreeze has no effect with model.freeze: all, which wins: all trains from the start; "
             "remove model.unfreeze, or set model.freeze: head"
         )
+
+
+def _without_fitted_head(recipe: Settings) -> None:
+    for key, default in Head().model_dump().items():
+        value = getattr(recipe.head, key)
+        if value != default:
+            instead = "train.class_weights" if key == "class_weights" else "mode: lp-ft"
+            raise RecipeError(
+                f"head.{key} has no effect with mode: {recipe.mode}, which wins: its head is one linear layer that "
+                f"trains with the rest; remove head.{key}, or set {instead}"
+            )
 
 
 def _from_nothing(recipe: Settings) -> None:

@@ -13,8 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from cnn_tl import files
 from cnn_tl.errors import UsageError, printable
+from cnn_tl.heads.problem import class_weights
 from cnn_tl.progress import Observer, Plan
 from cnn_tl.recipe import Recipe
 from cnn_tl.runtime import stop_on_signals
@@ -74,6 +77,7 @@ def train(
             return read_result(run)
         files.remove_temporaries(run.path)
         session = open_session(recipe, run, observer, resume=resume)
+        _refuse_unknown_classes(session)
         made, work = MODES[recipe.mode](session, write=True)
         observer.plan(made)
         with tracked(recipe.run.track, run.path, recipe.model_dump(), observer.warn) as session.tracking:
@@ -94,8 +98,20 @@ def plan(recipe: Recipe, output: Path | str | None = None, *, observer: Observer
     run = _run_folder(recipe, output)
     run.require_new()
     session = open_session(recipe, run, observer or Observer(), resume=False, write=False)
+    _refuse_unknown_classes(session)
     made, _ = MODES[recipe.mode](session, write=False)
     return made
+
+
+def _refuse_unknown_classes(session: Session) -> None:
+    """Refuse weights for classes that the data does not have, before hours are spent on it.
+
+    Raises:
+        RecipeError: there are some.
+    """
+    recipe, classes = session.recipe, session.manifest.classes
+    for key, setting in (("head", recipe.head.class_weights), ("train", recipe.train.class_weights or "none")):
+        class_weights(setting, np.zeros(0, np.int64), classes, key=f"{key}.class_weights")
 
 
 def find_lr(recipe: Recipe, *, observer: Observer | None = None) -> RangeTest:
