@@ -15,6 +15,7 @@ from typing import Any
 
 from cnn_tl.data.augment import Augmentation
 from cnn_tl.data.source import FILTER as SOURCE_FILTER
+from cnn_tl.features.speed import processor
 from cnn_tl.networks.card import Card
 from cnn_tl.preprocessing import Preprocessing
 from cnn_tl.runtime import Precision, seed_of
@@ -60,12 +61,19 @@ def _chosen(augmentation: Augmentation) -> dict[str, Any]:
 
 
 def space_facts(
-    card: Card, *, precision: Precision, device: str, boundary: str = FEATURES, compiled: bool = False
+    card: Card,
+    *,
+    precision: Precision,
+    device: str,
+    hardware: str | None = None,
+    boundary: str = FEATURES,
+    compiled: bool = False,
 ) -> dict[str, Any]:
     """Return what all rows of one space have in common, as plain data for JSON.
 
     Args:
         device: "cpu", "cuda" or "mps"; they round differently.
+        hardware: the device's name, for the same reason; by default the processor's.
         boundary: where the network is cut: `FEATURES`, or the name of the first module of the part that trains.
         compiled: by torch.compile, which rounds differently too.
     """
@@ -76,8 +84,10 @@ def space_facts(
         "boundary": boundary,
         "precision": precision + (", compiled" if compiled else ""),
         "device": device,
+        "hardware": processor() if hardware is None else hardware,
         "preprocessing": _pixels(card.preprocessing),
         "timm": card.timm,
+        "torch": version("torch"),
         "pillow": version("pillow"),
     }
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -54,14 +56,30 @@ class Speeds:
         device: "cpu", "cuda" or "mps". device_name: the same in words.
         seconds: for each way ("fp32", "bf16", "bf16, compiled") the seconds that a picture takes.
         batch_size: the fastest; None if it was not measured.
-        compile_seconds: what compiling took; None if it was not tried, -1 if it failed.
+        compile_seconds: for each compiled way what compiling took, -1 if it failed.
+        precision: what `auto` came to, once and for all; None: it follows from `seconds`.
     """
 
     device: str
     device_name: str
     seconds: dict[str, float] = field(default_factory=dict)
     batch_size: int | None = None
-    compile_seconds: float | None = None
+    compile_seconds: dict[str, float] = field(default_factory=dict)
+    precision: Precision | None = None
+
+    @property
+    def hardware(self) -> str:
+        """What computes, in words that do not change with its settings."""
+        return self.device_name if self.device == "cuda" else processor()
+
+    def is_of(self, device: torch.device) -> bool:
+        """Say whether it was this device that was measured."""
+        return (self.device, self.hardware) == (device.type, hardware_of(device))
+
+    def lacks(self, formats: Sequence[Precision], pictures: int) -> bool:
+        """Say whether something is left to measure for so many pictures in these number formats."""
+        worth_it = pictures >= WORTH_BATCH_SIZES or self.device != "cpu"
+        return not self.seconds.keys() >= set(formats) or (self.batch_size is None and worth_it)
 
 
 @dataclass(frozen=True)
@@ -79,6 +97,8 @@ def choose_precision(speeds: Speeds, wanted: Literal["auto", "fp32", "bf16"]) ->
     """Return the number format for the features of training pictures."""
     if wanted != "auto":
         return wanted
+    if speeds.precision is not None:
+        return speeds.precision
     return "bf16" if speeds.seconds.get("bf16", float("inf")) < PAYS * speeds.seconds["fp32"] else "fp32"
 
 
@@ -106,7 +126,7 @@ def choose_way(speeds: Speeds, precision: Precision, wanted: Compile, missing: C
     plain, compiled = Way(precision), Way(precision, compiled=True)
     if wanted != "auto":
         return compiled if wanted == "always" else plain
-    compile_seconds = speeds.compile_seconds
+    compile_seconds = speeds.compile_seconds.get(str(compiled))
     if compile_seconds is None or compile_seconds < 0 or str(compiled) not in speeds.seconds:
         return plain
     left = missing(compiled)
@@ -116,26 +136,42 @@ def choose_way(speeds: Speeds, precision: Precision, wanted: Compile, missing: C
 
 def worth_trying_to_compile(speeds: Speeds, precision: Precision, wanted: Compile, missing: int) -> bool:
     """Say whether there is so much to do that it is worth finding out whether compiling pays."""
-    untried = speeds.compile_seconds is None
+    untried = str(Way(precision, compiled=True)) not in speeds.compile_seconds
     return wanted == "auto" and untried and missing * speeds.seconds[precision] > WORTH_COMPILING
 
 
-def measure(network: Network, device: torch.device, *, pictures: int, formats: Sequence[Precision]) -> Speeds:
+def measure(
+    network: Network,
+    device: torch.device,
+    *,
+    pictures: int,
+    formats: Sequence[Precision],
+    known: Speeds | None = None,
+) -> Speeds:
     """Time the network on pictures of noise, in turn in each number format.
 
     Args:
         pictures: how many are to come; with few of them the batch size is not worth measuring.
         formats: fp32, and bf16 where it may be chosen.
+        known: what was measured before; it stays, and what it decided stays decided.
     """
-    speeds = Speeds(device.type, describe(device))
+    speeds = known or Speeds(device.type, describe(device))
     small = 8 if device.type == "cpu" else 32
-    timers = {precision: _Timer(network, device, precision, batch_size=small) for precision in formats}
+    timers = {
+        precision: _Timer(network, device, precision, batch_size=small)
+        for precision in formats
+        if precision not in speeds.seconds
+    }
     for _ in range(3):  # in turn, so that whatever else the machine does hits all alike
         for timer in timers.values():
             timer.run()
-    speeds = replace(speeds, seconds={precision: timer.best for precision, timer in timers.items()})
-    if pictures < WORTH_BATCH_SIZES and device.type == "cpu":
-        return speeds
+    seconds = speeds.seconds | {precision: timer.best for precision, timer in timers.items()}
+    speeds = replace(speeds, seconds=seconds)
+    speeds = replace(speeds, precision=choose_precision(speeds, "auto"))
+    return _with_batch_size(network, device, speeds) if speeds.lacks(formats, pictures) else speeds
+
+
+def _with_batch_size(network: Network, device: torch.device, speeds: Speeds) -> Speeds:
     chosen = choose_precision(speeds, "auto")
     tried = {size: _Timer(network, device, chosen, batch_size=size) for size in BATCH_SIZES[device.type]}
     for _ in range(2):
@@ -149,7 +185,7 @@ def measure_compiled(network: Network, device: torch.device, speeds: Speeds, pre
     """Compile the network, time it, and return the speeds with what came out; a failure is remembered as one."""
     from cnn_tl.features.embedding import embedder
 
-    size = speeds.batch_size or BATCH_SIZE
+    way, size = str(Way(precision, compiled=True)), speeds.batch_size or BATCH_SIZE
     pixels = _noise(network, size)
     started = time.perf_counter()
     try:
@@ -158,9 +194,12 @@ def measure_compiled(network: Network, device: torch.device, speeds: Speeds, pre
             compile_seconds = time.perf_counter() - started
             best = min(_timed(frozen, pixels) for _ in range(5))
     except Exception:  # noqa: BLE001 - no compiler, a model that cannot be traced, ...: then it is not compiled
-        return replace(speeds, compile_seconds=-1.0)
-    seconds = speeds.seconds | {str(Way(precision, compiled=True)): best}
-    return replace(speeds, compile_seconds=round(compile_seconds, 2), seconds=seconds)
+        return replace(speeds, compile_seconds=speeds.compile_seconds | {way: -1.0})
+    return replace(
+        speeds,
+        compile_seconds=speeds.compile_seconds | {way: round(compile_seconds, 2)},
+        seconds=speeds.seconds | {way: best},
+    )
 
 
 class _Timer:
@@ -200,11 +239,25 @@ def _timed(frozen: Embedder, pixels: Pixels) -> float:
 
 
 def recall(folder: Path, device: str) -> Speeds | None:
-    """Return what was measured on this machine for the network remembered in `folder`, if it was."""
+    """Return what was measured on this machine for the network remembered in `folder`, if it was and makes sense."""
     try:
-        return Speeds(**files.read_json(_file(folder, device)))
-    except (CnnTlError, TypeError):
+        found = Speeds(**files.read_json(_file(folder, device)))
+        return found if _makes_sense(found) else None
+    except (CnnTlError, TypeError, AttributeError):
         return None
+
+
+def _makes_sense(found: Speeds) -> bool:
+    """Check what a file says: it is of this machine's owner, but may have been edited or be another version's."""
+    times = (*found.seconds.values(), *(took for took in found.compile_seconds.values() if took != -1))
+    return (
+        found.device in BATCH_SIZES
+        and isinstance(found.device_name, str)
+        and found.precision in ("fp32", "bf16")
+        and {"fp32", found.precision} <= found.seconds.keys()
+        and all(isinstance(took, float | int) and 0 < took < math.inf for took in times)
+        and (found.batch_size is None or (type(found.batch_size) is int and found.batch_size > 0))
+    )
 
 
 def remember(folder: Path, device: str, speeds: Speeds) -> None:
@@ -228,19 +281,26 @@ def describe(device: torch.device) -> str:
     return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
 
 
+def hardware_of(device: torch.device) -> str:
+    """Return what computes, in the words of `Speeds.hardware`."""
+    return describe(device) if device.type == "cuda" else processor()
+
+
 def _file(folder: Path, device: str) -> Path:
     """Name the file by everything that decides about speed and can be known without torch."""
     machine: list[Any] = [
-        device, _processor(), default_workers(), sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*")),
+        device, processor(), default_workers(), sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*")),
         *(os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS")),
         version("torch"),
     ]  # fmt: skip
     return folder / f"speeds-{hashlib.sha256(json.dumps(machine).encode()).hexdigest()[:16]}.json"
 
 
-def _processor() -> str:
+@cache
+def processor() -> str:
+    """Return the name of the processor."""
     try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-        return next(line for line in lines if line.startswith("model name"))
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
+            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        return platform.processor()
+        return platform.processor() or platform.machine()

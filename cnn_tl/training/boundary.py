@@ -19,6 +19,7 @@ from cnn_tl.cache.store import FeatureCache
 from cnn_tl.data.loader import Batch
 from cnn_tl.data.manifest import Picture
 from cnn_tl.features.keys import row_key, space_facts
+from cnn_tl.features.speed import hardware_of
 from cnn_tl.networks.backbone import to_input
 from cnn_tl.networks.cut import Cut, cut
 from cnn_tl.runtime import autocast
@@ -45,7 +46,11 @@ class Boundary:
         self._session = session
         order = "NHWC" if found.channels_last else "as named"
         facts = space_facts(
-            session.card, precision=session.precision, device=session.device.type, boundary=found.boundary
+            session.card,
+            precision=session.precision,
+            device=session.device.type,
+            hardware=hardware_of(session.device),
+            boundary=found.boundary,
         )
         self._space = cache.space(facts | {"order": order}, shape=_row_shape(found), dtype=_name(found.dtype))
 

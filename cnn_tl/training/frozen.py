@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from cnn_tl.features import speed
 from cnn_tl.features.speed import Speeds, Way
 from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights
 from cnn_tl.runtime import Precision, has_fast_bf16, release_freed_memory
-from cnn_tl.training.features import EXACT, Part, embed, part_of
+from cnn_tl.training.features import EXACT, OtherDevice, Part, embed, part_of
 from cnn_tl.training.session import Logits, Session
 from cnn_tl.training.store import open_cache
 
@@ -39,8 +39,9 @@ class Preparation:
 
     @property
     def pictures_to_read(self) -> list[Picture]:
-        """The pictures whose features the cache lacks."""
-        return list(dict.fromkeys(wanted.picture for wanted in self.val.missing + self.train.missing))
+        """The pictures whose features the cache lacks, copies of each other included."""
+        contents = {wanted.picture.sha256 for wanted in self.val.missing + self.train.missing}
+        return [picture for picture in self.val.pictures + self.train.pictures if picture.sha256 in contents]
 
     @property
     def bytes_to_keep(self) -> int:
@@ -73,17 +74,19 @@ def prepare(session: Session, *, write: bool = True) -> Preparation:
 
     def part(way: Way) -> Part:
         if way not in parts:
-            parts[way] = part_of(session, cache, train_pictures, views, way, speeds.device)
+            parts[way] = part_of(session, cache, train_pictures, views, way, speeds)
         return parts[way]
 
-    wanted = session.recipe.run.compile
-    if speed.worth_trying_to_compile(speeds, precision, wanted, len(part(Way(precision)).missing)):
+    wanted, may_try = session.recipe.run.compile, write and session.memory.is_dir()
+    if may_try and speed.worth_trying_to_compile(speeds, precision, wanted, len(part(Way(precision)).missing)):
         session.observer.note("so much is to be computed that compiling the network may pay; trying for half a minute")
-        speeds = speed.measure_compiled(session.network, session.device, speeds, precision)
-        _remember(session, speeds, write=write)
+        tried = speed.measure_compiled(session.network, session.device, speeds, precision)
+        speeds = tried if _remember(session, tried) else speeds
     way = speed.choose_way(speeds, precision, wanted, lambda way: len(part(way).missing))
-    val = part_of(session, cache, val_pictures, 1, EXACT, speeds.device)
-    return Preparation(speeds, way, part(way), val)
+    val = part_of(session, cache, val_pictures, 1, EXACT, speeds)
+    train_part = part(way)
+    train_part.leave_to(val)
+    return Preparation(speeds, way, train_part, val)
 
 
 def train(session: Session, prepared: Preparation) -> Logits:
@@ -96,6 +99,14 @@ def train(session: Session, prepared: Preparation) -> Logits:
         DivergedError: the backbone's features are not finite.
         Stopped: a signal came; `--resume` goes on.
     """
+    try:
+        return _train(session, prepared)
+    except OtherDevice:
+        session.observer.note("this machine has another device than when it was measured; it is measured anew")
+        return _train(session, prepare(session))
+
+
+def _train(session: Session, prepared: Preparation) -> Logits:
     train_part, val_part = _compute(session, prepared)
     started = time.monotonic()
     settings = session.recipe.head
@@ -123,10 +134,10 @@ def _compute(session: Session, prepared: Preparation) -> tuple[Part, Part]:
     total = prepared.train.wanted + prepared.val.wanted
     with session.observer.task("features", total):
         session.observer.advance(prepared.at_hand)
-        work = [(prepared.val, EXACT), (prepared.train, prepared.way)]
-        done = embed(session, work, prepared.batch_size)
+        done = embed(session, [prepared.val, prepared.train], prepared.batch_size)
     release_freed_memory()
-    session.set_aside(list(done.broken.items()))
+    broken = done.broken_of(session, prepared.val.pictures + prepared.train.pictures)
+    session.set_aside(broken)
     session.facts["features"] = {
         "computed": done.rows,
         "from_cache": prepared.at_hand,
@@ -135,32 +146,47 @@ def _compute(session: Session, prepared: Preparation) -> tuple[Part, Part]:
         "batch_size": prepared.batch_size,
         **done.facts(session.workers),
     }
-    broken = {picture.path for picture in done.broken}
-    return prepared.train.without(broken), prepared.val.without(broken)
+    paths = {picture.path for picture, _ in broken}
+    return prepared.train.without(paths), prepared.val.without(paths)
 
 
 def _speeds(session: Session, *, pictures: int, write: bool) -> Speeds:
-    """Return what is known of this machine's speed with this network, measuring it the first time."""
-    run = session.recipe.run
-    known = speed.recall(session.memory, run.device)
-    if known is not None and (known.batch_size is not None or pictures < speed.WORTH_BATCH_SIZES):
+    """Return what is known of this machine's speed with this network, measuring what is not.
+
+    Where nothing can be remembered, a fixed rule chooses the number format: the stopwatch might choose another one
+    the next time, and the same recipe would give other weights.
+    """
+    recipe = session.recipe
+    needed: list[Precision] = ["fp32", "bf16"] if recipe.run.precision == "bf16" else ["fp32"]
+    known = speed.recall(session.memory, recipe.run.device)
+    if known is not None and "device" not in vars(session) and not known.lacks(needed, pictures):
+        return known  # without torch; `embed` looks whether it is still this device
+    if known is not None and not known.is_of(session.device):
+        known = None
+    if known is not None and not known.lacks(needed, pictures):
         return known
-    formats: list[Precision] = ["fp32"]
-    if has_fast_bf16(session.device) or run.precision == "bf16":
-        formats.append("bf16")
+    if known is None and has_fast_bf16(session.device):
+        needed = ["fp32", "bf16"]
     with session.observer.task("measuring this machine", None):
-        speeds = speed.measure(session.network, session.device, pictures=pictures, formats=formats)
+        speeds = speed.measure(session.network, session.device, pictures=pictures, formats=needed, known=known)
     release_freed_memory()
-    _remember(session, speeds, write=write)
+    will_be_remembered = _remember(session, speeds) if write else recipe.features.cache
+    if known is None and not will_be_remembered:
+        rule = speed.precision_of_a_loop(session.network, session.device, "auto")
+        return replace(speeds, precision=rule)
     return speeds
 
 
-def _remember(session: Session, speeds: Speeds, *, write: bool) -> None:
-    if write and session.memory.is_dir():
-        try:
-            speed.remember(session.memory, session.recipe.run.device, speeds)
-        except CnnTlError as error:
-            session.observer.note(f"what was measured is not kept: {error}")
+def _remember(session: Session, speeds: Speeds) -> bool:
+    """Keep what was measured for the next run; return whether that was possible."""
+    if not session.memory.is_dir():
+        return False
+    try:
+        speed.remember(session.memory, session.recipe.run.device, speeds)
+    except CnnTlError as error:
+        session.observer.note(f"what was measured is not kept: {error}")
+        return False
+    return True
 
 
 def _warn_of(session: Session, head: FittedHead) -> None:

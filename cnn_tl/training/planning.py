@@ -37,7 +37,7 @@ def plan_frozen(session: Session, prepared: Preparation) -> Plan:
     decode = DECODE_SECONDS / min(session.workers, default_workers())
     seconds = len(prepared.train.missing) * max(fast, decode) + len(prepared.val.missing) * max(exact, decode)
     if prepared.to_compute:
-        compiling = max(0.0, speeds.compile_seconds or 0.0) if way.compiled and prepared.train.missing else 0.0
+        compiling = max(0.0, speeds.compile_seconds.get(str(way), 0.0)) if prepared.train.missing else 0.0
         seconds += compiling + (TORCH_SECONDS if "network" not in vars(session) else 0.0)
     return Plan(
         **_common(session),

@@ -24,7 +24,7 @@ def test_list_names_every_recipe(cli: Cli) -> None:
 def test_list_as_json(cli: Cli) -> None:
     done = cli("recipes", "list", "--json")
     rows = json.loads(done.out)
-    assert [row["name"] for row in rows] == ["finetune", "freeze", "scratch"]
+    assert [row["name"] for row in rows] == ["finetune", "freeze", "lp-ft", "scratch"]
     assert all(row["command"] == f"cnn-tl train DATA --recipe {row['name']}" for row in rows)
     assert all(row["what"] for row in rows)
 
@@ -75,7 +75,7 @@ def test_validate_gives_one_line_for_each_file(cli: Cli) -> None:
         "good.yaml: ok, mode finetune",
         "bad.yaml: train.lrr is not a key of a recipe; did you mean train.lr?",
         "scratch: ok, mode scratch",
-        "absent.yaml is neither a file nor a shipped recipe (finetune, freeze, scratch)",
+        "absent.yaml is neither a file nor a shipped recipe (finetune, freeze, lp-ft, scratch)",
     ]
     assert cli("recipes", "validate", "good.yaml", "scratch").code == 0
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from importlib.metadata import version
 from typing import Any
 
 import pytest
 
 from cnn_tl.data.augment import Augmentation
+from cnn_tl.features import keys
 from cnn_tl.features.keys import plain_facts, row_key, source_facts, space_facts, view_seed
 from cnn_tl.networks.card import Card
 from cnn_tl.preprocessing import Preprocessing
@@ -98,6 +100,8 @@ def test_a_space_depends_on_how_it_is_computed() -> None:
         {"precision": "fp32", "device": "cpu"},
         {"precision": "bf16", "device": "cpu"},
         {"precision": "fp32", "device": "cuda"},
+        {"precision": "fp32", "device": "cuda", "hardware": "cuda (one)"},
+        {"precision": "fp32", "device": "cuda", "hardware": "cuda (other)"},
         {"precision": "fp32", "device": "cpu", "compiled": True},
         {"precision": "fp32", "device": "cpu", "boundary": "layer4"},
     ]
@@ -107,3 +111,17 @@ def test_a_space_depends_on_how_it_is_computed() -> None:
 def test_neither_names_nor_limits_count() -> None:
     same = replace(CARD, name="resnet18", weights="weights from b.pth", preprocessing=replace(SPEC, max_pixels=9999))
     assert space_facts(same, precision="fp32", device="cpu") == space_facts(CARD, precision="fp32", device="cpu")
+
+
+@pytest.mark.parametrize("package", ["torch", "pillow"])
+def test_a_space_depends_on_who_computes(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = space_facts(CARD, precision="fp32", device="cpu")
+    monkeypatch.setattr(keys, "version", lambda name: "99" if name == package else version(name))
+    assert space_facts(CARD, precision="fp32", device="cpu") != before
+
+
+def test_a_space_depends_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels differ from one to the next, and a cache may lie in a home that several machines share."""
+    before = space_facts(CARD, precision="fp32", device="cpu")
+    monkeypatch.setattr(keys, "processor", lambda: "another")
+    assert space_facts(CARD, precision="fp32", device="cpu") != before

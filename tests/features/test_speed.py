@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +13,8 @@ import torch
 from cnn_tl.features import speed
 from cnn_tl.features.speed import Speeds, Way
 from cnn_tl.networks import backbone, weights
+from cnn_tl.networks.backbone import Network
+from cnn_tl.runtime import Precision
 
 COMPILED = {"fp32": 0.010, "bf16": 0.005, "bf16, compiled": 0.002}
 
@@ -36,16 +41,16 @@ def test_bf16_is_taken_where_it_clearly_pays(bf16: float | None, wanted: str, ch
     ],
 )
 def test_compiling_is_chosen_when_it_repays_its_time(plain: int, compiled: int, chosen: bool) -> None:
-    speeds = Speeds("cpu", "", COMPILED, compile_seconds=40.0)
+    speeds = Speeds("cpu", "", COMPILED, compile_seconds={"bf16, compiled": 40.0})
     way = speed.choose_way(speeds, "bf16", "auto", lambda way: compiled if way.compiled else plain)
     assert way == Way("bf16", compiled=chosen)
 
 
 def test_compiling_can_be_forbidden_forced_and_failed() -> None:
-    speeds = Speeds("cpu", "", COMPILED, compile_seconds=40.0)
+    speeds = Speeds("cpu", "", COMPILED, compile_seconds={"bf16, compiled": 40.0})
     assert not speed.choose_way(speeds, "bf16", "never", lambda way: 10**6).compiled
     assert speed.choose_way(speeds, "bf16", "always", lambda way: 1).compiled
-    failed = Speeds("cpu", "", COMPILED, compile_seconds=-1.0)
+    failed = Speeds("cpu", "", COMPILED, compile_seconds={"bf16, compiled": -1.0})
     assert not speed.choose_way(failed, "bf16", "auto", lambda way: 10**6).compiled
 
 
@@ -54,19 +59,27 @@ def test_compiling_is_tried_only_for_much_work_and_only_once() -> None:
     assert speed.worth_trying_to_compile(speeds, "bf16", "auto", 100_000)
     assert not speed.worth_trying_to_compile(speeds, "bf16", "auto", 10_000)
     assert not speed.worth_trying_to_compile(speeds, "bf16", "never", 100_000)
-    tried = Speeds("cpu", "", {"fp32": 0.01, "bf16": 0.005}, compile_seconds=-1.0)
+    tried = Speeds("cpu", "", {"fp32": 0.01, "bf16": 0.005}, compile_seconds={"bf16, compiled": -1.0})
     assert not speed.worth_trying_to_compile(tried, "bf16", "auto", 100_000)
+    assert speed.worth_trying_to_compile(tried, "fp32", "auto", 100_000)  # a way of its own
 
 
-def test_measuring_and_remembering(tmp_path: Path) -> None:
-    network = backbone.build(
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return backbone.build(
         "test_resnet", weights.Source("random", None, ""), num_classes=3, image_size=64, seed=0
     )  # fmt: skip
-    few = speed.measure(network, torch.device("cpu"), pictures=10, formats=["fp32", "bf16"])
+
+
+CPU = torch.device("cpu")
+
+
+def test_measuring_and_remembering(network: Network, tmp_path: Path) -> None:
+    few = speed.measure(network, CPU, pictures=10, formats=["fp32", "bf16"])
     assert few.seconds.keys() == {"fp32", "bf16"}
     assert all(0 < seconds < 1 for seconds in few.seconds.values())
     assert few.batch_size is None
-    many = speed.measure(network, torch.device("cpu"), pictures=10_000, formats=["fp32"])
+    many = speed.measure(network, CPU, pictures=10_000, formats=["fp32"])
     assert many.batch_size in speed.BATCH_SIZES["cpu"]
     assert speed.recall(tmp_path, "auto") is None
     speed.remember(tmp_path, "auto", many)
@@ -74,15 +87,70 @@ def test_measuring_and_remembering(tmp_path: Path) -> None:
     assert speed.recall(tmp_path, "cuda") is None
 
 
+@pytest.mark.parametrize(
+    ("seconds", "formats", "pictures", "lacks"),
+    [
+        ({"fp32": 0.01}, ["fp32"], 10, False),
+        ({"fp32": 0.01}, ["fp32", "bf16"], 10, True),
+        ({"fp32": 0.01}, ["fp32"], 10_000, True),  # a batch size
+    ],
+)
+def test_what_is_left_to_measure(
+    seconds: dict[str, float], formats: list[Precision], pictures: int, lacks: bool
+) -> None:
+    assert Speeds("cpu", "", seconds).lacks(formats, pictures) == lacks
+    assert not Speeds("cpu", "", {"fp32": 0.01, "bf16": 0.01}, batch_size=16).lacks(formats, pictures)
+
+
+def test_measuring_more_keeps_what_is_known(network: Network) -> None:
+    """What compiling taught stays, and so does the number format: it decides about the features' keys."""
+    known = Speeds("cpu", "here", COMPILED, None, {"bf16, compiled": 40.0}, "bf16")
+    more = speed.measure(network, CPU, pictures=10_000, formats=["fp32", "bf16"], known=known)
+    assert more.batch_size in speed.BATCH_SIZES["cpu"]
+    assert (more.compile_seconds, more.precision) == (known.compile_seconds, "bf16")
+    assert {way: more.seconds[way] for way in ("fp32", "bf16, compiled")} == {"fp32": 0.010, "bf16, compiled": 0.002}
+    known = Speeds("cpu", "here", {"fp32": 1000.0}, precision="fp32")
+    more = speed.measure(network, CPU, pictures=10, formats=["fp32", "bf16"], known=known)
+    assert more.seconds.keys() == {"fp32", "bf16"}
+    assert speed.choose_precision(more, "auto") == "fp32"
+
+
 def test_another_machine_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    speed.remember(tmp_path, "auto", Speeds("cpu", "", {"fp32": 0.01}))
+    speed.remember(tmp_path, "auto", WHOLE)
+    assert speed.recall(tmp_path, "auto") == WHOLE
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert speed.recall(tmp_path, "auto") is None
 
 
-def test_a_damaged_memory_is_none(tmp_path: Path) -> None:
-    speed.remember(tmp_path, "auto", Speeds("cpu", "", {"fp32": 0.01}))
+def test_whose_it_is() -> None:
+    assert WHOLE.is_of(CPU)
+    assert not replace(WHOLE, device="cuda").is_of(CPU)
+
+
+WHOLE = Speeds("cpu", "", {"fp32": 0.01}, 16, {"fp32, compiled": -1}, "fp32")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"new": 1}, {"device": "tpu"}, {"device_name": 1}, {"seconds": {}}, {"seconds": {"bf16": 0.01}},
+        {"seconds": {"fp32": "0.01"}}, {"seconds": {"fp32": 0}}, {"seconds": {"fp32": -1.0}}, {"seconds": [1]},
+        {"seconds": None}, {"batch_size": 0}, {"batch_size": "8"}, {"compile_seconds": None},
+        {"compile_seconds": {"bf16, compiled": "x"}}, {"precision": None}, {"precision": "fp16"}, {"precision": "bf16"},
+        {"precision": []},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_memory_that_makes_no_sense_is_none(tmp_path: Path, change: dict[str, Any]) -> None:
+    speed.remember(tmp_path, "auto", WHOLE)
     [file] = tmp_path.iterdir()
-    for text in ("{", "[]", '{"device": "cpu", "new": 1}'):
-        file.write_text(text)
-        assert speed.recall(tmp_path, "auto") is None
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    assert speed.recall(tmp_path, "auto") is None
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_a_damaged_memory_is_none(tmp_path: Path, text: str) -> None:
+    speed.remember(tmp_path, "auto", WHOLE)
+    [file] = tmp_path.iterdir()
+    file.write_text(text)
+    assert speed.recall(tmp_path, "auto") is None
