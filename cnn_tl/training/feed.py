@@ -50,8 +50,9 @@ class Feed:
         return np.array([picture.label for picture in self.pictures], dtype=np.int64)
 
     def batches(self, epoch: int) -> list[list[Picture]]:
-        """Return the pictures of each step of an epoch."""
-        return self._whole(epoch)[: self.steps - (epoch - 1) * self.steps_per_epoch]
+        """Return the pictures of each step of an epoch; one after the run's last, where a range test goes, is whole."""
+        left = self.steps - (epoch - 1) * self.steps_per_epoch
+        return self._whole(epoch)[:left] if left > 0 else self._whole(epoch)
 
     def _whole(self, epoch: int) -> list[list[Picture]]:
         size, seed = self._session.batch_size, self._session.recipe.seed
