@@ -30,6 +30,7 @@ class FeatureCache:
     Args:
         root: the folder; it need not exist, and is made when there is something to write.
         budget_bytes: the most that all of it may hold; None means as much as the disk allows.
+        read_only: leave no trace, not even of having been read.
         warn, note: are told, in a line, of damage, and of rows that cannot be kept.
     """
 
@@ -38,11 +39,12 @@ class FeatureCache:
         root: Path,
         *,
         budget_bytes: int | None = None,
+        read_only: bool = False,
         warn: Callable[[str], None] = lambda text: None,
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.root = root
-        self._room = Room(root, budget_bytes)
+        self._room = Room(root, budget_bytes, read_only=read_only)
         self._warn, self._note = warn, note
         self._spaces: dict[str, Space] = {}
 
@@ -68,3 +70,12 @@ class FeatureCache:
     def why_not(self, nbytes: int) -> str | None:
         """Say why so many bytes more would not be kept (budget, free disk, not writable), or None if they would."""
         return self._room.refusal(nbytes)
+
+    def make_room(self, nbytes: int) -> str | None:
+        """Make room for a network that is to be remembered beside the rows; where that cannot be, say why."""
+        return self._room.make(nbytes)
+
+    def keep(self, network: Path) -> None:
+        """Keep the folder of a remembered network while this process works with the cache."""
+        self._room.use(network)
+        self._room.claim(network)
