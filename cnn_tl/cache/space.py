@@ -20,7 +20,6 @@ from safetensors import SafetensorError
 
 from cnn_tl import files
 from cnn_tl.cache import shard
-from cnn_tl.cache.inventory import touch
 from cnn_tl.cache.location import CARD, new_shard, shards_in
 from cnn_tl.cache.places import NOWHERE, PlaceIndex, Places, as_keys
 from cnn_tl.cache.room import Room
@@ -230,11 +229,10 @@ class Space:
 
     def _use(self, found: _Shard) -> None:
         """Note that a shard is used, so that it is the last to go, and not before this process ends."""
-        if found.path not in self._room.in_use:
-            self._room.in_use.add(found.path)
-            touch(found.path)
+        self._room.use(found.path)
 
     def _take_in(self, path: Path, index: Index) -> None:
+        self._room.claim(self.folder)
         first = self._shards[-1].places.stop if self._shards else 0
         self._shards.append(_Shard(path, range(first, first + len(index.keys))))
         self._index.put(index.keys, first)
@@ -246,8 +244,9 @@ class Space:
     def _discard(self, path: Path, damage: Damaged) -> None:
         """Remove a file of which nothing can be used, so that it is not met again."""
         self._warn(f"the {self._holds} cache was damaged: {printable(path)} ({damage}); its rows are computed again")
-        with contextlib.suppress(OSError):
-            path.unlink()
+        if not self._room.read_only:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     def _warn_of(self, found: _Shard, damage: str) -> None:
         if not found.warned:

@@ -32,6 +32,7 @@ class FeatureCache:
         root: the folder; it need not exist, and is made when there is something to write.
         holds: what the rows are; see `Room` for what that means where room is short.
         budget_bytes: the most that all of it, whatever the rows are, may hold; None means as much as the disk allows.
+        read_only: leave no trace, not even of having been read.
         warn, note: are told, in a line, of damage, and of rows that cannot be kept.
     """
 
@@ -41,12 +42,13 @@ class FeatureCache:
         *,
         holds: Literal["feature", "picture"] = "feature",
         budget_bytes: int | None = None,
+        read_only: bool = False,
         warn: Callable[[str], None] = lambda text: None,
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.root = root
         self._holds = holds
-        self._room = Room(root, budget_bytes, for_pictures=holds == "picture")
+        self._room = Room(root, budget_bytes, for_pictures=holds == "picture", read_only=read_only)
         self._warn, self._note = warn, note
         self._spaces: dict[str, Space] = {}
 
@@ -74,3 +76,12 @@ class FeatureCache:
     def why_not(self, nbytes: int) -> str | None:
         """Say why so many bytes more would not be kept (budget, free disk, not writable), or None if they would."""
         return self._room.refusal(nbytes)
+
+    def make_room(self, nbytes: int) -> str | None:
+        """Make room for a network that is to be remembered beside the rows; where that cannot be, say why."""
+        return self._room.make(nbytes)
+
+    def keep(self, network: Path) -> None:
+        """Keep the folder of a remembered network while this process works with the cache."""
+        self._room.use(network)
+        self._room.claim(network)

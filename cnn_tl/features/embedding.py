@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -26,6 +27,18 @@ Pixels = NDArray[np.uint8]
 Features = NDArray[np.float32]
 
 SMALLEST_BATCH = 8
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """Features [N, D] that the device may still be computing.
+
+    Attributes:
+        copied: comes to pass on the device when they are in `features`; None where they are there already.
+    """
+
+    features: Tensor
+    copied: torch.cuda.Event | None = None
 
 
 class Embedder:
@@ -51,25 +64,28 @@ class Embedder:
             self._model = torch.compile(self._model, options={"freezing": True})  # type: ignore[assignment]
         self.seconds = 0.0
 
-    def start(self, pixels: Pixels) -> Tensor:
-        """Send uint8 pixels [N, H, W, 3] through the network; return the features [N, D] on the device."""
+    def start(self, pixels: Pixels) -> UnderWay:
+        """Send uint8 pixels [N, H, W, 3] through the network; return the features [N, D] to come."""
         started = time.perf_counter()
         count = len(pixels)
         x_NCHW = to_input(_padded(pixels, self._fixed_batch or SMALLEST_BATCH), self._spec, self._device)
         # compiled code with frozen parameters takes no inference tensors
         with torch.no_grad() if self._fixed_batch else torch.inference_mode(), autocast(self._device, self._precision):
             features_ND: Tensor = self._model(x_NCHW)[:count].flatten(1).float()
+        copied = None
         if self._device.type == "cuda":
             features_ND = features_ND.to("cpu", non_blocking=True)
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record(torch.cuda.current_stream(self._device))
         self.seconds += time.perf_counter() - started
-        return features_ND
+        return UnderWay(features_ND, copied)
 
-    def finish(self, features_ND: Tensor) -> Features:
-        """Wait for what `start` began; return it, float32 [N, D]."""
+    def finish(self, begun: UnderWay) -> Features:
+        """Wait for what `start` began, and for nothing that began after it; return it, float32 [N, D]."""
         started = time.perf_counter()
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        array: Features = features_ND.cpu().numpy()
+        if begun.copied is not None:
+            begun.copied.synchronize()
+        array: Features = begun.features.cpu().numpy()
         self.seconds += time.perf_counter() - started
         return array
 
@@ -88,7 +104,7 @@ def embedder(
 
 def stream(frozen: Embedder, batches: Iterable[Batch[Item]]) -> Iterator[tuple[Batch[Item], Features]]:
     """Yield each batch with its features [N, D], in order; the device works on the next one meanwhile."""
-    under_way: tuple[Batch[Item], Tensor | None] | None = None
+    under_way: tuple[Batch[Item], UnderWay | None] | None = None
     for batch in batches:
         begun = frozen.start(batch.pixels) if batch.items else None
         if under_way is not None:
@@ -98,7 +114,7 @@ def stream(frozen: Embedder, batches: Iterable[Batch[Item]]) -> Iterator[tuple[B
         yield _finished(frozen, *under_way)
 
 
-def _finished(frozen: Embedder, batch: Batch[Item], begun: Tensor | None) -> tuple[Batch[Item], Features]:
+def _finished(frozen: Embedder, batch: Batch[Item], begun: UnderWay | None) -> tuple[Batch[Item], Features]:
     return batch, np.empty((0, 0), np.float32) if begun is None else frozen.finish(begun)
 
 

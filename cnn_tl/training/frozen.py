@@ -58,9 +58,11 @@ def prepare(session: Session, *, write: bool = True) -> Preparation:
     """Find out how fast this machine is, choose the way, and look up what the cache has.
 
     Args:
-        write: keep what was measured.
+        write: keep what was measured; False leaves no trace.
     """
-    cache = open_cache(session.recipe, session.run, session.observer)
+    cache = open_cache(session.recipe, session.run, session.observer, read_only=not write)
+    if session.memory.is_dir():
+        cache.keep(session.memory)
     views = session.recipe.features.views
     if views == "fresh":
         assert session.recipe.head.epochs is not None, "the recipe is resolved"

@@ -10,6 +10,7 @@ from cnn_tl import files
 from cnn_tl import recipe as recipes
 from cnn_tl.cache.inventory import touch
 from cnn_tl.cache.location import default_root
+from cnn_tl.cache.store import FeatureCache
 from cnn_tl.data.folder import scan
 from cnn_tl.data.image import ImageLimits
 from cnn_tl.data.manifest import Manifest
@@ -22,6 +23,7 @@ from cnn_tl.recipe import Recipe
 from cnn_tl.runtime import pick_device, require_torch
 from cnn_tl.training.run_folder import RunFolder
 from cnn_tl.training.session import Session, warn_of_set_aside
+from cnn_tl.training.store import budget_bytes
 
 if TYPE_CHECKING:
     from cnn_tl.networks.backbone import Network
@@ -81,12 +83,23 @@ def _learned(network: Network, recipe: Recipe, memory: Path, observer: Observer,
     if recipe.mode not in FITS_A_HEAD:
         return backbone.describe(network)
     learned = backbone.describe(network, backbone.require_linear_classifier(network))
-    if write and recipe.features.cache and learned.source is not None:
-        try:
-            cards.remember(memory, learned)
-        except (CnnTlError, OSError) as error:
-            observer.note(f"the network is not remembered: {error}")
+    wanted = write and recipe.features.cache and learned.source is not None
+    if wanted and (reason := _remember(learned, recipe, memory)):
+        observer.note(f"the network is not remembered: {reason}")
     return learned
+
+
+def _remember(learned: Remembered, recipe: Recipe, memory: Path) -> str | None:
+    """Remember a network within the cache's budget; where that cannot be, say why."""
+    nbytes = sum(array.nbytes for array in learned.tensors().values())
+    cache = FeatureCache(default_root(), budget_bytes=budget_bytes(recipe))
+    if reason := cache.make_room(nbytes):
+        return reason
+    try:
+        cards.remember(memory, learned)
+    except (CnnTlError, OSError) as error:
+        return str(error)
+    return None
 
 
 def _build(recipe: Recipe, file: Path | None, num_classes: int) -> Network:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -186,6 +187,45 @@ def test_pruners_at_work(desk: Any, start: Start, key: Key, row: Row) -> None:
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert seen > 0
     assert desk.warnings + desk.notes == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot lock a folder")
+@pytest.mark.parametrize("what", ["read", "written", "network"])
+def test_what_a_live_process_uses_stays(desk: Any, start: Start, fill: Fill, key: Key, what: str) -> None:
+    """The budget of one run is not met with what another one works with; when that has ended it goes as usual."""
+    network = desk.root / "networks" / ("a" * 32)
+    network.mkdir(parents=True)
+    (network / "backbone.safetensors").write_bytes(bytes(100_000))
+    if what == "read":
+        fill(desk.space(width=WIDTH), range(300), WIDTH)
+    use = {
+        "read": "assert not space.missing([key_of(name) for name in range(300)])",
+        "written": "with space.writer() as rows: [rows.add(key_of(name), row_of(name)) for name in range(300)]",
+        "network": f"cache.keep(Path({str(network)!r}))",
+    }
+    code = f"""
+        {use[what]}
+        print("ready", flush=True)
+        time.sleep(600)
+    """
+    process = start(code)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    theirs = [*desk.shards(), network]
+    for path in theirs:
+        os.utime(path, (0, 0))
+    if what != "network":
+        shutil.rmtree(network)
+    total = housekeeping.info(desk.root).nbytes
+    fill(desk.space("other", width=WIDTH, budget_bytes=total + 50_000), range(300), WIDTH)
+    assert housekeeping.info(desk.root).nbytes == total
+    assert len(desk.notes) == 1
+    process.kill()
+    process.wait()
+    fill(desk.space("other", width=WIDTH, budget_bytes=total + 50_000), range(300), WIDTH)
+    assert desk.space("other", width=WIDTH).missing([key(name) for name in range(300)]) == []
+    assert not all(path.exists() for path in theirs)
+    assert len(desk.notes) == 1
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

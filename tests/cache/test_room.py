@@ -112,6 +112,70 @@ def test_unused_shards_of_the_own_space_go_last(desk: Any, fill: Fill, key: Key)
     assert size_of(desk) <= budget
 
 
+def remember_network(desk: Any, name: str, nbytes: int, age_seconds: float) -> Path:
+    folder: Path = desk.root / "networks" / (name * 32)
+    folder.mkdir(parents=True)
+    (folder / "backbone.safetensors").write_bytes(bytes(nbytes))
+    used = folder.stat().st_mtime - age_seconds
+    os.utime(folder, (used, used))
+    return folder
+
+
+def test_remembered_networks_go_as_well(desk: Any, fill: Fill, key: Key) -> None:
+    """They count in the budget, so they may not fill it for good."""
+    old, own = remember_network(desk, "a", 20_000, 300), remember_network(desk, "b", 20_000, 400)
+    fill(desk.space("recent"), range(100))
+    age(desk.space("recent").folder, 100)
+    cache = desk.open(budget_bytes=40_000 + size_of(desk))
+    cache.keep(own)
+    fill(cache.space({"facts": "new"}, shape=(8,)), range(100))
+    assert desk.notes == []
+    assert not old.exists()
+    assert own.exists()
+    assert desk.space("recent").missing([key(name) for name in range(100)]) == []
+
+
+def test_room_for_a_network(desk: Any, fill: Fill) -> None:
+    fill(desk.space("old"), range(100))
+    budget = size_of(desk) + 100
+    assert "budget" in desk.open(budget).make_room(budget + 1)
+    assert desk.open(budget).make_room(100) is None
+    assert len(desk.shards()) == 1
+    assert desk.open(budget).make_room(101) is None
+    assert desk.shards() == []
+
+
+def test_a_cache_that_is_only_looked_at_stays_as_it_is(desk: Any, fill: Fill, row: Row) -> None:
+    """Nothing is made, removed or touched, not even what is damaged."""
+
+    def look() -> FeatureCache:
+        return FeatureCache(desk.root, budget_bytes=10_000, read_only=True, warn=desk.warnings.append)
+
+    assert look().why_not(1) is None
+    assert "budget" in (look().why_not(10_001) or "")
+    assert not desk.root.exists()
+    keys = fill(desk.space(), range(10))
+    new_shard(desk.shards()[0].parent).write_bytes(b"junk")
+    age(desk.shards()[0].parent, 1000)
+    for path in (desk.root, *desk.root.rglob("*")):
+        os.utime(path, (10**9, 10**9))
+    before = {path: path.stat().st_mtime for path in (desk.root, *desk.root.rglob("*"))}
+    cache = look()
+    space = cache.space({"facts": "plain"}, shape=(8,))
+    assert space.missing(keys) == space.gather(keys)[1] == []
+    assert cache.why_not(1) is None
+    with space.writer() as writer:
+        writer.add(bytes(32), row(0))
+    assert len(desk.warnings) == 1
+    assert {path: path.stat().st_mtime for path in (desk.root, *desk.root.rglob("*"))} == before
+
+
+def test_a_place_that_cannot_be_written_is_seen_without_a_trace(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    cache = FeatureCache(tmp_path / "file" / "cache", read_only=True)
+    assert "cannot be written" in (cache.why_not(1) or "")
+
+
 def test_nothing_goes_in_vain(desk: Any, fill: Fill, key: Key) -> None:
     keys = fill(desk.space("old"), range(10))
     space = desk.space("new", budget_bytes=5_000)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from cnn_tl.data.loader import Batch
 from cnn_tl.errors import BadImageError
-from cnn_tl.features.embedding import embedder, stream
+from cnn_tl.features.embedding import UnderWay, embedder, stream
 from cnn_tl.networks import backbone, weights
 from cnn_tl.networks.backbone import Network, classify, to_input
 from cnn_tl.runtime import Precision
@@ -72,3 +74,28 @@ def test_a_stream_keeps_the_order_and_passes_failures_on(network: Network, pixel
     assert [batch.items for batch, _ in found] == [["a", "b"], [], ["d"]]
     assert [len(rows) for _, rows in found] == [2, 0, 1]
     assert np.array_equal(np.concatenate([rows for _, rows in found if len(rows)]), features(network, pixels[:3]))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_cuda_a_batch_is_not_held_up_by_the_next(network: Network, pixels: np.ndarray) -> None:
+    device = torch.device("cuda")
+    with embedder(network, device, "fp32") as frozen:
+        alone = frozen.finish(frozen.start(pixels))
+        begun = frozen.start(pixels)
+        torch.cuda._sleep(10**9)  # some half a second of work that begins after it
+        end = torch.cuda.Event()
+        end.record()
+        assert np.array_equal(frozen.finish(begun), alone)
+        assert not end.query()
+        end.synchronize()
+    network.model.to(CPU)
+
+
+def test_only_what_was_begun_is_waited_for(network: Network, pixels: np.ndarray) -> None:
+    waited: list[str] = []
+    event = SimpleNamespace(synchronize=lambda: waited.append("the event"))
+    with embedder(network, CPU, "fp32") as frozen:
+        begun = frozen.start(pixels[:8])
+        assert begun.copied is None
+        frozen.finish(UnderWay(begun.features, event))  # type: ignore[arg-type]
+    assert waited == ["the event"]

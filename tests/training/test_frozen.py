@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe
 from cnn_tl.training import features, frozen
 from cnn_tl.training.result import TrainResult
-from cnn_tl.training.train import train
+from cnn_tl.training.train import plan, train
 
 Run = Callable[..., TrainResult]
 PICTURES = 20
@@ -182,3 +183,51 @@ def test_what_is_lost_during_the_fit_is_computed_again(
     assert listener.warnings == []
     assert (again.run / "validation.jsonl").read_text() == (first.run / "validation.jsonl").read_text()
     assert again.facts["frozen_sha256"] == first.facts["frozen_sha256"]
+
+
+def test_a_dry_run_leaves_no_trace(run: Run, data: Path, tiny_weights: Path, tmp_path: Path, own_cache: Path) -> None:
+    def look() -> dict[Path, float]:
+        tree = {"path": str(data)}, {"name": "test_resnet", "image_size": 64, "weights": str(tiny_weights)}
+        plan(Recipe.model_validate(dict(zip(("data", "model"), tree, strict=True))), tmp_path / "planned")
+        return {path: path.stat().st_mtime for path in tmp_path.rglob("*")}
+
+    before = {path: path.stat().st_mtime for path in tmp_path.rglob("*")}
+    assert look() == before
+    run("a")
+    for path in sorted(own_cache.rglob("*")):
+        os.utime(path, (10**9, 10**9))
+    before = {path: path.stat().st_mtime for path in tmp_path.rglob("*")}
+    assert look() == before
+
+
+def test_remembered_networks_keep_to_the_budget(run: Run, data: Path, own_cache: Path) -> None:
+    """The network, 1.9 MB, is larger than the budget; what is small enough is kept, and found by the next run."""
+    small = {"features": {"budget_gb": 0.001}, "run": FP32}
+    listener = Listener()
+    assert facts(run("a", listener, **small))["computed"] == PICTURES
+    assert any("the network is not remembered: " in note and "budget" in note for note in listener.notes)
+    assert facts(run("b", **small))["computed"] == 0
+    assert housekeeping.info(own_cache).nbytes < 1_000_000
+
+
+def test_another_network_takes_the_place_of_an_older_one(run: Run, own_cache: Path) -> None:
+    fits_one = {"features": {"budget_gb": 0.003}, "run": FP32}
+    for number, side in enumerate((64, 96)):
+        assert facts(run(f"a{number}", model={"image_size": side}, **fits_one))["computed"] == PICTURES
+        assert len(housekeeping.info(own_cache).networks) == 1
+    assert facts(run("b", model={"image_size": 96}, **fits_one))["computed"] == 0
+    assert housekeeping.info(own_cache).nbytes <= 3_000_000
+
+
+def test_a_cache_that_may_only_be_read_is_enough(run: Run, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that others share: times cannot be set there."""
+    first = run("a")
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr("cnn_tl.training.prepare._build", refuse)
+    again = run("b")
+    assert facts(again)["computed"] == 0
+    assert (again.run / "validation.jsonl").read_text() == (first.run / "validation.jsonl").read_text()
