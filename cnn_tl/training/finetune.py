@@ -294,6 +294,8 @@ class _Training:
             self.ema.module.load_state_dict(found.tensors["ema"])
         if self.progress.best_epoch:
             self._check_best()
+        if self.progress.rows:
+            self.session.log(self.progress.rows)  # a kill may have come between the checkpoint and the rows
         self.session.observer.note(f"resumed at step {self.progress.step} of {self.feed.steps}")
 
     def _check_best(self) -> None:
