@@ -161,6 +161,8 @@ def _features(plan: FeaturePlan) -> str:
     if not plan.computed:
         return f"all {plan.from_cache:,} come from the cache; no picture is decoded"
     found = f"{plan.from_cache:,} come from the cache, " if plan.from_cache else ""
+    if not plan.bytes:
+        return f"{found}{plan.computed:,} are computed, for this run only"
     return f"{found}{plan.computed:,} are computed and take {decimal(plan.bytes)} in the cache"
 
 

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 BACKWARD_COST = 3.0
 """A training step costs about this many forward passes: forward, and two products of that size for the gradients."""
 
+FIT_SECONDS = 1e-7
+"""Fitting a logistic or ridge regression, cross-validation included, for each number of each class."""
+
+ADAMW_STEP_SECONDS = 0.002
+"""One step of a head on features."""
+
 DECODE_SECONDS = 0.004
 """One picture of ordinary size through Pillow on one thread."""
 
@@ -46,10 +52,27 @@ def plan_frozen(session: Session, prepared: Preparation) -> Plan:
         device=speeds.device_name,
         precision=str(way),
         schedule=f"{_views(session)}, then the head ({head.kind})",
-        features=FeaturePlan(prepared.to_compute, prepared.at_hand, prepared.bytes_to_keep),
+        features=_features(session, prepared),
         pictures=None,
-        seconds=seconds + 1,
+        seconds=seconds + _head_seconds(session, prepared) + 1,
     )
+
+
+def _features(session: Session, prepared: Preparation) -> FeaturePlan:
+    settings = session.recipe.features
+    kept = settings.cache and settings.views != "fresh"
+    return FeaturePlan(prepared.to_compute, prepared.at_hand, prepared.bytes_to_keep if kept else 0)
+
+
+def _head_seconds(session: Session, prepared: Preparation) -> float:
+    """Guess what fitting the head takes, from the size of its problem."""
+    head, rows = session.recipe.head, prepared.train.wanted
+    if head.kind == "adamw":
+        steps = -(-len(prepared.train.pictures) // (head.batch_size or 1)) * (head.epochs or 0)
+        return steps * ADAMW_STEP_SECONDS
+    if head.kind in ("knn", "prototype"):
+        return 0.0
+    return rows * session.card.num_features * max(3, len(session.manifest.classes)) * FIT_SECONDS
 
 
 def plan_loop(session: Session) -> Plan:
@@ -78,7 +101,7 @@ def plan_head_first(session: Session, prepared: Preparation) -> Plan:
     """Describe a run in mode `lp-ft` or `auto`: what the head needs, and then the loop."""
     loop = plan_loop(session)
     kind = session.recipe.head.kind
-    features = FeaturePlan(prepared.to_compute, prepared.at_hand, prepared.bytes_to_keep)
+    features = _features(session, prepared)
     first = prepared.to_compute * prepared.speeds.seconds["fp32"]
     schedule = f"the head ({kind}) on frozen features, then {loop.schedule}"
     return replace(loop, schedule=schedule, features=features, seconds=loop.seconds + first)

@@ -364,3 +364,15 @@ def test_a_damaged_result_is_said(recipe: Callable[..., Recipe], tmp_path: Path,
     (train(recipe(), tmp_path / "run").run / "result.json").write_text(text)
     with pytest.raises(ArtefactError, match="result"):
         train(recipe(), tmp_path / "run", resume=True)
+
+
+def test_a_plan_knows_what_is_kept_and_that_a_head_takes_time(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    kept = plan(recipe(), tmp_path / "run").features
+    private = plan(recipe(features={"cache": False}), tmp_path / "run").features
+    assert kept is not None
+    assert private is not None
+    assert kept.bytes > private.bytes == 0
+    short, long = (
+        plan(recipe(head={"kind": "adamw", "epochs": epochs}), tmp_path / "run").seconds for epochs in (1, 10_000)
+    )
+    assert long > short + 10
