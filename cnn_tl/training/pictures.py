@@ -204,12 +204,18 @@ def open_pictures(
     spec: Preprocessing,
     settings: Augmentation | None,
     file_of: Callable[[Picture], Path],
+    *,
+    read_only: bool = False,
 ) -> Pictures:
-    """Open what a run keeps of its pictures: nothing in mode `freeze`, or where the recipe says so."""
+    """Open what a run keeps of its pictures: nothing in mode `freeze`, or where the recipe says so.
+
+    Args:
+        read_only: leave no trace.
+    """
     if recipe.mode == "freeze" or not recipe.data.keep_pictures:
         return Pictures(spec, settings, file_of)
     refusals: list[str] = []
-    cache = open_cache(recipe, run, observer, holds="picture", note=refusals.append)
+    cache = open_cache(recipe, run, observer, holds="picture", read_only=read_only, note=refusals.append)
     memory = Memory(int(recipe.data.memory_gb * GB))
     plain = cache.space(plain_facts(spec), shape=(spec.height, spec.width, 3), dtype="uint8")
     shelves: dict[Kind, Shelf] = {"plain": Shelf([plain], memory)}

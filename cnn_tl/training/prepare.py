@@ -62,7 +62,7 @@ def open_session(recipe: Recipe, run: RunFolder, observer: Observer, *, resume: 
         network = build()
         known = _learned(network, recipe, memory, observer, write=write)
     remembered = replace(known, card=known.card.with_limits(recipe.data.max_pixels, recipe.data.min_side))
-    session = Session(recipe, manifest, remembered, memory, build, run, observer)
+    session = Session(recipe, manifest, remembered, memory, build, run, observer, leaves_traces=write)
     if network is not None:
         session.network = network
     if write:

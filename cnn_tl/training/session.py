@@ -67,6 +67,7 @@ class Session:
     stop: StopRequest = field(default_factory=StopRequest)
     facts: dict[str, Any] = field(default_factory=dict)
     head: FittedHead | None = None
+    leaves_traces: bool = True
     tracking: Tracking = field(default_factory=Tracking)
 
     @property
@@ -110,7 +111,13 @@ class Session:
     def pictures(self) -> Pictures:
         """The pixels of pictures, kept where a training loop runs and the recipe allows it."""
         return open_pictures(
-            self.recipe, self.run, self.observer, self.card.preprocessing, self.augmentation, self.file_of
+            self.recipe,
+            self.run,
+            self.observer,
+            self.card.preprocessing,
+            self.augmentation,
+            self.file_of,
+            read_only=not self.leaves_traces,
         )
 
     def file_of(self, picture: Picture) -> Path:

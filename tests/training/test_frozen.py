@@ -185,10 +185,14 @@ def test_what_is_lost_during_the_fit_is_computed_again(
     assert again.facts["frozen_sha256"] == first.facts["frozen_sha256"]
 
 
-def test_a_dry_run_leaves_no_trace(run: Run, data: Path, tiny_weights: Path, tmp_path: Path, own_cache: Path) -> None:
+@pytest.mark.parametrize("mode", ["freeze", "finetune", "lp-ft"])
+def test_a_dry_run_leaves_no_trace(
+    run: Run, data: Path, tiny_weights: Path, tmp_path: Path, own_cache: Path, mode: str
+) -> None:
     def look() -> dict[Path, float]:
-        tree = {"path": str(data)}, {"name": "test_resnet", "image_size": 64, "weights": str(tiny_weights)}
-        plan(Recipe.model_validate(dict(zip(("data", "model"), tree, strict=True))), tmp_path / "planned")
+        model = {"name": "test_resnet", "image_size": 64, "weights": str(tiny_weights)}
+        recipe = Recipe.model_validate({"mode": mode, "data": {"path": str(data)}, "model": model})
+        plan(recipe, tmp_path / "planned")
         return {path: path.stat().st_mtime for path in tmp_path.rglob("*")}
 
     before = {path: path.stat().st_mtime for path in tmp_path.rglob("*")}
