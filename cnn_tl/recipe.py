@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -241,7 +241,7 @@ def _explained(error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
         return _unknown(key)
     if error["type"] == "model_type":
-        allowed = f"a section with {', '.join(SECTIONS[key].model_fields)}"
+        allowed = f"a section with {_listed(SECTIONS[key].model_fields)}"
     else:
         allowed = error["msg"].removeprefix("Input should be ").removeprefix("String should have ")
     return f"{key}: got {_shown(error['input'])}, allowed {allowed}"
@@ -254,9 +254,15 @@ def _unknown(key: str) -> str:
         return f"{key} is written in two lines: {section}: and, indented below it, {leaf}: ..."
     leaves = {name.rpartition(".")[2]: name for name in [*SECTIONS, *KEYS]}
     near = difflib.get_close_matches(leaf, leaves, n=1)
-    known = ", ".join(SECTIONS.get(section, Recipe).model_fields)
+    known = _listed(SECTIONS.get(section, Recipe).model_fields)
     hint = f"did you mean {leaves[near[0]]}?" if near else f"known here: {known}"
     return f"{printable(_shortened(key))} is not a key of a recipe; {hint}"
+
+
+def _listed(names: Iterable[str], most: int = 12) -> str:
+    """Name what there is, as far as a line goes."""
+    first, *rest = (list(names)[:most], *list(names)[most:])
+    return ", ".join(first) + (f" and {len(rest)} more (cnn-tl recipes schema)" if rest else "")
 
 
 def _flag(key: str) -> str:

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from cnn_tl.preprocessing import MAX_PIXELS, MIN_SIDE
 
-Mode = Literal["freeze", "finetune", "scratch", "lp-ft", "auto"]
+Mode = Literal["freeze", "finetune", "lp-ft", "auto", "scratch"]
 HeadKind = Literal["lbfgs", "ridge", "adamw", "knn", "prototype"]
 AugmentPolicy = Literal["none", "randaugment", "trivialaugment"]
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]

@@ -132,7 +132,7 @@ def test_a_file_beside_a_shipped_name_needs_a_path(tmp_path: Path, monkeypatch: 
         ("augment: {flip: no}", 'augment.flip: got "no", allowed a valid boolean'),
         ("train: 5", "train: got 5, allowed a section with epochs,"),
         ("seed: null", "seed: got null, allowed a valid integer"),
-        ("mode: Freeze", "mode: got \"Freeze\", allowed 'freeze', 'finetune', 'scratch', 'lp-ft' or 'auto'"),
+        ("mode: Freeze", "mode: got \"Freeze\", allowed 'freeze', 'finetune', 'lp-ft', 'auto' or 'scratch'"),
         ("seed: x\nmode: y", "(and 1 more)"),
         ("seed: " + "x" * 500, "xxx..., allowed"),
     ],

@@ -38,7 +38,7 @@ def test_show_prints_the_file_with_its_comments(cli: Cli) -> None:
 def test_show_of_an_unknown_name_lists_the_known_ones(cli: Cli) -> None:
     done = cli("recipes", "show", "frieze")
     assert (done.code, done.out) == (2, "")
-    assert done.err == "error: no shipped recipe is called frieze; there are finetune, freeze, scratch\n"
+    assert done.err == "error: no shipped recipe is called frieze; there are finetune, freeze, lp-ft, scratch\n"
 
 
 @pytest.mark.parametrize(("arguments", "file"), [((), "freeze.yaml"), (("sub/my.yaml",), "sub/my.yaml")])

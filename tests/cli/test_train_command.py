@@ -117,7 +117,7 @@ def lines(outcome: Any) -> list[str]:
         (["pets", "--lr", "nan"], 2, "--lr"),
         (["pets", "--lr", "inf"], 2, "--lr"),
         (["pets", "--set", "train.lr=.inf"], 2, "train.lr: got"),
-        (["pets", "--set", "train.lr=0"], 2, "train.lr: got 0, allowed greater than 0"),
+        (["pets", "--set", "train.lr=0"], 2, "train.lr: got 0, allowed auto, or a number above 0"),
         (["pets", "--epochs", "0"], 2, "--epochs"),
         (["pets", "--set", "train.epochs=true"], 2, "train.epochs: got true, allowed a valid integer"),
         (["pets", "--set", "train.epochs=5.5"], 2, "train.epochs: got 5.5, allowed a valid integer"),
