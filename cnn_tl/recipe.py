@@ -261,7 +261,7 @@ def _unknown(key: str) -> str:
 
 def _listed(names: Iterable[str], most: int = 12) -> str:
     """Name what there is, as far as a line goes."""
-    first, *rest = (list(names)[:most], *list(names)[most:])
+    first, rest = list(names)[:most], list(names)[most:]
     return ", ".join(first) + (f" and {len(rest)} more (cnn-tl recipes schema)" if rest else "")
 
 
