@@ -54,6 +54,10 @@ class BadImageError(DataError):
         self.reason = reason
         super().__init__(reason if path is None else f"{printable(path)}: {reason}")
 
+    def __reduce__(self) -> tuple[type[BadImageError], tuple[Path | None, str]]:
+        """Let other processes have it."""
+        return type(self), (self.path, self.reason)
+
 
 class ArtefactError(CnnTlError):
     """A checkpoint, weights file, bundle or export is missing, damaged, foreign or wrong."""

@@ -165,10 +165,13 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
+def stop_on_signals(*, insisting: bool = True) -> Iterator[StopRequest]:
     """Catch the first SIGINT or SIGTERM in a `StopRequest`; the second one ends the process at once.
 
     Outside the main thread (a server, a notebook's worker) signals are left alone.
+
+    Args:
+        insisting: False: the second one does nothing. A launcher passes on what the terminal has sent already.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -176,7 +179,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if request:
+        if request and insisting:
             os._exit(128 + number)
         request.signal_number = number
 

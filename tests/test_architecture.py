@@ -13,7 +13,7 @@ import cnn_tl
 
 ROOT = Path(cnn_tl.__file__).parent
 FLOORS = [
-    {"errors", "files", "preprocessing", "progress", "runtime", "statistics"}
+    {"distributed", "errors", "files", "preprocessing", "progress", "runtime", "statistics"}
     | {"recipe", "recipe_rules", "recipe_sections", "recipe_yaml", "light_import"},
     {"data", "networks", "cache", "heads"},
     {"features"},

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from cnn_tl import __version__
+from cnn_tl import __version__, distributed
 from cnn_tl.cli import benchmark, cache, console, demo, export, lr_find, models, predict, recipes, train
 from cnn_tl.errors import CnnTlError, ResourceError, Stopped, printable
 from cnn_tl.runtime import keep_freed_memory, wait_passively
@@ -58,11 +58,8 @@ def run(arguments: Sequence[str]) -> int:
         result = app(list(arguments), prog_name="cnn-tl", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
-    except Stopped as stop:
-        console.err.print(_one_line(stop), markup=False)
-        return stop.exit_code
     except CnnTlError as error:
-        console.fail(_one_line(error))
+        _tell(error)
         return error.exit_code
     except TyperException as error:
         if message := _one_line(error.format_message()):  # there is none where a bare command has printed its help
@@ -103,6 +100,16 @@ def main() -> None:
     except BrokenPipeError:
         _discard_stdout()
     sys.exit(code)
+
+
+def _tell(error: CnnTlError) -> None:
+    """Print the line of an error, once where several processes make one run."""
+    if not distributed.speaks(error):
+        return
+    if isinstance(error, Stopped):
+        console.err.print(_one_line(error), markup=False)
+    else:
+        console.fail(_one_line(error))
 
 
 def _one_line(error: object) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from cnn_tl import distributed
 from cnn_tl.cli import console
 from cnn_tl.cli.progress import TerminalObserver, duration
 from cnn_tl.errors import printable
@@ -99,6 +100,8 @@ def train(
     from cnn_tl.training.train import train as run_training
 
     result = run_training(chosen, output, resume=resume, observer=Observer())
+    if not distributed.speaks():
+        return
     if json:
         console.print_json(result.to_dict())
     else:
@@ -116,7 +119,9 @@ def _rate(text: str | None) -> float | str | None:
 def _dry_run(recipe: Recipe, output: Path | None, *, as_json: bool) -> None:
     from cnn_tl.training.train import plan
 
-    made = plan(recipe, output, observer=TerminalObserver())
+    made = plan(recipe, output, observer=TerminalObserver() if distributed.speaks() else None)
+    if not distributed.speaks():
+        return
     if as_json:
         console.print_json(made.to_dict())
     else:

@@ -75,7 +75,7 @@ class Boundary:
         Raises:
             Stopped: a signal came; what is done so far is kept. And what `read` raises.
         """
-        lacking = self.missing(pictures, view)
+        lacking = self._session.world.every_here(self.missing(pictures, view))
         if not lacking:
             return True
         observer, kept = self._session.observer, True
@@ -152,9 +152,11 @@ def open_boundary(
     assert views is not None, "the recipe is resolved"
     wanted = epochs if views == "fresh" else min(views, epochs)
     found = "features.views is fresh" if views == "fresh" else _possible(session, pictures, wanted)
-    if isinstance(found, str):
-        session.observer.note(f"the frozen part is computed anew in each epoch: {found}")
-        session.facts["activations"] = {"kept": False, "reason": found}
+    reasons = session.world.gather(found if isinstance(found, str) else None)
+    if isinstance(found, str) or any(reasons):
+        reason = next(filter(None, reasons))
+        session.observer.note(f"the frozen part is computed anew in each epoch: {reason}")
+        session.facts["activations"] = {"kept": False, "reason": reason}
         return None
     total, lacking = found.row_bytes * wanted * len(pictures), found.lacking(pictures, wanted)
     session.observer.note(

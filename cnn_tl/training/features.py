@@ -177,7 +177,6 @@ class Embedded:
             "images_per_second": round(self.rows / max(self.seconds, 1e-9), 1),
         }
 
-
     def broken_of(self, session: Session, pictures: Sequence[Picture]) -> list[tuple[Picture, BadImageError]]:
         """Return which of the pictures are broken: those that could not be read, and their copies."""
         reasons = {picture.sha256: error.reason for picture, error in self.broken.items()}
@@ -186,6 +185,38 @@ class Embedded:
             for picture in dict.fromkeys(pictures)
             if picture.sha256 in reasons
         ]
+
+
+def merged(parts: Sequence[Embedded]) -> Embedded:
+    """Return what several processes did side by side."""
+    broken: dict[Picture, BadImageError] = {}
+    for part in parts:
+        broken |= part.broken
+    return Embedded(
+        rows=sum(part.rows for part in parts),
+        broken=broken,
+        decode_seconds=sum(part.decode_seconds for part in parts),
+        forward_seconds=max(part.forward_seconds for part in parts),
+        seconds=max(part.seconds for part in parts),
+    )
+
+
+def bring_together(part: Part) -> None:
+    """Give the first process of a run the rows that others have computed and that no cache of its own has.
+
+    On one machine, or on a disk that all machines see, the cache has them all.
+    """
+    world = part.session.world
+    if world.is_alone:
+        return
+    part.space.refresh()
+    keys = [part.key(wanted) for wanted in part.missing]
+    lacking = world.first(lambda: [key for key in keys if key not in part.space and key not in part.spare])
+    for chunk in in_groups(lacking, CHECKED_AT_ONCE):
+        rows = {key: part.spare[key] if key in part.spare else part.space.read(key) for key in chunk}
+        for others in world.gather({key: row for key, row in rows.items() if row is not None}):
+            if world.is_first:
+                part.spare |= others
 
 
 def embed(session: Session, parts: Sequence[Part], batch_size: int) -> Embedded:

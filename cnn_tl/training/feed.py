@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,26 @@ from cnn_tl.training.boundary import Boundary, open_boundary
 from cnn_tl.training.schedule import balanced_batches, epoch_batches
 from cnn_tl.training.session import Pixels, Session
 
-Input = tuple[Sequence[Picture], Tensor]
-Steps = Generator[Input, None, None]
+
+@dataclass(frozen=True)
+class Step:
+    """What this process has of a step.
+
+    Attributes:
+        pictures: its part of the step's. x: what the model takes for them, [N, ...].
+        first: the number of its first picture among all of the step. total: how many those are.
+        counts: False: there are fewer pictures than processes, and this one takes part with a picture that is no
+            part of the step.
+    """
+
+    pictures: Sequence[Picture]
+    x: Tensor
+    first: int
+    total: int
+    counts: bool = True
+
+
+Steps = Generator[Step, None, None]
 
 
 class Feed:
@@ -67,33 +86,43 @@ class Feed:
             DataError: a picture changed since the run began.
             Stopped: a signal came; what is done so far is kept.
         """
-        self._session.pictures.mend()
+        with self._session.world.together():
+            self._session.pictures.mend()
         if self._boundary is None:
             return
-        if not self._boundary.fill(self.pictures, self._view(epoch), lambda groups: self._read(groups, epoch)):
+        with self._session.world.together():
+            kept = self._boundary.fill(self.pictures, self._view(epoch), lambda groups: self._read(groups, epoch))
+        if not all(self._session.world.gather(kept)):
             self._session.observer.note("the frozen part is computed anew in each epoch from here on")
             self._boundary = None
 
     @contextmanager
-    def inputs(self, epoch: int, done: int) -> Iterator[Iterator[Input]]:
+    def inputs(self, epoch: int, done: int) -> Iterator[Iterator[Step]]:
         """Put the model in training mode and give the steps of an epoch after the first `done`.
 
-        A step is its pictures and what `model(...)` takes inside the body: normalised pictures [N, 3, H, W], or their
-        activations at the boundary [N, ...].
+        `x` of a step is what `model(x)` takes inside the body: normalised pictures [N, 3, H, W], or their activations
+        at the boundary [N, ...].
+
+        Raises (in all processes of the run, while it is iterated):
+            DataError: a picture changed since the run began.
+            Stopped: a signal came.
         """
         freeze.train_mode(self._session.network.model)
         boundary = self._boundary
         steps = self._pictures(epoch, done) if boundary is None else self._activations(boundary, epoch, done)
         with closing(steps):  # a step that raises must not leave the network in two parts
-            yield steps
+            yield self._session.world.in_step(steps, self._session.raise_if_stopped)
 
     def _pictures(self, epoch: int, done: int) -> Steps:
         session = self._session
-        groups = self._occurrences(epoch)[done:]
-        for batch in session.read(groups, lambda item: self._pixels(item[0], epoch, item[1])):
+        shares = [session.world.share(items) for items in self._occurrences(epoch)[done:]]
+        groups = [share.items or [(self.pictures[0], 0)] for share in shares]
+        batches = session.read(groups, lambda item: self._pixels(item[0], epoch, item[1]))
+        for share, batch in zip(shares, batches, strict=True):
             refuse_failures(batch)
             x_NCHW = to_input(batch.pixels, session.card.preprocessing, session.device)
-            yield [picture for picture, _ in batch.items], x_NCHW
+            pictures = [picture for picture, _ in batch.items]
+            yield Step(pictures, x_NCHW, share.first, share.total, counts=bool(share.items))
 
     def _occurrences(self, epoch: int) -> list[list[tuple[Picture, int]]]:
         """Return the pictures of each step, each with how often the epoch has shown it before."""
@@ -105,11 +134,13 @@ class Feed:
         return steps
 
     def _activations(self, boundary: Boundary, epoch: int, done: int) -> Steps:
-        for pictures in self.batches(epoch)[done:]:
+        for batch in self.batches(epoch)[done:]:
             self._session.raise_if_stopped()
+            share = self._session.world.share(batch)
+            pictures = share.items or [self.pictures[0]]
             kept = boundary.read(pictures, self._view(epoch), lambda groups: self._read(groups, epoch))
             with boundary.cut.rest():
-                yield pictures, kept
+                yield Step(pictures, kept, share.first, share.total, counts=bool(share.items))
 
     def _read(self, groups: Sequence[Sequence[Picture]], epoch: int) -> Iterator[Batch[Picture]]:
         for batch in self._session.read(groups, lambda picture: self._pixels(picture, epoch)):

@@ -24,7 +24,7 @@ from cnn_tl.heads import class_weights
 from cnn_tl.networks.backbone import place, to_input
 from cnn_tl.runtime import seed_of
 from cnn_tl.training import checkpoint, lr_find, optim
-from cnn_tl.training.feed import Feed, refuse_failures
+from cnn_tl.training.feed import Feed, Step, refuse_failures
 from cnn_tl.training.loss import make_loss, targets
 from cnn_tl.training.lr_find import RangeTest
 from cnn_tl.training.mixing import mixed
@@ -74,7 +74,7 @@ class _Training:
         self.model = place(session.network.model, session.device)
         session.check_pictures()
         self.val_pictures = session.manifest.of("val")
-        found = checkpoint.load_newest(session.run.checkpoints, session.observer.warn)
+        found = session.world.first(lambda: checkpoint.load_newest(session.run.checkpoints, session.observer.warn))
         self.progress = Progress.read(found.state) if found else Progress(lr=lr or _number(self.settings.lr))
         if found:
             self.model.load_state_dict(found.tensors["model"])
@@ -89,7 +89,9 @@ class _Training:
             session.recipe.seed,
             self.progress.micro_batch or self.settings.micro_batch or session.batch_size + 1,
             session.observer.note,
+            session.world,
         )
+        self._share_gradients()
         if not self.progress.lr:
             self.progress.lr = self.find_lr().suggestion
             session.observer.note(f"learning rate {self.progress.lr:.2g}, by a range test")
@@ -101,6 +103,10 @@ class _Training:
 
     def _optimizer(self, lr: float) -> torch.optim.Optimizer:
         return optim.make_optimizer(self.model, self.settings, self.session.device, self.phases.trains, lr)
+
+    def _share_gradients(self) -> None:
+        """Exchange the gradients of what trains in this phase, where several processes train."""
+        self.gradients.model = self.session.world.parallel(self.model)
 
     def find_lr(self) -> RangeTest:
         """Try learning rates from very low to too high; the model stays as it was."""
@@ -126,7 +132,10 @@ class _Training:
             raise
         self.phases.verify()
         best = self.progress.best_epoch
-        state = checkpoint.load(self._best()).tensors["model"] if best else self.judged.state_dict()
+        if best:
+            state = self.session.world.first(lambda: checkpoint.load(self._best()).tensors["model"])
+        else:
+            state = self.judged.state_dict()
         self.model.load_state_dict(state)
         self._give_receipt()
         self.ema = None
@@ -150,7 +159,8 @@ class _Training:
     def _epoch(self, epoch: int) -> None:
         """Train what is left of an epoch (nothing, if a signal came during its validation), then validate."""
         session, progress = self.session, self.progress
-        self.phases.enter(epoch)
+        if self.phases.enter(epoch):
+            self._share_gradients()
         batches = self.feed.batches(epoch)
         done = progress.step - (epoch - 1) * self.feed.steps_per_epoch
         assert 0 <= done <= len(batches), "the checkpoint is of other pictures"
@@ -160,10 +170,10 @@ class _Training:
         task = session.observer.task(f"epoch {epoch}/{self.feed.epochs}", sum(map(len, batches)))
         with task, self.feed.inputs(epoch, done) as inputs:
             session.observer.advance(sum(len(batch) for batch in batches[:done]))
-            for pictures, x in watch.waiting_for(inputs):
-                self._step(pictures, x)
-                session.observer.advance(len(pictures), self._figures())
-                if time.monotonic() - self._saved > SAVE_EVERY_SECONDS:
+            for step in watch.waiting_for(inputs):
+                self._step(step)
+                session.observer.advance(step.total, self._figures())
+                if session.world.first(lambda: time.monotonic() - self._saved > SAVE_EVERY_SECONDS):
                     self._save()
         pictures_seen = sum(len(batch) for batch in batches[done:])
         self._end_epoch(epoch, watch.facts(pictures_seen))
@@ -173,26 +183,23 @@ class _Training:
         last = {"val_accuracy": self.progress.rows[-1]["val_accuracy"]} if self.progress.rows else {}
         return {"loss": self.progress.loss_sum / self.progress.seen, **last}
 
-    def _step(self, pictures: Sequence[Picture], x: Tensor) -> None:
-        """Make one update, or raise before it if anything is not finite.
-
-        Args:
-            x: normalised pictures [N, 3, H, W], or activations [N, ...] inside `Cut.rest`.
-        """
+    def _step(self, step: Step) -> None:
+        """Make one update, or raise before it if anything is not finite."""
         progress = self.progress
         factor = learning_rate_factor(progress.step, self.feed.steps, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = progress.lr * factor * group["factor"]
         self.optimizer.zero_grad()
         before = self.gradients.micro_batch
-        x, targets_NK = self._mixed(x, self._targets(pictures))
-        loss_sum = self.gradients.add(x, targets_NK, progress.step).item()
+        x, targets_NK = self._mixed(step.x, self._targets(step.pictures))
+        targets_NK = targets_NK * step.counts
+        loss_sum = self.gradients.add(x, targets_NK, progress.step, first=step.first, total=step.total).item()
         if self.gradients.micro_batch != before:
             progress.micro_batch = self.gradients.micro_batch
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), _number(self.settings.clip_grad))
         if not (norm.isfinite() and abs(loss_sum) < float("inf")):
             raise DivergedError(
-                f"training diverged at step {progress.step + 1}: loss {loss_sum / len(pictures):.4g}, "
+                f"training diverged at step {progress.step + 1}: loss {loss_sum / step.total:.4g}, "
                 f"gradient norm {norm.item():.4g}; {self._advice()}"
             )
         self.optimizer.step()
@@ -200,13 +207,14 @@ class _Training:
         if self.ema:
             self.ema.update(self.model, step=progress.step)
         progress.loss_sum += loss_sum
-        progress.seen += len(pictures)
+        progress.seen += step.total
 
     def _mixed(self, x: Tensor, targets_NK: Tensor) -> tuple[Tensor, Tensor]:
         augment = self.session.recipe.augment
         if augment is None or not (augment.mixup or augment.cutmix):
             return x, targets_NK
-        return mixed(x, targets_NK, augment, seed_of(self.session.recipe.seed, "mix", self.progress.step))
+        own = () if self.session.world.is_first else (self.session.world.rank,)
+        return mixed(x, targets_NK, augment, seed_of(self.session.recipe.seed, "mix", self.progress.step, *own))
 
     def _targets(self, pictures: Sequence[Picture]) -> Tensor:
         labels_N = torch.tensor([picture.label for picture in pictures], device=self.session.device)
@@ -242,23 +250,32 @@ class _Training:
         if progress.is_better(accuracy, loss):
             progress.best_accuracy, progress.best_loss, progress.best_epoch = accuracy, loss, epoch
             self._require_finite()
-            checkpoint.save(self._best(), checkpoint.Checkpoint({"model": self.judged.state_dict()}, row))
+            best = checkpoint.Checkpoint({"model": self.judged.state_dict()}, row)
+            self.session.world.first(lambda: checkpoint.save(self._best(), best))
         self._save()
-        checkpoint.remove_best_but(self._best())
-        self.session.log(progress.rows)
+        self.session.world.first(self._tidy)
         self.session.observer.epoch({"epochs": self.feed.epochs, **row})
+
+    def _tidy(self) -> None:
+        checkpoint.remove_best_but(self._best())
+        self.session.log(self.progress.rows)
 
     def _validate(self) -> Tensor:
         """Return the validation logits [N, K], float32 and evaluation mode, exactly as predict computes them."""
-        session, model = self.session, self.judged.eval()
+        session, world, model = self.session, self.session.world, self.judged.eval()
+        world.same_buffers(self.model, *([model] if self.ema else []))
+        groups = in_groups(self.val_pictures, session.batch_size)  # whole ones, so that their number changes no bit
         logits = []
-        with session.observer.task("validation", len(self.val_pictures)), torch.inference_mode():
-            for batch in session.read(in_groups(self.val_pictures, session.batch_size), session.evaluation_pixels):
+        mine = world.every(groups)
+        task = session.observer.task("validation", sum(map(len, mine)))
+        with task, torch.inference_mode(), world.together():
+            for batch in session.read(mine, session.evaluation_pixels):
                 refuse_failures(batch)
                 x_NCHW = to_input(batch.pixels, session.network.preprocessing, session.device)
                 logits.append(model(x_NCHW).float().cpu())
                 session.observer.advance(len(batch.items))
-        return torch.cat(logits)
+        parts = world.gather(logits)
+        return torch.cat([parts[number % world.size][number // world.size] for number in range(len(groups))])
 
     def _best(self) -> Path:
         return self.session.run.checkpoints / f"{checkpoint.BEST}-{self.progress.best_epoch:05d}"
@@ -278,8 +295,9 @@ class _Training:
         if self.ema:
             tensors["ema"] = self.ema.module.state_dict()
         state = {"progress": vars(self.progress), "optimizer": optim.state_numbers(self.optimizer)}
-        point = checkpoint.Checkpoint(tensors, state)
-        checkpoint.save_step(self.session.run.checkpoints, self.progress.step, self.progress.epochs, point)
+        point, progress = checkpoint.Checkpoint(tensors, state), self.progress
+        folder = self.session.run.checkpoints
+        self.session.world.first(lambda: checkpoint.save_step(folder, progress.step, progress.epochs, point))
         self._saved = time.monotonic()
 
     def _count_seconds(self) -> None:
@@ -301,7 +319,7 @@ class _Training:
     def _check_best(self) -> None:
         """If the best epoch's weights were lost, choose among the epochs to come; with none to come, keep the last."""
         try:
-            files.verify_checksums(self._best())
+            self.session.world.first(lambda: files.verify_checksums(self._best()))
         except ArtefactError as error:
             self.session.observer.warn(f"{error}; the best of the epochs from here on is kept instead")
             self.progress.best_accuracy, self.progress.best_epoch = -1.0, 0

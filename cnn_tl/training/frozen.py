@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from cnn_tl.features import speed
 from cnn_tl.features.speed import Speeds, Way
 from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights
 from cnn_tl.runtime import Precision, has_fast_bf16, release_freed_memory
-from cnn_tl.training.features import EXACT, OtherDevice, Part, embed, part_of
+from cnn_tl.training.features import EXACT, OtherDevice, Part, bring_together, embed, merged, part_of
 from cnn_tl.training.session import Logits, Session
 from cnn_tl.training.store import open_cache
 
@@ -69,32 +70,46 @@ def prepare(session: Session, *, write: bool = True) -> Preparation:
         views = session.recipe.head.epochs
     assert views is not None, "the recipe is resolved"
     train_pictures, val_pictures = session.manifest.of("train"), session.manifest.of("val")
-    speeds = _speeds(session, pictures=views * len(train_pictures), write=write)
-    precision = speed.choose_precision(speeds, session.recipe.run.precision)
-
     parts: dict[Way, Part] = {}
 
-    def part(way: Way) -> Part:
+    def part(way: Way, speeds: Speeds) -> Part:
         if way not in parts:
             parts[way] = part_of(session, cache, train_pictures, views, way, speeds)
         return parts[way]
 
+    def missing(way: Way, speeds: Speeds) -> int:
+        return len(part(way, speeds).missing)
+
+    pictures = views * len(train_pictures)
+    speeds, way = session.world.first(lambda: _choose(session, pictures, missing, write=write))
+    val = part_of(session, cache, val_pictures, 1, EXACT, speeds)
+    train_part = part(way, speeds)
+    train_part.leave_to(val)
+    return Preparation(speeds, way, train_part, val)
+
+
+def _choose(
+    session: Session, pictures: int, missing: Callable[[Way, Speeds], int], *, write: bool
+) -> tuple[Speeds, Way]:
+    """Return how fast this machine is, and the way in which the training pictures will pass the network.
+
+    Args:
+        missing: how many features the cache lacks of those that are computed in a way.
+    """
+    speeds = _speeds(session, pictures=pictures, write=write)
+    precision = speed.choose_precision(speeds, session.recipe.run.precision)
     wanted, may_try = session.recipe.run.compile, write and session.memory.is_dir()
-    if may_try and speed.worth_trying_to_compile(speeds, precision, wanted, len(part(Way(precision)).missing)):
+    if may_try and speed.worth_trying_to_compile(speeds, precision, wanted, missing(Way(precision), speeds)):
         session.observer.note("so much is to be computed that compiling the network may pay; trying for half a minute")
         tried = speed.measure_compiled(session.network, session.device, speeds, precision)
         speeds = tried if _remember(session, tried) else speeds
-    way = speed.choose_way(speeds, precision, wanted, lambda way: len(part(way).missing))
-    val = part_of(session, cache, val_pictures, 1, EXACT, speeds)
-    train_part = part(way)
-    train_part.leave_to(val)
-    return Preparation(speeds, way, train_part, val)
+    return speeds, speed.choose_way(speeds, precision, wanted, lambda way: missing(way, speeds))
 
 
 def train(session: Session, prepared: Preparation) -> Logits:
     """Compute the features that are missing and fit the head; return the validation logits [N, K].
 
-    The fitted head is left in `session.head`.
+    The fitted head is left in `session.head`, of the first process where there are several.
 
     Raises:
         DataError: too many broken pictures, or files that changed.
@@ -110,6 +125,10 @@ def train(session: Session, prepared: Preparation) -> Logits:
 
 def _train(session: Session, prepared: Preparation) -> Logits:
     train_part, val_part = _compute(session, prepared)
+    return session.world.first(lambda: _fit(session, train_part, val_part))
+
+
+def _fit(session: Session, train_part: Part, val_part: Part) -> Logits:
     started = time.monotonic()
     settings = session.recipe.head
     labels = np.array([picture.label for picture in train_part.pictures], dtype=np.int64)
@@ -133,11 +152,18 @@ def _train(session: Session, prepared: Preparation) -> Logits:
 
 def _compute(session: Session, prepared: Preparation) -> tuple[Part, Part]:
     """Compute what is missing, validation first; return both parts without the pictures that are broken."""
-    total = prepared.train.wanted + prepared.val.wanted
-    with session.observer.task("features", total):
+    world, parts = session.world, [prepared.val, prepared.train]
+    if not world.is_alone and not all(world.gather(prepared.speeds.is_of(session.device))):
+        raise OtherDevice
+    mine = [replace(part, missing=world.every(part.missing)) for part in parts]
+    total = prepared.at_hand + sum(len(part.missing) for part in mine)
+    with world.together(), session.observer.task("features", total):
         session.observer.advance(prepared.at_hand)
-        done = embed(session, [prepared.val, prepared.train], prepared.batch_size)
+        own = embed(session, mine, prepared.batch_size)
     release_freed_memory()
+    for part in parts:
+        bring_together(part)
+    done = merged(world.gather(own))
     broken = done.broken_of(session, prepared.val.pictures + prepared.train.pictures)
     session.set_aside(broken)
     session.facts["features"] = {
@@ -146,7 +172,7 @@ def _compute(session: Session, prepared: Preparation) -> tuple[Part, Part]:
         "way": str(prepared.way),
         "device": prepared.speeds.device_name,
         "batch_size": prepared.batch_size,
-        **done.facts(session.workers),
+        **done.facts(session.workers * world.local_size),
     }
     paths = {picture.path for picture, _ in broken}
     return prepared.train.without(paths), prepared.val.without(paths)

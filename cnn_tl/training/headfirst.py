@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,24 +71,33 @@ def train(session: Session, prepared: Preparation) -> Logits:
 
 def _head_start(session: Session, prepared: Preparation) -> HeadStart:
     """Fit the head, or after an interruption read the one that was fitted."""
-    folder = session.run.checkpoints / _HEAD
+    folder, world = session.run.checkpoints / _HEAD, session.world
+    kept = world.first(lambda: _kept(folder))
+    if kept is None:
+        started = time.monotonic()
+        with _as_freeze(session):
+            logits = frozen.train(session, prepared)
+        kept = world.first(lambda: _keep(session, folder, logits, round(time.monotonic() - started, 2)))
+        correct = _right(session, logits)
+        session.observer.note(
+            f"the head on frozen features gets {correct.sum()} of {len(correct)}; fine-tuning from it"
+        )
+    session.facts |= kept.state["facts"]
+    tensors = {name: tensor.numpy() for name, tensor in kept.tensors[_HEAD].items()}
+    fitted = linear_head(tensors["weight"], tensors["bias"], kept.state["facts"]["head"])
+    return HeadStart(fitted, kept.tensors["validation"]["logits"].numpy(), kept.state["seconds"])
+
+
+def _kept(folder: Path) -> Checkpoint | None:
     try:
-        kept = checkpoint.load(folder)
+        return checkpoint.load(folder)
     except ArtefactError:
-        pass  # there is none yet, or it is damaged: the features are at hand, so it is soon fitted again
-    else:
-        session.facts |= kept.state["facts"]
-        tensors = {name: tensor.numpy() for name, tensor in kept.tensors[_HEAD].items()}
-        fitted = linear_head(tensors["weight"], tensors["bias"], kept.state["facts"]["head"])
-        return HeadStart(fitted, kept.tensors["validation"]["logits"].numpy(), kept.state["seconds"])
-    started = time.monotonic()
-    with _as_freeze(session):
-        logits = frozen.train(session, prepared)
+        return None  # there is none yet, or it is damaged: the features are at hand, so it is soon fitted again
+
+
+def _keep(session: Session, folder: Path, logits: Logits, seconds: float) -> Checkpoint:
     head = session.head
     assert head is not None, "mode freeze leaves one"
-    seconds = round(time.monotonic() - started, 2)
-    correct = _right(session, logits)
-    session.observer.note(f"the head on frozen features gets {correct.sum()} of {len(correct)}; fine-tuning from it")
     parts = {name: torch.from_numpy(np.ascontiguousarray(head.tensors[name])) for name in ("weight", "bias")}
     facts = {name: session.facts[name] for name in ("head", "features")}
     point = Checkpoint(
@@ -95,7 +105,7 @@ def _head_start(session: Session, prepared: Preparation) -> HeadStart:
         {"facts": facts, "seconds": seconds},
     )
     checkpoint.save(folder, point)
-    return HeadStart(head, logits, seconds)
+    return point
 
 
 def _verdict(session: Session, start: HeadStart, logits: Logits) -> dict[str, Any]:

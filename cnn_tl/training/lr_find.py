@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cnn_tl.data.manifest import Picture
 from cnn_tl.errors import DivergedError
-from cnn_tl.training.feed import Feed
+from cnn_tl.training.feed import Feed, Step
 from cnn_tl.training.step import Gradients
 
 LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 60
@@ -61,11 +61,12 @@ def range_test(
     rates, losses = [], []
     try:
         tried = np.geomspace(LOWEST, HIGHEST, STEPS).tolist()
-        for step, (rate, (pictures, x)) in enumerate(zip(tried, _endless(feed), strict=False)):
+        for number, (rate, step) in enumerate(zip(tried, _endless(feed), strict=False)):
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
             optimizer.zero_grad()
-            loss = gradients.add(x, targets_of(pictures), step).item() / len(pictures)
+            targets_NK = targets_of(step.pictures) * step.counts
+            loss = gradients.add(step.x, targets_NK, number, first=step.first, total=step.total).item() / step.total
             if not math.isfinite(loss):
                 break
             rates.append(rate)
@@ -81,7 +82,7 @@ def range_test(
     return RangeTest(rates, losses, falling(rates, losses), suggest(rates, losses))
 
 
-def _endless(feed: Feed) -> Iterator[tuple[Sequence[Picture], Tensor]]:
+def _endless(feed: Feed) -> Iterator[Step]:
     """Yield the steps of one epoch after the other."""
     epoch = 1
     while True:

@@ -49,15 +49,15 @@ class Phases:
         """Return the number of the phase, from 0, that an epoch, from 1, belongs to."""
         return min((epoch - 1) // self._every, len(self._policies) - 1)
 
-    def enter(self, epoch: int) -> None:
-        """Freeze what the epoch does not train.
+    def enter(self, epoch: int) -> bool:
+        """Freeze what the epoch does not train; return whether a phase begins with it.
 
         Raises:
             RuntimeError: a bug of ours: something moved in what was frozen until now.
         """
         phase = self.phase(epoch)
         if phase == self._entered:
-            return
+            return False
         if self._entered is not None:
             self.verify()
         policy = self._policies[phase]
@@ -65,7 +65,7 @@ class Phases:
         self._entered = phase
         if phase < len(self.receipts):  # a resumed run
             self.verify()
-            return
+            return True
         self.receipts.append(
             {
                 "epoch": epoch,
@@ -74,6 +74,7 @@ class Phases:
                 "stages": [asdict(stage) for stage in freeze.receipt(self._model)],
             }
         )
+        return True
 
     def verify(self) -> None:
         """Show that nothing moved in what the present phase freezes.

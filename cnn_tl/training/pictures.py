@@ -206,17 +206,19 @@ def open_pictures(
     file_of: Callable[[Picture], Path],
     *,
     read_only: bool = False,
+    sharers: int = 1,
 ) -> Pictures:
     """Open what a run keeps of its pictures: nothing in mode `freeze`, or where the recipe says so.
 
     Args:
         read_only: leave no trace.
+        sharers: how many processes have this machine's memory between them.
     """
     if recipe.mode == "freeze" or not recipe.data.keep_pictures:
         return Pictures(spec, settings, file_of)
     refusals: list[str] = []
     cache = open_cache(recipe, run, observer, holds="picture", read_only=read_only, note=refusals.append)
-    memory = Memory(int(recipe.data.memory_gb * GB))
+    memory = Memory(int(recipe.data.memory_gb * GB) // sharers)
     plain = cache.space(plain_facts(spec), shape=(spec.height, spec.width, 3), dtype="uint8")
     shelves: dict[Kind, Shelf] = {"plain": Shelf([plain], memory)}
     if settings is not None:

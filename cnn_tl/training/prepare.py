@@ -14,6 +14,7 @@ from cnn_tl.cache.store import FeatureCache
 from cnn_tl.data.folder import scan
 from cnn_tl.data.image import ImageLimits
 from cnn_tl.data.manifest import Manifest
+from cnn_tl.distributed import ALONE, World
 from cnn_tl.errors import ArtefactError, CnnTlError, DataError, RecipeError, printable
 from cnn_tl.networks import card as cards
 from cnn_tl.networks import hub, weights
@@ -32,11 +33,20 @@ if TYPE_CHECKING:
 FITS_A_HEAD = ("freeze", "lp-ft", "auto")
 
 
-def open_session(recipe: Recipe, run: RunFolder, observer: Observer, *, resume: bool, write: bool = True) -> Session:
+def open_session(
+    recipe: Recipe,
+    run: RunFolder,
+    observer: Observer,
+    *,
+    resume: bool,
+    write: bool = True,
+    world: World = ALONE,
+) -> Session:
     """Scan the data, find the network, and write the recipe and the manifest into the run folder.
 
     Args:
         write: False leaves no trace, in the run folder or elsewhere.
+        world: the processes that make the run together; each gets a session.
     """
     file = Path(recipe.model.weights) if recipe.model.weights else None
     pretrained = recipe.mode != "scratch"
@@ -46,9 +56,12 @@ def open_session(recipe: Recipe, run: RunFolder, observer: Observer, *, resume: 
         touch(memory)  # used now: the last to go
     if known is None and pretrained and file is None and not weights.has_package(recipe.model.name):
         hub.knock_early(recipe.model.name)
-    manifest = _scan(recipe, observer)  # before anything is downloaded
-    if resume:
-        manifest = _same_data(run, manifest)
+
+    def scanned() -> Manifest:
+        found = _scan(recipe, observer)
+        return _same_data(run, found) if resume else found
+
+    manifest = world.first(scanned)  # before anything is downloaded
     num_classes = len(manifest.classes)
 
     def build() -> Network:
@@ -60,15 +73,19 @@ def open_session(recipe: Recipe, run: RunFolder, observer: Observer, *, resume: 
     network, recalled = None, known
     if known is None:
         network = build()
-        known = _learned(network, recipe, memory, observer, write=write)
+        known = _learned(network, recipe, memory, observer, write=write and world.local_rank == 0)
     remembered = replace(known, card=known.card.with_limits(recipe.data.max_pixels, recipe.data.min_side))
-    session = Session(recipe, manifest, remembered, memory, build, run, observer, leaves_traces=write)
+    session = Session(recipe, manifest, remembered, memory, build, run, observer, leaves_traces=write, world=world)
     if network is not None:
         session.network = network
     if write:
-        files.write_json(run.manifest, session.manifest.to_json())
-        files.write_text(run.recipe, recipes.to_yaml(recipe))  # last: a folder with a recipe is a run
+        world.first(lambda: _begin(run, session))
     return session
+
+
+def _begin(run: RunFolder, session: Session) -> None:
+    files.write_json(run.manifest, session.manifest.to_json())
+    files.write_text(run.recipe, recipes.to_yaml(session.recipe))  # last: a folder with a recipe is a run
 
 
 def _may_be_recalled(recipe: Recipe) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +19,7 @@ from cnn_tl.data import transforms
 from cnn_tl.data.augment import Augmentation, augment
 from cnn_tl.data.loader import Batch, reading
 from cnn_tl.data.manifest import Manifest, Picture
+from cnn_tl.distributed import ALONE, World
 from cnn_tl.errors import BadImageError, DataError, printable
 from cnn_tl.features.speed import precision_of_a_loop
 from cnn_tl.heads import FittedHead
@@ -55,6 +57,7 @@ class Session:
         facts: what the run learns about itself, for result.json.
         head: the head that mode freeze has fitted.
         tracking: the open trackers; there may be none.
+        world: the processes that make this run together.
     """
 
     recipe: Recipe
@@ -69,6 +72,7 @@ class Session:
     head: FittedHead | None = None
     leaves_traces: bool = True
     tracking: Tracking = field(default_factory=Tracking)
+    world: World = ALONE
 
     @property
     def card(self) -> Card:
@@ -88,7 +92,7 @@ class Session:
     @property
     def workers(self) -> int:
         """How many threads read pictures."""
-        return self.recipe.run.workers or default_workers()
+        return self.recipe.run.workers or max(1, default_workers() // self.world.local_size)
 
     @property
     def batch_size(self) -> int:
@@ -118,6 +122,7 @@ class Session:
             self.augmentation,
             self.file_of,
             read_only=not self.leaves_traces,
+            sharers=self.world.local_size,
         )
 
     def file_of(self, picture: Picture) -> Path:
@@ -191,20 +196,28 @@ class Session:
             pictures = self.manifest.of("train") + self.manifest.of("val")
         lacking, broken = self.pictures.lacking(pictures), []
         keep = keep and self.pictures.are_kept
+        mine = self.world.every_here(list(lacking))
+        total = len(pictures) - len(lacking) + len(mine)
         with (
-            self.observer.task("preparing pictures" if keep else "checking pictures", len(pictures)),
+            self.world.together(),
+            self.observer.task("preparing pictures" if keep else "checking pictures", total),
             self.pictures.keeper(lacking, write=keep) as keeper,
         ):
             if len(lacking) < len(pictures):
                 self.observer.advance(len(pictures) - len(lacking))
-            for batch in self.read(in_groups(list(lacking), CHECKED_AT_ONCE), keeper.decode):
+            for batch in self.read(in_groups(mine, CHECKED_AT_ONCE), keeper.decode):
                 keeper.keep(batch.items)
                 broken += batch.failures
                 self.observer.advance(len(batch.items) + len(batch.failures))
+        broken = self.found_by_all(broken)
         self.set_aside(broken)
         if keep:
             self._account_for(len(lacking), len(pictures))
         return bool(broken)
+
+    def found_by_all(self, broken: Sequence[tuple[Picture, BadImageError]]) -> list[tuple[Picture, BadImageError]]:
+        """Return the broken pictures that any process of the run has met, each once."""
+        return list(dict(chain.from_iterable(self.world.gather(list(broken)))).items())
 
     def _account_for(self, decoded: int, total: int) -> None:
         """Keep for result.json what was decoded, and say if not every picture is kept."""
@@ -227,7 +240,7 @@ class Session:
         warn_of_set_aside(self.observer, [str(error) for _, error in failures])
         self.manifest = self.manifest.without((picture, error.reason) for picture, error in failures)
         self.manifest.check()
-        if self.run.recipe.exists():  # a resumed run leaves them out too; a plan writes nothing
+        if self.world.is_first and self.run.recipe.exists():  # a resumed run leaves them out too; a plan writes nothing
             files.write_json(self.run.manifest, self.manifest.to_json())
 
     def log(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -236,8 +249,9 @@ class Session:
         Raises:
             ResourceError: the disk is full or not writable.
         """
-        self.run.write_metrics(rows)
-        self.tracking.rows(rows)
+        if self.world.is_first:
+            self.run.write_metrics(rows)
+            self.tracking.rows(rows)
 
     def raise_if_stopped(self) -> None:
         """End the run with the line that says how to go on, if a signal has come."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cnn_tl.distributed import ALONE, World
 from cnn_tl.errors import ResourceError, UsageError
 from cnn_tl.runtime import Precision, autocast, seed_of
 from cnn_tl.training.loss import Loss
@@ -28,6 +29,7 @@ class Gradients:
     Attributes:
         micro_batch: pictures that pass the network at once; it halves when memory runs out, and stays there.
         note: hears of that.
+        world: the processes that have each step between them; `model` is then what `World.parallel` returns.
     """
 
     model: nn.Module
@@ -37,10 +39,13 @@ class Gradients:
     seed: int
     micro_batch: int
     note: Callable[[str], None]
-    no_sync: Callable[[], AbstractContextManager[None]] = nullcontext
+    world: World = ALONE
+    _fits: bool = False
 
     def add(self, x: Tensor, targets_NK: Tensor, step: int, *, first: int = 0, total: int | None = None) -> Tensor:
-        """Add the gradients of the batch's mean loss to the parameters', and return the sum of its losses.
+        """Add the gradients of the step's mean loss to the parameters', and return the sum of all its losses.
+
+        Of many processes each has a part of the step, and all have the same gradients and sum in the end.
 
         Args:
             x: what the model takes, [N, ...].
@@ -52,9 +57,20 @@ class Gradients:
             UsageError: batch normalisation cannot train on one value.
         """
         held = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        if not self.world.is_alone and not self._fits:
+            self._find_what_fits(x, targets_NK, held)
         while (loss := self._try(x, targets_NK, step, first, total or len(x))) is None:
             self._forget(held)
-        return loss
+        return self.world.sum(loss)
+
+    def _find_what_fits(self, x: Tensor, targets_NK: Tensor, held: list[tuple[Tensor, Tensor]]) -> None:
+        """Make a pass whose gradients go nowhere: where memory runs out amid the exchange of them, all is lost."""
+        with self.world.together(), self.no_sync():
+            while self._try(x, targets_NK, 0, 0, len(x)) is None:
+                self._forget(held)
+        self._forget(held, quietly=True)
+        self.micro_batch = min(self.world.gather(self.micro_batch))
+        self._fits = True
 
     def _try(self, x: Tensor, targets_NK: Tensor, step: int, first: int, total: int) -> Tensor | None:
         """Return the sum of the losses; None if memory ran out."""
@@ -64,6 +80,8 @@ class Gradients:
             if not is_out_of_memory(error):
                 raise
             size = min(self.micro_batch, len(x))
+            if self._fits:
+                raise ResourceError(f"out of memory amid training; set train.micro_batch below {size}") from error
             if size == 1:
                 raise ResourceError(
                     f"not even one picture of {tuple(x.shape[1:])} fits into the memory of {self.device}; "
@@ -83,10 +101,15 @@ class Gradients:
                 with autocast(self.device, self.precision):
                     logits_NK = self._forward(part)
                 loss = self.loss(logits_NK, targets).sum()
-                (loss / total).backward()  # type: ignore[no-untyped-call]
+                own = loss / total * self.world.size  # the exchange takes the mean over the processes
+                own.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
             first += len(part)
         return torch.stack(losses).sum()
+
+    def no_sync(self) -> AbstractContextManager[None]:
+        """Inside the body gradients stay in this process."""
+        return nullcontext() if self.world.is_alone else self.model.no_sync()  # type: ignore[operator]
 
     def _forward(self, x: Tensor) -> Tensor:
         try:
@@ -99,8 +122,8 @@ class Gradients:
                 "use a larger --batch-size or --image-size, or --set model.bn=eval"
             ) from error
 
-    def _forget(self, held: list[tuple[Tensor, Tensor]]) -> None:
-        """Undo what the failed attempt has left: gradients, running statistics, memory."""
+    def _forget(self, held: list[tuple[Tensor, Tensor]], *, quietly: bool = False) -> None:
+        """Undo what an attempt has left: gradients, running statistics, memory."""
         self.model.zero_grad()
         with torch.no_grad():
             for buffer, before in held:
@@ -108,7 +131,9 @@ class Gradients:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.note(f"out of memory: the pictures of a step pass the network {self.micro_batch} at a time from here on")
+        if not quietly:
+            size = self.micro_batch
+            self.note(f"out of memory: the pictures of a step pass the network {size} at a time from here on")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cnn_tl import files
-from cnn_tl.errors import UsageError, printable
+from cnn_tl.distributed import joined
+from cnn_tl.errors import ArtefactError, UsageError, printable
 from cnn_tl.heads.problem import class_weights
 from cnn_tl.progress import Observer, Plan
 from cnn_tl.recipe import Recipe
@@ -24,7 +25,7 @@ from cnn_tl.runtime import stop_on_signals
 from cnn_tl.tracking import require_trackers, tracked
 from cnn_tl.training.prepare import is_extension, open_session
 from cnn_tl.training.result import TrainResult, judge, read_result, validation_lines
-from cnn_tl.training.run_folder import RunFolder, default_output
+from cnn_tl.training.run_folder import RunFolder, default_output, newest_run
 from cnn_tl.training.save import freeze_receipt, save_model
 from cnn_tl.training.session import Logits, Session
 
@@ -58,33 +59,57 @@ def train(
         Stopped: SIGINT or SIGTERM; `resume` goes on.
     """
     started = time.monotonic()
-    observer = observer or Observer()
     recipe = recipe.resolve()
     require_trackers(recipe.run.track)
+    with joined() as world:
+        observer = observer if observer and world.is_first else Observer()
+        run, resume = world.first(lambda: _opened(recipe, output, resume, world.restarts))
+        with contextlib.ExitStack() as stack:
+            world.first(lambda: stack.enter_context(run.locked()))
+            if resume and (finished := world.first(lambda: _finished(run, recipe, observer))):
+                return finished
+            world.first(lambda: files.remove_temporaries(run.path))
+            session = open_session(recipe, run, observer, resume=resume, world=world)
+            _refuse_unknown_classes(session)
+            return _work(session, started)
+
+
+def _opened(recipe: Recipe, output: Path | str | None, resume: bool, restarts: int) -> tuple[RunFolder, bool]:
+    """Return the run folder, and whether there is a run in it to go on with; a launcher's restart goes on by itself."""
+    if restarts and output is None and not resume:
+        with contextlib.suppress(ArtefactError):
+            output = newest_run(recipe.data.path, recipe.mode)
     run = _run_folder(recipe, output)
-    longer = False
+    resume = resume or (restarts > 0 and run.recipe.exists())
     if resume:
         run.require_run()
-        longer = is_extension(run, recipe)
     else:
         run.require_new()
-    with run.locked():
-        if longer:
-            run.result.unlink(missing_ok=True)  # before the recipe is replaced: a kill between leaves the shorter run
-            observer.note("the run goes on for longer; from here on the learning rate follows the longer schedule")
-        elif resume and run.result.exists():
-            observer.note(f"{printable(run.path)} has finished already; this is its result")
-            return read_result(run)
-        files.remove_temporaries(run.path)
-        session = open_session(recipe, run, observer, resume=resume)
-        _refuse_unknown_classes(session)
-        made, work = MODES[recipe.mode](session, write=True)
-        observer.plan(made)
-        with tracked(recipe.run.track, run.path, recipe.model_dump(), observer.warn) as session.tracking:
-            with stop_on_signals() as session.stop, _drawn_in_the_end(session):
-                logits = work()
+    return run, resume
+
+
+def _finished(run: RunFolder, recipe: Recipe, observer: Observer) -> TrainResult | None:
+    """Return the result of a run that has nothing left to do."""
+    if is_extension(run, recipe):
+        run.result.unlink(missing_ok=True)  # before the recipe is replaced: a kill between leaves the shorter run
+        observer.note("the run goes on for longer; from here on the learning rate follows the longer schedule")
+    elif run.result.exists():
+        observer.note(f"{printable(run.path)} has finished already; this is its result")
+        return read_result(run)
+    return None
+
+
+def _work(session: Session, started: float) -> TrainResult:
+    recipe, observer, world = session.recipe, session.observer, session.world
+    made, work = MODES[recipe.mode](session, write=True)
+    observer.plan(made)
+    trackers = recipe.run.track if world.is_first else ()
+    with tracked(trackers, session.run.path, recipe.model_dump(), observer.warn) as session.tracking:
+        with stop_on_signals(insisting=not world.launched) as session.stop, _drawn_in_the_end(session):
+            logits = work()
+            with world.together():
                 session.raise_if_stopped()
-            return _finish(session, logits, started)
+        return world.first(lambda: _finish(session, logits, started))
 
 
 def plan(recipe: Recipe, output: Path | str | None = None, *, observer: Observer | None = None) -> Plan:
@@ -192,7 +217,7 @@ def _drawn_in_the_end(session: Session) -> Iterator[None]:
     finally:
         try:
             rows = [row for row in session.run.read_metrics() if "epoch" in row]
-            if rows:
+            if rows and session.world.is_first:
                 from cnn_tl.plots.curves import plot_curves
 
                 plot_curves(session.run.curves, rows)

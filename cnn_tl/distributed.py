@@ -1,0 +1,317 @@
+"""The processes that make one run together, as torchrun starts them: who each is, and how all agree.
+
+Only the first of them writes the run folder and speaks. An error that one of them meets is raised in all, so that none
+is left waiting; a process that is gone altogether is noticed by the others as a closed connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from cnn_tl.errors import CnnTlError, ResourceError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.distributed import Store  # type: ignore[attr-defined]
+
+T = TypeVar("T")
+
+PATIENCE_DAYS = 7
+"""How long a process waits for another one that is alive: while the first fits a head, say."""
+
+_GONE = ("connection closed", "connection reset", "connection refused", "broken pipe", "timed out", "remote process")
+
+
+@dataclass(frozen=True)
+class Share(Generic[T]):
+    """What falls to one process of the items of a step.
+
+    Attributes:
+        items: consecutive ones; where there are fewer items than processes it may be none.
+        first: the number of its first one among all.
+        total: how many there are for all processes together.
+    """
+
+    items: list[T]
+    first: int
+    total: int
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of one run, seen from one of them; by default it is alone, and every question answers itself.
+
+    Attributes:
+        rank: the number of this process, from 0. size: how many there are.
+        local_rank, local_size: the same among those on this machine.
+        restarts: how often a launcher has started them anew after one had died.
+        launched: whether a launcher looks after them, and passes signals on.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    restarts: int = 0
+    launched: bool = False
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes and speaks."""
+        return self.rank == 0
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there are no others."""
+        return self.size == 1
+
+    def share(self, items: Sequence[T]) -> Share[T]:
+        """Cut the items of a step into as many consecutive parts as there are processes; return this one's.
+
+        The parts are those of `torch.tensor_split`, so one process with micro-batches of that size does the same.
+        """
+        each, more = divmod(len(items), self.size)
+        first, end = (number * each + min(number, more) for number in (self.rank, self.rank + 1))
+        return Share(list(items[first:end]), first, len(items))
+
+    def every(self, items: Sequence[T]) -> list[T]:
+        """Return every `size`-th item, so that the processes have all of them between them."""
+        return list(items[self.rank :: self.size])
+
+    def every_here(self, items: Sequence[T]) -> list[T]:
+        """Return what falls to this process where those of each machine have all items between them."""
+        return list(items[self.local_rank :: self.local_size])
+
+    def gather(self, value: T) -> list[T]:
+        """Return the values of all processes, in the order of their ranks."""
+        if self.is_alone:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def first(self, compute: Callable[[], T]) -> T:
+        """Let the first process compute something, and return it, or raise its error, in all."""
+        if self.is_alone:
+            return compute()
+        import torch.distributed as dist
+
+        answer: list[Any] = [None, None]
+        if self.is_first:
+            try:
+                answer[0] = compute()
+            except CnnTlError as error:
+                answer[1] = error
+        dist.broadcast_object_list(answer, src=0)
+        if answer[1] is not None:
+            raise _known_to_all(answer[1])
+        return cast(T, answer[0])
+
+    def settle(self, error: CnnTlError | None = None) -> None:
+        """Wait for all processes; where some have met an error, raise that of the lowest rank in all."""
+        if self.is_alone:
+            if error is not None:
+                raise error
+            return
+        import torch
+        import torch.distributed as dist
+
+        failed = torch.tensor(int(error is not None))  # an object for each step would be dear
+        dist.all_reduce(failed, op=dist.ReduceOp.MAX)
+        if failed:
+            errors = [(rank, other) for rank, other in enumerate(self.gather(error)) if other is not None]
+            rank, other = errors[0]
+            raise _known_to_all(other) from (error if rank == self.rank else None)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Run the body in every process; none goes on before all have, and an error of one is raised in all."""
+        met: CnnTlError | None = None
+        try:
+            yield
+        except CnnTlError as error:
+            met = error
+        self.settle(met)
+
+    def in_step(self, items: Iterator[T], check: Callable[[], None]) -> Iterator[T]:
+        """Yield what `items` yields, each once every process has its own; they must yield equally many.
+
+        Args:
+            check: called before each; what it raises, and what `items` raises, is raised in all processes.
+        """
+        if self.is_alone:
+            yield from items
+            return
+        while True:
+            item, met = None, None
+            try:
+                check()
+                item = next(items, None)
+            except CnnTlError as error:
+                met = error
+            self.settle(met)
+            if item is None:
+                return
+            yield item
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Return the sum of the processes' tensors, of one shape on one kind of device."""
+        if self.is_alone:
+            return value
+        import torch.distributed as dist
+
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    def same_buffers(self, *models: nn.Module) -> None:
+        """Give all processes the first one's buffers: each BatchNorm has met other pictures in each of them."""
+        if self.is_alone:
+            return
+        import torch.distributed as dist
+
+        for model in models:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
+    def parallel(self, model: nn.Module) -> nn.Module:
+        """Return the model wrapped so that backward leaves the mean of all processes' gradients in every one."""
+        if self.is_alone:
+            return model
+        from torch.nn.parallel import DistributedDataParallel
+
+        return DistributedDataParallel(model, broadcast_buffers=False)
+
+
+ALONE = World()
+
+
+@contextmanager
+def joined() -> Iterator[World]:
+    """Find the other processes of this run, where torchrun has started more than one, and let go of them in the end.
+
+    Raises:
+        ResourceError: they cannot be reached; or (in the body) one of them has ended.
+    """
+    world = _from_environment()
+    if world.is_alone:
+        yield world
+        return
+    from datetime import timedelta
+
+    import torch
+    import torch.distributed as dist
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
+    try:
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+        store, rank, size = next(rendezvous("env://", timeout=timedelta(days=PATIENCE_DAYS)))
+        store = PrefixStore(_meet(store, rank, size), store)
+        dist.init_process_group(
+            backend, store=store, rank=rank, world_size=size, timeout=timedelta(days=PATIENCE_DAYS)
+        )
+        yield world
+    except CnnTlError as error:
+        vars(error).setdefault(_KNOWN, False)
+        raise
+    except (RuntimeError, ValueError) as error:
+        if not _is_about_others(error):
+            raise
+        reason = f"another process of this run has ended, so this one cannot go on ({_brief(error)})"
+        raise _known_to_all(ResourceError(reason)) from error
+    finally:
+        if dist.is_initialized():
+            with contextlib.suppress(RuntimeError):
+                dist.destroy_process_group()
+
+
+def _meet(store: Store, rank: int, size: int) -> str:
+    """Agree with the processes that are alive on a name for this start.
+
+    After a restart torchrun's store may still hold where the processes before it listened, and gloo would wait for
+    the dead (torch 2.15, rendezvous c10d). So each tells the first who it is, the first answers by the name of this
+    start, and goes on when each has read it.
+    """
+    if rank > 0:
+        own = uuid.uuid4().hex
+        store.set(f"here/{rank}", own)
+        name: str = store.get(f"name/{own}").decode()
+        store.set(f"seen/{name}/{rank}", "")
+        return name
+    name, answered, silent = uuid.uuid4().hex, set(), set(range(1, size))
+    while silent:
+        for other in [other for other in silent if store.check([f"here/{other}"])]:
+            told = store.get(f"here/{other}").decode()
+            if told not in answered:
+                store.set(f"name/{told}", name)
+                answered.add(told)
+        silent = {other for other in silent if not store.check([f"seen/{name}/{other}"])}
+        time.sleep(0.01)
+    return name
+
+
+def speaks(error: BaseException | None = None) -> bool:
+    """Say whether this process prints: the first does, and any other that has met an error which is only its own."""
+    world = _from_environment()
+    if error is None or world.is_first:
+        return world.is_first
+    known = vars(error).get(_KNOWN)
+    if known is None:  # before the processes have met: all of a machine make the same mistake
+        return world.local_rank == 0
+    return not known
+
+
+def _from_environment() -> World:
+    """Return what torchrun says in the environment (https://docs.pytorch.org/docs/stable/elastic/run.html)."""
+
+    def number(name: str, default: int) -> int:
+        text = os.environ.get(name, "")
+        return int(text) if text.isdecimal() else default
+
+    size = number("WORLD_SIZE", 1)
+    if size <= 1 or "RANK" not in os.environ:
+        return World(launched=_is_launched(), restarts=number("TORCHELASTIC_RESTART_COUNT", 0))
+    return World(
+        rank=number("RANK", 0),
+        size=size,
+        local_rank=number("LOCAL_RANK", 0),
+        local_size=max(1, number("LOCAL_WORLD_SIZE", 1)),
+        restarts=number("TORCHELASTIC_RESTART_COUNT", 0),
+        launched=_is_launched(),
+    )
+
+
+def _is_launched() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+_KNOWN = "_is_known_to_all"
+
+
+def _known_to_all(error: CnnTlError) -> CnnTlError:
+    vars(error)[_KNOWN] = True
+    return error
+
+
+def _is_about_others(error: BaseException) -> bool:
+    import torch.distributed as dist
+
+    text = str(error).lower()
+    return isinstance(error, dist.DistError) or any(sign in text for sign in _GONE)
+
+
+def _brief(error: BaseException) -> str:
+    """Return the last words of what gloo or NCCL says; the first ones name a file of theirs."""
+    return str(error).splitlines()[0].rpartition("] ")[2][:120]

@@ -1,0 +1,187 @@
+"""Several processes at one run: what each gets, and whole runs under torchrun against those of one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from whole_runs import assert_same_weights, final_weights, metrics
+
+from cnn_tl.distributed import ALONE, World
+from cnn_tl.errors import DataError
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="gloo and signals as here are those of Unix")
+
+Launch = Callable[..., "subprocess.Popen[str]"]
+PATIENCE = 120.0
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+@pytest.mark.parametrize("count", [0, 1, 5, 12])
+def test_shares_are_the_parts_of_tensor_split(size: int, count: int) -> None:
+    items = list(range(count))
+    shares = [World(rank, size).share(items) for rank in range(size)]
+    assert [share.items for share in shares] == [part.tolist() for part in torch.tensor(items).tensor_split(size)]
+    assert all(share.total == count and (not share.items or share.items[0] == share.first) for share in shares)
+    assert sorted(item for rank in range(size) for item in World(rank, size).every(items)) == items
+
+
+def test_alone_every_question_answers_itself() -> None:
+    assert ALONE.gather(3) == [3]
+    assert ALONE.first(lambda: 4) == 4
+    assert list(ALONE.in_step(iter([1, 2]), lambda: None)) == [1, 2]
+    with pytest.raises(DataError), ALONE.together():
+        raise DataError("x")
+
+
+@pytest.fixture
+def launch(data: Path, tiny_weights: Path, tmp_path: Path) -> Launch:
+    """Start `cnn-tl train` by torchrun with so many processes, or by itself; stderr goes to a file beside the run."""
+
+    def start(run: str, *flags: object, processes: int = 2, restarts: int = 0) -> subprocess.Popen[str]:
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        by = [*torchrun, f"--max-restarts={restarts}"] if processes > 1 else []
+        words = [data, "--model", "test_resnet", "--weights", tiny_weights, "--image-size", 64, "--device", "cpu"]
+        words += ["--output", tmp_path / run, "--set", "run.precision=fp32", "--workers", 1, *flags]
+        command = [sys.executable, *by, "-m", "cnn_tl", "train", *map(str, words)]
+        with (tmp_path / f"{run}.err").open("w") as errors:
+            return subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=errors, text=True, env=_environment(), start_new_session=True
+            )
+
+    return start
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def finish(process: subprocess.Popen[str], errors: Path) -> str:
+    out, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, errors.read_text()
+    return out
+
+
+LOOP = ("--epochs", 2, "--batch-size", 8, "--lr", 0.001, "--set", "model.bn=eval")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        pytest.param(("--mode", "freeze"), marks=pytest.mark.soak),  # lp-ft begins with it
+        ("--mode", "finetune", *LOOP, "--set", "model.freeze=last-stage"),
+        ("--mode", "finetune", *LOOP, "--batch-size", 3, "--set", "train.micro_batch=2"),
+        ("--mode", "lp-ft", *LOOP),
+    ],
+    ids=["freeze", "last-stage", "tiny steps", "lp-ft"],
+)
+def test_two_processes_do_what_one_does(launch: Launch, tmp_path: Path, flags: tuple[object, ...]) -> None:
+    out = finish(launch("two", *flags), tmp_path / "two.err")
+    finish(launch("one", *flags, processes=1), tmp_path / "one.err")
+    assert out.count("validation accuracy") == 1, "one process speaks"
+    one, two = (json.loads((tmp_path / run / "result.json").read_text()) for run in ("one", "two"))
+    assert (one["correct"], one["pictures"], one["per_class"]) == (two["correct"], two["pictures"], two["per_class"])
+    assert one["facts"].get("frozen_sha256") == two["facts"].get("frozen_sha256")
+    assert (tmp_path / "one/manifest.json").read_text() == (tmp_path / "two/manifest.json").read_text()
+    for mine, theirs in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
+        assert mine.get("loss", 0) == pytest.approx(theirs.get("loss", 0), abs=1e-5)
+        assert mine["val_accuracy"] == theirs["val_accuracy"]
+    for name, tensor in final_weights(tmp_path / "one").items():
+        torch.testing.assert_close(final_weights(tmp_path / "two")[name], tensor, atol=1e-4, rtol=1e-3)
+
+
+LONGER = ("--mode", "finetune", "--epochs", 12, "--batch-size", 8, "--lr", 0.001)
+
+
+def wait_for_a_checkpoint(run: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not list(run.glob("checkpoints/step-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def process_of(rank: int, run: Path) -> int:
+    """Return the process id of a rank of the run."""
+    for folder in Path("/proc").iterdir():
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            environment = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if os.fsencode(run) in words and f"RANK={rank}".encode() in environment:
+            return int(folder.name)
+    raise AssertionError(f"rank {rank} is not there")
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the ranks through Linux's /proc")
+@pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.soak)])
+def test_killed_or_stopped_the_weights_come_out_the_same(launch: Launch, tmp_path: Path, rank: int) -> None:
+    finish(launch("undisturbed", *LONGER), tmp_path / "undisturbed.err")
+
+    process = launch("killed", *LONGER, restarts=2)
+    wait_for_a_checkpoint(tmp_path / "killed")
+    os.kill(process_of(rank, tmp_path / "killed"), signal.SIGKILL)
+    finish(process, tmp_path / "killed.err")
+    assert "resumed at step" in (tmp_path / "killed.err").read_text()
+    assert_same_weights(tmp_path / "killed", tmp_path / "undisturbed")
+
+    process = launch("stopped", *LONGER)
+    wait_for_a_checkpoint(tmp_path / "stopped")
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode != 0
+    assert (tmp_path / "stopped.err").read_text().count("stopped; go on with: cnn-tl train --resume") == 1
+    finish(launch("stopped", *LONGER, "--resume"), tmp_path / "stopped.err")
+    assert_same_weights(tmp_path / "stopped", tmp_path / "undisturbed")
+
+
+def test_a_mistake_is_told_once(launch: Launch, tmp_path: Path) -> None:
+    process = launch("wrong", "--set", "train.epochs=0")
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode != 0
+    assert (tmp_path / "wrong.err").read_text().count("error: ") == 1
+
+
+def test_an_error_of_one_is_raised_in_all(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+        import torch
+        from cnn_tl.distributed import joined
+        from cnn_tl.errors import BadImageError, CnnTlError
+
+        def fail():
+            raise BadImageError(None, "first fails")
+
+        with joined() as world:
+            told = []
+            try:
+                with world.together():
+                    if world.rank == 1:
+                        raise BadImageError(None, "second fails")
+            except CnnTlError as error:
+                told.append(str(error))
+            try:
+                world.first(fail)
+            except CnnTlError as error:
+                told.append(str(error))
+            total = int(world.sum(torch.tensor(world.rank + 1)))
+            steps = list(world.in_step(iter([world.rank, 5]), lambda: None))
+            told += [total, world.gather(world.rank), steps, world.first(lambda: world.rank)]
+            print(told, flush=True)
+        """)
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=_environment())
+    assert done.returncode == 0, done.stderr
+    expected = [f"['second fails', 'first fails', 3, [0, 1], [{rank}, 5], 0]" for rank in (0, 1)]
+    assert sorted(done.stdout.splitlines()) == expected
