@@ -152,8 +152,9 @@ class Model(Section):
     unfreeze_every: int | None = Field(
         default=None, ge=1, le=100_000, description="Epochs between the steps of unfreeze; null: 1."
     )
-    bn: Literal["train", "eval"] | None = Field(
-        default=None, description="Running statistics of BatchNorm in the parts that train: moving, or held."
+    bn: Literal["train", "eval", "sync"] | None = Field(
+        default=None,
+        description="BatchNorm in the parts that train: statistics moving, held, or those of all processes together.",
     )
 
 
@@ -288,6 +289,9 @@ class Run(Section):
     workers: int | None = Field(
         default=None, ge=0, le=64, description="Threads that read pictures; null or 0: one for each core."
     )
+    deterministic: bool = Field(
+        default=False, description="On CUDA the same bits in every run, from slower kernels; a CPU gives them anyway."
+    )
     compile: Literal["auto", "never", "always"] = Field(
         default="auto", description="Whether torch.compile is used on the frozen part; auto: where it repays its time."
     )
@@ -323,7 +327,7 @@ MODE_TRAIN: dict[Mode, Train] = {
 MODE_FREEZE: dict[Mode, str] = {"freeze": "head", "finetune": "all", "scratch": "all", "lp-ft": "all", "auto": "all"}
 """What trains in each mode where the recipe says nothing."""
 
-MODE_BN: dict[Mode, Literal["train", "eval"] | None] = {
+MODE_BN: dict[Mode, Literal["train", "eval", "sync"] | None] = {
     "freeze": None, "finetune": "train", "scratch": "train", "lp-ft": "eval", "auto": "eval",
 }  # fmt: skip
 """What BatchNorm does in each mode where the recipe says nothing. A head that was fitted on the features that running

@@ -73,6 +73,34 @@ def exact_fp32() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Run the body with kernels that give the same bits each time, where `wanted`.
+
+    Raises:
+        ResourceError: there is none for something that the body does.
+    """
+    if not wanted:
+        yield
+        return
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it; read when it is first used
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        reason = str(error).split(",")[0].split(".")[0]
+        raise ResourceError(f"run.deterministic: {reason}; set run.deterministic: false") from error
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
 def has_fast_bf16(device: torch.device) -> bool:
     """Say whether the device multiplies bf16 in hardware; elsewhere bf16 is emulated and slow."""
     import torch

@@ -60,3 +60,16 @@ def test_torch_and_torchvision_that_do_not_belong_together(monkeypatch: pytest.M
     monkeypatch.setattr(sys, "meta_path", [Refuse(), *sys.meta_path])
     with pytest.raises(ResourceError, match=r"torch \d.*torchvision \d.*nms does not exist"):
         runtime.require_torch()
+
+
+def test_deterministic_says_what_has_no_such_kernel_and_leaves_the_setting_as_it_was() -> None:
+    def fail(message: str) -> None:
+        with runtime.deterministic(True):
+            assert torch.are_deterministic_algorithms_enabled()
+            raise RuntimeError(message)
+
+    with pytest.raises(ResourceError, match="put_ does not have a deterministic implementation; set"):
+        fail("put_ does not have a deterministic implementation, but you set 'torch.use_deterministic_algorithms'")
+    assert not torch.are_deterministic_algorithms_enabled()
+    with pytest.raises(RuntimeError, match="another"):
+        fail("another")

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from timm.layers import convert_sync_batchnorm  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
-from cnn_tl.errors import UsageError
+from cnn_tl.errors import ResourceError, UsageError
 from cnn_tl.networks import bundle, weights
 from cnn_tl.networks.card import Card, Remembered, tensors_digest
 from cnn_tl.preprocessing import Preprocessing
@@ -190,6 +191,17 @@ def place(model: nn.Module, device: torch.device) -> nn.Module:
     if device.type == "mps":
         return model.to(device)
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
+    """Return the model with every BatchNorm taking its statistics from the pictures of all processes.
+
+    Raises:
+        ResourceError: the device is no GPU; torch exchanges statistics between those only.
+    """
+    if device.type != "cuda":
+        raise ResourceError(f"model.bn: sync needs CUDA, and this run is on {device.type}; set model.bn: train or eval")
+    return convert_sync_batchnorm(model)  # type: ignore[no-untyped-call,no-any-return]
 
 
 def is_depthwise(model: nn.Module) -> bool:

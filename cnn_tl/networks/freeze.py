@@ -24,7 +24,7 @@ from cnn_tl.errors import UsageError
 Policy = str | Sequence[str]
 """A name in `FREEZE`, "last-3", or patterns of names of modules and parameters."""
 
-BatchNormMode = Literal["train", "eval"]
+BatchNormMode = Literal["train", "eval", "sync"]
 
 
 def head(model: nn.Module) -> set[str]:

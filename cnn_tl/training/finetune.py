@@ -21,7 +21,7 @@ from cnn_tl import files
 from cnn_tl.data.manifest import Picture
 from cnn_tl.errors import ArtefactError, DivergedError, Stopped
 from cnn_tl.heads import class_weights
-from cnn_tl.networks.backbone import place, to_input
+from cnn_tl.networks.backbone import place, synchronised, to_input
 from cnn_tl.runtime import seed_of
 from cnn_tl.training import checkpoint, lr_find, optim
 from cnn_tl.training.feed import Feed, Step, refuse_failures
@@ -72,6 +72,8 @@ class _Training:
         self.session = session
         self.settings = session.recipe.train
         self.model = place(session.network.model, session.device)
+        if session.recipe.model.bn == "sync":
+            self.model = session.network.model = synchronised(self.model, session.device)
         session.check_pictures()
         self.val_pictures = session.manifest.of("val")
         found = session.world.first(lambda: checkpoint.load_newest(session.run.checkpoints, session.observer.warn))

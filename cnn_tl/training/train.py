@@ -21,7 +21,7 @@ from cnn_tl.errors import ArtefactError, UsageError, printable
 from cnn_tl.heads.problem import class_weights
 from cnn_tl.progress import Observer, Plan
 from cnn_tl.recipe import Recipe
-from cnn_tl.runtime import stop_on_signals
+from cnn_tl.runtime import deterministic, stop_on_signals
 from cnn_tl.tracking import require_trackers, tracked
 from cnn_tl.training.prepare import is_extension, open_session
 from cnn_tl.training.result import TrainResult, judge, read_result, validation_lines
@@ -105,7 +105,11 @@ def _work(session: Session, started: float) -> TrainResult:
     observer.plan(made)
     trackers = recipe.run.track if world.is_first else ()
     with tracked(trackers, session.run.path, recipe.model_dump(), observer.warn) as session.tracking:
-        with stop_on_signals(insisting=not world.launched) as session.stop, _drawn_in_the_end(session):
+        with (
+            stop_on_signals(insisting=not world.launched) as session.stop,
+            _drawn_in_the_end(session),
+            deterministic(recipe.run.deterministic),
+        ):
             logits = work()
             with world.together():
                 session.raise_if_stopped()
