@@ -293,7 +293,8 @@ class Run(Section):
         default=False, description="On CUDA the same bits in every run, from slower kernels; a CPU gives them anyway."
     )
     compile: Literal["auto", "never", "always"] = Field(
-        default="auto", description="Whether torch.compile is used on the frozen part; auto: where it repays its time."
+        default="auto",
+        description="torch.compile; auto: on the frozen part where it repays its time; always: in a training loop too.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="Number format of the network; auto takes bf16 where the hardware has it."

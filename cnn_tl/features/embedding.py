@@ -98,7 +98,7 @@ def embedder(
     with ExitStack() as stack:
         stack.enter_context(without_classifier(network.model))
         if compiled:
-            stack.enter_context(_quiet_compiler())
+            stack.enter_context(quiet_compiler())
         yield Embedder(network, device, precision, compiled=compiled, batch_size=batch_size)
 
 
@@ -125,7 +125,7 @@ def _padded(pixels: Pixels, size: int) -> Pixels:
 
 
 @contextmanager
-def _quiet_compiler() -> Iterator[None]:
+def quiet_compiler() -> Iterator[None]:
     """Keep torch.compile's remarks about this machine's toolchain off the user's terminal."""
     loggers = [logging.getLogger(name) for name in ("torch._inductor", "torch._dynamo", "torch.utils.cpp_extension")]
     levels = [logger.level for logger in loggers]

@@ -64,6 +64,11 @@ class Feed:
         self._boundary: Boundary | None = open_boundary(session, self.pictures, self.epochs, gradual=gradual)
 
     @property
+    def keeps_activations(self) -> bool:
+        """Whether a step begins at the end of the frozen part, with what that part has given once."""
+        return self._boundary is not None
+
+    @property
     def labels(self) -> NDArray[np.int64]:
         """The class of each picture, int64 [N]."""
         return np.array([picture.label for picture in self.pictures], dtype=np.int64)

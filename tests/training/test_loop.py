@@ -266,3 +266,18 @@ def test_modules_stay_in_training_mode_by_policy() -> None:
     freeze.apply(model, "all")
     freeze.train_mode(model)
     assert model[0].training
+
+
+@pytest.mark.soak
+def test_a_compiled_loop_learns_the_same_and_resumes_to_the_bit(
+    recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    compiled = recipe("finetune", run={"device": "cpu", "precision": "fp32", "compile": "always"})
+    train(compiled, tmp_path / "compiled")
+    train(recipe("finetune", run={"device": "cpu", "precision": "fp32"}), tmp_path / "plain")
+    for one, other in zip(metrics(tmp_path / "compiled"), metrics(tmp_path / "plain"), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
+    with pytest.raises(Stopped):
+        train(compiled, tmp_path / "stopped", observer=StopAfter("epoch 2", 1))
+    train(compiled, tmp_path / "stopped", resume=True)
+    assert_same_weights(tmp_path / "stopped", tmp_path / "compiled")
