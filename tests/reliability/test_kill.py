@@ -5,6 +5,7 @@ Each process works with one thread, so that the tests keep their pace on a machi
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -50,7 +51,10 @@ class Trainer:
                 Image.fromarray(pixels).save(self.data / name / f"{number}.png")
 
     def command(self, run: Path, mode: str, epochs: int) -> list[str]:
+        frozen = ["--set", "model.freeze=last-stage"] if mode == "last-stage" else []
+        mode = "finetune" if frozen else mode
         words = ["train", self.data, "--output", run, "--mode", mode, "--model", "test_resnet", "--image-size", 64]
+        words += frozen
         words += [] if mode == "scratch" else ["--weights", self.weights]
         words += ["--batch-size", 4, "--device", "cpu", "--set", "run.precision=fp32"]
         words += ([] if mode == "freeze" else ["--epochs", epochs])
@@ -277,6 +281,32 @@ def test_a_run_in_mode_freeze_killed_at_twenty_moments(trainer: Trainer, undistu
         assert process.wait() == 0, trainer.log(process)
         assert_same(run, undisturbed("freeze", 0))
     assert killed >= 10
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("mode", "epochs", "latest"),
+    [("freeze", 0, 2.0), ("last-stage", 60, 6.0), ("finetune", 60, 6.0), ("lp-ft", 60, 6.0)],
+)
+def test_five_runs_killed_fifteen_times(
+    trainer: Trainer, undisturbed: Finished, mode: str, epochs: int, latest: float
+) -> None:
+    """R1 in every mode: kills at any moment of a process, then with another number of workers again."""
+    chance, kills, runs = random.Random(mode), 0, 0
+    while runs < 5 or kills < 15:
+        run = trainer.folder / f"often-killed-{mode}-{runs}"
+        words = trainer.command(run, mode, epochs)
+        for turn in range(3):
+            process = trainer.go_on(run, words, workers=turn)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(chance.uniform(0.2, latest))
+            process.kill()
+            kills += process.wait() == -signal.SIGKILL
+        process = trainer.go_on(run, words, workers=2)
+        assert process.wait() == 0, trainer.log(process)
+        assert_same(run, undisturbed(mode, epochs))
+        runs += 1
 
 
 @pytest.mark.soak
