@@ -116,7 +116,7 @@ class _Training:
         model = self.model
         if self.session.recipe.run.compile == "always" and not self.feed.keeps_activations:
             model = torch.compile(model, dynamic=False)  # type: ignore[assignment]
-        self.gradients.model = self.session.world.parallel(model)
+        self.gradients.use(self.session.world.parallel(model))
 
     def find_lr(self) -> RangeTest:
         """Try learning rates from very low to too high; the model stays as it was."""

@@ -42,6 +42,10 @@ class Gradients:
     world: World = ALONE
     _fits: bool = False
 
+    def use(self, model: nn.Module) -> None:
+        """Take the same model in another form: other parameters train now, so it may need more memory."""
+        self.model, self._fits = model, False
+
     def add(self, x: Tensor, targets_NK: Tensor, step: int, *, first: int = 0, total: int | None = None) -> Tensor:
         """Add the gradients of the step's mean loss to the parameters', and return the sum of all its losses.
 
