@@ -26,6 +26,9 @@ T = TypeVar("T")
 PATIENCE_DAYS = 7
 """How long a process waits for another one that is alive: while the first fits a head, say."""
 
+SPEAKING_SECONDS = 10.0
+"""How long a process that has met an error waits for the one that says so: it may still be loading."""
+
 _GONE = ("connection closed", "connection reset", "connection refused", "broken pipe", "timed out", "remote process")
 
 
@@ -271,6 +274,19 @@ def speaks(error: BaseException | None = None) -> bool:
     if known is None:  # before the processes have met: all of a machine make the same mistake
         return world.local_rank == 0
     return not known
+
+
+def leave_the_word(error: BaseException) -> bool:
+    """Let the process that `speaks` do so, and stay alive for it: as soon as one has ended, torchrun ends all others.
+
+    Returns:
+        Whether this one should speak after all: it has not been ended, so the mistake was not the other's too.
+    """
+    world = _from_environment()
+    if world.is_alone or not world.launched:
+        return False
+    time.sleep(SPEAKING_SECONDS)
+    return not vars(error).get(_KNOWN, False)
 
 
 def _from_environment() -> World:

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does: before torch is loaded
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # several tests run at once, on tiny networks
 
 TINY = "test_resnet"
 """A timm model of 0.5 M parameters that takes 160 px pictures; its weights in the tests are random."""

@@ -62,7 +62,8 @@ def run(arguments: Sequence[str]) -> int:
         _tell(error)
         return error.exit_code
     except TyperException as error:
-        if message := _one_line(error.format_message()):  # there is none where a bare command has printed its help
+        message = _one_line(error.format_message())
+        if message and _has_the_word(error):  # there is none where a bare command has printed its help
             console.fail(message + _help_hint(error))
         return 2
     except (KeyboardInterrupt, typer.Abort):
@@ -104,12 +105,19 @@ def main() -> None:
 
 def _tell(error: CnnTlError) -> None:
     """Print the line of an error, once where several processes make one run."""
-    if not distributed.speaks(error):
+    if not _has_the_word(error):
         return
     if isinstance(error, Stopped):
         console.err.print(_one_line(error), markup=False)
     else:
         console.fail(_one_line(error))
+
+
+def _has_the_word(error: Exception) -> bool:
+    """Say whether this process prints the line of an error; one that does not may wait for the one that does."""
+    if distributed.speaks(error):
+        return True
+    return not isinstance(error, Stopped) and distributed.leave_the_word(error)
 
 
 def _one_line(error: object) -> str:

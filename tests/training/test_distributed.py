@@ -77,12 +77,13 @@ LOOP = ("--epochs", 2, "--batch-size", 8, "--lr", 0.001, "--set", "model.bn=eval
 @pytest.mark.parametrize(
     "flags",
     [
-        pytest.param(("--mode", "freeze"), marks=pytest.mark.soak),  # lp-ft begins with it
-        ("--mode", "finetune", *LOOP, "--set", "model.freeze=last-stage"),
-        ("--mode", "finetune", *LOOP, "--batch-size", 3, "--set", "train.micro_batch=2"),
-        ("--mode", "lp-ft", *LOOP),
+        # begins as freeze does, and ends with steps of which one process has a single picture, or none
+        ("--mode", "lp-ft", *LOOP, "--batch-size", 3, "--set", "train.micro_batch=2"),
+        pytest.param(("--mode", "freeze"), marks=pytest.mark.soak),
+        pytest.param(("--mode", "finetune", *LOOP, "--set", "model.freeze=last-stage"), marks=pytest.mark.soak),
+        pytest.param(("--mode", "lp-ft", *LOOP), marks=pytest.mark.soak),
     ],
-    ids=["freeze", "last-stage", "tiny steps", "lp-ft"],
+    ids=["lp-ft in tiny steps", "freeze", "last-stage", "lp-ft"],
 )
 def test_two_processes_do_what_one_does(launch: Launch, tmp_path: Path, flags: tuple[object, ...]) -> None:
     out = finish(launch("two", *flags), tmp_path / "two.err")
@@ -124,9 +125,10 @@ def process_of(rank: int, run: Path) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the ranks through Linux's /proc")
 @pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.soak)])
-def test_killed_or_stopped_the_weights_come_out_the_same(launch: Launch, tmp_path: Path, rank: int) -> None:
+def test_where_one_is_killed_all_start_anew_and_the_weights_come_out_the_same(
+    launch: Launch, tmp_path: Path, rank: int
+) -> None:
     finish(launch("undisturbed", *LONGER), tmp_path / "undisturbed.err")
-
     process = launch("killed", *LONGER, restarts=2)
     wait_for_a_checkpoint(tmp_path / "killed")
     os.kill(process_of(rank, tmp_path / "killed"), signal.SIGKILL)
@@ -134,6 +136,10 @@ def test_killed_or_stopped_the_weights_come_out_the_same(launch: Launch, tmp_pat
     assert "resumed at step" in (tmp_path / "killed.err").read_text()
     assert_same_weights(tmp_path / "killed", tmp_path / "undisturbed")
 
+
+@pytest.mark.soak
+def test_stopped_and_resumed_the_weights_come_out_the_same(launch: Launch, tmp_path: Path) -> None:
+    finish(launch("undisturbed", *LONGER), tmp_path / "undisturbed.err")
     process = launch("stopped", *LONGER)
     wait_for_a_checkpoint(tmp_path / "stopped")
     os.killpg(process.pid, signal.SIGINT)
@@ -144,11 +150,31 @@ def test_killed_or_stopped_the_weights_come_out_the_same(launch: Launch, tmp_pat
     assert_same_weights(tmp_path / "stopped", tmp_path / "undisturbed")
 
 
-def test_a_mistake_is_told_once(launch: Launch, tmp_path: Path) -> None:
-    process = launch("wrong", "--set", "train.epochs=0")
+@pytest.mark.parametrize("flags", [("--set", "train.epochs=0"), ("--bogus",)], ids=["recipe", "usage"])
+def test_a_mistake_is_told_once(launch: Launch, tmp_path: Path, flags: tuple[object, ...]) -> None:
+    process = launch("wrong", *flags)
     process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
     assert (tmp_path / "wrong.err").read_text().count("error: ") == 1
+
+
+@pytest.mark.parametrize("slow", [0, 1])
+def test_the_one_that_speaks_may_be_the_slower_one(tmp_path: Path, slow: int) -> None:
+    """torchrun ends all processes as soon as it sees that one has ended, told or not."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import os, sys, time
+        from cnn_tl.cli import app
+        if os.environ["RANK"] == "{slow}":
+            time.sleep(2)
+        sys.exit(app.run(["train", "nowhere", "--set", "train.epochs=0"]))
+        """)
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=_environment())
+    assert done.returncode != 0
+    assert done.stderr.count("error: ") == 1
 
 
 def test_an_error_of_one_is_raised_in_all(tmp_path: Path) -> None:
