@@ -49,7 +49,8 @@ class PairedComparison:
     Attributes:
         only_first, only_second: pictures that only one of them gets right; the others tell nothing.
         gain: by how much the second's accuracy is higher. interval: its 95 % confidence interval.
-        p: how likely at least such an imbalance is if neither model is better (McNemar 1947, exact form).
+        p: how likely at least such an imbalance is if neither model is better (McNemar 1947, exact form); at most,
+            where the second was chosen from several.
     """
 
     only_first: int
@@ -64,10 +65,16 @@ class PairedComparison:
         return self.gain > 0 and self.p < SIGNIFICANT
 
 
-def compare_paired(first: NDArray[np.bool_], second: NDArray[np.bool_], z: float = Z95) -> PairedComparison:
+def compare_paired(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], *, chosen_from: int = 1, z: float = Z95
+) -> PairedComparison:
     """Compare two models by which pictures [N] they get right.
 
     The interval is Bonett and Price's (2012), which holds for few pictures too.
+
+    Args:
+        chosen_from: of how many candidates the second is the one that is best on these very pictures; p is multiplied
+            by it (Bonferroni's bound, Dunn 1961), or the best of many would beat the first by luck.
 
     Raises:
         ValueError: there are no pictures, or not the same number.
@@ -80,6 +87,7 @@ def compare_paired(first: NDArray[np.bool_], second: NDArray[np.bool_], z: float
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     differing = only_first + only_second
     p = float(binomtest(only_first, differing).pvalue) if differing else 1.0
+    p = min(1.0, chosen_from * p)
     one, other = (only_first + 1) / (total + 2), (only_second + 1) / (total + 2)
     half = z * math.sqrt((one + other - (other - one) ** 2) / (total + 2))
     interval = max(-1.0, other - one - half), min(1.0, other - one + half)

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from cnn_tl.statistics import wilson_interval
+from cnn_tl.statistics import compare_paired, wilson_interval
 
 
 @pytest.mark.parametrize(("right", "total"), [(0, 1), (1, 1), (71, 75), (75, 75), (0, 75), (500, 1000)])
@@ -16,3 +17,27 @@ def test_agrees_with_scipy(right: int, total: int) -> None:
 def test_refuses_nonsense(right: int, total: int) -> None:
     with pytest.raises(ValueError, match="successes"):
         wilson_interval(right, total)
+
+
+def paired(both: int, only_first: int, only_second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
+    first = [True] * (both + only_first) + [False] * (only_second + neither)
+    second = [True] * both + [False] * only_first + [True] * only_second + [False] * neither
+    return np.array(first), np.array(second)
+
+
+def test_two_models_are_compared_by_the_pictures_that_only_one_gets_right() -> None:
+    found = compare_paired(*paired(60, 1, 9, 5))
+    assert (found.only_first, found.only_second) == (1, 9)
+    assert found.gain == pytest.approx(8 / 75)
+    assert found.p == pytest.approx(2 * 11 / 2**10)  # 0 or 1 of 10, on either side
+    assert found.interval[0] < found.gain < found.interval[1]
+    assert found.more_than_chance
+    assert not compare_paired(*paired(60, 9, 1, 5)).more_than_chance, "significantly worse is no gain"
+
+
+def test_the_best_of_several_must_win_by_more() -> None:
+    pictures = paired(60, 1, 9, 5)
+    once, best_of_three = compare_paired(*pictures), compare_paired(*pictures, chosen_from=3)
+    assert best_of_three.p == pytest.approx(3 * once.p)
+    assert (once.more_than_chance, best_of_three.more_than_chance) == (True, False)
+    assert compare_paired(*paired(3, 1, 1, 0), chosen_from=9).p == 1.0

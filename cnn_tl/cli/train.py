@@ -223,9 +223,17 @@ def _verdict_rows(facts: Mapping[str, Any]) -> list[list[str]]:
     return [
         ["frozen backbone", f"{verdict['frozen_accuracy']:.1%}", "the head alone"],
         ["fine-tuning gained", f"{100 * verdict['gain']:+.1f} pp", spread],
-        ["verdict", verdict["kept"], f"{chance} (McNemar p = {verdict['p']:.2g})"],
+        ["verdict", verdict["kept"], f"{chance} ({_mcnemar(verdict)})"],
         ["cost", duration(verdict["seconds_fine_tuning"]), f"after {duration(verdict['seconds_head'])} for the head"],
     ]
+
+
+def _mcnemar(verdict: Mapping[str, Any]) -> str:
+    """Name the test's p, and that it allows for the choice of the best epoch by the same pictures."""
+    epochs = int(verdict.get("chosen_from_epochs", 1))
+    if epochs == 1:
+        return f"McNemar p = {verdict['p']:.2g}"
+    return f"McNemar p ≤ {verdict['p']:.2g}, best of {epochs} epochs"
 
 
 def _speed_rows(facts: Mapping[str, Any]) -> list[list[str]]:

@@ -7,12 +7,14 @@ with them is the step that begins with the picture, less the frozen part of its 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from cnn_tl.cache.sizes import readable
 from cnn_tl.cache.store import FeatureCache
@@ -30,8 +32,8 @@ Read = Callable[[Sequence[Sequence[Picture]]], Iterator[Batch[Picture]]]
 """Groups of pictures -> batches of their pixels, each picture in the view that is wanted."""
 
 AT_ONCE = 32
-"""Pictures that pass the frozen part together, always so many: another number may give another last bit, and after an
-interruption the groups are others."""
+"""Pictures that pass the frozen part together, always so many, kept or not: another number may give another last bit,
+and after an interruption the groups are others."""
 
 
 class Boundary:
@@ -39,10 +41,11 @@ class Boundary:
 
     Attributes:
         cut: the network in two parts.
+        keeps: whether they are kept; else they are computed in each epoch, the same to the bit.
     """
 
     def __init__(self, session: Session, found: Cut, cache: FeatureCache) -> None:
-        self.cut = found
+        self.cut, self.keeps = found, True
         self._session = session
         order = "NHWC" if found.channels_last else "as named"
         facts = space_facts(
@@ -52,6 +55,7 @@ class Boundary:
             hardware=hardware_of(session.device),
             boundary=found.boundary,
         )
+        self.why_not = cache.why_not
         self._space = cache.space(facts | {"order": order}, shape=_row_shape(found), dtype=_name(found.dtype))
 
     @property
@@ -87,6 +91,15 @@ class Boundary:
                 observer.advance(1)
         return kept
 
+    def rows(self, parts: Sequence[Sequence[Picture]], view: int, read: Read) -> Iterator[Tensor]:
+        """Yield the activations [N, *shape] of each part, on the device."""
+        if self.keeps:
+            yield from (self.read(part, view, read) for part in parts)
+            return
+        computed = self._computed(list(chain.from_iterable(parts)), read)
+        for part in parts:
+            yield self._on_device(np.stack([row for _, row in islice(computed, len(part))]))
+
     def read(self, pictures: Sequence[Picture], view: int, read: Read) -> Tensor:
         """Return the activations [N, *shape] on the device; what is damaged or gone is computed again."""
         rows, lacking = self._space.gather([self._key(picture, view) for picture in pictures])
@@ -94,6 +107,9 @@ class Boundary:
             again = self._computed([pictures[index] for index in lacking], read)
             for index, (_, row) in zip(lacking, again, strict=True):
                 rows[index] = row
+        return self._on_device(rows)
+
+    def _on_device(self, rows: NDArray[Any]) -> Tensor:
         # the bits of a bf16 row are in uint16, of which torch knows next to nothing
         bits = rows.view(np.int16) if self.cut.dtype == torch.bfloat16 else rows
         kept = torch.from_numpy(bits).view(self.cut.dtype)
@@ -104,21 +120,14 @@ class Boundary:
 
     def _computed(self, pictures: Sequence[Picture], read: Read) -> Iterator[tuple[Picture, NDArray[Any]]]:
         """Send pictures through the frozen part and yield each with its row."""
-        model = self._session.network.model
-        modes = {module: module.training for module in model.modules()}
-        model.eval()
-        try:
-            for batch in read(in_groups(pictures, AT_ONCE)):
-                yield from zip(batch.items, self._rows(batch), strict=True)
-        finally:
-            for module, training in modes.items():
-                module.training = training
+        for batch in read(in_groups(pictures, AT_ONCE)):
+            yield from zip(batch.items, self._rows(batch), strict=True)
 
     def _rows(self, batch: Batch[Picture]) -> NDArray[Any]:
         session, count = self._session, len(batch.items)
         pixels = np.concatenate([batch.pixels, np.repeat(batch.pixels[:1], AT_ONCE - count, axis=0)])
         x_NCHW = to_input(pixels, session.card.preprocessing, session.device)
-        with autocast(session.device, session.precision):
+        with _evaluating(session.network.model), autocast(session.device, session.precision):
             kept = self.cut.prefix(x_NCHW)[:count]
         if self.cut.channels_last:
             kept = kept.permute(0, 2, 3, 1)
@@ -132,6 +141,18 @@ class Boundary:
         )
 
 
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put every module in evaluation mode inside the body; training goes on between two batches of the frozen part."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 def open_boundary(
     session: Session, pictures: Sequence[Picture], epochs: int, *, gradual: bool = False
 ) -> Boundary | None:
@@ -141,41 +162,45 @@ def open_boundary(
 
     Args:
         gradual: more of it will train later, which moves the boundary.
+
+    Returns:
+        None where a step begins with the picture: nothing is frozen, or the frozen part gives nothing twice.
     """
     if all(parameter.requires_grad for parameter in session.network.model.parameters()):
         return None
-    if gradual:
-        session.observer.note("the frozen part is computed anew in each epoch: model.unfreeze moves its end")
-        session.facts["activations"] = {"kept": False, "reason": "model.unfreeze moves the boundary"}
-        return None
     views = session.recipe.features.views
-    assert views is not None, "the recipe is resolved"
-    wanted = epochs if views == "fresh" else min(views, epochs)
-    found = "features.views is fresh" if views == "fresh" else _possible(session, pictures, wanted)
-    reasons = session.world.gather(found if isinstance(found, str) else None)
-    if isinstance(found, str) or any(reasons):
-        reason = next(filter(None, reasons))
-        session.observer.note(f"the frozen part is computed anew in each epoch: {reason}")
-        session.facts["activations"] = {"kept": False, "reason": reason}
-        return None
-    total, lacking = found.row_bytes * wanted * len(pictures), found.lacking(pictures, wanted)
-    session.observer.note(
-        f"the activations at {found.cut.boundary} are kept: {wanted} view{'s' if wanted > 1 else ''} of "
-        f"{len(pictures):,} pictures, {readable(total)}; {readable(total - lacking)} are at hand"
-    )
-    session.facts["activations"] = {"kept": True, "boundary": found.cut.boundary, "views": wanted, "bytes": total}
+    assert gradual or views is not None, "the recipe is resolved"
+    reason, found = None, None
+    if gradual:
+        reason = "model.unfreeze moves its end"
+    elif views == "fresh":
+        reason = "features.views is fresh"
+    elif isinstance(cutting := _cut(session), str):
+        reason = f"{session.card.name} cannot be cut in two: {cutting}"
+    else:
+        assert isinstance(views, int)
+        wanted = min(views, epochs)
+        found = Boundary(session, cutting, open_cache(session.recipe, session.run, session.observer))
+        lacking = found.lacking(pictures, wanted)
+        room = session.world.gather(found.why_not(lacking) if lacking else None)
+        reason = next(filter(None, room), None)
+    if found is not None and reason is None:
+        _tell_of_what_is_kept(session, found, len(pictures), wanted, lacking)
+        return found
+    session.observer.note(f"the frozen part is computed anew in each epoch: {reason}")
+    session.facts["activations"] = {"kept": False, "reason": reason}
+    if found is not None:
+        found.keeps = False
     return found
 
 
-def _possible(session: Session, pictures: Sequence[Picture], views: int) -> Boundary | str:
-    """Return the boundary, or the reason why its activations cannot be kept."""
-    found = _cut(session)
-    if isinstance(found, str):
-        return f"{session.card.name} cannot be cut in two: {found}"
-    cache = open_cache(session.recipe, session.run, session.observer)
-    boundary = Boundary(session, found, cache)
-    lacking = boundary.lacking(pictures, views)
-    return (cache.why_not(lacking) if lacking else None) or boundary
+def _tell_of_what_is_kept(session: Session, found: Boundary, pictures: int, views: int, lacking: int) -> None:
+    total, boundary = found.row_bytes * views * pictures, found.cut.boundary
+    session.observer.note(
+        f"the activations at {boundary} are kept: {views} view{'s' if views > 1 else ''} of "
+        f"{pictures:,} pictures, {readable(total)}; {readable(total - lacking)} are at hand"
+    )
+    session.facts["activations"] = {"kept": True, "boundary": boundary, "views": views, "bytes": total}
 
 
 def _cut(session: Session) -> Cut | str:

@@ -4,8 +4,9 @@
       step-00000042-00003/   model.safetensors  optimizer.safetensors  state.json  SHA256SUMS
       best-00002/            model.safetensors  state.json  SHA256SUMS
 
-A step checkpoint carries the step and the number of finished epochs, the best weights their epoch. So no folder is
-ever replaced by another of its name, and there is no moment at which a kill could lose both.
+A step checkpoint carries the step and the number of finished epochs, the best weights their epoch. So no step is ever
+replaced by another of its name, and there is no moment at which a kill could lose both. The best weights are: an epoch
+that no checkpoint knows of yet may be trained again, for longer.
 Nothing in them can execute, and no generator's state is stored: a step's randomness is a function of the seed.
 """
 
@@ -41,7 +42,9 @@ def save_step(folder: Path, step: int, epochs: int, checkpoint: Checkpoint) -> N
     Raises:
         ResourceError: the disk is full or not writable; the older checkpoints are untouched.
     """
-    save(folder / f"step-{step:08d}-{epochs:05d}", checkpoint)
+    target = folder / f"step-{step:08d}-{epochs:05d}"
+    if not _is_whole(target):
+        save(target, checkpoint)
     for old in _steps(folder)[KEEP:]:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -54,9 +57,7 @@ def remove_best_but(kept: Path) -> None:
 
 
 def save(target: Path, checkpoint: Checkpoint) -> None:
-    """Write one checkpoint folder, unless it is there already; it appears whole or not at all."""
-    if _is_whole(target):
-        return
+    """Write one checkpoint folder, in place of an older one of that name; it appears whole or not at all."""
     with files.atomic_folder(target) as fresh:
         for name, tensors in checkpoint.tensors.items():
             files.write_tensors(fresh / f"{name}.safetensors", tensors)

@@ -53,7 +53,7 @@ class Feed:
         steps_per_epoch, steps, epochs: how long the run is; the last epoch may be cut short.
     """
 
-    def __init__(self, session: Session, *, gradual: bool = False) -> None:
+    def __init__(self, session: Session) -> None:
         settings = session.recipe.train
         self.pictures = session.manifest.of("train")
         self._session = session
@@ -61,11 +61,19 @@ class Feed:
         assert settings.steps or settings.epochs, "the recipe is resolved"
         self.steps = settings.steps or self.steps_per_epoch * (settings.epochs or 0)
         self.epochs = -(-self.steps // self.steps_per_epoch)
-        self._boundary: Boundary | None = open_boundary(session, self.pictures, self.epochs, gradual=gradual)
+        self._boundary: Boundary | None = None
+
+    def open(self, *, gradual: bool = False) -> None:
+        """Decide whether a step begins where the frozen part of the network ends; what trains must have been decided.
+
+        Args:
+            gradual: more of it will train later.
+        """
+        self._boundary = open_boundary(self._session, self.pictures, self.epochs, gradual=gradual)
 
     @property
-    def keeps_activations(self) -> bool:
-        """Whether a step begins at the end of the frozen part, with what that part has given once."""
+    def begins_with_activations(self) -> bool:
+        """Whether a step begins at the end of the frozen part, with what that part has given."""
         return self._boundary is not None
 
     @property
@@ -93,13 +101,13 @@ class Feed:
         """
         with self._session.world.together():
             self._session.pictures.mend()
-        if self._boundary is None:
+        if self._boundary is None or not self._boundary.keeps:
             return
         with self._session.world.together():
             kept = self._boundary.fill(self.pictures, self._view(epoch), lambda groups: self._read(groups, epoch))
         if not all(self._session.world.gather(kept)):
             self._session.observer.note("the frozen part is computed anew in each epoch from here on")
-            self._boundary = None
+            self._boundary.keeps = False
 
     @contextmanager
     def inputs(self, epoch: int, done: int) -> Iterator[Iterator[Step]]:
@@ -139,13 +147,13 @@ class Feed:
         return steps
 
     def _activations(self, boundary: Boundary, epoch: int, done: int) -> Steps:
-        for batch in self.batches(epoch)[done:]:
+        shares = [self._session.world.share(batch) for batch in self.batches(epoch)[done:]]
+        parts = [share.items or [self.pictures[0]] for share in shares]
+        rows = boundary.rows(parts, self._view(epoch), lambda groups: self._read(groups, epoch))
+        for share, pictures, x in zip(shares, parts, rows, strict=True):
             self._session.raise_if_stopped()
-            share = self._session.world.share(batch)
-            pictures = share.items or [self.pictures[0]]
-            kept = boundary.read(pictures, self._view(epoch), lambda groups: self._read(groups, epoch))
             with boundary.cut.rest():
-                yield Step(pictures, kept, share.first, share.total, counts=bool(share.items))
+                yield Step(pictures, x, share.first, share.total, counts=bool(share.items))
 
     def _read(self, groups: Sequence[Sequence[Picture]], epoch: int) -> Iterator[Batch[Picture]]:
         for batch in self._session.read(groups, lambda picture: self._pixels(picture, epoch)):

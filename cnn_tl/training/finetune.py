@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,20 +22,24 @@ from cnn_tl.data.manifest import Picture
 from cnn_tl.errors import ArtefactError, DivergedError, Stopped
 from cnn_tl.features.embedding import quiet_compiler
 from cnn_tl.heads import class_weights
-from cnn_tl.networks.backbone import place, synchronised, to_input
+from cnn_tl.networks.backbone import place, synchronised
 from cnn_tl.runtime import seed_of
 from cnn_tl.training import checkpoint, lr_find, optim
-from cnn_tl.training.feed import Feed, Step, refuse_failures
+from cnn_tl.training.ahead import Ahead
+from cnn_tl.training.feed import Feed, Step
 from cnn_tl.training.loss import make_loss, targets
 from cnn_tl.training.lr_find import RangeTest
 from cnn_tl.training.mixing import mixed
 from cnn_tl.training.phases import Phases
 from cnn_tl.training.schedule import learning_rate_factor
-from cnn_tl.training.session import Session, in_groups
+from cnn_tl.training.session import Session
 from cnn_tl.training.state import Progress
-from cnn_tl.training.step import Gradients
+from cnn_tl.training.step import Gradients, memory_for
+from cnn_tl.training.validation import validation_logits
 
 SAVE_EVERY_SECONDS = 300.0
+AGREE_EVERY_STEPS = 16
+"""How often several processes ask the first of them whether it is time to save: each time costs an exchange."""
 
 
 def train(session: Session) -> Tensor:
@@ -76,24 +80,26 @@ class _Training:
         if session.recipe.model.bn == "sync":
             self.model = session.network.model = synchronised(self.model, session.device)
         session.check_pictures()
-        self.val_pictures = session.manifest.of("val")
         found = session.world.first(lambda: checkpoint.load_newest(session.run.checkpoints, session.observer.warn))
         self.progress = Progress.read(found.state) if found else Progress(lr=lr or _number(self.settings.lr))
         if found:
             self.model.load_state_dict(found.tensors["model"])
+        self.feed = Feed(session)
+        self.progress.reopen(self.feed.steps_per_epoch, self.feed.steps)
         self.phases = Phases(self.model, session.recipe.model, self.progress.receipts)
         self.phases.enter(self.progress.epochs + 1)
-        self.feed = Feed(session, gradual=self.phases.gradual)
+        self.feed.open(gradual=self.phases.gradual)
         self.gradients = Gradients(
             self.model,
             make_loss(self.settings, self._class_weights()),
             session.device,
             session.precision,
             session.recipe.seed,
-            self.progress.micro_batch or self.settings.micro_batch or session.batch_size + 1,
+            self.progress.micro_batch or self._whole_batch,
             session.observer.note,
             session.world,
         )
+        self._warn_of_other_numbers()
         self._share_gradients()
         if not self.progress.lr:
             self.progress.lr = self.find_lr().suggestion
@@ -103,6 +109,20 @@ class _Training:
         if found:
             self._restore(found)
         self._saved = self._counted = time.monotonic()
+
+    @property
+    def _whole_batch(self) -> int:
+        """How many pictures pass the network at once while memory suffices."""
+        return self.settings.micro_batch or self.session.batch_size + 1
+
+    def _warn_of_other_numbers(self) -> None:
+        """Say if the run goes on in another number format or elsewhere than it began, which changes the last bits."""
+        now, before = f"{self.session.precision} on {self.session.device.type}", self.progress.computed
+        if before and before != now:
+            self.session.observer.warn(
+                f"the run goes on in {now}, and was in {before}: its weights will not be the same to the bit"
+            )
+        self.progress.computed = now
 
     def _optimizer(self, lr: float) -> torch.optim.Optimizer:
         return optim.make_optimizer(self.model, self.settings, self.session.device, self.phases.trains, lr)
@@ -114,7 +134,7 @@ class _Training:
         made for each size of a batch, so that it does not depend on which came first, after an interruption say.
         """
         model = self.model
-        if self.session.recipe.run.compile == "always" and not self.feed.keeps_activations:
+        if self.session.recipe.run.compile == "always" and not self.feed.begins_with_activations:
             model = torch.compile(model, dynamic=False)  # type: ignore[assignment]
         self.gradients.use(self.session.world.parallel(model))
 
@@ -174,45 +194,57 @@ class _Training:
         batches = self.feed.batches(epoch)
         done = progress.step - (epoch - 1) * self.feed.steps_per_epoch
         assert 0 <= done <= len(batches), "the checkpoint is of other pictures"
-        watch = _Watch()
+        started, waited = time.monotonic(), 0.0
         if done < len(batches):
             self.feed.prepare(epoch)
         task = session.observer.task(f"epoch {epoch}/{self.feed.epochs}", sum(map(len, batches)))
         with task, self.feed.inputs(epoch, done) as inputs:
             session.observer.advance(sum(len(batch) for batch in batches[:done]))
-            for step in watch.waiting_for(inputs):
-                self._step(step)
+            steps = Ahead(inputs)
+            for step in steps:
+                self._step(step, steps)
                 session.observer.advance(step.total, self._figures())
-                if session.world.first(lambda: time.monotonic() - self._saved > SAVE_EVERY_SECONDS):
+                if self._time_to_save():
                     self._save()
-        pictures_seen = sum(len(batch) for batch in batches[done:])
-        self._end_epoch(epoch, watch.facts(pictures_seen))
+            waited = steps.waited
+        seconds = max(time.monotonic() - started, 1e-9)
+        pictures = sum(map(len, batches[done:]))
+        speed = {"images_per_second": round(pictures / seconds, 1), "data_wait": round(waited / seconds, 3)}
+        self._end_epoch(epoch, speed)
+
+    def _time_to_save(self) -> bool:
+        world = self.session.world
+        if not world.is_alone and self.progress.step % AGREE_EVERY_STEPS:
+            return False
+        return world.first(lambda: time.monotonic() - self._saved > SAVE_EVERY_SECONDS)
 
     def _figures(self) -> dict[str, float]:
         """Return what is shown beside the bar: the loss of this epoch, the accuracy after the one before."""
         last = {"val_accuracy": self.progress.rows[-1]["val_accuracy"]} if self.progress.rows else {}
         return {"loss": self.progress.loss_sum / self.progress.seen, **last}
 
-    def _step(self, step: Step) -> None:
-        """Make one update, or raise before it if anything is not finite."""
+    def _step(self, step: Step, steps: Ahead[Step]) -> None:
+        """Make one update, or raise before it if anything is not finite; the next step's pictures come meanwhile."""
         progress = self.progress
         factor = learning_rate_factor(progress.step, self.feed.steps, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = progress.lr * factor * group["factor"]
         self.optimizer.zero_grad()
-        before = self.gradients.micro_batch
         x, targets_NK = self._mixed(step.x, self._targets(step.pictures))
         targets_NK = targets_NK * step.counts
-        loss_sum = self.gradients.add(x, targets_NK, progress.step, first=step.first, total=step.total).item()
-        if self.gradients.micro_batch != before:
+        losses = self.gradients.add(x, targets_NK, progress.step, first=step.first, total=step.total)
+        if self.gradients.micro_batch < self._whole_batch:
             progress.micro_batch = self.gradients.micro_batch
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), _number(self.settings.clip_grad))
+        steps.fetch()  # a GPU is still at work on this one; the next line waits for it
+        loss_sum = losses.item()
         if not (norm.isfinite() and abs(loss_sum) < float("inf")):
             raise DivergedError(
                 f"training diverged at step {progress.step + 1}: loss {loss_sum / step.total:.4g}, "
                 f"gradient norm {norm.item():.4g}; {self._advice()}"
             )
-        self.optimizer.step()
+        with memory_for("the optimiser's state", "set train.optimizer: sgd, or use a smaller --model"):
+            self.optimizer.step()
         progress.step += 1
         if self.ema:
             self.ema.update(self.model, step=progress.step)
@@ -244,7 +276,7 @@ class _Training:
         logits = self._validate()
         if not logits.isfinite().all():
             raise DivergedError(f"training diverged in epoch {epoch}: the logits are not finite; {self._advice()}")
-        labels = torch.tensor([picture.label for picture in self.val_pictures])
+        labels = torch.tensor([picture.label for picture in self.session.manifest.of("val")])
         accuracy, loss = int((logits.argmax(1) == labels).sum()) / len(labels), float(F.cross_entropy(logits, labels))
         row = {
             "epoch": epoch,
@@ -271,21 +303,10 @@ class _Training:
         self.session.log(self.progress.rows)
 
     def _validate(self) -> Tensor:
-        """Return the validation logits [N, K], float32 and evaluation mode, exactly as predict computes them."""
-        session, world, model = self.session, self.session.world, self.judged.eval()
+        """Return the validation logits [N, K] of the network that is kept."""
+        world, model = self.session.world, self.judged.eval()
         world.same_buffers(self.model, *([model] if self.ema else []))
-        groups = in_groups(self.val_pictures, session.batch_size)  # whole ones, so that their number changes no bit
-        logits = []
-        mine = world.every(groups)
-        task = session.observer.task("validation", sum(map(len, mine)))
-        with task, torch.inference_mode(), world.together():
-            for batch in session.read(mine, session.evaluation_pixels):
-                refuse_failures(batch)
-                x_NCHW = to_input(batch.pixels, session.network.preprocessing, session.device)
-                logits.append(model(x_NCHW).float().cpu())
-                session.observer.advance(len(batch.items))
-        parts = world.gather(logits)
-        return torch.cat([parts[number % world.size][number // world.size] for number in range(len(groups))])
+        return validation_logits(self.session, model, at_most=self.progress.micro_batch or None)
 
     def _best(self) -> Path:
         return self.session.run.checkpoints / f"{checkpoint.BEST}-{self.progress.best_epoch:05d}"
@@ -295,7 +316,9 @@ class _Training:
 
     def _require_finite(self) -> None:
         """Refuse to save weights that the last update has spoilt."""
-        if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
+        models = [self.model, *([self.ema.module] if self.ema else [])]
+        tensors = chain.from_iterable(model.state_dict().values() for model in models)
+        if not all(tensor.isfinite().all() for tensor in tensors):
             raise DivergedError(f"training diverged at step {self.progress.step}: weights overflow; {self._advice()}")
 
     def _save(self) -> None:
@@ -333,30 +356,6 @@ class _Training:
         except ArtefactError as error:
             self.session.observer.warn(f"{error}; the best of the epochs from here on is kept instead")
             self.progress.best_accuracy, self.progress.best_epoch = -1.0, 0
-
-
-class _Watch:
-    """Times an epoch, and the share of it in which the device had nothing to do but wait for pictures."""
-
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-        self._waited = 0.0
-
-    def waiting_for(self, inputs: Any) -> Any:
-        """Yield what `inputs` yields."""
-        inputs = iter(inputs)
-        while True:
-            asked = time.monotonic()
-            item = next(inputs, None)
-            self._waited += time.monotonic() - asked
-            if item is None:
-                return
-            yield item
-
-    def facts(self, pictures: int) -> dict[str, float]:
-        """Return pictures a second, and the share of the time spent waiting for them."""
-        seconds = max(time.monotonic() - self._started, 1e-9)
-        return {"images_per_second": round(pictures / seconds, 1), "data_wait": round(self._waited / seconds, 3)}
 
 
 def _number(value: float | str | None) -> float:

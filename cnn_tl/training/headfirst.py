@@ -111,7 +111,8 @@ def _keep(session: Session, folder: Path, logits: Logits, seconds: float) -> Che
 def _verdict(session: Session, start: HeadStart, logits: Logits) -> dict[str, Any]:
     """Say what fine-tuning gained over the frozen head, how sure that is, and what it cost."""
     frozen_right, tuned_right = _right(session, start.logits), _right(session, logits)
-    compared = compare_paired(frozen_right, tuned_right)
+    epochs = session.facts["epochs"]
+    compared = compare_paired(frozen_right, tuned_right, chosen_from=epochs)
     better = compared.more_than_chance
     return {
         "frozen_accuracy": float(frozen_right.mean()),
@@ -121,6 +122,7 @@ def _verdict(session: Session, start: HeadStart, logits: Logits) -> dict[str, An
         "only_frozen_right": compared.only_first,
         "only_fine_tuned_right": compared.only_second,
         "p": compared.p,
+        "chosen_from_epochs": epochs,
         "more_than_chance": better,
         "seconds_head": start.seconds,
         "seconds_fine_tuning": session.facts["seconds_of_the_loop"],

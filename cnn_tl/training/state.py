@@ -19,7 +19,8 @@ class Progress:
         best_accuracy, best_loss, best_epoch: the best epoch so far; the lower loss decides between equals.
         seconds: what the loop has taken, all its starts together.
         lr: the peak learning rate, found or given; 0 until it is known.
-        micro_batch: pictures that pass the network at once; fewer than at the start if memory ran out.
+        micro_batch: pictures that pass the network at once, since memory ran out; 0: it has not.
+        computed: number format and kind of device, in words.
         receipts: what `Phases` has written down.
         rows: the metrics of the finished epochs.
     """
@@ -33,6 +34,7 @@ class Progress:
     seconds: float = 0.0
     lr: float = 0.0
     micro_batch: int = 0
+    computed: str = ""
     receipts: list[dict[str, Any]] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
@@ -40,6 +42,11 @@ class Progress:
     def epochs(self) -> int:
         """How many epochs have ended."""
         return len(self.rows)
+
+    def reopen(self, steps_per_epoch: int, steps: int) -> None:
+        """Let the last epoch go on, if it was cut short where the run was to end and the run is longer now."""
+        if self.step < min(self.epochs * steps_per_epoch, steps):
+            self.rows.pop()
 
     def is_better(self, accuracy: float, loss: float) -> bool:
         """Say whether an epoch's validation goes beyond the best so far."""

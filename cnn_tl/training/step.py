@@ -7,8 +7,8 @@ batch stays what the recipe says, and the result what it would have been with `t
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,9 @@ from cnn_tl.distributed import ALONE, World
 from cnn_tl.errors import ResourceError, UsageError
 from cnn_tl.runtime import Precision, autocast, seed_of
 from cnn_tl.training.loss import Loss
+
+Held = list[tuple[Tensor, Tensor]]
+"""Buffers that a forward pass moves, each with a copy of what was in it before."""
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
@@ -60,21 +63,36 @@ class Gradients:
             ResourceError: a single picture does not fit.
             UsageError: batch normalisation cannot train on one value.
         """
-        held = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        total = total or len(x)
         if not self.world.is_alone and not self._fits:
-            self._find_what_fits(x, targets_NK, held)
-        while (loss := self._try(x, targets_NK, step, first, total or len(x))) is None:
+            self._rehearse(x, targets_NK, total)
+        held = self._moving_buffers()
+        while (loss := self._try(x, targets_NK, step, first, total)) is None:
             self._forget(held)
         return self.world.sum(loss)
 
-    def _find_what_fits(self, x: Tensor, targets_NK: Tensor, held: list[tuple[Tensor, Tensor]]) -> None:
-        """Make a pass whose gradients go nowhere: where memory runs out amid the exchange of them, all is lost."""
-        with self.world.together(), self.no_sync():
-            while self._try(x, targets_NK, 0, 0, len(x)) is None:
-                self._forget(held)
+    def _rehearse(self, x: Tensor, targets_NK: Tensor, total: int) -> None:
+        """Make passes of which nothing remains, in all processes, until all find room; then exchange gradients once.
+
+        Where memory runs out amid an exchange, all is lost. And after its first exchange DDP regroups the gradients, in
+        which it adds up in another order: with that one made here, all steps are alike, also the first after a resume.
+        """
+        held = self._moving_buffers()
+        with _statistics_kept_apart(self.model):  # an exchange of which some processes would make more than others
+            fits = False
+            while not fits:
+                with self.world.together(), self.no_sync():
+                    found = self._try(x, targets_NK, 0, 0, total) is not None
+                self._forget(held, quietly=found)
+                fits = all(self.world.gather(found))
+                self.micro_batch = min(self.world.gather(self.micro_batch))
+            self._fits = True
+            self._in_parts(x, targets_NK, 0, 0, total)
         self._forget(held, quietly=True)
-        self.micro_batch = min(self.world.gather(self.micro_batch))
-        self._fits = True
+
+    def _moving_buffers(self) -> Held:
+        modules = (module for module in self.model.modules() if module.training)
+        return [(buffer, buffer.clone()) for module in modules for buffer in module.buffers(recurse=False)]
 
     def _try(self, x: Tensor, targets_NK: Tensor, step: int, first: int, total: int) -> Tensor | None:
         """Return the sum of the losses; None if memory ran out."""
@@ -95,13 +113,11 @@ class Gradients:
             return None  # the traceback, which keeps every activation alive, goes with this frame
 
     def _in_parts(self, x: Tensor, targets_NK: Tensor, step: int, first: int, total: int) -> Tensor:
-        count = -(-len(x) // self.micro_batch)
         losses = []
-        for number, (part, targets) in enumerate(
-            zip(x.tensor_split(count), targets_NK.tensor_split(count), strict=True)
-        ):
+        parts = self._parts(x, targets_NK, total)
+        for number, (part, targets) in enumerate(parts, 1):
             torch.manual_seed(seed_of(self.seed, "step", step, first))
-            with self.no_sync() if number + 1 < count else nullcontext():
+            with self.no_sync() if number < len(parts) else nullcontext():
                 with autocast(self.device, self.precision):
                     logits_NK = self._forward(part)
                 loss = self.loss(logits_NK, targets).sum()
@@ -110,6 +126,18 @@ class Gradients:
             losses.append(loss.detach())
             first += len(part)
         return torch.stack(losses).sum()
+
+    def _parts(self, x: Tensor, targets_NK: Tensor, total: int) -> list[tuple[Tensor, Tensor]]:
+        """Cut the pictures into equally many parts in every process, as BatchNorm over all processes needs.
+
+        So where one has a picture less than another, its last one may come twice, the second time without a weight.
+        """
+        most = -(-total // self.world.size)
+        count = -(-most // self.micro_batch)
+        if (lacking := count - len(x)) > 0:
+            x = torch.cat([x, x[-1:].expand(lacking, *x.shape[1:])])
+            targets_NK = torch.cat([targets_NK, targets_NK.new_zeros(lacking, targets_NK.shape[1])])
+        return list(zip(x.tensor_split(count), targets_NK.tensor_split(count), strict=True))
 
     def no_sync(self) -> AbstractContextManager[None]:
         """Inside the body gradients stay in this process."""
@@ -126,7 +154,7 @@ class Gradients:
                 "use a larger --batch-size or --image-size, or --set model.bn=eval"
             ) from error
 
-    def _forget(self, held: list[tuple[Tensor, Tensor]], *, quietly: bool = False) -> None:
+    def _forget(self, held: Held, *, quietly: bool = False) -> None:
         """Undo what an attempt has left: gradients, running statistics, memory."""
         self.model.zero_grad()
         with torch.no_grad():
@@ -138,6 +166,34 @@ class Gradients:
         if not quietly:
             size = self.micro_batch
             self.note(f"out of memory: the pictures of a step pass the network {size} at a time from here on")
+
+
+@contextmanager
+def _statistics_kept_apart(model: nn.Module) -> Iterator[None]:
+    """Let no BatchNorm exchange statistics with other processes inside the body."""
+    exchanging = [m for m in model.modules() if isinstance(m, nn.SyncBatchNorm) and m.training]
+    for module in exchanging:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module in exchanging:
+            module.train()
+
+
+@contextmanager
+def memory_for(what: str, advice: str) -> Iterator[None]:
+    """Say in one line for what memory has run out inside the body, where halving the batch would not help.
+
+    Raises:
+        ResourceError: it has.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ResourceError(f"out of memory for {what}; {advice}") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -110,6 +110,16 @@ def test_kept_or_computed_anew_gives_the_same_bits(
     assert_same(tmp_path / "kept", tmp_path / "anew")
 
 
+def test_room_in_the_cache_changes_no_bit_of_steps_of_any_size(recipe: Make, tmp_path: Path) -> None:
+    small = {"batch_size": 5}
+    model = {"name": "tf_efficientnet_lite0", "weights": None, "freeze": "last-stage"}  # its bits depend on the batch
+    anew = run_and_listen(recipe(model=model, train=small, features={"budget_gb": 1e-5}), tmp_path / "anew")
+    kept = run_and_listen(recipe(model=model, train=small), tmp_path / "kept")
+    assert any("are kept: " in note for note in kept.notes)
+    assert any("computed anew in each epoch: " in note for note in anew.notes)
+    assert_same(tmp_path / "kept", tmp_path / "anew")
+
+
 def test_a_second_run_computes_no_activations(recipe: Make, tmp_path: Path) -> None:
     first = run_and_listen(recipe(), tmp_path / "first")
     second = run_and_listen(recipe(), tmp_path / "second")

@@ -81,11 +81,19 @@ def test_optimiser_state_survives_a_file_to_the_bit(tmp_path: Path) -> None:
     assert other.param_groups[0]["factor"] == 2.0
 
 
-def test_a_whole_checkpoint_is_not_written_again_and_a_damaged_one_is(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "c", point(1))
-    checkpoint.save(tmp_path / "c", point(2))
-    assert checkpoint.load(tmp_path / "c").state == {"step": 1}
-    (tmp_path / "c" / "state.json").write_text("{}")
-    checkpoint.save(tmp_path / "c", point(2))
-    assert checkpoint.load(tmp_path / "c").state == {"step": 2}
-    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+def test_a_whole_step_is_not_written_again_and_a_damaged_one_is(tmp_path: Path) -> None:
+    checkpoint.save_step(tmp_path, 7, 1, point(1))
+    checkpoint.save_step(tmp_path, 7, 1, point(2))
+    [folder] = tmp_path.iterdir()
+    assert checkpoint.load(folder).state == {"step": 1}
+    (folder / "state.json").write_text("{}")
+    checkpoint.save_step(tmp_path, 7, 1, point(2))
+    assert checkpoint.load(folder).state == {"step": 2}
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_the_best_of_an_epoch_that_was_trained_again_is_the_new_one(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "best-00002", point(1))
+    checkpoint.save(tmp_path / "best-00002", point(2))
+    assert checkpoint.load(tmp_path / "best-00002").state == {"step": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["best-00002"]

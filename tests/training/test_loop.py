@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from timm.models.resnet import ResNet
 from torch import nn
 from whole_runs import StopAfter, assert_same_weights, final_weights, metrics
 
 from cnn_tl.errors import RecipeError, ResourceError, Stopped, UsageError
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe, load
-from cnn_tl.training import step
+from cnn_tl.training import planning, step, validation
 from cnn_tl.training.train import plan, train
 
 Make = Callable[..., Recipe]
@@ -81,12 +82,12 @@ def test_micro_batches_give_the_gradients_of_the_whole(recipe: Make, tmp_path: P
 
 
 def fails_above(pictures: int) -> Callable[..., torch.Tensor]:
-    """Return a forward pass that has moved running statistics already when memory runs out."""
-    real = step.Gradients._forward
+    """Return a network's forward pass that has moved running statistics already when memory runs out."""
+    real = ResNet.forward
 
-    def forward(self: step.Gradients, x: torch.Tensor) -> torch.Tensor:
-        logits = real(self, x)
-        if len(x) > pictures:
+    def forward(self: ResNet, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = real(self, x)
+        if len(x) > pictures and not x.is_meta:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return logits
 
@@ -97,9 +98,10 @@ def fails_above(pictures: int) -> Callable[..., torch.Tensor]:
 def test_out_of_memory_changes_nothing_but_the_parts(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int
 ) -> None:
-    """R17."""
+    """R17, and validation needs no more memory than training."""
     train(recipe("finetune", train={"micro_batch": fits}), tmp_path / "small")
-    monkeypatch.setattr(step.Gradients, "_forward", fails_above(fits))
+    monkeypatch.setattr(planning, "_seconds_per_picture", lambda *_: 0.0)
+    monkeypatch.setattr(ResNet, "forward", fails_above(fits))
     observer = StopAfter("", 0)
     result = train(recipe("finetune"), tmp_path / "halved", observer=observer)
     assert [note for note in observer.notes if "out of memory" in note][-1].endswith(f"{fits} at a time from here on")
@@ -108,10 +110,26 @@ def test_out_of_memory_changes_nothing_but_the_parts(
     assert all(torch.allclose(small[key], halved[key], atol=1e-6) for key in small)
 
 
+@pytest.mark.parametrize("place", ["the optimiser's state", "validation"])
+def test_memory_that_halving_cannot_give_ends_the_run_in_one_line(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    if place == "validation":
+        monkeypatch.setattr(validation, "to_input", full)
+    else:
+        monkeypatch.setattr(torch.optim.AdamW, "step", full)
+    with pytest.raises(ResourceError, match=f"out of memory for {place}; "):
+        train(recipe("finetune"), tmp_path / "run")
+
+
 def test_memory_for_not_even_one_picture_ends_the_run(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(step.Gradients, "_forward", fails_above(0))
+    monkeypatch.setattr(planning, "_seconds_per_picture", lambda *_: 0.0)
+    monkeypatch.setattr(ResNet, "forward", fails_above(0))
     with pytest.raises(ResourceError, match="not even one picture of") as error:
         train(recipe("finetune"), tmp_path / "run")
     assert error.value.exit_code == 5
@@ -174,6 +192,27 @@ def test_a_finished_run_can_be_made_longer(recipe: Make, tmp_path: Path) -> None
     assert result.facts["epochs"] == 4
     with pytest.raises(RecipeError, match=r"train.epochs: 4 -> 2.*only more epochs"):
         train(recipe("finetune"), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("steps", [8, 10, 13])
+def test_a_run_that_ended_amid_an_epoch_goes_on_with_it(recipe: Make, tmp_path: Path, steps: int) -> None:
+    short = {"steps": 7, "epochs": None}
+    assert train(recipe("finetune", train=short), tmp_path / "run").facts["epochs"] == 2
+    result = train(recipe("finetune", train=short | {"steps": steps}), tmp_path / "run", resume=True)
+    rows = metrics(tmp_path / "run")
+    assert [row["epoch"] for row in rows] == list(range(1, result.facts["epochs"] + 1))
+    assert rows[-1]["step"] == steps
+    assert all(row["step"] == 5 * row["epoch"] for row in rows[:-1])
+
+
+def test_a_run_that_goes_on_in_other_numbers_says_so(recipe: Make, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        train(recipe("finetune", run={"precision": "fp32"}), tmp_path / "run", observer=StopAfter("epoch 2", 9))
+    observer = Observer()
+    warnings: list[str] = []
+    observer.warn = warnings.append  # type: ignore[method-assign]
+    train(recipe("finetune", run={"precision": "bf16"}), tmp_path / "run", resume=True, observer=observer)
+    assert [text for text in warnings if "goes on in bf16 on cpu, and was in fp32 on cpu" in text]
 
 
 def test_lp_ft_begins_with_the_head_of_freeze_and_gives_a_verdict(recipe: Make, tmp_path: Path) -> None:
