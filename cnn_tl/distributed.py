@@ -329,5 +329,6 @@ def _is_about_others(error: BaseException) -> bool:
 
 
 def _brief(error: BaseException) -> str:
-    """Return the last words of what gloo or NCCL says; the first ones name a file of theirs."""
-    return str(error).splitlines()[0].rpartition("] ")[2][:120]
+    """Return the last words of what gloo or NCCL says, the first ones name a file of theirs; else the error's kind."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rpartition("] ")[2][:120]

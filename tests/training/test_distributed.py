@@ -16,7 +16,7 @@ import pytest
 import torch
 from whole_runs import assert_same_weights, final_weights, metrics
 
-from cnn_tl.distributed import ALONE, World
+from cnn_tl.distributed import ALONE, World, _brief
 from cnn_tl.errors import DataError
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="gloo and signals as here are those of Unix")
@@ -41,6 +41,18 @@ def test_alone_every_question_answers_itself() -> None:
     assert list(ALONE.in_step(iter([1, 2]), lambda: None)) == [1, 2]
     with pytest.raises(DataError), ALONE.together():
         raise DataError("x")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("[/src/gloo/pair.cc:546] Connection closed by peer\nand a trace", "Connection closed by peer"),
+        ("", "RuntimeError"),
+        ("\n", "RuntimeError"),
+    ],
+)
+def test_a_message_of_theirs_becomes_a_few_words(said: str, told: str) -> None:
+    assert _brief(RuntimeError(said)) == told
 
 
 @pytest.fixture
