@@ -69,6 +69,7 @@ def train(
             if resume and (finished := world.first(lambda: _finished(run, recipe, observer))):
                 return finished
             world.first(lambda: files.remove_temporaries(run.path))
+            stack.enter_context(deterministic(recipe.run.deterministic))  # before the network is built and tried
             session = open_session(recipe, run, observer, resume=resume, world=world)
             _refuse_unknown_classes(session)
             return _work(session, started)
@@ -105,11 +106,7 @@ def _work(session: Session, started: float) -> TrainResult:
     observer.plan(made)
     trackers = recipe.run.track if world.is_first else ()
     with tracked(trackers, session.run.path, recipe.model_dump(), observer.warn) as session.tracking:
-        with (
-            stop_on_signals(insisting=not world.launched) as session.stop,
-            _drawn_in_the_end(session),
-            deterministic(recipe.run.deterministic),
-        ):
+        with stop_on_signals(insisting=not world.launched) as session.stop, _drawn_in_the_end(session):
             logits = work()
             with world.together():
                 session.raise_if_stopped()
@@ -126,9 +123,10 @@ def plan(recipe: Recipe, output: Path | str | None = None, *, observer: Observer
     require_trackers(recipe.run.track)
     run = _run_folder(recipe, output)
     run.require_new()
-    session = open_session(recipe, run, observer or Observer(), resume=False, write=False)
-    _refuse_unknown_classes(session)
-    made, _ = MODES[recipe.mode](session, write=False)
+    with deterministic(recipe.run.deterministic):
+        session = open_session(recipe, run, observer or Observer(), resume=False, write=False)
+        _refuse_unknown_classes(session)
+        made, _ = MODES[recipe.mode](session, write=False)
     return made
 
 
@@ -154,7 +152,7 @@ def find_lr(recipe: Recipe, *, observer: Observer | None = None) -> RangeTest:
     recipe = recipe.resolve()
     if recipe.mode not in ("finetune", "scratch"):
         raise UsageError(f"mode {recipe.mode} begins with a fitted head; find a learning rate for --mode finetune")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, deterministic(recipe.run.deterministic):
         run = _run_folder(recipe, Path(folder) / "run")
         session = open_session(recipe, run, observer or Observer(), resume=False, write=False)
         with stop_on_signals() as session.stop:
