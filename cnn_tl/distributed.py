@@ -88,9 +88,17 @@ class World:
         """Return every `size`-th item, so that the processes have all of them between them."""
         return list(items[self.rank :: self.size])
 
-    def every_here(self, items: Sequence[T]) -> list[T]:
-        """Return what falls to this process where those of each machine have all items between them."""
-        return list(items[self.local_rank :: self.local_size])
+    def falls_here(self, sha256: str) -> bool:
+        """Say whether a picture of this content falls to this process, where those of each machine have all of them.
+
+        Its place in a list would not do: what is lacking in the cache looks different as soon as one of them has begun
+        to write, and what is left would be cut into other parts.
+        """
+        return _number_of(sha256) % self.local_size == self.local_rank
+
+    def is_mine(self, sha256: str) -> bool:
+        """Say the same where all processes have the pictures between them, on whatever machine."""
+        return _number_of(sha256) % self.size == self.rank
 
     def gather(self, value: T) -> list[T]:
         """Return the values of all processes, in the order of their ranks."""
@@ -193,6 +201,10 @@ class World:
         from torch.nn.parallel import DistributedDataParallel
 
         return DistributedDataParallel(model, broadcast_buffers=False)
+
+
+def _number_of(sha256: str) -> int:
+    return int(sha256[:16], 16)
 
 
 ALONE = World()
