@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from cnn_tl.errors import CnnTlError, ResourceError
@@ -56,6 +56,7 @@ class World:
         local_rank, local_size: the same among those on this machine.
         restarts: how often a launcher has started them anew after one had died.
         launched: whether a launcher looks after them, and passes signals on.
+        launch: its name for this launch, the same in all starts and on all machines; empty: it has none.
     """
 
     rank: int = 0
@@ -64,6 +65,7 @@ class World:
     local_size: int = 1
     restarts: int = 0
     launched: bool = False
+    launch: str = ""
 
     @property
     def is_first(self) -> bool:
@@ -308,21 +310,26 @@ def _from_environment() -> World:
         text = os.environ.get(name, "")
         return int(text) if text.isdecimal() else default
 
+    launch = os.environ.get("TORCHELASTIC_RUN_ID")
+    alone = World(
+        restarts=number("TORCHELASTIC_RESTART_COUNT", 0),
+        launched=launch is not None,
+        launch="" if launch in (None, _NO_NAME) else launch,
+    )
     size = number("WORLD_SIZE", 1)
     if size <= 1 or "RANK" not in os.environ:
-        return World(launched=_is_launched(), restarts=number("TORCHELASTIC_RESTART_COUNT", 0))
-    return World(
+        return alone
+    return replace(
+        alone,
         rank=number("RANK", 0),
         size=size,
         local_rank=number("LOCAL_RANK", 0),
         local_size=max(1, number("LOCAL_WORLD_SIZE", 1)),
-        restarts=number("TORCHELASTIC_RESTART_COUNT", 0),
-        launched=_is_launched(),
     )
 
 
-def _is_launched() -> bool:
-    return "TORCHELASTIC_RUN_ID" in os.environ
+_NO_NAME = "none"
+"""What torchrun calls every launch that was given no `--rdzv-id`."""
 
 
 _KNOWN = "_is_known_to_all"
