@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from cnn_tl.errors import CnnTlError, ResourceError
@@ -56,6 +56,7 @@ class World:
         local_rank, local_size: the same among those on this machine.
         restarts: how often a launcher has started them anew after one had died.
         launched: whether a launcher looks after them, and passes signals on.
+        launch: its name for this launch, the same in all starts and on all machines; empty: it has none.
     """
 
     rank: int = 0
@@ -64,6 +65,7 @@ class World:
     local_size: int = 1
     restarts: int = 0
     launched: bool = False
+    launch: str = ""
 
     @property
     def is_first(self) -> bool:
@@ -88,9 +90,17 @@ class World:
         """Return every `size`-th item, so that the processes have all of them between them."""
         return list(items[self.rank :: self.size])
 
-    def every_here(self, items: Sequence[T]) -> list[T]:
-        """Return what falls to this process where those of each machine have all items between them."""
-        return list(items[self.local_rank :: self.local_size])
+    def falls_here(self, sha256: str) -> bool:
+        """Say whether a picture of this content falls to this process, where those of each machine have all of them.
+
+        Its place in a list would not do: what is lacking in the cache looks different as soon as one of them has begun
+        to write, and what is left would be cut into other parts.
+        """
+        return _number_of(sha256) % self.local_size == self.local_rank
+
+    def is_mine(self, sha256: str) -> bool:
+        """Say the same where all processes have the pictures between them, on whatever machine."""
+        return _number_of(sha256) % self.size == self.rank
 
     def gather(self, value: T) -> list[T]:
         """Return the values of all processes, in the order of their ranks."""
@@ -195,6 +205,10 @@ class World:
         return DistributedDataParallel(model, broadcast_buffers=False)
 
 
+def _number_of(sha256: str) -> int:
+    return int(sha256[:16], 16)
+
+
 ALONE = World()
 
 
@@ -296,21 +310,26 @@ def _from_environment() -> World:
         text = os.environ.get(name, "")
         return int(text) if text.isdecimal() else default
 
+    launch = os.environ.get("TORCHELASTIC_RUN_ID")
+    alone = World(
+        restarts=number("TORCHELASTIC_RESTART_COUNT", 0),
+        launched=launch is not None,
+        launch="" if launch in (None, _NO_NAME) else launch,
+    )
     size = number("WORLD_SIZE", 1)
     if size <= 1 or "RANK" not in os.environ:
-        return World(launched=_is_launched(), restarts=number("TORCHELASTIC_RESTART_COUNT", 0))
-    return World(
+        return alone
+    return replace(
+        alone,
         rank=number("RANK", 0),
         size=size,
         local_rank=number("LOCAL_RANK", 0),
         local_size=max(1, number("LOCAL_WORLD_SIZE", 1)),
-        restarts=number("TORCHELASTIC_RESTART_COUNT", 0),
-        launched=_is_launched(),
     )
 
 
-def _is_launched() -> bool:
-    return "TORCHELASTIC_RUN_ID" in os.environ
+_NO_NAME = "none"
+"""What torchrun calls every launch that was given no `--rdzv-id`."""
 
 
 _KNOWN = "_is_known_to_all"
@@ -329,5 +348,6 @@ def _is_about_others(error: BaseException) -> bool:
 
 
 def _brief(error: BaseException) -> str:
-    """Return the last words of what gloo or NCCL says; the first ones name a file of theirs."""
-    return str(error).splitlines()[0].rpartition("] ")[2][:120]
+    """Return the last words of what gloo or NCCL says, the first ones name a file of theirs; else the error's kind."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rpartition("] ")[2][:120]

@@ -75,17 +75,20 @@ def exact_fp32() -> None:
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Run the body with kernels that give the same bits each time, where `wanted`.
+    """Run the body with kernels that give the same bits each time, where `wanted`; without torch where not.
+
+    It must be entered before the network runs at all.
 
     Raises:
-        ResourceError: there is none for something that the body does.
+        ResourceError: there is none for something that the body does; or torch cannot be used.
     """
     if not wanted:
         yield
         return
+    require_torch()
     import torch
 
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it; read when it is first used
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, at the first product of matrices
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False

@@ -74,12 +74,21 @@ class Boundary:
         return self.row_bytes * sum(len(self.missing(pictures, view)) for view in range(views))
 
     def fill(self, pictures: Sequence[Picture], view: int, read: Read) -> bool:
-        """Compute what the cache lacks of a view; return whether it could all be kept.
+        """Compute this process's share of what the cache lacks of a view; return whether it could all be kept.
+
+        It returns when all processes have done theirs, and `read` then finds what each has kept.
 
         Raises:
             Stopped: a signal came; what is done so far is kept. And what `read` raises.
         """
-        lacking = self._session.world.every_here(self.missing(pictures, view))
+        with self._session.world.together():
+            kept = self._fill_share(pictures, view, read)
+        self._space.refresh()
+        return kept
+
+    def _fill_share(self, pictures: Sequence[Picture], view: int, read: Read) -> bool:
+        world = self._session.world
+        lacking = [picture for picture in self.missing(pictures, view) if world.falls_here(picture.sha256)]
         if not lacking:
             return True
         observer, kept = self._session.observer, True

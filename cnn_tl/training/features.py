@@ -201,6 +201,20 @@ def merged(parts: Sequence[Embedded]) -> Embedded:
     )
 
 
+def share_of(part: Part) -> Part:
+    """Return the part with what falls to this process of what it lacks.
+
+    The first process needs the features, so only what that one lacks is computed; what this one's cache has is not, and
+    is brought to it as it is.
+    """
+    world = part.session.world
+    if world.is_alone:
+        return part
+    needed = set(world.first(lambda: [part.key(wanted) for wanted in part.missing]))
+    mine = [wanted for wanted in part.missing if world.is_mine(wanted.picture.sha256) and part.key(wanted) in needed]
+    return replace(part, missing=mine)
+
+
 def bring_together(part: Part) -> None:
     """Give the first process of a run the rows that others have computed and that no cache of its own has.
 

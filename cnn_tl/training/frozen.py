@@ -14,7 +14,7 @@ from cnn_tl.features import speed
 from cnn_tl.features.speed import Speeds, Way
 from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights
 from cnn_tl.runtime import Precision, has_fast_bf16, release_freed_memory
-from cnn_tl.training.features import EXACT, OtherDevice, Part, bring_together, embed, merged, part_of
+from cnn_tl.training.features import EXACT, OtherDevice, Part, bring_together, embed, merged, part_of, share_of
 from cnn_tl.training.session import Logits, Session
 from cnn_tl.training.store import open_cache
 
@@ -155,7 +155,7 @@ def _compute(session: Session, prepared: Preparation) -> tuple[Part, Part]:
     world, parts = session.world, [prepared.val, prepared.train]
     if not world.is_alone and not all(world.gather(prepared.speeds.is_of(session.device))):
         raise OtherDevice
-    mine = [replace(part, missing=world.every(part.missing)) for part in parts]
+    mine = [share_of(part) for part in parts]
     total = prepared.at_hand + sum(len(part.missing) for part in mine)
     with world.together(), session.observer.task("features", total):
         session.observer.advance(prepared.at_hand)

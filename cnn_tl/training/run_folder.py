@@ -27,6 +27,7 @@ from cnn_tl.errors import ArtefactError, ResourceError, printable
 from cnn_tl.tracking.table import csv_text
 
 LOCK = ".lock"
+LAUNCH = ".launch"
 MANIFEST = "manifest.json"
 
 
@@ -45,6 +46,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.features = self.checkpoints / "features"
         self.bundle = path / "model"
+        self._launch = path / LAUNCH
 
     def require_new(self) -> None:
         """Refuse a folder that holds anything.
@@ -69,6 +71,28 @@ class RunFolder:
         """
         if not self.recipe.is_file():
             raise ArtefactError(f"{printable(self.path)} is not a run folder, so there is nothing to resume")
+
+    def begun_by(self, launch: str) -> None:
+        """Keep the name of the launch that begins the run, so that a later start of it knows the run for its own.
+
+        Args:
+            launch: empty: it has none.
+
+        Raises:
+            ResourceError: the disk is full or not writable.
+        """
+        if launch:
+            files.write_text(self._launch, launch)
+            return
+        with files.disk_errors(self._launch):
+            self._launch.unlink(missing_ok=True)  # of one that was killed before it began
+
+    def was_begun_by(self, launch: str) -> bool:
+        """Say whether there is a run that the launch of this name has begun."""
+        try:
+            return self.recipe.is_file() and self._launch.read_bytes() == launch.encode("utf-8", "surrogatepass")
+        except OSError:
+            return False
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -95,8 +119,9 @@ class RunFolder:
 
     def _remove_if_unused(self, *, with_parent: bool) -> None:
         """Leave nothing behind where the run failed before it wrote anything."""
-        if [path.name for path in self.path.iterdir()] == [LOCK]:
+        if {path.name for path in self.path.iterdir()} <= {LOCK, LAUNCH}:
             with contextlib.suppress(OSError):
+                self._launch.unlink(missing_ok=True)
                 (self.path / LOCK).unlink()
                 self.path.rmdir()
                 if with_parent:
@@ -123,7 +148,7 @@ class RunFolder:
 
 def _is_leftover(name: str) -> bool:
     """Say whether a file may be what a run left that was killed before it began: the recipe is written last."""
-    return name in (LOCK, MANIFEST) or (name.startswith(".") and name.endswith(files.TEMPORARY_SUFFIX))
+    return name in (LOCK, LAUNCH, MANIFEST) or (name.startswith(".") and name.endswith(files.TEMPORARY_SUFFIX))
 
 
 def default_output(data: str, mode: str) -> Path:
@@ -139,13 +164,22 @@ def newest_run(data: str | None, mode: str | None) -> Path:
     Raises:
         ArtefactError: there is none.
     """
-    name = re.escape(Path(data).resolve().name) if data else ".+"
-    wanted = re.compile(rf"{name}-{mode or '(freeze|finetune|scratch|lp-ft|auto)'}(-[0-9]+)?", re.DOTALL)
-    runs = [path.parent for path in Path("runs").glob("*/recipe.yaml") if wanted.fullmatch(path.parent.name)]
+    runs = _runs(data, mode)
     if not runs:
         raise ArtefactError("there is no run to resume under runs/; name it with --output RUN")
     # an unfinished one goes before those that have their result
     return max(runs, key=lambda run: (not (run / "result.json").exists(), (run / "recipe.yaml").stat().st_mtime))
+
+
+def run_begun_by(launch: str, data: str | None, mode: str | None) -> Path | None:
+    """Return the run under runs/ that the launch of this name has begun; None: there is none."""
+    return next((run for run in _runs(data, mode) if RunFolder(run).was_begun_by(launch)), None)
+
+
+def _runs(data: str | None, mode: str | None) -> list[Path]:
+    name = re.escape(Path(data).resolve().name) if data else ".+"
+    wanted = re.compile(rf"{name}-{mode or '(freeze|finetune|scratch|lp-ft|auto)'}(-[0-9]+)?", re.DOTALL)
+    return [path.parent for path in Path("runs").glob("*/recipe.yaml") if wanted.fullmatch(path.parent.name)]
 
 
 def _lock(descriptor: int) -> None:

@@ -196,7 +196,7 @@ class Session:
             pictures = self.manifest.of("train") + self.manifest.of("val")
         lacking, broken = self.pictures.lacking(pictures), []
         keep = keep and self.pictures.are_kept
-        mine = self.world.every_here(list(lacking))
+        mine = [picture for picture in lacking if self.world.falls_here(picture.sha256)]
         total = len(pictures) - len(lacking) + len(mine)
         with (
             self.world.together(),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cnn_tl import files
-from cnn_tl.distributed import joined
+from cnn_tl.distributed import World, joined
 from cnn_tl.errors import ArtefactError, UsageError, printable
 from cnn_tl.heads.problem import class_weights
 from cnn_tl.progress import Observer, Plan
@@ -25,7 +25,7 @@ from cnn_tl.runtime import deterministic, stop_on_signals
 from cnn_tl.tracking import require_trackers, tracked
 from cnn_tl.training.prepare import is_extension, open_session
 from cnn_tl.training.result import TrainResult, judge, read_result, validation_lines
-from cnn_tl.training.run_folder import RunFolder, default_output, newest_run
+from cnn_tl.training.run_folder import RunFolder, default_output, newest_run, run_begun_by
 from cnn_tl.training.save import freeze_receipt, save_model
 from cnn_tl.training.session import Logits, Session
 
@@ -63,29 +63,45 @@ def train(
     require_trackers(recipe.run.track)
     with joined() as world:
         observer = observer if observer and world.is_first else Observer()
-        run, resume = world.first(lambda: _opened(recipe, output, resume, world.restarts))
+        run, resume = world.first(lambda: _opened(recipe, output, resume, world))
         with contextlib.ExitStack() as stack:
             world.first(lambda: stack.enter_context(run.locked()))
             if resume and (finished := world.first(lambda: _finished(run, recipe, observer))):
                 return finished
             world.first(lambda: files.remove_temporaries(run.path))
+            if not resume:
+                world.first(lambda: run.begun_by(world.launch))  # before the recipe, with which a folder is a run
+            stack.enter_context(deterministic(recipe.run.deterministic))  # before the network is built and tried
             session = open_session(recipe, run, observer, resume=resume, world=world)
             _refuse_unknown_classes(session)
             return _work(session, started)
 
 
-def _opened(recipe: Recipe, output: Path | str | None, resume: bool, restarts: int) -> tuple[RunFolder, bool]:
-    """Return the run folder, and whether there is a run in it to go on with; a launcher's restart goes on by itself."""
-    if restarts and output is None and not resume:
-        with contextlib.suppress(ArtefactError):
-            output = newest_run(recipe.data.path, recipe.mode)
+def _opened(recipe: Recipe, output: Path | str | None, resume: bool, world: World) -> tuple[RunFolder, bool]:
+    """Return the run folder, and whether there is a run in it to go on with: asked for, or begun by the same launch.
+
+    A launch is known by its name: torchrun counts its restarts, but not those after the members have changed, and on a
+    machine that takes the place of another it counts from 0. Without a name that count is all there is.
+    """
+    if output is None and not resume:
+        output = _own_run(recipe, world)
     run = _run_folder(recipe, output)
-    resume = resume or (restarts > 0 and run.recipe.exists())
-    if resume:
+    is_own = run.was_begun_by(world.launch) if world.launch else world.restarts > 0 and run.recipe.exists()
+    if resume or is_own:
         run.require_run()
     else:
         run.require_new()
-    return run, resume
+    return run, resume or is_own
+
+
+def _own_run(recipe: Recipe, world: World) -> Path | None:
+    """Return the run under runs/ that an earlier start of this launch has begun, if this is a later one."""
+    if world.launch:
+        return run_begun_by(world.launch, recipe.data.path, recipe.mode)
+    if world.restarts:
+        with contextlib.suppress(ArtefactError):
+            return newest_run(recipe.data.path, recipe.mode)
+    return None
 
 
 def _finished(run: RunFolder, recipe: Recipe, observer: Observer) -> TrainResult | None:
@@ -105,11 +121,7 @@ def _work(session: Session, started: float) -> TrainResult:
     observer.plan(made)
     trackers = recipe.run.track if world.is_first else ()
     with tracked(trackers, session.run.path, recipe.model_dump(), observer.warn) as session.tracking:
-        with (
-            stop_on_signals(insisting=not world.launched) as session.stop,
-            _drawn_in_the_end(session),
-            deterministic(recipe.run.deterministic),
-        ):
+        with stop_on_signals(insisting=not world.launched) as session.stop, _drawn_in_the_end(session):
             logits = work()
             with world.together():
                 session.raise_if_stopped()
@@ -126,9 +138,10 @@ def plan(recipe: Recipe, output: Path | str | None = None, *, observer: Observer
     require_trackers(recipe.run.track)
     run = _run_folder(recipe, output)
     run.require_new()
-    session = open_session(recipe, run, observer or Observer(), resume=False, write=False)
-    _refuse_unknown_classes(session)
-    made, _ = MODES[recipe.mode](session, write=False)
+    with deterministic(recipe.run.deterministic):
+        session = open_session(recipe, run, observer or Observer(), resume=False, write=False)
+        _refuse_unknown_classes(session)
+        made, _ = MODES[recipe.mode](session, write=False)
     return made
 
 
@@ -154,7 +167,7 @@ def find_lr(recipe: Recipe, *, observer: Observer | None = None) -> RangeTest:
     recipe = recipe.resolve()
     if recipe.mode not in ("finetune", "scratch"):
         raise UsageError(f"mode {recipe.mode} begins with a fitted head; find a learning rate for --mode finetune")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, deterministic(recipe.run.deterministic):
         run = _run_folder(recipe, Path(folder) / "run")
         session = open_session(recipe, run, observer or Observer(), resume=False, write=False)
         with stop_on_signals() as session.stop:

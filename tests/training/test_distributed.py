@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,10 +15,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from whole_runs import assert_same_weights, final_weights, metrics
+from whole_runs import StopAfter, assert_same_weights, final_weights, metrics
 
-from cnn_tl.distributed import ALONE, World
-from cnn_tl.errors import DataError
+from cnn_tl.distributed import ALONE, World, _brief
+from cnn_tl.errors import DataError, ResourceError, Stopped
+from cnn_tl.recipe import Recipe
+from cnn_tl.training.train import train
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="gloo and signals as here are those of Unix")
 
@@ -41,6 +44,18 @@ def test_alone_every_question_answers_itself() -> None:
     assert list(ALONE.in_step(iter([1, 2]), lambda: None)) == [1, 2]
     with pytest.raises(DataError), ALONE.together():
         raise DataError("x")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("[/src/gloo/pair.cc:546] Connection closed by peer\nand a trace", "Connection closed by peer"),
+        ("", "RuntimeError"),
+        ("\n", "RuntimeError"),
+    ],
+)
+def test_a_message_of_theirs_becomes_a_few_words(said: str, told: str) -> None:
+    assert _brief(RuntimeError(said)) == told
 
 
 @pytest.fixture
@@ -148,6 +163,51 @@ def test_stopped_and_resumed_the_weights_come_out_the_same(launch: Launch, tmp_p
     assert (tmp_path / "stopped.err").read_text().count("stopped; go on with: cnn-tl train --resume") == 1
     finish(launch("stopped", *LONGER, "--resume"), tmp_path / "stopped.err")
     assert_same_weights(tmp_path / "stopped", tmp_path / "undisturbed")
+
+
+class Start:
+    """A start by torchrun, as the environment tells of it, of a run that is stopped in its second epoch."""
+
+    def __init__(self, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._recipe, self._environment = recipe, monkeypatch
+
+    def __call__(self, launch: str | None, restarts: int = 0, output: Path | None = None) -> list[str]:
+        """Return what was noted."""
+        if launch is None:
+            self._environment.delenv("TORCHELASTIC_RUN_ID", raising=False)
+        else:
+            self._environment.setenv("TORCHELASTIC_RUN_ID", launch)
+        self._environment.setenv("TORCHELASTIC_RESTART_COUNT", str(restarts))
+        observer = StopAfter("epoch 2", 8)
+        with contextlib.suppress(Stopped):
+            train(self._recipe, output, observer=observer)
+        return observer.notes
+
+
+@pytest.fixture
+def start(recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Start:
+    monkeypatch.chdir(tmp_path)
+    return Start(recipe("finetune"), monkeypatch)
+
+
+@pytest.mark.parametrize("output", [Path("run"), None])
+def test_another_start_of_the_same_launch_goes_on(start: Start, output: Path | None) -> None:
+    """A machine that takes the place of another counts its restarts from 0."""
+    start("job 7", output=output)
+    assert any("resumed at step" in note for note in start("job 7", output=output))
+
+
+@pytest.mark.parametrize("first", ["job 7", "none", None])
+def test_another_launch_is_refused(start: Start, first: str | None) -> None:
+    start(first, output=Path("run"))
+    for launch, restarts in [("job 8", 0), ("job 8", 1), ("none", 0), ("", 0), (None, 0)]:
+        with pytest.raises(ResourceError, match="holds another run"):
+            start(launch, restarts, Path("run"))
+
+
+def test_a_launch_without_a_name_goes_by_the_count(start: Start) -> None:
+    start("none", output=Path("run"))
+    assert any("resumed at step" in note for note in start("none", 1, Path("run")))
 
 
 @pytest.mark.parametrize("flags", [("--set", "train.epochs=0"), ("--bogus",)], ids=["recipe", "usage"])

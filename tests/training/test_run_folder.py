@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cnn_tl.errors import ArtefactError, ResourceError
-from cnn_tl.training.run_folder import RunFolder, default_output, newest_run
+from cnn_tl.training.run_folder import RunFolder, default_output, newest_run, run_begun_by
 
 
 def test_a_folder_with_anything_in_it_is_not_new(tmp_path: Path) -> None:
@@ -47,7 +47,25 @@ def test_a_run_that_fails_before_it_writes_leaves_no_folder(tmp_path: Path) -> N
     with pytest.raises(ArtefactError), run.locked():
         raise ArtefactError("no weights")
     assert not run.path.parent.exists()
+    with run.locked():
+        run.begun_by("job 7")
+    assert not run.path.parent.exists()
     run.require_new()
+
+
+def test_a_run_knows_the_launch_that_began_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = RunFolder(Path("runs/pets-freeze"))
+    run.begun_by("job 7")
+    assert not run.was_begun_by("job 7"), "killed before it began"
+    run.require_new()
+    run.recipe.touch()
+    assert run.was_begun_by("job 7")
+    assert not run.was_begun_by("job 8")
+    assert run_begun_by("job 7", "some/pets", "freeze") == run.path
+    assert run_begun_by("job 8", "some/pets", "freeze") is run_begun_by("job 7", "cars", "freeze") is None
+    run.begun_by("")
+    assert not run.was_begun_by("job 7")
 
 
 def test_default_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from cnn_tl.networks.backbone import to_input
 from cnn_tl.progress import Observer, Plan
 from cnn_tl.recipe import Recipe
 from cnn_tl.training import step
-from cnn_tl.training.train import plan, train
+from cnn_tl.training.train import MODES, find_lr, plan, train
 
 SIDE = 64
 
@@ -376,3 +376,35 @@ def test_a_plan_knows_what_is_kept_and_that_a_head_takes_time(recipe: Callable[.
         plan(recipe(head={"kind": "adamw", "epochs": epochs}), tmp_path / "run").seconds for epochs in (1, 10_000)
     )
     assert long > short + 10
+
+
+@pytest.fixture
+def forward_passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str | None, bool]]]:
+    """Note of each forward pass what cuBLAS would be told, and whether torch takes deterministic kernels."""
+    variable = "CUBLAS_WORKSPACE_CONFIG"
+    monkeypatch.setenv(variable, "")  # so that it is as before in the end
+    monkeypatch.delenv(variable)
+    seen: list[tuple[str | None, bool]] = []
+
+    def note(module: torch.nn.Module, arguments: Any) -> None:
+        seen.append((os.environ.get(variable), torch.are_deterministic_algorithms_enabled()))
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
+    yield seen
+    hook.remove()
+
+
+@pytest.mark.parametrize("work", [*MODES, "plan", "find_lr"])
+def test_kernels_are_deterministic_from_the_first_forward_pass_on(
+    recipe: Callable[..., Recipe], tmp_path: Path, forward_passes: list[tuple[str | None, bool]], work: str
+) -> None:
+    """cuBLAS reads its variable at the first product of matrices, which the plan may make."""
+    chosen = recipe(work if work in MODES else "finetune", run={"deterministic": True})
+    if work == "find_lr":
+        find_lr(chosen)
+    elif work == "plan":
+        plan(chosen, tmp_path / "run")
+    else:
+        train(chosen, tmp_path / "run")
+    assert set(forward_passes) == {(":4096:8", True)}
+    assert not torch.are_deterministic_algorithms_enabled()
