@@ -26,6 +26,7 @@ from cnn_tl.recipe_sections import (
     MODE_FREEZE,
     MODE_TRAIN,
     POLICY_DEFAULTS,
+    RANDOM_HEAD_TRAIN,
     SCHEDULE_DEFAULTS,
     SECTIONS,
     WITHOUT_MEANING_IN_FREEZE,
@@ -77,7 +78,7 @@ class Recipe(Section):
             update={
                 "freeze": self.model.freeze or MODE_FREEZE[self.mode],
                 "unfreeze_every": every,
-                "bn": self.model.bn or MODE_BN[self.mode],
+                "bn": self.model.bn or ("train" if self._starts_at_random else MODE_BN[self.mode]),
             }
         )
         views = 1 if self.mode == "freeze" else None if model.freeze == "all" or model.unfreeze else DEFAULT_VIEWS
@@ -89,8 +90,14 @@ class Recipe(Section):
         parts = {"head": head, "model": model, "features": features, "augment": augment}
         return self.model_copy(update={"train": self._resolved_train(), **parts})
 
+    @property
+    def _starts_at_random(self) -> bool:
+        """Whether fine-tuning is to start under a random head."""
+        return self.mode == "finetune" and self.train.head_start == "random"
+
     def _resolved_train(self) -> Train:
-        defaults = MODE_TRAIN[self.mode].model_dump(exclude_none=True)
+        of_mode = RANDOM_HEAD_TRAIN if self._starts_at_random else MODE_TRAIN[self.mode]
+        defaults = of_mode.model_dump(exclude_none=True)
         if self.train.steps is not None:
             defaults.pop("epochs", None)  # one of the two says how long
         chosen = defaults | self.train.model_dump(exclude_none=True)

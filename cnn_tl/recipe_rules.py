@@ -155,6 +155,11 @@ def _from_nothing(recipe: Settings) -> None:
             "model.weights has no effect with mode: scratch, which wins: it starts from random weights; "
             "remove model.weights, or set mode: finetune"
         )
+    if recipe.train.head_start == "fitted":
+        raise RecipeError(
+            "train.head_start: fitted contradicts mode: scratch: random features are no use to fit a head on; "
+            "remove train.head_start, or set mode: finetune"
+        )
     if recipe.model.freeze not in (None, "all"):
         raise RecipeError(
             f"model.freeze: {shown(recipe.model.freeze)} contradicts mode: scratch: random weights are no use frozen; "
@@ -168,6 +173,11 @@ def _from_nothing(recipe: Settings) -> None:
 
 
 def _head_first(recipe: Settings) -> None:
+    if recipe.train.head_start is not None:
+        raise RecipeError(
+            f"train.head_start has no effect with mode: {recipe.mode}, which wins: its head is always fitted first; "
+            "remove train.head_start, or set mode: finetune"
+        )
     if recipe.head.kind not in _LINEAR or recipe.head.hidden is not None:
         what = "head.hidden" if recipe.head.hidden is not None else f"head.kind: {recipe.head.kind}"
         raise RecipeError(

@@ -213,6 +213,9 @@ class Train(Section):
     lr: LearningRate | None = Field(
         default=None, description="Peak learning rate of the backbone; auto: found by a range test."
     )
+    head_start: Literal["fitted", "random"] | None = Field(
+        default=None, description="The head that finetune starts with: fitted on frozen features, or random weights."
+    )
     head_lr_factor: float | None = Field(
         default=None, gt=0, le=10_000, description="Learning rate of the head, as a multiple of lr."
     )
@@ -305,34 +308,41 @@ class Run(Section):
 
 
 _LOOP = Train(
-    epochs=5, batch_size=32, optimizer="adamw", lr=3e-4, head_lr_factor=10, layer_decay=1, weight_decay=0.05,
-    schedule="cosine", warmup=0.1, loss="cross-entropy", label_smoothing=0.1, class_weights="none",
+    epochs=5, batch_size=32, optimizer="adamw", lr=5e-4, head_start="random", head_lr_factor=10, layer_decay=0.8,
+    weight_decay=0.05, schedule="cosine", warmup=0.1, loss="cross-entropy", label_smoothing=0, class_weights="none",
     sampling="natural", clip_grad=1, ema=0,
 )  # fmt: skip
 
-_FROM_HEAD = _LOOP.model_copy(
-    update={"epochs": 3, "lr": 1e-4, "head_lr_factor": 1.0, "label_smoothing": 0.0}
-)
+_FROM_HEAD = _LOOP.model_copy(update={"lr": 1e-4, "head_start": "fitted", "head_lr_factor": 1.0, "layer_decay": 1.0})
 """A fitted head is nearly right: high rates and smoothed labels, which it was not fitted to, would first undo it
 (three dishes, three epochs, validation loss: 0.14 and 0.16 without smoothing at 1e-4, 0.27 to 0.39 otherwise)."""
 
+_AFTER_HEAD = _FROM_HEAD.model_copy(update={"epochs": 3, "head_start": None})
+
+_FROM_NOTHING = _LOOP.model_copy(
+    update={"epochs": 30, "lr": 1e-3, "head_lr_factor": 1.0, "layer_decay": 1.0, "label_smoothing": 0.1}
+)
+
 MODE_TRAIN: dict[Mode, Train] = {
     "freeze": Train(),
-    "finetune": _LOOP,
-    "scratch": _LOOP.model_copy(update={"epochs": 30, "lr": 1e-3, "head_lr_factor": 1.0}),
-    "lp-ft": _FROM_HEAD,
-    "auto": _FROM_HEAD,
+    "finetune": _FROM_HEAD,
+    "scratch": _FROM_NOTHING,
+    "lp-ft": _AFTER_HEAD,
+    "auto": _AFTER_HEAD,
 }
 """What `train` means in each mode where the recipe says nothing; in `freeze` there is one pass, no loop."""
+
+RANDOM_HEAD_TRAIN = _LOOP
+"""The same for `finetune` with `head_start: random`: the head has far to go, and the layers before it little."""
 
 MODE_FREEZE: dict[Mode, str] = {"freeze": "head", "finetune": "all", "scratch": "all", "lp-ft": "all", "auto": "all"}
 """What trains in each mode where the recipe says nothing."""
 
 MODE_BN: dict[Mode, Literal["train", "eval", "sync"] | None] = {
-    "freeze": None, "finetune": "train", "scratch": "train", "lp-ft": "eval", "auto": "eval",
+    "freeze": None, "finetune": "eval", "scratch": "train", "lp-ft": "eval", "auto": "eval",
 }  # fmt: skip
 """What BatchNorm does in each mode where the recipe says nothing. A head that was fitted on the features that running
-statistics give is best fine-tuned on those too: statistics of a batch are others."""
+statistics give is best fine-tuned on those too: statistics of a batch are others. Under a random head they move."""
 
 SCHEDULE_DEFAULTS: dict[str | None, dict[str, float]] = {"step": {"decay_every": 0.35, "decay_rate": 0.1}}
 LOSS_DEFAULTS: dict[str | None, dict[str, float]] = {"focal": {"focal_gamma": 2.0}}

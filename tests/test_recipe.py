@@ -288,7 +288,7 @@ def test_diff_names_what_changes_the_result() -> None:
     before = load("finetune")
     changes = ["train.lr=0.01", "augment.flip=false", "run.device=cpu", "data.path=elsewhere"]
     after = load("finetune", changes)
-    assert diff(before, after) == ["train.lr: 0.0003 -> 0.01", "augment.flip: true -> false"]
+    assert diff(before, after) == ["train.lr: 0.0001 -> 0.01", "augment.flip: true -> false"]
     assert diff(before, before) == []
     assert 'mode: "finetune" -> "freeze"' in diff(before, load("freeze"))
     assert "augment.flip: true -> null" in diff(before, load("freeze"))

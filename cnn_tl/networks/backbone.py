@@ -120,7 +120,7 @@ def set_linear_classifier(model: nn.Module, weight: Tensor, bias: Tensor) -> Non
     """Copy a linear head, weight [K, D] and bias [K], into the model's classifier."""
     classifier = linear_classifier(model)
     if classifier.bias is None:
-        classifier.bias = nn.Parameter(torch.zeros(len(bias)))
+        classifier.bias = nn.Parameter(classifier.weight.new_zeros(len(bias)))
     with torch.no_grad():
         classifier.weight.copy_(weight.reshape(classifier.weight.shape))
         classifier.bias.copy_(bias)
@@ -157,8 +157,9 @@ def require_linear_classifier(network: Network) -> int:
     """
     linear_classifier(network.model)
     spec = network.preprocessing
-    x_NCHW = torch.rand(1, 3, spec.height, spec.width, generator=torch.Generator().manual_seed(0))
     model = network.model.eval()
+    x_NCHW = torch.rand(1, 3, spec.height, spec.width, generator=torch.Generator().manual_seed(0))
+    x_NCHW = x_NCHW.to(linear_classifier(model).weight.device)
     with torch.inference_mode():
         whole = model(x_NCHW)
         with without_classifier(model):

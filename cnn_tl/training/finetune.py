@@ -26,7 +26,9 @@ from cnn_tl.networks.backbone import place, synchronised
 from cnn_tl.runtime import seed_of
 from cnn_tl.training import checkpoint, lr_find, optim
 from cnn_tl.training.ahead import Ahead
+from cnn_tl.training.evaluation import outputs
 from cnn_tl.training.feed import Feed, Step
+from cnn_tl.training.head_start import set_fitted_head
 from cnn_tl.training.loss import make_loss, targets
 from cnn_tl.training.lr_find import RangeTest
 from cnn_tl.training.mixing import mixed
@@ -35,7 +37,6 @@ from cnn_tl.training.schedule import learning_rate_factor
 from cnn_tl.training.session import Session
 from cnn_tl.training.state import Progress
 from cnn_tl.training.step import Gradients, memory_for
-from cnn_tl.training.validation import validation_logits
 
 SAVE_EVERY_SECONDS = 300.0
 AGREE_EVERY_STEPS = 16
@@ -84,6 +85,8 @@ class _Training:
         self.progress = Progress.read(found.state) if found else Progress(lr=lr or _number(self.settings.lr))
         if found:
             self.model.load_state_dict(found.tensors["model"])
+        elif self.settings.head_start == "fitted":
+            set_fitted_head(session)
         self.feed = Feed(session)
         self.progress.reopen(self.feed.steps_per_epoch, self.feed.steps)
         self.phases = Phases(self.model, session.recipe.model, self.progress.receipts)
@@ -306,7 +309,8 @@ class _Training:
         """Return the validation logits [N, K] of the network that is kept."""
         world, model = self.session.world, self.judged.eval()
         world.same_buffers(self.model, *([model] if self.ema else []))
-        return validation_logits(self.session, model, at_most=self.progress.micro_batch or None)
+        pictures = self.session.manifest.of("val")
+        return outputs(self.session, model, pictures, "validation", at_most=self.progress.micro_batch or None)
 
     def _best(self) -> Path:
         return self.session.run.checkpoints / f"{checkpoint.BEST}-{self.progress.best_epoch:05d}"

@@ -16,7 +16,7 @@ from whole_runs import StopAfter, assert_same_weights, final_weights, metrics
 from cnn_tl.errors import RecipeError, ResourceError, Stopped, UsageError
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe, load
-from cnn_tl.training import planning, step, validation
+from cnn_tl.training import evaluation, planning, step
 from cnn_tl.training.train import plan, train
 
 Make = Callable[..., Recipe]
@@ -33,7 +33,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "class weights": {"train": {"class_weights": "balanced"}},
     "micro-batches": {"train": {"micro_batch": 3}},
     "steps": {"train": {"steps": 7, "epochs": None}},
-    "held statistics": {"model": {"bn": "eval"}},
+    "moving statistics": {"model": {"bn": "train"}},
+    "random head": {"train": {"head_start": "random"}},
     "norms": {"model": {"freeze": "norm"}},
     "names": {"model": {"freeze": ["layer4", "*.bn1"]}},
     "unfreezing": {"model": {"freeze": "head", "unfreeze": ["last-stage", "all"]}, "train": {"epochs": 3}},
@@ -118,7 +119,7 @@ def test_memory_that_halving_cannot_give_ends_the_run_in_one_line(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     if place == "validation":
-        monkeypatch.setattr(validation, "to_input", full)
+        monkeypatch.setattr(evaluation, "to_input", full)
     else:
         monkeypatch.setattr(torch.optim.AdamW, "step", full)
     with pytest.raises(ResourceError, match=f"out of memory for {place}; "):
@@ -165,7 +166,7 @@ def test_unfreezing_does_not_freeze_again(recipe: Make, tmp_path: Path) -> None:
 def test_held_statistics_do_not_move(recipe: Make, tiny_weights: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    train(made(recipe, "held statistics"), tmp_path / "run")
+    train(recipe("finetune"), tmp_path / "run")
     before, after = load_file(tiny_weights), final_weights(tmp_path / "run")
     statistics = [name for name in before if "running" in name]
     assert statistics
@@ -230,6 +231,16 @@ def test_lp_ft_begins_with_the_head_of_freeze_and_gives_a_verdict(recipe: Make, 
     assert verdict["interval"][0] < verdict["gain"] < verdict["interval"][1]
     assert 0 <= verdict["p"] <= 1
     assert verdict["kept"] == "fine-tuned"
+
+
+def test_fine_tuning_starts_with_a_head_that_was_fitted(recipe: Make, tmp_path: Path) -> None:
+    frozen = train(recipe(run={"precision": "fp32"}), tmp_path / "frozen")
+    idle = {"lr": 1e-12, "epochs": 1}  # what comes out is what it started with
+    fitted = train(recipe("finetune", train=idle), tmp_path / "fitted")
+    random = train(recipe("finetune", train=idle | {"head_start": "random"}), tmp_path / "random")
+    assert fitted.correct == frozen.correct > random.correct
+    ours, before = final_weights(tmp_path / "fitted"), final_weights(tmp_path / "frozen")
+    assert torch.allclose(ours["fc.weight"], before["fc.weight"], atol=1e-5)
 
 
 def test_auto_keeps_the_frozen_model_unless_fine_tuning_gains(recipe: Make, tmp_path: Path) -> None:

@@ -256,7 +256,7 @@ def test_a_plan_writes_nothing(recipe: Callable[..., Recipe], tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
 
 
-def test_a_model_without_a_linear_end_is_refused_for_freeze(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_a_model_without_a_linear_end_is_refused_for_freeze_and_fine_tuned_from_a_random_head(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     weights = tmp_path / "deit.pth"
     import timm
 
@@ -265,6 +265,9 @@ def test_a_model_without_a_linear_end_is_refused_for_freeze(recipe: Callable[...
     model = {"name": "deit_tiny_distilled_patch16_224", "weights": str(weights), "image_size": 224}
     with pytest.raises(UsageError, match="does not end in one linear classifier"):
         train(recipe(model=model), tmp_path / "run")
+    observer = StopAfter("", 0)
+    train(recipe("finetune", model=model, train={"steps": 1, "epochs": None}), tmp_path / "tuned", observer=observer)
+    assert [note for note in observer.notes if note.startswith("the head starts at random: ")]
 
 
 def test_no_data() -> None:

@@ -1,0 +1,51 @@
+"""The head that fine-tuning starts with: fitted on what the backbone gives before anything trains.
+
+Under a random head the first steps spoil the very features that fine-tuning is there to use (Kumar et al. 2022,
+"Fine-tuning can distort pretrained features and underperform out-of-distribution", sec. 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cnn_tl.errors import UsageError
+from cnn_tl.heads import HEADS, Problem, class_weights
+from cnn_tl.networks import backbone
+from cnn_tl.recipe_sections import HEAD_DEFAULTS
+from cnn_tl.training.evaluation import outputs
+from cnn_tl.training.session import Session
+
+
+def set_fitted_head(session: Session) -> None:
+    """Fit the classifier of the session's model, a logistic regression on the features of the training pictures.
+
+    A model that does more after its features than one linear layer keeps its random head, and the run says so.
+
+    Raises (in all processes of the run):
+        DivergedError: the features are not finite.
+        And what `evaluation.outputs` raises.
+    """
+    model = session.network.model.eval()
+    try:
+        backbone.require_linear_classifier(session.network)
+    except UsageError:
+        session.observer.note(f"the head starts at random: {session.card.name} does not end in one linear layer")
+        return
+    with backbone.without_classifier(model):
+        features_ND = outputs(session, model, session.manifest.of("train"), "features for the head")
+    fitted = session.world.first(lambda: _fit(session, features_ND.numpy()))
+    weight, bias = (torch.from_numpy(np.ascontiguousarray(fitted[name])) for name in ("weight", "bias"))
+    backbone.set_linear_classifier(model, weight, bias)
+
+
+def _fit(session: Session, features_ND: NDArray[np.float32]) -> Mapping[str, NDArray[Any]]:
+    classes = session.manifest.classes
+    labels = np.array([picture.label for picture in session.manifest.of("train")], dtype=np.int64)
+    weights = class_weights(session.recipe.train.class_weights or "none", labels, classes, key="train.class_weights")
+    problem = Problem([features_ND], labels, len(classes), weights, session.recipe.seed, session.raise_if_stopped)
+    return HEADS["lbfgs"](problem, HEAD_DEFAULTS["lbfgs"]).tensors
