@@ -256,7 +256,7 @@ def test_a_plan_writes_nothing(recipe: Callable[..., Recipe], tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
 
 
-def test_a_model_without_a_linear_end_is_refused_for_freeze_and_fine_tuned_from_a_random_head(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_a_model_without_a_linear_end_has_no_head_fitted(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     weights = tmp_path / "deit.pth"
     import timm
 
