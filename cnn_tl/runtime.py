@@ -132,7 +132,8 @@ def seed_of(*parts: int | str) -> int:
     numbers as an undisturbed one, with any number of workers.
     """
     text = "\0".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    encoded = text.encode(errors="surrogatepass")  # a file's name need not be text; Python holds it in surrogates
+    return int.from_bytes(hashlib.sha256(encoded).digest()[:8], "big") >> 1
 
 
 def default_workers() -> int:

@@ -20,6 +20,11 @@ def test_seeds_are_functions_of_every_part() -> None:
     assert all(0 <= s < 2**63 for s in seeds)
 
 
+def test_a_name_that_is_no_text_has_a_seed_too_and_those_of_texts_stay_what_they_were() -> None:
+    assert runtime.seed_of(0, "view", 1, "ash/\udcff0.png") != runtime.seed_of(0, "view", 1, "ash/\udcfe0.png")
+    assert runtime.seed_of(0, "view", 1, "Bäume/日本.png") == 72543800018600893
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_a_missing_device_is_refused_and_auto_is_not() -> None:
     with pytest.raises(ResourceError, match=r"device cuda is not available here .* use --device auto"):

@@ -16,6 +16,10 @@ from cnn_tl.recipe_sections import Train
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits [N, K] and target probabilities [N, K] -> the loss of each picture [N]."""
 
+_LEAST_DOUBT = 1e-7
+"""What is left to 1 - p at least in the focal loss, about the distance of the float32 below 1; with it goes a log p
+as small, so that the loss moves by less than that."""
+
 
 def targets(labels_N: Tensor, num_classes: int, smoothing: float) -> Tensor:
     """Return target probabilities [N, K], a share `smoothing` of them spread evenly (Szegedy et al. 2016, sec. 7)."""
@@ -33,7 +37,8 @@ def make_loss(settings: Train, class_weights_K: Tensor | None) -> Loss:
     def loss(logits_NK: Tensor, targets_NK: Tensor) -> Tensor:
         log_p_NK = torch.log_softmax(logits_NK.float(), dim=1)
         if gamma:  # Lin et al. 2017, eq. 4, for each class of a soft target
-            log_p_NK = log_p_NK * (1 - log_p_NK.exp()) ** gamma
+            # no class is certain: where p rounds to 1, a gamma below 1 has an infinite slope
+            log_p_NK = log_p_NK * (1 - log_p_NK.exp()).clamp(min=_LEAST_DOUBT) ** gamma
         if class_weights_K is not None:
             log_p_NK = log_p_NK * class_weights_K
         return -(targets_NK * log_p_NK).sum(1)

@@ -19,14 +19,24 @@ from cnn_tl.training.step import Gradients
 LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 60
 """The rates that are tried, at even distances on a logarithmic scale; three steps double the rate."""
 
-GONE = 3.0
-"""The test ends where the smoothed loss is so many times its lowest: beyond, there is only divergence."""
+GONE, GONE_BY = 3.0, 0.1
+"""The test ends where the smoothed loss is so many times its lowest, and by so much (in nats) above all of the first
+losses: beyond, there is only divergence. Under a fitted head the lowest is nearly 0, and any batch many times that."""
+
+LEAST_STEPS = 8
+"""So many steps are made at least; from fewer losses nothing can be told."""
+
+CLEAR = 1.1
+"""The loss must fall by so many standard deviations of the first batches' losses: some three of the fall itself, which
+lies between two means of about 15 batches each. Under a fitted head the steepest place is otherwise a batch's luck."""
 
 SMOOTHING = 0.8
 """Weight of the past in the moving average of the losses, by which the test ends."""
 
 WINDOW = 0.4
 """Standard deviation of the weights around a rate, in powers of ten."""
+
+_ADVICE = "set one by --lr, or leave --lr out for that of the mode"
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,7 @@ def range_test(
         advance: called after each step.
 
     Raises:
-        DivergedError: the loss is not finite at the lowest rates already.
+        DivergedError: the loss is not finite at the lowest rates already; and the errors of `suggest`.
     """
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     rates, losses = [], []
@@ -68,12 +78,16 @@ def range_test(
             targets_NK = targets_of(step.pictures) * step.counts
             loss = gradients.add(step.x, targets_NK, number, first=step.first, total=step.total).item() / step.total
             if not math.isfinite(loss):
+                if number < LEAST_STEPS:
+                    raise DivergedError(
+                        f"the loss is not finite at a learning rate of {rate:.2g} already, so none can be suggested; "
+                        "try --set run.precision=fp32, or other weights"
+                    )
                 break
             rates.append(rate)
             losses.append(loss)
             advance()
-            lowest = min(smooth(losses))
-            if smooth(losses)[-1] > GONE * lowest:
+            if is_gone(losses):
                 break
             optimizer.step()
     finally:
@@ -92,6 +106,14 @@ def _endless(feed: Feed) -> Iterator[Step]:
         epoch += 1
 
 
+def is_gone(losses: Sequence[float]) -> bool:
+    """Say whether the loss has run away, so that higher rates need not be tried."""
+    if len(losses) < LEAST_STEPS:
+        return False
+    smoothed = smooth(losses)
+    return smoothed[-1] > max(GONE * min(smoothed), max(losses[:LEAST_STEPS]) + GONE_BY)
+
+
 def smooth(losses: Sequence[float]) -> list[float]:
     """Return the exponential moving average of the losses, corrected for its start."""
     average, smoothed = 0.0, []
@@ -105,14 +127,21 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
     """Return the rate at which the loss falls fastest (against the logarithm of the rate), before its lowest.
 
     Raises:
-        DivergedError: too few losses to tell, or none of the rates lowered the loss.
+        DivergedError: too few losses to tell, or none of the rates lowered the loss, or not clearly.
     """
-    if len(losses) < 8:
-        raise DivergedError("the loss is not finite at tiny learning rates already, so none can be suggested")
+    if len(losses) < LEAST_STEPS:
+        raise DivergedError(f"{len(losses)} losses are too few to tell rates apart, so none can be suggested")
     level, slopes = _lines(rates, losses)
     falling_N = slopes[1 : max(2, int(level.argmin())) + 1]
     if falling_N.min() > -1e-6 * np.abs(level).max():  # rounding aside, it never falls
-        raise DivergedError("no learning rate lowered the loss, so none can be suggested; set one by --lr")
+        raise DivergedError(f"no learning rate lowered the loss, so none can be suggested; {_ADVICE}")
+    first = max(LEAST_STEPS, len(losses) // 4)
+    spread, fall = float(np.std(losses[:first] - level[:first])), float(level[:first].mean() - level.min())
+    if fall < CLEAR * spread:
+        raise DivergedError(
+            f"the loss ({np.mean(losses[:first]):.2g} at the start) differs more between batches than by learning "
+            f"rates, so none can be suggested: there is little left to learn, or the batches are small; {_ADVICE}"
+        )
     return float(rates[int(falling_N.argmin()) + 1])
 
 

@@ -1,13 +1,20 @@
-"""Suggestions on made-up curves whose steepest place is known."""
+"""Suggestions on made-up curves whose steepest place is known, and in whole runs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from cnn_tl.errors import DivergedError
-from cnn_tl.training.lr_find import falling, suggest
+from cnn_tl.recipe import Recipe
+from cnn_tl.training import step
+from cnn_tl.training.lr_find import LEAST_STEPS, falling, is_gone, suggest
+from cnn_tl.training.train import find_lr, train
 
 RATES = np.geomspace(1e-6, 1, 60)
 EXPONENTS = np.log10(RATES)
@@ -58,3 +65,47 @@ def test_the_smooth_course_ends_at_the_lowest() -> None:
 def test_where_nothing_falls_nothing_is_suggested(losses: list[float]) -> None:
     with pytest.raises(DivergedError, match="none can be suggested"):
         suggest(RATES[: len(losses)], losses)
+
+
+def test_too_few_losses_are_no_divergence() -> None:
+    with pytest.raises(DivergedError, match="5 losses are too few"):
+        suggest(RATES[:5], [1.0] * 5)
+
+
+def fitted(seed: int) -> NDArray[np.float64]:
+    """Return losses under a fitted head: nearly all batches are right already, and a few are not."""
+    random = np.random.default_rng(seed)
+    return np.where(random.random(len(RATES)) < 0.2, 0.1, 1e-4) * random.random(len(RATES))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_batches_of_a_fitted_head_are_not_gone_and_suggest_nothing(seed: int) -> None:
+    losses = fitted(seed)
+    losses[EXPONENTS > -2.5] *= 1e-3
+    assert not any(is_gone(losses[:count].tolist()) for count in range(1, len(losses)))
+    with pytest.raises(DivergedError, match=r"none can be suggested.*or leave --lr out"):
+        suggest(RATES, losses)
+
+
+@pytest.mark.parametrize("losses", [fitted(0), course(-3.2, noise=0.05)])
+def test_a_loss_that_runs_away_ends_the_test(losses: NDArray[np.float64]) -> None:
+    before = losses[:30].tolist()
+    assert not is_gone(before)
+    assert is_gone([*before, 39.5])
+    assert not is_gone([*before[: LEAST_STEPS - 2], 39.5])
+
+
+def test_lr_auto_under_a_fitted_head(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    """Where it tells the colours apart there is nothing for a rate to show; a head held back leaves something."""
+    automatic = {"lr": "auto", "epochs": 1}
+    with pytest.raises(DivergedError, match=r"differs more between batches.*set one by --lr, or leave --lr out"):
+        train(recipe("lp-ft", train=automatic), tmp_path / "run")
+    result = train(recipe("lp-ft", train=automatic, head={"penalty": 10.0}), tmp_path / "held back")
+    assert 1e-5 < result.facts["lr"] < 1e-1
+
+
+def test_a_loss_that_is_never_finite_is_said(recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = step.Gradients._forward
+    monkeypatch.setattr(step.Gradients, "_forward", lambda self, x: forward(self, x) * torch.nan)
+    with pytest.raises(DivergedError, match="not finite at a learning rate of 1e-06 already"):
+        find_lr(recipe("finetune"))

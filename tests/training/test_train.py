@@ -210,6 +210,19 @@ def test_a_picture_that_breaks_while_decoding_is_set_aside_by_name(
         train(recipe(mode, data={"on_bad_image": "fail"}), tmp_path / "strict")
 
 
+@pytest.mark.parametrize("mode", ["freeze", "finetune"])
+def test_a_picture_whose_name_is_no_text_is_trained_on(
+    recipe: Callable[..., Recipe], data: Path, tmp_path: Path, mode: str
+) -> None:
+    for number in range(2):
+        try:
+            (data / "ash" / f"{number}.png").rename(data / "ash" / os.fsdecode(b"\xff%d.png" % number))
+        except OSError:
+            pytest.skip("this file system takes text only")
+    result = train(recipe(mode, train={} if mode == "freeze" else {"epochs": 1}), tmp_path / "run")
+    assert (result.pictures, result.set_aside) == (9, 0)
+
+
 def test_a_picture_that_vanishes_during_training_ends_it_and_keeps_the_checkpoint(
     recipe: Callable[..., Recipe], data: Path, tmp_path: Path
 ) -> None:
