@@ -91,13 +91,17 @@ class Recipe(Section):
         return self.model_copy(update={"train": self._resolved_train(), **parts})
 
     @property
+    def own_train(self) -> Train:
+        """What `train` means where the recipe says nothing."""
+        return RANDOM_HEAD_TRAIN if self._starts_at_random else MODE_TRAIN[self.mode]
+
+    @property
     def _starts_at_random(self) -> bool:
         """Whether fine-tuning is to start under a random head."""
         return self.mode == "finetune" and self.train.head_start == "random"
 
     def _resolved_train(self) -> Train:
-        of_mode = RANDOM_HEAD_TRAIN if self._starts_at_random else MODE_TRAIN[self.mode]
-        defaults = of_mode.model_dump(exclude_none=True)
+        defaults = self.own_train.model_dump(exclude_none=True)
         if self.train.steps is not None:
             defaults.pop("epochs", None)  # one of the two says how long
         chosen = defaults | self.train.model_dump(exclude_none=True)

@@ -48,6 +48,9 @@ def lr_find(
     if json:
         console.print_json({"suggestion": found.suggestion, "rates": found.rates, "losses": found.losses})
         return
+    if found.suggestion is None:
+        console.say(f"{found.reason}; the whole course is in {output}")
+        return
     console.say(f"learning rate {found.suggestion:.2g}: there the loss falls fastest; the whole course is in {output}")
     console.say("next:")
     console.say(f"  cnn-tl train {printable(data)} --mode {mode} --lr {found.suggestion:.2g}")

@@ -13,7 +13,7 @@ def plot_lr_find(
     path: Path,
     rates: Sequence[float],
     losses: Sequence[float],
-    suggestion: float,
+    suggestion: float | None,
     smoothed: Sequence[float] | None = None,
 ) -> None:
     """Draw the loss against the learning rate, on a logarithmic axis, with the suggestion marked, as a PNG.
@@ -37,7 +37,8 @@ def plot_lr_find(
     if smoothed is not None:
         axes.plot(rates, losses, "o", color=BLUE, alpha=0.4, markersize=4, markeredgewidth=0, label="each step")
     axes.plot(rates[: len(line)], line, color=BLUE, linewidth=2, label="loss" if smoothed is None else "smoothed")
-    axes.axvline(suggestion, color=ORANGE, linewidth=1.6, label=f"suggestion: {suggestion:.2g}")
+    if suggestion is not None:
+        axes.axvline(suggestion, color=ORANGE, linewidth=1.6, label=f"suggestion: {suggestion:.2g}")
     axes.set_xscale("log")
     low, high = min(finite), max(finite[: max(1, len(finite) // 2)])
     room = max(high - low, 1e-3 * abs(high), 1e-9)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,36 +10,51 @@ from torch import Tensor, nn
 from cnn_tl.data.manifest import Picture
 from cnn_tl.networks.backbone import to_input
 from cnn_tl.training.feed import refuse_failures
-from cnn_tl.training.session import Session, in_groups
-from cnn_tl.training.step import memory_for
+from cnn_tl.training.session import Pixels, Session, in_groups
+from cnn_tl.training.step import is_out_of_memory, memory_for
 
 AT_ONCE = 32
 """Pictures that pass the network together: a training step may have many more than find room."""
 
 
 def outputs(
-    session: Session, model: nn.Module, pictures: Sequence[Picture], task: str, *, at_most: int | None = None
+    session: Session,
+    model: nn.Module,
+    pictures: Sequence[Picture],
+    task: str,
+    pixels_of: Callable[[Picture], Pixels] | None = None,
 ) -> Tensor:
-    """Return what the model gives for pictures, float32 [N, D], on the CPU; of many processes each has a part of them.
+    """Return what the model gives for pictures, float32 [N, D], on the CPU, to every process of the run.
 
     Args:
-        model: in evaluation mode. task: what it is for, in a word. at_most: pictures that are known to find room.
+        model: in evaluation mode. task: what it is for, in a word. pixels_of: by default as predict reads a picture.
 
-    Raises (in all processes of the run):
+    Raises (in all processes):
         DataError: a picture changed since the run began.
-        ResourceError: memory does not suffice.
+        ResourceError: not even one picture finds room in memory.
         Stopped: a signal came.
     """
-    world, size = session.world, min(session.batch_size, AT_ONCE, at_most or AT_ONCE)
-    groups = in_groups(pictures, size)  # whole ones, so that the number of processes changes no bit
+    world = session.world
+    groups = in_groups(pictures, min(session.batch_size, AT_ONCE))  # whole: the number of processes changes no bit
     mine, rows = world.every(groups), []
     under_way = session.observer.task(task, sum(map(len, mine)))
-    memory = memory_for(task, "set a smaller train.micro_batch")
+    memory = memory_for(task, "use a smaller --image-size or --model, or --device cpu")
     with under_way, torch.inference_mode(), world.together(), memory:
-        for batch in session.read(mine, session.evaluation_pixels):
+        for batch in session.read(mine, pixels_of or session.evaluation_pixels):
             refuse_failures(batch)
             x_NCHW = to_input(batch.pixels, session.network.preprocessing, session.device)
-            rows.append(model(x_NCHW).flatten(1).float().cpu())
+            rows.append(_in_halves(model, x_NCHW).flatten(1).float().cpu())
             session.observer.advance(len(batch.items))
     parts = world.gather(rows)
     return torch.cat([parts[number % world.size][number // world.size] for number in range(len(groups))])
+
+
+def _in_halves(model: nn.Module, x_NCHW: Tensor) -> Tensor:
+    """Send pictures through the model; where memory runs out, in two halves one after the other, and so on."""
+    try:
+        whole: Tensor = model(x_NCHW)
+        return whole
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or len(x_NCHW) == 1:
+            raise
+    return torch.cat([_in_halves(model, half) for half in x_NCHW.chunk(2)])

@@ -105,8 +105,7 @@ class _Training:
         self._warn_of_other_numbers()
         self._share_gradients()
         if not self.progress.lr:
-            self.progress.lr = self.find_lr().suggestion
-            session.observer.note(f"learning rate {self.progress.lr:.2g}, by a range test")
+            self.progress.lr = self._rate_by_a_test()
         self.optimizer = self._optimizer(self.progress.lr)
         self.ema = ModelEmaV3(self.model, decay=self.settings.ema) if self.settings.ema else None
         if found:
@@ -149,6 +148,16 @@ class _Training:
             return lr_find.range_test(
                 self.model, optimizer, self.gradients, self.feed, self._targets, lambda: observer.advance(1)
             )
+
+    def _rate_by_a_test(self) -> float:
+        """Return the rate that a range test suggests, or the mode's own where it cannot tell."""
+        note, rate = self.session.observer.note, self.find_lr().suggestion
+        if rate is None:
+            rate = _number(self.session.recipe.own_train.lr)
+            note(f"learning rate {rate:g}, the mode's own: a range test could not tell of a better one")
+        else:
+            note(f"learning rate {rate:.2g}, by a range test")
+        return rate
 
     @property
     def judged(self) -> nn.Module:
@@ -309,8 +318,7 @@ class _Training:
         """Return the validation logits [N, K] of the network that is kept."""
         world, model = self.session.world, self.judged.eval()
         world.same_buffers(self.model, *([model] if self.ema else []))
-        pictures = self.session.manifest.of("val")
-        return outputs(self.session, model, pictures, "validation", at_most=self.progress.micro_batch or None)
+        return outputs(self.session, model, self.session.manifest.of("val"), "validation")
 
     def _best(self) -> Path:
         return self.session.run.checkpoints / f"{checkpoint.BEST}-{self.progress.best_epoch:05d}"

@@ -37,7 +37,8 @@ def set_fitted_head(session: Session) -> None:
         session.observer.note(f"the head starts at random: {session.card.name} does not end in one linear layer")
         return
     with backbone.without_classifier(model):
-        features_ND = outputs(session, model, session.manifest.of("train"), "features for the head")
+        pictures = session.manifest.of("train")
+        features_ND = outputs(session, model, pictures, "features for the head", session.pictures.unvaried)
     fitted = session.world.first(lambda: _fit(session, features_ND.numpy()))
     weight, bias = (torch.from_numpy(np.ascontiguousarray(fitted[name])) for name in ("weight", "bias"))
     backbone.set_linear_classifier(model, weight, bias)

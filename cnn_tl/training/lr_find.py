@@ -39,14 +39,24 @@ WINDOW = 0.4
 _ADVICE = "set one by --lr, or leave --lr out for that of the mode"
 
 
+class UndecidedError(DivergedError):
+    """The losses do not tell one learning rate from another."""
+
+
 @dataclass(frozen=True)
 class RangeTest:
-    """What the test measured: the rates tried, the loss at each, its course to the lowest, and the suggestion."""
+    """What the test measured.
+
+    Attributes:
+        rates, losses: what was tried, and the loss at each. smoothed: the course of the losses to their lowest.
+        suggestion: None where the losses do not tell one rate from another. reason: why, in a sentence.
+    """
 
     rates: list[float]
     losses: list[float]
     smoothed: list[float]
-    suggestion: float
+    suggestion: float | None
+    reason: str = ""
 
 
 def range_test(
@@ -65,7 +75,7 @@ def range_test(
         advance: called after each step.
 
     Raises:
-        DivergedError: the loss is not finite at the lowest rates already; and the errors of `suggest`.
+        DivergedError: the loss is not finite at the lowest rates already, or there are too few.
     """
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     rates, losses = [], []
@@ -93,7 +103,10 @@ def range_test(
     finally:
         model.load_state_dict(before)
         model.zero_grad()
-    return RangeTest(rates, losses, falling(rates, losses), suggest(rates, losses))
+    try:
+        return RangeTest(rates, losses, falling(rates, losses), suggest(rates, losses))
+    except UndecidedError as undecided:
+        return RangeTest(rates, losses, falling(rates, losses), None, str(undecided))
 
 
 def _endless(feed: Feed) -> Iterator[Step]:
@@ -127,7 +140,8 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
     """Return the rate at which the loss falls fastest (against the logarithm of the rate), before its lowest.
 
     Raises:
-        DivergedError: too few losses to tell, or none of the rates lowered the loss, or not clearly.
+        DivergedError: too few losses to tell.
+        UndecidedError: none of the rates lowered the loss, or not clearly.
     """
     if len(losses) < LEAST_STEPS:
         raise DivergedError(f"{len(losses)} losses are too few to tell rates apart, so none can be suggested")
@@ -138,7 +152,7 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
     first = max(LEAST_STEPS, len(losses) // 4)
     spread, fall = float(np.std(losses[:first] - level[:first])), float(level[:first].mean() - level.min())
     if fall < CLEAR * spread:
-        raise DivergedError(
+        raise UndecidedError(
             f"the loss ({np.mean(losses[:first]):.2g} at the start) differs more between batches than by learning "
             f"rates, so none can be suggested: there is little left to learn, or the batches are small; {_ADVICE}"
         )

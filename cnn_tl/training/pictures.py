@@ -43,7 +43,7 @@ _NOTHING: Pixels = np.empty((0, 0, 3), np.uint8)
 class Pictures:
     """The pixels of pictures; what is kept of them is found again by every later run.
 
-    `plain` and `augmented` may be called by many threads, while nothing else is called.
+    `plain`, `augmented` and `unvaried` may be called by many threads, while nothing else is called.
 
     Args:
         spec: how evaluation sees a picture. settings: how training does; None: as evaluation.
@@ -92,6 +92,16 @@ class Pictures:
         """
         assert self._settings is not None, "the recipe is resolved, and asks for augmented views"
         return augment(source.unpack(self._row("source", picture)), self._spec, self._settings, seed)
+
+    def unvaried(self, picture: Picture) -> Pixels:
+        """Return a training picture as evaluation sees it, uint8 [H, W, 3], but from its source, where it has one.
+
+        Raises:
+            BadImageError, DataError: as `plain` does.
+        """
+        if self.source_side is None:
+            return self.plain(picture)
+        return transforms.evaluate(source.unpack(self._row("source", picture)), self._spec)
 
     def lacking(self, pictures: Iterable[Picture]) -> Lacking:
         """Return the pictures that have to be decoded, each with what is not kept of it."""

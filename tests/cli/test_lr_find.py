@@ -21,6 +21,7 @@ def test_a_rate_is_suggested_and_drawn(
     cli: Cli, words: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    words += ["--set", "train.head_start=random"]
     outcome = cli("lr-find", *words, "--json")
     assert outcome.code == 0, outcome.err
     found = json.loads(outcome.out)
@@ -35,6 +36,16 @@ def test_a_rate_is_suggested_and_drawn(
     result = cli("train", *words, "--mode", "finetune", "--lr", "auto", "--epochs", 1, "--json")
     assert result.code == 0, result.err
     assert json.loads(result.out)["facts"]["lr"] == pytest.approx(found["suggestion"])
+
+
+def test_where_little_is_left_to_learn_the_picture_shows_it(
+    cli: Cli, words: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = cli("lr-find", *words)
+    assert outcome.code == 0, outcome.err
+    assert "none can be suggested" in outcome.out
+    assert (tmp_path / "lr-find.png").exists()
 
 
 def test_modes_that_begin_with_a_head_have_no_rate_to_find(cli: Cli, words: list[object]) -> None:

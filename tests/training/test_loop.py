@@ -37,11 +37,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "random head": {"train": {"head_start": "random"}},
     "norms": {"model": {"freeze": "norm"}},
     "names": {"model": {"freeze": ["layer4", "*.bn1"]}},
-    "unfreezing": {"model": {"freeze": "head", "unfreeze": ["last-stage", "all"]}, "train": {"epochs": 3}},
+    "unfreezing": {"model": {"freeze": "head", "unfreeze": ["last-stage", "all"], "bn": "train"}, "train": {"epochs": 3}},
     "mixup and cutmix": {"augment": {"mixup": 0.4, "cutmix": 1.0}},
     "policy and erasing": {"augment": {"policy": "trivialaugment", "erasing": 0.5}},
     "balanced sampling": {"train": {"sampling": "balanced"}},
-    "lp-ft": {"mode": "lp-ft"},
+    "lp-ft": {"mode": "lp-ft", "head": {"penalty": 10.0}},
 }
 
 
@@ -123,7 +123,7 @@ def test_memory_that_halving_cannot_give_ends_the_run_in_one_line(
     else:
         monkeypatch.setattr(torch.optim.AdamW, "step", full)
     with pytest.raises(ResourceError, match=f"out of memory for {place}; "):
-        train(recipe("finetune"), tmp_path / "run")
+        train(recipe("finetune", train={"head_start": "random"}), tmp_path / "run")
 
 
 def test_memory_for_not_even_one_picture_ends_the_run(

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from whole_runs import StopAfter
 
 from cnn_tl.errors import DivergedError
 from cnn_tl.recipe import Recipe
+from cnn_tl.recipe_sections import MODE_TRAIN
 from cnn_tl.training import step
 from cnn_tl.training.lr_find import LEAST_STEPS, falling, is_gone, suggest
 from cnn_tl.training.train import find_lr, train
@@ -98,10 +100,13 @@ def test_a_loss_that_runs_away_ends_the_test(losses: NDArray[np.float64]) -> Non
 def test_lr_auto_under_a_fitted_head(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     """Where it tells the colours apart there is nothing for a rate to show; a head held back leaves something."""
     automatic = {"lr": "auto", "epochs": 1}
-    with pytest.raises(DivergedError, match=r"differs more between batches.*set one by --lr, or leave --lr out"):
-        train(recipe("lp-ft", train=automatic), tmp_path / "run")
+    observer = StopAfter("", 0)
+    result = train(recipe("lp-ft", train=automatic), tmp_path / "run", observer=observer)
+    assert result.facts["lr"] == MODE_TRAIN["lp-ft"].lr
+    assert any("the mode's own: a range test could not tell" in note for note in observer.notes)
     result = train(recipe("lp-ft", train=automatic, head={"penalty": 10.0}), tmp_path / "held back")
     assert 1e-5 < result.facts["lr"] < 1e-1
+    assert result.facts["lr"] != MODE_TRAIN["lp-ft"].lr
 
 
 def test_a_loss_that_is_never_finite_is_said(recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:

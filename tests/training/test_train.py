@@ -415,7 +415,7 @@ def test_kernels_are_deterministic_from_the_first_forward_pass_on(
     recipe: Callable[..., Recipe], tmp_path: Path, forward_passes: list[tuple[str | None, bool]], work: str
 ) -> None:
     """cuBLAS reads its variable at the first product of matrices, which the plan may make."""
-    chosen = recipe(work if work in MODES else "finetune", run={"deterministic": True})
+    chosen = recipe(work if work in MODES else "scratch", run={"deterministic": True})
     if work == "find_lr":
         find_lr(chosen)
     elif work == "plan":
