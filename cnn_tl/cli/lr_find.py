@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -53,4 +54,11 @@ def lr_find(
         return
     console.say(f"learning rate {found.suggestion:.2g}: there the loss falls fastest; the whole course is in {output}")
     console.say("next:")
-    console.say(f"  cnn-tl train {printable(data)} --mode {mode} --lr {found.suggestion:.2g}")
+    given: dict[str, object] = {
+        "--recipe": recipe, "--model": model, "--weights": weights, "--image-size": image_size,
+        "--batch-size": batch_size, "--seed": seed,
+    }  # fmt: skip
+    words = ["cnn-tl", "train", data, "--mode", mode]
+    words += [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
+    words += [word for change in set_ or () for word in ("--set", change)]
+    console.say(f"  {printable(shlex.join([*words, '--lr', f'{found.suggestion:.2g}']))}")

@@ -22,6 +22,7 @@ from cnn_tl.networks.card import Remembered
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe
 from cnn_tl.runtime import pick_device, require_torch
+from cnn_tl.training.result import read_result
 from cnn_tl.training.run_folder import RunFolder
 from cnn_tl.training.session import Session, warn_of_set_aside
 from cnn_tl.training.store import budget_bytes
@@ -178,22 +179,26 @@ def is_extension(run: RunFolder, recipe: Recipe) -> bool:
     """Say whether a run is to be resumed with more epochs (or steps) than its own recipe has.
 
     Raises:
-        RecipeError: the recipes differ in anything else.
+        RecipeError: the recipes differ in anything else that counts; or more epochs would not be trained.
     """
     own = recipes.load(run.recipe).resolve()
-    for key in ("epochs", "steps"):
-        before, after = getattr(own.train, key), getattr(recipe.train, key)
-        if before is not None and after is not None and after > before:
-            longer = own.train.model_copy(update={key: after})
-            if own.model_copy(update={"train": longer}) == recipe.model_copy(update={"data": own.data, "run": own.run}):
-                return True
-    changes = recipes.diff(own, recipe)
+    longer = {
+        key: after
+        for key in ("epochs", "steps")
+        if (before := getattr(own.train, key)) and (after := getattr(recipe.train, key)) and after > before
+    }
+    changes = recipes.diff(own.model_copy(update={"train": own.train.model_copy(update=longer)}), recipe)
     if changes:
         raise RecipeError(
             f"{printable(run.path)} was begun with another recipe ({'; '.join(changes)}); "
             "resume without these changes (only more epochs are possible), or start anew with another --output"
         )
-    return False
+    if longer and run.result.exists() and (reason := read_result(run).facts.get("ended_early")):
+        raise RecipeError(
+            f"{printable(run.path)} ended before its last epoch already ({reason}: train.patience), so more of them "
+            "change nothing; start anew with another --output and a higher train.patience"
+        )
+    return bool(longer)
 
 
 def _same_data(run: RunFolder, manifest: Manifest) -> Manifest:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,26 @@ def test_where_little_is_left_to_learn_the_picture_shows_it(
     assert outcome.code == 0, outcome.err
     assert "none can be suggested" in outcome.out
     assert (tmp_path / "lr-find.png").exists()
+
+
+def test_the_command_at_the_end_repeats_what_was_given(
+    cli: Cli, words: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rate is that of these settings; with others it would be another."""
+    monkeypatch.chdir(tmp_path)
+    given = ["--recipe", "finetune", "--set", "train.head_start=random", "--set", "train.weight_decay=0.1", "--set", "augment.flip=false", "--seed", 3]
+    spaced = (tmp_path / "data").rename(tmp_path / "my data")
+    outcome = cli("lr-find", spaced, *words[1:], *given)
+    assert outcome.code == 0, outcome.err
+    *_, rest = outcome.out.partition("next:")
+    program, *command, flag, rate = shlex.split(rest)
+    assert (program, command[:4], flag) == ("cnn-tl", ["train", str(spaced), "--mode", "finetune"], "--lr")
+    assert pairs(command[4:]) == pairs([*words[1:], *given])
+    assert cli(*command, flag, rate, "--dry-run").code == 0
+
+
+def pairs(words: list[Any]) -> list[tuple[str, str]]:
+    return sorted((str(flag), str(value)) for flag, value in zip(words[::2], words[1::2], strict=True))
 
 
 def test_modes_that_begin_with_a_head_have_no_rate_to_find(cli: Cli, words: list[object]) -> None:

@@ -178,6 +178,10 @@ def test_training_ends_when_it_no_longer_gets_better(recipe: Make, tmp_path: Pat
     result = train(recipe("finetune", train=idle, model={"bn": "eval"}), tmp_path / "run")
     assert result.facts["best_epoch"] < result.facts["epochs"] < 9
     assert result.facts["ended_early"] == "no better epoch in 2"
+    longer = recipe("finetune", train=idle | {"epochs": 12}, model={"bn": "eval"})
+    with pytest.raises(RecipeError, match=r"no better epoch in 2: train.patience\), so more of them change nothing"):
+        train(longer, tmp_path / "run", resume=True)
+    assert train(recipe("finetune", train=idle, model={"bn": "eval"}), tmp_path / "run", resume=True) == result
 
 
 def test_a_finished_run_can_be_made_longer(recipe: Make, tmp_path: Path) -> None:
@@ -214,6 +218,14 @@ def test_a_run_that_goes_on_in_other_numbers_says_so(recipe: Make, tmp_path: Pat
     observer.warn = warnings.append  # type: ignore[method-assign]
     train(recipe("finetune", run={"precision": "bf16"}), tmp_path / "run", resume=True, observer=observer)
     assert [text for text in warnings if "goes on in bf16 on cpu, and was in fp32 on cpu" in text]
+
+
+def test_a_longer_run_may_lie_and_work_elsewhere_but_learns_the_same(recipe: Make, tmp_path: Path) -> None:
+    train(recipe("finetune", train={"epochs": 1}), tmp_path / "run")
+    with pytest.raises(RecipeError, match=r"another recipe \(train\.weight_decay: 0\.05 -> 0\.1\); resume without"):
+        train(recipe("finetune", train={"weight_decay": 0.1}), tmp_path / "run", resume=True)
+    elsewhere = recipe("finetune", features={"budget_gb": 1.0}, data={"keep_pictures": False}, run={"workers": 1})
+    assert train(elsewhere, tmp_path / "run", resume=True).facts["epochs"] == 2
 
 
 def test_lp_ft_begins_with_the_head_of_freeze_and_gives_a_verdict(recipe: Make, tmp_path: Path) -> None:

@@ -141,8 +141,8 @@ def test_without_keeping_each_epoch_decodes(
     listener = Listener()
     with decoded(monkeypatch) as files:
         train(recipe(data={"keep_pictures": False}), tmp_path / "anew", observer=listener)
-    epochs, check, end = 2, 1, 1
-    assert len(files) == (epochs + check) * (TRAIN + VAL) + end * VAL
+    epochs, check, head, end = 2, 1, 1, 1
+    assert len(files) == (epochs + check) * (TRAIN + VAL) + head * TRAIN + end * VAL
     assert "checking pictures" in listener.tasks
     assert listener.plans[0].pictures is None
     assert "pictures" not in json.loads((tmp_path / "anew" / "result.json").read_text())["facts"]
