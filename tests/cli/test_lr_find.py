@@ -54,7 +54,8 @@ def test_the_command_at_the_end_repeats_what_was_given(
 ) -> None:
     """The rate is that of these settings; with others it would be another."""
     monkeypatch.chdir(tmp_path)
-    given = ["--recipe", "finetune", "--set", "train.head_start=random", "--set", "train.weight_decay=0.1", "--set", "augment.flip=false", "--seed", 3]
+    changes = ["--set", "train.head_start=random", "--set", "train.weight_decay=0.1", "--set", "augment.flip=false"]
+    given = ["--recipe", "finetune", *changes, "--seed", 3]
     spaced = (tmp_path / "data").rename(tmp_path / "my data")
     outcome = cli("lr-find", spaced, *words[1:], *given)
     assert outcome.code == 0, outcome.err

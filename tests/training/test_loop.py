@@ -37,7 +37,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "random head": {"train": {"head_start": "random"}},
     "norms": {"model": {"freeze": "norm"}},
     "names": {"model": {"freeze": ["layer4", "*.bn1"]}},
-    "unfreezing": {"model": {"freeze": "head", "unfreeze": ["last-stage", "all"], "bn": "train"}, "train": {"epochs": 3}},
+    "unfreezing": {
+        "model": {"freeze": "head", "unfreeze": ["last-stage", "all"], "bn": "train"},
+        "train": {"epochs": 3},
+    },
     "mixup and cutmix": {"augment": {"mixup": 0.4, "cutmix": 1.0}},
     "policy and erasing": {"augment": {"policy": "trivialaugment", "erasing": 0.5}},
     "balanced sampling": {"train": {"sampling": "balanced"}},
@@ -132,7 +135,7 @@ def test_memory_for_not_even_one_picture_ends_the_run(
     monkeypatch.setattr(planning, "_seconds_per_picture", lambda *_: 0.0)
     monkeypatch.setattr(ResNet, "forward", fails_above(0))
     with pytest.raises(ResourceError, match="not even one picture of") as error:
-        train(recipe("finetune"), tmp_path / "run")
+        train(recipe("finetune", train={"head_start": "random"}), tmp_path / "run")
     assert error.value.exit_code == 5
 
 
