@@ -290,7 +290,7 @@ class Run(Section):
 
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="Where to compute.")
     workers: int | None = Field(
-        default=None, ge=0, le=64, description="Threads that read pictures; null or 0: one for each core."
+        default=None, ge=0, le=64, description="Threads that read pictures; 0: the main one; null: one for each core."
     )
     deterministic: bool = Field(
         default=False, description="On CUDA the same bits in every run, from slower kernels; a CPU gives them anyway."

@@ -44,6 +44,29 @@ def assert_same_weights(one: Path, other: Path) -> None:
     first, second = final_weights(one), final_weights(other)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+    assert_same_checkpoint(one, other)
+
+
+def assert_same_checkpoint(one: Path, other: Path) -> None:
+    """Compare where the two runs would go on from, if both have a loop: the last weights, and the optimiser's tensors.
+
+    The model of a run is its best epoch, which may lie before whatever has disturbed the rest.
+    """
+    paths = newest_checkpoint(one), newest_checkpoint(other)
+    if None in paths:
+        return
+    first, second = (
+        {(file.name, name): tensor for file in path.glob("*.safetensors") for name, tensor in load_file(file).items()}
+        for path in paths
+        if path is not None
+    )
+    assert first.keys() == second.keys()
+    differing = [key for key in first if not torch.equal(first[key], second[key])]
+    assert not differing
+
+
+def newest_checkpoint(run: Path) -> Path | None:
+    return max((run / "checkpoints").glob("step-*"), default=None)
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:

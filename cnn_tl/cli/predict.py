@@ -37,7 +37,7 @@ def predict(
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures that go through the model at once.")] = 32,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, max=64, help="Threads that read pictures.", show_default="one per core"),
+        typer.Option(min=0, max=64, help="Threads that read pictures; 0: the main one.", show_default="one per core"),
     ] = None,
     device: Annotated[DeviceName, typer.Option(help="Where the model runs.")] = "auto",
     recursive: Annotated[bool, typer.Option(help="Look into the folders inside folders too.")] = True,

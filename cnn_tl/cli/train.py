@@ -59,7 +59,9 @@ def train(
     ] = None,
     image_size: Annotated[int | None, typer.Option(metavar="PIXELS", help="Side of the network's input.")] = None,
     device: Annotated[Device | None, typer.Option(help="Where to compute.", show_default="auto")] = None,
-    workers: Annotated[int | None, typer.Option(help="Threads that read pictures.", show_default="one a core")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Threads that read pictures; 0: the main one.", show_default="one a core")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Every random choice follows from it.", show_default="0")] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Run folder.", show_default="runs/DATA-MODE")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from cnn_tl.data.image import DEFAULT_LIMITS, ImageLimits, probe
 from cnn_tl.data.layout import ClassFolder, Layout, read_layout
+from cnn_tl.data.loader import readers
 from cnn_tl.data.manifest import SPLITS, Manifest, Picture, SetAside, refuse_mostly_broken
 from cnn_tl.data.remarks import remarks
 from cnn_tl.data.split import split_off_val
@@ -59,7 +59,7 @@ def scan(
         limits: the picture sizes that are taken.
         on_bad_image: set broken pictures aside, or refuse the folder.
         on_progress: called in this thread with the pictures done and their total number.
-        workers: threads; None: as many as there are cores.
+        workers: threads; 0: this one alone; None: as many as there are cores.
 
     Raises:
         DataError: the folder cannot be used; the message says why.
@@ -99,7 +99,7 @@ def _candidates(walker: Walker, layout: Layout) -> Iterator[_Candidate]:
 def _examine_all(
     candidates: Sequence[_Candidate], limits: ImageLimits, on_progress: Progress | None, workers: int | None
 ) -> Iterator[_Examined]:
-    pool = ThreadPoolExecutor(workers or default_workers())
+    pool = readers(default_workers() if workers is None else workers)
     try:
         for start in range(0, len(candidates), _CHUNK):
             chunk = candidates[start : start + _CHUNK]

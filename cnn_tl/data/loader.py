@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,24 @@ class Batch(Generic[Item]):
     failures: list[tuple[Item, BadImageError]]
 
 
+class _AtOnce(Executor):
+    """Runs each call where it is submitted, so that the thread that uses the pictures reads them too."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Return what the call gave or raised; a KeyboardInterrupt ends the submission itself."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - the future hands it on
+            future.set_exception(error)
+        return future
+
+
+def readers(workers: int) -> Executor:
+    """Return so many threads; 0: none, all is done in the thread that asks."""
+    return ThreadPoolExecutor(workers, thread_name_prefix="read") if workers else _AtOnce()
+
+
 def batches(
     items: Iterable[Item], read: Callable[[Item], Pixels], *, batch_size: int, workers: int
 ) -> Iterator[Batch[Item]]:
@@ -50,7 +68,7 @@ def batches(
 def read_groups(
     groups: Iterable[Sequence[Item]], read: Callable[[Item], Pixels], *, workers: int
 ) -> Iterator[Batch[Item]]:
-    """Yield one batch for each group, read by `workers` threads, two groups ahead of the one in use."""
+    """Yield one batch for each group, read by `workers` threads (0: this one), two groups ahead of the one in use."""
     with reading(groups, read, workers=workers, ahead=2) as batches:
         yield from batches
 
@@ -65,7 +83,7 @@ def reading(
     """
     source = iter(groups)
     waiting: deque[list[tuple[Item, Future[Pixels]]]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="read")
+    pool = readers(workers)
 
     def submit(groups: Iterable[Sequence[Item]]) -> None:
         waiting.extend([(item, pool.submit(read, item)) for item in group] for group in groups)

@@ -82,7 +82,7 @@ class Classifier:
             images: files, folders and patterns, as `find` reads them.
             top: how many classes each answer lists; more than there are means all.
             batch_size: pictures that go through the model at once.
-            workers: threads that read pictures; None means one for each core.
+            workers: threads that read pictures; 0: this one does; None means one for each core.
             recursive: look into the folders inside folders too.
             observer: hears of the progress.
 
@@ -91,9 +91,8 @@ class Classifier:
         """
         observer = observer or Observer()
         files = list(find(images, recursive=recursive))
-        numbered = batches(
-            enumerate(files), self._read, batch_size=batch_size, workers=workers or default_workers()
-        )
+        threads = default_workers() if workers is None else workers
+        numbered = batches(enumerate(files), self._read, batch_size=batch_size, workers=threads)
         with observer.task("predicting", len(files)):
             for batch in numbered:
                 yield from self._answers(batch, top)

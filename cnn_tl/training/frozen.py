@@ -172,7 +172,7 @@ def _compute(session: Session, prepared: Preparation) -> tuple[Part, Part]:
         "way": str(prepared.way),
         "device": prepared.speeds.device_name,
         "batch_size": prepared.batch_size,
-        **done.facts(session.workers * world.local_size),
+        **done.facts(session.read_at_once * world.local_size),
     }
     paths = {picture.path for picture, _ in broken}
     return prepared.train.without(paths), prepared.val.without(paths)

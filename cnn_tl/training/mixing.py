@@ -14,14 +14,14 @@ from cnn_tl.recipe_sections import Augment
 def mixed(x: Tensor, targets_NK: Tensor, settings: Augment, seed: int) -> tuple[Tensor, Tensor]:
     """Return the batch with each of its pictures mixed with another one, or itself, and the targets likewise.
 
-    mixup blends all of the input (Zhang et al. 2018, sec. 2; of activations: Verma et al. 2019, sec. 2); cutmix puts a
-    box of the partner in its place (Yun et al. 2019, sec. 3.1). With both switched on, each batch gets one of them, at
-    equal odds. All is drawn by `seed`, the same on every device; the arguments are left as they are.
+    mixup blends the whole pictures (Zhang et al. 2018, sec. 2); cutmix puts a box of the partner in its place (Yun et
+    al. 2019, sec. 3.1). With both switched on, each batch gets one of them, at equal odds. One share is drawn for all
+    of a batch, and one box. All is drawn by `seed`, the same on every device; the arguments are left as they are.
 
     Args:
-        x: normalised pictures [N, C, H, W], or for mixup activations of any shape [N, ...].
+        x: normalised pictures [N, C, H, W].
         targets_NK: probabilities of the classes, smoothed or not.
-        settings: `mixup` and `cutmix`, the alpha of the Beta(alpha, alpha) that gives each picture's share; 0: off.
+        settings: `mixup` and `cutmix`, the alpha of the Beta(alpha, alpha) that gives the share; 0: off.
     """
     count = len(x)
     if count < 2 or not (settings.mixup or settings.cutmix):

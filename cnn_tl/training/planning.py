@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cnn_tl.errors import printable
 from cnn_tl.features.speed import describe
 from cnn_tl.progress import FeaturePlan, Plan
-from cnn_tl.runtime import Precision, default_workers
+from cnn_tl.runtime import Precision
 from cnn_tl.training.session import Session
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def plan_frozen(session: Session, prepared: Preparation) -> Plan:
     speeds, way = prepared.speeds, prepared.way
     trainable = _head_parameters(card.num_features, len(session.manifest.classes), head.kind, head.hidden)
     fast, exact = speeds.seconds.get(str(way), speeds.seconds["fp32"]), speeds.seconds["fp32"]
-    decode = DECODE_SECONDS / min(session.workers, default_workers())
+    decode = DECODE_SECONDS / session.read_at_once
     seconds = len(prepared.train.missing) * max(fast, decode) + len(prepared.val.missing) * max(exact, decode)
     if prepared.to_compute:
         compiling = max(0.0, speeds.compile_seconds.get(str(way), 0.0)) if prepared.train.missing else 0.0
@@ -160,7 +160,7 @@ def _kept_pictures(session: Session) -> FeaturePlan | None:
 
 def _loop_seconds(session: Session, kept: FeaturePlan | None) -> float:
     train, val = len(session.manifest.of("train")), len(session.manifest.of("val"))
-    threads = min(session.workers, default_workers())
+    threads = session.read_at_once
     first = (train + val if kept is None else kept.computed) * DECODE_SECONDS / threads
     each = (DECODE_SECONDS if kept is None else VIEW_SECONDS) / threads
     fast = max(_seconds_per_picture(session, session.precision), each)

@@ -91,8 +91,14 @@ class Session:
 
     @property
     def workers(self) -> int:
-        """How many threads read pictures."""
-        return self.recipe.run.workers or max(1, default_workers() // self.world.local_size)
+        """How many threads read pictures; 0: the main one does."""
+        wanted = self.recipe.run.workers
+        return max(1, default_workers() // self.world.local_size) if wanted is None else wanted
+
+    @property
+    def read_at_once(self) -> int:
+        """How many pictures are read at the same time."""
+        return min(max(1, self.workers), default_workers())
 
     @property
     def batch_size(self) -> int:

@@ -203,7 +203,7 @@ def test_progress_reaches_the_total(tmp_path: Path) -> None:
     assert [done for done, _ in calls] == [64, 128, 150]
 
 
-@pytest.mark.parametrize("workers", [1, 2, 8])
+@pytest.mark.parametrize("workers", [0, 1, 2, 8])
 def test_the_number_of_threads_changes_nothing(tmp_path: Path, workers: int) -> None:
     root = tree(tmp_path, a=70, b=70)
     assert scanned(root, workers=workers) == scanned(root)

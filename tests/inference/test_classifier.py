@@ -67,7 +67,7 @@ def mixed(tmp_path: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 32])
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [0, 1, 3])
 def test_answers_come_in_the_order_of_the_names(mixed: list[Path], batch_size: int, workers: int) -> None:
     answers = list(MODEL.predict(mixed, batch_size=batch_size, workers=workers))
     assert [answer.file for answer in answers] == [str(path) for path in mixed]

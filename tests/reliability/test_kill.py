@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from whole_runs import assert_same_checkpoint
 
 import cnn_tl
 
@@ -149,6 +150,7 @@ def without_times(row: dict[str, Any]) -> dict[str, Any]:
 def assert_same(run: Path, reference: Path) -> None:
     model = Path("model") / "model.safetensors"
     assert (run / model).read_bytes() == (reference / model).read_bytes()
+    assert_same_checkpoint(run, reference)
     assert what_counts(run) == what_counts(reference)
     assert not list(run.rglob("*.tmp"))
 

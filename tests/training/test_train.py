@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from whole_runs import StopAfter, assert_same_weights, final_weights, metrics
 
-from cnn_tl.data import transforms
+from cnn_tl.data import loader, transforms
 from cnn_tl.errors import ArtefactError, DataError, DivergedError, RecipeError, ResourceError, Stopped, UsageError
 from cnn_tl.networks import bundle
 from cnn_tl.networks.backbone import to_input
@@ -98,9 +98,19 @@ def test_the_reported_answers_are_those_of_the_saved_model(
 def test_the_same_recipe_twice_with_other_workers(
     recipe: Callable[..., Recipe], tmp_path: Path, mode: str, sections: dict[str, Any]
 ) -> None:
-    for name, workers in (("a", 1), ("b", 4)):
+    for name, workers in (("a", 1), ("b", 4), ("c", 0)):
         train(recipe(mode, run={"workers": workers}, **sections), tmp_path / name)
-    assert_same_weights(tmp_path / "a", tmp_path / "b")
+        assert_same_weights(tmp_path / "a", tmp_path / name)
+
+
+@pytest.mark.parametrize("mode", ["freeze", "finetune"])
+def test_no_workers_are_no_threads(
+    recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    chosen = recipe(mode, run={"workers": 0})
+    monkeypatch.setattr(loader, "ThreadPoolExecutor", lambda *_, **__: pytest.fail("threads were asked for"))
+    assert plan(chosen, tmp_path / "run").seconds > 0
+    assert train(chosen, tmp_path / "run").pictures == 9
 
 
 @pytest.mark.parametrize(
