@@ -7,40 +7,30 @@ undisturbed one. Frozen means frozen: a digest of the frozen parameters and buff
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from itertools import chain
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
-from cnn_tl import files
-from cnn_tl.data.manifest import Picture
-from cnn_tl.errors import ArtefactError, DivergedError, Stopped
+from cnn_tl.errors import DivergedError, Stopped
 from cnn_tl.features.embedding import quiet_compiler
-from cnn_tl.heads import class_weights
 from cnn_tl.networks.backbone import place, synchronised
-from cnn_tl.runtime import seed_of
 from cnn_tl.training import checkpoint, lr_find, optim
 from cnn_tl.training.ahead import Ahead
 from cnn_tl.training.evaluation import outputs
 from cnn_tl.training.feed import Feed, Step
 from cnn_tl.training.head_start import set_fitted_head
-from cnn_tl.training.loss import make_loss, targets
+from cnn_tl.training.loss import make_loss
 from cnn_tl.training.lr_find import RangeTest
-from cnn_tl.training.mixing import mixed
 from cnn_tl.training.phases import Phases
 from cnn_tl.training.schedule import learning_rate_factor
 from cnn_tl.training.session import Session
+from cnn_tl.training.snapshots import Snapshots
 from cnn_tl.training.state import Progress
 from cnn_tl.training.step import Gradients, memory_for
-
-SAVE_EVERY_SECONDS = 300.0
-AGREE_EVERY_STEPS = 16
-"""How often several processes ask the first of them whether it is time to save: each time costs an exchange."""
+from cnn_tl.training.targets import Targets
 
 
 def train(session: Session) -> Tensor:
@@ -92,9 +82,10 @@ class _Training:
         self.phases = Phases(self.model, session.recipe.model, self.progress.receipts)
         self.phases.enter(self.progress.epochs + 1)
         self.feed.open(gradual=self.phases.gradual)
+        self.targets = Targets(session)
         self.gradients = Gradients(
             self.model,
-            make_loss(self.settings, self._class_weights()),
+            make_loss(self.settings, self.targets.class_weights(self.feed.labels)),
             session.device,
             session.precision,
             session.recipe.seed,
@@ -108,9 +99,12 @@ class _Training:
             self.progress.lr = self._rate_by_a_test()
         self.optimizer = self._optimizer(self.progress.lr)
         self.ema = ModelEmaV3(self.model, decay=self.settings.ema) if self.settings.ema else None
+        self.snapshots = Snapshots(session, self.progress, self.model, self.optimizer, self.ema)
         if found:
-            self._restore(found)
-        self._saved = self._counted = time.monotonic()
+            self.snapshots.restore(found)
+            if self.progress.rows:
+                session.log(self.progress.rows)  # a kill may have come between the checkpoint and the rows
+            session.observer.note(f"resumed at step {self.progress.step} of {self.feed.steps}")
 
     @property
     def _whole_batch(self) -> int:
@@ -146,7 +140,7 @@ class _Training:
         with observer.task("learning rates", lr_find.STEPS):
             optimizer = self._optimizer(lr_find.LOWEST)
             return lr_find.range_test(
-                self.model, optimizer, self.gradients, self.feed, self._targets, lambda: observer.advance(1)
+                self.model, optimizer, self.gradients, self.feed, self.targets.of, lambda: observer.advance(1)
             )
 
     def _rate_by_a_test(self) -> float:
@@ -170,15 +164,10 @@ class _Training:
                 self._epoch(self.progress.epochs + 1)
         except Stopped:
             if self.progress.step:  # before the first one there is nothing to go on with
-                self._save()
+                self.snapshots.save()
             raise
         self.phases.verify()
-        best = self.progress.best_epoch
-        if best:
-            state = self.session.world.first(lambda: checkpoint.load(self._best()).tensors["model"])
-        else:
-            state = self.judged.state_dict()
-        self.model.load_state_dict(state)
+        self.model.load_state_dict(self.snapshots.best(self.judged))
         self._give_receipt()
         self.ema = None
         return self._validate()
@@ -187,7 +176,7 @@ class _Training:
         """Show that what was frozen to the end is in the model that is kept as it was at the start."""
         progress, facts = self.progress, self.session.facts
         self.phases.verify()
-        self._count_seconds()
+        self.snapshots.count_seconds()
         facts |= {"best_epoch": progress.best_epoch, "epochs": progress.epochs, "lr": progress.lr}
         facts["seconds_of_the_loop"] = round(progress.seconds, 2)
         if progress.epochs < self.feed.epochs:
@@ -216,19 +205,13 @@ class _Training:
             for step in steps:
                 self._step(step, steps)
                 session.observer.advance(step.total, self._figures())
-                if self._time_to_save():
-                    self._save()
+                if self.snapshots.is_due():
+                    self.snapshots.save()
             waited = steps.waited
         seconds = max(time.monotonic() - started, 1e-9)
         pictures = sum(map(len, batches[done:]))
         speed = {"images_per_second": round(pictures / seconds, 1), "data_wait": round(waited / seconds, 3)}
         self._end_epoch(epoch, speed)
-
-    def _time_to_save(self) -> bool:
-        world = self.session.world
-        if not world.is_alone and self.progress.step % AGREE_EVERY_STEPS:
-            return False
-        return world.first(lambda: time.monotonic() - self._saved > SAVE_EVERY_SECONDS)
 
     def _figures(self) -> dict[str, float]:
         """Return what is shown beside the bar: the loss of this epoch, the accuracy after the one before."""
@@ -242,7 +225,7 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = progress.lr * factor * group["factor"]
         self.optimizer.zero_grad()
-        x, targets_NK = self._mixed(step.x, self._targets(step.pictures))
+        x, targets_NK = self.targets.mixed(step.x, self.targets.of(step.pictures), progress.step)
         targets_NK = targets_NK * step.counts
         losses = self.gradients.add(x, targets_NK, progress.step, first=step.first, total=step.total)
         if self.gradients.micro_batch < self._whole_batch:
@@ -253,7 +236,7 @@ class _Training:
         if not (norm.isfinite() and abs(loss_sum) < float("inf")):
             raise DivergedError(
                 f"training diverged at step {progress.step + 1}: loss {loss_sum / step.total:.4g}, "
-                f"gradient norm {norm.item():.4g}; {self._advice()}"
+                f"gradient norm {norm.item():.4g}; {progress.advice}"
             )
         with memory_for("the optimiser's state", "set train.optimizer: sgd, or use a smaller --model"):
             self.optimizer.step()
@@ -263,31 +246,11 @@ class _Training:
         progress.loss_sum += loss_sum
         progress.seen += step.total
 
-    def _mixed(self, x: Tensor, targets_NK: Tensor) -> tuple[Tensor, Tensor]:
-        augment = self.session.recipe.augment
-        if augment is None or not (augment.mixup or augment.cutmix):
-            return x, targets_NK
-        own = () if self.session.world.is_first else (self.session.world.rank,)
-        return mixed(x, targets_NK, augment, seed_of(self.session.recipe.seed, "mix", self.progress.step, *own))
-
-    def _targets(self, pictures: Sequence[Picture]) -> Tensor:
-        labels_N = torch.tensor([picture.label for picture in pictures], device=self.session.device)
-        return targets(labels_N, len(self.session.manifest.classes), _number(self.settings.label_smoothing))
-
-    def _class_weights(self) -> Tensor | None:
-        setting = self.settings.class_weights or "none"
-        if setting == "none":
-            return None
-        labels = self.feed.labels
-        weights = class_weights(setting, labels, self.session.manifest.classes, key="train.class_weights")
-        weights = weights / weights[labels].mean()  # so that the learning rate means what it means without weights
-        return torch.tensor(weights, dtype=torch.float32, device=self.session.device)
-
     def _end_epoch(self, epoch: int, speed: dict[str, float]) -> None:
         progress = self.progress
         logits = self._validate()
         if not logits.isfinite().all():
-            raise DivergedError(f"training diverged in epoch {epoch}: the logits are not finite; {self._advice()}")
+            raise DivergedError(f"training diverged in epoch {epoch}: the logits are not finite; {progress.advice}")
         labels = torch.tensor([picture.label for picture in self.session.manifest.of("val")])
         accuracy, loss = int((logits.argmax(1) == labels).sum()) / len(labels), float(F.cross_entropy(logits, labels))
         row = {
@@ -303,15 +266,13 @@ class _Training:
         progress.loss_sum, progress.seen = 0.0, 0
         if progress.is_better(accuracy, loss):
             progress.best_accuracy, progress.best_loss, progress.best_epoch = accuracy, loss, epoch
-            self._require_finite()
-            best = checkpoint.Checkpoint({"model": self.judged.state_dict()}, row)
-            self.session.world.first(lambda: checkpoint.save(self._best(), best))
-        self._save()
+            self.snapshots.save_best(self.judged, row)
+        self.snapshots.save()
         self.session.world.first(self._tidy)
         self.session.observer.epoch({"epochs": self.feed.epochs, **row})
 
     def _tidy(self) -> None:
-        checkpoint.remove_best_but(self._best())
+        self.snapshots.remove_what_was_best()
         self.session.log(self.progress.rows)
 
     def _validate(self) -> Tensor:
@@ -319,55 +280,6 @@ class _Training:
         world, model = self.session.world, self.judged.eval()
         world.same_buffers(self.model, *([model] if self.ema else []))
         return outputs(self.session, model, self.session.manifest.of("val"), "validation")
-
-    def _best(self) -> Path:
-        return self.session.run.checkpoints / f"{checkpoint.BEST}-{self.progress.best_epoch:05d}"
-
-    def _advice(self) -> str:
-        return f"try a lower --lr than {self.progress.lr:g}, or --set run.precision=fp32"
-
-    def _require_finite(self) -> None:
-        """Refuse to save weights that the last update has spoilt."""
-        models = [self.model, *([self.ema.module] if self.ema else [])]
-        tensors = chain.from_iterable(model.state_dict().values() for model in models)
-        if not all(tensor.isfinite().all() for tensor in tensors):
-            raise DivergedError(f"training diverged at step {self.progress.step}: weights overflow; {self._advice()}")
-
-    def _save(self) -> None:
-        self._require_finite()
-        self._count_seconds()
-        tensors = {"model": self.model.state_dict(), "optimizer": optim.state_tensors(self.optimizer)}
-        if self.ema:
-            tensors["ema"] = self.ema.module.state_dict()
-        state = {"progress": vars(self.progress), "optimizer": optim.state_numbers(self.optimizer)}
-        point, progress = checkpoint.Checkpoint(tensors, state), self.progress
-        folder = self.session.run.checkpoints
-        self.session.world.first(lambda: checkpoint.save_step(folder, progress.step, progress.epochs, point))
-        self._saved = time.monotonic()
-
-    def _count_seconds(self) -> None:
-        now = time.monotonic()
-        self.progress.seconds += now - self._counted
-        self._counted = now
-
-    def _restore(self, found: checkpoint.Checkpoint) -> None:
-        """Go on from a checkpoint, whose model and progress are in place already."""
-        optim.restore(self.optimizer, found.tensors.get("optimizer", {}), found.state["optimizer"])
-        if self.ema:
-            self.ema.module.load_state_dict(found.tensors["ema"])
-        if self.progress.best_epoch:
-            self._check_best()
-        if self.progress.rows:
-            self.session.log(self.progress.rows)  # a kill may have come between the checkpoint and the rows
-        self.session.observer.note(f"resumed at step {self.progress.step} of {self.feed.steps}")
-
-    def _check_best(self) -> None:
-        """If the best epoch's weights were lost, choose among the epochs to come; with none to come, keep the last."""
-        try:
-            self.session.world.first(lambda: files.verify_checksums(self._best()))
-        except ArtefactError as error:
-            self.session.observer.warn(f"{error}; the best of the epochs from here on is kept instead")
-            self.progress.best_accuracy, self.progress.best_epoch = -1.0, 0
 
 
 def _number(value: float | str | None) -> float:

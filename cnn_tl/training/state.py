@@ -43,6 +43,11 @@ class Progress:
         """How many epochs have ended."""
         return len(self.rows)
 
+    @property
+    def advice(self) -> str:
+        """What to do where training diverges."""
+        return f"try a lower --lr than {self.lr:g}, or --set run.precision=fp32"
+
     def reopen(self, steps_per_epoch: int, steps: int) -> None:
         """Let the last epoch go on, if it was cut short where the run was to end and the run is longer now."""
         if self.step < min(self.epochs * steps_per_epoch, steps):

@@ -1,0 +1,47 @@
+"""What the pictures of a step are to be told: their classes as probabilities, smoothed, mixed, weighted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cnn_tl.data.manifest import Picture
+from cnn_tl.heads import class_weights
+from cnn_tl.runtime import seed_of
+from cnn_tl.training.loss import targets
+from cnn_tl.training.mixing import mixed
+from cnn_tl.training.session import Session
+
+
+class Targets:
+    """The targets of a run's training pictures."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._classes = session.manifest.classes
+
+    def of(self, pictures: Sequence[Picture]) -> Tensor:
+        """Return the probabilities of the classes [N, K], on the device."""
+        labels_N = torch.tensor([picture.label for picture in pictures], device=self._session.device)
+        return targets(labels_N, len(self._classes), self._session.recipe.train.label_smoothing or 0.0)
+
+    def mixed(self, x: Tensor, targets_NK: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Mix the pictures of a step, [N, ...], and their targets, as the recipe says; each process its own ones."""
+        recipe, world = self._session.recipe, self._session.world
+        if recipe.augment is None or not (recipe.augment.mixup or recipe.augment.cutmix):
+            return x, targets_NK
+        own = () if world.is_first else (world.rank,)
+        return mixed(x, targets_NK, recipe.augment, seed_of(recipe.seed, "mix", step, *own))
+
+    def class_weights(self, labels: NDArray[np.int64]) -> Tensor | None:
+        """Return how much each class counts, float32 [K], 1 on average over the pictures; None: all count alike."""
+        setting = self._session.recipe.train.class_weights or "none"
+        if setting == "none":
+            return None
+        weights = class_weights(setting, labels, self._classes, key="train.class_weights")
+        weights = weights / weights[labels].mean()  # so that the learning rate means what it means without weights
+        return torch.tensor(weights, dtype=torch.float32, device=self._session.device)
