@@ -6,19 +6,25 @@ Under a random head the first steps spoil the very features that fine-tuning is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cnn_tl.data.manifest import Picture
 from cnn_tl.errors import UsageError
 from cnn_tl.heads import HEADS, Problem, class_weights
 from cnn_tl.networks import backbone
 from cnn_tl.recipe_sections import HEAD_DEFAULTS
 from cnn_tl.training.evaluation import outputs
 from cnn_tl.training.session import Session
+
+Tensors = Mapping[str, NDArray[Any]]
+
+AT_MOST = 20_000
+"""Pictures, about, that the head is fitted on: with more it would start hardly elsewhere, and features take memory."""
 
 
 def set_fitted_head(session: Session) -> None:
@@ -37,16 +43,24 @@ def set_fitted_head(session: Session) -> None:
         session.observer.note(f"the head starts at random: {session.card.name} does not end in one linear layer")
         return
     with backbone.without_classifier(model):
-        pictures = session.manifest.of("train")
+        pictures = _some_of_each_class(session.manifest.of("train"))
         features_ND = outputs(session, model, pictures, "features for the head", session.pictures.unvaried)
-    fitted = session.world.first(lambda: _fit(session, features_ND.numpy()))
+    fitted = session.world.first(lambda: _fit(session, pictures, features_ND.numpy()))
     weight, bias = (torch.from_numpy(np.ascontiguousarray(fitted[name])) for name in ("weight", "bias"))
     backbone.set_linear_classifier(model, weight, bias)
 
 
-def _fit(session: Session, features_ND: NDArray[np.float32]) -> Mapping[str, NDArray[Any]]:
+def _some_of_each_class(pictures: Sequence[Picture]) -> list[Picture]:
+    stride = -(-len(pictures) // AT_MOST)
+    of_class: dict[int, list[Picture]] = {}
+    for picture in pictures:
+        of_class.setdefault(picture.label, []).append(picture)
+    return [picture for own in of_class.values() for picture in own[::stride]]
+
+
+def _fit(session: Session, pictures: Sequence[Picture], features_ND: NDArray[np.float32]) -> Tensors:
     classes = session.manifest.classes
-    labels = np.array([picture.label for picture in session.manifest.of("train")], dtype=np.int64)
+    labels = np.array([picture.label for picture in pictures], dtype=np.int64)
     weights = class_weights(session.recipe.train.class_weights or "none", labels, classes, key="train.class_weights")
     problem = Problem([features_ND], labels, len(classes), weights, session.recipe.seed, session.raise_if_stopped)
     return HEADS["lbfgs"](problem, HEAD_DEFAULTS["lbfgs"]).tensors

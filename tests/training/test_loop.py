@@ -16,7 +16,7 @@ from whole_runs import StopAfter, assert_same_weights, final_weights, metrics
 from cnn_tl.errors import RecipeError, ResourceError, Stopped, UsageError
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe, load
-from cnn_tl.training import evaluation, planning, step
+from cnn_tl.training import evaluation, head_start, planning, step
 from cnn_tl.training.train import plan, train
 
 Make = Callable[..., Recipe]
@@ -256,6 +256,23 @@ def test_fine_tuning_starts_with_a_head_that_was_fitted(recipe: Make, tmp_path: 
     assert fitted.correct == frozen.correct > random.correct
     ours, before = final_weights(tmp_path / "fitted"), final_weights(tmp_path / "frozen")
     assert torch.allclose(ours["fc.weight"], before["fc.weight"], atol=1e-5)
+
+
+def test_of_many_pictures_the_head_is_fitted_on_some_of_each_class(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head_start, "AT_MOST", 4)
+    seen: list[int] = []
+    fit = head_start._fit
+
+    def listening(session: Any, pictures: Any, features: Any) -> Any:
+        seen.extend(picture.label for picture in pictures)
+        return fit(session, pictures, features)
+
+    monkeypatch.setattr(head_start, "_fit", listening)
+    train(recipe("finetune", train={"epochs": 1}), tmp_path / "run")
+    assert set(seen) == {0, 1, 2}
+    assert len(seen) <= 4 + 3
 
 
 def test_auto_keeps_the_frozen_model_unless_fine_tuning_gains(recipe: Make, tmp_path: Path) -> None:
