@@ -184,7 +184,7 @@ class _Training:
         if progress.micro_batch:
             facts["micro_batch"] = progress.micro_batch
         facts["phases"] = progress.receipts
-        if any(stage["sha256"] for stage in progress.receipts[-1]["stages"]):
+        if any(stage["trainable"] < stage["parameters"] for stage in progress.receipts[-1]["stages"]):
             facts["frozen_sha256"] = progress.receipts[-1]["frozen_sha256"]
 
     def _epoch(self, epoch: int) -> None:

@@ -39,7 +39,7 @@ WINDOW = 0.4
 _ADVICE = "set one by --lr, or leave --lr out for that of the mode"
 
 
-class UndecidedError(DivergedError):
+class UndecidedError(ValueError):
     """The losses do not tell one learning rate from another."""
 
 
@@ -148,7 +148,7 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
     level, slopes = _lines(rates, losses)
     falling_N = slopes[1 : max(2, int(level.argmin())) + 1]
     if falling_N.min() > -1e-6 * np.abs(level).max():  # rounding aside, it never falls
-        raise DivergedError(f"no learning rate lowered the loss, so none can be suggested; {_ADVICE}")
+        raise UndecidedError(f"no learning rate lowered the loss, so none can be suggested; {_ADVICE}")
     first = max(LEAST_STEPS, len(losses) // 4)
     spread, fall = float(np.std(losses[:first] - level[:first])), float(level[:first].mean() - level.min())
     if fall < CLEAR * spread:

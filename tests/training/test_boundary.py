@@ -246,7 +246,7 @@ def test_frozen_parameters_are_not_in_the_optimiser(
     monkeypatch.setattr(
         optim, "parameter_groups", lambda *rest: (groups.append(found := real(*rest)), found)[1]
     )
-    train(recipe("head"), tmp_path / "run")
+    train(recipe("head", train={"head_start": "random"}), tmp_path / "run")
     [[one, other]] = groups
     assert sorted(p.ndim for group in (one, other) for p in group["params"]) == [1, 2]
     assert {group["factor"] for group in (one, other)} == {10}
