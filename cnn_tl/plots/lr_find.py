@@ -40,7 +40,8 @@ def plot_lr_find(
     if suggestion is not None:
         axes.axvline(suggestion, color=ORANGE, linewidth=1.6, label=f"suggestion: {suggestion:.2g}")
     axes.set_xscale("log")
-    low, high = min(finite), max(finite[: max(1, len(finite) // 2)])
+    early = [loss for loss in losses[: max(1, len(losses) // 4)] if math.isfinite(loss)]  # where rates change nothing
+    low, high = min(finite + early), max(finite[: max(1, len(finite) // 2)] + early)
     room = max(high - low, 1e-3 * abs(high), 1e-9)
     axes.set_ylim(low - 0.3 * room, high + 0.5 * room)  # not up to where the loss has run away
     axes.set_xlabel("learning rate (logarithmic)", fontsize=10, color="#374151")
