@@ -24,6 +24,7 @@ _HOMES = {
     "Recipe": "cnn_tl.recipe",
     "TrainResult": "cnn_tl.training.result",
     "benchmark": "cnn_tl.benchmarking",
+    "evaluate": "cnn_tl.evaluating.evaluate",
     "export": "cnn_tl.exporting.export",
     "load": "cnn_tl.inference.classifier",
     "load_recipe": "cnn_tl.recipe",
@@ -41,6 +42,7 @@ __all__ = [
     "TrainResult",
     "__version__",
     "benchmark",
+    "evaluate",
     "export",
     "load",
     "load_recipe",
@@ -53,6 +55,7 @@ __all__ = [
 if TYPE_CHECKING:
     from cnn_tl.benchmarking import benchmark
     from cnn_tl.errors import CnnTlError
+    from cnn_tl.evaluating.evaluate import evaluate
     from cnn_tl.exporting.export import export
     from cnn_tl.inference.classifier import Classifier, load
     from cnn_tl.inference.predict import predict

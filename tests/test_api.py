@@ -13,6 +13,7 @@ SURFACE = [
     "TrainResult",
     "__version__",
     "benchmark",
+    "evaluate",
     "export",
     "load",
     "load_recipe",

@@ -12,8 +12,8 @@ import typer
 
 from cnn_tl import files
 from cnn_tl.cli import console
+from cnn_tl.cli.options import AnyModel, AtOnce, Readers, WhereModelRuns
 from cnn_tl.errors import DataError, UsageError, printable
-from cnn_tl.runtime import DeviceName
 
 if TYPE_CHECKING:
     from cnn_tl.inference.classifier import Answer
@@ -23,9 +23,7 @@ _FORMAT_OF_SUFFIX: dict[str, Format] = {".json": "json", ".jsonl": "jsonl", ".cs
 
 
 def predict(
-    model: Annotated[
-        Path, typer.Argument(metavar="RUN|BUNDLE|ONNX", help="A run folder, a bundle or a .onnx file.")
-    ],
+    model: AnyModel,
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGES", help="Files, folders and patterns such as '*.jpg'.")
     ],
@@ -34,12 +32,9 @@ def predict(
         Format | None, typer.Option(help="How to write the answers; by default as --output ends, or a table.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures that go through the model at once.")] = 32,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=0, max=64, help="Threads that read pictures; 0: the main one.", show_default="one per core"),
-    ] = None,
-    device: Annotated[DeviceName, typer.Option(help="Where the model runs.")] = "auto",
+    batch_size: AtOnce = 32,
+    workers: Readers = None,
+    device: WhereModelRuns = "auto",
     recursive: Annotated[bool, typer.Option(help="Look into the folders inside folders too.")] = True,
 ) -> None:
     """Say what a trained model sees in pictures, one row each; a broken picture gets a row with its error."""

@@ -12,7 +12,8 @@ from cnn_tl.data.walk import Found, Walker, has_folders, natural_key, some_of
 from cnn_tl.errors import DataError, printable
 
 _VAL_NAMES = ("val", "valid", "validation")
-_PART_NAMES: dict[str, Split] = {"train": "train", **dict.fromkeys(_VAL_NAMES, "val"), "test": "test"}
+PART_NAMES: dict[str, Split] = {"train": "train", **dict.fromkeys(_VAL_NAMES, "val"), "test": "test"}
+"""What the folder of a part may be called -> the part."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ def read_layout(walker: Walker) -> Layout:
         DataError: there are none, or one only, or it is not clear what the folder means.
     """
     root = walker.root
-    _refuse_non_folder(root)
+    refuse_non_folder(root)
     folders, loose = walker.look(root)
-    _refuse_loose(root, loose)
+    refuse_loose(root, loose)
     if not folders:
         where = printable(root)
         raise DataError(f"no class folders in {where}; expected {where}/<class>/*.jpg")
@@ -74,7 +75,7 @@ def _parts(root: Path, folders: list[Path]) -> dict[Split, Path]:
     """Return the folders of train, val and test; none where all are classes (even "train")."""
     named = {path.name.casefold(): path for path in folders}
     vals = [name for name in _VAL_NAMES if name in named]
-    only_parts = named.keys() <= _PART_NAMES.keys()
+    only_parts = named.keys() <= PART_NAMES.keys()
     if "train" not in named or not has_folders(named["train"]):
         if only_parts and len(named) > 1:
             where = f"{printable(root)}/train/<class>/*.jpg"
@@ -84,7 +85,7 @@ def _parts(root: Path, folders: list[Path]) -> dict[Split, Path]:
         raise DataError(f"{printable(root)} has both {' and '.join(vals)}; keep one of them")
     if not vals and not only_parts:
         return {}
-    return {part: named[name] for name, part in _PART_NAMES.items() if name in named}
+    return {part: named[name] for name, part in PART_NAMES.items() if name in named}
 
 
 def _flat_layout(folders: list[Path]) -> Layout:
@@ -101,7 +102,7 @@ def _split_layout(walker: Walker, parts: dict[Split, Path]) -> Layout:
         if part == "test" and not folders:
             notes.append(f"pictures of {place.name} without a class, left out: {len(loose):,}")
             continue
-        _refuse_loose(place, loose)
+        refuse_loose(place, loose)
         if not folders:
             where = printable(place)
             raise DataError(f"no class folders in {where}; expected {where}/<class>/*.jpg")
@@ -123,7 +124,8 @@ def _split_layout(walker: Walker, parts: dict[Split, Path]) -> Layout:
     return Layout(classes, tuple(found), text, tuple(notes))
 
 
-def _refuse_non_folder(root: Path) -> None:
+def refuse_non_folder(root: Path) -> None:
+    """Refuse what is no folder, or cannot be read."""
     where = printable(root)
     try:
         if root.is_dir():
@@ -139,7 +141,8 @@ def _refuse_non_folder(root: Path) -> None:
     raise DataError(f"{where} is a file; expected a folder with class folders in it")
 
 
-def _refuse_loose(folder: Path, loose: list[Found]) -> None:
+def refuse_loose(folder: Path, loose: list[Found]) -> None:
+    """Refuse pictures that lie beside the class folders rather than in one."""
     if loose:
         where = printable(folder)
         names = some_of(picture.path.name for picture in loose)

@@ -56,14 +56,28 @@ def evaluate(image: Image.Image, spec: Preprocessing) -> NDArray[np.uint8]:
     """Resize and crop an RGB picture without any randomness; return uint8 [H, W, C]."""
     fill = _BLACK
     if spec.crop_mode == "center":
-        image = _trim_strip(image)
+        image = trim_strip(image)
     elif spec.crop_mode == "border":
         fill = mean_colour(spec)
-    height, width = _resized(image, spec)
+    height, width = resized(image, spec)
     image = image.resize((width, height), FILTERS[spec.interpolation])
     canvas = Image.new("RGB", (spec.width, spec.height), fill)
     canvas.paste(image, (-_offset(width, spec.width), -_offset(height, spec.height)))
     return np.asarray(canvas)
+
+
+def resized(image: Image.Image, spec: Preprocessing) -> tuple[int, int]:
+    """Return the height and width, in pixels, that a picture takes before the crop."""
+    target_h, target_w = spec.resized
+    if spec.crop_mode == "squash":
+        return target_h, target_w
+    if spec.crop_mode == "center" and target_h == target_w:
+        # torchvision's Resize rounds the longer side down, where timm's own rounds to the nearest
+        short = min(image.size)
+        return target_h * image.height // short, target_h * image.width // short
+    ratios = image.height / target_h, image.width / target_w
+    ratio = max(ratios) if spec.crop_mode == "border" else min(ratios)
+    return max(1, round(image.height / ratio)), max(1, round(image.width / ratio))
 
 
 def mean_colour(spec: Preprocessing) -> tuple[int, int, int]:
@@ -81,26 +95,12 @@ def normalise(pixels_nhwc: NDArray[np.uint8], spec: Preprocessing) -> NDArray[np
     return x_nchw
 
 
-def _resized(image: Image.Image, spec: Preprocessing) -> tuple[int, int]:
-    """Return the height and width, in pixels, that the picture takes before the crop."""
-    target_h, target_w = spec.resized
-    if spec.crop_mode == "squash":
-        return target_h, target_w
-    if spec.crop_mode == "center" and target_h == target_w:
-        # torchvision's Resize rounds the longer side down, where timm's own rounds to the nearest
-        short = min(image.size)
-        return target_h * image.height // short, target_h * image.width // short
-    ratios = image.height / target_h, image.width / target_w
-    ratio = max(ratios) if spec.crop_mode == "border" else min(ratios)
-    return max(1, round(image.height / ratio)), max(1, round(image.width / ratio))
-
-
 def _offset(size: int, wanted: int) -> int:
     """Return where the middle `wanted` of `size` pixels begin; below zero where padding is needed."""
     return round((size - wanted) / 2) if size >= wanted else -((wanted - size) // 2)
 
 
-def _trim_strip(image: Image.Image) -> Image.Image:
+def trim_strip(image: Image.Image) -> Image.Image:
     """Cut the ends off a long strip: the crop never reaches them, and resized they could fill the memory."""
     longest = _LONGEST_STRIP * min(image.size)
     if max(image.size) <= longest:

@@ -1,0 +1,151 @@
+"""`cnn-tl evaluate`: how good a trained model is on labelled pictures, and how well its answers hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cnn_tl.cli import console
+from cnn_tl.cli.options import AnyModel, AtOnce, Readers, WhereModelRuns
+from cnn_tl.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cnn_tl.evaluating.evaluate import Evaluation
+
+MANY_CLASSES = 20
+_MOST_CONFUSED = 5
+
+
+def evaluate(
+    model: AnyModel,
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of class folders, or of train/, val/, test/.")],
+    part: Annotated[
+        Literal["test", "val", "train"] | None,
+        typer.Option(help="The part of DATA that is meant.", show_default="test if there is one, else val"),
+    ] = None,
+    robustness: Annotated[
+        bool, typer.Option("--robustness", help="Also shift, scale, turn, blur and light the pictures otherwise.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many pictures, of each class its share.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="PNG", help="Where the plot of --robustness goes.", show_default="robustness.png"),
+    ] = None,
+    batch_size: AtOnce = 32,
+    workers: Readers = None,
+    device: WhereModelRuns = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
+) -> None:
+    """Evaluate a trained model on labelled pictures; with --robustness on changed ones too.
+
+    Pictures that the model was trained on are left out, wherever they lie now, if the run folder is at hand.
+    """
+    from cnn_tl.cli.progress import TerminalObserver
+    from cnn_tl.evaluating.evaluate import evaluate as run_evaluation
+
+    if output is not None and not robustness:
+        raise UsageError("--output is where the plot of --robustness goes; give that too, or leave it out")
+    plot = output or Path("robustness.png")
+    if robustness:
+        _check_plot(plot)
+    found = run_evaluation(
+        model, data, part=part, robustness=robustness, limit=limit, batch_size=batch_size, workers=workers,
+        device=device, observer=TerminalObserver(),
+    )  # fmt: skip
+    if robustness:
+        _plot(found, plot)
+    if json:
+        console.print_json(found.to_dict())
+    else:
+        show_evaluation(found)
+    for note in found.notes:
+        console.note(note)
+    for file, reason in found.unreadable:
+        console.warn(f"{file} could not be read and counts nowhere: {reason}")
+    if robustness:
+        console.note(f"the plot is in {printable(plot)}")
+
+
+def show_evaluation(found: Evaluation) -> None:
+    """Print how good the model is on these pictures, class by class, and what it confuses."""
+    low, high = found.interval
+    console.show(
+        console.table(
+            ["evaluation", ">", ""],
+            [
+                ["pictures", f"{found.pictures:,}", _pictures(found)],
+                ["accuracy", f"{found.accuracy:.1%}", f"{found.correct:,} right"],
+                ["95 % interval", f"{low:.1%} - {high:.1%}", "Wilson; more pictures make it narrower"],
+                ["largest class always", f"{found.baseline:.1%}", f"answering {printable(found.baseline_class)}"],
+                ["balanced accuracy", f"{found.balanced_accuracy:.1%}", "each class weighs the same"],
+                ["calibration error", f"{found.calibration_error:.1%}", "how far probabilities miss accuracies"],
+                ["log loss", f"{found.log_loss:.3f}", "nats; 0 would be certain and right"],
+            ],
+        )
+    )
+    if len(found.classes) <= MANY_CLASSES:
+        console.show(_classes(found))
+    if confused := found.confused():
+        rows = [[printable(true), printable(answer), count] for count, true, answer in confused[:_MOST_CONFUSED]]
+        console.show(console.table(["shows", "answered", "pictures>"], rows))
+    if found.robustness:
+        console.show(_robustness(found))
+
+
+def _pictures(found: Evaluation) -> str:
+    where = f"the part {found.part} of {found.data}" if found.part else found.data
+    if found.part == "train":
+        return f"{where}: a model knows what it was trained on, so all below flatters it"
+    if found.trained_on is None:
+        return f"{where}; whether the model was trained on them is not known"
+    if found.trained_on:
+        return f"{where}; {found.trained_on:,} more were trained on and left out"
+    return f"{where}; none was trained on"
+
+
+def _classes(found: Evaluation) -> Table:
+    rows = [
+        [
+            printable(name),
+            f"{counts['right']} / {counts['pictures']}",
+            f"{counts['right']} / {counts['answered']}",
+        ]
+        for name, counts in found.per_class.items()
+    ]
+    return console.table(["class", "right / pictures>", "right / answers>"], rows)
+
+
+def _robustness(found: Evaluation) -> Table:
+    rows = []
+    for row, before in zip(found.robustness, (None, *found.robustness), strict=False):
+        first = before is None or row.change != before.change
+        rows.append([row.change if first else "", row.text, f"{row.accuracy:.1%}", f"{row.agreement:.1%}", row.views])
+    return console.table(["change", "by>", "right answer>", "same answer>", "answers>"], rows)
+
+
+def _check_plot(plot: Path) -> None:
+    """Refuse what the plot cannot be written to, before any work is done."""
+    if plot.suffix.lower() != ".png":
+        raise UsageError(f"--output {printable(plot)}: the plot is a PNG; give a name that ends in .png")
+    if plot.is_dir() or not plot.parent.is_dir():
+        raise UsageError(f"--output {printable(plot)} cannot be written: it is a folder, or its folder does not exist")
+
+
+def _plot(found: Evaluation, path: Path) -> None:
+    """Draw each change by its strength, with the unchanged pictures where they belong among them."""
+    from cnn_tl.evaluating.perturb import PERTURBATIONS
+    from cnn_tl.plots.robustness import plot_robustness
+
+    panels: dict[str, list[tuple[float, str, float, float]]] = {}
+    for row in found.robustness:
+        if row.change != "none":
+            unchanged = (PERTURBATIONS[row.change].identity, "none", found.accuracy, 1.0)
+            panels.setdefault(row.change, [unchanged]).append((row.level, row.text, row.accuracy, row.agreement))
+    points = {change: [point[1:] for point in sorted(levels)] for change, levels in panels.items()}
+    plot_robustness(path, points, found.accuracy, found.baseline)

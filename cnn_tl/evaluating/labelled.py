@@ -1,0 +1,159 @@
+"""Labelled pictures for a model that exists already: its classes are given, and what it was trained on is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from cnn_tl import files
+from cnn_tl.data.layout import PART_NAMES, refuse_loose, refuse_non_folder
+from cnn_tl.data.loader import readers
+from cnn_tl.data.manifest import Manifest, Split
+from cnn_tl.data.walk import Found, Walker, some_of
+from cnn_tl.errors import DataError, UsageError, printable
+from cnn_tl.files import sha256_file
+from cnn_tl.runtime import seed_of
+from cnn_tl.training.run_folder import MANIFEST
+
+_BEST_FIRST: tuple[Split, ...] = ("test", "val")
+"""The parts that were not trained on; test was not even chosen by."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pictures and what they show.
+
+    Attributes:
+        pictures: files, class by class, each with the place of its class among the model's.
+        part: the part of the data folder that they are; None where it has no parts.
+        trained_on: how many more there were that the model has seen in training; None where that cannot be known.
+        notes: remarks for the user.
+    """
+
+    pictures: tuple[tuple[Path, int], ...]
+    part: Split | None
+    trained_on: int | None
+    notes: tuple[str, ...]
+
+
+def find_labelled(
+    root: Path,
+    classes: Sequence[str],
+    *,
+    part: str | None,
+    seen: frozenset[str] | None,
+    limit: int | None,
+    workers: int,
+) -> Labelled:
+    """Find labelled pictures below `root`: class folders, or such folders inside train, val and test.
+
+    Args:
+        classes: the model's; a folder with another name is refused.
+        part: which one is meant; None: test if there is one, else val, else all there is.
+        seen: SHA-256 of the pictures that the model was trained on, which are left out unless the part train is
+            asked for; None where that is not known.
+        limit: at most so many pictures, of each class its share; which ones follows from their contents alone.
+
+    Raises:
+        DataError: no such pictures, or classes that the model does not know.
+        UsageError: the folder has no such part.
+    """
+    walker = Walker(root)
+    refuse_non_folder(walker.root)
+    chosen, folders = _class_folders(walker, classes, part)
+    labels = {name: label for label, name in enumerate(classes)}
+    unknown = [folder.path.name for folder in folders if folder.path.name not in labels]
+    if unknown:
+        raise DataError(
+            f"{printable(root)} has classes that the model does not know: {some_of(unknown)}; it knows "
+            f"{some_of(classes)}"
+        )
+    found = [(one.path, labels[folder.path.name]) for folder in folders for one in walker.pictures(folder.path)]
+    found.sort(key=lambda one: one[1])
+    kept, trained_on = _unseen(found, None if chosen == "train" else seen, limit, workers)
+    if not kept:
+        why = "the model was trained on all of them; give it others, or --part train" if trained_on else "none is there"
+        raise DataError(f"no pictures to evaluate on in {printable(root)}: {why}")
+    absent = sorted(set(range(len(classes))) - {label for _, label in kept})
+    notes = [f"no pictures of: {some_of(classes[label] for label in absent)}"] if absent else []
+    known = trained_on if seen is not None and chosen != "train" else None
+    return Labelled(tuple(kept), chosen, known, (*walker.notes(), *notes))
+
+
+def pictures_trained_on(source: Path) -> frozenset[str] | None:
+    """Return the SHA-256 of each picture that a run folder's model was trained on; None where no manifest tells.
+
+    Args:
+        source: the run folder, or the bundle or export inside it.
+    """
+    for folder in (source, source.parent):
+        if (folder / MANIFEST).is_file():
+            manifest = Manifest.from_json(files.read_json(folder / MANIFEST))
+            return frozenset(picture.sha256 for picture in manifest.of("train"))
+    return None
+
+
+def _class_folders(walker: Walker, classes: Sequence[str], part: str | None) -> tuple[Split | None, list[Found]]:
+    """Return the part that is taken and its class folders; no part where all folders are classes themselves."""
+    folders = _folders(walker, walker.root)
+    parts = {PART_NAMES[one.path.name.casefold()]: one for one in folders if one.path.name.casefold() in PART_NAMES}
+    if not parts or any(one.path.name in classes for one in folders):
+        if part is not None:
+            raise UsageError(f"{printable(walker.root)} has no parts (train, val, test), so leave --part out")
+        return None, folders
+    chosen = next((name for name in get_args(Split) if name == part), None)
+    if chosen is None:
+        chosen = next((name for name in _BEST_FIRST if name in parts), None)
+    if chosen is None:
+        raise DataError(f"{printable(walker.root)} has neither test nor val; name the part you mean: --part train")
+    if chosen not in parts:
+        raise UsageError(f"{printable(walker.root)} has no part {chosen}; it has {some_of(parts)}")
+    return chosen, _folders(walker, parts[chosen].path)
+
+
+def _folders(walker: Walker, place: Path) -> list[Found]:
+    folders, loose = walker.look(place)
+    refuse_loose(place, loose)
+    if not folders:
+        raise DataError(f"no class folders in {printable(place)}; expected {printable(place)}/<class>/*.jpg")
+    return folders
+
+
+def _unseen(
+    found: Sequence[tuple[Path, int]], seen: frozenset[str] | None, limit: int | None, workers: int
+) -> tuple[list[tuple[Path, int]], int]:
+    """Return the pictures that are not in `seen`, no more than `limit`, and how many are."""
+    if seen is None and (limit is None or limit >= len(found)):
+        return list(found), 0
+    digests = list(_digests([path for path, _ in found], workers))
+    kept = [(one, digest) for one, digest in zip(found, digests, strict=True) if digest not in (seen or ())]
+    trained_on = len(found) - len(kept)
+    if limit is not None and limit < len(kept):
+        kept = _share_of_each(kept, limit)
+    return [one for one, _ in kept], trained_on
+
+
+def _digests(paths: Sequence[Path], workers: int) -> Iterator[str]:
+    def digest(path: Path) -> str:
+        try:
+            return sha256_file(path)
+        except OSError as error:
+            raise DataError(f"{printable(path)} cannot be read: {error.strerror}") from error
+
+    pool = readers(workers)
+    try:
+        yield from pool.map(digest, paths)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _share_of_each(kept: list[tuple[tuple[Path, int], str]], limit: int) -> list[tuple[tuple[Path, int], str]]:
+    """Take `limit` pictures, spread over the classes as all are: the k-th of n stands at (k + 1/2) / n of its class."""
+    shuffled = sorted(range(len(kept)), key=lambda i: seed_of("evaluate", kept[i][1]))
+    classes: dict[int, list[int]] = {}
+    for i in shuffled:
+        classes.setdefault(kept[i][0][1], []).append(i)
+    places = [((k + 0.5) / len(members), i) for members in classes.values() for k, i in enumerate(members)]
+    return [kept[i] for i in sorted(i for _, i in sorted(places)[:limit])]

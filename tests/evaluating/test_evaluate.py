@@ -1,0 +1,196 @@
+"""Which pictures are evaluated, what is counted, and how the answers to changed pictures are."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_tl.data.folder import scan
+from cnn_tl.errors import DataError, UsageError
+from cnn_tl.evaluating import evaluate as evaluating
+from cnn_tl.evaluating.evaluate import Evaluation, evaluate
+from cnn_tl.inference.classifier import Classifier
+from cnn_tl.preprocessing import Preprocessing
+from cnn_tl.progress import Observer
+
+SPEC = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+CLASSES = ("dark", "grey", "light")
+
+
+def by_brightness(pixels: Any) -> Any:
+    """Logits of a model with three classes, certain at the middle of each."""
+    brightness = pixels.mean(axis=(1, 2, 3))[:, None]
+    return (-np.abs(brightness - np.array([[0, 128, 255]])) / 16).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _one_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluating, "load", lambda source, device: Classifier(CLASSES, SPEC, by_brightness))
+
+
+def put(folder: Path, values: Mapping[str, int]) -> None:
+    """Write pictures of one grey each, a little different in a corner so that no two are the same file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (name, value) in enumerate(values.items()):
+        image = Image.new("RGB", (20, 20), (value,) * 3)
+        image.putpixel((0, 0), (number,) * 3)
+        image.save(folder / f"{name}.png")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Dark, grey and light pictures; one of the light ones looks grey."""
+    root = tmp_path / "data"
+    put(root / "dark", {"a": 0, "b": 5})
+    put(root / "grey", {"a": 128, "b": 120, "c": 135})
+    put(root / "light", {"a": 250, "b": 140, "c": 255, "d": 240, "e": 245})
+    return root
+
+
+def test_counts(data: Path) -> None:
+    found = evaluate("run", data)
+    assert (found.pictures, found.correct, found.accuracy) == (10, 9, 0.9)
+    assert found.interval == pytest.approx((0.596, 0.982), abs=0.001)
+    assert (found.baseline, found.baseline_class) == (0.5, "light")
+    assert found.balanced_accuracy == pytest.approx((1 + 1 + 0.8) / 3)
+    assert found.confusion == [[2, 0, 0], [0, 3, 0], [0, 1, 4]]
+    assert found.per_class["grey"] == {"pictures": 3, "right": 3, "answered": 4}
+    assert found.confused() == [(1, "light", "grey")]
+    assert (found.part, found.trained_on, found.robustness) == (None, None, ())
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_log_loss_and_calibration_error(tmp_path: Path) -> None:
+    """By hand, from the two logits that matter: the third class is 8 or more behind."""
+    put(tmp_path / "dark", {"a": 0})
+    put(tmp_path / "grey", {"a": 40})  # 40 / 16 from dark, 88 / 16 from grey: called dark
+    found = evaluate("run", tmp_path)
+    gap = 48 / 16
+    right, wrong = 1 / (1 + math.exp(-8)), 1 / (1 + math.exp(gap))
+    assert found.log_loss == pytest.approx(-(math.log(right) + math.log(wrong)) / 2, abs=0.02)
+    assert found.calibration_error == pytest.approx(((1 - right) + (1 - wrong)) / 2, abs=0.01)
+
+
+def test_test_is_taken_before_val_and_train_only_by_name(data: Path, tmp_path: Path) -> None:
+    root = tmp_path / "parts"
+    for part in ("train", "validation", "Test"):
+        put(root / part / "dark", {"a": 0, "b": 3} if part == "Test" else {"a": 0})
+    assert (evaluate("run", root).part, evaluate("run", root).pictures) == ("test", 2)
+    assert (evaluate("run", root, part="val").part, evaluate("run", root, part="val").pictures) == ("val", 1)
+    assert evaluate("run", root, part="train").part == "train"
+    (root / "Test").rename(tmp_path / "gone")
+    assert evaluate("run", root).part == "val"
+    with pytest.raises(UsageError, match="has no part test; it has"):
+        evaluate("run", root, part="test")
+    (root / "validation").rename(tmp_path / "gone too")
+    with pytest.raises(DataError, match="neither test nor val"):
+        evaluate("run", root)
+    with pytest.raises(UsageError, match="has no parts"):
+        evaluate("run", data, part="val")
+
+
+def test_what_the_model_was_trained_on_is_left_out_wherever_it_lies(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    manifest = scan(data, seed=0, val_fraction=0.4)
+    (run / "manifest.json").write_text(json.dumps(manifest.to_json()))
+    moved = data.rename(tmp_path / "moved")
+    found = evaluate(run, moved)
+    assert found.pictures == len(manifest.of("val"))
+    assert found.trained_on == len(manifest.of("train"))
+    assert evaluate(run / "model.onnx", moved).pictures == found.pictures
+    assert evaluate(tmp_path / "elsewhere" / "model", moved).trained_on is None
+    for picture in manifest.of("val"):
+        (moved / picture.path).unlink()
+    with pytest.raises(DataError, match="trained on all of them"):
+        evaluate(run, moved)
+    moved.rename(tmp_path / "train")
+    with pytest.raises(DataError, match="name the part"):
+        evaluate(run, put_beside(tmp_path))
+    again = evaluate(run, put_beside(tmp_path), part="train")
+    assert (again.pictures, again.trained_on) == (len(manifest.of("train")), None)
+
+
+def put_beside(tmp_path: Path) -> Path:
+    root = tmp_path / "parts"
+    if not root.exists():
+        root.mkdir()
+        (tmp_path / "train").rename(root / "train")
+    return root
+
+
+def test_classes_are_matched_by_name(data: Path) -> None:
+    (data / "dark").rename(data / "night")
+    with pytest.raises(DataError, match="does not know: night; it knows dark, grey, light"):
+        evaluate("run", data)
+    for file in (data / "night").iterdir():
+        file.unlink()
+    (data / "night").rmdir()
+    found = evaluate("run", data)
+    assert "no pictures of: dark" in found.notes
+    assert found.pictures == 8
+    assert found.balanced_accuracy == pytest.approx((1 + 0.8) / 2)
+
+
+def test_broken_pictures_count_nowhere(data: Path, tmp_path: Path) -> None:
+    whole = (data / "grey" / "a.png").read_bytes()
+    (data / "grey" / "a.png").write_bytes(whole[:60])
+    for robustness in (False, True):
+        found = evaluate("run", data, robustness=robustness)
+        assert (found.pictures, found.per_class["grey"]["pictures"]) == (9, 2)
+        assert [Path(file).name for file, _ in found.unreadable] == ["a.png"]
+    lone = tmp_path / "lone"
+    put(lone / "dark", {"a": 0})
+    (lone / "dark" / "a.png").write_bytes(whole[:60])
+    with pytest.raises(DataError, match=r"no picture of .* can be read"):
+        evaluate("run", lone)
+
+
+def test_a_limit_takes_of_each_class_its_share_and_the_same_ones_again(data: Path) -> None:
+    found = evaluate("run", data, limit=5)
+    assert {name: counts["pictures"] for name, counts in found.per_class.items()} == {"dark": 1, "grey": 2, "light": 2}
+    assert evaluate("run", data, limit=5) == found
+    assert evaluate("run", data, limit=10).pictures == evaluate("run", data, limit=11).pictures == 10
+
+
+class Counting(Observer):
+    """Adds up what it hears of."""
+
+    def __init__(self) -> None:
+        self.total, self.done = 0, 0
+
+    def start(self, task: str, total: int | None) -> None:
+        self.total += total or 0
+
+    def advance(self, done: int, figures: Mapping[str, float] | None = None) -> None:
+        self.done += done
+
+
+def row(found: Evaluation, change: str, level: float) -> Any:
+    [one] = [row for row in found.robustness if (row.change, row.level) == (change, level)]
+    return one
+
+
+def test_robustness_tells_what_an_answer_hangs_on(data: Path) -> None:
+    """This model sees the mean brightness: nothing but brightness may change its answers."""
+    watching = Counting()
+    found = evaluate("run", data, robustness=True, batch_size=7, observer=watching)
+    plain = evaluate("run", data)
+    assert (found.accuracy, found.confusion) == (plain.accuracy, plain.confusion)
+    assert watching.total == watching.done
+    assert found.robustness[0].agreement == 1.0
+    for one in found.robustness:
+        if one.change != "brightness":
+            assert (one.accuracy, one.agreement) == (0.9, 1.0), one
+    assert row(found, "shift", 10).views == 4 * 10
+    halved = row(found, "brightness", 0.5)  # light becomes grey, grey stays grey or becomes dark
+    assert halved.accuracy == pytest.approx(0.2 + 0.1 * sum(v / 2 > 64 for v in (128, 120, 135)), abs=0.11)
+    assert halved.agreement < 0.6
+    assert row(found, "brightness", 0.75).agreement > halved.agreement
