@@ -26,16 +26,18 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(train.train)
-app.command()(predict.predict)
-app.command()(evaluate.evaluate)
-app.command()(export.export)
-app.command("lr-find")(lr_find.lr_find)
-app.command()(models.models)
-app.command()(demo.demo)
-app.command()(benchmark.benchmark)
-app.add_typer(recipes.app, name="recipes")
-app.add_typer(cache.app, name="cache")
+_TRAIN, _USE, _UNDERSTAND, _MACHINE = "Train a model", "Use it", "Understand it", "This machine"
+
+app.command(rich_help_panel=_TRAIN)(train.train)
+app.command("lr-find", rich_help_panel=_TRAIN)(lr_find.lr_find)
+app.command(rich_help_panel=_TRAIN)(models.models)
+app.add_typer(recipes.app, name="recipes", rich_help_panel=_TRAIN)
+app.command(rich_help_panel=_USE)(predict.predict)
+app.command(rich_help_panel=_USE)(export.export)
+app.command(rich_help_panel=_UNDERSTAND)(evaluate.evaluate)
+app.command(rich_help_panel=_MACHINE)(demo.demo)
+app.command(rich_help_panel=_MACHINE)(benchmark.benchmark)
+app.add_typer(cache.app, name="cache", rich_help_panel=_MACHINE)
 
 
 def _version(wanted: bool) -> None:
