@@ -21,7 +21,7 @@ FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_LONGEST_STRIP = 16
+LONGEST_STRIP = 16
 _BLACK = (0, 0, 0)
 
 
@@ -102,7 +102,7 @@ def _offset(size: int, wanted: int) -> int:
 
 def trim_strip(image: Image.Image) -> Image.Image:
     """Cut the ends off a long strip: the crop never reaches them, and resized they could fill the memory."""
-    longest = _LONGEST_STRIP * min(image.size)
+    longest = LONGEST_STRIP * min(image.size)
     if max(image.size) <= longest:
         return image
     width, height = min(image.width, longest), min(image.height, longest)

@@ -5,32 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from cnn_tl import __version__, files
 from cnn_tl.errors import ArtefactError, ResourceError, UsageError, printable
 from cnn_tl.exporting import onnx, parity
+from cnn_tl.exporting.options import Options
+from cnn_tl.exporting.parity import Exported
 from cnn_tl.networks import bundle, onnx_model
 from cnn_tl.networks.bundle import Bundle
 from cnn_tl.progress import Observer
 
-
-class Exported(Protocol):
-    """A written file, read back and ready to run."""
-
-    @property
-    def facts(self) -> Mapping[str, str]:
-        """What the file says about itself."""
-
-    def __call__(self, x_nchw: NDArray[np.float32], /) -> NDArray[np.float32]:
-        """Return the logits [N, K] of normalised pictures [N, 3, H, W]."""
-
-
-EXPORTERS: dict[str, Callable[[Bundle, Path], Exported]] = {"onnx": onnx.write}
-"""Format, which is also the suffix -> the function that writes a bundle to a path and reads it back."""
+EXPORTERS: dict[str, Callable[[Bundle, Path, Options], Exported]] = {"onnx": onnx.write}
+"""Format, which is also the suffix -> the function that writes a bundle to a path as asked, and reads it back."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +30,8 @@ class ExportReport:
         bytes, sha256: of the file.
         facts: what the file says about itself.
         pictures: what the models were compared on, in words.
-        parity: the agreement at each batch size.
+        options: what was asked for.
+        parity: the agreement for each kind of picture at each batch size.
     """
 
     path: Path
@@ -52,6 +40,7 @@ class ExportReport:
     sha256: str
     facts: Mapping[str, str]
     pictures: str
+    options: Options
     parity: tuple[parity.Agreement, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,19 +53,21 @@ def export(
     output: str | Path | None = None,
     *,
     format: str = "onnx",
+    options: Options | None = None,
     observer: Observer | None = None,
 ) -> ExportReport:
     """Export the model of a run folder or a bundle; its report, as JSON, lies beside the file.
 
     Args:
         output: the file; None for one beside the bundle, named after it (RUN/model.onnx).
+        options: what the graph takes and gives; None: whole pictures in, probabilities and logits out.
 
     Raises:
         ArtefactError: there is no whole model at `source`, or its export is another model; no file is left.
         ResourceError: `output` is another file than an earlier export, or cannot be written.
         UsageError: unknown format.
     """
-    observer = observer or Observer()
+    observer, options = observer or Observer(), options or Options()
     if format not in EXPORTERS:
         raise UsageError(f"there is no format {format!r}; choose {' or '.join(EXPORTERS)}")
     folder = bundle.find(Path(source))
@@ -86,7 +77,7 @@ def export(
         trained = bundle.load(folder)
     with files.atomic_path(output) as temporary:
         with observer.task(f"writing {format}", None):
-            written = EXPORTERS[format](trained, temporary)
+            written = EXPORTERS[format](trained, temporary, options)
         agreements, pictures = parity.compare(trained, written, observer)
         parity.require(agreements, pictures)
         report = ExportReport(
@@ -96,6 +87,7 @@ def export(
             sha256=files.sha256_file(temporary),
             facts=written.facts,
             pictures=pictures,
+            options=options,
             parity=agreements,
         )
     files.write_json(_report_of(output), {**report.to_dict(), "path": output.name, "cnn_tl": __version__})

@@ -10,37 +10,67 @@ from pathlib import Path
 
 import onnx
 import torch
+from torch import Tensor, nn
 
 from cnn_tl.errors import ArtefactError, printable
+from cnn_tl.exporting import graph
+from cnn_tl.exporting.options import Options
 from cnn_tl.networks import onnx_model
 from cnn_tl.networks.bundle import Bundle
-from cnn_tl.networks.onnx_model import INPUT, OUTPUT, OnnxModel
+from cnn_tl.networks.onnx_model import FEATURES, INPUT, LOGITS, OnnxModel
 
 LARGEST_FILE = 2**31 - 2**24
 """Bytes of weights: protobuf ends at 2 GiB, and the graph needs some room beside them."""
 
 
-def write(trained: Bundle, path: Path) -> OnnxModel:
-    """Write the model, from normalised pictures [N, 3, H, W] to logits [N, K], and return it as read back.
+def write(trained: Bundle, path: Path, options: Options) -> OnnxModel:
+    """Write the model and return it as read back.
 
     Raises:
         ArtefactError: torch cannot express this model in ONNX, or its weights do not fit into one file.
+        UsageError: ONNX cannot resize as the model's preprocessing does.
     """
     where = printable(trained.path)
     size = sum(tensor.nbytes for tensor in trained.model.state_dict().values())
     if size > LARGEST_FILE:
         raise ArtefactError(f"{where} has {size / 2**30:.1f} GiB of weights; one ONNX file holds 2 GiB")
     try:
-        graph = _trace(trained)
+        network = _trace(trained)
     except Exception as error:  # each architecture fails in its own way
         reason = f"{type(error).__name__}: {error}"[:200]
         raise ArtefactError(f"{where} cannot be expressed in ONNX: {reason}") from error
-    onnx.helper.set_model_props(graph, _metadata(trained, graph))
-    content = graph.SerializeToString()
+    model = graph.with_outputs(network, options.outputs)
+    if options.preprocess == "inside":
+        model = graph.from_pixels(model, trained.preprocessing)
+    onnx.helper.set_model_props(model, _metadata(trained, model, options))
+    save(model, path)
+    return OnnxModel.open(path)
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Write a graph under its seal."""
+    content = model.SerializeToString()
     with path.open("wb") as stream:
         stream.write(content)
         stream.write(onnx_model.seal(content))
-    return OnnxModel.open(path)
+
+
+class _WithFeatures(nn.Module):
+    """Gives the logits [N, K], and what the classifier made them from, the features [N, D]."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        classifier = model.get_classifier()  # type: ignore[operator]
+        parts = classifier if isinstance(classifier, tuple | list) else [classifier]  # distilled models have two
+        self._seen: list[Tensor] = []
+        for part in parts:
+            part.register_forward_pre_hook(lambda _, inputs: self._seen.append(inputs[0]))
+
+    def forward(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
+        self._seen.clear()
+        logits = self.model(x_nchw)
+        return logits, self._seen[0].flatten(1)
 
 
 def _trace(trained: Bundle) -> onnx.ModelProto:
@@ -48,11 +78,11 @@ def _trace(trained: Bundle) -> onnx.ModelProto:
     x_nchw = torch.zeros(2, 3, spec.height, spec.width)
     with _quiet():
         program = torch.onnx.export(
-            trained.model,
+            _WithFeatures(trained.model),
             (x_nchw,),
             dynamo=True,
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=[LOGITS, FEATURES],
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             verbose=False,
         )
@@ -62,10 +92,11 @@ def _trace(trained: Bundle) -> onnx.ModelProto:
     return program.model_proto
 
 
-def _metadata(trained: Bundle, graph: onnx.ModelProto) -> dict[str, str]:
-    opset = next(entry.version for entry in graph.opset_import if not entry.domain)
+def _metadata(trained: Bundle, model: onnx.ModelProto, options: Options) -> dict[str, str]:
+    opset = next(entry.version for entry in model.opset_import if not entry.domain)
     architecture: str = trained.model.pretrained_cfg["architecture"]  # type: ignore[index,assignment]
-    return onnx_model.metadata(trained.classes, trained.preprocessing, architecture, opset)
+    inside = options.preprocess == "inside"
+    return onnx_model.metadata(trained.classes, trained.preprocessing, architecture, opset, inside=inside)
 
 
 @contextmanager

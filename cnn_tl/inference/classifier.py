@@ -155,8 +155,8 @@ def _from_onnx(path: Path, device: DeviceName) -> Classifier:
     from cnn_tl.networks.onnx_model import OnnxModel
 
     model = OnnxModel.open(path)
-    return Classifier(
-        tuple(model.classes),
-        model.preprocessing,
-        lambda pixels: model(transforms.normalise(pixels, model.preprocessing)),
-    )
+
+    def logits(pixels: Pixels) -> Logits:
+        return model(pixels if model.inside else transforms.normalise(pixels, model.preprocessing))
+
+    return Classifier(tuple(model.classes), model.preprocessing, logits)

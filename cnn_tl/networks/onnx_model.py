@@ -22,8 +22,12 @@ from cnn_tl.errors import ArtefactError, printable
 from cnn_tl.preprocessing import Preprocessing
 from cnn_tl.runtime import default_workers
 
-FORMAT_VERSION = 1
-INPUT, OUTPUT = "input", "logits"
+FORMAT_VERSION = 2
+PLAIN_FORMAT_VERSION = 1
+"""What a file without preprocessing is written as: every version of cnn-tl reads it."""
+
+INPUT, PICTURES, PREPARED = "input", "pictures", "prepared"
+LOGITS, PROBABILITIES, FEATURES = "logits", "probabilities", "features"
 
 _ERRORS_ONLY = 3
 _SEAL_KEY = b"cnn_tl.sha256"
@@ -37,6 +41,7 @@ class OnnxModel:
         path: the file.
         classes: the class names, in the order of the logits.
         preprocessing: what a picture goes through before the model.
+        inside: whether it does its own preprocessing: it then takes pictures, uint8 [N, H, W, 3], not normalised ones.
         facts: architecture, opset, and the version of cnn-tl that wrote the file.
         session: onnxruntime's.
     """
@@ -44,6 +49,7 @@ class OnnxModel:
     path: Path
     classes: tuple[str, ...]
     preprocessing: Preprocessing
+    inside: bool
     facts: Mapping[str, str]
     session: onnxruntime.InferenceSession
 
@@ -64,6 +70,7 @@ class OnnxModel:
                 path=path,
                 classes=tuple(json.loads(metadata["class_names"])),
                 preprocessing=Preprocessing.from_dict(json.loads(metadata["preprocessing"])),
+                inside=metadata.get("preprocessing_inside") == "true",
                 facts={name: metadata[name] for name in ("architecture", "opset", "cnn_tl.version")},
                 session=session,
             )
@@ -72,24 +79,38 @@ class OnnxModel:
         except Exception as error:  # onnxruntime has no one class for a bad model
             raise ArtefactError(f"{where} cannot be loaded: {error}") from error
 
-    def __call__(self, x_nchw: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the logits [N, K] of normalised pictures [N, 3, H, W]."""
-        logits: NDArray[np.float32] = self.session.run([OUTPUT], {INPUT: x_nchw})[0]
+    def __call__(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the logits [N, K] of pictures of the network's size.
+
+        Args:
+            x: where the preprocessing is inside, resized and cropped pictures, uint8 [N, height, width, 3]; else
+                normalised ones, float32 [N, 3, height, width].
+        """
+        return self._logits({PICTURES: x, PREPARED: np.array(True)} if self.inside else {INPUT: x})
+
+    def whole(self, pictures_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the logits [N, K] of whole pictures of any one size, where the preprocessing is inside."""
+        assert self.inside
+        return self._logits({PICTURES: pictures_nhwc})
+
+    def _logits(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = self.session.run([LOGITS], inputs)[0]
         return logits
 
 
 def metadata(
-    classes: tuple[str, ...], preprocessing: Preprocessing, architecture: str, opset: int
+    classes: tuple[str, ...], preprocessing: Preprocessing, architecture: str, opset: int, *, inside: bool = False
 ) -> dict[str, str]:
     """Return what an exported file says about itself; `names` is where tools around Ultralytics look."""
     return {
-        "cnn_tl.format_version": str(FORMAT_VERSION),
+        "cnn_tl.format_version": str(FORMAT_VERSION if inside else PLAIN_FORMAT_VERSION),
         "cnn_tl.version": __version__,
         "architecture": architecture,
         "opset": str(opset),
         "class_names": json.dumps(classes),
         "names": ascii(dict(enumerate(classes))),
         "preprocessing": json.dumps(preprocessing.to_dict()),
+        "preprocessing_inside": "true" if inside else "false",
     }
 
 

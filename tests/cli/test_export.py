@@ -40,7 +40,7 @@ def test_table(cli: Callable[..., object], run: Path) -> None:
     assert "my run/model.onnx" in done.out
     assert "test_efficientnet, onnx opset" in done.out
     assert "64 random pictures" in done.out
-    assert done.out.count("100.0 %") == 3
+    assert done.out.count("100.0 %") == 8
     assert done.out.rstrip().endswith("next:\n  cnn-tl predict 'my run/model.onnx' IMAGES...")
     assert "exporting to onnx" in done.err
 
@@ -51,8 +51,8 @@ def test_json(cli: Callable[..., object], run: Path) -> None:
     report = json.loads(done.out)
     assert report["path"] == "here/x.onnx"
     assert report["bytes"] == Path("here/x.onnx").stat().st_size
-    assert [row["batch_size"] for row in report["parity"]] == [1, 2, 7]
-    assert [row["top1"] for row in report["parity"]] == [1, 1, 1]
+    assert [row["batch_size"] for row in report["parity"]] == [1, 2, 7, 33] * 2
+    assert [row["top1"] for row in report["parity"]] == [1] * 8
 
 
 def test_mismatch(cli: Callable[..., object], run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,8 @@ def test_mismatch(cli: Callable[..., object], run: Path, monkeypatch: pytest.Mon
     done = cli("export", run)
     assert done.code == 4
     assert done.out == ""
-    assert done.err.splitlines()[-1].startswith("error: the export is another model: in batches of 1 ")
+    last = done.err.splitlines()[-1]
+    assert last.startswith("error: the export is another model: for prepared pictures in batches of 1 ")
     assert [path.name for path in run.iterdir()] == ["model"]
 
 
@@ -71,6 +72,9 @@ def test_mismatch(cli: Callable[..., object], run: Path, monkeypatch: pytest.Mon
     [
         (["absent"], 4, "error: absent does not exist; name a run folder, a bundle or a .onnx file"),
         (["my run", "--format", "tflite"], 2, "'tflite'"),
+        (["my run", "--outputs", "probabilities"], 2, "name logits, and probabilities and features if you want them"),
+        (["my run", "--outputs", "logits,lgits"], 2, "--outputs logits,lgits: name logits"),
+        (["my run", "--outputs", "logits,logits"], 2, "each once"),
         (["my run", "--output", "."], 5, "error: . is a folder; name a file as --output"),
         (["my run", "--output", "mine"], 5, "error: mine is no unchanged export of cnn-tl; remove it, or name another"),
     ],

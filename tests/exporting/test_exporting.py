@@ -13,12 +13,12 @@ import torch
 from onnx import numpy_helper
 
 from cnn_tl import files
-from cnn_tl.data import transforms
 from cnn_tl.data.folder import scan
 from cnn_tl.errors import ArtefactError, ResourceError, UsageError
 from cnn_tl.exporting import export as exporting
 from cnn_tl.exporting import onnx as onnx_format
 from cnn_tl.exporting.export import EXPORTERS, export
+from cnn_tl.exporting.options import Options
 from cnn_tl.networks import backbone, bundle, onnx_model
 from cnn_tl.networks.bundle import Bundle
 from cnn_tl.networks.onnx_model import OnnxModel
@@ -44,7 +44,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(model_folder: Path) -> Path:
     """Export the tiny bundle once, without comparing."""
     path = model_folder.with_name("exported.onnx")
-    onnx_format.write(bundle.load(model_folder), path)
+    onnx_format.write(bundle.load(model_folder), path, Options())
     return path
 
 
@@ -62,16 +62,16 @@ def run(tmp_path: Path, model_folder: Path, make_pictures: Callable[..., Path]) 
 def quick(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copy the file that was exported once instead of tracing the network again."""
 
-    def write(trained: Bundle, path: Path) -> OnnxModel:
+    def write(trained: Bundle, path: Path, options: Options) -> OnnxModel:
         shutil.copy(exported, path)
         return OnnxModel.open(path)
 
     monkeypatch.setitem(EXPORTERS, "onnx", write)
 
 
-def corrupting(trained: Bundle, path: Path) -> OnnxModel:
+def corrupting(trained: Bundle, path: Path, options: Options) -> OnnxModel:
     """Export as usual, then change one weight of the classifier, under a seal that fits."""
-    onnx_format.write(trained, path)
+    onnx_format.write(trained, path, options)
     model = onnx.load(path)
     del model.metadata_props[-1]
     weight = next(tensor for tensor in model.graph.initializer if list(tensor.dims)[:1] == [len(CLASSES)])
@@ -92,12 +92,16 @@ def test_export_of_a_run(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
     assert report.path == run / "model.onnx"
     assert report.pictures == "10 validation pictures"
-    assert [(found.batch_size, found.pictures, found.top1) for found in report.parity] == [
-        (1, 10, 1),
-        (2, 10, 1),
-        (7, 10, 1),
+    prepared = [found for found in report.parity if found.given == "prepared"]
+    whole = [found for found in report.parity if found.given == "whole"]
+    assert [(found.batch_size, found.pictures, found.top1) for found in prepared] == [
+        (size, 10, 1) for size in (1, 2, 7, 33)
     ]
-    assert max(found.largest_difference for found in report.parity) < 1e-4
+    assert max(found.largest_difference for found in prepared) < 1e-4
+    assert [(found.batch_size, found.pictures % found.batch_size, found.top1) for found in whole] == [
+        (size, 0, 1) for size in (1, 2, 7, 33)
+    ]
+    assert max(found.largest_difference for found in whole) < 1e-2
     assert list(names_in(run)) == ["manifest.json", "model", "model.onnx", "model.onnx.json"]
 
     told = files.read_json(run / "model.onnx.json")
@@ -114,8 +118,7 @@ def test_export_of_a_run(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (33, 48, 48, 3), np.uint8)
     with torch.inference_mode():
         expected = trained.model(backbone.to_input(pixels, trained.preprocessing, torch.device("cpu")))
-    found = model(transforms.normalise(pixels, model.preprocessing))
-    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
+    np.testing.assert_allclose(model(pixels), expected.numpy(), atol=1e-4)
 
 
 def test_the_file_tells_nothing_about_this_machine(exported: Path) -> None:
@@ -128,9 +131,9 @@ def test_the_file_stands_alone_and_is_valid(exported: Path) -> None:
     model = onnx.load(exported, load_external_data=False)
     onnx.checker.check_model(model, full_check=True)
     assert not any(tensor.external_data for tensor in model.graph.initializer)
-    batch, *rest = model.graph.input[0].type.tensor_type.shape.dim
-    assert batch.dim_param == "batch"
-    assert [dimension.dim_value for dimension in rest] == [3, 48, 48]
+    batch, height, width, channels = model.graph.input[0].type.tensor_type.shape.dim
+    assert (batch.dim_param, height.dim_param, width.dim_param, channels.dim_value) == ("batch", "H", "W", 3)
+    assert [output.name for output in model.graph.output] == ["probabilities", "logits"]
 
 
 def test_one_changed_weight_leaves_no_file(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,12 +207,15 @@ def test_too_large_for_one_file(run: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_model_that_onnx_cannot_express(run: Path) -> None:
     class Undecided(torch.nn.Module):
+        def get_classifier(self) -> torch.nn.Module:
+            return torch.nn.Identity()
+
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
 
     trained = Bundle(run / "model", Undecided(), CLASSES, bundle.load(run).preprocessing, {})
     with pytest.raises(ArtefactError, match="cannot be expressed in ONNX"):
-        onnx_format.write(trained, run / "model.onnx")
+        onnx_format.write(trained, run / "model.onnx", Options())
     assert not (run / "model.onnx").exists()
 
 

@@ -200,9 +200,10 @@ def test_onnx_file_gives_the_same_answers_without_torch(
     run_folder: Path, noise: list[Path], tmp_path: Path
 ) -> None:
     from cnn_tl.exporting.onnx import write
+    from cnn_tl.exporting.options import Options
     from cnn_tl.networks import bundle
 
-    write(bundle.load(run_folder), tmp_path / "model.onnx")
+    write(bundle.load(run_folder), tmp_path / "model.onnx", Options())
     code = (
         "import sys, json; from cnn_tl.inference.predict import predict\n"
         "print(json.dumps([dict(answer.top) for answer in predict(sys.argv[1], sys.argv[2:], top=3)]))\n"

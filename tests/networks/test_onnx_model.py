@@ -107,7 +107,7 @@ def test_missing_and_folder(tmp_path: Path) -> None:
 
 
 def test_a_newer_file_names_the_remedy(tmp_path: Path) -> None:
-    path = write(tmp_path / "m.onnx", tiny_model(**{"cnn_tl.format_version": "2", "cnn_tl.version": "9.1"}))
+    path = write(tmp_path / "m.onnx", tiny_model(**{"cnn_tl.format_version": "3", "cnn_tl.version": "9.1"}))
     with pytest.raises(ArtefactError, match=r"made by cnn-tl 9\.1 .*upgrade cnn-tl"):
         OnnxModel.open(path)
 

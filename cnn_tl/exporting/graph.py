@@ -1,0 +1,95 @@
+"""The parts of an exported graph put together: preparing, normalising, the network, probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+from onnx import compose, helper, parser
+
+from cnn_tl.exporting.pixels import CROPPED, preparing_graph
+from cnn_tl.networks.onnx_model import INPUT, LOGITS, PICTURES, PREPARED, PROBABILITIES
+from cnn_tl.preprocessing import Preprocessing
+
+
+def from_pixels(network: onnx.ModelProto, spec: Preprocessing) -> onnx.ModelProto:
+    """Return the network behind its preprocessing: it takes whole pictures, uint8 [N, H, W, 3] of any size.
+
+    A second input, the bool `prepared`, may be left out; true says that the pictures have been resized and cropped.
+
+    Args:
+        network: takes `input`, normalised float32 [N, 3, height, width].
+
+    Raises:
+        UsageError: ONNX cannot resize as the specification says.
+    """
+    opset, ir_version = _opset(network), network.ir_version
+    prepare = preparing_graph(spec, opset=opset, ir_version=ir_version)
+    front = parser.parse_model(_front(spec, opset, ir_version))
+    choice = next(node for node in front.graph.node if node.op_type == "If")
+    branches = {"then_branch": _as_it_is(spec), "else_branch": _branch(prepare.graph)}
+    choice.attribute.extend(helper.make_attribute(name, graph) for name, graph in branches.items())
+    front.graph.initializer.append(helper.make_tensor(PREPARED, onnx.TensorProto.BOOL, [], [False]))
+    return compose.merge_models(front, network, io_map=[("front_x", INPUT)])
+
+
+def with_outputs(network: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
+    """Return the network with the outputs that are asked for, in that order.
+
+    Args:
+        network: gives `logits` and, if asked for, `features`.
+    """
+    graph = network.graph
+    if PROBABILITIES in outputs:
+        graph.node.append(helper.make_node("Softmax", [LOGITS], [PROBABILITIES], name="softmax", axis=1))
+        [logits] = (one for one in graph.output if one.name == LOGITS)
+        probabilities = graph.output.add()
+        probabilities.CopyFrom(logits)
+        probabilities.name = PROBABILITIES
+    by_name = {one.name: one for one in graph.output}
+    del graph.output[:]
+    graph.output.extend(by_name[name] for name in outputs)
+    return network
+
+
+def _front(spec: Preprocessing, opset: int, ir_version: int) -> str:
+    """Return the graph from pictures to normalised ones, with the choice between two ways still empty.
+
+    Its names must not be among the network's.
+    """
+    mean, std = (", ".join(f"{number!r}" for number in numbers) for numbers in (spec.mean, spec.std))
+    return f"""
+        <ir_version: {ir_version}, opset_import: ["" : {opset}]>
+        front (uint8[batch, H, W, 3] {PICTURES}, bool {PREPARED})
+            => (float[batch, 3, {spec.height}, {spec.width}] front_x)
+        {{
+            {CROPPED} = If ({PREPARED})
+            front_white = Constant <value = float {{255.0}}> ()
+            front_mean = Constant <value = float[3] {{{mean}}}> ()
+            front_std = Constant <value = float[3] {{{std}}}> ()
+            front_values = Cast <to = 1> ({CROPPED})
+            front_shares = Div (front_values, front_white)
+            front_centred = Sub (front_shares, front_mean)
+            front_normalised = Div (front_centred, front_std)
+            front_x = Transpose <perm = [0, 3, 1, 2]> (front_normalised)
+        }}"""
+
+
+def _as_it_is(spec: Preprocessing) -> onnx.GraphProto:
+    output = helper.make_tensor_value_info("as_it_is", onnx.TensorProto.UINT8, ["batch", spec.height, spec.width, 3])
+    return helper.make_graph([helper.make_node("Identity", [PICTURES], ["as_it_is"])], "prepared_outside", [], [output])
+
+
+def _branch(graph: onnx.GraphProto) -> onnx.GraphProto:
+    """Return the same graph as a branch: it takes its pictures from the graph around it, and has names of its own."""
+    names = {name: f"prepare/{name}" for node in graph.node for name in node.output}
+    for node in graph.node:
+        for names_of_node in (node.input, node.output):
+            names_of_node[:] = [names.get(name, name) for name in names_of_node]
+    [output] = graph.output
+    output.name = names[output.name]
+    return helper.make_graph(list(graph.node), "prepared_inside", [], [output])
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return int(next(entry.version for entry in model.opset_import if not entry.domain))
