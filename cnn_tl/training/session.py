@@ -106,6 +106,17 @@ class Session:
         assert self.recipe.train.batch_size is not None, "the recipe is resolved, and its mode has a loop"
         return self.recipe.train.batch_size
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many steps an epoch of the training loop has, about: a single picture left over makes none."""
+        return -(-len(self.manifest.of("train")) // self.batch_size)
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs the training loop has, the last of which may be cut short."""
+        settings = self.recipe.train
+        return settings.epochs or -(-(settings.steps or 0) // self.steps_per_epoch)
+
     @cached_property
     def precision(self) -> Precision:
         """The number format of the training loop; validation is always float32, as in predict."""
