@@ -37,7 +37,7 @@ SMOOTHING = 0.8
 WINDOW = 0.4
 """Standard deviation of the weights around a rate, in powers of ten."""
 
-_ADVICE = "set one by --lr, or leave --lr out for that of the mode"
+_ADVICE = "set one by train --lr, or leave --lr out for that of the mode"
 
 
 class UndecidedError(ValueError):
