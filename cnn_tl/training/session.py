@@ -30,6 +30,7 @@ from cnn_tl.runtime import Precision, StopRequest, default_workers, pick_device
 from cnn_tl.tracking.tracker import Tracking
 from cnn_tl.training.pictures import Pictures, open_pictures
 from cnn_tl.training.run_folder import RunFolder
+from cnn_tl.training.schedule import batches_in_epoch
 
 if TYPE_CHECKING:
     import torch
@@ -108,8 +109,8 @@ class Session:
 
     @property
     def steps_per_epoch(self) -> int:
-        """How many steps an epoch of the training loop has, about: a single picture left over makes none."""
-        return -(-len(self.manifest.of("train")) // self.batch_size)
+        """How many steps an epoch of the training loop has."""
+        return batches_in_epoch(len(self.manifest.of("train")), self.batch_size)
 
     @property
     def epochs(self) -> int:
