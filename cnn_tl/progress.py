@@ -36,9 +36,10 @@ class Plan:
         trainable, total: parameters.
         device, precision: where and in which number format the training part runs.
         schedule: epochs, steps, batch size and learning rate, in words.
+        phases: what trains in which epochs, in words; None where that does not change.
         features: in mode freeze, how many are computed, and kept in how many bytes; how many come from the cache.
         pictures: in a training loop, the same of pictures; None where each is decoded whenever it is used.
-        seconds: the expected duration, from what was measured on this machine.
+        seconds: the expected duration of the whole run, loading torch included, from what was measured on this machine.
         output: the run folder, printable.
     """
 
@@ -55,6 +56,7 @@ class Plan:
     device: str
     precision: str
     schedule: str
+    phases: str | None
     features: FeaturePlan | None
     pictures: FeaturePlan | None
     seconds: float

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +18,7 @@ from pydantic_core import ErrorDetails
 
 from cnn_tl import recipe_yaml
 from cnn_tl.errors import RecipeError, printable
-from cnn_tl.recipe_rules import refuse_contradictions, sees_one_view
+from cnn_tl.recipe_rules import refuse_contradictions, refuse_unreached_phases, sees_one_view
 from cnn_tl.recipe_sections import (
     DEFAULT_VIEWS,
     HEAD_DEFAULTS,
@@ -87,8 +88,11 @@ class Recipe(Section):
         if augment is not None:
             chosen = augment.model_dump(exclude_none=True)
             augment = augment.model_copy(update=POLICY_DEFAULTS[augment.policy] | chosen)
-        parts = {"head": head, "model": model, "features": features, "augment": augment}
-        return self.model_copy(update={"train": self._resolved_train(), **parts})
+        train = self._resolved_train()
+        if train.epochs is not None:  # else the number of pictures decides
+            refuse_unreached_phases(model, train.epochs)
+        parts = {"head": head, "model": model, "features": features, "augment": augment, "train": train}
+        return self.model_copy(update=parts)
 
     @property
     def own_train(self) -> Train:
@@ -138,10 +142,10 @@ def load(
     recipe = _validated(tree, name)
     for text in overrides:
         key, equals, value = text.partition("=")
-        origin = f"--set {printable(_shortened(text))}"
+        origin = f"--set {shlex.quote(printable(_shortened(text)))}"  # colons of its own must not run into ours
         if not (equals and key.strip()):
             raise RecipeError(f"{origin}: write it as section.key=value")
-        tree = _with(tree, key.strip(), recipe_yaml.parse(value, source=origin), origin)
+        tree = _with(tree, key.strip(), recipe_yaml.parse(value, source=origin, numbered="\n" in value), origin)
         recipe = _validated(tree, origin)
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     deciding = ("mode", "head.kind")  # what the other flags mean depends on these

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from typing import Protocol
 
 from cnn_tl.errors import RecipeError
@@ -14,6 +16,7 @@ from cnn_tl.recipe_sections import (
     Head,
     Mode,
     Model,
+    Run,
     Train,
 )
 
@@ -33,6 +36,8 @@ class Settings(Protocol):
     def train(self) -> Train: ...
     @property
     def augment(self) -> Augment | None: ...
+    @property
+    def run(self) -> Run: ...
 
 
 _LINEAR = ("lbfgs", "ridge", "adamw", "prototype")
@@ -136,6 +141,47 @@ def _with_loop(recipe: Settings) -> None:
             "model.unfreeze has no effect with model.freeze: all, which wins: all trains from the start; "
             "remove model.unfreeze, or set model.freeze: head"
         )
+    if model.bn == "sync" and recipe.run.device in ("cpu", "mps"):
+        raise RecipeError(
+            f"model.bn: sync contradicts run.device: {recipe.run.device}: it needs CUDA; set model.bn: train or eval"
+        )
+    _never_freezing_again(model)
+
+
+def _never_freezing_again(model: Model) -> None:
+    policies = [model.freeze, *(model.unfreeze or ())]
+    for before, after in pairwise(policies):
+        reach, next_reach = _stages_reached(before), _stages_reached(after)
+        if reach is not None and next_reach is not None and next_reach < reach:
+            raise RecipeError(
+                f"model.unfreeze: {shown(after)} would freeze again what {shown(before)} trains; "
+                "each step must train all that the one before it does"
+            )
+
+
+def _stages_reached(policy: str | tuple[str, ...] | None) -> float | None:
+    """Return how many stages before the head a policy trains; None where only the network can tell."""
+    if not isinstance(policy, str) or policy == "norm":
+        return None
+    named = {"head": 0, "last-stage": 1, "all": math.inf}
+    return named[policy] if policy in named else int(policy.removeprefix("last-"))
+
+
+def refuse_unreached_phases(model: Model, epochs: int) -> None:
+    """Refuse steps of `model.unfreeze` that would begin after the last epoch.
+
+    Raises:
+        RecipeError: there is one.
+    """
+    every = model.unfreeze_every or 1
+    for number, policy in enumerate(model.unfreeze or (), 1):
+        first = number * every + 1
+        if first > epochs:
+            sooner = "" if every == 1 else ", or a smaller model.unfreeze_every"
+            raise RecipeError(
+                f"model.unfreeze: {shown(policy)} would begin with epoch {first}, and the run has {epochs}; "
+                f"remove it, or set train.epochs: {first}{sooner}"
+            )
 
 
 def _without_fitted_head(recipe: Settings) -> None:

@@ -26,17 +26,18 @@ _FLOAT = re.compile(
 )
 
 
-def parse(text: str, *, source: str) -> object:
+def parse(text: str, *, source: str, numbered: bool = True) -> object:
     """Read one YAML document into dicts, lists, text, numbers, booleans and None; no text at all is None.
 
     Args:
         source: what an error calls the text: a file name, or a flag.
+        numbered: whether an error names the line; of a flag there is only one.
 
     Raises:
         RecipeError: "SOURCE:LINE: ..." for a text that is not YAML, is too long or too deep, or that uses
             duplicate keys, anchors, aliases, tags, tab indentation, or more than one document.
     """
-    return _Reader(text, source).document()
+    return _Reader(text, source, numbered=numbered).document()
 
 
 def dump(value: object) -> str:
@@ -45,9 +46,10 @@ def dump(value: object) -> str:
 
 
 class _Reader:
-    def __init__(self, text: str, source: str) -> None:
+    def __init__(self, text: str, source: str, *, numbered: bool) -> None:
         self.text = text
         self.source = source
+        self.numbered = numbered
         self.events: Iterator[yaml.Event] = iter(())
 
     def document(self) -> object:
@@ -68,7 +70,8 @@ class _Reader:
             self.refuse(line, f"the character U+{code:04X} has no place in YAML")
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            self.refuse(mark.line + 1 if mark else 1, str(error.problem or error.context))
+            why = str(error.problem or error.context).replace("'<stream end>'", "the end")
+            self.refuse(mark.line + 1 if mark else 1, why)
         except (ValueError, OverflowError) as error:  # how PyYAML meets impossible escapes and directives
             self.refuse(1, f"not YAML: {error}")
         if not isinstance(after, yaml.StreamEndEvent):
@@ -134,7 +137,8 @@ class _Reader:
                 self.refuse(number, "indented with a tab; YAML wants spaces")
 
     def refuse(self, line: int, why: str) -> NoReturn:
-        raise RecipeError(f"{printable(self.source)}:{line}: {' '.join(why.split())}") from None
+        place = f"{printable(self.source)}:{line}" if self.numbered else printable(self.source)
+        raise RecipeError(f"{place}: {' '.join(why.split())}") from None
 
 
 def _line(event: yaml.Event) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -160,13 +161,14 @@ def test_errors_of_the_text_carry_their_line(write: Write) -> None:
         ("a.b.c=1", "a.b.c is not a key of a recipe"),
         ("train.lr.x=1", "train.lr.x is not a key of a recipe"),
         ("train.lr=fast", 'train.lr: got "fast", allowed auto, or a number above 0'),
-        ("train.lr=[1", "1: expected"),
+        ("train.lr=[1", "]', but got the end"),
+        ("train.lr=a: b: c", "'train.lr=a: b: c': mapping values are not allowed here"),
         ("seed=!!python/name:os.system", "tags such as !!python/name:os.system are not read"),
     ],
 )
 def test_a_set_is_refused_by_its_own_text(override: str, message: str) -> None:
     found = refusal("finetune", [override])
-    assert found.startswith(f"--set {override}:")
+    assert found.startswith(f"--set {shlex.quote(override)}: ")
     assert message in found
 
 
@@ -342,3 +344,37 @@ def test_trackers_are_a_list_or_one_name(write: Write, text: str, names: tuple[s
 @pytest.mark.parametrize("text", ["comet", "[tensorboard, 3]", "[[wandb]]", "true", ""])
 def test_an_unknown_tracker_is_refused_with_the_known_ones(text: str) -> None:
     assert "tensorboard, mlflow and wandb" in refusal(None, [f"run.track={text}"])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("model: {freeze: head, unfreeze: [last-stage, all]}\ntrain: {epochs: 2}", "all would begin with epoch 3, and"),
+        (
+            "model: {freeze: head, unfreeze: [all], unfreeze_every: 5}",
+            "the run has 5; remove it, or set train.epochs: 6, or a smaller model.unfreeze_every",
+        ),
+        ("model: {freeze: last-2, unfreeze: [last-stage]}", "last-stage would freeze again what last-2 trains"),
+        ("model: {freeze: last-stage, unfreeze: [all, head]}", "head would freeze again what all trains"),
+        ("model: {bn: sync}\nrun: {device: cpu}", "model.bn: sync contradicts run.device: cpu"),
+    ],
+)
+def test_phases_and_batchnorm_that_cannot_be_are_refused_without_a_machine(
+    write: Write, content: str, said: str
+) -> None:
+    assert said in refusal(write(f"mode: finetune\n{content}"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "model: {freeze: head, unfreeze: [last-stage, last-2, all]}\ntrain: {epochs: 4}",
+        "model: {freeze: norm, unfreeze: [all]}",
+        "model: {freeze: [layer4], unfreeze: [last-2]}",
+        "model: {freeze: head, unfreeze: [all], unfreeze_every: 9}\ntrain: {steps: 100}",  # the pictures decide
+        "model: {bn: sync}",
+    ],
+)
+def test_phases_that_can_be_are_accepted(write: Write, content: str) -> None:
+    made = load(write(f"mode: finetune\n{content}"))
+    assert made.resolve() == made

@@ -65,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
         _tell(error)
         return error.exit_code
     except TyperException as error:
-        message = _one_line(error.format_message())
+        message = _one_line(error.format_message()).replace(" (Possible options: --help)", "")  # near to many words
         if message and _has_the_word(error):  # there is none where a bare command has printed its help
             console.fail(message + _help_hint(error))
         return 2

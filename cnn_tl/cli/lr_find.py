@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,7 @@ import typer
 
 from cnn_tl.cli import console
 from cnn_tl.cli.progress import TerminalObserver
-from cnn_tl.errors import printable
+from cnn_tl.errors import ResourceError, UsageError, printable
 
 
 def lr_find(
@@ -44,7 +45,9 @@ def lr_find(
         "mode": mode, "seed": seed, "data.path": data, "model.name": model, "model.weights": weights,
         "model.image_size": image_size, "train.batch_size": batch_size,
     }  # fmt: skip
-    found = find_lr(recipes.load(recipe, set_ or [], flags), observer=TerminalObserver())
+    chosen = recipes.load(recipe, set_ or [], flags)
+    _refuse_place(output)
+    found = find_lr(chosen, observer=TerminalObserver())
     plot_lr_find(output, found.rates, found.losses, found.suggestion, found.smoothed)
     if json:
         console.print_json({"suggestion": found.suggestion, "rates": found.rates, "losses": found.losses})
@@ -62,3 +65,13 @@ def lr_find(
     words += [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
     words += [word for change in set_ or () for word in ("--set", change)]
     console.say(f"  {printable(shlex.join([*words, '--lr', f'{found.suggestion:.2g}']))}")
+
+
+def _refuse_place(output: Path) -> None:
+    """Refuse a place where no picture can be written, before the minute that the test takes."""
+    if output.is_dir():
+        inside = printable(shlex.quote(str(output / "lr-find.png")))
+        raise UsageError(f"--output {printable(output)} is a folder; name the picture, as in --output {inside}")
+    there = next(folder for folder in output.absolute().parents if os.path.lexists(folder))
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise ResourceError(f"cannot write {printable(output)} into {printable(there)}; choose another --output")

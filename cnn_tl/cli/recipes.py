@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cnn_tl.cli import console
-from cnn_tl.errors import RecipeError, ResourceError, printable
+from cnn_tl.errors import RecipeError, ResourceError, UsageError, printable
+
+if TYPE_CHECKING:
+    from cnn_tl.recipe import Recipe
 
 app = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True)
 
@@ -61,17 +64,33 @@ def validate(
     recipes: Annotated[list[str], typer.Argument(metavar="FILE...", help="Recipe files, or shipped names.")],
 ) -> None:
     """Check recipes: one line for each, exit code 2 if any is wrong."""
-    from cnn_tl import recipe
-
     faults = 0
     for source in recipes:
         try:
-            console.say(f"{printable(source)}: ok, mode {recipe.load(source).mode}")
+            console.say(f"{printable(source)}: ok, mode {_checked(source).mode}")
         except RecipeError as error:
             faults += 1
             console.say(str(error))
     if faults:
         raise typer.Exit(RecipeError.exit_code)
+
+
+def _checked(source: str) -> Recipe:
+    """Return a recipe after all that can be known without pictures and machine; only rare optimisers need torch."""
+    from cnn_tl import recipe
+
+    read = recipe.load(source)
+    if read.train.optimizer not in (None, "adamw", "sgd"):
+        from cnn_tl.runtime import require_torch
+
+        require_torch()
+        from cnn_tl.training.optim import refuse_optimizer
+
+        try:
+            refuse_optimizer(read.train)
+        except UsageError as error:
+            raise RecipeError(f"{printable(source)}: {error}") from error
+    return read
 
 
 @app.command()

@@ -89,8 +89,10 @@ def train(
         run.require_run()
         source = recipe or run.recipe
     chosen = recipes.load(source, set_ or [], flags)
-    if chosen.mode == "freeze" and chosen.head.kind != "adamw" and (epochs is not None or lr is not None):
-        console.note(f"--epochs and --lr have no effect on a {chosen.head.kind} head: it is fitted, not trained")
+    idle = [flag for flag, value in (("--epochs", epochs), ("--lr", lr)) if value is not None]
+    if idle and chosen.mode == "freeze" and chosen.head.kind != "adamw":
+        have = "has" if len(idle) == 1 else "have"
+        console.note(f"{' and '.join(idle)} {have} no effect: the head ({chosen.head.kind}) is fitted, not trained")
     if dry_run:
         _dry_run(chosen, output, as_json=json)
         return
@@ -153,6 +155,7 @@ def plan_table(plan: Plan) -> RenderableType:
             ["parameters", f"{plan.trainable:,} of {plan.total:,} train ({share:.3g} %)"],
             ["device", f"{plan.device}, {plan.precision}"],
             ["schedule", plan.schedule],
+            *([["phases", plan.phases]] if plan.phases else []),
             *([["features", _features(plan.features)]] if plan.features else []),
             *([["pictures", _pictures(plan.pictures)]] if plan.mode != "freeze" else []),
             ["expected", f"about {duration(plan.seconds)}"],
@@ -185,19 +188,16 @@ def _pictures(plan: FeaturePlan | None) -> str:
 
 
 def show_result(result: TrainResult) -> None:
-    """Print how good the model is, how far that can be trusted, and what to do next."""
+    """Print how good the model is, how far that can be trusted, and what to do next; 80 columns suffice."""
     low, high = result.interval
     rows = [
         ["validation accuracy", f"{result.accuracy:.1%}", f"{result.correct} of {result.pictures} pictures"],
-        ["95 % interval", f"{low:.1%} - {high:.1%}", "Wilson; more validation pictures make it narrower"],
+        ["95 % interval", f"{low:.1%} - {high:.1%}", "Wilson; more pictures make it narrower"],
         ["largest class always", f"{result.baseline:.1%}", f"what answering {printable(result.baseline_class)} gets"],
     ]
-    if "best_epoch" in result.facts:
-        best, epochs = result.facts["best_epoch"], result.facts["epochs"]
-        rows.append(["best epoch", f"{best}", f"of {epochs}, chosen on these pictures: a little flattering"])
+    rows += _epoch_rows(result)
     if "frozen_sha256" in result.facts:
-        digest = result.facts["frozen_sha256"][:12]
-        rows.append(["frozen part", "unchanged", f"parameters and buffers, sha256 {digest}"])
+        rows.append(["frozen part", "unchanged", f"buffers too; sha256 {result.facts['frozen_sha256'][:12]}"])
     rows += _verdict_rows(result.facts)
     rows += _speed_rows(result.facts)
     if result.set_aside:
@@ -207,10 +207,29 @@ def show_result(result: TrainResult) -> None:
     if len(result.per_class) <= MANY_CLASSES:
         classes = [[printable(name), f"{right} / {total}"] for name, (right, total) in result.per_class.items()]
         console.show(console.table(["class", "right / pictures>"], classes))
+    if result.accuracy < result.facts.get("fitted_head_accuracy", 0.0):
+        console.say("fine-tuning did not help here: no epoch was as good as the fitted head alone;")
+        console.say("--mode freeze gives that head, --mode auto whichever is better")
+        console.say()
     run = shlex.quote(str(result.run))
     console.say("next:")
     console.say(f"  cnn-tl predict {run} IMAGES...")
     console.say(f"  cnn-tl export {run}")
+
+
+def _epoch_rows(result: TrainResult) -> list[list[str]]:
+    """Return which epoch the model is of, if it is of one, and where a loop without a verdict began."""
+    facts, rows = result.facts, []
+    if "fitted_head_accuracy" in facts and "verdict" not in facts:
+        share = facts["fitted_head_accuracy"]
+        right = f"{share * result.pictures:.0f} of {result.pictures}, before any fine-tuning"
+        rows.append(["fitted head alone", f"{share:.1%}", right])
+    if "best_epoch" not in facts or facts.get("verdict", {}).get("kept") == "frozen":
+        return rows
+    best, epochs = facts["best_epoch"], facts["epochs"]
+    if best:
+        return [*rows, ["best epoch", f"{best}", f"of {epochs}; chosen on these, so it flatters"]]
+    return [*rows, ["last epoch", f"{epochs}", "kept: the weights of the best were lost"]]
 
 
 def _verdict_rows(facts: Mapping[str, Any]) -> list[list[str]]:
@@ -222,20 +241,26 @@ def _verdict_rows(facts: Mapping[str, Any]) -> list[list[str]]:
     chance = "more than chance" if verdict["more_than_chance"] else "no more than chance can do"
     right = f"{verdict['only_fine_tuned_right']} gained, {verdict['only_frozen_right']} lost"
     spread = f"{right}; 95 %: {100 * low:+.1f} to {100 * high:+.1f}"
+    rows = [["frozen backbone", f"{verdict['frozen_accuracy']:.1%}", "the head alone"]]
+    if verdict["kept"] == "frozen":
+        which = f"in epoch {facts['best_epoch']}" if facts["best_epoch"] else "in the last"
+        tuned = f"{which} of {facts['epochs']}; not kept"
+        rows.append(["fine-tuned", f"{verdict['fine_tuned_accuracy']:.1%}", tuned])
     return [
-        ["frozen backbone", f"{verdict['frozen_accuracy']:.1%}", "the head alone"],
+        *rows,
         ["fine-tuning gained", f"{100 * verdict['gain']:+.1f} pp", spread],
-        ["verdict", verdict["kept"], f"{chance} ({_mcnemar(verdict)})"],
+        ["verdict", verdict["kept"], chance],
+        _mcnemar(verdict),
         ["cost", duration(verdict["seconds_fine_tuning"]), f"after {duration(verdict['seconds_head'])} for the head"],
     ]
 
 
-def _mcnemar(verdict: Mapping[str, Any]) -> str:
+def _mcnemar(verdict: Mapping[str, Any]) -> list[str]:
     """Name the test's p, and that it allows for the choice of the best epoch by the same pictures."""
     epochs = int(verdict.get("chosen_from_epochs", 1))
     if epochs == 1:
-        return f"McNemar p = {verdict['p']:.2g}"
-    return f"McNemar p ≤ {verdict['p']:.2g}, best of {epochs} epochs"
+        return ["McNemar", f"p = {verdict['p']:.2g}", "exact test"]
+    return ["McNemar", f"p ≤ {verdict['p']:.2g}", f"exact test, the best of {epochs} epochs"]
 
 
 def _speed_rows(facts: Mapping[str, Any]) -> list[list[str]]:
@@ -251,5 +276,5 @@ def _speed_rows(facts: Mapping[str, Any]) -> list[list[str]]:
         both = f"both together, {features['computed']:,} features"
         rows.append(["embedding", f"{features['images_per_second']:,.0f} img/s", both])
     if features["from_cache"]:
-        rows.append(["from the cache", f"{features['from_cache']:,}", "features that did not have to be computed"])
+        rows.append(["from the cache", f"{features['from_cache']:,}", "features that were at hand already"])
     return [*rows, ["head", f"{head['seconds']:.2g} s", str(head["kind"])]]

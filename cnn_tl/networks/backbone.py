@@ -32,12 +32,14 @@ class Network:
         model: the timm model, on the CPU, float32.
         preprocessing: what its pictures go through.
         source: where its weights came from.
+        loading_seconds: what loading torch and timm took for it; next to nothing where they were loaded already.
     """
 
     name: str
     model: nn.Module
     preprocessing: Preprocessing
     source: weights.Source
+    loading_seconds: float = 0.0
 
 
 def build(name: str, source: weights.Source, *, num_classes: int, image_size: int | None, seed: int) -> Network:
@@ -201,14 +203,23 @@ def place(model: nn.Module, device: torch.device) -> nn.Module:
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
-    """Return the model with every BatchNorm taking its statistics from the pictures of all processes.
+def require_synchronisable(device: torch.device) -> None:
+    """Refuse a device on which BatchNorm cannot take its statistics from the pictures of all processes.
 
     Raises:
         ResourceError: the device is no GPU; torch exchanges statistics between those only.
     """
     if device.type != "cuda":
         raise ResourceError(f"model.bn: sync needs CUDA, and this run is on {device.type}; set model.bn: train or eval")
+
+
+def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
+    """Return the model with every BatchNorm taking its statistics from the pictures of all processes.
+
+    Raises:
+        ResourceError: see `require_synchronisable`.
+    """
+    require_synchronisable(device)
     return convert_sync_batchnorm(model)  # type: ignore[no-untyped-call,no-any-return]
 
 

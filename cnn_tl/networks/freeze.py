@@ -74,7 +74,8 @@ def named(model: nn.Module, patterns: Sequence[str]) -> set[str]:
         if not found:
             tops = ", ".join(dict.fromkeys(name.partition(".")[0] for name, _ in model.named_parameters()))
             raise UsageError(
-                f"model.freeze: nothing in {type(model).__name__} is called {pattern!r}; its parts are {tops}"
+                f"model.freeze or model.unfreeze: nothing in {type(model).__name__} is called {pattern!r}; "
+                f"its parts are {tops}"
             )
         names |= found
     return names | head(model)

@@ -20,8 +20,8 @@ def plot_curves(path: Path, rows: Rows) -> None:
     """Draw the rows of metrics.jsonl as a PNG; the best epoch is marked.
 
     Args:
-        rows: those with an `epoch` are drawn, with what they have of `loss`, `val_loss`, `val_accuracy` (0 to 1) and
-            `lr`; a missing or non-finite number leaves a gap.
+        rows: those with an `epoch` are drawn (0 is the fitted head before any training), with what they have of
+            `loss`, `val_loss`, `val_accuracy` (0 to 1) and `lr`; a missing or non-finite number leaves a gap.
 
     Raises:
         ValueError: none has an epoch.
@@ -42,8 +42,11 @@ def plot_curves(path: Path, rows: Rows) -> None:
 
 
 def best_row(rows: Rows) -> Mapping[str, Any] | None:
-    """Return the row of the best epoch: the highest validation accuracy, then the lowest loss, then the first."""
-    judged = [row for row in rows if _is_number(row.get("val_accuracy"))]
+    """Return the row of the best epoch: the highest validation accuracy, then the lowest loss, then the first.
+
+    Epoch 0, the fitted head before any training, is none that the loop keeps.
+    """
+    judged = [row for row in rows if row.get("epoch") != 0 and _is_number(row.get("val_accuracy"))]
     return max(judged, key=lambda row: (row["val_accuracy"], -row.get("val_loss", 0.0)), default=None)
 
 
@@ -61,13 +64,18 @@ def _draw_accuracy(axes: Axes, rows: Rows) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
     best = best_row(rows)
     if best is not None:
-        _mark(axes, best["epoch"], 100 * best["val_accuracy"])
+        _mark(axes, best["epoch"], 100 * best["val_accuracy"], _of_head_alone(rows))
 
 
-def _mark(axes: Axes, epoch: int, percent: float) -> None:
-    """Ring the best epoch; what it is stands where no curve can be, above the panel."""
+def _of_head_alone(rows: Rows) -> str:
+    judged = [row for row in rows if row["epoch"] == 0 and _is_number(row.get("val_accuracy"))]
+    return "".join(f"fitted head alone: {100 * row['val_accuracy']:.1f} %, " for row in judged)
+
+
+def _mark(axes: Axes, epoch: int, percent: float, before: str) -> None:
+    """Ring the best epoch; what it is stands where no curve can be, above the panel, after what went `before`."""
     axes.plot([epoch], [percent], "o", markersize=11, markerfacecolor="none", markeredgecolor="#111827", clip_on=False)
-    axes.set_title(f"best: {percent:.1f} % in epoch {epoch}", loc="right", fontsize=10, color="#111827")
+    axes.set_title(f"{before}best: {percent:.1f} % in epoch {epoch}", loc="right", fontsize=10, color="#111827")
 
 
 def _draw_learning_rate(axes: Axes, rows: Rows) -> None:

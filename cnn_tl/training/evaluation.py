@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnn_tl.data.manifest import Picture
@@ -47,6 +48,13 @@ def outputs(
             session.observer.advance(len(batch.items))
     parts = world.gather(rows)
     return torch.cat([parts[number % world.size][number // world.size] for number in range(len(groups))])
+
+
+def scores(session: Session, logits_NK: Tensor) -> dict[str, float]:
+    """Return the loss and the accuracy that the logits of the validation pictures have, as in a row of metrics."""
+    labels_N = torch.tensor([picture.label for picture in session.manifest.of("val")])
+    right = int((logits_NK.argmax(1) == labels_N).sum())
+    return {"val_loss": float(F.cross_entropy(logits_NK, labels_N)), "val_accuracy": right / len(labels_N)}
 
 
 def _in_halves(model: nn.Module, x_NCHW: Tensor) -> Tensor:

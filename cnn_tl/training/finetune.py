@@ -10,7 +10,6 @@ import time
 from contextlib import AbstractContextManager
 
 import torch
-import torch.nn.functional as F
 from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
@@ -19,7 +18,7 @@ from cnn_tl.features.embedding import quiet_compiler
 from cnn_tl.networks.backbone import place, synchronised
 from cnn_tl.training import checkpoint, lr_find, optim
 from cnn_tl.training.ahead import Ahead
-from cnn_tl.training.evaluation import outputs
+from cnn_tl.training.evaluation import outputs, scores
 from cnn_tl.training.feed import Feed, Step
 from cnn_tl.training.head_start import set_fitted_head
 from cnn_tl.training.loss import make_loss
@@ -33,8 +32,11 @@ from cnn_tl.training.step import Gradients, memory_for
 from cnn_tl.training.targets import Targets
 
 
-def train(session: Session) -> Tensor:
+def train(session: Session, of_head_NK: Tensor | None = None) -> Tensor:
     """Train what the recipe does not freeze; leave the best epoch's weights and return their validation logits [N, K].
+
+    Args:
+        of_head_NK: the validation logits of the model as it is, where a caller has fitted its head.
 
     Raises:
         DataError: too many broken pictures, or files that changed or vanished on the way.
@@ -44,7 +46,7 @@ def train(session: Session) -> Tensor:
         RuntimeError: a bug of ours: something moved in the frozen part.
     """
     with _callers_random_numbers(session), quiet_compiler():
-        return _Training(session).run()
+        return _Training(session).run(of_head_NK)
 
 
 def find_lr(session: Session) -> RangeTest:
@@ -75,8 +77,7 @@ class _Training:
         self.progress = Progress.read(found.state) if found else Progress(lr=lr or _number(self.settings.lr))
         if found:
             self.model.load_state_dict(found.tensors["model"])
-        elif self.settings.head_start == "fitted":
-            set_fitted_head(session)
+        self._head_is_new = not found and self.settings.head_start == "fitted" and set_fitted_head(session)
         self.feed = Feed(session)
         self.progress.reopen(self.feed.steps_per_epoch, self.feed.steps)
         self.phases = Phases(self.model, session.recipe.model, self.progress.receipts)
@@ -102,8 +103,8 @@ class _Training:
         self.snapshots = Snapshots(session, self.progress, self.model, self.optimizer, self.ema)
         if found:
             self.snapshots.restore(found)
-            if self.progress.rows:
-                session.log(self.progress.rows)  # a kill may have come between the checkpoint and the rows
+            if self.progress.metrics:
+                session.log(self.progress.metrics)  # a kill may have come between the checkpoint and the rows
             session.observer.note(f"resumed at step {self.progress.step} of {self.feed.steps}")
 
     @property
@@ -137,10 +138,10 @@ class _Training:
     def find_lr(self) -> RangeTest:
         """Try learning rates from very low to too high; the model stays as it was."""
         observer = self.session.observer
-        with observer.task("learning rates", lr_find.STEPS):
+        with observer.task("learning rates", lr_find.pictures_in(self.feed)):
             optimizer = self._optimizer(lr_find.LOWEST)
             return lr_find.range_test(
-                self.model, optimizer, self.gradients, self.feed, self.targets.of, lambda: observer.advance(1)
+                self.model, optimizer, self.gradients, self.feed, self.targets.of, observer.advance
             )
 
     def _rate_by_a_test(self) -> float:
@@ -158,7 +159,11 @@ class _Training:
         """The network that is validated and kept: the moving average of the weights, where there is one."""
         return self.ema.module if self.ema else self.model
 
-    def run(self) -> Tensor:
+    def run(self, of_head_NK: Tensor | None) -> Tensor:
+        if self._head_is_new:
+            of_head_NK = self._validate("fitted head")
+        if of_head_NK is not None and not self.progress.step:
+            self._begin_with(of_head_NK)
         try:
             while self.progress.epochs < self.feed.epochs and not self.progress.has_stalled(self.settings.patience):
                 self._epoch(self.progress.epochs + 1)
@@ -172,6 +177,15 @@ class _Training:
         self.ema = None
         return self._validate()
 
+    def _begin_with(self, of_head_NK: Tensor) -> None:
+        """Write down as epoch 0 how good the fitted head is before the first step."""
+        if not of_head_NK.isfinite().all():
+            raise DivergedError("the fitted head gives logits that are not finite; set train.head_start: random")
+        self.progress.start = {"epoch": 0, "step": 0, **scores(self.session, of_head_NK)}
+        self.session.log(self.progress.metrics)
+        accuracy = self.progress.start["val_accuracy"]
+        self.session.observer.note(f"fitted head alone: {100 * accuracy:.1f} % of the validation pictures right")
+
     def _give_receipt(self) -> None:
         """Show that what was frozen to the end is in the model that is kept as it was at the start."""
         progress, facts = self.progress, self.session.facts
@@ -179,6 +193,8 @@ class _Training:
         self.snapshots.count_seconds()
         facts |= {"best_epoch": progress.best_epoch, "epochs": progress.epochs, "lr": progress.lr}
         facts["seconds_of_the_loop"] = round(progress.seconds, 2)
+        if progress.start:
+            facts["fitted_head_accuracy"] = progress.start["val_accuracy"]
         if progress.epochs < self.feed.epochs:
             facts["ended_early"] = f"no better epoch in {self.settings.patience}"
         if progress.micro_batch:
@@ -215,7 +231,8 @@ class _Training:
 
     def _figures(self) -> dict[str, float]:
         """Return what is shown beside the bar: the loss of this epoch, the accuracy after the one before."""
-        last = {"val_accuracy": self.progress.rows[-1]["val_accuracy"]} if self.progress.rows else {}
+        rows = self.progress.metrics
+        last = {"val_accuracy": rows[-1]["val_accuracy"]} if rows else {}
         return {"loss": self.progress.loss_sum / self.progress.seen, **last}
 
     def _step(self, step: Step, steps: Ahead[Step]) -> None:
@@ -251,19 +268,17 @@ class _Training:
         logits = self._validate()
         if not logits.isfinite().all():
             raise DivergedError(f"training diverged in epoch {epoch}: the logits are not finite; {progress.advice}")
-        labels = torch.tensor([picture.label for picture in self.session.manifest.of("val")])
-        accuracy, loss = int((logits.argmax(1) == labels).sum()) / len(labels), float(F.cross_entropy(logits, labels))
         row = {
             "epoch": epoch,
             "step": progress.step,
             "loss": progress.loss_sum / max(1, progress.seen),
-            "val_loss": loss,
-            "val_accuracy": accuracy,
+            **scores(self.session, logits),
             "lr": self.optimizer.param_groups[0]["lr"] / self.optimizer.param_groups[0]["factor"],
             **speed,
         }
         progress.rows.append(row)
         progress.loss_sum, progress.seen = 0.0, 0
+        accuracy, loss = row["val_accuracy"], row["val_loss"]
         if progress.is_better(accuracy, loss):
             progress.best_accuracy, progress.best_loss, progress.best_epoch = accuracy, loss, epoch
             self.snapshots.save_best(self.judged, row)
@@ -273,13 +288,13 @@ class _Training:
 
     def _tidy(self) -> None:
         self.snapshots.remove_what_was_best()
-        self.session.log(self.progress.rows)
+        self.session.log(self.progress.metrics)
 
-    def _validate(self) -> Tensor:
+    def _validate(self, task: str = "validation") -> Tensor:
         """Return the validation logits [N, K] of the network that is kept."""
         world, model = self.session.world, self.judged.eval()
         world.same_buffers(self.model, *([model] if self.ema else []))
-        return outputs(self.session, model, self.session.manifest.of("val"), "validation")
+        return outputs(self.session, model, self.session.manifest.of("val"), task)
 
 
 def _number(value: float | str | None) -> float:

@@ -27,10 +27,13 @@ AT_MOST = 20_000
 """Pictures, about, that the head is fitted on: with more it would start hardly elsewhere, and features take memory."""
 
 
-def set_fitted_head(session: Session) -> None:
+def set_fitted_head(session: Session) -> bool:
     """Fit the classifier of the session's model, a logistic regression on the features of the training pictures.
 
     A model that does more after its features than one linear layer keeps its random head, and the run says so.
+
+    Returns:
+        Whether the head is a fitted one now.
 
     Raises (in all processes of the run):
         DivergedError: the features are not finite.
@@ -41,13 +44,14 @@ def set_fitted_head(session: Session) -> None:
         backbone.require_linear_classifier(session.network)
     except UsageError:
         session.observer.note(f"the head starts at random: {session.card.name} does not end in one linear layer")
-        return
+        return False
     with backbone.without_classifier(model):
         pictures = _some_of_each_class(session.manifest.of("train"))
         features_ND = outputs(session, model, pictures, "features for the head", session.pictures.unvaried)
     fitted = session.world.first(lambda: _fit(session, pictures, features_ND.numpy()))
     weight, bias = (torch.from_numpy(np.ascontiguousarray(fitted[name])) for name in ("weight", "bias"))
     backbone.set_linear_classifier(model, weight, bias)
+    return True
 
 
 def _some_of_each_class(pictures: Sequence[Picture]) -> list[Picture]:

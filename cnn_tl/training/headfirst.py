@@ -59,7 +59,7 @@ def train(session: Session, prepared: Preparation) -> Logits:
     session.head = None
     weight, bias = (torch.from_numpy(start.head.tensors[name]) for name in ("weight", "bias"))
     backbone.set_linear_classifier(session.network.model, weight, bias)
-    logits = finetune.train(session).numpy()
+    logits = finetune.train(session, torch.from_numpy(start.logits)).numpy()
     verdict = _verdict(session, start, logits)
     session.facts["verdict"] = verdict
     if verdict["kept"] == "fine-tuned":
@@ -78,10 +78,6 @@ def _head_start(session: Session, prepared: Preparation) -> HeadStart:
         with _as_freeze(session):
             logits = frozen.train(session, prepared)
         kept = world.first(lambda: _keep(session, folder, logits, round(time.monotonic() - started, 2)))
-        correct = _right(session, logits)
-        session.observer.note(
-            f"the head on frozen features gets {correct.sum()} of {len(correct)}; fine-tuning from it"
-        )
     session.facts |= kept.state["facts"]
     tensors = {name: tensor.numpy() for name, tensor in kept.tensors[_HEAD].items()}
     fitted = linear_head(tensors["weight"], tensors["bias"], kept.state["facts"]["head"])

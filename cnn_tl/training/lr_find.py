@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ SMOOTHING = 0.8
 WINDOW = 0.4
 """Standard deviation of the weights around a rate, in powers of ten."""
 
-_ADVICE = "set one by --lr, or leave --lr out for that of the mode"
+_ADVICE = "set one by train --lr, or leave --lr out for that of the mode"
 
 
 class UndecidedError(ValueError):
@@ -65,14 +66,14 @@ def range_test(
     gradients: Gradients,
     feed: Feed,
     targets_of: Callable[[Sequence[Picture]], Tensor],
-    advance: Callable[[], None],
+    advance: Callable[[int], None],
 ) -> RangeTest:
     """Raise the learning rate from step to step until the loss runs away; leave the model as it was.
 
     Args:
         optimizer: a fresh one, which is of no use afterwards.
         targets_of: the target probabilities [N, K] of a step's pictures.
-        advance: called after each step.
+        advance: called after each step with the number of its pictures.
 
     Raises:
         DivergedError: the loss is not finite at the lowest rates already, or there are too few.
@@ -96,7 +97,7 @@ def range_test(
                 break
             rates.append(rate)
             losses.append(loss)
-            advance()
+            advance(step.total)
             if is_gone(losses):
                 break
             optimizer.step()
@@ -107,6 +108,12 @@ def range_test(
         return RangeTest(rates, losses, falling(rates, losses), suggest(rates, losses))
     except UndecidedError as undecided:
         return RangeTest(rates, losses, falling(rates, losses), None, str(undecided))
+
+
+def pictures_in(feed: Feed) -> int:
+    """Return how many pictures pass the network where the test goes on to the highest rate."""
+    batches = itertools.chain.from_iterable(map(feed.batches, itertools.count(1)))
+    return sum(map(len, itertools.islice(batches, STEPS)))
 
 
 def _endless(feed: Feed) -> Iterator[Step]:

@@ -39,12 +39,9 @@ def make_optimizer(
     Raises:
         UsageError: there is no such optimiser, its package is missing, or a setting means nothing to it.
     """
+    refuse_optimizer(settings)
     name = settings.optimizer or "adamw"
-    _refuse(name)
     options: dict[str, Any] = {}
-    info = get_optimizer_info(name)
-    if settings.momentum is not None and not info.has_momentum:
-        raise UsageError(f"train.momentum has no effect with train.optimizer: {name}; remove it, or set sgd")
     if device.type == "cuda" and name in ("adam", "adamw", "sgd", "momentum"):
         options["fused"] = True
     groups = parameter_groups(model, settings, trains)
@@ -96,7 +93,13 @@ def _depths(model: nn.Module) -> dict[str, int]:
     return {name: last - layer for name, layer in layers.items()}
 
 
-def _refuse(name: str) -> None:
+def refuse_optimizer(settings: Train) -> None:
+    """Refuse what timm does not have, what the loop cannot drive, and a momentum that means nothing to it.
+
+    Raises:
+        UsageError: it is one of these.
+    """
+    name = settings.optimizer or "adamw"
     known = list_optimizers()
     if name not in known:
         few = ", ".join(n for n in ("adamw", "sgd", "lamb", "lion", "nadamw", "rmsprop") if n in known)
@@ -104,6 +107,8 @@ def _refuse(name: str) -> None:
     for start, why in NOT_HERE.items():
         if name.startswith(start):
             raise UsageError(f"train.optimizer: {name} {why}; set adamw or sgd")
+    if settings.momentum is not None and not get_optimizer_info(name).has_momentum:
+        raise UsageError(f"train.momentum has no effect with train.optimizer: {name}; remove it, or set sgd")
 
 
 def state_tensors(optimizer: Optimizer) -> dict[str, Tensor]:

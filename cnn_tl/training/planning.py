@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cnn_tl.errors import printable
 from cnn_tl.features.speed import describe
 from cnn_tl.progress import FeaturePlan, Plan
+from cnn_tl.recipe_rules import shown
 from cnn_tl.runtime import Precision
 from cnn_tl.training.session import Session
 
@@ -44,7 +45,9 @@ def plan_frozen(session: Session, prepared: Preparation) -> Plan:
     seconds = len(prepared.train.missing) * max(fast, decode) + len(prepared.val.missing) * max(exact, decode)
     if prepared.to_compute:
         compiling = max(0.0, speeds.compile_seconds.get(str(way), 0.0)) if prepared.train.missing else 0.0
-        seconds += compiling + (TORCH_SECONDS if "network" not in vars(session) else 0.0)
+        seconds += compiling + (0.0 if "network" in vars(session) else TORCH_SECONDS)
+    if "network" in vars(session):
+        seconds += session.network.loading_seconds
     return Plan(
         **_common(session),
         trainable=trainable,
@@ -52,6 +55,7 @@ def plan_frozen(session: Session, prepared: Preparation) -> Plan:
         device=speeds.device_name,
         precision=str(way),
         schedule=f"{_views(session)}, then the head ({head.kind})",
+        phases=None,
         features=_features(session, prepared),
         pictures=None,
         seconds=seconds + _head_seconds(session, prepared) + 1,
@@ -66,13 +70,17 @@ def _features(session: Session, prepared: Preparation) -> FeaturePlan:
 
 def _head_seconds(session: Session, prepared: Preparation) -> float:
     """Guess what fitting the head takes, from the size of its problem."""
-    head, rows = session.recipe.head, prepared.train.wanted
+    head = session.recipe.head
     if head.kind == "adamw":
         steps = -(-len(prepared.train.pictures) // (head.batch_size or 1)) * (head.epochs or 0)
         return steps * ADAMW_STEP_SECONDS
     if head.kind in ("knn", "prototype"):
         return 0.0
-    return rows * session.card.num_features * max(3, len(session.manifest.classes)) * FIT_SECONDS
+    return _fit_seconds(session, prepared.train.wanted, session.card.num_features)
+
+
+def _fit_seconds(session: Session, rows: int, num_features: int) -> float:
+    return rows * num_features * max(3, len(session.manifest.classes)) * FIT_SECONDS
 
 
 def plan_loop(session: Session) -> Plan:
@@ -91,6 +99,7 @@ def plan_loop(session: Session) -> Plan:
         device=describe(session.device),
         precision=session.precision,
         schedule=_loop_schedule(session),
+        phases=_phases(session),
         features=None,
         pictures=pictures,
         seconds=_loop_seconds(session, pictures),
@@ -102,8 +111,9 @@ def plan_head_first(session: Session, prepared: Preparation) -> Plan:
     loop = plan_loop(session)
     kind = session.recipe.head.kind
     features = _features(session, prepared)
-    first = prepared.to_compute * prepared.speeds.seconds["fp32"]
     schedule = f"the head ({kind}) on frozen features, then {loop.schedule}"
+    decode = DECODE_SECONDS / session.read_at_once
+    first = prepared.to_compute * max(prepared.speeds.seconds["fp32"], decode) + _head_seconds(session, prepared)
     return replace(loop, schedule=schedule, features=features, seconds=loop.seconds + first)
 
 
@@ -144,10 +154,24 @@ def _loop_schedule(session: Session) -> str:
     return f"{epochs}{steps} step{'s' if steps > 1 else ''} of up to {session.batch_size}, {rate}"
 
 
+def _phases(session: Session) -> str | None:
+    """Say what trains when, such as "head (epoch 1), last-stage (2), all (3-5)", where it is not the same all along."""
+    model = session.recipe.model
+    if not model.unfreeze:
+        return None
+    every, policies = model.unfreeze_every or 1, [model.freeze, *model.unfreeze]
+    stretches = []
+    for number, policy in enumerate(policies):
+        first = number * every + 1
+        last = session.epochs if number == len(policies) - 1 else first + every - 1
+        word = "" if number else "epoch " if first == last else "epochs "
+        stretches.append(f"{shown(policy)} ({word}{first if first == last else f'{first}-{last}'})")
+    return ", ".join(stretches)
+
+
 def _steps(session: Session) -> int:
     settings = session.recipe.train
-    per_epoch = -(-len(session.manifest.of("train")) // session.batch_size)
-    return settings.steps or per_epoch * (settings.epochs or 0)
+    return settings.steps or session.steps_per_epoch * (settings.epochs or 0)
 
 
 def _kept_pictures(session: Session) -> FeaturePlan | None:
@@ -165,8 +189,16 @@ def _loop_seconds(session: Session, kept: FeaturePlan | None) -> float:
     each = (DECODE_SECONDS if kept is None else VIEW_SECONDS) / threads
     fast = max(_seconds_per_picture(session, session.precision), each)
     exact = max(_seconds_per_picture(session, "fp32"), each)
-    steps, per_epoch = _steps(session), -(-train // session.batch_size)
-    return first + steps * (train / per_epoch * fast * BACKWARD_COST + val * exact / per_epoch)
+    share = _steps(session) / session.steps_per_epoch
+    validations = session.epochs + 1  # the weights that are kept, once more
+    if session.recipe.train.head_start == "fitted":
+        validations += 1
+        from cnn_tl.training.head_start import AT_MOST
+
+        pictures, num_features = min(train, AT_MOST), int(session.network.model.num_features)  # type: ignore[arg-type]
+        first += pictures * exact + _fit_seconds(session, pictures, num_features)
+    loop = share * train * fast * BACKWARD_COST + validations * val * exact
+    return session.network.loading_seconds + first + loop
 
 
 def _seconds_per_picture(session: Session, precision: Precision, pictures: int = 4) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from cnn_tl.networks.card import Remembered
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe
 from cnn_tl.runtime import pick_device, require_torch
+from cnn_tl.training.refusals import refuse_unknown_classes, refuse_what_cannot_train
 from cnn_tl.training.result import read_result
 from cnn_tl.training.run_folder import RunFolder
 from cnn_tl.training.session import Session, warn_of_set_aside
@@ -63,6 +65,7 @@ def open_session(
         return _same_data(run, found) if resume else found
 
     manifest = world.first(scanned)  # before anything is downloaded
+    refuse_unknown_classes(recipe, manifest.classes)
     num_classes = len(manifest.classes)
 
     def build() -> Network:
@@ -79,6 +82,7 @@ def open_session(
     session = Session(recipe, manifest, remembered, memory, build, run, observer, leaves_traces=write, world=world)
     if network is not None:
         session.network = network
+    refuse_what_cannot_train(session)
     if write:
         world.first(lambda: _begin(run, session))
     return session
@@ -121,18 +125,22 @@ def _remember(learned: Remembered, recipe: Recipe, memory: Path) -> str | None:
 
 
 def _build(recipe: Recipe, file: Path | None, num_classes: int) -> Network:
+    started = time.monotonic()
     require_torch()
     from cnn_tl.networks import backbone
 
+    loading_seconds = time.monotonic() - started
     pick_device(recipe.run.device)  # refused before the seconds that building takes
     source = weights.locate(recipe.model.name, file, pretrained=recipe.mode != "scratch")
-    return backbone.build(
+    built = backbone.build(
         recipe.model.name,
         source,
         num_classes=num_classes,
         image_size=recipe.model.image_size,
         seed=recipe.seed,
     )
+    built.loading_seconds = loading_seconds
+    return built
 
 
 def _require_same(built: Network, recalled: Remembered) -> None:

@@ -116,8 +116,12 @@ def _passes(own: NDArray[np.intp], start: int, stop: int, name: tuple[int | str,
     return np.concatenate(row)[start - first * len(own) : stop - first * len(own)]
 
 
+def batches_in_epoch(places: int, batch_size: int) -> int:
+    """Return into how many batches an epoch of so many places is cut."""
+    parts = math.ceil(places / batch_size)
+    return parts if batch_size == 1 else max(1, min(parts, places // 2))
+
+
 def _in_batches(items: Sequence[T], order: NDArray[np.intp], batch_size: int) -> list[list[T]]:
-    parts = math.ceil(len(order) / batch_size)
-    if batch_size > 1:
-        parts = max(1, min(parts, len(order) // 2))
+    parts = batches_in_epoch(len(order), batch_size)
     return [[items[i] for i in part] for part in np.array_split(order, parts)]

@@ -30,6 +30,7 @@ from cnn_tl.runtime import Precision, StopRequest, default_workers, pick_device
 from cnn_tl.tracking.tracker import Tracking
 from cnn_tl.training.pictures import Pictures, open_pictures
 from cnn_tl.training.run_folder import RunFolder
+from cnn_tl.training.schedule import batches_in_epoch
 
 if TYPE_CHECKING:
     import torch
@@ -105,6 +106,17 @@ class Session:
         """How many pictures make a step of the training loop."""
         assert self.recipe.train.batch_size is not None, "the recipe is resolved, and its mode has a loop"
         return self.recipe.train.batch_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many steps an epoch of the training loop has."""
+        return batches_in_epoch(len(self.manifest.of("train")), self.batch_size)
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs the training loop has, the last of which may be cut short."""
+        settings = self.recipe.train
+        return settings.epochs or -(-(settings.steps or 0) // self.steps_per_epoch)
 
     @cached_property
     def precision(self) -> Precision:

@@ -23,6 +23,7 @@ class Progress:
         computed: number format and kind of device, in words.
         receipts: what `Phases` has written down.
         rows: the metrics of the finished epochs.
+        start: the metrics of epoch 0, before the first step, where a head was fitted; else nothing.
     """
 
     step: int = 0
@@ -37,6 +38,12 @@ class Progress:
     computed: str = ""
     receipts: list[dict[str, Any]] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    start: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl: epoch 0, where there is one, then the finished epochs."""
+        return [self.start, *self.rows] if self.start else self.rows
 
     @property
     def epochs(self) -> int:

@@ -13,12 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from cnn_tl import files
 from cnn_tl.distributed import World, joined
 from cnn_tl.errors import ArtefactError, UsageError, printable
-from cnn_tl.heads.problem import class_weights
 from cnn_tl.progress import Observer, Plan
 from cnn_tl.recipe import Recipe
 from cnn_tl.runtime import deterministic, stop_on_signals
@@ -73,7 +70,6 @@ def train(
                 world.first(lambda: run.begun_by(world.launch))  # before the recipe, with which a folder is a run
             stack.enter_context(deterministic(recipe.run.deterministic))  # before the network is built and tried
             session = open_session(recipe, run, observer, resume=resume, world=world)
-            _refuse_unknown_classes(session)
             return _work(session, started)
 
 
@@ -140,20 +136,8 @@ def plan(recipe: Recipe, output: Path | str | None = None, *, observer: Observer
     run.require_new()
     with deterministic(recipe.run.deterministic):
         session = open_session(recipe, run, observer or Observer(), resume=False, write=False)
-        _refuse_unknown_classes(session)
         made, _ = MODES[recipe.mode](session, write=False)
     return made
-
-
-def _refuse_unknown_classes(session: Session) -> None:
-    """Refuse weights for classes that the data does not have, before hours are spent on it.
-
-    Raises:
-        RecipeError: there are some.
-    """
-    recipe, classes = session.recipe, session.manifest.classes
-    for key, setting in (("head", recipe.head.class_weights), ("train", recipe.train.class_weights or "none")):
-        class_weights(setting, np.zeros(0, np.int64), classes, key=f"{key}.class_weights")
 
 
 def find_lr(recipe: Recipe, *, observer: Observer | None = None) -> RangeTest:
@@ -162,14 +146,14 @@ def find_lr(recipe: Recipe, *, observer: Observer | None = None) -> RangeTest:
     Raises:
         UsageError: the mode has no loop; and the errors of `train`.
     """
-    from cnn_tl.training import finetune
-
     recipe = recipe.resolve()
     if recipe.mode not in ("finetune", "scratch"):
         raise UsageError(f"mode {recipe.mode} begins with a fitted head; find a learning rate for --mode finetune")
     with tempfile.TemporaryDirectory() as folder, deterministic(recipe.run.deterministic):
         run = _run_folder(recipe, Path(folder) / "run")
         session = open_session(recipe, run, observer or Observer(), resume=False, write=False)
+        from cnn_tl.training import finetune  # it loads torch, for which a wrong folder need not wait
+
         with stop_on_signals() as session.stop:
             return finetune.find_lr(session)
 

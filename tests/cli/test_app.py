@@ -47,6 +47,12 @@ def test_every_known_error_is_one_line(cli: Any, monkeypatch: pytest.MonkeyPatch
     assert outcome.err == ("what and where\n" if kind is Stopped else "error: what and where\n")
 
 
+def test_help_is_no_guess_at_an_unknown_option(cli: Any) -> None:
+    said = cli("lr-find", "pictures", "--lr", "0.1").err
+    assert said == "error: No such option: --lr (see cnn-tl lr-find --help)\n"
+    assert "--seed" in cli("lr-find", "pictures", "--sed", "1").err
+
+
 def test_the_docstring_draws_the_whole_tree() -> None:
     assert errors.__doc__ is not None
     for kind in family(CnnTlError):

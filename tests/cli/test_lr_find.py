@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,3 +82,29 @@ def test_a_rate_that_is_none_is_refused(cli: Cli, words: list[object], rate: str
     assert outcome.code == 2
     assert "--lr: train.lr: got" in outcome.err
     assert "allowed auto, or a number above 0" in outcome.err
+
+
+def test_what_is_wrong_at_once_is_said_before_torch_is_loaded(words: list[object], tmp_path: Path) -> None:
+    folder, file = tmp_path / "folder", tmp_path / "file"
+    folder.mkdir()
+    file.touch()
+    typo = ["--set", "train.class_weights={oak: 2}"]
+    lines = [
+        ["lr-find", "nowhere"],
+        ["lr-find", *words, "--output", folder], ["lr-find", *words, "--output", file / "x.png"],
+        ["lr-find", *words, *typo], ["train", *words, "--mode", "finetune", *typo],
+    ]  # fmt: skip
+    code = (
+        "import json, sys\nfrom cnn_tl.cli import app\n"
+        "for line in json.loads(sys.argv[1]):\n    print(app.run(line), 'torch' in sys.modules)"
+    )
+    given = json.dumps([[str(word) for word in line] for line in lines])
+    done = subprocess.run(
+        [sys.executable, "-c", code, given], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.splitlines() == [f"{code} False" for code in (3, 2, 5, 2, 2)]
+    missing, is_folder, in_file, *typos = done.stderr.splitlines()
+    assert "nowhere" in missing
+    assert is_folder == f"error: --output {folder} is a folder; name the picture, as in --output {folder}/lr-find.png"
+    assert in_file.startswith("error: cannot write ")
+    assert typos == ["error: train.class_weights names 'oak', but the classes are ash, birch"] * 2

@@ -80,5 +80,16 @@ def test_validate_gives_one_line_for_each_file(cli: Cli) -> None:
     assert cli("recipes", "validate", "good.yaml", "scratch").code == 0
 
 
+def test_validate_asks_timm_for_a_rare_optimiser(cli: Cli) -> None:
+    for optimizer in ("adamx", "kron", "lamb"):
+        Path(f"{optimizer}.yaml").write_text(f"mode: finetune\ntrain: {{optimizer: {optimizer}}}\n")
+    done = cli("recipes", "validate", "adamx.yaml", "lamb.yaml", "kron.yaml")
+    assert done.code == 2
+    unknown, known, random = done.out.splitlines()
+    assert unknown.startswith("adamx.yaml: train.optimizer: timm has no optimiser called adamx; it has adamw")
+    assert known == "lamb.yaml: ok, mode finetune"
+    assert random.startswith("kron.yaml: train.optimizer: kron draws random numbers of its own")
+
+
 def test_schema_is_json(cli: Cli) -> None:
     assert json.loads(cli("recipes", "schema").out)["title"] == "Recipe"

@@ -62,7 +62,7 @@ def test_a_whole_run_then_its_result_again(cli: Any, data: str, tiny_weights: Pa
     result = json.loads(outcome.out)
     assert result["run"] == "runs/pets-freeze"
     assert result["pictures"] == 4
-    assert "--epochs and --lr have no effect on a lbfgs head" in outcome.err
+    assert "--epochs has no effect: the head (lbfgs) is fitted, not trained" in outcome.err
 
     again = cli("train", "--resume")
     assert again.code == 0
@@ -123,7 +123,9 @@ def lines(outcome: Any) -> list[str]:
         (["pets", "--set", "train.epochs=5.5"], 2, "train.epochs: got 5.5, allowed a valid integer"),
         (["pets", "--set", 'train.epochs="5"'], 2, 'train.epochs: got "5", allowed a valid integer'),
         (["pets", "--set", "model.name=no"], 2, "there is no model 'no'"),
-        (["pets", "--set", "seed=!!python/object:os.system"], 2, "--set seed=!!python"),
+        (["pets", "--set", "seed=!!python/object:os.system"], 2, "--set 'seed=!!python/object:os.system': tags such"),
+        (["pets", "--set", "train.lr=a: b: c"], 2, "--set 'train.lr=a: b: c': mapping values are not allowed here"),
+        (["pets", "--set", "train.lr=[1"], 2, "--set 'train.lr=[1': expected ',' or ']', but got the end"),
         (["pets", "--recipe", "unknown.yaml"], 2, "unknown.yaml: train.lrr is not a key of a recipe; did you mean"),
         (["pets", "--recipe", "tagged.yaml"], 2, "tagged.yaml:2"),
         (["pets", "--set", "train.epochz=3"], 2, "train.epochs"),

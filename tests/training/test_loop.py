@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from whole_runs import StopAfter, assert_same_weights, final_weights, metrics
 from cnn_tl.errors import RecipeError, ResourceError, Stopped, UsageError
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe, load
-from cnn_tl.training import evaluation, head_start, planning, step
+from cnn_tl.training import evaluation, head_start, planning, prepare, step
 from cnn_tl.training.train import plan, train
 
 Make = Callable[..., Recipe]
@@ -161,9 +161,13 @@ def test_gradual_unfreezing_has_a_receipt_for_each_phase(recipe: Make, tiny_weig
     assert len({phase["frozen_sha256"] for phase in phases}) == 3
 
 
-def test_unfreezing_does_not_freeze_again(recipe: Make, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"would freeze .* again"):
-        train(recipe("finetune", model={"freeze": "last-stage", "unfreeze": ["norm"]}), tmp_path / "run")
+def test_a_plan_names_the_phases(recipe: Make, tmp_path: Path) -> None:
+    assert plan(made(recipe, "unfreezing"), tmp_path / "run").phases == "head (epoch 1), last-stage (2), all (3)"
+    pairs = {"freeze": ["layer4"], "unfreeze": ["all"], "unfreeze_every": 2}
+    steps = {"epochs": None, "steps": 21}  # of five an epoch
+    longer = plan(recipe("finetune", model=pairs, train=steps), tmp_path / "run")
+    assert longer.phases == "[layer4] (epochs 1-2), all (3-5)"
+    assert plan(recipe("finetune"), tmp_path / "run").phases is None
 
 
 def test_held_statistics_do_not_move(recipe: Make, tiny_weights: Path, tmp_path: Path) -> None:
@@ -196,7 +200,7 @@ def test_a_finished_run_can_be_made_longer(recipe: Make, tmp_path: Path) -> None
     assert any("goes on for longer" in note for note in observer.notes)
     assert not (tmp_path / "run" / "result.json").exists()
     result = train(load(tmp_path / "run" / "recipe.yaml"), tmp_path / "run", resume=True)
-    assert [row["epoch"] for row in metrics(tmp_path / "run")] == [1, 2, 3, 4]
+    assert [row["epoch"] for row in metrics(tmp_path / "run")] == [0, 1, 2, 3, 4]
     assert result.facts["epochs"] == 4
     with pytest.raises(RecipeError, match=r"train.epochs: 4 -> 2.*only more epochs"):
         train(recipe("finetune"), tmp_path / "run", resume=True)
@@ -208,7 +212,7 @@ def test_a_run_that_ended_amid_an_epoch_goes_on_with_it(recipe: Make, tmp_path: 
     assert train(recipe("finetune", train=short), tmp_path / "run").facts["epochs"] == 2
     result = train(recipe("finetune", train=short | {"steps": steps}), tmp_path / "run", resume=True)
     rows = metrics(tmp_path / "run")
-    assert [row["epoch"] for row in rows] == list(range(1, result.facts["epochs"] + 1))
+    assert [row["epoch"] for row in rows] == list(range(result.facts["epochs"] + 1))
     assert rows[-1]["step"] == steps
     assert all(row["step"] == 5 * row["epoch"] for row in rows[:-1])
 
@@ -251,9 +255,17 @@ def test_lp_ft_begins_with_the_head_of_freeze_and_gives_a_verdict(recipe: Make, 
 def test_fine_tuning_starts_with_a_head_that_was_fitted(recipe: Make, tmp_path: Path) -> None:
     frozen = train(recipe(run={"precision": "fp32"}), tmp_path / "frozen")
     idle = {"lr": 1e-12, "epochs": 1}  # what comes out is what it started with
-    fitted = train(recipe("finetune", train=idle), tmp_path / "fitted")
+    observer = StopAfter("", 0)
+    fitted = train(recipe("finetune", train=idle), tmp_path / "fitted", observer=observer)
     random = train(recipe("finetune", train=idle | {"head_start": "random"}), tmp_path / "random")
     assert fitted.correct == frozen.correct > random.correct
+    assert "fitted head alone: 100.0 % of the validation pictures right" in observer.notes
+    assert fitted.facts["fitted_head_accuracy"] == frozen.accuracy
+    assert "fitted_head_accuracy" not in random.facts
+    [alone, after], [only] = metrics(tmp_path / "fitted"), metrics(tmp_path / "random")
+    assert (alone["epoch"], alone["step"], alone["val_accuracy"]) == (0, 0, frozen.accuracy)
+    assert alone["val_loss"] == pytest.approx(after["val_loss"], abs=1e-6)
+    assert (after["epoch"], only["epoch"]) == (1, 1)
     ours, before = final_weights(tmp_path / "fitted"), final_weights(tmp_path / "frozen")
     assert torch.allclose(ours["fc.weight"], before["fc.weight"], atol=1e-5)
 
@@ -308,20 +320,48 @@ def test_the_head_is_fitted_once_however_often_a_run_is_stopped(
     assert result.facts["verdict"]["seconds_head"] > 0
 
 
+@pytest.mark.parametrize("work", [plan, train])
+@pytest.mark.parametrize("mode", ["finetune", "lp-ft"])
 @pytest.mark.parametrize(
-    ("train_section", "message"),
+    ("sections", "message"),
     [
-        ({"optimizer": "adamx"}, "timm has no optimiser called adamx"),
-        ({"optimizer": "kron"}, "draws random numbers of its own"),
-        ({"momentum": 0.5}, "train.momentum has no effect with train.optimizer: adamw"),
-        ({"class_weights": {"oak": 2}}, "train.class_weights names 'oak'"),
+        ({"train": {"optimizer": "adamx"}}, "timm has no optimiser called adamx"),
+        ({"train": {"optimizer": "kron"}}, "draws random numbers of its own"),
+        ({"train": {"momentum": 0.5}}, "train.momentum has no effect with train.optimizer: adamw"),
+        ({"train": {"class_weights": {"oak": 2}}}, "train.class_weights names 'oak'"),
+        ({"model": {"bn": "sync"}, "run": {"device": "auto"}}, "model.bn: sync needs CUDA"),
+        ({"model": {"freeze": "last-stage", "unfreeze": ["norm"]}}, "would freeze .* again"),
+        ({"model": {"freeze": "head", "unfreeze": [["layer9"]]}}, "nothing in ResNet is called 'layer9'"),
+        ({"model": {"freeze": "head", "unfreeze": ["last-9"]}}, "ResNet has 5 stages"),
+        (
+            {"model": {"freeze": "head", "unfreeze": ["all"]}, "train": {"epochs": None, "steps": 5}},
+            "all would begin with epoch 2, and the run has 1",
+        ),
     ],
 )
-def test_what_the_loop_cannot_do_is_said_in_one_line(
-    recipe: Make, tmp_path: Path, train_section: dict[str, Any], message: str
+def test_what_the_loop_cannot_do_is_said_in_one_line_before_anything_is_written(
+    recipe: Make, tmp_path: Path, mode: str, sections: dict[str, Any], message: str, work: Callable[..., object]
 ) -> None:
-    with pytest.raises((UsageError, RecipeError), match=message):
-        train(recipe("finetune", train=train_section), tmp_path / "run")
+    if torch.cuda.is_available() and "sync" in message:
+        pytest.skip("this machine has CUDA")
+    with pytest.raises((UsageError, ResourceError), match=message):
+        work(recipe(mode, **sections), tmp_path / "run")
+    assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
+
+
+def test_a_plan_counts_the_fitted_head_and_what_loading_torch_took(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "_seconds_per_picture", lambda *_: 1.0)
+    fitted, random = (
+        plan(recipe("finetune", train={"head_start": start}), tmp_path / "run").seconds
+        for start in ("fitted", "random")
+    )
+    assert fitted - random == pytest.approx(36 + 9, abs=1)  # features of those to train on, once those to validate
+    monkeypatch.setattr(planning, "_seconds_per_picture", lambda *_: 0.0)
+    monkeypatch.setattr(prepare, "require_torch", lambda: time.sleep(1.5))
+    for mode in ("finetune", "lp-ft"):
+        assert 1.5 < plan(recipe(mode), tmp_path / "run").seconds < 10
 
 
 def test_a_plan_names_what_lp_ft_does(recipe: Make, tmp_path: Path) -> None:
@@ -335,7 +375,7 @@ def test_the_share_of_time_spent_waiting_is_told(recipe: Make, tmp_path: Path) -
     observer.epoch = figures.append  # type: ignore[method-assign]
     train(recipe("finetune"), tmp_path / "run", observer=observer)
     assert all(0 <= row["data_wait"] <= 1 for row in figures)
-    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])["lr"] > 0
+    assert all(row["lr"] > 0 for row in metrics(tmp_path / "run")[1:])
 
 
 def test_modules_stay_in_training_mode_by_policy() -> None:
@@ -357,7 +397,7 @@ def test_a_compiled_loop_learns_the_same_and_resumes_to_the_bit(
     compiled = recipe("finetune", run={"device": "cpu", "precision": "fp32", "compile": "always"})
     train(compiled, tmp_path / "compiled")
     train(recipe("finetune", run={"device": "cpu", "precision": "fp32"}), tmp_path / "plain")
-    for one, other in zip(metrics(tmp_path / "compiled"), metrics(tmp_path / "plain"), strict=True):
+    for one, other in zip(metrics(tmp_path / "compiled")[1:], metrics(tmp_path / "plain")[1:], strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
     with pytest.raises(Stopped):
         train(compiled, tmp_path / "stopped", observer=StopAfter("epoch 2", 1))

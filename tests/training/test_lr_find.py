@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from whole_runs import StopAfter
 
 from cnn_tl.errors import DivergedError
+from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe
 from cnn_tl.recipe_sections import MODE_TRAIN
 from cnn_tl.training import step
@@ -114,3 +115,15 @@ def test_a_loss_that_is_never_finite_is_said(recipe: Callable[..., Recipe], monk
     monkeypatch.setattr(step.Gradients, "_forward", lambda self, x: forward(self, x) * torch.nan)
     with pytest.raises(DivergedError, match="not finite at a learning rate of 1e-06 already"):
         find_lr(recipe("finetune"))
+
+
+def test_progress_counts_pictures_not_steps(recipe: Callable[..., Recipe]) -> None:
+    totals: dict[str, int | None] = {}
+    done: list[int] = []
+    observer = Observer()
+    observer.start = totals.__setitem__  # type: ignore[method-assign]
+    observer.advance = lambda pictures, figures=None: done.append(pictures)  # type: ignore[method-assign]
+    found = find_lr(recipe("scratch"), observer=observer)
+    steps = done[-len(found.rates) :]
+    assert set(steps) <= {7, 8}  # 36 pictures in batches of up to 8
+    assert totals["learning rates"] == 60 // 5 * 36 >= sum(steps)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from cnn_tl.recipe_sections import Train
-from cnn_tl.training.schedule import balanced_batches, epoch_batches, learning_rate_factor
+from cnn_tl.training.schedule import balanced_batches, batches_in_epoch, epoch_batches, learning_rate_factor
 
 COSINE = Train(schedule="cosine", warmup=0.1)
 
@@ -34,6 +34,12 @@ def test_batches_hold_every_item_once_in_even_sizes(items: int, batch: int) -> N
     assert max(sizes) <= batch or (max(sizes), batch) == (3, 2)
     assert min(sizes) > 1 or batch == 1 or items == 1
     assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("places", [1, 2, 5, 36, 49])
+@pytest.mark.parametrize("batch_size", [1, 2, 8, 64])
+def test_the_number_of_batches_is_known_beforehand(places: int, batch_size: int) -> None:
+    assert batches_in_epoch(places, batch_size) == len(epoch_batches(range(places), batch_size, 0, 1))
 
 
 def test_order_is_a_function_of_seed_and_epoch() -> None:

@@ -1,0 +1,77 @@
+"""What is printed of a plan's phases and of a result: what belongs to the model, on lines of 80 columns."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from cnn_tl.cli import console
+from cnn_tl.cli.train import show_result
+from cnn_tl.training.result import TrainResult
+
+VERDICT = {
+    "frozen_accuracy": 0.947, "fine_tuned_accuracy": 0.933, "gain": -0.0133, "interval": (-0.09, 0.06),
+    "only_frozen_right": 12, "only_fine_tuned_right": 11, "p": 0.00123, "chosen_from_epochs": 100,
+    "more_than_chance": False, "seconds_head": 80.0, "seconds_fine_tuning": 4000.0, "kept": "frozen",
+}  # fmt: skip
+FEATURES = {
+    "computed": 300, "from_cache": 300, "way": "bf16, compiled", "batch_size": 512, "images_per_second": 12345.0,
+    "decode_images_per_second": 12345.0, "forward_images_per_second": 12345.0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def show(correct: int = 67, **facts: Any) -> str:
+        stream = io.StringIO()
+        monkeypatch.setattr(console, "out", Console(file=stream, width=80, highlight=False, soft_wrap=True))
+        monkeypatch.setattr(console.show, "__defaults__", (console.out,))
+        result = TrainResult(
+            run=Path("runs/pets"), mode="finetune", backbone="resnet18", accuracy=correct / 75, interval=(0.803, 0.945),
+            baseline=1 / 3, baseline_class="pizza", correct=correct, pictures=75, per_class={"pizza": (24, 25)},
+            set_aside=0, seconds=4000.0, facts=facts,
+        )  # fmt: skip
+        show_result(result)
+        return stream.getvalue()
+
+    return show
+
+
+def words(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def test_a_head_that_was_better_alone_is_said_plainly(shown: Any) -> None:
+    text = shown(best_epoch=1, epochs=1, fitted_head_accuracy=71 / 75)
+    assert "fitted head alone 94.7% 71 of 75, before any fine-tuning" in words(text)
+    assert "fine-tuning did not help here: no epoch was as good as the fitted head alone;" in words(text)
+    for correct in (71, 72):
+        assert "did not help" not in shown(correct, best_epoch=1, epochs=1, fitted_head_accuracy=71 / 75)
+
+
+def test_the_best_epoch_is_that_of_the_model(shown: Any) -> None:
+    assert "best epoch 3 of 5; chosen on these, so it flatters" in words(shown(best_epoch=3, epochs=5))
+    lost = words(shown(best_epoch=0, epochs=5))
+    assert "last epoch 5 kept: the weights of the best were lost" in lost
+    assert not [line for line in lost if "best epoch" in line]
+    frozen = words(shown(71, best_epoch=2, epochs=3, fitted_head_accuracy=71 / 75, verdict=VERDICT))
+    assert not [line for line in frozen if "best epoch" in line]
+    assert "fine-tuned 93.3% in epoch 2 of 3; not kept" in frozen
+    tuned = words(shown(70, best_epoch=2, epochs=3, fitted_head_accuracy=71 / 75, verdict=VERDICT | {"kept": "tuned"}))
+    assert [line for line in tuned if line.startswith("best epoch 2")]
+
+
+def test_every_row_is_one_line_of_80_columns(shown: Any) -> None:
+    """The third column is what grows; here it is as long as it gets."""
+    facts = {"best_epoch": 100, "epochs": 100, "frozen_sha256": "d610448fb810" * 5}
+    facts |= {"features": FEATURES, "head": {"seconds": 1234.5, "kind": "prototype"}}
+    for kept in ("frozen", "fine-tuned"):
+        lines = shown(**facts, verdict=VERDICT | {"kept": kept}).splitlines()
+        assert max(map(len, lines)) <= 80
+        table = lines[: next(number for number, line in enumerate(lines) if line.startswith(" class"))]
+        assert not [line for line in table if line.startswith(" " * 8) and line.strip()], "no row goes on in the next"
+    assert "McNemar p ≤ 0.0012 exact test, the best of 100 epochs" in words("\n".join(lines))
