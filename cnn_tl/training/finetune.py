@@ -7,14 +7,14 @@ undisturbed one. Frozen means frozen: a digest of the frozen parameters and buff
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
-from cnn_tl.errors import DivergedError, Stopped
+from cnn_tl.errors import ArtefactError, DivergedError, Stopped, printable
 from cnn_tl.features.embedding import quiet_compiler
 from cnn_tl.networks.backbone import place, synchronised
 from cnn_tl.training import checkpoint, lr_find, optim
@@ -74,13 +74,17 @@ class _Training:
         found = session.world.first(lambda: checkpoint.load_newest(session.run.checkpoints, session.observer.warn))
         self.progress = Progress.read(found.state) if found else Progress(lr=lr or _number(self.settings.lr))
         if found:
-            self.model.load_state_dict(found.tensors["model"])
-        elif self.settings.head_start == "fitted":
+            with checkpoint.fitting(session.run.checkpoints):
+                self.model.load_state_dict(found.tensors["model"])
+        else:
+            self._say_that_it_begins_anew()
+        if not found and self.settings.head_start == "fitted":
             set_fitted_head(session)
         self.feed = Feed(session)
         self.progress.reopen(self.feed.steps_per_epoch, self.feed.steps)
         self.phases = Phases(self.model, session.recipe.model, self.progress.receipts)
-        self.phases.enter(self.progress.epochs + 1)
+        with checkpoint.fitting(session.run.checkpoints) if found else nullcontext():
+            self.phases.enter(self.progress.epochs + 1)
         self.feed.open(gradual=self.phases.gradual)
         self.targets = Targets(session)
         self.gradients = Gradients(
@@ -101,7 +105,8 @@ class _Training:
         self.ema = ModelEmaV3(self.model, decay=self.settings.ema) if self.settings.ema else None
         self.snapshots = Snapshots(session, self.progress, self.model, self.optimizer, self.ema)
         if found:
-            self.snapshots.restore(found)
+            with checkpoint.fitting(session.run.checkpoints):
+                self.snapshots.restore(found)
             if self.progress.rows:
                 session.log(self.progress.rows)  # a kill may have come between the checkpoint and the rows
             session.observer.note(f"resumed at step {self.progress.step} of {self.feed.steps}")
@@ -110,6 +115,17 @@ class _Training:
     def _whole_batch(self) -> int:
         """How many pictures pass the network at once while memory suffices."""
         return self.settings.micro_batch or self.session.batch_size + 1
+
+    def _say_that_it_begins_anew(self) -> None:
+        """Say that a resumed run has no checkpoint; where epochs have ended there was one."""
+        session = self.session
+        if not session.is_resumed:
+            return
+        text = f"there is no checkpoint in {printable(session.run.checkpoints)}: training begins with the first step"
+        if session.run.metrics.exists():
+            session.observer.warn(f"{text} again; what had been trained is lost")
+        else:
+            session.observer.note(text)
 
     def _warn_of_other_numbers(self) -> None:
         """Say if the run goes on in another number format or elsewhere than it began, which changes the last bits."""
@@ -194,7 +210,11 @@ class _Training:
             self._share_gradients()
         batches = self.feed.batches(epoch)
         done = progress.step - (epoch - 1) * self.feed.steps_per_epoch
-        assert 0 <= done <= len(batches), "the checkpoint is of other pictures"
+        if not 0 <= done <= len(batches):
+            raise ArtefactError(
+                f"the checkpoints in {printable(session.run.checkpoints)} do not fit the recipe beside them: step "
+                f"{progress.step} is not in epoch {epoch}; restore recipe.yaml, or start anew with another --output"
+            )
         started, waited = time.monotonic(), 0.0
         if done < len(batches):
             self.feed.prepare(epoch)
