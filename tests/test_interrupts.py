@@ -77,6 +77,18 @@ def test_an_interruption_that_a_library_swallows(made_of_it: str) -> None:
     assert_one_line(ended(code, signal.SIGINT), signal.SIGINT)
 
 
+def test_an_interruption_amid_an_exec_is_no_death_by_a_signal(tmp_path: Path) -> None:
+    """Only under `python -m`, so the signal comes from what Python loads before that."""
+    raised = "os.kill(os.getpid(), signal.SIGINT)"
+    (tmp_path / "sitecustomize.py").write_text(f'{HELPERS}Loading("yaml", lambda: exec("{raised}"))')
+    source = str(Path(cnn_tl.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-m", "cnn_tl", "recipes", "list"], capture_output=True, text=True, check=False, timeout=60,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), source])},
+    )  # fmt: skip
+    assert_one_line(done, signal.SIGINT)
+
+
 def test_a_callback_that_cannot_raise() -> None:
     code = """
     class Dying:

@@ -127,6 +127,8 @@ def main() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         _discard_stdout()
+    if interrupts.arrived():  # Python kills itself by SIGINT in the end where an interruption came upon an `exec`
+        os._exit(code)
     sys.exit(code)
 
 
