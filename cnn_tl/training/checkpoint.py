@@ -116,7 +116,7 @@ def fitting(folder: Path) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ArtefactError(
             f"the checkpoints in {printable(folder)} do not fit the recipe beside them: {reason[:120]}; restore "
             "recipe.yaml, or start anew with another --output"

@@ -27,7 +27,7 @@ from cnn_tl.training.lr_find import RangeTest
 from cnn_tl.training.phases import Phases
 from cnn_tl.training.schedule import learning_rate_factor
 from cnn_tl.training.session import Session
-from cnn_tl.training.snapshots import Snapshots
+from cnn_tl.training.snapshots import Snapshots, say_that_it_begins_anew
 from cnn_tl.training.state import Progress
 from cnn_tl.training.step import Gradients, memory_for
 from cnn_tl.training.targets import Targets
@@ -77,7 +77,7 @@ class _Training:
             with checkpoint.fitting(session.run.checkpoints):
                 self.model.load_state_dict(found.tensors["model"])
         else:
-            self._say_that_it_begins_anew()
+            say_that_it_begins_anew(session)
         if not found and self.settings.head_start == "fitted":
             set_fitted_head(session)
         self.feed = Feed(session)
@@ -105,8 +105,7 @@ class _Training:
         self.ema = ModelEmaV3(self.model, decay=self.settings.ema) if self.settings.ema else None
         self.snapshots = Snapshots(session, self.progress, self.model, self.optimizer, self.ema)
         if found:
-            with checkpoint.fitting(session.run.checkpoints):
-                self.snapshots.restore(found)
+            self.snapshots.restore(found)
             if self.progress.rows:
                 session.log(self.progress.rows)  # a kill may have come between the checkpoint and the rows
             session.observer.note(f"resumed at step {self.progress.step} of {self.feed.steps}")
@@ -115,17 +114,6 @@ class _Training:
     def _whole_batch(self) -> int:
         """How many pictures pass the network at once while memory suffices."""
         return self.settings.micro_batch or self.session.batch_size + 1
-
-    def _say_that_it_begins_anew(self) -> None:
-        """Say that a resumed run has no checkpoint; where epochs have ended there was one."""
-        session = self.session
-        if not session.is_resumed:
-            return
-        text = f"there is no checkpoint in {printable(session.run.checkpoints)}: training begins with the first step"
-        if session.run.metrics.exists():
-            session.observer.warn(f"{text} again; what had been trained is lost")
-        else:
-            session.observer.note(text)
 
     def _warn_of_other_numbers(self) -> None:
         """Say if the run goes on in another number format or elsewhere than it began, which changes the last bits."""
@@ -183,7 +171,9 @@ class _Training:
                 self.snapshots.save()
             raise
         self.phases.verify()
-        self.model.load_state_dict(self.snapshots.best(self.judged))
+        best = self.snapshots.best(self.judged)
+        with checkpoint.fitting(self.session.run.checkpoints):
+            self.model.load_state_dict(best)
         self._give_receipt()
         self.ema = None
         return self._validate()
