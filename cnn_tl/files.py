@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 CHECKSUMS = "SHA256SUMS"
 TEMPORARY_SUFFIX = ".tmp"
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+"""What the system answers where the disk, or the user's share of it, is full."""
+
 REPLACING_ATTEMPTS = 20
 """How often a folder may be put in the way by others before a rename counts as failed."""
 
@@ -59,7 +62,7 @@ def disk_errors(path: Path, needed: int | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         where = printable(path)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in NO_SPACE:
             needs = f"; {needed:,} bytes are needed" if needed is not None else ""
             raise ResourceError(
                 f"no space to write {where}{needs}, {_free_bytes(path):,} bytes are free; "
@@ -83,7 +86,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write `value` as JSON; undecodable file names survive because everything beyond ASCII is escaped."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    write_text(path, as_json(value))
+
+
+def as_json(value: object) -> str:
+    """Return `value` as the text of a JSON file of ours."""
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> Any:

@@ -14,7 +14,7 @@ import cnn_tl
 ROOT = Path(cnn_tl.__file__).parent
 FLOORS = [
     {"distributed", "errors", "files", "preprocessing", "progress", "runtime", "statistics"}
-    | {"recipe", "recipe_rules", "recipe_sections", "recipe_yaml", "light_import"},
+    | {"recipe", "recipe_rules", "recipe_sections", "recipe_yaml", "light_import", "interrupts"},
     {"data", "networks", "cache", "heads"},
     {"features"},
     {"tracking", "plots"},

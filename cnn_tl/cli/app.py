@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from cnn_tl import __version__, distributed
+from cnn_tl import __version__, distributed, interrupts
 from cnn_tl.cli import benchmark, cache, console, demo, evaluate, export, lr_find, models, predict, recipes, train
 from cnn_tl.errors import CnnTlError, ResourceError, Stopped, printable
 from cnn_tl.runtime import keep_freed_memory, wait_passively
@@ -58,9 +59,7 @@ def _root(
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; nothing but a bug of ours prints a traceback."""
     try:
-        result = app(list(arguments), prog_name="cnn-tl", standalone_mode=False)
-        sys.stdout.flush()
-        return result if isinstance(result, int) else 0
+        return _called(arguments)
     except CnnTlError as error:
         _tell(error)
         return error.exit_code
@@ -70,8 +69,8 @@ def run(arguments: Sequence[str]) -> int:
             console.fail(message + _help_hint(error))
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        console.fail("interrupted")
-        return 130
+        console.fail(interrupts.LINE)
+        return 128 + (interrupts.arrived() or signal.SIGINT)
     except BrokenPipeError:
         _discard_stdout()
         return 0
@@ -89,8 +88,32 @@ def run(arguments: Sequence[str]) -> int:
         return CnnTlError.exit_code
 
 
+def _called(arguments: Sequence[str]) -> int:
+    """Run one command line.
+
+    Raises:
+        KeyboardInterrupt: a signal came, whatever the code that it came upon has made of that.
+        Exception: whatever else the command raises.
+    """
+    try:
+        result = app(list(arguments), prog_name="cnn-tl", standalone_mode=False)
+        sys.stdout.flush()
+    except (Exception, SystemExit) as error:
+        if interrupts.arrived() and not isinstance(error, Stopped):
+            raise KeyboardInterrupt from error
+        raise
+    if result == _INTERRUPTED:
+        raise KeyboardInterrupt
+    return result if isinstance(result, int) else 0
+
+
+_INTERRUPTED = 130
+"""What typer returns where it has met `KeyboardInterrupt`."""
+
+
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command line of this process, and end it."""
+    interrupts.raise_on_signals()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a class may be called what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
@@ -98,11 +121,17 @@ def main() -> None:
         warnings.simplefilter("ignore")
     keep_freed_memory()
     wait_passively()
-    code = run(sys.argv[1:])
+    try:
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # while an error was being told
+        interrupts.leave(interrupts.arrived() or signal.SIGINT)
+    interrupts.leave_on_signals()
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         _discard_stdout()
+    if interrupts.arrived():  # Python kills itself by SIGINT in the end where an interruption came upon an `exec`
+        os._exit(code)
     sys.exit(code)
 
 

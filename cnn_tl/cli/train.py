@@ -12,7 +12,7 @@ import typer
 from cnn_tl import distributed
 from cnn_tl.cli import console
 from cnn_tl.cli.progress import TerminalObserver, duration
-from cnn_tl.errors import printable
+from cnn_tl.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cnn_tl.progress import FeaturePlan, Plan
     from cnn_tl.recipe import Recipe
     from cnn_tl.training.result import TrainResult
+    from cnn_tl.training.run_folder import RunFolder
 
 Mode = Literal["freeze", "finetune", "lp-ft", "auto", "scratch"]
 Head = Literal["lbfgs", "ridge", "adamw", "knn", "prototype"]
@@ -84,9 +85,12 @@ def train(
     }  # fmt: skip
     source: str | Path | None = recipe
     if resume:
+        if dry_run:
+            raise UsageError("--resume goes on with a run that is planned already; leave out either it or --dry-run")
         output = output or run_folder.newest_run(data, mode)
         run = run_folder.RunFolder(output)
         run.require_run()
+        _refuse_what_a_run_keeps(run, mode, epochs)
         source = recipe or run.recipe
     chosen = recipes.load(source, set_ or [], flags)
     idle = [flag for flag, value in (("--epochs", epochs), ("--lr", lr)) if value is not None]
@@ -110,6 +114,25 @@ def train(
         console.print_json(result.to_dict())
     else:
         show_result(result)
+
+
+def _refuse_what_a_run_keeps(run: RunFolder, mode: Mode | None, epochs: int | None) -> None:
+    """Refuse flags that say of a run what it cannot become, before they contradict its recipe in other words.
+
+    Raises:
+        UsageError: another mode, or epochs where the run counts steps.
+    """
+    own = run.own_recipe()
+    if mode not in (None, own.mode):
+        raise UsageError(
+            f"{printable(run.path)} was begun in mode {own.mode} and stays in it; leave out --mode {mode}, "
+            "or start anew with another --output"
+        )
+    if epochs is not None and own.train.steps is not None:
+        raise UsageError(
+            f"{printable(run.path)} is to last {own.train.steps} steps, not epochs; leave out --epochs, "
+            "or make it longer with --set train.steps=MORE"
+        )
 
 
 def _rate(text: str | None) -> float | str | None:

@@ -13,11 +13,13 @@ Nothing in them can execute, and no generator's state is stored: a step's random
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cnn_tl import files
@@ -100,6 +102,25 @@ def load_newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     if steps:
         raise ArtefactError(f"every checkpoint in {printable(folder)} is damaged; start again with another --output")
     return None
+
+
+@contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """Put back what a checkpoint in `folder` holds inside the body, or say in one line that it does not fit the run.
+
+    Raises:
+        ArtefactError: it does not; whole as it is, it belongs to another recipe, or another version wrote it.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ArtefactError(
+            f"the checkpoints in {printable(folder)} do not fit the recipe beside them: {reason[:120]}; restore "
+            "recipe.yaml, or start anew with another --output"
+        ) from error
 
 
 def _steps(folder: Path) -> list[Path]:

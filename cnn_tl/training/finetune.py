@@ -7,13 +7,13 @@ undisturbed one. Frozen means frozen: a digest of the frozen parameters and buff
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
-from cnn_tl.errors import DivergedError, Stopped
+from cnn_tl.errors import ArtefactError, DivergedError, Stopped, printable
 from cnn_tl.features.embedding import quiet_compiler
 from cnn_tl.networks.backbone import place, synchronised
 from cnn_tl.training import checkpoint, lr_find, optim
@@ -26,7 +26,7 @@ from cnn_tl.training.lr_find import RangeTest
 from cnn_tl.training.phases import Phases
 from cnn_tl.training.schedule import learning_rate_factor
 from cnn_tl.training.session import Session
-from cnn_tl.training.snapshots import Snapshots
+from cnn_tl.training.snapshots import Snapshots, say_that_it_begins_anew
 from cnn_tl.training.state import Progress
 from cnn_tl.training.step import Gradients, memory_for
 from cnn_tl.training.targets import Targets
@@ -76,12 +76,16 @@ class _Training:
         found = session.world.first(lambda: checkpoint.load_newest(session.run.checkpoints, session.observer.warn))
         self.progress = Progress.read(found.state) if found else Progress(lr=lr or _number(self.settings.lr))
         if found:
-            self.model.load_state_dict(found.tensors["model"])
+            with checkpoint.fitting(session.run.checkpoints):
+                self.model.load_state_dict(found.tensors["model"])
+        else:
+            say_that_it_begins_anew(session)
         self._head_is_new = not found and self.settings.head_start == "fitted" and set_fitted_head(session)
         self.feed = Feed(session)
         self.progress.reopen(self.feed.steps_per_epoch, self.feed.steps)
         self.phases = Phases(self.model, session.recipe.model, self.progress.receipts)
-        self.phases.enter(self.progress.epochs + 1)
+        with checkpoint.fitting(session.run.checkpoints) if found else nullcontext():
+            self.phases.enter(self.progress.epochs + 1)
         self.feed.open(gradual=self.phases.gradual)
         self.targets = Targets(session)
         self.gradients = Gradients(
@@ -172,7 +176,9 @@ class _Training:
                 self.snapshots.save()
             raise
         self.phases.verify()
-        self.model.load_state_dict(self.snapshots.best(self.judged))
+        best = self.snapshots.best(self.judged)
+        with checkpoint.fitting(self.session.run.checkpoints):
+            self.model.load_state_dict(best)
         self._give_receipt()
         self.ema = None
         return self._validate()
@@ -210,7 +216,11 @@ class _Training:
             self._share_gradients()
         batches = self.feed.batches(epoch)
         done = progress.step - (epoch - 1) * self.feed.steps_per_epoch
-        assert 0 <= done <= len(batches), "the checkpoint is of other pictures"
+        if not 0 <= done <= len(batches):
+            raise ArtefactError(
+                f"the checkpoints in {printable(session.run.checkpoints)} do not fit the recipe beside them: step "
+                f"{progress.step} is not in epoch {epoch}; restore recipe.yaml, or start anew with another --output"
+            )
         started, waited = time.monotonic(), 0.0
         if done < len(batches):
             self.feed.prepare(epoch)

@@ -58,7 +58,8 @@ def train(session: Session, prepared: Preparation) -> Logits:
     start = _head_start(session, prepared)
     session.head = None
     weight, bias = (torch.from_numpy(start.head.tensors[name]) for name in ("weight", "bias"))
-    backbone.set_linear_classifier(session.network.model, weight, bias)
+    with checkpoint.fitting(session.run.checkpoints):
+        backbone.set_linear_classifier(session.network.model, weight, bias)
     logits = finetune.train(session, torch.from_numpy(start.logits)).numpy()
     verdict = _verdict(session, start, logits)
     session.facts["verdict"] = verdict

@@ -23,6 +23,7 @@ from cnn_tl.networks.card import Remembered
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe
 from cnn_tl.runtime import pick_device, require_torch
+from cnn_tl.training import seal
 from cnn_tl.training.refusals import refuse_unknown_classes, refuse_what_cannot_train
 from cnn_tl.training.result import read_result
 from cnn_tl.training.run_folder import RunFolder
@@ -70,16 +71,19 @@ def open_session(
 
     def build() -> Network:
         built = _limited(_build(recipe, file, num_classes), recipe)
-        if recalled is not None:
-            _require_same(built, recalled)
+        if known is not None:  # remembered, or built before: mode auto builds it again in the end
+            _require_same(built, known)
         return built
 
-    network, recalled = None, known
+    network = None
     if known is None:
         network = build()
         known = _learned(network, recipe, memory, observer, write=write and world.local_rank == 0)
     remembered = replace(known, card=known.card.with_limits(recipe.data.max_pixels, recipe.data.min_side))
-    session = Session(recipe, manifest, remembered, memory, build, run, observer, leaves_traces=write, world=world)
+    session = Session(
+        recipe, manifest, remembered, memory, build, run, observer,
+        leaves_traces=write, world=world, is_resumed=resume,
+    )  # fmt: skip
     if network is not None:
         session.network = network
     refuse_what_cannot_train(session)
@@ -89,8 +93,15 @@ def open_session(
 
 
 def _begin(run: RunFolder, session: Session) -> None:
+    """Write what the run is told and sees, or refuse weights that are not those it began with."""
+    digests = seal.weights_digests(session.remembered) if session.recipe.mode != "scratch" else None
+    if session.is_resumed and digests:
+        seal.check_weights(run.path, digests, session.card.weights)
     files.write_json(run.manifest, session.manifest.to_json())
-    files.write_text(run.recipe, recipes.to_yaml(session.recipe))  # last: a folder with a recipe is a run
+    with files.disk_errors(run.result):
+        run.result.unlink(missing_ok=True)  # of a run that goes on for longer; a kill here leaves the shorter one
+    # last: a folder with a recipe is a run
+    seal.write(run.recipe, recipes.to_yaml(session.recipe), weights=digests)
 
 
 def _may_be_recalled(recipe: Recipe) -> bool:
@@ -143,12 +154,12 @@ def _build(recipe: Recipe, file: Path | None, num_classes: int) -> Network:
     return built
 
 
-def _require_same(built: Network, recalled: Remembered) -> None:
-    """Refuse a network that is not the remembered one: its features would be kept under the name of the other's."""
+def _require_same(built: Network, known: Remembered) -> None:
+    """Refuse a network that is not the one known: its features would be kept under the name of the other's."""
     from cnn_tl.networks.backbone import backbone_tensors
 
-    if cards.tensors_digest(backbone_tensors(built.model)) != recalled.card.backbone_sha256:
-        raise ArtefactError(f"the weights of {built.name} have changed while the run was at work; run again")
+    if cards.tensors_digest(backbone_tensors(built.model)) != known.card.backbone_sha256:
+        raise ArtefactError(f"the weights of {built.name} have changed while the run was at work; start it anew")
 
 
 def _limited(network: Network, recipe: Recipe) -> Network:
@@ -189,7 +200,7 @@ def is_extension(run: RunFolder, recipe: Recipe) -> bool:
     Raises:
         RecipeError: the recipes differ in anything else that counts; or more epochs would not be trained.
     """
-    own = recipes.load(run.recipe).resolve()
+    own = run.own_recipe()
     longer = {
         key: after
         for key in ("epochs", "steps")

@@ -13,6 +13,7 @@ import numpy as np
 from cnn_tl import files
 from cnn_tl.errors import ArtefactError, printable
 from cnn_tl.statistics import softmax, wilson_interval
+from cnn_tl.training import seal
 from cnn_tl.training.run_folder import RunFolder
 from cnn_tl.training.session import Logits, Session
 
@@ -97,8 +98,9 @@ def read_result(run: RunFolder) -> TrainResult:
     """Read the result that a finished run has written.
 
     Raises:
-        ArtefactError: it is damaged.
+        ArtefactError: it is damaged, or has changed since.
     """
+    seal.check(run.result, f"remove it, and this writes it anew: {run.resume_command}")
     stored = files.read_json(run.result)
     try:
         return _from_dict(stored, run)

@@ -7,6 +7,7 @@
     curves.png        the same as a picture, where there were epochs
     validation.jsonl  what the finished model answers on each validation picture
     result.json       the accuracy and all that is printed at the end
+    digests.json      what recipe.yaml, result.json and the weights were, see `seal`
     checkpoints/      where to go on from
     model/            the bundle
 """
@@ -18,13 +19,17 @@ import itertools
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cnn_tl import files
-from cnn_tl.errors import ArtefactError, ResourceError, printable
+from cnn_tl import recipe as recipes
+from cnn_tl.errors import ArtefactError, RecipeError, ResourceError, printable
+from cnn_tl.recipe import Recipe
 from cnn_tl.tracking.table import csv_text
+from cnn_tl.training import seal
 
 LOCK = ".lock"
 LAUNCH = ".launch"
@@ -64,13 +69,34 @@ class RunFolder:
             raise ResourceError(f"{where} is a file; choose another --output")
 
     def require_run(self) -> None:
-        """Refuse a folder that no run has written.
+        """Refuse a folder that no run has written, or whose recipe is no longer the run's.
 
         Raises:
             ArtefactError: there is nothing to go on with.
         """
         if not self.recipe.is_file():
             raise ArtefactError(f"{printable(self.path)} is not a run folder, so there is nothing to resume")
+        seal.check(
+            self.recipe,
+            "restore it, or begin another run from it: "
+            f"cnn-tl train --recipe {shlex.quote(printable(self.recipe))} --output ANOTHER",
+        )
+
+    @property
+    def resume_command(self) -> str:
+        """The command that goes on with this run."""
+        return f"cnn-tl train --resume --output {shlex.quote(printable(self.path))}"
+
+    def own_recipe(self) -> Recipe:
+        """Return what the run was told.
+
+        Raises:
+            ArtefactError: recipe.yaml is damaged.
+        """
+        try:
+            return recipes.load(self.recipe)
+        except RecipeError as error:
+            raise ArtefactError(f"{error}; restore this run's recipe, or start anew with another --output") from error
 
     def begun_by(self, launch: str) -> None:
         """Keep the name of the launch that begins the run, so that a later start of it knows the run for its own.
@@ -117,6 +143,26 @@ class RunFolder:
             finally:
                 self._remove_if_unused(with_parent=first)
 
+    @contextlib.contextmanager
+    def outlives_a_full_disk(self) -> Iterator[None]:
+        """Where the disk is full, let the line say that the run can go on, too.
+
+        Raises:
+            ResourceError: it is full.
+        """
+        try:
+            yield
+        except (ResourceError, OSError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if not (isinstance(cause, OSError) and cause.errno in files.NO_SPACE):
+                raise
+            what_now = f"once there is room, go on with: {self.resume_command}"
+            if isinstance(error, OSError):
+                where = printable(error.filename or self.path)
+                raise ResourceError(f"no space is left to write {where}; {what_now}") from error
+            error.args = (f"{error}; {what_now}",)  # it stays the error that the other processes know
+            raise
+
     def _remove_if_unused(self, *, with_parent: bool) -> None:
         """Leave nothing behind where the run failed before it wrote anything."""
         if {path.name for path in self.path.iterdir()} <= {LOCK, LAUNCH}:
@@ -148,7 +194,8 @@ class RunFolder:
 
 def _is_leftover(name: str) -> bool:
     """Say whether a file may be what a run left that was killed before it began: the recipe is written last."""
-    return name in (LOCK, LAUNCH, MANIFEST) or (name.startswith(".") and name.endswith(files.TEMPORARY_SUFFIX))
+    is_temporary = name.startswith(".") and name.endswith(files.TEMPORARY_SUFFIX)
+    return is_temporary or name in (LOCK, LAUNCH, MANIFEST, seal.DIGESTS)
 
 
 def default_output(data: str, mode: str) -> Path:
@@ -166,7 +213,8 @@ def newest_run(data: str | None, mode: str | None) -> Path:
     """
     runs = _runs(data, mode)
     if not runs:
-        raise ArtefactError("there is no run to resume under runs/; name it with --output RUN")
+        kind = "".join([f" of {printable(data)}" if data else "", f" in mode {mode}" if mode else ""])
+        raise ArtefactError(f"there is no run to resume under runs/{kind and ','}{kind}; name it with --output RUN")
     # an unfinished one goes before those that have their result
     return max(runs, key=lambda run: (not (run / "result.json").exists(), (run / "recipe.yaml").stat().st_mtime))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from cnn_tl.data.augment import Augmentation, augment
 from cnn_tl.data.loader import Batch, reading
 from cnn_tl.data.manifest import Manifest, Picture
 from cnn_tl.distributed import ALONE, World
-from cnn_tl.errors import BadImageError, DataError, printable
+from cnn_tl.errors import BadImageError, DataError
 from cnn_tl.features.speed import precision_of_a_loop
 from cnn_tl.heads import FittedHead
 from cnn_tl.networks.card import Card, Remembered
@@ -59,6 +58,7 @@ class Session:
         head: the head that mode freeze has fitted.
         tracking: the open trackers; there may be none.
         world: the processes that make this run together.
+        is_resumed: the run goes on with what lies in its folder.
     """
 
     recipe: Recipe
@@ -74,6 +74,7 @@ class Session:
     leaves_traces: bool = True
     tracking: Tracking = field(default_factory=Tracking)
     world: World = ALONE
+    is_resumed: bool = False
 
     @property
     def card(self) -> Card:
@@ -278,7 +279,7 @@ class Session:
     @property
     def resume_command(self) -> str:
         """The command that goes on with this run."""
-        return f"cnn-tl train --resume --output {shlex.quote(printable(self.run.path))}"
+        return self.run.resume_command
 
 
 def warn_of_set_aside(observer: Observer, broken: Sequence[str]) -> None:

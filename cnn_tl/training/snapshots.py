@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cnn_tl import files
-from cnn_tl.errors import ArtefactError, DivergedError
+from cnn_tl.errors import ArtefactError, DivergedError, printable
 from cnn_tl.training import checkpoint, optim
 from cnn_tl.training.session import Session
 from cnn_tl.training.state import Progress
@@ -21,6 +21,17 @@ from cnn_tl.training.state import Progress
 SAVE_EVERY_SECONDS = 300.0
 AGREE_EVERY_STEPS = 16
 """How often several processes ask the first of them whether it is time to save: each time costs an exchange."""
+
+
+def say_that_it_begins_anew(session: Session) -> None:
+    """Say that there is no checkpoint to resume a run from; where epochs have ended there was one."""
+    if not session.is_resumed:
+        return
+    text = f"there is no checkpoint in {printable(session.run.checkpoints)}: training begins with the first step"
+    if session.run.metrics.exists():
+        session.observer.warn(f"{text} again; what had been trained is lost")
+    else:
+        session.observer.note(text)
 
 
 class Snapshots:
@@ -83,10 +94,15 @@ class Snapshots:
         return self._session.world.first(lambda: checkpoint.load(self._best).tensors["model"])
 
     def restore(self, found: checkpoint.Checkpoint) -> None:
-        """Put back what a checkpoint holds beside the model and the progress."""
-        optim.restore(self._optimizer, found.tensors.get("optimizer", {}), found.state["optimizer"])
-        if self.ema:
-            self.ema.module.load_state_dict(found.tensors["ema"])
+        """Put back what a checkpoint holds beside the model and the progress.
+
+        Raises:
+            ArtefactError: it does not fit the run.
+        """
+        with checkpoint.fitting(self._session.run.checkpoints):
+            optim.restore(self._optimizer, found.tensors.get("optimizer", {}), found.state["optimizer"])
+            if self.ema:
+                self.ema.module.load_state_dict(found.tensors["ema"])
         if self._progress.best_epoch:
             self._check_best()
 

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 from cnn_tl import files
 from cnn_tl.distributed import World, joined
 from cnn_tl.errors import ArtefactError, UsageError, printable
+from cnn_tl.networks import bundle
 from cnn_tl.progress import Observer, Plan
 from cnn_tl.recipe import Recipe
 from cnn_tl.runtime import deterministic, stop_on_signals
 from cnn_tl.tracking import require_trackers, tracked
+from cnn_tl.training import seal
 from cnn_tl.training.prepare import is_extension, open_session
 from cnn_tl.training.result import TrainResult, judge, read_result, validation_lines
 from cnn_tl.training.run_folder import RunFolder, default_output, newest_run, run_begun_by
@@ -63,6 +65,11 @@ def train(
         run, resume = world.first(lambda: _opened(recipe, output, resume, world))
         with contextlib.ExitStack() as stack:
             world.first(lambda: stack.enter_context(run.locked()))
+            if resume and not seal.is_on(run.path):
+                observer.warn(
+                    f"{printable(run.path / seal.DIGESTS)} is missing (earlier versions wrote none): nobody can say "
+                    "whether recipe, result and weights are what they were"
+                )
             if resume and (finished := world.first(lambda: _finished(run, recipe, observer))):
                 return finished
             world.first(lambda: files.remove_temporaries(run.path))
@@ -70,7 +77,8 @@ def train(
                 world.first(lambda: run.begun_by(world.launch))  # before the recipe, with which a folder is a run
             stack.enter_context(deterministic(recipe.run.deterministic))  # before the network is built and tried
             session = open_session(recipe, run, observer, resume=resume, world=world)
-            return _work(session, started)
+            with run.outlives_a_full_disk():
+                return _work(session, started)
 
 
 def _opened(recipe: Recipe, output: Path | str | None, resume: bool, world: World) -> tuple[RunFolder, bool]:
@@ -103,12 +111,26 @@ def _own_run(recipe: Recipe, world: World) -> Path | None:
 def _finished(run: RunFolder, recipe: Recipe, observer: Observer) -> TrainResult | None:
     """Return the result of a run that has nothing left to do."""
     if is_extension(run, recipe):
-        run.result.unlink(missing_ok=True)  # before the recipe is replaced: a kill between leaves the shorter run
         observer.note("the run goes on for longer; from here on the learning rate follows the longer schedule")
     elif run.result.exists():
+        result = read_result(run)
+        _require_whole_model(run)
         observer.note(f"{printable(run.path)} has finished already; this is its result")
-        return read_result(run)
+        return result
     return None
+
+
+def _require_whole_model(run: RunFolder) -> None:
+    """Refuse to call a run finished whose bundle was damaged or removed since.
+
+    Raises:
+        ArtefactError: it was.
+    """
+    try:
+        files.verify_checksums(run.bundle, required=(bundle.CONFIG, bundle.WEIGHTS))
+    except ArtefactError as error:
+        what_now = f"remove {printable(run.result)}, and this makes the model anew: {run.resume_command}"
+        raise ArtefactError(f"the model of this finished run is damaged: {error}; {what_now}") from error
 
 
 def _work(session: Session, started: float) -> TrainResult:
@@ -237,7 +259,7 @@ def _finish(session: Session, logits: Logits, started: float) -> TrainResult:
     save_model(session, result)
     if session.recipe.mode == "freeze":
         session.log([{"val_accuracy": result.accuracy, **session.facts}])
-    files.write_json(run.result, result.to_dict())
+    seal.write(run.result, files.as_json(result.to_dict()))
     shutil.rmtree(run.features, ignore_errors=True)
     session.tracking.finish(result.to_dict())
     return result

@@ -14,6 +14,7 @@ import typer
 from cnn_tl import recipe_sections
 from cnn_tl.cli import train
 from cnn_tl.cli.app import app
+from cnn_tl.training import seal
 
 FLAGS = {
     "--mode", "--recipe", "--set", "--model", "--weights", "--head", "--epochs", "--batch-size", "--lr", "--image-size",
@@ -78,6 +79,40 @@ def test_a_whole_run_then_its_result_again(cli: Any, data: str, tiny_weights: Pa
     changed = cli("train", "--resume", "--output", "runs/pets-freeze", "--seed", "3")
     assert changed.code == 2
     assert "seed: 0 -> 3" in changed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--dry-run"], 2, "--resume goes on with a run that is planned already; leave out either it or --dry-run"),
+        (["--mode", "freeze"], 2, "runs/a was begun in mode scratch and stays in it; leave out --mode freeze"),
+        (["--epochs", "9"], 2, "runs/a is to last 7 steps, not epochs; leave out --epochs, or make it"),
+    ],
+)
+def test_what_a_run_cannot_become(cli: Any, data: str, arguments: list[str], code: int, said: str) -> None:
+    seal.write(Path("runs/a/recipe.yaml"), "mode: scratch\ndata: {path: pets}\ntrain: {steps: 7}\n")
+    outcome = cli("train", "--resume", "--output", "runs/a", *arguments)
+    assert outcome.code == code
+    assert f"error: {said}" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_no_run_of_that_kind(cli: Any, data: str) -> None:
+    outcome = cli("train", data, "--resume", "--mode", "scratch")
+    assert outcome.err == (
+        "error: there is no run to resume under runs/, of pets in mode scratch; name it with --output RUN\n"
+    )
+
+
+def test_a_truncated_recipe_is_one_line(cli: Any, data: str, tiny_weights: Path) -> None:
+    assert cli("train", data, *TINY, "--weights", tiny_weights).code == 0
+    recipe = Path("runs/pets-freeze/recipe.yaml")
+    recipe.write_bytes(recipe.read_bytes()[:40])
+    outcome = cli("train", "--resume")
+    assert outcome.code == 4
+    [line] = lines(outcome)
+    assert line.startswith("error: runs/pets-freeze/recipe.yaml has changed since the run wrote it; restore it")
+    assert outcome.err.count("\n") == 1
 
 
 def set_traps() -> None:

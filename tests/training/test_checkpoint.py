@@ -29,6 +29,15 @@ def test_the_newest_two_are_kept(tmp_path: Path) -> None:
     assert found.tensors["model"]["w"].tolist() == [7_000.0] * 3
 
 
+def test_what_does_not_fit_is_one_line_and_lack_of_memory_is_not_that(tmp_path: Path) -> None:
+    said = pytest.raises(ArtefactError, match=r"do not fit the recipe beside them: .* size mismatch for w")
+    with said as refused, checkpoint.fitting(tmp_path):
+        torch.nn.Linear(2, 2, bias=False).load_state_dict({"weight": torch.zeros(3, 3)})
+    assert "\n" not in str(refused.value)
+    with pytest.raises(torch.OutOfMemoryError), checkpoint.fitting(tmp_path):
+        raise torch.OutOfMemoryError
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "state.json", "SHA256SUMS"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "remove"])
 def test_a_damaged_checkpoint_falls_back_with_a_warning(tmp_path: Path, name: str, damage: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from whole_runs import StopAfter, assert_same_weights, final_weights, metrics
 
 from cnn_tl.data import loader, transforms
@@ -21,7 +22,7 @@ from cnn_tl.errors import ArtefactError, DataError, DivergedError, RecipeError, 
 from cnn_tl.networks import bundle
 from cnn_tl.networks.backbone import to_input
 from cnn_tl.progress import Observer, Plan
-from cnn_tl.recipe import Recipe
+from cnn_tl.recipe import Recipe, to_yaml
 from cnn_tl.training import step
 from cnn_tl.training.train import MODES, find_lr, plan, train
 
@@ -331,18 +332,54 @@ def test_a_run_killed_before_its_recipe_is_no_run(recipe: Callable[..., Recipe],
 def test_features_of_other_weights_are_not_used(
     recipe: Callable[..., Recipe], tiny_weights: Path, tmp_path: Path
 ) -> None:
-    from safetensors.torch import save_file
-
     mine = tmp_path / "mine.safetensors"
-    chosen = recipe(model={"weights": str(mine)}, train={"batch_size": 8})
+    chosen_sections = {"model": {"weights": str(mine)}, "train": {"batch_size": 8}}
+    chosen = recipe(**chosen_sections)
     first = load_file(tiny_weights)
     save_file(first, mine)
     with pytest.raises(Stopped):
         train(chosen, tmp_path / "run", observer=StopAfter("features", 24))
     save_file({name: t * 1.1 if t.is_floating_point() else t for name, t in first.items()}, mine)
+    with pytest.raises(ArtefactError, match=r"weights from .*mine\.safetensors have changed since .*run was begun"):
+        train(chosen, tmp_path / "run", resume=True)
+    train(chosen, tmp_path / "anew")
+    train(recipe(**chosen_sections, features={"cache": False}), tmp_path / "undisturbed")
+    assert_same_weights(tmp_path / "anew", tmp_path / "undisturbed")
+
+
+def test_a_run_does_not_go_on_with_other_weights(
+    recipe: Callable[..., Recipe], tiny_weights: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.safetensors"
+    chosen = recipe("auto", model={"weights": str(mine)})
+    weights = load_file(tiny_weights)
+    save_file(weights, mine)
+    with pytest.raises(Stopped):
+        train(chosen, tmp_path / "run", observer=StopAfter("epoch 1", 9))
+    changed = {name: t * 1.1 if t.is_floating_point() else t for name, t in weights.items()}
+    save_file(changed, mine)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").glob("*.*")}
+    with pytest.raises(ArtefactError, match="have changed since"):
+        train(chosen, tmp_path / "run", resume=True)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").glob("*.*")} == before
+    save_file(weights, mine, {"another": "header"})
     train(chosen, tmp_path / "run", resume=True)
-    train(chosen, tmp_path / "undisturbed")
-    assert_same_weights(tmp_path / "run", tmp_path / "undisturbed")
+
+
+def test_weights_that_change_while_a_run_is_at_work_are_no_bug(
+    recipe: Callable[..., Recipe], tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mode auto builds the backbone a second time where the head alone is kept."""
+    from cnn_tl.training import headfirst
+
+    mine, weights = tmp_path / "mine.safetensors", load_file(tiny_weights)
+    save_file(weights, mine)
+    monkeypatch.setattr(headfirst.compare_paired.__globals__["PairedComparison"], "more_than_chance", False)
+    observer = Observer()
+    changed = {name: t * 1.1 if t.is_floating_point() else t for name, t in weights.items()}
+    observer.epoch = lambda row: save_file(changed, mine)  # type: ignore[method-assign,assignment,misc]
+    with pytest.raises(ArtefactError, match="have changed while the run was at work"):
+        train(recipe("auto", model={"weights": str(mine)}), tmp_path / "run", observer=observer)
 
 
 def test_a_stop_during_the_head_fit_is_heard(
@@ -391,6 +428,74 @@ def test_a_damaged_result_is_said(recipe: Callable[..., Recipe], tmp_path: Path,
     (train(recipe(), tmp_path / "run").run / "result.json").write_text(text)
     with pytest.raises(ArtefactError, match="result"):
         train(recipe(), tmp_path / "run", resume=True)
+
+
+def test_a_changed_result_is_not_given_as_the_run_s(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    first = train(recipe(), tmp_path / "run")
+    path = tmp_path / "run" / "result.json"
+    path.write_text(path.read_text().replace(f'"accuracy": {first.accuracy}', '"accuracy": 0.123'))
+    with pytest.raises(ArtefactError, match=r"result\.json has changed since .*; remove it, and this writes it anew"):
+        train(recipe(), tmp_path / "run", resume=True)
+    path.unlink()
+    again = train(recipe(), tmp_path / "run", resume=True)
+    assert again.accuracy == first.accuracy
+    assert train(recipe(), tmp_path / "run", resume=True) == again
+
+
+def test_a_damaged_model_of_a_finished_run_is_said(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    run = train(recipe(), tmp_path / "run").run
+    weights = run / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ArtefactError, match=r"model of this finished run is damaged.*remove .*result\.json"):
+        train(recipe(), run, resume=True)
+    (run / "result.json").unlink()
+    train(recipe(), run, resume=True)
+    bundle.load(run)
+
+
+def warned() -> tuple[Observer, list[str]]:
+    observer, warnings = Observer(), list[str]()
+    observer.warn = warnings.append  # type: ignore[method-assign]
+    return observer, warnings
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_a_warning(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(Stopped):
+        train(recipe("finetune"), run, observer=StopAfter("epoch 2", 20))
+    (run / "digests.json").unlink()
+    observer, warnings = warned()
+    train(recipe("finetune"), run, resume=True, observer=observer)
+    [warning] = warnings
+    assert "digests.json is missing (earlier versions wrote none)" in warning
+    train(recipe("finetune"), run, resume=True, observer=observer)
+    assert len(warnings) == 1, "from now on it is checked"
+
+
+def test_lost_checkpoints_are_said(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = train(recipe("finetune"), run)
+    (run / "result.json").unlink()
+    shutil.rmtree(run / "checkpoints")
+    observer, warnings = warned()
+    assert train(recipe("finetune"), run, resume=True, observer=observer).accuracy == first.accuracy
+    [warning] = warnings
+    assert "there is no checkpoint in" in warning
+    assert "what had been trained is lost" in warning
+
+
+def test_a_checkpoint_that_does_not_fit_the_recipe_is_refused(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    """A run without digests, whose recipe was edited."""
+    run = tmp_path / "run"
+    with pytest.raises(Stopped):
+        train(recipe("scratch"), run, observer=StopAfter("epoch 2", 20))
+    (run / "digests.json").unlink()
+    for changes in ({"model": {"name": "test_vit"}}, {"train": {"batch_size": 36}}):
+        edited = recipe("scratch", **changes)
+        (run / "recipe.yaml").write_text(to_yaml(edited.resolve()))
+        (run / "digests.json").unlink(missing_ok=True)
+        with pytest.raises(ArtefactError, match=r"the checkpoints in .* do not fit the recipe beside them"):
+            train(edited, run, resume=True)
 
 
 def test_a_plan_knows_what_is_kept_and_that_a_head_takes_time(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
