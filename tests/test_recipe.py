@@ -67,7 +67,7 @@ def test_shipped_recipes_load_and_begin_with_their_command(name: str) -> None:
 
 
 def test_the_shipped_recipes_are_these() -> None:
-    assert names() == ["finetune", "freeze", "lp-ft", "scratch"]
+    assert names() == ["finetune", "freeze", "googlenet", "lenet5", "lp-ft", "resnet", "scratch", "vgg"]
 
 
 def test_flags_are_stronger_than_set_and_set_than_the_file(write: Write) -> None:
@@ -185,7 +185,7 @@ def test_a_flag_is_refused_by_its_name(flags: dict[str, object], message: str) -
 
 @pytest.mark.parametrize("missing", ["nowhere.yaml", ".", "/dev/null", "a\0b", ""])
 def test_a_source_that_is_no_file_is_refused(missing: str) -> None:
-    assert "is neither a file nor a shipped recipe (finetune, freeze, lp-ft, scratch)" in refusal(missing)
+    assert "is neither a file nor a shipped recipe (finetune, freeze, googlenet, lenet5, lp-ft, resnet, scratch, vgg)" in refusal(missing)
 
 
 def test_an_impossible_name_is_refused() -> None:
