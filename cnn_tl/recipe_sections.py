@@ -240,7 +240,7 @@ class Train(Section):
     )
     focal_gamma: float | None = Field(default=None, ge=0, le=10, description="How much it does; 0 is cross-entropy.")
     aux_weight: float | None = Field(
-        default=None, ge=0, le=10, description="Weight of each auxiliary classifier's loss (googlenet); 0: without them."
+        default=None, ge=0, le=10, description="Weight of each auxiliary classifier's loss, in googlenet; 0: no such."
     )
     label_smoothing: float | None = Field(
         default=None, ge=0, lt=1, description="Probability spread evenly over all classes."

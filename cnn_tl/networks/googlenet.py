@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch
-from timm.layers import create_classifier
+from timm.layers import create_classifier  # type: ignore[attr-defined]
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torchvision.models.googlenet import BasicConv2d, InceptionAux
@@ -44,6 +43,7 @@ class GoogLeNet(TorchvisionGoogLeNet):  # type: ignore[misc]
     """
 
     num_features = head_hidden_size = 1024
+    avgpool: nn.Module
 
     def __init__(
         self,
@@ -112,12 +112,12 @@ class GoogLeNet(TorchvisionGoogLeNet):  # type: ignore[misc]
     @property
     def global_pool(self) -> nn.Module:
         """What timm calls torchvision's `avgpool`."""
-        return self.avgpool  # type: ignore[no-any-return]
+        return self.avgpool
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Give the network a new last layer; none (its input is the output) for 0 classes."""
         self.num_classes = num_classes
-        pool, like = global_pool or self.avgpool.pool_type, self.conv1.conv.weight
+        pool, like = global_pool or str(self.avgpool.pool_type), self.conv1.conv.weight
         self.avgpool, self.fc = create_classifier(1024, num_classes, pool, device=like.device, dtype=like.dtype)
         if self.aux_logits:
             self.add_auxiliary()

@@ -54,7 +54,8 @@ class Gradients:
     def add(self, x: Tensor, targets_NK: Tensor, step: int, *, first: int = 0, total: int | None = None) -> Tensor:
         """Add the gradients of the step's mean loss to the parameters', and return the sum of all its losses, [1 + A].
 
-        The first is the classifier's; those of A auxiliary classifiers follow, each unweighted. Of many processes each has a part of the step, and all have the same gradients and sum in the end.
+        The first is the classifier's; those of A auxiliary classifiers follow, each without its weight. Of many
+        processes each has a part of the step, and all have the same gradients and sums in the end.
 
         Args:
             x: what the model takes, [N, ...].
@@ -123,7 +124,8 @@ class Gradients:
                 with autocast(self.device, self.precision):
                     outputs = self._forward(part)
                 loss = torch.stack([self.loss(logits_NK, targets).sum() for logits_NK in outputs])
-                own = (loss[0] + self.aux_weight * loss[1:].sum()) / total * self.world.size  # the exchange takes the mean over the processes
+                whole = loss[0] + self.aux_weight * loss[1:].sum()
+                own = whole / total * self.world.size  # the exchange takes the mean over the processes
                 own.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
             first += len(part)

@@ -1,4 +1,4 @@
-"""GoogLeNet's auxiliary classifiers: they train with the network, are seen in the metrics, and in nothing that is kept."""
+"""GoogLeNet's auxiliary classifiers: they train with the network, are seen in the metrics, and are in nothing kept."""
 
 from __future__ import annotations
 
