@@ -2,21 +2,23 @@
 
     input  [3, 32, 32]   made grey: one channel, as in the paper
     C1     [6, 28, 28]   5 x 5 convolution                     156 parameters
-    S2     [6, 14, 14]   mean of 2 x 2                           -
+    S2     [6, 14, 14]   2 x 2 pooling                           -
     C3    [16, 10, 10]   5 x 5 convolution                   2,416
-    S4    [16, 5, 5]     mean of 2 x 2                           -
+    S4    [16, 5, 5]     2 x 2 pooling                           -
     C5   [120, 1, 1]     5 x 5 convolution                  48,120
     F6    [84]           linear                             10,164
     output [10]          linear                                850   61,706 in all
 
 Where this differs from the paper, it is the reading that became usual: every map of C3 sees all of S2 (the paper's
 table 1 leaves some out, to break the symmetry and to save time); S2 and S4 have no coefficient and bias of their own;
-the output is linear under a softmax, not a distance to drawn codes (RBF). Mean pooling and the scaled tanh are the
-paper's; with 6,000 digits, in 20 epochs, plain tanh got 0.979, this 0.982, ReLU and the largest of 2 x 2 0.989.
+the output is linear under a softmax, not a distance to drawn codes (RBF). `lenet5_tanh` has the paper's scaled tanh and
+mean pooling; `lenet5` has ReLU and max pooling in their place, which learn digits better: of 1,000, after 20 epochs of
+6,000 others, the former gets 0.982, the latter 0.989.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -59,12 +61,19 @@ class LeNet5(nn.Module):
     Args:
         in_chans: 3 are made grey; 1 is grey already. Any other number goes to C1 as it is.
         global_pool: how the places of C5 are pooled: avg, max or avgmax.
+        act_layer, pool_layer: makes an activation; makes the pooling of S2 and S4, given its side.
     """
 
     num_features = 120
 
     def __init__(
-        self, num_classes: int = 10, in_chans: int = 3, global_pool: str = "avg", drop_rate: float = 0.0
+        self,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        act_layer: Callable[[], nn.Module] = nn.ReLU,
+        pool_layer: Callable[[int], nn.Module] = nn.MaxPool2d,
     ) -> None:
         super().__init__()
         self.num_classes, self.in_chans, self.head_hidden_size = num_classes, in_chans, 84
@@ -75,16 +84,16 @@ class LeNet5(nn.Module):
         ]
         self.grey = Grey() if in_chans == 3 else nn.Identity()
         self.c1 = nn.Conv2d(1 if in_chans == 3 else in_chans, 6, 5)
-        self.act1 = ScaledTanh()
-        self.s2 = nn.AvgPool2d(2)
+        self.act1 = act_layer()
+        self.s2 = pool_layer(2)
         self.c3 = nn.Conv2d(6, 16, 5)
-        self.act3 = ScaledTanh()
-        self.s4 = nn.AvgPool2d(2)
+        self.act3 = act_layer()
+        self.s4 = pool_layer(2)
         self.c5 = nn.Conv2d(16, 120, 5)
-        self.act5 = ScaledTanh()
+        self.act5 = act_layer()
         self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=True)
         self.f6 = nn.Linear(120, 84)
-        self.act6 = ScaledTanh()
+        self.act6 = act_layer()
         self.head_drop = nn.Dropout(drop_rate)
         self.output = _classifier(num_classes)
 
@@ -127,21 +136,30 @@ def _classifier(num_classes: int) -> nn.Module:
     return nn.Linear(84, num_classes) if num_classes > 0 else nn.Identity()
 
 
-default_cfgs = generate_default_cfgs({
-    "lenet5": {
-        "num_classes": 10,
-        "input_size": (3, 32, 32),
-        "crop_pct": 1.0,  # digits of 28 px are resized to 32, where the paper pads them: other pictures have no border
-        "interpolation": "bilinear",
-        "mean": (0.1307,) * 3,  # of the digits; grey stays grey, because all channels are normalised alike
-        "std": (0.3081,) * 3,
-        "first_conv": "c1",
-        "classifier": "output",
-    },
-})  # fmt: skip
+_CARD = {
+    "num_classes": 10,
+    "input_size": (3, 32, 32),
+    "crop_pct": 1.0,  # digits of 28 px are resized to 32, where the paper pads them: other pictures have no border
+    "interpolation": "bilinear",
+    "mean": (0.1307,) * 3,  # of the digits; grey stays grey, because all channels are normalised alike
+    "std": (0.3081,) * 3,
+    "first_conv": "c1",
+    "classifier": "output",
+}
+default_cfgs = generate_default_cfgs({"lenet5": _CARD, "lenet5_tanh": _CARD})
 
 
 @register_model
 def lenet5(pretrained: bool = False, **kwargs: Any) -> LeNet5:
-    """Return LeNet-5; nobody published weights for it."""
-    return build_model_with_cfg(LeNet5, "lenet5", pretrained, feature_cfg={"out_indices": (0, 1, 2)}, **kwargs)
+    """Return LeNet-5 as it is usually taught; nobody published weights for it."""
+    return _build("lenet5", pretrained, **kwargs)
+
+
+@register_model
+def lenet5_tanh(pretrained: bool = False, **kwargs: Any) -> LeNet5:
+    """Return LeNet-5 with the paper's own activation and pooling."""
+    return _build("lenet5_tanh", pretrained, **{"act_layer": ScaledTanh, "pool_layer": nn.AvgPool2d} | kwargs)
+
+
+def _build(name: str, pretrained: bool, **kwargs: Any) -> LeNet5:
+    return build_model_with_cfg(LeNet5, name, pretrained, feature_cfg={"out_indices": (0, 1, 2)}, **kwargs)

@@ -19,7 +19,7 @@ from cnn_tl.networks.cut import Cut, cut
 from cnn_tl.networks.googlenet import AUXILIARY, GoogLeNet, Outputs
 from cnn_tl.networks.weights import Source
 
-SIDES = {"lenet5": 32, "googlenet": 64}
+SIDES = {"lenet5": 32, "lenet5_tanh": 32, "googlenet": 64}
 RANDOM = Source("random", None, "")
 
 
@@ -50,10 +50,11 @@ def shapes(model: nn.Module, x_NCHW: Tensor) -> dict[str, list[int]]:
     return found
 
 
-def test_lenet5_has_the_sizes_of_the_paper() -> None:
+@pytest.mark.parametrize("name", ["lenet5", "lenet5_tanh"])
+def test_lenet5_has_the_sizes_of_the_paper(name: str) -> None:
     """LeCun et al. 1998, sec. II-B and figure 2."""
-    model = timm.create_model("lenet5")
-    found = shapes(model, noise("lenet5"))
+    model = timm.create_model(name)
+    found = shapes(model, noise(name))
     assert {name: found[name] for name in ("grey", "c1", "s2", "c3", "s4", "c5", "f6", "output")} == {
         "grey": [1, 32, 32],
         "c1": [6, 28, 28],
@@ -67,6 +68,13 @@ def test_lenet5_has_the_sizes_of_the_paper() -> None:
     parameters = {name: sum(p.numel() for p in module.parameters()) for name, module in model.named_children()}
     assert [parameters[name] for name in ("c1", "c3", "c5", "f6", "output")] == [156, 2416, 48_120, 10_164, 850]
     assert sum(parameters.values()) == 61_706
+
+
+def test_the_papers_activation_is_one_at_one() -> None:
+    """LeCun et al. 1998, appendix A."""
+    squash = timm.create_model("lenet5_tanh").get_submodule("act1")
+    found = squash(torch.tensor([-1e9, -1.0, 0.0, 1.0]))
+    torch.testing.assert_close(found, torch.tensor([-1.7159, -1.0, 0.0, 1.0]), atol=1e-4, rtol=0)
 
 
 def test_lenet5_sees_grey_as_pillow_does() -> None:
@@ -222,7 +230,7 @@ STAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SIDES)
+@pytest.mark.parametrize("name", STAGES)
 def test_stages(name: str) -> None:
     model = timm.create_model(name)
     sizes = {stage: sum(p.numel() for n, p in model.named_parameters() if n.startswith(start))
@@ -236,7 +244,7 @@ def test_stages(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "policy"),
-    [("lenet5", "head"), *((name, policy) for name in SIDES for policy in ("last-stage", "last-2"))],
+    [("lenet5", "head"), *((name, policy) for name in STAGES for policy in ("last-stage", "last-2"))],
 )  # before GoogLeNet's head there is dropout, which gives something else each time
 def test_they_can_be_cut_where_they_are_frozen(name: str, policy: str) -> None:
     model = timm.create_model(name, num_classes=3)
@@ -267,7 +275,7 @@ def test_timm_reads_their_bundles_once_they_are_registered(name: str, tmp_path: 
 
 def test_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "cached", lambda card: None)
-    rows = {row.name: row for query in SIDES for row in catalog.search(query)}
+    rows = {row.name: row for query in STAGES for row in catalog.search(query)}
     assert (rows["lenet5"].parameters, rows["lenet5"].input_size, rows["lenet5"].weights) == (61_706, 32, "none")
     found = rows["googlenet"]
     assert (found.parameters, found.input_size, found.weights) == (6_624_904, 224, "download")
