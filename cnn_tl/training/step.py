@@ -123,7 +123,8 @@ class Gradients:
             with self.no_sync() if number < len(parts) else nullcontext():
                 with autocast(self.device, self.precision):
                     outputs = self._forward(part)
-                loss = torch.stack([self.loss(logits_NK, targets).sum() for logits_NK in outputs])
+                each = (outputs,) if isinstance(outputs, Tensor) else outputs
+                loss = torch.stack([self.loss(logits_NK, targets).sum() for logits_NK in each])
                 whole = loss[0] + self.aux_weight * loss[1:].sum()
                 own = whole / total * self.world.size  # the exchange takes the mean over the processes
                 own.backward()  # type: ignore[no-untyped-call]
@@ -147,11 +148,10 @@ class Gradients:
         """Inside the body gradients stay in this process."""
         return nullcontext() if self.world.is_alone else self.model.no_sync()  # type: ignore[operator]
 
-    def _forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return the logits [N, K], and those of the auxiliary classifiers, which only training has."""
+    def _forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return the logits [N, K]; of a model with auxiliary classifiers, theirs too, behind its own."""
         try:
-            outputs: Tensor | tuple[Tensor, ...] = self.model(x)
-            return (outputs,) if isinstance(outputs, Tensor) else outputs
+            return self.model(x)  # type: ignore[no-any-return]
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
