@@ -12,8 +12,8 @@
 Where this differs from the paper, it is the reading that became usual: every map of C3 sees all of S2 (the paper's
 table 1 leaves some out, to break the symmetry and to save time); S2 and S4 have no coefficient and bias of their own;
 the output is linear under a softmax, not a distance to drawn codes (RBF). `lenet5_tanh` has the paper's scaled tanh and
-mean pooling; `lenet5` has ReLU and max pooling in their place, which learn digits a little better: of 1,000, after 6,000
-others, four trainings of the former got 0.979 to 0.987, four of the latter 0.984 to 0.989.
+mean pooling; `lenet5` has ReLU and max pooling in their place, which learn digits a little better: of 1,000, after
+6,000 others, four trainings of the former got 0.979 to 0.987, four of the latter 0.984 to 0.989.
 """
 
 from __future__ import annotations
