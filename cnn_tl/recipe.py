@@ -18,8 +18,9 @@ from pydantic_core import ErrorDetails
 
 from cnn_tl import recipe_yaml
 from cnn_tl.errors import RecipeError, printable
-from cnn_tl.recipe_rules import refuse_contradictions, refuse_unreached_phases, sees_one_view
+from cnn_tl.recipe_rules import refuse_contradictions, refuse_unreached_phases, sees_one_view, trains_auxiliary
 from cnn_tl.recipe_sections import (
+    AUX_WEIGHT,
     DEFAULT_VIEWS,
     HEAD_DEFAULTS,
     LOSS_DEFAULTS,
@@ -110,6 +111,8 @@ class Recipe(Section):
             defaults.pop("epochs", None)  # one of the two says how long
         chosen = defaults | self.train.model_dump(exclude_none=True)
         options = SCHEDULE_DEFAULTS.get(chosen.get("schedule"), {}) | LOSS_DEFAULTS.get(chosen.get("loss"), {})
+        if trains_auxiliary(self):
+            options["aux_weight"] = AUX_WEIGHT
         return Train(**options | chosen)
 
 KEYS = ["mode", "seed", *(f"{name}.{key}" for name in SECTIONS for key in SECTIONS[name].model_fields)]

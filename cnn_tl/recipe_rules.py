@@ -8,6 +8,7 @@ from typing import Protocol
 
 from cnn_tl.errors import RecipeError
 from cnn_tl.recipe_sections import (
+    AUXILIARY_MODELS,
     HEAD_SETTINGS,
     POLICY_DEFAULTS,
     WITHOUT_MEANING_IN_FREEZE,
@@ -127,6 +128,7 @@ def _with_loop(recipe: Settings) -> None:
             "train.focal_gamma has no effect with train.loss: cross-entropy, which wins; "
             "remove train.focal_gamma, or set train.loss: focal"
         )
+    _auxiliary(recipe)
     if train.micro_batch is not None and train.batch_size is not None and train.micro_batch > train.batch_size:
         raise RecipeError(
             f"train.micro_batch: {train.micro_batch} contradicts train.batch_size: {train.batch_size}, "
@@ -182,6 +184,32 @@ def refuse_unreached_phases(model: Model, epochs: int) -> None:
                 f"model.unfreeze: {shown(policy)} would begin with epoch {first}, and the run has {epochs}; "
                 f"remove it, or set train.epochs: {first}{sooner}"
             )
+
+
+def _auxiliary(recipe: Settings) -> None:
+    if recipe.train.aux_weight is None or trains_auxiliary(recipe):
+        return
+    model = recipe.model
+    if has_auxiliary(model):
+        raise RecipeError(
+            f"train.aux_weight has no effect with model.freeze: {shown(model.freeze)}, which wins: auxiliary "
+            "classifiers are there for the gradient of the early layers, so they train where all does; "
+            "remove train.aux_weight, or set model.freeze: all"
+        )
+    raise RecipeError(
+        f"train.aux_weight has no effect with model.name: {model.name}, which wins: it has no auxiliary classifiers; "
+        f"remove train.aux_weight, or set model.name: {' or '.join(AUXILIARY_MODELS)}"
+    )
+
+
+def trains_auxiliary(recipe: Settings) -> bool:
+    """Say whether the recipe has a loop in which auxiliary classifiers can train: the whole network does."""
+    return recipe.mode != "freeze" and has_auxiliary(recipe.model) and recipe.model.freeze in (None, "all")
+
+
+def has_auxiliary(model: Model) -> bool:
+    """Say whether a model has auxiliary classifiers, with whatever tag it is named."""
+    return model.name.partition(".")[0] in AUXILIARY_MODELS
 
 
 def _without_fitted_head(recipe: Settings) -> None:

@@ -239,6 +239,9 @@ class Train(Section):
         default=None, description="Focal loss attends to the pictures that are still hard."
     )
     focal_gamma: float | None = Field(default=None, ge=0, le=10, description="How much it does; 0 is cross-entropy.")
+    aux_weight: float | None = Field(
+        default=None, ge=0, le=10, description="Weight of each auxiliary classifier's loss, in googlenet; 0: no such."
+    )
     label_smoothing: float | None = Field(
         default=None, ge=0, lt=1, description="Probability spread evenly over all classes."
     )
@@ -347,6 +350,12 @@ statistics give is best fine-tuned on those too: statistics of a batch are other
 SCHEDULE_DEFAULTS: dict[str | None, dict[str, float]] = {"step": {"decay_every": 0.35, "decay_rate": 0.1}}
 LOSS_DEFAULTS: dict[str | None, dict[str, float]] = {"focal": {"focal_gamma": 2.0}}
 """What only some schedules and losses have, where the recipe says nothing."""
+
+AUXILIARY_MODELS = ("googlenet",)
+"""Models with auxiliary classifiers, which train with the network and are dropped with the training loop."""
+
+AUX_WEIGHT = 0.3
+"""Weight of the loss of each where the recipe says nothing (Szegedy et al. 2014, sec. 5)."""
 
 POLICY_DEFAULTS: dict[AugmentPolicy, dict[str, int]] = {
     "none": {}, "randaugment": {"magnitude": 9, "ops": 2}, "trivialaugment": {},

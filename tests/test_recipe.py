@@ -60,15 +60,35 @@ def test_what_the_recipe_says_stays_beside_the_defaults() -> None:
     assert (made.augment.flip, made.augment.color) == (False, 0.2)
 
 
+NETWORKS = {"lenet5": "lenet5", "vgg": "vgg11", "googlenet": "googlenet", "resnet": "resnet18"}
+
+
 @pytest.mark.parametrize("name", names())
 def test_shipped_recipes_load_and_begin_with_their_command(name: str) -> None:
     assert text(name).startswith(f"# cnn-tl train DATA --recipe {name}\n# ")
-    assert load(name).mode == name
-    assert load(name) == load(flags={"mode": name}), "a shipped recipe spells out the defaults of its mode"
+    assert "\n# expect: 0." in text(name) or name == "vgg"
+    if name in NETWORKS:
+        assert load(name).model.name == NETWORKS[name]
+        assert load(name, [], {"mode": "scratch"}).mode == "scratch", "from random weights too"
+    else:
+        assert load(name).mode == name
+        assert load(name) == load(flags={"mode": name}), "a shipped recipe spells out the defaults of its mode"
+
+
+@pytest.mark.parametrize("mode", get_args(Mode))
+@pytest.mark.parametrize("model", ["googlenet", "googlenet.tv_in1k"])
+def test_auxiliary_classifiers_count_where_they_train(mode: Mode, model: str) -> None:
+    made = load(None, [], {"mode": mode, "model.name": model})
+    assert made.train.aux_weight == (None if mode == "freeze" else 0.3)
+    assert made.resolve() == made
+    assert load(None, [], {"mode": mode, "model.name": "resnet18"}).train.aux_weight is None
+    if mode == "finetune":
+        assert load(None, ["model.freeze=last-2"], {"mode": mode, "model.name": model}).train.aux_weight is None
+        assert load(None, ["train.aux_weight=0"], {"mode": mode, "model.name": model}).train.aux_weight == 0
 
 
 def test_the_shipped_recipes_are_these() -> None:
-    assert names() == ["finetune", "freeze", "lp-ft", "scratch"]
+    assert names() == sorted([*NETWORKS, "finetune", "freeze", "lp-ft", "scratch"])
 
 
 def test_flags_are_stronger_than_set_and_set_than_the_file(write: Write) -> None:
@@ -187,7 +207,7 @@ def test_a_flag_is_refused_by_its_name(flags: dict[str, object], message: str) -
 
 @pytest.mark.parametrize("missing", ["nowhere.yaml", ".", "/dev/null", "a\0b", ""])
 def test_a_source_that_is_no_file_is_refused(missing: str) -> None:
-    assert "is neither a file nor a shipped recipe (finetune, freeze, lp-ft, scratch)" in refusal(missing)
+    assert f"is neither a file nor a shipped recipe ({', '.join(names())})" in refusal(missing)
 
 
 def test_an_impossible_name_is_refused() -> None:
@@ -204,6 +224,10 @@ def test_an_impossible_name_is_refused() -> None:
         ("head: {kind: adamw, penalty: 1}", "head.kind: adamw", "head.penalty"),
         ("train: {epochs: 3}", "mode: freeze", "train.epochs"),
         ("train: {lr: 1e-3}", "mode: freeze", "train.lr"),
+        ("model: {name: googlenet}\ntrain: {aux_weight: 0.3}", "mode: freeze", "train.aux_weight"),
+        ("mode: finetune\ntrain: {aux_weight: 0.3}", "model.name: tf_efficientnet_lite0", "train.aux_weight"),
+        ("mode: finetune\nmodel: {name: googlenet, freeze: last-2}\ntrain: {aux_weight: 0.3}",
+         "model.freeze: last-2", "train.aux_weight"),
         ("mode: scratch\nmodel: {weights: a.pth}", "mode: scratch", "model.weights"),
         ("head: {kind: prototype, penalty: 1}", "head.kind: prototype", "head.penalty"),
         ("mode: finetune\naugment: {magnitude: 9}", "augment.policy: none", "augment.magnitude"),
@@ -270,7 +294,7 @@ def test_flags_of_the_training_loop_are_left_out_in_freeze() -> None:
 @pytest.mark.parametrize("name", names())
 def test_to_yaml_reads_back_equal(name: str, tmp_path: Path) -> None:
     flags = {"data.path": "odd \udcff: 1e3\n", "train.batch_size": 7, "seed": 2**63 - 1}
-    made = load(name, ["model.name=no", "data.val_fraction=1e-5"], flags)
+    made = load(name, ["model.name=no", "train.aux_weight=null", "data.val_fraction=1e-5"], flags)
     path = tmp_path / "recipe.yaml"
     path.write_text(to_yaml(made), "utf-8")
     assert load(path) == made

@@ -188,7 +188,7 @@ def _create(folder: Path, config: Mapping[str, Any], num_classes: int) -> nn.Mod
     import timm
     import torch
 
-    from cnn_tl.networks import classifiers
+    from cnn_tl.networks import classic, classifiers  # noqa: F401 - timm knows the classic models now
 
     state = files.read_tensors(folder / WEIGHTS)
     arguments = dict(config.get("model_args") or {})

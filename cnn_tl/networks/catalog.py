@@ -46,6 +46,8 @@ def matching(query: str | None = None, here_only: bool = False) -> list[str]:
     """
     import timm
 
+    from cnn_tl.networks import classic  # noqa: F401 - they are in timm's list once it is imported
+
     wanted = (query or "").lower()
     pattern = wanted if any(c in wanted for c in "*?[") else f"*{wanted}*"
     names = [name for name in timm.list_models(pretrained="." in wanted) if fnmatchcase(name, pattern)]
@@ -58,10 +60,11 @@ def describe(name: str) -> ModelRow:
     import timm
     import torch
 
+    card = weights.find(name)
     with torch.device("meta"):
         model = timm.create_model(name)
     parameters = sum(p.numel() for p in model.parameters())
-    return ModelRow(name, parameters, weights.find(name).input_size[-1], _place(name))
+    return ModelRow(name, parameters, card.input_size[-1], _place(name))
 
 
 def _place(name: str) -> Place:

@@ -166,6 +166,8 @@ def find(model: str) -> PretrainedCfg:
     """
     from timm import models
 
+    from cnn_tl.networks import classic  # noqa: F401 - timm knows these models once it is imported
+
     name, _, tag = model.partition(".")
     if renamed := models.get_deprecated_models().get(name):
         raise UsageError(f"the model {name} is now called {renamed}")

@@ -18,6 +18,7 @@ from cnn_tl.features.embedding import quiet_compiler
 from cnn_tl.networks.backbone import place, synchronised
 from cnn_tl.training import checkpoint, lr_find, optim
 from cnn_tl.training.ahead import Ahead
+from cnn_tl.training.auxiliary import auxiliary_classifiers
 from cnn_tl.training.evaluation import outputs, scores
 from cnn_tl.training.feed import Feed, Step
 from cnn_tl.training.head_start import set_fitted_head
@@ -45,7 +46,7 @@ def train(session: Session, of_head_NK: Tensor | None = None) -> Tensor:
         Stopped: a signal came; a checkpoint of this very step was written, and `--resume` goes on.
         RuntimeError: a bug of ours: something moved in the frozen part.
     """
-    with _callers_random_numbers(session), quiet_compiler():
+    with _callers_random_numbers(session), quiet_compiler(), auxiliary_classifiers(session):
         return _Training(session).run(of_head_NK)
 
 
@@ -55,7 +56,7 @@ def find_lr(session: Session) -> RangeTest:
     Raises:
         The errors of `train`.
     """
-    with _callers_random_numbers(session):
+    with _callers_random_numbers(session), auxiliary_classifiers(session):
         return _Training(session, lr=lr_find.LOWEST).find_lr()
 
 
@@ -97,6 +98,7 @@ class _Training:
             self.progress.micro_batch or self._whole_batch,
             session.observer.note,
             session.world,
+            self.settings.aux_weight or 0.0,
         )
         self._warn_of_other_numbers()
         self._share_gradients()
@@ -259,7 +261,7 @@ class _Training:
             progress.micro_batch = self.gradients.micro_batch
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), _number(self.settings.clip_grad))
         steps.fetch()  # a GPU is still at work on this one; the next line waits for it
-        loss_sum = losses.item()
+        loss_sum, *aux_sums = losses.tolist()
         if not (norm.isfinite() and abs(loss_sum) < float("inf")):
             raise DivergedError(
                 f"training diverged at step {progress.step + 1}: loss {loss_sum / step.total:.4g}, "
@@ -271,6 +273,7 @@ class _Training:
         if self.ema:
             self.ema.update(self.model, step=progress.step)
         progress.loss_sum += loss_sum
+        progress.aux_sums = [a + b for a, b in zip(progress.aux_sums or [0.0] * len(aux_sums), aux_sums, strict=True)]
         progress.seen += step.total
 
     def _end_epoch(self, epoch: int, speed: dict[str, float]) -> None:
@@ -282,12 +285,13 @@ class _Training:
             "epoch": epoch,
             "step": progress.step,
             "loss": progress.loss_sum / max(1, progress.seen),
+            **{f"aux{n}_loss": total / max(1, progress.seen) for n, total in enumerate(progress.aux_sums, 1)},
             **scores(self.session, logits),
             "lr": self.optimizer.param_groups[0]["lr"] / self.optimizer.param_groups[0]["factor"],
             **speed,
         }
         progress.rows.append(row)
-        progress.loss_sum, progress.seen = 0.0, 0
+        progress.loss_sum, progress.aux_sums, progress.seen = 0.0, [], 0
         accuracy, loss = row["val_accuracy"], row["val_loss"]
         if progress.is_better(accuracy, loss):
             progress.best_accuracy, progress.best_loss, progress.best_epoch = accuracy, loss, epoch

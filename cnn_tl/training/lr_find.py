@@ -87,7 +87,8 @@ def range_test(
                 group["lr"] = rate * group["factor"]
             optimizer.zero_grad()
             targets_NK = targets_of(step.pictures) * step.counts
-            loss = gradients.add(step.x, targets_NK, number, first=step.first, total=step.total).item() / step.total
+            losses_of_step = gradients.add(step.x, targets_NK, number, first=step.first, total=step.total)
+            loss = losses_of_step[0].item() / step.total
             if not math.isfinite(loss):
                 if number < LEAST_STEPS:
                     raise DivergedError(

@@ -15,7 +15,7 @@ class Progress:
 
     Attributes:
         step: updates made so far.
-        loss_sum, seen: the running mean of the epoch under way.
+        loss_sum, seen: the running mean of the epoch under way. aux_sums: those of the auxiliary classifiers.
         best_accuracy, best_loss, best_epoch: the best epoch so far; the lower loss decides between equals.
         seconds: what the loop has taken, all its starts together.
         lr: the peak learning rate, found or given; 0 until it is known.
@@ -28,6 +28,7 @@ class Progress:
 
     step: int = 0
     loss_sum: float = 0.0
+    aux_sums: list[float] = field(default_factory=list)
     seen: int = 0
     best_accuracy: float = -1.0
     best_loss: float = 0.0

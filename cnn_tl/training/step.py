@@ -33,6 +33,7 @@ class Gradients:
         micro_batch: pictures that pass the network at once; it halves when memory runs out, and stays there.
         note: hears of that.
         world: the processes that have each step between them; `model` is then what `World.parallel` returns.
+        aux_weight: of the loss of each auxiliary classifier, where the model has any.
     """
 
     model: nn.Module
@@ -43,6 +44,7 @@ class Gradients:
     micro_batch: int
     note: Callable[[str], None]
     world: World = ALONE
+    aux_weight: float = 0.0
     _fits: bool = False
 
     def use(self, model: nn.Module) -> None:
@@ -50,9 +52,10 @@ class Gradients:
         self.model, self._fits = model, False
 
     def add(self, x: Tensor, targets_NK: Tensor, step: int, *, first: int = 0, total: int | None = None) -> Tensor:
-        """Add the gradients of the step's mean loss to the parameters', and return the sum of all its losses.
+        """Add the gradients of the step's mean loss to the parameters', and return the sum of all its losses, [1 + A].
 
-        Of many processes each has a part of the step, and all have the same gradients and sum in the end.
+        The first is the classifier's; those of A auxiliary classifiers follow, each without its weight. Of many
+        processes each has a part of the step, and all have the same gradients and sums in the end.
 
         Args:
             x: what the model takes, [N, ...].
@@ -95,7 +98,7 @@ class Gradients:
         return [(buffer, buffer.clone()) for module in modules for buffer in module.buffers(recurse=False)]
 
     def _try(self, x: Tensor, targets_NK: Tensor, step: int, first: int, total: int) -> Tensor | None:
-        """Return the sum of the losses; None if memory ran out."""
+        """Return the sums of the losses [1 + A]; None if memory ran out."""
         try:
             return self._in_parts(x, targets_NK, step, first, total)
         except (RuntimeError, MemoryError) as error:
@@ -119,13 +122,15 @@ class Gradients:
             torch.manual_seed(seed_of(self.seed, "step", step, first))
             with self.no_sync() if number < len(parts) else nullcontext():
                 with autocast(self.device, self.precision):
-                    logits_NK = self._forward(part)
-                loss = self.loss(logits_NK, targets).sum()
-                own = loss / total * self.world.size  # the exchange takes the mean over the processes
+                    outputs = self._forward(part)
+                each = (outputs,) if isinstance(outputs, Tensor) else outputs
+                loss = torch.stack([self.loss(logits_NK, targets).sum() for logits_NK in each])
+                whole = loss[0] + self.aux_weight * loss[1:].sum()
+                own = whole / total * self.world.size  # the exchange takes the mean over the processes
                 own.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
             first += len(part)
-        return torch.stack(losses).sum()
+        return torch.stack(losses).sum(0)
 
     def _parts(self, x: Tensor, targets_NK: Tensor, total: int) -> list[tuple[Tensor, Tensor]]:
         """Cut the pictures into equally many parts in every process, as BatchNorm over all processes needs.
@@ -143,7 +148,8 @@ class Gradients:
         """Inside the body gradients stay in this process."""
         return nullcontext() if self.world.is_alone else self.model.no_sync()  # type: ignore[operator]
 
-    def _forward(self, x: Tensor) -> Tensor:
+    def _forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return the logits [N, K]; of a model with auxiliary classifiers, theirs too, behind its own."""
         try:
             return self.model(x)  # type: ignore[no-any-return]
         except ValueError as error:

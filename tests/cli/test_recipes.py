@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 Cli = Callable[..., Any]
+NAMES = "finetune, freeze, googlenet, lenet5, lp-ft, resnet, scratch, vgg"
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +25,7 @@ def test_list_names_every_recipe(cli: Cli) -> None:
 def test_list_as_json(cli: Cli) -> None:
     done = cli("recipes", "list", "--json")
     rows = json.loads(done.out)
-    assert [row["name"] for row in rows] == ["finetune", "freeze", "lp-ft", "scratch"]
+    assert [row["name"] for row in rows] == NAMES.split(", ")
     assert all(row["command"] == f"cnn-tl train DATA --recipe {row['name']}" for row in rows)
     assert all(row["what"] for row in rows)
 
@@ -38,7 +39,7 @@ def test_show_prints_the_file_with_its_comments(cli: Cli) -> None:
 def test_show_of_an_unknown_name_lists_the_known_ones(cli: Cli) -> None:
     done = cli("recipes", "show", "frieze")
     assert (done.code, done.out) == (2, "")
-    assert done.err == "error: no shipped recipe is called frieze; there are finetune, freeze, lp-ft, scratch\n"
+    assert done.err == f"error: no shipped recipe is called frieze; there are {NAMES}\n"
 
 
 @pytest.mark.parametrize(("arguments", "file"), [((), "freeze.yaml"), (("sub/my.yaml",), "sub/my.yaml")])
@@ -75,7 +76,7 @@ def test_validate_gives_one_line_for_each_file(cli: Cli) -> None:
         "good.yaml: ok, mode finetune",
         "bad.yaml: train.lrr is not a key of a recipe; did you mean train.lr?",
         "scratch: ok, mode scratch",
-        "absent.yaml is neither a file nor a shipped recipe (finetune, freeze, lp-ft, scratch)",
+        f"absent.yaml is neither a file nor a shipped recipe ({NAMES})",
     ]
     assert cli("recipes", "validate", "good.yaml", "scratch").code == 0
 
