@@ -14,7 +14,20 @@ import typer
 from typer.exceptions import TyperException
 
 from cnn_tl import __version__, distributed
-from cnn_tl.cli import benchmark, cache, console, demo, export, lr_find, models, predict, recipes, train
+from cnn_tl.cli import (
+    benchmark,
+    cache,
+    console,
+    convolve,
+    demo,
+    export,
+    inspect,
+    lr_find,
+    models,
+    predict,
+    recipes,
+    train,
+)
 from cnn_tl.errors import CnnTlError, ResourceError, Stopped, printable
 from cnn_tl.runtime import keep_freed_memory, wait_passively
 
@@ -31,6 +44,8 @@ app.command()(predict.predict)
 app.command()(export.export)
 app.command("lr-find")(lr_find.lr_find)
 app.command()(models.models)
+app.command(cls=inspect.InOrder)(inspect.inspect)
+app.command()(convolve.convolve)
 app.command()(demo.demo)
 app.command()(benchmark.benchmark)
 app.add_typer(recipes.app, name="recipes")
