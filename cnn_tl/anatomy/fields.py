@@ -204,7 +204,7 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys((aten.mm, aten.addmm, aten.bmm, aten.baddbmm), _product),
     **dict.fromkeys((aten.mul, aten.mul_, aten.add, aten.add_, aten.sub, aten.div, aten.addcmul), _scaled),
     **dict.fromkeys((aten.mean, aten.sum, aten.amax, aten.max, aten.linalg_vector_norm, aten.var_mean), _reduced),
-    **dict.fromkeys((aten.lstm, aten.roll, aten.grid_sampler_2d, aten.unfold), _unbounded),
+    **dict.fromkeys((aten.roll, aten.grid_sampler_2d, aten.unfold), _unbounded),
     aten.upsample_bilinear2d: _resized,
     aten.upsample_bicubic2d: _unbounded,
     aten.upsample_nearest2d: _enlarged,

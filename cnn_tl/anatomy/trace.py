@@ -8,9 +8,13 @@ running; so attention and other functions without a module of their own are coun
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
 from math import prod
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -64,16 +68,16 @@ def trace(model: nn.Module, height: int, width: int, channels: int = 3) -> dict[
         Exception: whatever the model raises where it cannot take pictures of this size.
     """
     model.eval()
-    with torch.device("meta"), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+    with torch.device("meta"), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), ExitStack() as stack:
         picture = torch.empty(1, channels, height, width)
         watch = _Watch(picture)
-        hooks = watch.hooks(model)
-        try:
-            with watch:
-                model(picture)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        for hook in watch.hooks(model):
+            stack.callback(hook.remove)
+        for module in model.modules():
+            if isinstance(module, nn.LSTM):
+                stack.enter_context(mock.patch.object(module, "forward", partial(watch.recur, module)))
+        with watch:
+            model(picture)
     return watch.runs
 
 
@@ -85,7 +89,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.runs: dict[str, Run] = {}
         self.fields = Fields(picture)
         self._inside: list[tuple[str, set[int]]] = []
+        self._orders = count()
         self._made_in: dict[int, str] = {}
+        self._alive: list[Any] = []  # no two storages are to share an address
         self._kept = {storage_of(picture)}
 
     def hooks(self, model: nn.Module) -> list[Any]:
@@ -102,7 +108,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             run = self.runs[name]
             taken = next(tensors_in([args, kwargs]), None)
             if not run.calls:
-                run.order = sum(other.calls > 0 for other in self.runs.values())
+                run.order = next(self._orders)
                 run.input = None if taken is None else tuple(taken.shape[1:])
             run.calls += 1
             self._inside.append((name, set()))
@@ -125,16 +131,27 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         return leave
 
+    def recur(self, module: nn.LSTM, x: Tensor, state: Any = None) -> tuple[Tensor, None]:
+        """Stand in for an LSTM, which torch would unroll place by place: every place meets every weight once."""
+        weights = [weight for name, weight in module.named_parameters() if name.startswith("weight")]
+        self.runs[self._inside[-1][0]].multiply_adds += x.shape[0] * x.shape[1] * sum(w.numel() for w in weights)
+        features = (module.proj_size or module.hidden_size) * (2 if module.bidirectional else 1)
+        out = x.new_empty(*x.shape[:2], features)
+        if seen := self.fields.of(x):
+            self.fields.put(out, replace(seen, size=None))
+        return out, None
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         self.fields.follow(func, args, out)
         name = self._inside[-1][0] if self._inside else ""
         for tensor in tensors_in(out):
+            self._alive.append(tensor.untyped_storage())
             self._made_in.setdefault(storage_of(tensor), name)
         run = self.runs[name]
-        count = COUNTED.get(func.overloadpacket)
-        if count is not None:
-            run.multiply_adds += count(args, out)
+        counted = COUNTED.get(func.overloadpacket)
+        if counted is not None:
+            run.multiply_adds += counted(args, out)
         window = WINDOWS.get(func.overloadpacket)
         if window is not None and run.calls == 1 and args[0].ndim == 4:
             run.windows.append(window(args))

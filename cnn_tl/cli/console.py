@@ -55,7 +55,7 @@ def print_json(value: object) -> None:
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None, dense: bool = False
 ) -> Table:
-    """Build a plain table; a column whose name ends in `>` is aligned to the right; `dense` saves blanks between them."""
+    """Build a plain table; a column whose name ends in `>` is aligned to the right; `dense` saves blanks."""
     made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     made.collapse_padding = dense
     for name in columns:

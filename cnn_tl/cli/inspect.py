@@ -62,7 +62,8 @@ def inspect(
 ) -> None:  # fmt: skip
     """Show the layers of a network: sizes, receptive field, parameters, multiply-adds, memory, and what trains.
 
-    The network is run without numbers: nothing is downloaded, the largest takes no memory. Or give --input and layers.
+    The network is run without numbers: nothing is downloaded, the largest takes no memory. Multiply-adds are those of
+    convolutions and matrix products, attention's too, for one picture. Or give --input and layers of your own.
     """
     if json and csv:
         raise UsageError("--json and --csv exclude each other")
@@ -131,12 +132,13 @@ def _network(model: str, mode: Mode | None, freeze: str | None, image_size: int 
 
     require_torch()
     from cnn_tl.anatomy import table
+    from cnn_tl.anatomy.subject import from_bundle, from_timm
     from cnn_tl.cli import layers
 
     two_phases = chosen.mode in ("lp-ft", "auto")
     assert chosen.model.freeze is not None
     training = table.Training(chosen.mode, chosen.model.freeze, "head" if two_phases else None)
-    subject = table.from_timm(model, image_size) if path is None else table.from_bundle(path, image_size)
+    subject = from_timm(model, image_size) if path is None else from_bundle(path, image_size)
     layers.WRITERS[form](table.inspect(subject, training, depth))
     if path is None and form == "table":
         console.note("the head is the model's own; cnn-tl train puts one for your classes in its place")

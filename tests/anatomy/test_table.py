@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from cnn_tl.anatomy.table import ITSELF, Subject, Table, Training, from_timm, inspect
+from cnn_tl.anatomy.subject import Subject, from_timm
+from cnn_tl.anatomy.table import ITSELF, Table, Training, inspect
 from cnn_tl.errors import UsageError
 
 ALL = Training("finetune", "all")
@@ -23,15 +24,17 @@ QUICK = {
 """Small models of many families, with the side of their pictures; None: their own."""
 
 LONG = [
-    "resnet50", "resnet18", "resnext50_32x4d", "seresnet50", "resnetv2_50", "vgg16", "vgg11_bn", "densenet121", "densenet201",
-    "inception_v3", "inception_v4", "inception_resnet_v2", "xception41", "legacy_xception", "mobilenetv2_100",
-    "mobilenetv3_large_100", "efficientnet_b0", "tf_efficientnet_b3", "tf_efficientnetv2_s", "mixnet_l", "regnetx_032", "regnety_032",
-    "convnext_tiny", "convnextv2_tiny", "vit_small_patch16_224", "vit_base_patch32_224", "deit_small_distilled_patch16_224",
-    "beit_base_patch16_224", "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "mixer_b16_224", "gmlp_s16_224",
-    "repvgg_a2", "ghostnet_100", "dm_nfnet_f0", "maxvit_tiny_tf_224", "coatnet_0_rw_224", "hrnet_w18", "dla34", "dpn68",
-    "res2net50_26w_4s", "tresnet_m", "nasnetalarge", "cait_xxs24_224", "xcit_tiny_12_p16_224", "poolformer_s12", "edgenext_small",
-    "mobilevit_s", "levit_128", "efficientformer_l1", "tiny_vit_5m_224", "halonet26t", "cspdarknet53", "selecsls42b",
-    "tf_efficientnet_cc_b0_4e", "resnest26d", "skresnet18", "focalnet_tiny_srf", "convmixer_768_32",
+    "resnet50", "resnet18", "resnext50_32x4d", "seresnet50", "resnetv2_50", "vgg16", "vgg11_bn", "densenet121",
+    "densenet201", "inception_v3", "inception_v4", "inception_resnet_v2", "xception41", "legacy_xception",
+    "mobilenetv2_100", "mobilenetv3_large_100", "efficientnet_b0", "tf_efficientnet_b3", "tf_efficientnetv2_s",
+    "mixnet_l", "regnetx_032", "regnety_032", "convnext_tiny", "convnextv2_tiny", "vit_small_patch16_224",
+    "vit_base_patch32_224", "deit_small_distilled_patch16_224", "beit_base_patch16_224",
+    "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "mixer_b16_224", "gmlp_s16_224", "repvgg_a2",
+    "ghostnet_100", "dm_nfnet_f0", "maxvit_tiny_tf_224", "coatnet_0_rw_224", "hrnet_w18", "dla34", "dpn68",
+    "res2net50_26w_4s", "tresnet_m", "nasnetalarge", "cait_xxs24_224", "xcit_tiny_12_p16_224", "poolformer_s12",
+    "edgenext_small", "mobilevit_s", "levit_128", "efficientformer_l1", "tiny_vit_5m_224", "halonet26t",
+    "cspdarknet53", "selecsls42b", "tf_efficientnet_cc_b0_4e", "resnest26d", "skresnet18", "focalnet_tiny_srf",
+    "convmixer_768_32",
 ]  # fmt: skip
 
 
@@ -141,7 +144,7 @@ def fields(name: str, depth: int = 0) -> dict[str, tuple[float, float] | None]:
 
 
 def test_receptive_fields_are_the_published_ones() -> None:
-    """Araujo et al. 2019, table 1: VGG-16 212, Inception v3 1311; resnet50 strides in its 3x3 layers, so 427, not 483."""
+    """Araujo et al. 2019, table 1: VGG-16 212, Inception v3 1311; timm's resnet50 strides in 3x3 layers: not 483."""
     assert fields("vgg16")["features.30"] == (212, 212)
     assert fields("inception_v3", 1)["Mixed_7c"] == (1311, 1311)
     assert fields("resnet50", 1)["layer4"] == (427, 427)
@@ -183,6 +186,17 @@ def test_a_field_is_what_a_gradient_reaches() -> None:
     reached = picture.grad[0].abs().sum(0).sum(0).nonzero().flatten()
     side = reached[-1] - reached[0] + 1
     assert fields(name)["features.denseblock1.denselayer2.conv2"] == (side, side)
+
+
+def test_a_recurrent_layer_is_counted_and_not_unrolled() -> None:
+    """Each of the 32 x 32 places meets every weight once in each of its four LSTMs."""
+    subject = from_timm("sequencer2d_s")
+    rows = {row.name: row for row in inspect(subject, ALL).rows}
+    row = rows["stages.0.blocks.0.rnn_tokens.rnn_v"]
+    layer = subject.model.get_submodule(row.name)
+    weights = row.parameters - 2 * 2 * 4 * layer.hidden_size  # two biases for each of four gates, both ways
+    assert row.multiply_adds == 32 * 32 * weights
+    assert row.receptive_field is None
 
 
 def test_activations_in_place_take_no_memory() -> None:
