@@ -61,7 +61,7 @@ def measure(model: nn.Module, size: tuple[int, int, int]) -> Measured:
         module.register_forward_hook(note(name))
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        model.eval()(torch.rand(1, *size))
+        model.eval().requires_grad_(False)(torch.rand(1, *size))  # the counter hooks gradients otherwise
     top = type(model).__name__
     counts = {
         key.removeprefix(top).lstrip("."): sum(ops.values()) // 2 for key, ops in counter.get_flop_counts().items()
