@@ -16,7 +16,7 @@ FLOORS = [
     {"distributed", "errors", "files", "preprocessing", "progress", "runtime", "statistics"}
     | {"recipe", "recipe_rules", "recipe_sections", "recipe_yaml", "light_import", "interrupts"},
     {"data", "networks", "cache", "heads"},
-    {"features"},
+    {"features", "anatomy"},
     {"tracking", "plots"},
     {"training", "inference", "exporting"},
     {"benchmarking", "evaluating"},
@@ -101,6 +101,7 @@ def heavy_modules_after(code: str) -> list[str]:
         "from cnn_tl.cli import app; assert app.run(['train', '--help']) == 0",
         "from cnn_tl.cli import app; assert app.run(['recipes', 'list']) == 0",
         "from cnn_tl.cli import app; assert app.run(['train', '--set', 'no.such=1']) == 2",
+        "from cnn_tl.cli import app; assert app.run(['inspect', '--input', '9x9', '--conv', '3x3', '--fc', '2']) == 0",
     ],
 )
 def test_loads_nothing_heavy(code: str) -> None:

@@ -15,7 +15,22 @@ import typer
 from typer.exceptions import TyperException
 
 from cnn_tl import __version__, distributed, interrupts
-from cnn_tl.cli import benchmark, cache, console, demo, evaluate, export, lr_find, models, predict, recipes, train
+from cnn_tl.cli import (
+    benchmark,
+    cache,
+    console,
+    convolve,
+    demo,
+    evaluate,
+    explain,
+    export,
+    inspect,
+    lr_find,
+    models,
+    predict,
+    recipes,
+    train,
+)
 from cnn_tl.errors import CnnTlError, ResourceError, Stopped, printable
 from cnn_tl.runtime import keep_freed_memory, wait_passively
 
@@ -36,6 +51,9 @@ app.add_typer(recipes.app, name="recipes", rich_help_panel=_TRAIN)
 app.command(rich_help_panel=_USE)(predict.predict)
 app.command(rich_help_panel=_USE)(export.export)
 app.command(rich_help_panel=_UNDERSTAND)(evaluate.evaluate)
+app.command(rich_help_panel=_UNDERSTAND)(explain.explain)
+app.command(cls=inspect.InOrder, rich_help_panel=_UNDERSTAND)(inspect.inspect)
+app.command(rich_help_panel=_UNDERSTAND)(convolve.convolve)
 app.command(rich_help_panel=_MACHINE)(demo.demo)
 app.command(rich_help_panel=_MACHINE)(benchmark.benchmark)
 app.add_typer(cache.app, name="cache", rich_help_panel=_MACHINE)

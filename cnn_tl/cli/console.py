@@ -52,11 +52,30 @@ def print_json(value: object) -> None:
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> Table:
-    """Build a plain table; a column whose name ends in `>` is aligned to the right."""
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None, dense: bool = False
+) -> Table:
+    """Build a plain table; a column whose name ends in `>` is aligned to the right; `dense` saves blanks."""
     made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    made.collapse_padding = dense
     for name in columns:
         made.add_column(name.removesuffix(">"), justify="right" if name.endswith(">") else "left", overflow="fold")
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
     return made
+
+
+def width() -> int:
+    """Return how many columns there are to print on; off a terminal 80."""
+    return out.width
+
+
+def times(sides: Iterable[object]) -> str:
+    """Write a shape as `64x112x112`."""
+    return "x".join(str(side) for side in sides)
+
+
+def square(pair: Sequence[float]) -> str:
+    """Write what has rows and columns as one number where they are equal, and as `1x7` where not."""
+    rows, columns = (f"{side:.6g}" for side in pair)
+    return rows if rows == columns else f"{rows}x{columns}"

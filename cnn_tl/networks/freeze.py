@@ -214,10 +214,11 @@ class StageReceipt:
 def receipt(model: nn.Module) -> list[StageReceipt]:
     """Return the state of every stage; two of them, taken before and after, show that the frozen part stood still."""
     modes = {module: training for _, module, training in _modes(model, "", True)}
-    return [_stage_receipt(model, name, set(names), modes) for name, names in _named_stages(model)]
+    return [_stage_receipt(model, name, set(names), modes) for name, names in named_stages(model)]
 
 
-def _named_stages(model: nn.Module) -> list[tuple[str, list[str]]]:
+def named_stages(model: nn.Module) -> list[tuple[str, list[str]]]:
+    """Return `stages` with their names: stem, stage 1, ..., head; or one called network where timm knows none."""
     try:
         *before, last = stages(model)
     except UsageError:  # timm does not know its stages

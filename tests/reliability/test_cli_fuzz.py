@@ -22,6 +22,8 @@ DOOMED: dict[str, list[list[str]]] = {
     "train": [["train"], ["train", "absent"], ["train", "taken"], ["train", "some.txt"]],
     "predict": [["predict", "absent", "absent.jpg"], ["predict", "taken", "taken"], ["predict", "a.onnx", "*.jpg"]],
     "export": [["export"], ["export", "absent"], ["export", "taken"], ["export", "some.txt"]],
+    "inspect": [["inspect", "zz-no-such-model"], ["inspect", "absent/run"], ["inspect", "--input", "9", "--fc", "x"]],
+    "convolve": [["convolve"], ["convolve", "absent.jpg"], ["convolve", "some.txt"]],
     "models": [["models", "zz-no-such-model"], ["models", "zz*"]],
     "recipes show": [["recipes", "show"], ["recipes", "show", "absent"]],
     "recipes copy": [["recipes", "copy"], ["recipes", "copy", "absent"], ["recipes", "copy", "freeze", "taken"]],
@@ -118,7 +120,7 @@ def fuzz(folder: Path, rounds: int) -> None:
         if number % 10 == 9:
             arguments = slip_of_the_root(chance)
         else:
-            arguments = arguments_for(chance.choices(names, weights=[6, 3, 1, 1, 1, 1])[0], chance)
+            arguments = arguments_for(chance.choices(names, weights=[6, 3, 1, 2, 2, 1, 1, 1])[0], chance)
         code, out, err = run(arguments)
         told = [line for line in err.split("\n") if line.startswith("error: ")]
         assert code in (2, 3, 4, 5), (arguments, code, err)

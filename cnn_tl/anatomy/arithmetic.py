@@ -1,0 +1,107 @@
+"""The arithmetic of convolutions and poolings: sizes, receptive fields, parameters, multiply-adds. Plain integers.
+
+Along one side a window of u pixels slides in steps of s over M pixels, with P more on both ends. It has
+
+    (M + 2P - u) / s + 1,  rounded down
+
+positions (Dumoulin and Visin 2016, "A guide to convolution arithmetic for deep learning", relationship 6). With
+dilation d the window covers u' = d(u - 1) + 1 pixels (sec. 5.1 there), and u' takes the place of u.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Slide:
+    """A window that slides along one side of a map.
+
+    Attributes:
+        size: of the side, in pixels (M).
+        kernel: of the window, in pixels, without the holes of a dilation (u).
+        stride: pixels from one position to the next (s).
+        before, after: pixels of padding on the two ends (2P, where they are equal).
+        dilation: from one pixel of the window to its next; 1 is an ordinary window.
+        ceil: a last position that hangs over the end counts too, as in torch's `ceil_mode`.
+    """
+
+    size: int
+    kernel: int
+    stride: int = 1
+    before: int = 0
+    after: int = 0
+    dilation: int = 1
+    ceil: bool = False
+
+    @property
+    def covered(self) -> int:
+        """What the window covers, holes included (u')."""
+        return self.dilation * (self.kernel - 1) + 1
+
+    @property
+    def fits(self) -> bool:
+        """Whether the window is no larger than the padded side."""
+        return self.covered <= self.size + self.before + self.after
+
+    @property
+    def left_over(self) -> int:
+        """Pixels at the end, padding included, that no position reaches because the stride does not divide."""
+        return (self.size + self.before + self.after - self.covered) % self.stride
+
+    @property
+    def output(self) -> int:
+        """How many positions there are: the size of this side after the layer."""
+        room = self.size + self.before + self.after - self.covered
+        if not self.ceil:
+            return room // self.stride + 1
+        positions = -(-room // self.stride) + 1
+        inside = (positions - 1) * self.stride < self.size + self.before  # the last must not begin in the padding
+        return positions if inside else positions - 1
+
+    @property
+    def written(self) -> str:
+        """The formula with its numbers, as `(32 + 2*2 - 5)/1 + 1 = 32`."""
+        both = f" + 2*{self.before}" if self.before else ""
+        padding = both if self.before == self.after else f" + {self.before} + {self.after}"
+        division = f"({self.size}{padding} - {self.covered})/{self.stride}"
+        if self.left_over:
+            division = f"{'ceil' if self.ceil else 'floor'}({division})"
+        return f"{division} + 1 = {self.output}"
+
+
+def same_padding(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> tuple[int, int]:
+    """Return TensorFlow's padding "SAME", before and after: the output has ceil(M / s); the odd pixel goes to the end.
+
+    See the notes on padding in TensorFlow's documentation of `tf.nn`.
+    """
+    covered = dilation * (kernel - 1) + 1
+    total = max((math.ceil(size / stride) - 1) * stride + covered - size, 0)
+    return total // 2, total - total // 2
+
+
+def grow(field: float, jump: float, kernel: int, stride: int = 1, dilation: int = 1) -> tuple[float, float]:
+    """Return receptive field and jump after one more layer: r + d(u - 1)j, and j * s.
+
+    The field r is the side of what one unit sees of the picture, the jump j the distance between neighbouring units
+    there, both in pixels (Araujo et al. 2019, "Computing receptive fields of convolutional neural networks", sec. 2).
+    """
+    return field + dilation * (kernel - 1) * jump, jump * stride
+
+
+def convolution_parameters(
+    channels: int, filters: int, kernel: tuple[int, int], groups: int = 1, bias: bool = True
+) -> int:
+    """Return the parameters of a convolution: each filter has u*u*C/groups weights, and perhaps a bias."""
+    return filters * (kernel[0] * kernel[1] * (channels // groups) + bias)
+
+
+def convolution_multiply_adds(outputs: int, channels: int, kernel: tuple[int, int], groups: int = 1) -> int:
+    """Return the multiply-adds of a convolution: u*u*C/groups for each of its `outputs` numbers, without the bias."""
+    return outputs * kernel[0] * kernel[1] * (channels // groups)
+
+
+def linear_parameters(inputs: int, outputs: int, bias: bool = True) -> int:
+    """Return the parameters of a fully connected layer."""
+    return outputs * (inputs + bias)

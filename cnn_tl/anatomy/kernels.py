@@ -1,0 +1,202 @@
+"""Kernels by hand: a small matrix slides over a picture, and at each place the products are added up.
+
+That is cross-correlation, what every deep-learning library calls convolution; mathematics turns the kernel by 180
+degrees first. A network learns the numbers of its kernels, these are given.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cnn_tl.anatomy.arithmetic import Slide
+from cnn_tl.errors import UsageError, printable
+
+Padding = Literal["zeros", "reflect", "replicate", "none"]
+Matrix = NDArray[np.float64]
+
+_SOBEL_X: list[list[float]] = [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]
+_SOBEL_Y: list[list[float]] = [[-1, -2, -1], [0, 0, 0], [1, 2, 1]]
+KERNELS: dict[str, list[list[list[float]]]] = {
+    "sobel": [_SOBEL_X, _SOBEL_Y],
+    "sobel-x": [_SOBEL_X],
+    "sobel-y": [_SOBEL_Y],
+    "outline": [[[-1, -1, -1], [-1, 8, -1], [-1, -1, -1]]],
+    "blur": [[[1 / 16, 2 / 16, 1 / 16], [2 / 16, 4 / 16, 2 / 16], [1 / 16, 2 / 16, 1 / 16]]],
+    "sharpen": [[[0, -1, 0], [-1, 5, -1], [0, -1, 0]]],
+    "emboss": [[[-2, -1, 0], [-1, 1, 1], [0, 1, 2]]],
+}
+"""Name -> its matrices. Of two, the picture shows the length of both answers together: Sobel's gradient magnitude."""
+
+_FILLED_BY: dict[str, Any] = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}
+_NUMBER = re.compile(r"[-+]?(\d{1,15}\.?\d{0,15}|\.\d{1,15})(e[-+]?\d{1,2})?(/\d{1,9})?", re.IGNORECASE)
+_MOST_BYTES = 65_536
+_LONGEST_SIDE = 63
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What slides: one matrix [U, V], or two of a size."""
+
+    name: str
+    matrices: tuple[Matrix, ...]
+
+    @property
+    def finds_edges(self) -> bool:
+        """Whether the entries add up to 0, so that an even surface gives 0 whatever its colour."""
+        return all(abs(matrix.sum()) < 1e-9 * max(np.abs(matrix).max(), 1e-300) for matrix in self.matrices)
+
+
+@dataclass(frozen=True)
+class Convolved:
+    """A picture before and after.
+
+    Attributes:
+        before: uint8 [H, W, 3], or [H, W] where a kernel finds edges: it sees brightness, not colours.
+        after: the bare sums, float32 [H', W', 3] or [H', W'].
+        rows, columns: how the window slid.
+        shown: `after` as a picture, uint8. how: what its greys mean, one phrase.
+    """
+
+    before: NDArray[np.uint8]
+    after: NDArray[np.float32]
+    rows: Slide
+    columns: Slide
+    shown: NDArray[np.uint8]
+    how: str
+
+
+def find(kernel: str) -> Kernel:
+    """Return a kernel by its name, or from a file of numbers.
+
+    Raises:
+        UsageError: no such name or file; or a line of it is no row of numbers.
+    """
+    if kernel in KERNELS:
+        return Kernel(kernel, tuple(np.array(matrix, float) for matrix in KERNELS[kernel]))
+    path = Path(kernel)
+    where = f"--kernel {printable(kernel if len(kernel) <= 100 else f'{kernel[:97]}...')}"
+    try:
+        if not path.is_file():
+            raise UsageError(f"{where} is neither a file nor one of {', '.join(KERNELS)}")
+        with path.open("rb") as stream:
+            text = stream.read(_MOST_BYTES + 1).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"{where} is no text; write one row of numbers a line, such as -1 0 1") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if len(text) > _MOST_BYTES:
+        raise UsageError(f"{where} is no small matrix: it has more than {_MOST_BYTES:,} bytes")
+    return Kernel(path.name, (_parse(text, where),))
+
+
+def _parse(text: str, where: str) -> Matrix:
+    """Read rows of numbers between blanks, commas or semicolons; brackets as in JSON or YAML may stand around them."""
+    rows: list[tuple[int, list[float]]] = []
+    if re.match(r"\s*\[\s*\[", text):
+        numbered = _rows_of_json(text, where)
+    else:
+        lines = (line.partition("#")[0].strip() for line in text.splitlines())
+        numbered = [(n, re.sub(r"^-\s+\[|^\[|\]\s*,?$", "", line)) for n, line in enumerate(lines, 1) if line]
+    for number, line in numbered:
+        words = [word for word in re.split(r"[\s,;]+", line) if word]
+        rows.append((number, [_number(word, f"{where}:{number}") for word in words]))
+        if len(rows[-1][1]) != len(rows[0][1]):
+            have, want = len(rows[-1][1]), len(rows[0][1])
+            raise UsageError(f"{where}:{number}: {have} numbers, and {want} in the row before; rows are equally long")
+    if not rows or not rows[0][1]:
+        raise UsageError(f"{where} holds no numbers; write one row a line, such as -1 0 1")
+    if max(len(rows), len(rows[0][1])) > _LONGEST_SIDE:
+        raise UsageError(f"{where}: {len(rows)} x {len(rows[0][1])} is more than {_LONGEST_SIDE} on a side")
+    return np.array([values for _, values in rows])
+
+
+def _rows_of_json(text: str, where: str) -> list[tuple[int, str]]:
+    """Return the rows of `[[0, 1], [1, 0]]`, with the lines on which they begin."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        line = getattr(error, "lineno", 1)
+        raise UsageError(f"{where}:{line}: no matrix of JSON: {getattr(error, 'msg', 'too deep')}") from None
+    if not all(isinstance(row, list) for row in value):
+        raise UsageError(f"{where}: a matrix of JSON is a list of rows, as [[0, 1], [1, 0]]")
+    begins = [text.count("\n", 0, found.start()) + 1 for found in re.finditer(r"\[(?!\s*\[)", text)]
+    return [(begins[index] if index < len(begins) else 1, " ".join(map(str, row))) for index, row in enumerate(value)]
+
+
+def _number(word: str, where: str) -> float:
+    if not _NUMBER.fullmatch(word):
+        _no_number(word, where)
+    over, slash, under = word.partition("/")
+    if slash and not int(under):
+        _no_number(word, where)
+    return float(over) / int(under or 1)
+
+
+def _no_number(word: str, where: str) -> NoReturn:
+    shown = printable(word if len(word) <= 40 else f"{word[:37]}...")
+    raise UsageError(f"{where}: {shown!r} is no number; write -1, 0.25, 1e-3 or 1/9")
+
+
+def convolve(picture: Image.Image, kernel: Kernel, padding: Padding = "zeros", stride: int = 1) -> Convolved:
+    """Slide the kernel over an RGB picture, each colour by itself.
+
+    With padding, the size stays at stride 1: u - 1 pixels are added, where that is odd the larger part behind.
+
+    Raises:
+        UsageError: the kernel is larger than the padded picture, or reflection has too few pixels to show.
+    """
+    from scipy.ndimage import correlate
+
+    before = np.asarray(picture.convert("L") if kernel.finds_edges else picture)
+    sides = [_side(before.shape[axis], kernel.matrices[0].shape[axis], padding, stride, axis) for axis in (0, 1)]
+    rows, columns = sides
+    around = [(side.before, side.after) for side in sides] + [(0, 0)] * (before.ndim - 2)
+    padded = before.astype(np.float32)
+    if padding != "none":
+        padded = np.pad(padded, around, mode=_FILLED_BY[padding])
+    answers = []
+    for matrix in kernel.matrices:
+        weights = matrix.astype(np.float32).reshape(matrix.shape + (1,) * (before.ndim - 2))
+        whole = correlate(padded, weights, mode="constant")  # centred on [U // 2, V // 2]; its border is cut away
+        starts = [side.kernel // 2 for side in sides]
+        ends = [start + (side.output - 1) * stride + 1 for start, side in zip(starts, sides, strict=True)]
+        answers.append(whole[starts[0] : ends[0] : stride, starts[1] : ends[1] : stride])
+    after = answers[0] if len(answers) == 1 else np.hypot(*answers)
+    shown, how = _as_picture(after, kernel)
+    return Convolved(before, after, rows, columns, shown, how)
+
+
+def _side(size: int, kernel: int, padding: Padding, stride: int, axis: int) -> Slide:
+    more = 0 if padding == "none" else kernel - 1
+    side = Slide(size, kernel, stride, more // 2, more - more // 2)
+    name = ("height", "width")[axis]
+    if not side.fits:
+        raise UsageError(f"the kernel covers {kernel} pixels, the picture's {name} is {size}; take a smaller kernel")
+    if padding == "reflect" and side.after >= size:
+        raise UsageError(f"--padding reflect needs {side.after} pixels beside the edge, the picture's {name} is {size}")
+    return side
+
+
+def _as_picture(after: NDArray[np.float32], kernel: Kernel) -> tuple[NDArray[np.uint8], str]:
+    """Bring the sums into 0..255 and say how."""
+    reach = float(np.abs(after).max())
+    if len(kernel.matrices) > 1:
+        return _bytes(after * (255 / (reach or 1))), f"0 is black, {reach:,.0f} white: the length of both answers"
+    if kernel.finds_edges:
+        scaled = 128 + after * (127 / (reach or 1))
+        return _bytes(scaled), f"0 is mid-grey, -{reach:,.0f} black, {reach:,.0f} white"
+    outside = float(np.mean((after < 0) | (after > 255)))
+    clipped = f"; {max(outside, 0.001):.1%} lie outside 0..255 and are clipped" if outside else ""
+    return _bytes(after), f"sums as they are{clipped}"
+
+
+def _bytes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.rint(np.clip(values, 0, 255)).astype(np.uint8)

@@ -1,0 +1,50 @@
+"""A network to look at, without its numbers: any timm model by name, or the one of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from cnn_tl.networks import bundle, weights
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to look at: its name, the model on the meta device, and its pictures: channels, height, width."""
+
+    name: str
+    model: nn.Module
+    input: tuple[int, int, int]
+
+
+def from_timm(name: str, image_size: int | None = None) -> Subject:
+    """Build a timm model without its numbers: nothing is downloaded, and the largest takes no memory.
+
+    Raises:
+        UsageError: timm has no such model, or it cannot take pictures of that size.
+    """
+    source = weights.locate(name, pretrained=False)
+    with torch.device("meta"):
+        model = weights.create(name, source, image_size=image_size)
+    size: tuple[int, int, int] = model.pretrained_cfg["input_size"]  # type: ignore[index,assignment]
+    return Subject(name, model, _sized(size, image_size))
+
+
+def from_bundle(path: Path, image_size: int | None = None) -> Subject:
+    """Take the network of a run folder or a bundle; its files are checked as for every use.
+
+    Raises:
+        ArtefactError: missing, damaged, foreign, or newer than this version.
+    """
+    made = bundle.load(path)
+    name = bundle.read_config(made.path)["architecture"]
+    spec = made.preprocessing
+    return Subject(name, made.model.to("meta"), _sized((3, spec.height, spec.width), image_size))
+
+
+def _sized(size: Sequence[int], side: int | None) -> tuple[int, int, int]:
+    return (size[0], side or size[1], side or size[2])

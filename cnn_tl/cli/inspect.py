@@ -1,0 +1,167 @@
+"""`cnn-tl inspect`: what a network is made of; and the same arithmetic for layers without a network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperCommand
+
+from cnn_tl.cli import console
+from cnn_tl.errors import UsageError
+
+Mode = Literal["freeze", "finetune", "lp-ft", "auto", "scratch"]
+STEPS = ("conv", "pool", "fc")
+
+
+class InOrder(TyperCommand):
+    """Keeps the order of `--conv`, `--pool` and `--fc`, which are one list to the user and three to the parser."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Note the order, then parse as ever."""
+        order = self.make_parser(ctx).parse_args(args=list(args))[2]
+        ctx.meta[__name__] = [parameter.name for parameter in order if parameter.name in STEPS]
+        return super().parse_args(ctx, args)
+
+
+def inspect(
+    ctx: typer.Context,
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL|RUN|BUNDLE", help="Any timm model, a run folder or a bundle.")
+    ] = None,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(help="What trains in this mode of cnn-tl train.", show_default="freeze, or that of the run"),
+    ] = None,
+    freeze: Annotated[
+        str | None,
+        typer.Option(metavar="POLICY", help="model.freeze: head, last-stage, last-N, norm, all, or 'layer4,*.bn1'."),
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(metavar="PIXELS", min=1, max=8192, help="Side of the network's input.")
+    ] = None,
+    depth: Annotated[
+        int, typer.Option(min=0, help="Parts of a name that make a row (layer1.0: 2); 0: every single layer.")
+    ] = 2,
+    input_: Annotated[
+        str | None, typer.Option("--input", metavar="HxWxC", help="Without a network: what comes in, as 32x32x3.")
+    ] = None,
+    conv: Annotated[
+        list[str] | None,
+        typer.Option(metavar="'N@KxK s p'", help="A convolution: '10@5x5 s1 p2'; also same, d2, g4, nobias, zeros, "
+                     "reflect, replicate. Repeatable, and so are the next two; their order is kept."),
+    ] = None,
+    pool: Annotated[
+        list[str] | None, typer.Option(metavar="'KxK s'", help="A pooling: '2x2 s2', '3x3 s2 p1 avg', 'global'.")
+    ] = None,
+    fc: Annotated[list[str] | None, typer.Option(metavar="N", help="A fully connected layer with N outputs.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, with all that is known of each layer.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV with the same columns.")] = False,
+) -> None:  # fmt: skip
+    """Show the layers of a network: sizes, receptive field, parameters, multiply-adds, memory, and what trains.
+
+    The network is run without numbers: nothing is downloaded, the largest takes no memory. Multiply-adds are those of
+    convolutions and matrix products, attention's too, for one picture. Or give --input and layers of your own.
+    """
+    if json and csv:
+        raise UsageError("--json and --csv exclude each other")
+    form: Literal["json", "csv", "table"] = "json" if json else "csv" if csv else "table"
+    given = {"conv": conv or [], "pool": pool or [], "fc": fc or []}
+    order = [(kind, given[kind].pop(0)) for kind in ctx.meta[__name__]]
+    if input_ is not None:
+        if model is not None or mode or freeze or image_size:
+            raise UsageError("--input is for layers without a network: it goes with --conv, --pool and --fc alone")
+        _steps(input_, order, form)
+        return
+    if order:
+        raise UsageError(f"--{order[0][0]} needs --input HxWxC, such as --input 32x32x3")
+    if model is None:
+        raise UsageError("name a model, a run folder or a bundle; or give --input 32x32x3 and layers")
+    _network(model, mode, freeze, image_size, depth, form)
+
+
+def _steps(given: str, order: list[tuple[Any, str]], form: str) -> None:
+    from cnn_tl.anatomy import steps
+
+    shape = steps.parse_input(given)
+    found = steps.walk(shape, [steps.parse_layer(kind, text) for kind, text in order])
+    parameters, multiply_adds = sum(s.parameters for s in found), sum(s.multiply_adds for s in found)
+    if form == "json":
+        console.print_json({"input": list(shape), "steps": [step.to_dict() for step in found],
+                            "parameters": parameters, "multiply_adds": multiply_adds})  # fmt: skip
+        return
+    if form == "csv":
+        from cnn_tl.cli.layers import write_csv
+
+        write_csv([step.to_dict() for step in found])
+        return
+    cells = [["input", console.times(shape), "1", "", ""]]
+    for step in found:
+        sees = "all" if step.receptive_field is None else console.square(step.receptive_field)
+        costs = [f"{count:,}" if count else "" for count in (step.parameters, step.multiply_adds)]
+        cells.append([step.layer, console.times(step.output), sees, *costs])
+    cells.append(["total", "", "", f"{parameters:,}", f"{multiply_adds:,}"])
+    console.show(console.table(["layer", "output", "sees>", "parameters>", "multiply-adds>"], cells))
+    for step in found:
+        counting = f"; {step.counting} = {step.parameters:,} parameters" if step.counting else ""
+        console.say(f"{step.layer}: {step.arithmetic}{counting}")
+        if step.remark:
+            console.say(f"  {step.remark}")
+
+
+def _network(model: str, mode: Mode | None, freeze: str | None, image_size: int | None, depth: int, form: str) -> None:
+    from cnn_tl import recipe as recipes
+    from cnn_tl.networks import bundle
+
+    path = _folder(model)
+    source = None
+    if path is not None:
+        folder = bundle.find(path)
+        beside = folder.parent / "recipe.yaml"
+        if mode is None and freeze is None and beside.is_file() and folder.name == bundle.FOLDER_IN_RUN:
+            source = beside
+        elif mode is None and freeze is None:
+            mode = bundle.read_config(folder)["cnn_tl"].get("mode")
+    if freeze is not None and mode is None:
+        mode = "finetune"
+    chosen = recipes.load(source, (), {"mode": mode, "model.freeze": _policy(freeze)})
+
+    from cnn_tl.runtime import require_torch
+
+    require_torch()
+    from cnn_tl.anatomy import table
+    from cnn_tl.anatomy.subject import from_bundle, from_timm
+    from cnn_tl.cli import layers
+
+    two_phases = chosen.mode in ("lp-ft", "auto")
+    assert chosen.model.freeze is not None
+    training = table.Training(chosen.mode, chosen.model.freeze, "head" if two_phases else None)
+    subject = from_timm(model, image_size) if path is None else from_bundle(path, image_size)
+    layers.WRITERS[form](table.inspect(subject, training, depth))
+    if path is None and form == "table":
+        console.note("the head is the model's own; cnn-tl train puts one for your classes in its place")
+
+
+def _folder(model: str) -> Path | None:
+    """Return the folder that is meant; a bare name is a model, unless a run or a bundle lies here under it."""
+    path = Path(model)
+    if os.sep in model or path.suffix == ".onnx":
+        return path
+    try:
+        inside = ("config.json", "model/config.json", "recipe.yaml")
+        return path if any((path / name).is_file() for name in inside) else None
+    except (OSError, ValueError):
+        return None
+
+
+def _policy(text: str | None) -> str | list[str] | None:
+    """Return a policy as the recipe has it: a name, or a list where there are commas or what is no policy's name."""
+    import re
+
+    from cnn_tl.recipe_sections import FREEZE_PATTERN
+
+    if text is None or re.fullmatch(FREEZE_PATTERN, text):
+        return text
+    return [part.strip() for part in text.split(",")]

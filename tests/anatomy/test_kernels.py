@@ -1,0 +1,151 @@
+"""Kernels over pictures, against torch's convolution, and files of numbers that are right or wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from cnn_tl.anatomy.kernels import KERNELS, Kernel, Padding, convolve, find
+from cnn_tl.cli.convolve import Padding as PaddingOfTheCommand
+from cnn_tl.errors import UsageError
+
+TORCH_PADDING = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "none": None}
+
+
+@pytest.fixture(scope="module")
+def picture() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (23, 17, 3), dtype=np.uint8))
+
+
+def by_torch(pixels: np.ndarray, matrix: np.ndarray, padding: str, stride: int) -> np.ndarray:
+    x_CHW = torch.tensor(np.atleast_3d(pixels), dtype=torch.float64).permute(2, 0, 1)[:, None]
+    if padding != "none":
+        rows, columns = (side - 1 for side in matrix.shape)
+        around = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+        x_CHW = F.pad(x_CHW, around, mode=TORCH_PADDING[padding])
+    return F.conv2d(x_CHW, torch.tensor(matrix)[None, None], stride=stride)[:, 0].permute(1, 2, 0).squeeze(-1).numpy()
+
+
+@pytest.mark.parametrize("padding", TORCH_PADDING)
+@pytest.mark.parametrize("stride", [1, 2, 5])
+@pytest.mark.parametrize("shape", [(3, 3), (1, 1), (2, 2), (1, 4), (5, 2), (7, 7)])
+def test_sums_are_those_of_torch(picture: Image.Image, padding: Padding, stride: int, shape: tuple[int, int]) -> None:
+    matrix = np.random.default_rng(1).normal(size=shape)
+    found = convolve(picture, Kernel("mine", (matrix,)), padding, stride)
+    expected = by_torch(found.before, matrix, padding, stride)
+    assert found.after.shape[:2] == (found.rows.output, found.columns.output)
+    np.testing.assert_allclose(found.after, expected, atol=1e-2)
+    if padding != "none" and stride == 1:
+        assert found.after.shape == found.before.shape
+
+
+def test_sobel_is_the_length_of_both_gradients(picture: Image.Image) -> None:
+    both, x, y = (convolve(picture, find(name)).after for name in ("sobel", "sobel-x", "sobel-y"))
+    np.testing.assert_allclose(both, np.sqrt(x**2 + y**2), rtol=1e-5)
+
+
+def test_the_kernel_is_not_turned() -> None:
+    """A step from dark to bright gives sobel-x a positive answer."""
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:, 4:] = 100
+    after = convolve(Image.fromarray(pixels), find("sobel-x"), "replicate").after
+    assert after.min() == 0
+    assert after.max() == 400
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_what_finds_edges_sees_grey(picture: Image.Image, name: str) -> None:
+    found = convolve(picture, find(name))
+    colours = name in ("blur", "sharpen", "emboss")
+    assert found.before.shape == ((23, 17, 3) if colours else (23, 17))
+    assert found.shown.dtype == np.uint8
+    flat = convolve(Image.new("RGB", (9, 9), (50, 60, 70)), find(name), "replicate")
+    if colours:
+        np.testing.assert_allclose(flat.after, flat.before, atol=1e-3)
+    else:
+        assert np.abs(flat.after).max() == 0
+        assert set(np.unique(flat.shown)) == {0 if name == "sobel" else 128}
+
+
+def test_what_is_clipped_is_said() -> None:
+    pixels = np.zeros((10, 10, 3), np.uint8)
+    pixels[5, 5] = 200
+    found = convolve(Image.fromarray(pixels), find("sharpen"))
+    assert found.after.max() == 1000
+    assert found.how == "sums as they are; 5.0% lie outside 0..255 and are clipped"
+    assert convolve(Image.fromarray(pixels), find("blur")).how == "sums as they are"
+
+
+@pytest.mark.parametrize(
+    ("text", "matrix"),
+    [
+        ("-1 0 1\n-2 0 2\n-1 0 1\n", [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]),
+        ("# mean\n1/9, 1/9;1/9\n\n", [[1 / 9, 1 / 9, 1 / 9]]),
+        ("\ufeff1e-1\r\n.5\r\n", [[0.1], [0.5]]),
+        ("[[0, 1],\n [1, 0]]", [[0, 1], [1, 0]]),
+        ("- [0, -1]\n- [1, 0]\n", [[0, -1], [1, 0]]),
+        ("[0, 1]\n[1, 0]\n", [[0, 1], [1, 0]]),
+    ],
+)
+def test_files_of_numbers(tmp_path: Path, text: str, matrix: list[list[float]]) -> None:
+    path = tmp_path / "kernel.txt"
+    path.write_text(text, "utf-8")
+    [found] = find(str(path)).matrices
+    np.testing.assert_allclose(found, matrix)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "holds no numbers"),
+        (b"# nothing\n", "holds no numbers"),
+        (b"1 2\n3\n", ":2: 1 numbers, and 2 in the row before"),
+        (b"1 2\n3 x\n", ":2: 'x' is no number"),
+        (b"nan", ":1: 'nan' is no number"),
+        (b"1 inf", ":1: 'inf' is no number"),
+        (b"1/0", ":1: '1/0' is no number"),
+        (b"1e999", ":1: '1e999' is no number"),
+        (b"9" * 500, "is no number"),
+        (b"\xff\xfe\x00", "is no text"),
+        (b"\x1b[31m", "is no number"),
+        (b"[[1, 2], [3]]", "1 numbers, and 2"),
+        (b"[[1, 2],\n [3, x]]", ":2: no matrix of JSON"),
+        (b"[[[1]]]", "is no number"),
+        (b"[" * 5000, "no matrix of JSON"),
+        (b"[[1], 2]", "a list of rows"),
+        (b"1 " * 64, "more than 63"),
+        (b"1\n" * 70_000, "more than 65,536 bytes"),
+    ],
+)
+def test_files_that_are_no_kernel(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "kernel.txt"
+    path.write_bytes(content)
+    with pytest.raises(UsageError) as refused:
+        find(str(path))
+    assert said in str(refused.value)
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["sobl", "", "\0", "x" * 5000, "."])
+def test_no_such_kernel(name: str) -> None:
+    with pytest.raises(UsageError, match="--kernel"):
+        find(name)
+
+
+@pytest.mark.parametrize(
+    ("shape", "padding", "said"), [((24, 3), "none", "covers 24"), ((3, 40), "reflect", "reflect needs 20")]
+)
+def test_pictures_that_are_too_small(picture: Image.Image, shape: tuple[int, int], padding: Padding, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        convolve(picture, Kernel("mine", (np.ones(shape),)), padding)
+
+
+def test_the_command_has_the_same_paddings() -> None:
+    assert get_args(Padding) == get_args(PaddingOfTheCommand)
