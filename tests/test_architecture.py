@@ -19,7 +19,7 @@ FLOORS = [
     {"features"},
     {"tracking", "plots"},
     {"training", "inference", "exporting"},
-    {"benchmarking"},
+    {"benchmarking", "explaining"},
     {"cli"},
 ]
 ABOVE_ALL = {"__init__", "__main__"}

@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from cnn_tl import __version__, distributed
-from cnn_tl.cli import benchmark, cache, console, demo, export, lr_find, models, predict, recipes, train
+from cnn_tl.cli import benchmark, cache, console, demo, explain, export, lr_find, models, predict, recipes, train
 from cnn_tl.errors import CnnTlError, ResourceError, Stopped, printable
 from cnn_tl.runtime import keep_freed_memory, wait_passively
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.command()(train.train)
 app.command()(predict.predict)
+app.command()(explain.explain)
 app.command()(export.export)
 app.command("lr-find")(lr_find.lr_find)
 app.command()(models.models)
