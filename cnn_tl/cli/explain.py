@@ -122,8 +122,10 @@ def _table(report: Report) -> Table:
         return console.table(["channel>", "activation>", "field px>", "strongest in"], map(_channel_cells, rows))
     if report.method in ("feature-maps", "deconv", "guided"):
         return console.table(["picture", "class", "probability>", "channels"], map(_picture_cells, rows))
-    columns = ["picture", "class", "probability>", "deletion>", "random>", "insertion>", "random>"]
-    return console.table(columns, map(_heat_cells, rows))
+    measured = any(row.get("deletion") is not None for row in rows)
+    columns = ["deletion>", "random>", "insertion>", "random>"] if measured else ["map"]
+    cells = [[*_answer_cells(row), *_heat_cells(row, measured)] for row in rows]
+    return console.table(["picture", "class", "probability>", *columns], cells)
 
 
 def _channel_cells(row: dict[str, Any]) -> list[object]:
@@ -143,7 +145,10 @@ def _picture_cells(row: dict[str, Any]) -> list[object]:
     return [*_answer_cells(row), " ".join(map(str, row.get("channels", ())))]
 
 
-def _heat_cells(row: dict[str, Any]) -> list[object]:
-    areas = (row.get(name) for name in ("deletion", "random_deletion", "insertion", "random_insertion"))
-    shown = ["" if area is None else f"{area:.2f}" for area in areas]
-    return [*_answer_cells(row), *(["empty map", "", "", ""] if row.get("empty") else shown)]
+def _heat_cells(row: dict[str, Any], measured: bool) -> list[object]:
+    """Return the areas where any were measured; else the class that the map is for."""
+    says = "empty" if row.get("empty") else ""
+    if not measured:
+        return [says or printable(row.get("class", ""))]
+    areas = [row.get(name) for name in ("deletion", "random_deletion", "insertion", "random_insertion")]
+    return [says, "", "", ""] if areas[0] is None else [f"{area:.2f}" for area in areas]

@@ -40,7 +40,7 @@ class Subject:
 
     def to_input(self, pixels_HWC: NDArray[np.uint8]) -> Tensor:
         """Return one picture as the network takes it, [1, 3, H, W]; zero is the mean of the preprocessing."""
-        return to_input(pixels_HWC[None], self.preprocessing, self.device)
+        return to_input(pixels_HWC[None].copy(), self.preprocessing, self.device)  # torch wants to be able to write
 
     def blank(self) -> Tensor:
         """Return the picture that says nothing, [1, 3, H, W]: the mean of the preprocessing everywhere."""
@@ -49,7 +49,9 @@ class Subject:
     @torch.no_grad()
     def logits(self, x_NCHW: Tensor) -> Tensor:
         """Return the logits [N, K], computed in batches."""
-        return torch.cat([self.model(batch).float() for batch in torch.split(x_NCHW, BATCH)])
+        fast = torch.channels_last if self.device.type != "mps" else torch.contiguous_format  # as `place` has it
+        batches = torch.split(x_NCHW, BATCH)
+        return torch.cat([self.model(batch.contiguous(memory_format=fast)).float() for batch in batches])
 
     def class_index(self, name: str) -> int:
         """Return the place of a class among the logits.
