@@ -19,7 +19,7 @@ FLOORS = [
     {"features", "anatomy"},
     {"tracking", "plots"},
     {"training", "inference", "exporting"},
-    {"benchmarking", "evaluating"},
+    {"benchmarking", "evaluating", "explaining"},
     {"cli"},
 ]
 ABOVE_ALL = {"__init__", "__main__"}

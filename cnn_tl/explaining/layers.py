@@ -1,0 +1,157 @@
+"""The layers of a network that give maps, found by watching one picture pass: no family is known by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnn_tl.errors import UsageError, printable
+
+LARGEST_SHARE_AFTER_MAPS = 0.5
+"""A network that does more than this share of its work after its last map does not see in maps."""
+
+
+@dataclass(frozen=True)
+class MapLayer:
+    """A module whose output is a map of the picture.
+
+    Attributes:
+        name, module: the module, and its name in the model.
+        channels, height, width: of its output for one picture.
+        channels_last: it gives [N, H, W, C], as the families do that mix attention windows into a CNN's stages.
+    """
+
+    name: str
+    module: nn.Module
+    channels: int
+    height: int
+    width: int
+    channels_last: bool
+
+    def channels_first(self, output: Tensor) -> Tensor:
+        """Return the module's output as [N, C, H, W]."""
+        return output.permute(0, 3, 1, 2) if self.channels_last else output
+
+
+class _ReachedError(Exception):
+    """The layer has answered; nothing after it need be computed."""
+
+    def __init__(self, output: Tensor) -> None:
+        super().__init__()
+        self.output = output
+
+
+def activations(model: nn.Module, layer: MapLayer, x_NCHW: Tensor) -> Tensor:
+    """Return the layer's activations [N, C, H, W] for pictures, and compute nothing after them."""
+
+    def stop(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        raise _ReachedError(output)
+
+    hook = layer.module.register_forward_hook(stop)
+    try:
+        model(x_NCHW)
+    except _ReachedError as reached:
+        return layer.channels_first(reached.output)
+    finally:
+        hook.remove()
+    raise AssertionError(f"{layer.name} was not called")
+
+
+def find(model: nn.Module, x_NCHW: Tensor, name: str | None = None) -> MapLayer:
+    """Return the layer of that name; by default the last map with more than one place, before the global pool.
+
+    Args:
+        x_NCHW: one picture, whatever it shows.
+
+    Raises:
+        UsageError: there is no such layer, it gives no map, or the network does not see in maps.
+    """
+    maps, after = _watch(model, x_NCHW)
+    kind = type(model).__name__
+    if name is not None:
+        return _named(model, maps, name)
+    candidates = [layer for layer in maps.values() if not isinstance(layer.module, nn.Identity)]
+    if not candidates or after > LARGEST_SHARE_AFTER_MAPS:
+        raise UsageError(
+            f"{kind} carries what it sees in tokens, not in maps, so this method has no layer to look at; "
+            "--method occlusion needs none"
+        )
+    return candidates[-1]
+
+
+def first_convolution(model: nn.Module, x_NCHW: Tensor) -> tuple[str, nn.Conv2d]:
+    """Return the name and the convolution that meets the picture first.
+
+    Raises:
+        UsageError: the model has no convolution.
+    """
+    calls: list[tuple[str, nn.Module]] = []
+    _run_with_hooks(model, x_NCHW, lambda name, module, output: calls.append((name, module)))
+    for name, module in calls:
+        if isinstance(module, nn.Conv2d):
+            return name, module
+    raise UsageError(f"{type(model).__name__} has no convolution whose filters could be drawn")
+
+
+def _named(model: nn.Module, maps: dict[str, MapLayer], name: str) -> MapLayer:
+    if name in maps:
+        return maps[name]
+    large = [layer.name for layer in maps.values() if "." not in layer.name or layer.name.count(".") == 1]
+    near = difflib.get_close_matches(name, maps, n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(near)}?" if near else f"some that do: {', '.join(large[-8:])}"
+    known = name in dict(model.named_modules())
+    problem = "gives no map of the picture" if known else f"is not in this {type(model).__name__}"
+    raise UsageError(f"layer {printable(name)} {problem}; {hint}")
+
+
+def _watch(model: nn.Module, x_NCHW: Tensor) -> tuple[dict[str, MapLayer], float]:
+    """Return all maps in the order in which they are finished, and the share of leaf calls after the last."""
+    maps: dict[str, MapLayer] = {}
+    leaves, leaves_before = 0, 0
+
+    def note(name: str, module: nn.Module, output: object) -> None:
+        nonlocal leaves, leaves_before
+        leaves += not any(True for _ in module.children())
+        found = _as_map(name, module, output, x_NCHW.shape[-2], x_NCHW.shape[-1]) if name else None
+        if found is not None:
+            maps.pop(name, None)
+            maps[name] = found
+            leaves_before = leaves
+
+    _run_with_hooks(model, x_NCHW, note)
+    return maps, 1 - leaves_before / max(leaves, 1)
+
+
+@torch.no_grad()
+def _run_with_hooks(model: nn.Module, x_NCHW: Tensor, note: Callable[[str, nn.Module, object], None]) -> None:
+    def hook_of(name: str) -> Callable[[nn.Module, tuple[Any, ...], object], None]:
+        return lambda module, args, output: note(name, module, output)
+
+    hooks = [module.register_forward_hook(hook_of(name)) for name, module in model.named_modules()]
+    try:
+        model(x_NCHW)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _as_map(name: str, module: nn.Module, output: object, height: int, width: int) -> MapLayer | None:
+    """Read an output as a map, [1, C, h, w] or [1, h, w, C], where h x w has the proportions of the picture."""
+    if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[0] != 1:
+        return None
+    _, first, second, third = output.shape
+    if _is_grid(second, third, height, width):
+        return MapLayer(name, module, first, second, third, channels_last=False)
+    if _is_grid(first, second, height, width):
+        return MapLayer(name, module, third, first, second, channels_last=True)
+    return None
+
+
+def _is_grid(rows: int, columns: int, height: int, width: int) -> bool:
+    inside = 1 < rows <= height and 1 < columns <= width
+    return inside and abs(rows * width - columns * height) < max(height, width)

@@ -1,0 +1,92 @@
+"""The trained model that is asked to explain itself."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cnn_tl.errors import UsageError, printable
+from cnn_tl.networks import bundle
+from cnn_tl.networks.backbone import place, to_input
+from cnn_tl.preprocessing import Preprocessing
+from cnn_tl.runtime import DeviceName, pick_device
+
+BATCH = 32
+"""Pictures that go through the model at once."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained model with gradients, and what its pictures go through.
+
+    Attributes:
+        name: the architecture.
+        model: in evaluation mode, float32, on `device`; its parameters are fixed.
+        classes: the class names, in the order of the logits.
+    """
+
+    name: str
+    model: nn.Module
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    device: torch.device
+
+    def to_input(self, pixels_HWC: NDArray[np.uint8]) -> Tensor:
+        """Return one picture as the network takes it, [1, 3, H, W]; zero is the mean of the preprocessing."""
+        return to_input(pixels_HWC[None].copy(), self.preprocessing, self.device)  # torch wants to be able to write
+
+    def blank(self) -> Tensor:
+        """Return the picture that says nothing, [1, 3, H, W]: the mean of the preprocessing everywhere."""
+        return torch.zeros(1, 3, self.preprocessing.height, self.preprocessing.width, device=self.device)
+
+    @torch.no_grad()
+    def logits(self, x_NCHW: Tensor) -> Tensor:
+        """Return the logits [N, K], computed in batches."""
+        fast = torch.channels_last if self.device.type != "mps" else torch.contiguous_format  # as `place` has it
+        batches = torch.split(x_NCHW, BATCH)
+        return torch.cat([self.model(batch.contiguous(memory_format=fast)).float() for batch in batches])
+
+    def class_index(self, name: str) -> int:
+        """Return the place of a class among the logits.
+
+        Raises:
+            UsageError: the model knows no such class.
+        """
+        if name not in self.classes:
+            near = difflib.get_close_matches(name, self.classes, n=1, cutoff=0.5)
+            hint = f"did you mean {printable(near[0])}?" if near else f"it knows {_few(self.classes)}"
+            raise UsageError(f"the model has no class {printable(name)}; {hint}")
+        return self.classes.index(name)
+
+
+def load(source: Path, device: DeviceName = "auto") -> Subject:
+    """Load a run folder or a bundle.
+
+    Raises:
+        ArtefactError: there is no model, or it is damaged, foreign or newer than this version.
+        ResourceError: the device is not there.
+    """
+    chosen = pick_device(device)
+    trained = bundle.load(source)
+    model = place(trained.model, chosen).requires_grad_(False)
+    name = bundle.read_config(trained.path)["architecture"]
+    return Subject(str(name), model, trained.classes, trained.preprocessing, chosen)
+
+
+def log_odds(logits_NK: Tensor, index: int) -> Tensor:
+    """Return log(p / (1 - p)) of a class, [N]: unlike p it still moves where the model is all but certain."""
+    others: Any = torch.cat([logits_NK[:, :index], logits_NK[:, index + 1 :]], dim=1)
+    score_N: Tensor = logits_NK[:, index] - torch.logsumexp(others, dim=1)
+    return score_N
+
+
+def _few(names: tuple[str, ...]) -> str:
+    shown = ", ".join(printable(name) for name in names[:8])
+    return f"{shown}, ... ({len(names):,} in all)" if len(names) > 8 else shown

@@ -1,0 +1,130 @@
+"""Heat maps point where a network looks whose attention is known, and their faithfulness says so."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cnn_tl.explaining import cam, faithfulness, layers, occlusion
+from cnn_tl.explaining.subject import Subject, log_odds
+from cnn_tl.preprocessing import Preprocessing
+
+SIDE = 32
+SPEC = Preprocessing(SIDE, SIDE, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+class LooksAtRed(nn.Module):
+    """Its first class is as probable as there is red, its second as there is blue."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 4, stride=4, bias=False)
+        self.act = nn.ReLU()
+        self.fc = nn.Linear(3, 2)
+        with torch.no_grad():
+            self.conv.weight.zero_()
+            for channel in range(3):
+                self.conv.weight[channel, channel] = 1 / 16
+            self.fc.weight.copy_(torch.tensor([[40.0, 0.0, 0.0], [0.0, 0.0, 40.0]]))
+            self.fc.bias.zero_()
+
+    def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.act(self.conv(x_NCHW)).mean((2, 3)))
+
+
+@pytest.fixture
+def subject() -> Subject:
+    model = LooksAtRed().eval().requires_grad_(False)
+    return Subject("looks at red", model, ("red", "blue"), SPEC, torch.device("cpu"))
+
+
+@pytest.fixture
+def picture(subject: Subject) -> torch.Tensor:
+    """Red in the upper left quarter, blue in the lower right one, grey elsewhere."""
+    pixels = np.full((SIDE, SIDE, 3), 127, np.uint8)
+    pixels[:16, :16] = (255, 127, 127)
+    pixels[16:, 16:] = (127, 127, 200)
+    return subject.to_input(pixels)
+
+
+def share_inside(heat: torch.Tensor, rows: slice, columns: slice) -> float:
+    heat = faithfulness.enlarge(heat.clamp(min=0), SIDE, SIDE)
+    return float(heat[rows, columns].sum() / heat.sum())
+
+
+def test_grad_cam_and_its_relatives(subject: Subject, picture: torch.Tensor) -> None:
+    layer = layers.find(subject.model, subject.blank())
+    assert layer.name == "act"
+    for method in cam.METHODS:
+        for index, corner in enumerate((slice(0, 16), slice(16, 32))):
+            heat = cam.heat_map(method, subject, layer, picture, index)
+            assert heat.shape == (8, 8)
+            assert share_inside(heat, corner, corner) > 0.9, method
+
+
+@pytest.mark.parametrize("patch", [0.1, 0.25, 1.0])
+def test_occlusion(subject: Subject, picture: torch.Tensor, patch: float) -> None:
+    heat = occlusion.heat_map(subject, picture, 0, patch=patch, stride=0.1)
+    assert heat.shape == (SIDE, SIDE)
+    assert heat.isfinite().all()
+    if patch < 1:
+        assert share_inside(heat, slice(0, 16), slice(0, 16)) > 0.8
+        assert heat[20:, 20:].max() <= 0  # without the blue, red is more probable
+
+
+def test_the_maps_of_the_library_are_those_of_the_papers() -> None:
+    """Selvaraju et al. 2017, eq. 1 and 2; Jiang et al. 2021, eq. 5 and 6; Fu et al. 2020, eq. 8."""
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model("resnet10t", pretrained=False, num_classes=3).eval().requires_grad_(False)
+    nn.init.normal_(model.fc.weight)
+    subject = Subject("resnet10t", model, ("a", "b", "c"), SPEC, torch.device("cpu"))
+    x_1CHW = torch.rand(1, 3, 96, 96)
+    layer = layers.find(model, x_1CHW)
+    kept = []
+    hook = layer.module.register_forward_hook(lambda module, args, output: kept.append(output))
+    logits = model(x_1CHW.clone().requires_grad_(True))
+    hook.remove()
+    for index in range(3):
+        (gradient,) = torch.autograd.grad(logits[0, index], kept[0], retain_graph=True)
+        a, g = kept[0].detach()[0], gradient[0]
+        total = a.sum((1, 2), keepdim=True)
+        expected = {
+            "gradcam": (g.mean((1, 2), keepdim=True) * a).sum(0).relu(),
+            "layercam": (g.relu() * a).sum(0).relu(),
+            "xgradcam": ((g * a / (total + 1e-8)).sum((1, 2), keepdim=True) * a).sum(0).relu(),
+        }
+        assert expected.keys() == cam.METHODS.keys()
+        for method, heat in expected.items():
+            found = cam.heat_map(method, subject, layer, x_1CHW, index)
+            torch.testing.assert_close(found, heat, rtol=1e-4, atol=1e-5)
+
+
+def test_a_right_map_is_better_than_random_and_its_opposite_worse(subject: Subject, picture: torch.Tensor) -> None:
+    heat = cam.heat_map("gradcam", subject, layers.find(subject.model, subject.blank()), picture, 0)
+    right = faithfulness.measure(subject, picture, heat, 0).to_dict()
+    wrong = faithfulness.measure(subject, picture, -heat, 0).to_dict()
+    assert right["deletion"] < right["random_deletion"] < wrong["deletion"]
+    assert right["insertion"] > right["random_insertion"] > wrong["insertion"]
+    assert {name: right[name] for name in right if "random" in name} == {
+        name: wrong[name] for name in wrong if "random" in name
+    }
+
+
+def test_the_curves_begin_and_end_where_they_must(subject: Subject, picture: torch.Tensor) -> None:
+    curves = faithfulness.measure(subject, picture, torch.rand(7, 7), 0)
+    whole = float(subject.logits(picture).softmax(1)[0, 0])
+    assert curves.deletion[0] == pytest.approx(whole)
+    assert curves.deletion[-1] == pytest.approx(0.5)
+    assert curves.insertion[-1] == pytest.approx(whole)
+    assert len(curves.share) == len(curves.deletion) == faithfulness.STEPS + 1
+
+
+def test_log_odds_move_where_the_probability_does_not() -> None:
+    logits = torch.tensor([[50.0, 0.0, 0.0], [60.0, 0.0, 0.0]])
+    before, after = log_odds(logits, 0).tolist()
+    assert after - before == pytest.approx(10)
+    assert log_odds(torch.tensor([[1.0, 2.0]]), 1).item() == pytest.approx(1)

@@ -1,0 +1,57 @@
+"""The layer that is looked at is found in every family, and a wrong name gets a hint."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+
+from cnn_tl.errors import UsageError
+from cnn_tl.explaining import layers
+
+BLANK = torch.zeros(1, 3, 64, 64)
+
+LAST_MAPS = {
+    "resnet10t": "layer4", "mobilenetv3_small_050": "blocks", "vgg11": "features", "convnext_atto": "stages",
+    "tf_efficientnet_lite0": "bn2",
+}  # fmt: skip
+
+
+def build(name: str, **arguments: object) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model(name, pretrained=False, num_classes=4, **arguments).eval()
+
+
+@pytest.mark.parametrize("name", LAST_MAPS)
+def test_the_last_map_before_the_global_pool(name: str) -> None:
+    found = layers.find(build(name), BLANK)
+    assert (found.name, found.channels_last) == (LAST_MAPS[name], False)
+    assert (found.height, found.width) == (2, 2)
+
+
+def test_a_family_with_channels_last() -> None:
+    model = build("swin_tiny_patch4_window7_224", img_size=64, window_size=4)
+    found = layers.find(model, BLANK)
+    assert (found.channels, found.height, found.width, found.channels_last) == (768, 2, 2, True)
+    assert layers.activations(model, found, BLANK).shape == (1, 768, 2, 2)
+
+
+def test_tokens_are_refused_with_what_to_do() -> None:
+    model = build("vit_tiny_patch16_224", img_size=64)
+    with pytest.raises(UsageError, match=r"tokens, not in maps.*occlusion"):
+        layers.find(model, BLANK)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("layer5", "did you mean layer4"), ("fc", "gives no map"), ("zzz", "some that do: ")]
+)
+def test_a_wrong_name_gets_a_hint(name: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        layers.find(build("resnet10t"), BLANK, name)
+
+
+def test_nothing_is_computed_after_the_layer() -> None:
+    model = build("resnet10t")
+    model.layer3.register_forward_pre_hook(lambda *_: pytest.fail("too far"))
+    found = layers.MapLayer("layer2", model.layer2, 128, 8, 8, channels_last=False)
+    assert layers.activations(model, found, BLANK).shape == (1, 128, 8, 8)
