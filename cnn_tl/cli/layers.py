@@ -77,9 +77,9 @@ def _field(row: Row) -> str:
 def _short(count: int) -> str:
     if not count:
         return ""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, letter, digits in ((1e12, "T", 2), (1e9, "G", 2), (1e6, "M", 1), (1e3, "k", 1)):
         if count >= size:
-            return f"{count / size:,.2f} {letter}" if letter == "G" else f"{count / size:,.1f} {letter}"
+            return f"{count / size:,.{digits}f} {letter}"
     return str(count)
 
 
