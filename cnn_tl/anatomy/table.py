@@ -271,7 +271,7 @@ def written(row: Row) -> dict[str, Any]:
         "groups": window.groups or None if window else None,
         "input": None if row.input is None else list(row.input),
         "output": None if row.output is None else list(row.output),
-        "receptive_field": None if row.receptive_field is None else [round(side, 3) for side in row.receptive_field],
+        "receptive_field": None if row.receptive_field is None else [_plain(side) for side in row.receptive_field],
         "gated": row.gated,
         "parameters": row.parameters,
         "trainable": row.trainable,
@@ -279,3 +279,8 @@ def written(row: Row) -> dict[str, Any]:
         "multiply_adds": row.multiply_adds,
         "activation_bytes": row.activation_bytes,
     }
+
+
+def _plain(side: float) -> float:
+    """Return whole pixels as such; where maps are resized to odd sizes, there are parts of them."""
+    return int(side) if side == int(side) else round(side, 3)

@@ -28,7 +28,7 @@ def show(table: Table) -> None:
     for row in table.rows:
         extra = [_size(row.activation_bytes), row.stage] if wide else []
         cells.append([
-            row.name, *([row.kind] if wide else []), _window(row), console.times(row.output or ()), _field(row),
+            row.name, *([_kind(row)] if wide else []), _window(row), console.times(row.output or ()), _field(row),
             f"{row.parameters:,}" if row.parameters else "", _short(row.multiply_adds), *extra, TRAINS[row.state],
         ])  # fmt: skip
     extra = [_size(table.activation_bytes), ""] if wide else []
@@ -66,6 +66,10 @@ def _window(row: Row) -> str:
         depthwise = row.input is not None and row.window.groups == row.input[0]
         words.append("dw" if depthwise else f"g{row.window.groups}")
     return " ".join(words)
+
+
+def _kind(row: Row) -> str:
+    return f"{row.kind}, {row.calls} times" if row.calls > 1 else row.kind
 
 
 def _field(row: Row) -> str:
