@@ -34,7 +34,8 @@ class Row:
         input, output: shapes without the batch, as torch has them; None where it did not run.
         receptive_field: rows and columns of the picture that a unit of the output sees; None for no fixed window.
         gated: whether a gate that sees the whole picture scales it.
-        parameters: with biases; a parameter that several modules share is counted once.
+        parameters: with biases; a parameter that several modules share is counted once, and a module that several
+            share stands, with all its calls, under its first name.
         trainable, state: how many of them train, and whether: `later` is the second phase of lp-ft and auto.
         multiply_adds: of convolutions and matrix products, attention's too.
         activation_bytes: what the outputs of its modules take in float32; what only changes its input takes nothing.
@@ -185,7 +186,8 @@ def _row(model: nn.Module, runs: Mapping[str, Run], name: str, members: Sequence
     itself = runs[name]
     alone = len(members) == 1 and any(True for _ in module.children())
     shown = itself if itself.calls or not ran else replace(ran[-1], calls=0, input=ran[0].input)
-    window = shown.windows[0] if len(members) == 1 and len(shown.windows) == 1 else None
+    over_a_map = len(members) == 1 and len(shown.windows) == 1 and len(shown.input or ()) == 3
+    window = shown.windows[0] if over_a_map else None
     if window is not None:
         window = _with_own_padding(window, shown.input)
     padded = window is not None and any(side.before or side.after for side in (window.rows, window.columns))
@@ -269,7 +271,7 @@ def written(row: Row) -> dict[str, Any]:
         "groups": window.groups or None if window else None,
         "input": None if row.input is None else list(row.input),
         "output": None if row.output is None else list(row.output),
-        "receptive_field": None if row.receptive_field is None else [round(side, 3) for side in row.receptive_field],
+        "receptive_field": None if row.receptive_field is None else [_plain(side) for side in row.receptive_field],
         "gated": row.gated,
         "parameters": row.parameters,
         "trainable": row.trainable,
@@ -277,3 +279,8 @@ def written(row: Row) -> dict[str, Any]:
         "multiply_adds": row.multiply_adds,
         "activation_bytes": row.activation_bytes,
     }
+
+
+def _plain(side: float) -> float:
+    """Return whole pixels as such; where maps are resized to odd sizes, there are parts of them."""
+    return int(side) if side == int(side) else round(side, 3)

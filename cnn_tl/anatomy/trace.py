@@ -154,7 +154,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             run.multiply_adds += counted(args, out)
         window = WINDOWS.get(func.overloadpacket)
         if window is not None and run.calls == 1 and args[0].ndim == 4:
-            run.windows.append(window(args))
+            slid = window(args)
+            run.windows += [slid] if slid else []
         return out
 
 
@@ -178,8 +179,10 @@ COUNTED: dict[Any, Callable[[Sequence[Any], Tensor], int]] = {
 pooling and sums are not."""
 
 
-def _convolution_window(args: Sequence[Any]) -> Window:
-    picture, weight, _, stride, padding, dilation, _, _, groups = args
+def _convolution_window(args: Sequence[Any]) -> Window | None:
+    picture, weight, _, stride, padding, dilation, transposed, _, groups = args
+    if transposed:  # which spreads pixels, and slides over none
+        return None
     sides = [_slide(picture, axis, weight.shape[2:], stride, padding, dilation) for axis in (0, 1)]
     return Window(sides[0], sides[1], groups)
 
@@ -202,7 +205,7 @@ def _slide(
     return Slide(int(picture.shape[-2 + axis]), size, step, around, around, holes, ceil)
 
 
-WINDOWS: dict[Any, Callable[[Sequence[Any]], Window]] = {
+WINDOWS: dict[Any, Callable[[Sequence[Any]], Window | None]] = {
     aten.convolution: _convolution_window,
     aten.max_pool2d_with_indices: _pool_window,
     aten.avg_pool2d: _pool_window,

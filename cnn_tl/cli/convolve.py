@@ -44,6 +44,8 @@ def convolve(
 
     chosen = kernels.find(kernel)
     target = output or Path(f"{image.stem}-{Path(chosen.name).stem}.png")
+    if target.suffix.lower() != ".png":
+        raise UsageError(f"--output {printable(target)} is to end in .png: that is what is written")
     if target.exists() and (not target.is_file() or (image.exists() and target.samefile(image))):
         raise UsageError(f"--output {printable(target)} is the picture itself or no file; choose another name")
     found = kernels.convolve(read_image(image), chosen, padding, stride)

@@ -14,6 +14,7 @@ from cnn_tl.errors import UsageError
 
 Mode = Literal["freeze", "finetune", "lp-ft", "auto", "scratch"]
 STEPS = ("conv", "pool", "fc")
+HEAD, NO_HEAD = "the head is the model's own", "this model has no head"
 
 
 class InOrder(TyperCommand):
@@ -134,6 +135,7 @@ def _network(model: str, mode: Mode | None, freeze: str | None, image_size: int 
     from cnn_tl.anatomy import table
     from cnn_tl.anatomy.subject import from_bundle, from_timm
     from cnn_tl.cli import layers
+    from cnn_tl.networks import freeze as policies
 
     two_phases = chosen.mode in ("lp-ft", "auto")
     assert chosen.model.freeze is not None
@@ -141,7 +143,8 @@ def _network(model: str, mode: Mode | None, freeze: str | None, image_size: int 
     subject = from_timm(model, image_size) if path is None else from_bundle(path, image_size)
     layers.WRITERS[form](table.inspect(subject, training, depth))
     if path is None and form == "table":
-        console.note("the head is the model's own; cnn-tl train puts one for your classes in its place")
+        has_head = bool(policies.head(subject.model))
+        console.note(f"{HEAD if has_head else NO_HEAD}; cnn-tl train puts in one for your classes")
 
 
 def _folder(model: str) -> Path | None:

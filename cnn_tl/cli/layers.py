@@ -28,7 +28,7 @@ def show(table: Table) -> None:
     for row in table.rows:
         extra = [_size(row.activation_bytes), row.stage] if wide else []
         cells.append([
-            row.name, *([row.kind] if wide else []), _window(row), console.times(row.output or ()), _field(row),
+            row.name, *([_kind(row)] if wide else []), _window(row), console.times(row.output or ()), _field(row),
             f"{row.parameters:,}" if row.parameters else "", _short(row.multiply_adds), *extra, TRAINS[row.state],
         ])  # fmt: skip
     extra = [_size(table.activation_bytes), ""] if wide else []
@@ -68,6 +68,10 @@ def _window(row: Row) -> str:
     return " ".join(words)
 
 
+def _kind(row: Row) -> str:
+    return f"{row.kind}, {row.calls} times" if row.calls > 1 else row.kind
+
+
 def _field(row: Row) -> str:
     if row.output is None:
         return ""
@@ -77,9 +81,9 @@ def _field(row: Row) -> str:
 def _short(count: int) -> str:
     if not count:
         return ""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, letter, digits in ((1e12, "T", 2), (1e9, "G", 2), (1e6, "M", 1), (1e3, "k", 1)):
         if count >= size:
-            return f"{count / size:,.2f} {letter}" if letter == "G" else f"{count / size:,.1f} {letter}"
+            return f"{count / size:,.{digits}f} {letter}"
     return str(count)
 
 

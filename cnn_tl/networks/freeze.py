@@ -106,20 +106,27 @@ def stages(model: nn.Module) -> list[list[str]]:
     """Return the names of the parameters by stage, from the pictures to the classifier.
 
     The stages are timm's own, from its `group_matcher`: four and a stem in a ResNet, one for each block in a ViT. The
-    last entry holds the classifier and what timm groups with it; it is no stage that counts.
+    last entry holds the classifier and what timm groups with it; it is no stage that counts. It is empty where a model
+    has no classifier yet.
 
     Raises:
         UsageError: timm does not know the stages of this family.
     """
     if not hasattr(model, "group_matcher"):
-        raise UsageError(
-            f"timm does not say where the stages of {type(model).__name__} begin; set model.freeze to head or all"
-        )
-    groups = group_parameters(model, model.group_matcher(coarse=True))  # type: ignore[operator]
+        raise _stages_unknown(model)
+    try:
+        groups = group_parameters(model, model.group_matcher(coarse=True))  # type: ignore[operator]
+    except AssertionError:  # what timm says where it knows blocks but no stages, as in RDNet
+        raise _stages_unknown(model) from None
     classifier = head(model)
-    first = next(number for number in sorted(groups) if classifier & set(groups[number]))
+    first = next((number for number in sorted(groups) if classifier & set(groups[number])), max(groups) + 1)
     before = [groups[number] for number in sorted(groups) if number < first]
     return [*before, [name for number in sorted(groups) if number >= first for name in groups[number]]]
+
+
+def _stages_unknown(model: nn.Module) -> UsageError:
+    name = type(model).__name__
+    return UsageError(f"timm does not say where the stages of {name} begin; set model.freeze to head or all")
 
 
 FREEZE: dict[str, Callable[[nn.Module], set[str]]] = {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnn_tl.errors import printable
 from cnn_tl.plots.figure import TITLE, WIDTH, new_figure, write
 
 if TYPE_CHECKING:
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
 _MOST_WRITTEN = 7
 """Entries on a side up to which the numbers of a kernel are written into its cells."""
+
+
+_LONGEST_NAME = 14
 
 
 def plot_kernels(
@@ -36,8 +41,8 @@ def plot_kernels(
         ResourceError: the disk is full or not writable.
     """
     tall = max(before.shape[0] / before.shape[1], after.shape[0] / after.shape[1])
-    panels = min(max(0.4 * WIDTH * tall, 0.17 * WIDTH * len(matrices)), 2 * WIDTH)
-    figure = new_figure(height=panels + 0.5 + 0.22 * len(lines))
+    panels = min(max(0.4 * WIDTH * tall, 0.17 * WIDTH * len(matrices)), WIDTH)
+    figure = new_figure(height=panels + 0.6 + 0.22 * len(lines))
     grid = figure.add_gridspec(1, 3, width_ratios=[1, 0.36, 1])
     _picture(figure.add_subplot(grid[0, 0]), before, "before")
     inner = grid[0, 1].subgridspec(len(matrices), 1)
@@ -60,14 +65,23 @@ def _kernel(axes: Axes, matrix: NDArray[np.float64], name: str) -> None:
     reach = float(abs(matrix).max()) or 1.0
     axes.imshow(matrix, cmap="PuOr_r", vmin=-reach, vmax=reach)
     if max(rows, columns) <= _MOST_WRITTEN:
-        size: Any = min(10, 30 / max(rows, columns))
+        written = [[_written(value) for value in row] for row in matrix.tolist()]
+        longest = max(len(text) for row in written for text in row)
+        size: Any = min(10, 30 / max(rows, columns), 90 / (max(rows, columns) * longest))
         for row in range(rows):
             for column in range(columns):
-                value = matrix[row, column]
-                colour = "white" if abs(value) > 0.6 * reach else "#111827"
-                axes.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=size, color=colour)
-    axes.set_title(name, **TITLE)
+                colour = "white" if abs(matrix[row, column]) > 0.6 * reach else "#111827"
+                axes.text(column, row, written[row][column], ha="center", va="center", fontsize=size, color=colour)
+    title = printable(name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}...")
+    axes.set_title(title, parse_math=False, **TITLE)  # a file may be called anything
     _without_frame(axes)
+
+
+def _written(value: float) -> str:
+    """Write an entry as people do: 1/9 where it is one, else with two digits."""
+    fraction = Fraction(value).limit_denominator(273)
+    exact = abs(float(fraction) - value) < 1e-12
+    return str(fraction) if exact and fraction.numerator < 100 else f"{value:.2g}"
 
 
 def _without_frame(axes: Axes) -> None:

@@ -69,7 +69,8 @@ def measure(model: nn.Module, size: tuple[int, int, int]) -> Measured:
     return Measured(outputs, counts, sum(p.numel() for p in model.parameters()))
 
 
-def compare(table: Table, measured: Measured) -> None:
+def compare(table: Table, measured: Measured) -> int:
+    """Hold each row against what was measured; return how many shapes there were to compare."""
     assert table.parameters == measured.parameters
     assert table.multiply_adds == measured.multiply_adds["Global"]
     shapes = 0
@@ -81,7 +82,7 @@ def compare(table: Table, measured: Measured) -> None:
             sides = row.window.rows.output, row.window.columns.output
             assert row.output is not None
             assert sides in (row.output[1:], row.output[:2]), row
-    assert shapes
+    return shapes
 
 
 def check(name: str, side: int | None) -> Table:
@@ -92,7 +93,7 @@ def check(name: str, side: int | None) -> Table:
     with torch.random.fork_rng(devices=[]):
         real = timm.create_model(name)
     measured = measure(real, subject.input)
-    compare(whole, measured)
+    assert compare(whole, measured) > 3
     for depth in (1, 2, 3):
         folded = inspect(subject, ALL, depth)
         compare(folded, measured)
@@ -240,6 +241,12 @@ def test_the_largest_models_take_no_memory_and_no_weights() -> None:
 def test_refusals(name: str, side: int | None, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         from_timm(name, side)
+
+
+def test_a_model_without_a_classifier() -> None:
+    table = inspect(from_timm("samvit_base_patch16"), Training("freeze", "head"), 1)
+    assert table.trainable == 0
+    assert [row.stage for row in table.rows][-1] == "stage 13"
 
 
 def test_a_model_of_fixed_size_is_built_for_another() -> None:

@@ -23,6 +23,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("no.png").write_text("no picture")
     Path("short.txt").write_text("1 2\n3\n")
     Path("folder").mkdir()
+    Path("dir.png").mkdir()
 
 
 def test_the_flags_are_exactly_these() -> None:
@@ -72,7 +73,9 @@ def test_the_picture_shows_before_kernel_and_after(cli: Any) -> None:
         (["step.png", "--stride", "0"], 2, "--stride"),
         (["step.png", "--padding", "mirror"], 2, "reflect"),
         (["step.png", "--output", "step.png"], 2, "is the picture itself"),
-        (["step.png", "--output", "folder"], 2, "or no file"),
+        (["step.png", "--output", "folder"], 2, "is to end in .png"),
+        (["step.png", "--output", "photo.jpg"], 2, "is to end in .png"),
+        (["step.png", "--output", "dir.png"], 2, "or no file"),
         (["step.png", "--output", "short.txt/out.png"], 5, "short.txt"),
     ],
 )

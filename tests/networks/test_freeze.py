@@ -128,3 +128,20 @@ def test_running_statistics_without_parameters_may_move_where_the_rest_trains() 
     model(torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
     assert model.layer4[0].bn1.running_mean.abs().max() > 0
     assert freeze.frozen_digest(model) == digest
+
+
+def test_where_timm_knows_no_stages_it_is_said() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("rdnet_tiny")
+    with pytest.raises(UsageError, match="timm does not say where the stages of RDNet begin"):
+        freeze.trainable(model, "last-stage")
+    [(name, parameters)] = freeze.named_stages(model)
+    assert (name, len(parameters)) == ("network", sum(1 for _ in model.parameters()))
+
+
+def test_a_model_without_a_classifier_has_an_empty_head() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("test_vit", num_classes=0)
+    *before, head = freeze.stages(model)
+    assert head == []
+    assert sum(len(names) for names in before) == sum(1 for _ in model.parameters())
