@@ -151,4 +151,4 @@ def _heat_cells(row: dict[str, Any], measured: bool) -> list[object]:
     if not measured:
         return [says or printable(row.get("class", ""))]
     areas = [row.get(name) for name in ("deletion", "random_deletion", "insertion", "random_insertion")]
-    return [says, "", "", ""] if areas[0] is None else [f"{area:.2f}" for area in areas]
+    return [says or "as grey", "", "", ""] if areas[0] is None else [f"{area:.2f}" for area in areas]

@@ -140,7 +140,7 @@ def _heat_maps(
             row | answer | {"class": explained, "empty": not says} | areas,
             stem,
             Drawing(
-                lines=(_title(row, answer), *_figures(areas, says)),
+                lines=(_title(row, answer), *_figures(areas, says, asked=request.faithfulness)),
                 panels=(pixels, plots.heat_over(pixels, heat_HW.cpu().numpy())),
                 captions=("what the network sees", f"{request.method} for {printable(explained)}"),
                 curves=measured,
@@ -306,11 +306,11 @@ def _title(row: dict[str, Any], answer: dict[str, Any]) -> str:
     return f"{name}: {printable(answer['label'])} {100 * answer['probability']:.1f} %"
 
 
-def _figures(areas: dict[str, Any], says: bool) -> tuple[str, ...]:
-    """Say in one line what the curves measured."""
+def _figures(areas: dict[str, Any], says: bool, *, asked: bool) -> tuple[str, ...]:
+    """Say what the curves measured, or why they could not."""
     if not says:
         return ("the map is empty: nothing speaks for the class",)
     if areas["deletion"] is None:
-        return ()
+        return ("a grey picture says this class as loudly: no curves",) if asked else ()
     pairs = ((name, areas[name], areas[f"random_{name}"]) for name in ("deletion", "insertion"))
     return tuple(f"{name} {area:.2f} (random map {random:.2f})" for name, area, random in pairs)

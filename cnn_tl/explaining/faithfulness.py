@@ -1,8 +1,12 @@
 """How far a heat map can be trusted: deletion and insertion (Petsiuk et al. 2018, RISE, sec. 4.3).
 
-Pixels are taken away in the order of the map, the hottest first: if the map is right, the class loses its probability
+Pixels are taken away in the order of the map, the hottest first: if the map is right, what speaks for the class is gone
 soon, and the area under the curve is small. Or they are put into a blurred picture in that order: then it should be
 large. An area alone says little, as pictures differ; so beside it stands that of random maps of the same picture.
+
+RISE takes the probability of one class in a thousand. A model of a few classes gives one of them a probability near 1
+until hardly anything is left, even for a grey picture. So evidence is measured in log-odds, from 0, what the grey
+picture says, to 1, what the whole one says.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from cnn_tl.explaining.subject import Subject
+from cnn_tl.explaining.subject import Subject, log_odds
 from cnn_tl.plots.explanation import Curves
 from cnn_tl.runtime import seed_of
 
@@ -24,6 +28,9 @@ STEPS = 20
 RANDOM_MAPS = 4
 RANDOM_GRID = 7
 """Random maps are as coarse as those of a last layer: single pixels here and there would be another attack."""
+
+LEAST_EVIDENCE = 0.5
+"""Log-odds by which the whole picture must be ahead of the grey one: what is not there cannot be taken away."""
 
 BLUR_KERNEL, BLUR_SIGMA = 11, 5.0
 """Of the picture that insertion starts from, in pixels; as the authors have it."""
@@ -36,18 +43,25 @@ class Faithfulness(Curves):
     """The curves of one heat map, and the areas under them."""
 
     def to_dict(self) -> dict[str, float]:
-        """Return the four areas, 0..1: deletion is better small, insertion large."""
+        """Return the four areas, about 0..1: deletion is better small, insertion large."""
         return {name: round(float(np.trapezoid(getattr(self, name), self.share)), 4) for name in AREAS}
 
 
-def measure(subject: Subject, x_1CHW: Tensor, map_hw: Tensor, index: int) -> Faithfulness:
-    """Take the picture apart and put it together in the order of a heat map [h, w] of class `index`."""
+def measure(subject: Subject, x_1CHW: Tensor, map_hw: Tensor, index: int) -> Faithfulness | None:
+    """Take the picture apart and put it together in the order of a heat map [h, w] of class `index`.
+
+    None where a grey picture speaks for the class as loudly as this one.
+    """
     height, width = x_1CHW.shape[-2:]
     maps = [map_hw, *_random_maps(x_1CHW)]
     orders = [_order(enlarge(one, height, width)) for one in maps]
     blank, blurred = torch.zeros_like(x_1CHW), gaussian_blur(x_1CHW, [BLUR_KERNEL] * 2, [BLUR_SIGMA] * 2)
+    whole, nothing = log_odds(subject.logits(torch.cat([x_1CHW, blank])), index).tolist()
+    if whole - nothing < LEAST_EVIDENCE:
+        return None
     deletion = np.stack([_curve(subject, x_1CHW, blank, order, index) for order in orders])
     insertion = np.stack([_curve(subject, blurred, x_1CHW, order, index) for order in orders])
+    deletion, insertion = (deletion - nothing) / (whole - nothing), (insertion - nothing) / (whole - nothing)
     share = np.linspace(0, 1, STEPS + 1)
     return Faithfulness(share, deletion[0], insertion[0], deletion[1:].mean(0), insertion[1:].mean(0))
 
@@ -58,11 +72,11 @@ def enlarge(map_hw: Tensor, height: int, width: int) -> Tensor:
 
 
 def _curve(subject: Subject, start: Tensor, goal: Tensor, rank_HW: Tensor, index: int) -> NDArray[np.float64]:
-    """Return the probability of the class while `start` becomes `goal`, pixel after pixel, [S + 1]."""
+    """Return the log-odds of the class while `start` becomes `goal`, pixel after pixel, [S + 1]."""
     pixels = rank_HW.numel()
     steps = [torch.where(rank_HW < round(pixels * step / STEPS), goal, start) for step in range(STEPS + 1)]
-    probability = subject.logits(torch.cat(steps)).double().softmax(dim=1)[:, index]
-    return np.asarray(probability.cpu().numpy(), dtype=np.float64)
+    evidence = log_odds(subject.logits(torch.cat(steps)).double(), index)
+    return np.asarray(evidence.cpu().numpy(), dtype=np.float64)
 
 
 def _order(map_HW: Tensor) -> Tensor:

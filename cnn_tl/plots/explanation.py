@@ -28,10 +28,11 @@ LONGEST_LINE = 64
 
 @dataclass(frozen=True)
 class Curves:
-    """The probability of the class against the share of the pixels that were taken or put, with random maps' beside.
+    """What speaks for the class against the share of the pixels that were taken or put, with random maps' beside.
 
     Attributes:
-        share: 0..1, [S + 1]. deletion, insertion, random_deletion, random_insertion: probabilities, [S + 1].
+        share: 0..1, [S + 1]. deletion, insertion, random_deletion, random_insertion: [S + 1], 0 for what a grey
+            picture says and 1 for what the whole picture says.
     """
 
     share: NDArray[np.float64]
@@ -157,10 +158,11 @@ def _draw_curves(axes: Axes, curves: Curves) -> None:
         axes.plot(curves.share, getattr(curves, name), color=colour, linewidth=1.8, label=name)
         random = getattr(curves, f"random_{name}")
         axes.plot(curves.share, random, color=colour, linewidth=1.2, linestyle=":", label="of random maps")
-    axes.set_ylim(-0.03, 1.03)
+    every = np.concatenate([curves.deletion, curves.insertion, curves.random_deletion, curves.random_insertion])
+    axes.set_ylim(min(every.min(), 0) - 0.03, max(every.max(), 1) + 0.03)
     axes.set_box_aspect(1)
     axes.set_xlabel("share of the pixels", fontsize=8, color=GREY)
-    axes.set_title("probability of the class", **CAPTION)
+    axes.set_title("evidence: 0 grey, 1 this picture", **CAPTION)
     axes.legend(frameon=False, fontsize=7, loc="best")
     tidy(axes)
     axes.tick_params(labelsize=7)
