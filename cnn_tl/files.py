@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,11 +154,12 @@ def write_checksums(folder: Path) -> None:
     write_text(folder / CHECKSUMS, "".join(f"{sha256_file(folder / name)}  {name}\n" for name in names))
 
 
-def verify_checksums(folder: Path, required: Iterable[str] = ()) -> None:
+def verify_checksums(folder: Path, required: Iterable[str] = (), ignoring: Container[str] = ()) -> None:
     """Check every file that the folder's `SHA256SUMS` lists.
 
     Args:
         required: names that the list must have.
+        ignoring: names of files that may be changed or gone.
 
     Raises:
         ArtefactError: the list is missing, it lacks a name, or a file is missing or differs.
@@ -174,6 +175,8 @@ def verify_checksums(folder: Path, required: Iterable[str] = ()) -> None:
     if unlisted := set(required) - {name for _, name in pairs}:
         raise ArtefactError(f"{printable(sums)} does not list {', '.join(sorted(unlisted))}")
     for digest, name in pairs:
+        if name in ignoring:
+            continue
         path = folder / name
         if Path(name).name != name or not path.is_file() or sha256_file(path) != digest:
             raise ArtefactError(f"{printable(path)} is missing or differs from its checksum: damaged after writing")

@@ -9,40 +9,68 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cnn_tl.cli import console
-from cnn_tl.exporting.options import Preprocess
+from cnn_tl.exporting.options import MAX_DROP, Precision, Preprocess
 
 if TYPE_CHECKING:
+    from cnn_tl.exporting.cost import Cost
     from cnn_tl.exporting.export import ExportReport
 
-Format = Literal["onnx"]
+Format = Literal["onnx", "openvino", "timm", "torch"]
+_NEXT: dict[str, str] = {
+    "onnx": "  cnn-tl predict {quoted} IMAGES...",
+    "openvino": "  openvino.compile_model('{path}/model.xml')",
+    "timm": "  timm.create_model('local-dir:{path}', pretrained=True)",
+    "torch": "  torch.export.load('{path}').module()",
+}
 _GIVEN = {"prepared": "resized and cropped", "whole": "whole"}
 
 
 def export(
     model: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="A run folder or a bundle.")],
-    format: Annotated[Format, typer.Option(help="What to write.")] = "onnx",
+    format: Annotated[
+        Format, typer.Option(help="What to write; openvino and timm are folders, torch is a .pt2 program.")
+    ] = "onnx",
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where to write it.", show_default="RUN/model.onnx")
+        Path | None,
+        typer.Option(metavar="PATH", help="Where to write it.", show_default="RUN/model.onnx, RUN/model-timm, ..."),
     ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="Of the network's numbers; int8 is calibrated on the training pictures.")
+    ] = "fp32",
+    max_drop: Annotated[
+        float,
+        typer.Option(
+            min=0, max=100, metavar="POINTS", help="The accuracy that fp16 or int8 may cost, or none is written."
+        ),
+    ] = MAX_DROP,
     preprocess: Annotated[
-        Preprocess, typer.Option(help="inside: the file takes whole pictures; none: normalised ones.")
-    ] = "inside",
+        Preprocess | None,
+        typer.Option(
+            help="inside: the file takes whole pictures; none: normalised ones.", show_default="inside for onnx"
+        ),
+    ] = None,
     outputs: Annotated[
-        str, typer.Option(metavar="NAMES", help="What it gives, of probabilities, logits and features, by commas.")
-    ] = "probabilities,logits",
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="What it gives, of probabilities, logits and features, by commas.",
+            show_default="probabilities,logits where it can",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Export a trained model, and compare it with the original on the validation pictures.
 
-    The file takes whole pictures, uint8 [N, H, W, 3] of any size, in batches of any size, and carries the class
-    names. If its answers differ from the original's, no file is left.
+    An ONNX file takes whole pictures, uint8 [N, H, W, 3] of any size, in batches of any size, and carries the class
+    names. If its answers differ from the original's, or a lower precision costs too much, no file is left.
     """
     from cnn_tl.cli.progress import TerminalObserver
     from cnn_tl.exporting.options import Options
     from cnn_tl.networks import bundle
     from cnn_tl.runtime import require_torch
 
-    options = Options(preprocess, Options.read_outputs(outputs))
+    asked = None if outputs is None else Options.read_outputs(outputs)
+    options = Options(preprocess, asked, precision, max_drop).of(format)
     bundle.find(model)  # a wrong path is refused before the seconds that torch takes
     console.note(f"exporting to {format} and comparing; this takes a while (about 10 s for a small model)")
     require_torch()
@@ -57,13 +85,18 @@ def export(
 
 def show_report(report: ExportReport) -> None:
     """Print what was written, the proof, and what to do with the file."""
-    facts = report.facts
+    facts, path = report.facts, report.to_dict()["path"]
+    written = f"{report.format} opset {facts['opset']}" if "opset" in facts else report.format
     rows = [
-        ["file", f"{report.to_dict()['path']} ({report.bytes / 1e6:.1f} MB)"],
-        ["model", f"{facts['architecture']}, {report.format} opset {facts['opset']}"],
+        ["folder" if report.path.is_dir() else "file", f"{path} ({report.bytes / 1e6:.1f} MB)"],
+        ["model", f"{facts['architecture']}, {written}, {report.options.precision}"],
         ["compared on", report.pictures],
     ]
+    if report.cost and report.cost.calibration:
+        rows.append(["calibrated on", report.cost.calibration])
     console.show(console.table(["export", ""], rows))
+    if report.cost:
+        _show_cost(report.cost)
     agreements = []
     for found in report.parity:
         difference, same = f"{found.largest_difference:.1e}", f"{100 * found.top1:.1f} %"
@@ -71,4 +104,28 @@ def show_report(report: ExportReport) -> None:
     columns = ["pictures given", "batch>", "pictures>", "largest logit difference>", "same answer>"]
     console.show(console.table(columns, agreements))
     console.say("next:")
-    console.say(f"  cnn-tl predict {shlex.quote(str(report.path))} IMAGES...")
+    console.say(_NEXT[report.format].format(path=path, quoted=shlex.quote(str(report.path))))
+
+
+def _show_cost(cost: Cost) -> None:
+    """Print a lower precision beside fp32."""
+    before, after = cost.right_before / cost.pictures, cost.right_after / cost.pictures
+    times = cost.speed_after / cost.speed_before
+    rows = [
+        ["accuracy", f"{before:.1%}", f"{after:.1%}", f"{0 - cost.drop:+.2f} points"],
+        ["right", f"{cost.right_before:,}", f"{cost.right_after:,}", f"of {cost.pictures:,} pictures"],
+        [
+            "size",
+            f"{cost.bytes_before / 1e6:.1f} MB",
+            f"{cost.bytes_after / 1e6:.1f} MB",
+            f"{cost.bytes_after / cost.bytes_before:.2f} x",
+        ],
+        [
+            "speed",
+            f"{cost.speed_before:.0f} img/s",
+            f"{cost.speed_after:.0f} img/s",
+            f"{times:.2f} x, batches of 32 in turn",
+        ],
+        ["same answer", "", f"{cost.same_answer:.1%}", "of fp32's"],
+    ]
+    console.show(console.table(["", "fp32>", f"{cost.precision}>", ""], rows))

@@ -9,15 +9,24 @@ from typing import Any
 
 from cnn_tl import __version__, files
 from cnn_tl.errors import ArtefactError, ResourceError, UsageError, printable
-from cnn_tl.exporting import onnx, parity
+from cnn_tl.exporting import cost, onnx, openvino, parity, timm, torch
+from cnn_tl.exporting.cost import Cost, Lowered
 from cnn_tl.exporting.options import Options
 from cnn_tl.exporting.parity import Exported
 from cnn_tl.networks import bundle, onnx_model
 from cnn_tl.networks.bundle import Bundle
 from cnn_tl.progress import Observer
 
-EXPORTERS: dict[str, Callable[[Bundle, Path, Options], Exported]] = {"onnx": onnx.write}
-"""Format, which is also the suffix -> the function that writes a bundle to a path as asked, and reads it back."""
+EXPORTERS: dict[str, Callable[[Bundle, Path, Options], Exported | Lowered]] = {
+    "onnx": onnx.write,
+    "openvino": openvino.write,
+    "timm": timm.write,
+    "torch": torch.write,
+}
+"""Format -> the function that writes a bundle to a path as asked, and reads it back."""
+
+ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
+"""Format -> how its file's name ends; any other format is a folder, BUNDLE-FORMAT."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +34,14 @@ class ExportReport:
     """What was written and how it compares with the torch model.
 
     Attributes:
-        path: the file.
+        path: the file, or the folder.
         format: a key of `EXPORTERS`.
-        bytes, sha256: of the file.
+        bytes, sha256: of the file; of a folder the size of all its files, and the digest of its SHA256SUMS.
         facts: what the file says about itself.
         pictures: what the models were compared on, in words.
         options: what was asked for.
         parity: the agreement for each kind of picture at each batch size.
+        cost: what a precision below fp32 costs and brings.
     """
 
     path: Path
@@ -42,10 +52,12 @@ class ExportReport:
     pictures: str
     options: Options
     parity: tuple[parity.Agreement, ...]
+    cost: Cost | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return {**asdict(self), "path": printable(self.path)}
+        values = {**asdict(self), "path": printable(self.path)}
+        return values if self.cost is None else {**values, "cost": {**asdict(self.cost), "drop": self.cost.drop}}
 
 
 def export(
@@ -59,36 +71,48 @@ def export(
     """Export the model of a run folder or a bundle; its report, as JSON, lies beside the file.
 
     Args:
-        output: the file; None for one beside the bundle, named after it (RUN/model.onnx).
-        options: what the graph takes and gives; None: whole pictures in, probabilities and logits out.
+        output: the file or folder; None for one beside the bundle, named after it (RUN/model.onnx, RUN/model-timm).
+        options: what it takes and gives; None: for ONNX whole pictures in, probabilities and logits out.
 
     Raises:
-        ArtefactError: there is no whole model at `source`, or its export is another model; no file is left.
+        ArtefactError: there is no whole model at `source`, its export is another model, or loses more accuracy than
+            `options.max_drop`; no file is left.
+        DataError: a precision below fp32, and the pictures that it needs are not here.
         ResourceError: `output` is another file than an earlier export, or cannot be written.
-        UsageError: unknown format.
+        UsageError: unknown format, or one that cannot be what is asked for.
     """
-    observer, options = observer or Observer(), options or Options()
+    observer = observer or Observer()
     if format not in EXPORTERS:
         raise UsageError(f"there is no format {format!r}; choose {' or '.join(EXPORTERS)}")
+    options = (options or Options()).of(format)
     folder = bundle.find(Path(source))
     output = Path(output) if output is not None else _beside(folder, format)
-    _require_replaceable(output)
+    _require_replaceable(output, format)
     with observer.task("loading the model", None):
         trained = bundle.load(folder)
-    with files.atomic_path(output) as temporary:
-        with observer.task(f"writing {format}", None):
+    with files.atomic_path(output) if format in ENDINGS else files.atomic_folder(output) as temporary:
+        doing = f"writing {format}" if options.precision == "fp32" else f"writing {format} in {options.precision}"
+        with observer.task(doing, None):
             written = EXPORTERS[format](trained, temporary, options)
-        agreements, pictures = parity.compare(trained, written, observer)
-        parity.require(agreements, pictures)
+        size, sha256 = _sealed(temporary)
+        paid = None
+        if isinstance(written, Lowered):
+            paid = cost.measure(trained, written, size, observer)
+            paid.require(options.max_drop)
+        exported = written.export if isinstance(written, Lowered) else written
+        agreements, pictures = parity.compare(trained, exported, observer)
+        if paid is None:
+            parity.require(agreements, pictures)
         report = ExportReport(
             path=output,
             format=format,
-            bytes=temporary.stat().st_size,
-            sha256=files.sha256_file(temporary),
-            facts=written.facts,
+            bytes=size,
+            sha256=sha256,
+            facts=exported.facts,
             pictures=pictures,
             options=options,
             parity=agreements,
+            cost=paid,
         )
     files.write_json(_report_of(output), {**report.to_dict(), "path": output.name, "cnn_tl": __version__})
     return report
@@ -97,14 +121,37 @@ def export(
 def _beside(folder: Path, format: str) -> Path:
     if not folder.name:  # "."
         folder = folder.resolve()
-    return folder.parent / f"{folder.name}.{format}"
+    return folder.parent / f"{folder.name}{ENDINGS.get(format, f'-{format}')}"
 
 
 def _report_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def _is_ours(path: Path) -> bool:
+def _sealed(path: Path) -> tuple[int, str]:
+    """Return size and digest of a file; of a folder the size of its files, and its checksums' digest."""
+    if path.is_file():
+        return path.stat().st_size, files.sha256_file(path)
+    size = sum(file.stat().st_size for file in path.iterdir())
+    files.write_checksums(path)
+    return size, files.sha256_file(path / files.CHECKSUMS)
+
+
+def _require_replaceable(path: Path, format: str) -> None:
+    """Refuse to write over anything but a whole earlier export: its report or the file itself tells."""
+    where, kind, other = printable(path), *(("file", "folder") if format in ENDINGS else ("folder", "file"))
+    if not path.exists():
+        return
+    if path.is_dir() == (kind == "file"):
+        raise ResourceError(f"{where} is a {other}; name a {kind} as --output")
+    unchanged = _is_unchanged_file(path) if kind == "file" else _is_unchanged_folder(path)
+    if not unchanged:
+        raise ResourceError(f"{where} is no unchanged export of cnn-tl; remove it, or name another --output")
+
+
+def _is_unchanged_file(path: Path) -> bool:
+    if files.sha256_file(path) == _known_digest(path):
+        return True
     try:
         onnx_model.OnnxModel.open(path)
     except ArtefactError:
@@ -112,16 +159,20 @@ def _is_ours(path: Path) -> bool:
     return True
 
 
-def _require_replaceable(path: Path) -> None:
-    """Refuse to write over anything but a whole earlier export: its report or the file itself tells."""
-    where = printable(path)
-    if path.is_dir():
-        raise ResourceError(f"{where} is a folder; name a file as --output")
-    if not path.exists():
-        return
+def _is_unchanged_folder(folder: Path) -> bool:
+    names = {path.name for path in folder.iterdir()}
+    if not names:
+        return True
     try:
-        known = files.read_json(_report_of(path))["sha256"]
+        files.verify_checksums(folder, required=names - {files.CHECKSUMS})
+    except ArtefactError:
+        return False
+    return files.sha256_file(folder / files.CHECKSUMS) == _known_digest(folder)
+
+
+def _known_digest(path: Path) -> str | None:
+    """Return the digest that the report beside an export has; None if there is none."""
+    try:
+        return str(files.read_json(_report_of(path))["sha256"])
     except (ArtefactError, KeyError, TypeError):
-        known = None
-    if files.sha256_file(path) != known and not _is_ours(path):
-        raise ResourceError(f"{where} is no unchanged export of cnn-tl; remove it, or name another --output")
+        return None

@@ -1,4 +1,4 @@
-"""ONNX: one self-contained float32 file for any batch size, with class names and preprocessing inside."""
+"""ONNX: one self-contained file for any batch size, with class names and preprocessing inside."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import onnx
 import torch
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 
 from cnn_tl.errors import ArtefactError, printable
 from cnn_tl.exporting import graph
+from cnn_tl.exporting.cost import Lowered
 from cnn_tl.exporting.options import Options
+from cnn_tl.exporting.precision import LOWER
 from cnn_tl.networks import onnx_model
 from cnn_tl.networks.bundle import Bundle
 from cnn_tl.networks.onnx_model import FEATURES, INPUT, LOGITS, OnnxModel
@@ -23,28 +26,60 @@ LARGEST_FILE = 2**31 - 2**24
 """Bytes of weights: protobuf ends at 2 GiB, and the graph needs some room beside them."""
 
 
-def write(trained: Bundle, path: Path, options: Options) -> OnnxModel:
-    """Write the model and return it as read back.
+def write(trained: Bundle, path: Path, options: Options) -> OnnxModel | Lowered:
+    """Write the model and return it as read back, in a lower precision with the one in float32 beside it.
 
     Raises:
         ArtefactError: torch cannot express this model in ONNX, or its weights do not fit into one file.
+        DataError: int8, and the training pictures are not here.
         UsageError: ONNX cannot resize as the model's preprocessing does.
+    """
+    options = options.of("onnx")
+    network = network_of(trained)
+    if options.precision == "fp32":
+        _save_whole(network, trained, path, options)
+        return OnnxModel.open(path)
+    original = _copy(network)
+    network, calibration = LOWER[options.precision](network, trained)
+    _save_whole(network, trained, path, options)
+    with TemporaryDirectory() as scratch:
+        beside = Path(scratch) / "fp32.onnx"
+        _save_whole(original, trained, beside, options)
+        fp32, size = OnnxModel.open(beside), beside.stat().st_size
+    return Lowered(OnnxModel.open(path), options.precision, calibration, fp32, size)
+
+
+def network_of(trained: Bundle) -> onnx.ModelProto:
+    """Return the network alone: `input`, normalised float32 [N, 3, height, width], to `logits` and `features`.
+
+    Raises:
+        ArtefactError: torch cannot express this model in ONNX, or its weights do not fit into one file.
     """
     where = printable(trained.path)
     size = sum(tensor.nbytes for tensor in trained.model.state_dict().values())
     if size > LARGEST_FILE:
         raise ArtefactError(f"{where} has {size / 2**30:.1f} GiB of weights; one ONNX file holds 2 GiB")
     try:
-        network = _trace(trained)
+        return _trace(trained)
     except Exception as error:  # each architecture fails in its own way
         reason = f"{type(error).__name__}: {error}"[:200]
         raise ArtefactError(f"{where} cannot be expressed in ONNX: {reason}") from error
+
+
+def _save_whole(network: onnx.ModelProto, trained: Bundle, path: Path, options: Options) -> None:
+    """Put around a network what is asked for, and write it."""
+    assert options.outputs is not None
     model = graph.with_outputs(network, options.outputs)
     if options.preprocess == "inside":
         model = graph.from_pixels(model, trained.preprocessing)
     onnx.helper.set_model_props(model, _metadata(trained, model, options))
     save(model, path)
-    return OnnxModel.open(path)
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
@@ -96,7 +131,8 @@ def _metadata(trained: Bundle, model: onnx.ModelProto, options: Options) -> dict
     opset = next(entry.version for entry in model.opset_import if not entry.domain)
     architecture: str = trained.model.pretrained_cfg["architecture"]  # type: ignore[index,assignment]
     inside = options.preprocess == "inside"
-    return onnx_model.metadata(trained.classes, trained.preprocessing, architecture, opset, inside=inside)
+    about = onnx_model.metadata(trained.classes, trained.preprocessing, architecture, opset, inside=inside)
+    return {**about, "precision": options.precision}
 
 
 @contextmanager

@@ -1,28 +1,78 @@
-"""What an export is asked to be."""
+"""What an export is asked to be, and what each format can be asked for."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 from cnn_tl.errors import UsageError, printable
 
 Preprocess = Literal["inside", "none"]
 Output = Literal["probabilities", "logits", "features"]
+Precision = Literal["fp32", "fp16", "int8"]
+
+MAX_DROP = 1.0
+"""Points of validation accuracy that fewer bits may cost, unless the user says otherwise."""
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a format can be asked for; the first of each is what it is by default.
+
+    Attributes:
+        preprocess, precision: single choices.
+        outputs: all that there can be; without being asked, it gives them but for the features.
+    """
+
+    preprocess: tuple[Preprocess, ...] = ("none",)
+    outputs: tuple[Output, ...] = ("logits",)
+    precision: tuple[Precision, ...] = ("fp32",)
+
+
+ABILITIES: dict[str, Abilities] = {
+    "onnx": Abilities(("inside", "none"), get_args(Output), get_args(Precision)),
+    "openvino": Abilities(outputs=get_args(Output)),
+}
+"""Format -> what it can be asked for; any other is a plain float32 network from normalised pictures to logits."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the exported graph takes and gives.
+    """What the exported model takes and gives; None stands for what the format is by default.
 
     Attributes:
         preprocess: `inside`: it takes whole pictures, uint8 [N, H, W, 3] of any size; `none`: normalised ones, float32
             [N, 3, height, width].
         outputs: in this order; `logits` among them, by which the export is compared.
+        precision: of the network's numbers.
+        max_drop: points of validation accuracy that a lower precision may cost.
     """
 
-    preprocess: Preprocess = "inside"
-    outputs: tuple[Output, ...] = ("probabilities", "logits")
+    preprocess: Preprocess | None = None
+    outputs: tuple[Output, ...] | None = None
+    precision: Precision = "fp32"
+    max_drop: float = MAX_DROP
+
+    def of(self, format: str) -> Options:
+        """Return them complete, for a format.
+
+        Raises:
+            UsageError: the format cannot be what is asked for.
+        """
+        able = ABILITIES.get(format, Abilities())
+        asked: dict[str, tuple[Any, ...]] = {
+            "preprocess": (self.preprocess or able.preprocess[0],),
+            "outputs": self.outputs or tuple(name for name in able.outputs if name != "features"),
+            "precision": (self.precision,),
+        }
+        for option, values in asked.items():
+            for value in values:
+                if value not in getattr(able, option):
+                    raise UsageError(
+                        f"{format} cannot be written with --{option} {value}, only with "
+                        f"{' or '.join(getattr(able, option))}; --format onnx can"
+                    )
+        return replace(self, preprocess=asked["preprocess"][0], outputs=asked["outputs"])
 
     @staticmethod
     def read_outputs(text: str) -> tuple[Output, ...]:

@@ -20,7 +20,7 @@ from PIL import Image
 from cnn_tl import files
 from cnn_tl.data import transforms
 from cnn_tl.data.loader import Pixels, batches
-from cnn_tl.data.manifest import Manifest
+from cnn_tl.data.manifest import Manifest, Picture
 from cnn_tl.errors import ArtefactError, BadImageError
 from cnn_tl.networks.backbone import place, to_input
 from cnn_tl.networks.bundle import Bundle
@@ -133,19 +133,32 @@ def require(agreements: tuple[Agreement, ...], pictures: str) -> None:
             )
 
 
+def manifest_of(bundle: Path) -> Manifest | None:
+    """Return the manifest of the run that a bundle lies in; None for a lone bundle.
+
+    Raises:
+        ArtefactError: it is damaged.
+    """
+    path = bundle.resolve().parent / "manifest.json"
+    return Manifest.from_json(files.read_json(path)) if path.is_file() else None
+
+
+def lot(manifest: Manifest) -> list[Picture]:
+    """Return the validation pictures that exports are compared on: at most 1,000, the same each time."""
+    pictures = manifest.of("val")
+    return random.Random(0).sample(pictures, min(len(pictures), MOST_PICTURES))
+
+
 def validation_pictures(bundle: Path) -> tuple[list[Path], int]:
     """Return the validation pictures to compare on, and how many the run has; none for a lone bundle.
 
     Raises:
         ArtefactError: the run's manifest is damaged.
     """
-    path = bundle.resolve().parent / "manifest.json"
-    if not path.is_file():
+    manifest = manifest_of(bundle)
+    if manifest is None:
         return [], 0
-    manifest = Manifest.from_json(files.read_json(path))
-    pictures = manifest.of("val")
-    lot = random.Random(0).sample(pictures, min(len(pictures), MOST_PICTURES))
-    return [manifest.file(picture) for picture in lot], len(pictures)
+    return [manifest.file(picture) for picture in lot(manifest)], len(manifest.of("val"))
 
 
 def _validation_pixels(pictures: list[Path], spec: Preprocessing) -> Iterator[Pixels]:

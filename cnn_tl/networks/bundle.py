@@ -3,9 +3,11 @@
     model/
       config.json          timm's own keys (architecture, label_names, pretrained_cfg, ...) and ours under "cnn_tl"
       model.safetensors    the weights
+      README.md            the model card; whoever edits it leaves the model as it is
       SHA256SUMS
 
-`timm.create_model("local-dir:model", pretrained=True)` loads it without this package.
+`timm.create_model("local-dir:model", pretrained=True)` loads it without this package, and so does
+`transformers.pipeline("image-classification", model="model")`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnn_tl import __version__, files
 from cnn_tl.errors import ArtefactError, printable
+from cnn_tl.networks import model_card
 from cnn_tl.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -32,6 +35,8 @@ LINEAR_FORMAT_VERSION = 1
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 FOLDER_IN_RUN = "model"
+CLASSIC = ("lenet5", "lenet5_tanh", "googlenet")
+"""The models that `networks.classic` adds to timm's."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +87,38 @@ def save(
         **facts,
     }
     whole = {**config, "num_classes": len(classes), "label_names": list(classes), "cnn_tl": ours}
-    for part in ("pretrained_cfg", "model_args"):
-        if "num_classes" in config.get(part, {}):
-            whole[part] = {**config[part], "num_classes": len(classes)}
+    if "num_classes" in config.get("pretrained_cfg", {}):
+        whole["pretrained_cfg"] = {**config["pretrained_cfg"], "num_classes": len(classes)}
     with files.atomic_folder(folder) as fresh:
-        files.write_arrays(fresh / WEIGHTS, tensors, {"format": "pt"})
-        files.write_json(fresh / CONFIG, whole)
+        write_files(fresh, tensors, whole)
+
+
+def write_files(folder: Path, tensors: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> None:
+    """Write what a bundle consists of, but for the checksums, into an empty folder.
+
+    Args:
+        config: all of config.json. The number of classes is in it once and in `pretrained_cfg`; transformers refuses
+            one among `model_args`.
+    """
+    arguments = {name: value for name, value in config.get("model_args", {}).items() if name != "num_classes"}
+    config = {**config, **({"model_args": arguments} if "model_args" in config else {})}
+    files.write_arrays(folder / WEIGHTS, tensors, {"format": "pt"})
+    files.write_json(folder / CONFIG, config)
+    files.write_text(folder / model_card.NAME, model_card.text(config, reason=only_here(config)))
+
+
+def only_here(config: Mapping[str, Any]) -> str | None:
+    """Return why timm and transformers cannot load a model; None if they can.
+
+    Args:
+        config: its config.json.
+    """
+    head = config["cnn_tl"].get("head")
+    if head is not None:
+        return f"its classifier is of the kind {head.get('kind')}, not one linear layer"
+    if config["architecture"] in CLASSIC:
+        return f"timm has no {config['architecture']}"
+    return None
 
 
 def save_model(
@@ -133,7 +164,7 @@ def load(path: Path) -> Bundle:
     """
     folder = find(path)
     config = read_config(folder)
-    files.verify_checksums(folder)
+    files.verify_checksums(folder, ignoring=(model_card.NAME,))
     facts = config["cnn_tl"]
     classes = config.get("label_names")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or len(classes) < 2:

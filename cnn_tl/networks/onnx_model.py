@@ -29,6 +29,7 @@ PLAIN_FORMAT_VERSION = 1
 INPUT, PICTURES, PREPARED = "input", "pictures", "prepared"
 LOGITS, PROBABILITIES, FEATURES = "logits", "probabilities", "features"
 
+_FACTS = ("architecture", "opset", "precision", "cnn_tl.version")
 _ERRORS_ONLY = 3
 _SEAL_KEY = b"cnn_tl.sha256"
 
@@ -42,7 +43,7 @@ class OnnxModel:
         classes: the class names, in the order of the logits.
         preprocessing: what a picture goes through before the model.
         inside: whether it does its own preprocessing: it then takes pictures, uint8 [N, H, W, 3], not normalised ones.
-        facts: architecture, opset, and the version of cnn-tl that wrote the file.
+        facts: architecture, opset, precision, and the version of cnn-tl that wrote the file.
         session: onnxruntime's.
     """
 
@@ -71,7 +72,7 @@ class OnnxModel:
                 classes=tuple(json.loads(metadata["class_names"])),
                 preprocessing=Preprocessing.from_dict(json.loads(metadata["preprocessing"])),
                 inside=metadata.get("preprocessing_inside") == "true",
-                facts={name: metadata[name] for name in ("architecture", "opset", "cnn_tl.version")},
+                facts={name: metadata[name] for name in _FACTS if name in metadata},
                 session=session,
             )
         except ArtefactError:

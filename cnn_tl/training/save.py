@@ -29,6 +29,8 @@ def save_model(session: Session, result: TrainResult) -> None:
         "weights": card.weights,
         "seed": session.recipe.seed,
         "validation": {"accuracy": result.accuracy, "pictures": result.pictures, "interval": result.interval},
+        "baseline": {"accuracy": result.baseline, "class": result.baseline_class},
+        "data": {"name": session.manifest.root.resolve().name, "pictures": session.manifest.counts()},
     }
     if head is None:
         model = session.network.model

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from cnn_tl.cli.export import Format
+from cnn_tl.cli.export import _NEXT, Format
 from cnn_tl.networks import bundle
 from cnn_tl.preprocessing import Preprocessing
 
@@ -75,6 +75,18 @@ def test_mismatch(cli: Callable[..., object], run: Path, monkeypatch: pytest.Mon
         (["my run", "--outputs", "probabilities"], 2, "name logits, and probabilities and features if you want them"),
         (["my run", "--outputs", "logits,lgits"], 2, "--outputs logits,lgits: name logits"),
         (["my run", "--outputs", "logits,logits"], 2, "each once"),
+        (
+            ["my run", "--format", "torch", "--preprocess", "inside"],
+            2,
+            "error: torch cannot be written with --preprocess",
+        ),
+        (
+            ["my run", "--format", "timm", "--precision", "int8"],
+            2,
+            "error: timm cannot be written with --precision int8",
+        ),
+        (["my run", "--precision", "int8"], 3, "error: --precision int8 needs the training pictures of my run/model"),
+        (["my run", "--precision", "int8", "--max-drop", "-1"], 2, "max-drop"),
         (["my run", "--output", "."], 5, "error: . is a folder; name a file as --output"),
         (["my run", "--output", "mine"], 5, "error: mine is no unchanged export of cnn-tl; remove it, or name another"),
     ],
@@ -88,7 +100,26 @@ def test_refusals(cli: Callable[..., object], arguments: list[str], code: int, m
     assert "Traceback" not in done.err
 
 
+def test_what_fewer_bits_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    from cnn_tl.cli.export import show_report
+    from cnn_tl.exporting.cost import Cost
+    from cnn_tl.exporting.export import ExportReport
+    from cnn_tl.exporting.options import Options
+
+    paid = Cost("int8", "64 training pictures", 75, 71, 70, 0.96, 13_400_000, 3_350_000, 40.0, 70.0)
+    options = Options(precision="int8").of("onnx")
+    facts = {"architecture": "resnet18", "opset": "20"}
+    show_report(ExportReport(Path("m.onnx"), "onnx", 3_350_000, "", facts, "75 pictures", options, (), paid))
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "accuracy 94.7% 93.3% -1.33 points" in lines
+    assert "right 71 70 of 75 pictures" in lines
+    assert "size 13.4 MB 3.4 MB 0.25 x" in lines
+    assert "speed 40 img/s 70 img/s 1.75 x, batches of 32 in turn" in lines
+    assert "same answer 96.0% of fp32's" in lines
+    assert "calibrated on 64 training pictures" in lines
+
+
 def test_the_flag_knows_every_format() -> None:
     from cnn_tl.exporting.export import EXPORTERS
 
-    assert set(get_args(Format)) == set(EXPORTERS)
+    assert set(get_args(Format)) == set(EXPORTERS) == set(_NEXT)

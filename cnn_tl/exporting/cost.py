@@ -1,0 +1,154 @@
+"""What fewer bits cost, and what they bring: accuracy, size and speed beside those of the same export in float32."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_tl.data import transforms
+from cnn_tl.data.loader import Pixels, batches
+from cnn_tl.errors import ArtefactError, DataError, printable
+from cnn_tl.exporting import parity
+from cnn_tl.exporting.options import Precision
+from cnn_tl.exporting.parity import Exported
+from cnn_tl.networks.bundle import Bundle
+from cnn_tl.progress import Observer
+from cnn_tl.runtime import default_workers
+
+BATCH_SIZE = 32
+FEWEST_ROUNDS, MOST_ROUNDS, ENOUGH_SECONDS = 5, 25, 10.0
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """An export in a lower precision, with the one in float32 that it is measured against.
+
+    Attributes:
+        export: the written file, read back.
+        precision: its.
+        calibration: what it was calibrated on, in words; empty where nothing was.
+        original: the same export in float32.
+        original_bytes: its size.
+    """
+
+    export: Exported
+    precision: Precision
+    calibration: str
+    original: Exported
+    original_bytes: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """An export in a lower precision beside the same in float32.
+
+    Attributes:
+        precision, calibration: as in `Lowered`.
+        pictures: of the validation part, that both were asked about.
+        right_before, right_after: how many of them each gets right; before is float32.
+        same_answer: the share of pictures with the same answer.
+        bytes_before, bytes_after: sizes of the files.
+        speed_before, speed_after: pictures a second through the ready-made model, batches of 32 in turn, medians.
+    """
+
+    precision: Precision
+    calibration: str
+    pictures: int
+    right_before: int
+    right_after: int
+    same_answer: float
+    bytes_before: int
+    bytes_after: int
+    speed_before: float
+    speed_after: float
+
+    @property
+    def drop(self) -> float:
+        """Points of accuracy lost; below zero where some are won."""
+        return 100 * (self.right_before - self.right_after) / self.pictures
+
+    def require(self, max_drop: float) -> None:
+        """Refuse what loses too much.
+
+        Raises:
+            ArtefactError: more than `max_drop` points are lost; the message says how many pictures that is.
+        """
+        if self.drop > max_drop + 1e-9:
+            raise ArtefactError(
+                f"{self.precision} loses {self.drop:.2f} points: {self.right_after:,} instead of {self.right_before:,} "
+                f"of {self.pictures:,} validation pictures are right, and --max-drop {max_drop:g} allows "
+                f"{int(max_drop * self.pictures / 100 + 1e-9):,} fewer; no file was written"
+            )
+
+
+def measure(trained: Bundle, lowered: Lowered, size: int, observer: Observer) -> Cost:
+    """Ask both models about the validation pictures, then time them in turn; `size` is that of the file, in bytes.
+
+    Raises:
+        DataError: the validation pictures are not here.
+    """
+    answers: dict[str, list[NDArray[Any]]] = {"before": [], "after": [], "labels": []}
+    ready: Pixels | None = None
+    models = {"before": lowered.original, "after": lowered.export}
+    manifest = parity.manifest_of(trained.path)
+    pictures = [(manifest.file(picture), picture.label) for picture in parity.lot(manifest)] if manifest else []
+
+    def read(labelled: tuple[Path, int]) -> Pixels:
+        return transforms.load(labelled[0], trained.preprocessing)
+
+    with observer.task("measuring", len(pictures)):
+        for batch in batches(pictures, read, batch_size=BATCH_SIZE, workers=default_workers()):
+            if not batch.items:
+                continue
+            ready = batch.pixels if ready is None else ready
+            answers["labels"].append(np.array([label for _, label in batch.items]))
+            for name, model in models.items():
+                answers[name].append(_run(model, batch.pixels, trained).argmax(1))
+            observer.advance(len(batch.items))
+    if ready is None:
+        raise DataError(
+            f"--precision {lowered.precision} needs the validation pictures of {printable(trained.path)}, or its "
+            "loss cannot be measured, and they are not here"
+        )
+    before, after, labels = (np.concatenate(answers[name]) for name in ("before", "after", "labels"))
+    with observer.task("timing", None):
+        speed_before, speed_after = _speeds(list(models.values()), ready, trained)
+    return Cost(
+        precision=lowered.precision,
+        calibration=lowered.calibration,
+        pictures=len(labels),
+        right_before=int((before == labels).sum()),
+        right_after=int((after == labels).sum()),
+        same_answer=float((before == after).mean()),
+        bytes_before=lowered.original_bytes,
+        bytes_after=size,
+        speed_before=speed_before,
+        speed_after=speed_after,
+    )
+
+
+def _run(model: Exported, pixels: Pixels, trained: Bundle) -> NDArray[np.float32]:
+    return model(pixels if model.inside else transforms.normalise(pixels, trained.preprocessing))
+
+
+def _speeds(models: Sequence[Exported], pixels: Pixels, trained: Bundle) -> list[float]:
+    """Return pictures a second of each model, for a batch that is ready; the models take turns."""
+    ready = pixels[np.arange(BATCH_SIZE) % len(pixels)]
+    x = ready if models[0].inside else transforms.normalise(ready, trained.preprocessing)
+    seconds: list[list[float]] = [[] for _ in models]
+    begin = time.perf_counter()
+    for number in range(1 + MOST_ROUNDS):  # the first warms up
+        if number > FEWEST_ROUNDS and time.perf_counter() - begin > ENOUGH_SECONDS:
+            break
+        for model, taken in zip(models, seconds, strict=True):
+            start = time.perf_counter()
+            model(x)
+            taken.append(time.perf_counter() - start)
+    return [BATCH_SIZE / median(taken[1:]) for taken in seconds]

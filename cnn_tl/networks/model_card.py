@@ -1,0 +1,135 @@
+"""The model card: README.md of a bundle, as the Hugging Face hub reads it, made from its config.json alone."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from cnn_tl.errors import printable
+
+NAME = "README.md"
+LICENSE = "unknown"
+"""What the hub calls a licence that is not given: nobody but the owner of model and pictures can give one."""
+MOST_CLASSES = 100
+"""Classes that the card lists one by one."""
+
+
+def text(config: Mapping[str, Any], *, reason: str | None = None) -> str:
+    """Return the card: YAML for the hub, then what a reader wants to know.
+
+    Args:
+        config: the bundle's config.json; what it does not say is left out.
+        reason: why timm and transformers cannot load the model; None if they can.
+    """
+    front = yaml.safe_dump(_front(config, reason), sort_keys=False, allow_unicode=True)
+    sections = [_title(config), _accuracy(config), _data(config), _use(config, reason), _license(config)]
+    return f"---\n{front}---\n\n" + "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _front(config: Mapping[str, Any], reason: str | None) -> dict[str, Any]:
+    facts = config["cnn_tl"]
+    library = "cnn-tl" if reason else "timm"
+    front: dict[str, Any] = {
+        "license": LICENSE,
+        "library_name": library,
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", *([] if reason else ["timm", "transformers"]), "cnn-tl"],
+        "metrics": ["accuracy"],
+    }
+    validation, data = facts.get("validation"), facts.get("data")
+    if validation and data:
+        accuracy = {"type": "accuracy", "value": round(validation["accuracy"], 6), "name": "validation accuracy"}
+        result = {
+            "task": {"type": "image-classification"},
+            "dataset": {"name": printable(data["name"]), "type": "imagefolder", "split": "validation"},
+            "metrics": [accuracy],
+        }
+        front["model-index"] = [{"name": config["architecture"], "results": [result]}]
+    return front
+
+
+def _title(config: Mapping[str, Any]) -> str:
+    facts, names = config["cnn_tl"], config["label_names"]
+    lines = f"# {config['architecture']}, {len(names)} classes\n\nAn image classifier"
+    if "mode" in facts:
+        lines += f", trained by cnn-tl {facts['version']} in mode `{facts['mode']}`"
+    if "weights" in facts:
+        lines += f" from: {_plain(facts['weights'])}"
+    spec = facts["preprocessing"]
+    return lines + f". It takes pictures of {spec['width']} x {spec['height']} px; preprocessing is in config.json."
+
+
+def _accuracy(config: Mapping[str, Any]) -> str:
+    validation, baseline = config["cnn_tl"].get("validation"), config["cnn_tl"].get("baseline")
+    if not validation:
+        return ""
+    low, high = validation["interval"]
+    rows = [
+        ("validation accuracy", f"{validation['accuracy']:.1%} of {validation['pictures']:,} pictures"),
+        ("95 % interval (Wilson)", f"{low:.1%} - {high:.1%}"),
+    ]
+    if baseline:
+        rows.append((f"always answering {_plain(baseline['class'])}", f"{baseline['accuracy']:.1%}"))
+    return "## Accuracy\n\n| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows)
+
+
+def _data(config: Mapping[str, Any]) -> str:
+    data, names = config["cnn_tl"].get("data"), config["label_names"]
+    counts = data["pictures"] if data else {}
+    total = ""
+    if data:
+        train, val = (sum(pictures[part] for pictures in counts.values()) for part in ("train", "val"))
+        total = f"{_plain(data['name'])}: {train:,} pictures for training, {val:,} for validation."
+    if len(names) > MOST_CLASSES:
+        return f"## Data\n\n{total or f'{len(names)} classes'}\n\nThe classes are in config.json."
+    header = "| class | training | validation |\n|---|---|---|\n" if data else "| class |\n|---|\n"
+    rows = []
+    for name in names:
+        cells = [_plain(name), *([f"{counts[name]['train']:,}", f"{counts[name]['val']:,}"] if data else [])]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "## Data\n\n" + (f"{total}\n\n" if total else "") + header + "\n".join(rows)
+
+
+def _use(config: Mapping[str, Any], reason: str | None) -> str:
+    ours = "```sh\ncnn-tl predict FOLDER IMAGES...\ncnn-tl export FOLDER    # ONNX, with the preprocessing inside\n```"
+    if reason:
+        return f"## Use\n\nFOLDER is this folder. timm and transformers cannot load it: {reason}.\n\n{ours}"
+    return f"""## Use
+
+FOLDER is this folder.
+
+{ours}
+
+```python
+import timm, torch
+from PIL import Image
+
+model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_data_config(model.pretrained_cfg), is_training=False)
+with torch.inference_mode():
+    probabilities = model(transform(Image.open("picture.jpg").convert("RGB"))[None]).softmax(1)
+print(model.pretrained_cfg["label_names"], probabilities)
+```
+
+```python
+from transformers import pipeline
+
+print(pipeline("image-classification", model="FOLDER")("picture.jpg"))
+```"""
+
+
+def _license(config: Mapping[str, Any]) -> str:
+    known = (config.get("pretrained_cfg") or {}).get("license")
+    start = f" The weights that training began with are under: {_plain(known)}." if known else ""
+    return (
+        f"## Licence\n\nNot given: put yours into `license:` at the top before you publish.{start} "
+        "What your pictures allow, you know."
+    )
+
+
+def _plain(value: object) -> str:
+    """Return text that Markdown takes as it is, also in a table."""
+    return html.escape(printable(str(value)), quote=False).replace("|", "&#124;").replace("`", "&#96;")

@@ -1,0 +1,173 @@
+"""Fewer bits: what is calibrated, what is measured, and that nothing is left of what loses too much."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import timm
+import torch
+
+from cnn_tl import files
+from cnn_tl.data.folder import scan
+from cnn_tl.data.manifest import Manifest
+from cnn_tl.errors import ArtefactError, DataError, UsageError
+from cnn_tl.exporting import cost, precision
+from cnn_tl.exporting.cost import Cost
+from cnn_tl.exporting.export import export
+from cnn_tl.exporting.options import Options
+from cnn_tl.inference.classifier import load
+from cnn_tl.networks import bundle
+from cnn_tl.preprocessing import Preprocessing
+
+CLASSES = ("blue", "red")
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = timm.create_model("test_efficientnet", num_classes=2)
+        torch.nn.init.normal_(model.get_classifier().weight)
+    spec = Preprocessing.from_pretrained_cfg(model.pretrained_cfg, 48)
+    folder = tmp_path_factory.mktemp("bundle") / "model"
+    bundle.save_model(folder, model, classes=CLASSES, preprocessing=spec, facts={})
+    return folder
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, model_folder: Path, make_pictures: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    monkeypatch.setattr(cost, "ENOUGH_SECONDS", 0.0)
+    data = make_pictures(tmp_path / "data", {"blue": 10, "red": 10})
+    run = tmp_path / "run"
+    shutil.copytree(model_folder, run / "model")
+    files.write_json(run / "manifest.json", scan(data, seed=0, val_fraction=0.5).to_json())
+    return run
+
+
+def a_cost(right_after: int, pictures: int = 75) -> Cost:
+    return Cost("int8", "", pictures, 71, right_after, 0.9, 4_000, 1_000, 50.0, 100.0)
+
+
+@pytest.mark.parametrize("name", ["fp16", "int8"])
+def test_a_lower_precision(run: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    report = export(run, options=Options(precision=name, max_drop=100))
+    assert capfd.readouterr() == ("", "")
+    assert report.facts["precision"] == name
+    found = report.cost
+    assert found is not None
+    assert (found.precision, found.pictures) == (name, 10)
+    assert found.calibration == ("10 training pictures" if name == "int8" else "")
+    assert found.bytes_after == report.path.stat().st_size < 0.7 * found.bytes_before
+    assert min(found.speed_before, found.speed_after) > 0
+    assert found.same_answer == report.parity[0].top1 or name == "int8"
+    told = files.read_json(run / "model.onnx.json")
+    assert told["cost"]["drop"] == found.drop
+    assert told["options"]["precision"] == name
+
+    model = onnx.load(report.path)
+    onnx.checker.check_model(model, full_check=True)
+    kinds = {tensor.data_type for tensor in model.graph.initializer}
+    assert (onnx.TensorProto.INT8 if name == "int8" else onnx.TensorProto.FLOAT16) in kinds
+    answers = list(load(report.path).predict(run.parent / "data"))
+    assert len(answers) == 20
+    assert all(answer.label in CLASSES for answer in answers)
+
+
+def test_integers_keep_first_and_last_layer_and_seven_bits(run: Path) -> None:
+    network, words = precision.eight_bit(onnx_network(run), bundle.load(run))
+    assert words == "10 training pictures"
+    weights = [t for t in network.graph.initializer if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 4]
+    scales = {t.name: t for t in network.graph.initializer}
+    assert weights
+    for weight in weights:
+        assert np.abs(onnx.numpy_helper.to_array(weight).astype(int)).max() <= 64
+        assert list(scales[weight.name.replace("_quantized", "_scale")].dims) == [weight.dims[0]]
+    producers = {output: node for node in network.graph.node for output in node.output}
+    [last] = (node for node in network.graph.node if "logits" in node.output)
+    assert "DequantizeLinear" not in {producers[name].op_type for name in last.input[1:] if name in producers}
+
+
+def onnx_network(run: Path) -> onnx.ModelProto:
+    from cnn_tl.exporting.onnx import network_of
+
+    return network_of(bundle.load(run))
+
+
+def test_calibration_pictures_are_chosen_by_content(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "CALIBRATION_PICTURES", 5)
+    manifest = Manifest.from_json(files.read_json(run / "manifest.json"))
+    chosen = precision.calibration_pictures(manifest)
+    assert [picture.label for picture in chosen] == [0, 1, 0, 1, 0]
+    assert {picture.split for picture in chosen} == {"train"}
+    values = manifest.to_json()
+    values["pictures"] = [[f"moved/{row[0]}", *row[1:]] for row in reversed(values["pictures"])]
+    moved = precision.calibration_pictures(Manifest.from_json(values))
+    assert [picture.sha256 for picture in moved] == [picture.sha256 for picture in chosen]
+
+
+@pytest.mark.parametrize("lost", ["manifest", "training pictures"])
+def test_integers_need_the_training_pictures(run: Path, lost: str) -> None:
+    manifest = Manifest.from_json(files.read_json(run / "manifest.json"))
+    if lost == "manifest":
+        (run / "manifest.json").unlink()
+    else:
+        for picture in manifest.of("train"):
+            manifest.file(picture).unlink()
+    with pytest.raises(DataError, match="--precision int8 needs the training pictures"):
+        export(run, options=Options(precision="int8"))
+    assert not (run / "model.onnx").exists()
+
+
+def test_half_precision_needs_the_validation_pictures(run: Path) -> None:
+    (run / "manifest.json").unlink()
+    with pytest.raises(DataError, match="--precision fp16 needs the validation pictures"):
+        export(run, options=Options(precision="fp16"))
+    assert [path.name for path in run.iterdir()] == ["model"]
+
+
+def test_what_loses_too_much_is_not_written(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ruined(network: onnx.ModelProto, _: object) -> tuple[onnx.ModelProto, str]:
+        for tensor in network.graph.initializer:
+            values = onnx.numpy_helper.to_array(tensor)
+            if values.ndim == 2:
+                tensor.CopyFrom(onnx.numpy_helper.from_array(-values, tensor.name))
+        return network, ""
+
+    manifest = Manifest.from_json(files.read_json(run / "manifest.json"))
+    truth = iter(load(run).predict([manifest.file(picture) for picture in manifest.of("val")]))
+    values = manifest.to_json()
+    labels = {p.path: CLASSES.index(answer.label or "") for p, answer in zip(manifest.of("val"), truth, strict=True)}
+    values["pictures"] = [[row[0], labels.get(row[0], row[1]), *row[2:]] for row in values["pictures"]]
+    files.write_json(run / "manifest.json", values)  # as the model answers, so that it is always right
+    monkeypatch.setitem(precision.LOWER, "fp16", ruined)
+    with pytest.raises(
+        ArtefactError, match=r"fp16 loses .* points: \d+ instead of 10 of 10 validation pictures"
+    ) as caught:
+        export(run, options=Options(precision="fp16"))
+    assert caught.value.exit_code == 4
+    assert sorted(path.name for path in run.iterdir()) == ["manifest.json", "model"]
+
+
+def test_the_bound_is_in_points_and_the_message_in_pictures() -> None:
+    a_cost(71).require(0)
+    a_cost(73).require(0)
+    a_cost(70).require(4 / 3)
+    with pytest.raises(ArtefactError, match=r"1\.33 points: 70 instead of 71 of 75 .* --max-drop 1 allows 0 fewer"):
+        a_cost(70).require(1)
+    with pytest.raises(ArtefactError, match=r"--max-drop 3 allows 2 fewer"):
+        a_cost(60).require(3)
+
+
+@pytest.mark.parametrize("format", ["openvino", "timm", "torch"])
+def test_other_formats_are_float32(run: Path, format: str) -> None:
+    with pytest.raises(UsageError, match=f"{format} cannot be written with --precision int8, only with fp32"):
+        export(run, format=format, options=Options(precision="int8"))
+    with pytest.raises(UsageError, match=f"{format} cannot be written with --preprocess inside, only with none"):
+        export(run, format=format, options=Options(preprocess="inside"))
