@@ -20,9 +20,9 @@ def missing_line(error: ImportError) -> str | None:
     name = _DISTRIBUTIONS.get(module, module.replace("_", "-"))
     absent = _absent()
     if name not in absent:
-        return f"{name} is not installed, and this needs it: pip install {name}"
-    others = f" and the {len(absent) - 1} others that are missing" if len(absent) > 1 else ""
-    return f"{name} is not installed, and this needs it: pip install cnn-tl (adds it{others})"
+        return f"{name} is needed here and not installed: pip install {name}"
+    others = {1: "", 2: " and 1 more that is missing"}.get(len(absent), f" and {len(absent) - 1} more that are missing")
+    return f"{name} is needed here and not installed: pip install cnn-tl (adds it{others})"
 
 
 def _absent() -> list[str]:

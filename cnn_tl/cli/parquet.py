@@ -23,7 +23,7 @@ def require_pyarrow() -> None:
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
-        raise ResourceError("--format parquet needs pyarrow, which is not installed: pip install pyarrow") from error
+        raise ResourceError("for --format parquet pyarrow is needed and not installed: pip install pyarrow") from error
 
 
 def write_parquet(answers: Iterable[Answer], path: Path, expected: Expected) -> None:

@@ -102,6 +102,8 @@ def _is_stdin(images: Sequence[str], null: bool) -> bool:
         raise UsageError("- takes the paths from stdin and stands alone; a file of that name is ./-")
     if null and _STDIN not in images:
         raise UsageError("--null is about paths from stdin; give - in place of IMAGES")
+    if _STDIN in images and sys.stdin is None:
+        raise UsageError("- takes the paths from stdin, which is closed here; pipe one path a line into it")
     return _STDIN in images
 
 

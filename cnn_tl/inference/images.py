@@ -15,9 +15,7 @@ LONGEST_NAME = 1 << 16
 """Bytes: what is longer than this can be no path."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a path loses the second slash
-_VIDEO_EXTENSIONS = re.compile(
-    r"\.(mp4|m4v|mov|avi|mkv|webm|mpe?g|wmv|flv|3gp|ogv|mts|m2ts)", re.IGNORECASE
-)
+_VIDEO_EXTENSIONS = re.compile(r"\.(mp4|m4v|mov|avi|mkv|webm|mpe?g|wmv|flv|3gp|ogv|mts|m2ts)", re.IGNORECASE)
 
 
 def find(images: str | Path | Iterable[str | Path], *, recursive: bool = True) -> Iterator[Path]:
