@@ -1,5 +1,7 @@
 """`cnn-tl`, and `python -m cnn_tl`: signals are heard first, for the rest takes a moment to load."""
 
+import sys
+
 from cnn_tl import interrupts
 
 
@@ -8,11 +10,22 @@ def main() -> None:
     interrupts.raise_on_signals()
     try:
         from cnn_tl.cli.app import main as command
-    except BaseException:
+    except BaseException as error:
         if number := interrupts.arrived():
             interrupts.leave(number)
+        _say_what_is_missing(error)
         raise
     command()
+
+
+def _say_what_is_missing(error: BaseException) -> None:
+    """End with a line if a package is missing that every command needs, such as rich, which prints elsewhere."""
+    from cnn_tl.errors import ResourceError
+    from cnn_tl.packages import missing_line
+
+    if isinstance(error, ImportError) and (line := missing_line(error)):
+        sys.stderr.write(f"error: {line}\n")
+        sys.exit(ResourceError.exit_code)
 
 
 if __name__ == "__main__":

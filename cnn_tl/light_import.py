@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
-from unittest import mock
 
 _DYNAMO = "torch._dynamo"
 _LOCK = threading.Lock()
@@ -43,6 +42,8 @@ def _without_dynamo() -> Iterator[None]:
     if _DYNAMO in sys.modules:
         yield
         return
+    from unittest import mock  # loads asyncio, which prediction without torch has no use for
+
     package, utils = ModuleType(_DYNAMO), ModuleType(f"{_DYNAMO}.utils")
     package.__path__ = []
     utils.is_compile_supported = _is_compile_supported  # type: ignore[attr-defined]

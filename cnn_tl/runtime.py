@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cnn_tl.errors import ResourceError, Stopped
 from cnn_tl.light_import import import_timm
+from cnn_tl.packages import missing_line
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +31,8 @@ def require_torch() -> None:
     try:
         import_timm()
     except (ImportError, RuntimeError, OSError) as error:
+        if isinstance(error, ImportError) and (line := missing_line(error)):
+            raise ResourceError(line) from error
         from importlib.metadata import PackageNotFoundError, version
 
         def found(name: str) -> str:

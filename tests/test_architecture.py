@@ -14,7 +14,7 @@ import cnn_tl
 ROOT = Path(cnn_tl.__file__).parent
 FLOORS = [
     {"distributed", "errors", "files", "preprocessing", "progress", "runtime", "statistics"}
-    | {"recipe", "recipe_rules", "recipe_sections", "recipe_yaml", "light_import", "interrupts"},
+    | {"recipe", "recipe_rules", "recipe_sections", "recipe_yaml", "light_import", "interrupts", "packages"},
     {"data", "networks", "cache", "heads"},
     {"features", "anatomy"},
     {"tracking", "plots"},
@@ -25,7 +25,7 @@ FLOORS = [
 ABOVE_ALL = {"__init__", "__main__"}
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 HEAVY = ("torch", "torchvision", "timm", "sklearn", "scipy", "onnx", "onnxruntime", "onnxscript")
-HEAVY += ("matplotlib", "tensorboard", "mlflow", "wandb")
+HEAVY += ("matplotlib", "tensorboard", "mlflow", "wandb", "pyarrow")
 
 
 def room_of(dotted: str) -> str:

@@ -18,20 +18,37 @@ from cnn_tl.errors import printable
 from cnn_tl.inference.classifier import Answer
 
 _WIDEST_NAME = 80
+_LIKELY_WIDTH = 40
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What is known of the answers before they come: it fixes the columns."""
+    """What is known of the answers before they come: it fixes the columns.
 
-    files: Sequence[Path]
+    Attributes:
+        files: the pictures; None while a pipe still names them.
+        classes: all classes of the model.
+        top: how many of them each answer lists.
+        begun: whether the answers go on in a file that has some already.
+    """
+
+    files: Sequence[Path] | None
     classes: Sequence[str]
     top: int
+    begun: bool = False
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of a table's columns."""
+        ranks = range(1, min(self.top, len(self.classes)) + 1)
+        best = [name if rank == 1 else f"{name}_{rank}" for rank in ranks for name in ("label", "probability")]
+        return ["file", *best, "error"]
 
 
 def write_table(answers: Iterable[Answer], stream: TextIO, expected: Expected) -> None:
     """Write aligned columns: picture, class, probability, and the runners-up in words."""
-    name_width = min(_WIDEST_NAME, _widest("picture", *expected.files))
+    files = expected.files
+    name_width = _LIKELY_WIDTH if files is None else min(_WIDEST_NAME, _widest("picture", *files))
     label_width = _widest("class", *expected.classes)
 
     def write(name: str, label: str, probability: str, others: str = "") -> None:
@@ -63,13 +80,12 @@ def write_json_lines(answers: Iterable[Answer], stream: TextIO, expected: Expect
 
 def write_csv(answers: Iterable[Answer], stream: TextIO, expected: Expected) -> None:
     """Write CSV (RFC 4180): file,label,probability,label_2,probability_2,...,error."""
-    ranks = range(1, min(expected.top, len(expected.classes)) + 1)
     table = csv.writer(stream)
-    names = [name if rank == 1 else f"{name}_{rank}" for rank in ranks for name in ("label", "probability")]
-    table.writerow(["file", *names, "error"])
+    if not expected.begun:
+        table.writerow(expected.columns)
     for answer in answers:
         cells = [cell for label, probability in answer.top for cell in (label, f"{probability:.6f}")]
-        table.writerow([answer.file, *(cells or [""] * len(names)), answer.error or ""])
+        table.writerow([answer.file, *(cells or [""] * (len(expected.columns) - 2)), answer.error or ""])
         stream.flush()
 
 

@@ -32,6 +32,7 @@ from cnn_tl.cli import (
     train,
 )
 from cnn_tl.errors import CnnTlError, ResourceError, Stopped, printable
+from cnn_tl.packages import missing_line
 from cnn_tl.runtime import keep_freed_memory, wait_passively
 
 app = typer.Typer(
@@ -176,6 +177,8 @@ def _one_line(error: object) -> str:
 
 def _refusal_of_the_machine(error: Exception) -> str | None:
     """Say what the machine lacks, if that is what went wrong; torch has several ways to run out of memory."""
+    if isinstance(error, ImportError):
+        return missing_line(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"no space is left to write {error.filename or 'the output'}; free some and run again"
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:

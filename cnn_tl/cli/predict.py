@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,68 +17,112 @@ from cnn_tl.cli.options import AnyModel, AtOnce, Readers, WhereModelRuns
 from cnn_tl.errors import DataError, UsageError, printable
 
 if TYPE_CHECKING:
+    from cnn_tl.cli.answers import Expected
+    from cnn_tl.cli.append import Answered
     from cnn_tl.inference.classifier import Answer
 
-Format = Literal["table", "json", "jsonl", "csv"]
-_FORMAT_OF_SUFFIX: dict[str, Format] = {".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
+Format = Literal["table", "json", "jsonl", "csv", "parquet"]
+_FORMAT_OF_SUFFIX: dict[str, Format] = {".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+_STDIN = "-"
 
 
 def predict(
     model: AnyModel,
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGES", help="Files, folders and patterns such as '*.jpg'.")
+        list[str],
+        typer.Argument(
+            metavar="IMAGES",
+            help="Files, folders and patterns such as '*.jpg'; or - for paths from stdin, one a line.",
+        ),
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to list for each picture.")] = 1,
     format: Annotated[
         Format | None, typer.Option(help="How to write the answers; by default as --output ends, or a table.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
+    append: Annotated[
+        bool, typer.Option("--append", help="Go on with --output (CSV, JSON lines): skip what it has answered already.")
+    ] = False,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="Paths from stdin end with a NUL byte, as find -print0 writes them.")
+    ] = False,
     batch_size: AtOnce = 32,
     workers: Readers = None,
     device: WhereModelRuns = "auto",
     recursive: Annotated[bool, typer.Option(help="Look into the folders inside folders too.")] = True,
 ) -> None:
     """Say what a trained model sees in pictures, one row each; a broken picture gets a row with its error."""
-    from cnn_tl.cli.answers import WRITERS, Expected
+    from cnn_tl.cli.answers import Expected
     from cnn_tl.cli.progress import TerminalObserver
     from cnn_tl.inference.classifier import load
-    from cnn_tl.inference.images import find
+    from cnn_tl.inference.images import find, listed
     from cnn_tl.progress import Observer
 
-    if output is not None:
-        _check_output(output)
-        format = format or _FORMAT_OF_SUFFIX.get(output.suffix.lower())
-    format = format or "table"
+    live = _is_stdin(images, null)
+    format = format or _FORMAT_OF_SUFFIX.get(output.suffix.lower() if output else "", "table")
+    _check(output, format, append)
     screen = TerminalObserver()
-    pictures = list(find(images, recursive=recursive))
+    pictures = None if live else list(find(images, recursive=recursive))
     with screen.task("loading the model", None):
         classifier = load(model, device)
     scrolling = output is None and format != "json" and sys.stdout.isatty()  # the rows are progress enough
-    answers = classifier.predict(
-        pictures,
-        top=top,
-        batch_size=batch_size,
-        workers=workers,
-        observer=Observer() if scrolling else screen,
-    )
-    unread = 0
+    rows = unread = 0
 
-    def counted() -> Iterator[Answer]:
-        nonlocal unread
+    def counted(answers: Iterable[Answer]) -> Iterator[Answer]:
+        nonlocal rows, unread
         for answer in answers:
+            rows += 1
             unread += answer.error is not None
             yield answer
 
-    with _open_output(output) as stream:
-        WRITERS[format](counted(), stream, Expected(pictures, classifier.classes, top))
+    with _destination(output, format, append, model, Expected(pictures, classifier.classes, top)) as (write, before):
+        left = None if pictures is None else list(before.unanswered(pictures))
+        answers = classifier.answers(
+            before.unanswered(listed(0, b"\0" if null else b"\n")) if left is None else left,
+            total=None if left is None else len(left),
+            live=live,
+            top=top,
+            batch_size=batch_size,
+            workers=workers,
+            observer=Observer() if scrolling else screen,
+        )
+        write(counted(answers))
     if output is not None:
-        console.note(f"the answers are in {printable(output)}")
-    if unread:
-        raise DataError(f"{unread:,} of {len(pictures):,} pictures could not be read; their rows say why")
+        already = f", {before.skipped:,} of them from before" if append else ""
+        console.note(f"the answers are in {printable(output)}{already}")
+    if not rows + before.skipped:
+        raise DataError("no path came through stdin")
+    if unread := unread + before.skipped_failures:
+        raise DataError(f"{unread:,} of {rows + before.skipped:,} pictures could not be read; their rows say why")
 
 
-def _check_output(output: Path) -> None:
-    """Refuse to take the name of a picture or of a device, before any work is done."""
+def _is_stdin(images: Sequence[str], null: bool) -> bool:
+    """Say whether stdin names the pictures."""
+    if _STDIN in images and len(images) > 1:
+        raise UsageError("- takes the paths from stdin and stands alone; a file of that name is ./-")
+    if null and _STDIN not in images:
+        raise UsageError("--null is about paths from stdin; give - in place of IMAGES")
+    if _STDIN in images and sys.stdin is None:
+        raise UsageError("- takes the paths from stdin, which is closed here; pipe one path a line into it")
+    return _STDIN in images
+
+
+def _check(output: Path | None, format: Format, append: bool) -> None:
+    """Refuse, before any work is done, what the answers cannot be written to."""
+    if append and (output is None or format not in ("csv", "jsonl")):
+        raise UsageError("--append goes on with a file of rows: give --output FILE.csv or FILE.jsonl")
+    if format == "parquet":
+        from cnn_tl.cli.parquet import require_pyarrow
+
+        if output is None:
+            raise UsageError("--format parquet needs a file: give --output FILE.parquet")
+        require_pyarrow()
+    if output is not None:
+        _check_name(output)
+
+
+def _check_name(output: Path) -> None:
+    """Refuse to take the name of a picture or of a device."""
     from cnn_tl.data.kinds import has_picture_extension
 
     if has_picture_extension(output):
@@ -87,13 +132,34 @@ def _check_output(output: Path) -> None:
 
 
 @contextmanager
-def _open_output(output: Path | None) -> Iterator[TextIO]:
-    """Yield stdout, or a file that appears under its name when it is whole."""
+def _destination(
+    output: Path | None, format: Format, append: bool, model: Path, expected: Expected
+) -> Iterator[tuple[Callable[[Iterable[Answer]], None], Answered]]:
+    """Yield what writes the answers, and what is there already; a file appears whole, or grows with --append."""
+    from cnn_tl.cli.answers import WRITERS
+    from cnn_tl.cli.append import Answered, appending, forget
+
     if output is None:
-        yield sys.stdout
+        yield lambda answers: WRITERS[format](answers, sys.stdout, expected), Answered()
+    elif append:
+        from cnn_tl.inference.classifier import digest
+
+        with appending(output, format, digest(model), expected) as (stream, before):
+            expected = replace(expected, begun=before.end > 0)
+            yield lambda answers: WRITERS[format](answers, stream, expected), before
+    else:
+        with files.atomic_path(output) as temporary:
+            yield lambda answers: _write_new(answers, temporary, format, expected), Answered()
+            forget(output)
+
+
+def _write_new(answers: Iterable[Answer], path: Path, format: Format, expected: Expected) -> None:
+    from cnn_tl.cli.answers import WRITERS
+
+    if format == "parquet":
+        from cnn_tl.cli.parquet import write_parquet
+
+        write_parquet(answers, path, expected)
         return
-    with (
-        files.atomic_path(output) as temporary,
-        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
-    ):
-        yield stream
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        WRITERS[format](answers, stream, expected)

@@ -6,12 +6,14 @@ processes, no shared memory is needed, and the result cannot depend on the numbe
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
+from queue import Empty, Full, Queue
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -71,6 +73,57 @@ def read_groups(
     """Yield one batch for each group, read by `workers` threads (0: this one), two groups ahead of the one in use."""
     with reading(groups, read, workers=workers, ahead=2) as batches:
         yield from batches
+
+
+def as_they_come(
+    items: Iterable[Item], read: Callable[[Item], Pixels], *, batch_size: int, workers: int
+) -> Iterator[Batch[Item]]:
+    """Yield batches of what has come by then, at most `batch_size`: for a source that may wait, such as a pipe.
+
+    A thread takes from the source, so nothing that is ready waits for what is not; it is at most three batches ahead.
+    """
+    waiting: Queue[tuple[Item, Future[Pixels]] | None] = Queue(3 * batch_size)
+    failed: list[BaseException] = []
+    left = threading.Event()
+    pool = readers(workers)
+
+    def feed() -> None:
+        try:
+            for item in items:
+                entry = item, pool.submit(read, item)
+                while not _put(waiting, entry):
+                    if left.is_set():
+                        return
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that uses the pictures
+            failed.append(error)
+        while not (_put(waiting, None) or left.is_set()):
+            pass
+
+    threading.Thread(target=feed, name="feed", daemon=True).start()  # it may wait for ever, and must not be waited for
+    try:
+        more = True
+        while more:
+            entries = [waiting.get()]
+            with suppress(Empty):
+                while entries[-1] is not None and len(entries) < batch_size:
+                    entries.append(waiting.get_nowait())
+            more = entries[-1] is not None
+            if ready := [entry for entry in entries if entry is not None]:
+                yield _collect(ready)
+        if failed:
+            raise failed[0]
+    finally:
+        left.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _put(queue: Queue[Any], entry: object) -> bool:
+    """Put it there if there is room within a moment; return whether there was."""
+    try:
+        queue.put(entry, timeout=0.1)
+    except Full:
+        return False
+    return True
 
 
 @contextmanager

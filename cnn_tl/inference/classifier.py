@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.data import transforms
-from cnn_tl.data.loader import Batch, Pixels, batches
-from cnn_tl.errors import UsageError, printable
+from cnn_tl.data.loader import Batch, Pixels, as_they_come, batches
+from cnn_tl.errors import ArtefactError, UsageError, printable
+from cnn_tl.files import CHECKSUMS, sha256_file
 from cnn_tl.inference.images import find
 from cnn_tl.networks import bundle
 from cnn_tl.preprocessing import Preprocessing
@@ -89,12 +90,35 @@ class Classifier:
         Raises:
             DataError: a folder or a pattern holds no picture.
         """
-        observer = observer or Observer()
         files = list(find(images, recursive=recursive))
+        return self.answers(
+            files, total=len(files), top=top, batch_size=batch_size, workers=workers, observer=observer
+        )
+
+    def answers(
+        self,
+        files: Iterable[Path],
+        *,
+        total: int | None = None,
+        live: bool = False,
+        top: int = 1,
+        batch_size: int = 32,
+        workers: int | None = None,
+        observer: Observer | None = None,
+    ) -> Iterator[Answer]:
+        """Yield one answer for each of the files, as `predict` does, without looking for them.
+
+        Args:
+            files: the pictures themselves; no more of them are taken than are read ahead.
+            total: how many they are, if that is known.
+            live: they come from where one has to wait for them: answer what has come, in smaller batches.
+            top, batch_size, workers, observer: as in `predict`.
+        """
+        observer = observer or Observer()
         threads = default_workers() if workers is None else workers
-        numbered = batches(enumerate(files), self._read, batch_size=batch_size, workers=threads)
-        with observer.task("predicting", len(files)):
-            for batch in numbered:
+        in_groups = as_they_come if live else batches
+        with observer.task("predicting", total):
+            for batch in in_groups(enumerate(files), self._read, batch_size=batch_size, workers=threads):
                 yield from self._answers(batch, top)
                 observer.advance(len(batch.items) + len(batch.failures))
 
@@ -128,6 +152,21 @@ def load(source: str | Path, device: DeviceName = "auto") -> Classifier:
     """
     path = Path(source)
     return _from_onnx(path, device) if path.suffix.lower() == ".onnx" else _from_bundle(path, device)
+
+
+def digest(source: str | Path) -> str:
+    """Return what tells this model from all others: a SHA-256 of what `load` would read.
+
+    Raises:
+        ArtefactError: there is no model.
+    """
+    path = Path(source)
+    if path.suffix.lower() != ".onnx":
+        path = bundle.find(path) / CHECKSUMS  # it has the digests of all the rest
+    try:
+        return sha256_file(path)
+    except OSError as error:
+        raise ArtefactError(f"{printable(path)} cannot be read: {error.strerror}") from error
 
 
 def _from_bundle(path: Path, device: DeviceName) -> Classifier:

@@ -1,14 +1,21 @@
-"""Which pictures are meant: files, folders and patterns become a list of files."""
+"""Which pictures are meant: files, folders and patterns become a list of files, or a pipe names them."""
 
 from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cnn_tl.data.walk import Walker, is_candidate, natural_key
 from cnn_tl.errors import DataError, UsageError, printable
+
+LONGEST_NAME = 1 << 16
+"""Bytes: what is longer than this can be no path."""
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a path loses the second slash
+_VIDEO_EXTENSIONS = re.compile(r"\.(mp4|m4v|mov|avi|mkv|webm|mpe?g|wmv|flv|3gp|ogv|mts|m2ts)", re.IGNORECASE)
 
 
 def find(images: str | Path | Iterable[str | Path], *, recursive: bool = True) -> Iterator[Path]:
@@ -19,8 +26,8 @@ def find(images: str | Path | Iterable[str | Path], *, recursive: bool = True) -
     that match, with `**` for any depth. Any other name is taken as it is: reading it will tell.
 
     Raises:
-        DataError: a folder or a pattern holds no picture, or a folder cannot be read.
-        UsageError: a name is empty.
+        DataError: a folder or a pattern holds no picture, a folder cannot be read, or a file is a video.
+        UsageError: a name is empty, or a URL.
     """
     for name in [images] if isinstance(images, str | Path) else images:
         if not str(name):
@@ -30,7 +37,54 @@ def find(images: str | Path | Iterable[str | Path], *, recursive: bool = True) -
         elif glob.has_magic(str(name)) and not os.path.lexists(name):
             yield from _matches(str(name))
         else:
-            yield Path(name)
+            yield _named(name)
+
+
+def listed(descriptor: int, end: bytes = b"\n") -> Iterator[Path]:
+    """Yield the files that a pipe names, each as soon as its name has come; folders and patterns mean nothing there.
+
+    Args:
+        descriptor: where to read, such as 0 for stdin.
+        end: what ends a name; where it is a line's end, a carriage return before it belongs to it, and empty lines
+            are passed over.
+
+    Raises:
+        DataError: what comes are no names.
+        UsageError: a name is a URL; or nothing can be read there.
+    """
+    rest = b""
+    try:
+        while chunk := os.read(descriptor, LONGEST_NAME):
+            *whole, rest = (rest + chunk).split(end)
+            yield from _paths(whole, end)
+            if len(rest) > LONGEST_NAME:
+                raise DataError("stdin has a line of more than 64 KiB, which is no path; give one path a line")
+    except OSError as error:
+        raise UsageError(f"stdin cannot be read: {error.strerror}; pipe one path a line into it") from error
+    yield from _paths([rest], end)
+
+
+def _paths(names: Iterable[bytes], end: bytes) -> Iterator[Path]:
+    for name in names:
+        exact = name.removesuffix(b"\r") if end == b"\n" else name
+        if exact:
+            yield _file(os.fsdecode(exact))
+
+
+def _named(name: str | Path) -> Path:
+    path = _file(name)
+    if _VIDEO_EXTENSIONS.fullmatch(path.suffix) and os.path.isfile(path) and not is_candidate(path):  # noqa: PTH113
+        raise DataError(
+            f"{printable(path)} is a video, and only pictures are read; this takes one out of it for each second: "
+            "ffmpeg -i VIDEO -r 1 frame%05d.png"
+        )
+    return path
+
+
+def _file(name: str | Path) -> Path:
+    if _URL.match(str(name)) and not os.path.lexists(name):
+        raise UsageError(f"{printable(name)} is a URL, and only files are read; download it first")
+    return Path(name)
 
 
 def _in_folder(folder: Path, recursive: bool) -> list[Path]:

@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
+from cnn_tl.cli.app import app
 from cnn_tl.inference import classifier
 from cnn_tl.inference.classifier import Classifier
 from cnn_tl.preprocessing import Preprocessing
@@ -173,32 +175,130 @@ def test_no_recursive(cli: Callable[..., Any]) -> None:
 
 
 CONSTANT_MODEL = """
-import sys
+import sys, time
 import numpy as np
 from cnn_tl.cli.app import main
 from cnn_tl.inference import classifier
 from cnn_tl.preprocessing import Preprocessing
 
+def logits(pixels):
+    time.sleep(PAUSE)
+    return np.stack([pixels.mean(axis=(1, 2, 3)) / 100, np.ones(len(pixels))], axis=1).astype(np.float32)
+
 spec = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5,) * 3, (0.5,) * 3)
-model = classifier.Classifier(("a", "b"), spec, lambda pixels: np.zeros((len(pixels), 2), np.float32))
+model = classifier.Classifier(("a", "b"), spec, logits)
 classifier.load = lambda source, device: model
+classifier.digest = str
 main()
 """
+
+
+def start(*arguments: object, pause: float = 0.0, **more: Any) -> subprocess.Popen[str]:
+    """Start the command with a model that thinks for so many seconds about a batch."""
+    return subprocess.Popen(
+        [sys.executable, "-c", CONSTANT_MODEL.replace("PAUSE", str(pause)), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(classifier.__file__).parents[2])},
+        **more,
+    )
 
 
 def test_reader_that_leaves_early_is_no_error() -> None:
     """What `cnn-tl predict ... | head -1` does: stdout is closed while answers are still to come."""
     arguments = ["predict", "run", *["photos/dark.png"] * 2000, "--format", "jsonl"]
-    with subprocess.Popen(
-        [sys.executable, "-c", CONSTANT_MODEL, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(classifier.__file__).parents[2])},
-    ) as process:
+    with start(*arguments) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        assert json.loads(process.stdout.readline())["label"] == "a"
+        assert json.loads(process.stdout.readline())["label"] == "b"
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait() == 0
+
+
+def test_stdin_is_answered_while_it_stays_open() -> None:
+    with start("predict", "run", "-", "--format", "jsonl", stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for name, label in [("photos/dark.png", "b"), ("photos/light.png", "a"), ("absent.png", None)]:
+            process.stdin.write(f"{name}\n")
+            process.stdin.flush()
+            answer = json.loads(process.stdout.readline())  # it would wait for ever for an answer that waits
+            assert (answer["file"], answer["label"]) == (name, label)
+        process.stdin.close()
+        assert process.stderr.read() == "error: 1 of 3 pictures could not be read; their rows say why\n"
+        assert process.wait() == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "code", "end"),
+    [
+        ("", (), 3, "error: no path came through stdin"),
+        ("http://example.com/a.jpg\n", (), 2, "is a URL, and only files are read; download it first"),
+        ("photos/dark.png\0photos/light.png\0", ("--null",), 0, ""),
+        ("photos/dark.png\n" * 100, (), 0, ""),
+    ],
+)
+def test_stdin(content: str, flags: tuple[str, ...], code: int, end: str) -> None:
+    process = start("predict", "run", "-", "--format", "csv", *flags, stdin=subprocess.PIPE)
+    out, err = process.communicate(content)
+    assert (process.returncode, err.rstrip("\n").endswith(end), err.count("\n")) == (code, True, int(bool(end))), err
+    assert len(out.splitlines()) - 1 == content.count(".png")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-", "photos"], "- takes the paths from stdin and stands alone"),
+        (["photos", "--null"], "--null is about paths from stdin"),
+        (["photos", "--append"], "--append goes on with a file of rows"),
+        (["photos", "--append", "--output", "a.txt"], "--append goes on with a file of rows"),
+        (["photos", "--append", "--output", "a.parquet"], "--append goes on with a file of rows"),
+        (["photos", "--format", "parquet"], "--format parquet needs a file"),
+        (["http://example.com/a.jpg"], "http://example.com/a.jpg is a URL"),
+    ],
+)
+def test_what_cannot_be_meant(cli: Callable[..., Any], arguments: list[str], message: str) -> None:
+    done = cli("predict", "run", *arguments)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert done.err.startswith(f"error: {message}")
+
+
+def test_the_flags_are_exactly_these() -> None:
+    command = typer.main.get_command(app).commands["predict"]  # type: ignore[attr-defined]
+    found = {name for p in command.params if p.param_type_name == "option" for name in p.opts}
+    assert found == {
+        "--top", "--format", "--output", "--append", "--null", "-0", "--batch-size", "--workers", "--device",
+        "--recursive",
+    }  # fmt: skip
+
+
+def test_parquet(cli: Callable[..., Any]) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    name = b"\xff.png".decode("utf-8", "surrogateescape")
+    Path("photos/light.png").rename(name)
+    done = cli("predict", "run", "photos", name, "--top", 2, "--output", "answers.parquet")
+    assert done.code == 3
+    rows = parquet.read_table("answers.parquet").to_pylist()
+    nothing = dict.fromkeys(["label", "probability", "label_2", "probability_2"])
+    assert rows[0] == {"file": "photos/broken.png", **nothing, "error": "truncated PNG"}
+    assert rows[1] == {**DARK, "label_2": "light", "probability_2": 0.010987, "error": None}
+    assert [row["file"] for row in rows] == ["photos/broken.png", "photos/dark.png", "\\udcff.png"]
+
+
+def test_parquet_is_written_in_groups(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("cnn_tl.cli.parquet.ROWS_IN_GROUP", 3)
+    assert cli("predict", "run", *["photos/dark.png"] * 7, "--output", "answers.parquet").code == 0
+    written = pq.ParquetFile("answers.parquet")
+    assert [written.metadata.row_group(n).num_rows for n in range(written.num_row_groups)] == [3, 3, 1]
+
+
+def test_parquet_without_pyarrow(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    done = cli("predict", "run", "photos", "--output", "answers.parquet")
+    assert (done.code, done.out) == (5, "")
+    assert done.err == "error: for --format parquet pyarrow is needed and not installed: pip install pyarrow\n"

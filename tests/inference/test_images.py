@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from cnn_tl.errors import DataError, UsageError
-from cnn_tl.inference.images import find
+from cnn_tl.inference.images import find, listed
 
 ALL = ["photos/2.PNG", "photos/10.png", "photos/inner/3.png", "photos/without_extension"]
 
@@ -104,3 +105,77 @@ def test_nothing_found(photos: Path, name: str, recursive: bool, message: str) -
 def test_empty_name(photos: Path) -> None:
     with pytest.raises(UsageError, match="empty name"):
         names("")
+
+
+@pytest.mark.parametrize("name", ["http://example.com/a.jpg", "s3://bucket/a.png", Path("https://example.com/a")])
+def test_url(name: str | Path) -> None:
+    with pytest.raises(UsageError, match=r"(http|s3|https):/.* is a URL, and only files are read; download it first"):
+        names(name)
+
+
+def test_file_that_is_called_like_a_url(photos: Path) -> None:
+    Path("http:/host").mkdir(parents=True)
+    (photos / "10.png").rename("http:/host/a.png")
+    assert names("http://host/a.png") == ["http:/host/a.png"]
+
+
+def test_video(photos: Path) -> None:
+    (photos / "clip.MP4").write_bytes(b"\0\0\0\x20ftypisom" + bytes(600))
+    assert names("photos") == ALL
+    with pytest.raises(DataError, match=r"photos/clip\.MP4 is a video, .*: ffmpeg -i VIDEO -r 1 frame%05d\.png"):
+        names("photos/clip.MP4")
+    assert names("absent.mp4") == ["absent.mp4"]
+
+
+def test_picture_that_is_called_like_a_video(photos: Path) -> None:
+    (photos / "10.png").rename("still.mov")
+    assert names("still.mov") == ["still.mov"]
+
+
+def through_a_pipe(content: bytes, end: bytes = b"\n") -> list[str]:
+    reader, writer = os.pipe()
+    feeder = threading.Thread(target=lambda: (os.write(writer, content), os.close(writer)))
+    feeder.start()
+    try:
+        return [str(path) for path in listed(reader, end)]
+    finally:
+        os.close(reader)
+        feeder.join()
+
+
+@pytest.mark.parametrize(
+    ("content", "end", "expected"),
+    [
+        (b"a.png\nb c.png\n", b"\n", ["a.png", "b c.png"]),
+        (b"a.png\r\n\n*.png\r\nlast", b"\n", ["a.png", "*.png", "last"]),
+        (b"two\nlines\0\xff\r\0\0last", b"\0", ["two\nlines", "\udcff\r", "last"]),
+        (b"", b"\n", []),
+        (b"\n".join(b"%d.png" % n for n in range(9000)), b"\n", [f"{n}.png" for n in range(9000)]),
+    ],
+)
+def test_listed(content: bytes, end: bytes, expected: list[str]) -> None:
+    assert through_a_pipe(content, end) == expected
+
+
+def test_a_name_is_there_while_the_pipe_stays_open() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"a.png\nb.pn")
+    found = listed(reader)
+    assert str(next(found)) == "a.png"
+    os.write(writer, b"g\n")
+    assert str(next(found)) == "b.png"
+    os.close(writer)
+    assert list(found) == []
+    os.close(reader)
+
+
+def test_what_is_no_list_of_names(tmp_path: Path) -> None:
+    with (tmp_path / "zeros").open("wb+") as stream:
+        stream.write(bytes(1 << 18))
+        stream.seek(0)
+        with pytest.raises(DataError, match="a line of more than 64 KiB"):
+            list(listed(stream.fileno()))
+    with pytest.raises(UsageError, match=r"stdin cannot be read: Bad file descriptor"):
+        list(listed(987654))
+    with pytest.raises(UsageError, match="is a URL"):
+        through_a_pipe(b"http://example.com/a.jpg\n")
