@@ -41,12 +41,17 @@ class Loading:
 """
 
 
+def heed_interruptions() -> None:
+    """Take back what a shell tells its background jobs, among which these tests may be: to ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def ended(code: str, number: int, **environment: str) -> subprocess.CompletedProcess[str]:
     source = str(Path(cnn_tl.__file__).parents[1])
     return subprocess.run(
         [sys.executable, "-c", HELPERS + textwrap.dedent(code), str(int(number))],
         capture_output=True, text=True, check=False, timeout=60,
-        env=os.environ | {"PYTHONPATH": source} | environment,
+        env=os.environ | {"PYTHONPATH": source} | environment, preexec_fn=heed_interruptions,
     )  # fmt: skip
 
 
@@ -84,7 +89,7 @@ def test_an_interruption_amid_an_exec_is_no_death_by_a_signal(tmp_path: Path) ->
     source = str(Path(cnn_tl.__file__).parents[1])
     done = subprocess.run(
         [sys.executable, "-m", "cnn_tl", "recipes", "list"], capture_output=True, text=True, check=False, timeout=60,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), source])},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), source])}, preexec_fn=heed_interruptions,
     )  # fmt: skip
     assert_one_line(done, signal.SIGINT)
 

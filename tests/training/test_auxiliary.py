@@ -55,7 +55,7 @@ def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], P
 
 
 def scratch(recipe: Make, **train: Any) -> Recipe:
-    return recipe("scratch", model=MODEL, train={"epochs": 3, "lr": 0.002} | train)
+    return recipe("scratch", model=MODEL, train={"epochs": 8, "lr": 0.001} | train)
 
 
 def test_their_losses_stand_in_the_metrics_and_fall(recipe: Make, tmp_path: Path) -> None:
@@ -104,7 +104,9 @@ def test_fine_tuning_has_them_too(
     notes = Notes()
     chosen = recipe(mode, model=MODEL | {"weights": str(weights_file(True))}, train={"epochs": 1, "micro_batch": 3})
     result = train(chosen, tmp_path / "run", observer=notes)
-    assert set(AUX_LOSSES) <= set(metrics(result.run)[0])
+    head, first = metrics(result.run)
+    assert set(AUX_LOSSES) <= set(first)
+    assert not set(AUX_LOSSES) & set(head)
     assert "they start from the weights file, their last layers at random" in notes.auxiliary[0]
     assert not any(name.startswith("aux") for name in final_weights(result.run))
     assert bundle.load(result.run).model.num_classes == 3
