@@ -20,6 +20,7 @@ FLOORS = [
     {"tracking", "plots"},
     {"training", "inference", "exporting"},
     {"benchmarking", "evaluating", "explaining"},
+    {"serving"},
     {"cli"},
 ]
 ABOVE_ALL = {"__init__", "__main__"}
