@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cnn_tl.cli import console
 from cnn_tl.cli.options import AnyModel, AtOnce, WhereModelRuns
-from cnn_tl.errors import ResourceError, printable
+from cnn_tl.errors import ArtefactError, ResourceError, printable
 
 
 def serve(
@@ -39,8 +40,9 @@ def serve(
     require_packages()
     from cnn_tl.serving import server
 
-    name = model.resolve().name
-    _check_model_is_there(model)
+    _check_is_there(model)
+    whole = model.resolve()
+    name = f"{whole.parent.name}/{whole.name}" if whole.stem == "model" else whole.name
     listening = server.bind(host, port)  # before the seconds that a model takes
 
     from cnn_tl.cli.progress import TerminalObserver
@@ -97,14 +99,10 @@ def require_packages() -> None:
         raise ResourceError(f"serve needs {', '.join(missing)}, missing here; pip install 'cnn-tl[serve]' adds it")
 
 
-def _check_model_is_there(model: object) -> None:
-    from pathlib import Path
-
-    from cnn_tl.errors import ArtefactError
+def _check_is_there(model: Path) -> None:
     from cnn_tl.networks import bundle
 
-    path = Path(str(model))
-    if path.suffix.lower() != ".onnx":
-        bundle.find(path)
-    elif not path.is_file():
-        raise ArtefactError(f"{printable(path)} cannot be read: there is no such file")
+    if model.suffix.lower() != ".onnx":
+        bundle.find(model)
+    elif not model.is_file():
+        raise ArtefactError(f"{printable(model)} cannot be read: there is no such file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -22,6 +23,13 @@ from cnn_tl.serving.service import Service
 PAGE = {
     "/": ("index.html", "text/html"), "/page.js": ("page.js", "text/javascript"), "/page.css": ("page.css", "text/css")
 }  # fmt: skip
+
+
+class _Json(JSONResponse):
+    """JSON in ASCII: a class may be called what no UTF-8 can say."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False).encode("ascii")
 
 
 class Ranked(BaseModel):
@@ -107,7 +115,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
         pictures = [(upload.filename or "", await upload.read()) for upload in files]
         answers = await service.answers(pictures, top)
         unread = any(answer.error is not None for answer in answers)
-        return JSONResponse([answer.to_dict() for answer in answers], 422 if unread else 200)
+        return _Json([answer.to_dict() for answer in answers], 422 if unread else 200)
 
     @app.post("/explain", response_class=Response, responses=_SAID | _DRAWN)
     async def explain(
@@ -118,22 +126,22 @@ def _add_api(app: FastAPI, service: Service) -> None:
     ) -> Response:
         """Draw what speaks for a class where, as PNG, over the part of the picture that the network sees."""
         explained, png = await service.heat(await file.read(), label)
-        headers = {"X-Class": quote(explained), "X-Method": service.explains}
+        headers = {"X-Class": quote(explained, errors="surrogatepass"), "X-Method": service.explains}
         return Response(png, media_type="image/png", headers=headers)
 
     @app.get("/health", response_model=Health, responses={503: {"model": Health, "description": "it is stopping"}})
     async def health() -> Response:
         """Say whether pictures are answered, and by what."""
-        facts = Health(
-            status="ok" if service.ready else "stopping",
-            model=service.name,
-            classes=list(service.classifier.classes),
-            heat_map=service.explains,
-            version=__version__,
-            max_files=service.limits.files,
-            max_bytes=service.limits.body,
-        )
-        return JSONResponse(facts.model_dump(), 200 if service.ready else 503)
+        facts = {
+            "status": "ok" if service.ready else "stopping",
+            "model": service.name,
+            "classes": service.classifier.classes,
+            "heat_map": service.explains,
+            "version": __version__,
+            "max_files": service.limits.files,
+            "max_bytes": service.limits.body,
+        }
+        return _Json(facts, 200 if service.ready else 503)
 
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:
@@ -157,23 +165,23 @@ def _add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
-        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+        return _Json({"error": str(error.detail)}, error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def not_meant(request: Request, error: RequestValidationError) -> Response:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if request.method == "POST" and kind != "multipart/form-data":
-            return JSONResponse({"error": f"send pictures as multipart/form-data, not {kind or 'without a type'}"}, 415)
+            return _Json({"error": f"send pictures as multipart/form-data, not {kind or 'without a type'}"}, 415)
         first = error.errors()[0]
         where, name = first["loc"][0], str(first["loc"][1]) if len(first["loc"]) > 1 else ""
         if where == "body":
-            return JSONResponse({"error": f"no file in the field {name!r}; curl -F {name}=@picture.jpg sends one"}, 400)
-        return JSONResponse({"error": f"{name}: {first['msg']}"}, 400)
+            return _Json({"error": f"no file in the field {name!r}; curl -F {name}=@picture.jpg sends one"}, 400)
+        return _Json({"error": f"{name}: {first['msg']}"}, 400)
 
     @app.exception_handler(BadImageError)
     async def unreadable(request: Request, error: BadImageError) -> Response:
-        return JSONResponse({"error": error.reason}, 422)
+        return _Json({"error": error.reason}, 422)
 
     @app.exception_handler(Exception)
     async def our_bug(request: Request, error: Exception) -> Response:
-        return JSONResponse({"error": f"a bug in cnn-tl {__version__}: {type(error).__name__}"}, 500)
+        return _Json({"error": f"a bug in cnn-tl {__version__}: {type(error).__name__}"}, 500)

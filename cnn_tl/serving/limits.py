@@ -134,7 +134,7 @@ class _Body:
         if self._whole:
             return await self._receive()
         declared = self._headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > self._limits.body:
+        if declared.isdecimal() and int(declared) > self._limits.body:
             await self._refuse(more="expect" not in self._headers)
         message = await self._next()
         size = len(message.get("body", b""))
@@ -172,7 +172,7 @@ def _foreign(method: str, headers: Headers, local: bool) -> str | None:
     if local and not _names_loopback(headers.get("host", "")):
         return "this server answers to 127.0.0.1 and localhost only; start it with --host to give it another name"
     origin = headers.get("origin")
-    if local and origin is not None and not _names_loopback(urlsplit(origin).netloc):
+    if local and origin is not None and not _names_loopback(origin.partition("//")[2]):
         return "another site's page may not ask here"
     return None
 

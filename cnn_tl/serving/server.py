@@ -89,7 +89,7 @@ def serve(app: ASGIApp, listening: socket.socket, on_ready: Callable[[], object]
     with stop_on_signals() as stop:
         on_ready()
         _Server(config, stop, on_stop).run(sockets=[listening])
-    stop.raise_if_asked("stopped; every request that had come was answered")
+    stop.raise_if_asked("stopped")
 
 
 class _Server(uvicorn.Server):

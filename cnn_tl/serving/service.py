@@ -83,7 +83,7 @@ class Service:
         Raises:
             HTTPException: 503, too many are waiting.
         """
-        self._demand_readiness()
+        self._demand_a_model()
         async with _seat(self._places, len(pictures)):
             return list(await asyncio.gather(*(self._answer(name, content, top) for name, content in pictures)))
 
@@ -110,7 +110,7 @@ class Service:
             BadImageError: the picture cannot be read.
             HTTPException: 400, no such class; 503, too many are waiting.
         """
-        self._demand_readiness()
+        self._demand_a_model()
         classes = self.classifier.classes
         if label is not None and label not in classes:
             raise HTTPException(400, f"the model has no class {printable(label)}; GET /health lists them")
@@ -120,8 +120,9 @@ class Service:
             made = _in(self._explaining, lambda: drawn(pixels_HWC, self._heat_map(pixels_HWC, index)))
             return classes[index], await made
 
-    def _demand_readiness(self) -> None:
-        if not self.ready:
+    def _demand_a_model(self) -> None:
+        """Refuse once the threads are gone; while the server only begins to stop, what has come is still answered."""
+        if not self._batcher.alive:
             raise HTTPException(503, "the server is stopping", {"Retry-After": "10"})
 
 

@@ -142,6 +142,8 @@ def test_a_body_that_hides_its_length_is_stopped_too(client: TestClient) -> None
         ({"Origin": "http://127.0.0.1:8000", "Sec-Fetch-Site": "same-origin"}, 200),
         ({"Origin": "https://evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
+        ({"Host": "[::"}, 403),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
     ],
 )
@@ -253,10 +255,13 @@ def test_health_metrics_and_openapi(client: TestClient) -> None:
     assert "http" not in json.dumps(schema["paths"])
 
 
-def test_a_server_that_stops_says_so() -> None:
+def test_a_server_that_stops_says_so_and_answers_what_has_come() -> None:
     made = service(LIMITS)
-    made.close()
     client = client_of(made)
+    made.stopping = True
+    assert client.get("/health").status_code == 503
+    assert client.post("/predict", files=files(picture())).status_code == 200
+    made.close()
     assert (client.get("/health").status_code, client.get("/health").json()["status"]) == (503, "stopping")
     assert client.post("/predict", files=files(picture())).status_code == 503
 
@@ -267,3 +272,13 @@ def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
         assert answer.headers["content-type"] == f"{media_type}; charset=utf-8"
         assert "://" not in answer.text
         assert "innerHTML" not in answer.text
+
+
+def test_a_class_that_utf_8_cannot_say() -> None:
+    made = service(LIMITS)
+    made.classifier = replace(made.classifier, classes=("\udcff", "b", "c"))
+    client = client_of(made)
+    assert client.get("/health").json()["classes"][0] == "\udcff"
+    assert client.post("/predict", files=files(picture())).json()[0]["label"] == "\udcff"
+    assert client.post("/explain", files={"file": picture()}).headers["x-class"] == "%ED%B3%BF"
+    made.close()
