@@ -21,8 +21,11 @@ from cnn_tl.serving.metrics import Measured
 from cnn_tl.serving.service import Service
 
 PAGE = {
-    "/": ("index.html", "text/html"), "/page.js": ("page.js", "text/javascript"), "/page.css": ("page.css", "text/css")
-}  # fmt: skip
+    "/": ("index.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
 
 
 class _Json(JSONResponse):
