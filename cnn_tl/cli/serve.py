@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cnn_tl.cli import console
 from cnn_tl.cli.options import AnyModel, AtOnce, WhereModelRuns
 from cnn_tl.errors import ArtefactError, ResourceError, printable
+from cnn_tl.runtime import DeviceName, default_workers
+
+if TYPE_CHECKING:
+    from socket import socket
+
+    from cnn_tl.serving.limits import Limits
+    from cnn_tl.serving.service import Service
 
 
 def serve(
@@ -39,49 +46,57 @@ def serve(
     """
     require_packages()
     from cnn_tl.serving import server
+    from cnn_tl.serving.limits import MEGABYTE, Limits
 
     _check_is_there(model)
     whole = model.resolve()
     name = f"{whole.parent.name}/{whole.name}" if whole.stem == "model" else whole.name
-    listening = server.bind(host, port)  # before the seconds that a model takes
-
-    from cnn_tl.cli.progress import TerminalObserver
-    from cnn_tl.inference.classifier import load
-    from cnn_tl.runtime import default_workers
-    from cnn_tl.serving import app, heat
-    from cnn_tl.serving.limits import MEGABYTE, Limits
-    from cnn_tl.serving.service import Service
-
-    with TerminalObserver().task("loading the model", None):
-        classifier = load(model, device)
-        body = int(max_mb * MEGABYTE)
-        limits = Limits(body, max(16 * body, 2**29), files=max_files, pixels=max_pixels, pictures=queue)
-        service = Service(
+    body = int(max_mb * MEGABYTE)
+    limits = Limits(body, max(16 * body, 512 * MEGABYTE), files=max_files, pixels=max_pixels, pictures=queue)
+    with server.bind(host, port) as listening:  # before the seconds that a model takes
+        service = _service(
+            model,
             name,
-            classifier,
-            heat.load(model, classifier, device),
+            device,
             limits,
             batch_size=batch_size,
             max_wait=max_wait / 1000,
             workers=workers or default_workers(),
         )
+        try:
+            _serve(service, listening)
+        finally:
+            service.close()
+
+
+def _service(model: Path, name: str, device: DeviceName, limits: Limits, **settings: Any) -> Service:
+    from cnn_tl.cli.progress import TerminalObserver
+    from cnn_tl.inference.classifier import load
+    from cnn_tl.serving import heat
+    from cnn_tl.serving.service import Service
+
+    with TerminalObserver().task("loading the model", None):
+        classifier = load(model, device)
+        service = Service(name, classifier, heat.load(model, classifier, device), limits, **settings)
         service.warm_up()
+    return service
+
+
+def _serve(service: Service, listening: socket) -> None:
+    """Say where it can be reached, and serve until a signal comes."""
+    from cnn_tl.serving import app, server
+
     local = server.is_loopback(listening)
 
     def say_where() -> None:
         where = server.url(listening)
         if not local:
             console.warn(f"everybody on the network can reach {where}; without --host only this machine can")
-        console.say(f"{printable(name)} ({len(classifier.classes):,} classes) answers at {where}; Ctrl-C stops it")
+        classes = len(service.classifier.classes)
+        console.say(f"{printable(service.name)} ({classes:,} classes) answers at {where}; Ctrl-C stops it")
         console.out.file.flush()
 
-    def stop() -> None:
-        service.stopping = True
-
-    try:
-        server.serve(app.build(service, local=local), listening, say_where, stop)
-    finally:
-        service.close()
+    server.serve(app.build(service, local=local), listening, say_where, service.promise_no_more)
 
 
 def require_packages() -> None:

@@ -70,9 +70,13 @@ class Service:
         self._batcher.submit(blank_HWC).result()
         self._explaining.submit(lambda: drawn(blank_HWC, self._heat_map(blank_HWC, 0)))  # nobody waits for that
 
+    def promise_no_more(self) -> None:
+        """Let the health say that the server stops; what comes all the same is answered."""
+        self.stopping = True
+
     def close(self) -> None:
         """Answer what is waiting, and end the threads."""
-        self.stopping = True
+        self.promise_no_more()
         self._readers.shutdown()
         self._explaining.shutdown()
         self._batcher.close()
