@@ -20,6 +20,7 @@ FLOORS = [
     {"tracking", "plots"},
     {"training", "inference", "exporting"},
     {"benchmarking", "evaluating", "explaining"},
+    {"serving"},
     {"cli"},
 ]
 ABOVE_ALL = {"__init__", "__main__"}
@@ -97,6 +98,7 @@ def heavy_modules_after(code: str) -> list[str]:
         "import cnn_tl.recipe; cnn_tl.recipe.load('freeze')",
         "import cnn_tl.data.folder, cnn_tl.data.transforms",
         "import cnn_tl.networks.onnx_model",
+        "import cnn_tl.serving.app, cnn_tl.serving.server",
         "from cnn_tl.cli import app; assert app.run(['--help']) == 0",
         "from cnn_tl.cli import app; assert app.run(['train', '--help']) == 0",
         "from cnn_tl.cli import app; assert app.run(['recipes', 'list']) == 0",

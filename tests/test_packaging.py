@@ -25,6 +25,7 @@ def test_the_wheel_carries_the_recipes(tmp_path: Path) -> None:
     [wheel] = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {f"cnn_tl/_recipes/{name}.yaml" for name in recipe.names()} <= set(names)
+    assert {f"cnn_tl/serving/page/{name}" for name in ("index.html", "page.css", "page.js", "icon.svg")} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "recipes"))]
 
 

@@ -29,6 +29,7 @@ from cnn_tl.cli import (
     models,
     predict,
     recipes,
+    serve,
     train,
 )
 from cnn_tl.errors import CnnTlError, ResourceError, Stopped, printable
@@ -51,6 +52,7 @@ app.command(rich_help_panel=_TRAIN)(models.models)
 app.add_typer(recipes.app, name="recipes", rich_help_panel=_TRAIN)
 app.command(rich_help_panel=_USE)(predict.predict)
 app.command(rich_help_panel=_USE)(export.export)
+app.command(rich_help_panel=_USE)(serve.serve)
 app.command(rich_help_panel=_UNDERSTAND)(evaluate.evaluate)
 app.command(rich_help_panel=_UNDERSTAND)(explain.explain)
 app.command(cls=inspect.InOrder, rich_help_panel=_UNDERSTAND)(inspect.inspect)

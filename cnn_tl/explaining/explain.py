@@ -16,7 +16,7 @@ from cnn_tl import files
 from cnn_tl.data import transforms
 from cnn_tl.data.loader import Pixels, batches
 from cnn_tl.errors import printable
-from cnn_tl.explaining import cam, deconv, faithfulness, feature_maps, layers, occlusion
+from cnn_tl.explaining import cam, covering, deconv, faithfulness, feature_maps, layers, occlusion
 from cnn_tl.explaining.request import ROWS, Request, check_output, stems
 from cnn_tl.explaining.subject import BATCH, Subject
 from cnn_tl.explaining.top_patches import TopPatches, maps_of
@@ -152,7 +152,7 @@ def _heat_map(
     subject: Subject, request: Request, layer: layers.MapLayer | None, x_1CHW: Tensor, index: int
 ) -> Tensor:
     if request.method == "occlusion":
-        patch, stride = request.patch or occlusion.PATCH, request.stride or occlusion.STRIDE
+        patch, stride = request.patch or covering.PATCH, request.stride or covering.STRIDE
         return occlusion.heat_map(subject, x_1CHW, index, patch=patch, stride=stride)
     assert layer is not None
     return cam.heat_map(request.method, subject, layer, x_1CHW, index)

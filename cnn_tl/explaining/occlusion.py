@@ -5,15 +5,15 @@ Zeiler and Fergus 2014, sec. 3.1 and figure 6.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from cnn_tl.explaining.subject import BATCH, Subject, log_odds
-
-PATCH, STRIDE = 0.2, 0.08
-"""Side of the patch and step between two patches, as shares of the picture's sides."""
+from cnn_tl.explaining.covering import PATCH, STRIDE, Box, cost_map
+from cnn_tl.explaining.subject import Subject, log_odds
 
 
 def heat_map(
@@ -24,28 +24,14 @@ def heat_map(
     Log-odds, as the probability of a sure model hardly moves. Grey is the mean of the preprocessing. Each pixel
     gets the mean over the patches that cover it; below zero the class was more probable without it.
     """
-    height, width = x_1CHW.shape[-2:]
-    tops, high = _places(height, patch, stride)
-    lefts, wide = _places(width, patch, stride)
-    corners = [(top, left) for top in tops for left in lefts]
     before = log_odds(subject.logits(x_1CHW), index)
-    drop_HW = torch.zeros(height, width, device=x_1CHW.device)
-    times_HW = torch.zeros_like(drop_HW)
-    for start in range(0, len(corners), BATCH):
-        some = corners[start : start + BATCH]
-        covered = x_1CHW.repeat(len(some), 1, 1, 1)
-        for number, (top, left) in enumerate(some):
-            covered[number, :, top : top + high, left : left + wide] = 0
-        drops = before - log_odds(subject.logits(covered), index)
-        for (top, left), drop in zip(some, drops, strict=True):
-            drop_HW[top : top + high, left : left + wide] += drop
-            times_HW[top : top + high, left : left + wide] += 1
-    return drop_HW / times_HW.clamp(min=1)
 
+    def cost(boxes: Sequence[Box]) -> NDArray[np.floating]:
+        covered = x_1CHW.repeat(len(boxes), 1, 1, 1)
+        for number, (rows, columns) in enumerate(boxes):
+            covered[number, :, rows, columns] = 0
+        drops: NDArray[np.floating] = (before - log_odds(subject.logits(covered), index)).cpu().numpy()
+        return drops
 
-def _places(side: int, patch: float, stride: float) -> tuple[list[int], int]:
-    """Return where patches begin along a side, so that the first and the last touch its ends, and their length."""
-    length = min(max(round(patch * side), 1), side)
-    step = min(max(stride * side, 1.0), length)
-    count = math.ceil((side - length) / step) + 1
-    return [round(place) for place in torch.linspace(0, side - length, count).tolist()], length
+    height, width = x_1CHW.shape[-2:]
+    return torch.from_numpy(cost_map(cost, height, width, patch, stride)).to(x_1CHW.device)

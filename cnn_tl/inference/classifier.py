@@ -122,6 +122,12 @@ class Classifier:
                 yield from self._answers(batch, top)
                 observer.advance(len(batch.items) + len(batch.failures))
 
+    def answer(self, name: str, probabilities_K: NDArray[np.floating[Any]], top: int) -> Answer:
+        """Put the probabilities of one picture into words."""
+        best = np.argsort(-probabilities_K, kind="stable")[:top]
+        ranked = tuple((self.classes[k], float(probabilities_K[k])) for k in best)
+        return Answer(name, *ranked[0], ranked, None)
+
     def _read(self, numbered: tuple[int, Path]) -> Pixels:
         return transforms.load(numbered[1], self.preprocessing)
 
@@ -134,9 +140,7 @@ class Classifier:
         if batch.items:
             probabilities = softmax(self.logits(batch.pixels))
             for (number, path), row in zip(batch.items, probabilities, strict=True):
-                best = np.argsort(-row, kind="stable")[:top]
-                ranked = tuple((self.classes[k], float(row[k])) for k in best)
-                found[number] = Answer(str(path), *ranked[0], ranked, None)
+                found[number] = self.answer(str(path), row, top)
         return [found[number] for number in sorted(found)]
 
 

@@ -1,0 +1,190 @@
+"""The routes: what can be asked, and in which form the answer comes."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import FastAPI, File, Query, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from cnn_tl import __version__
+from cnn_tl.errors import BadImageError
+from cnn_tl.serving.limits import Gate
+from cnn_tl.serving.metrics import Measured
+from cnn_tl.serving.service import Service
+
+PAGE = {
+    "/": ("index.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+
+
+class _Json(JSONResponse):
+    """JSON in ASCII: a class may be called what no UTF-8 can say."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False).encode("ascii")
+
+
+class Ranked(BaseModel):
+    """A class and its probability, 0..1."""
+
+    label: str
+    probability: float
+
+
+class Row(BaseModel):
+    """What the model says about one picture; as `cnn-tl predict --format json` has it."""
+
+    file: str
+    label: str | None
+    probability: float | None
+    top: list[Ranked]
+    error: str | None
+
+
+class Problem(BaseModel):
+    """Why a request was not answered."""
+
+    error: str
+
+
+class Health(BaseModel):
+    """Whether pictures are answered, and by what."""
+
+    status: str
+    model: str
+    classes: list[str]
+    heat_map: str
+    version: str
+    max_files: int
+    max_bytes: int
+
+
+_SAID: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "description": "not the field, the parameter or the number of files that is wanted"},
+    408: {"model": Problem, "description": "the request took too long to arrive"},
+    413: {"model": Problem, "description": "the request is too large"},
+    415: {"model": Problem, "description": "not multipart/form-data"},
+    503: {"model": Problem, "description": "too much to do; `Retry-After` says when to try again"},
+}
+_BROKEN: dict[int | str, dict[str, Any]] = {
+    422: {"model": list[Row], "description": "a picture cannot be read: its row says why, the others are answered"}
+}
+_DRAWN: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {}}, "description": "X-Class (percent-encoded) and X-Method say of what"},
+    422: {"model": Problem, "description": "the picture cannot be read"},
+}
+
+
+def build(service: Service, *, local: bool) -> FastAPI:
+    """Return the application; `local` says that it is reached by loopback only."""
+    app = FastAPI(
+        title="cnn-tl",
+        version=__version__,
+        description=f"The model {service.name}: {len(service.classifier.classes)} classes.",
+        docs_url=None,
+        redoc_url=None,  # both would load their scripts from elsewhere
+    )
+    _add_api(app, service)
+    _add_page(app)
+    _add_problems(app)
+
+    app.add_middleware(Gate, limits=service.limits, local=local)
+    paths = [*PAGE, "/predict", "/explain", "/health", "/metrics", "/openapi.json"]
+    app.add_middleware(Measured, metrics=service.metrics, paths=paths)
+    return app
+
+
+def _add_api(app: FastAPI, service: Service) -> None:
+    @app.post("/predict", response_model=list[Row], responses=_SAID | _BROKEN)
+    async def predict(
+        files: Annotated[list[UploadFile], File(description="One or many pictures.")],
+        top: Annotated[int, Query(ge=1, description="How many classes to list for each picture.")] = 1,
+    ) -> Response:
+        """Say what the model sees in pictures, one row each."""
+        most = service.limits.files
+        if len(files) > most:
+            raise HTTPException(400, f"{len(files)} files in one request; {most} at most")
+        pictures = [(upload.filename or "", await upload.read()) for upload in files]
+        answers = await service.answers(pictures, top)
+        unread = any(answer.error is not None for answer in answers)
+        return _Json([answer.to_dict() for answer in answers], 422 if unread else 200)
+
+    @app.post("/explain", response_class=Response, responses=_SAID | _DRAWN)
+    async def explain(
+        file: Annotated[UploadFile, File(description="One picture.")],
+        label: Annotated[
+            str | None, Query(alias="class", description="The class to explain; by default the answered one.")
+        ] = None,
+    ) -> Response:
+        """Draw what speaks for a class where, as PNG, over the part of the picture that the network sees."""
+        explained, png = await service.heat(await file.read(), label)
+        headers = {"X-Class": quote(explained, errors="surrogatepass"), "X-Method": service.explains}
+        return Response(png, media_type="image/png", headers=headers)
+
+    @app.get("/health", response_model=Health, responses={503: {"model": Health, "description": "it is stopping"}})
+    async def health() -> Response:
+        """Say whether pictures are answered, and by what."""
+        facts = {
+            "status": "ok" if service.ready else "stopping",
+            "model": service.name,
+            "classes": service.classifier.classes,
+            "heat_map": service.explains,
+            "version": __version__,
+            "max_files": service.limits.files,
+            "max_bytes": service.limits.body,
+        }
+        return _Json(facts, 200 if service.ready else 503)
+
+    @app.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        """Give counters and times in the text format of Prometheus."""
+        return Response(generate_latest(service.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _add_page(app: FastAPI) -> None:
+    def add(path: str, content: bytes, media_type: str) -> None:
+        async def page() -> Response:
+            return Response(content, media_type=media_type)
+
+        app.add_api_route(path, page, methods=["GET"], include_in_schema=False)
+
+    for path, (name, media_type) in PAGE.items():
+        add(path, files("cnn_tl.serving").joinpath("page", name).read_bytes(), media_type)
+
+
+def _add_problems(app: FastAPI) -> None:
+    """Answer whatever is wrong with `{"error": one line}`."""
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        return _Json({"error": str(error.detail)}, error.status_code, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def not_meant(request: Request, error: RequestValidationError) -> Response:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if request.method == "POST" and kind != "multipart/form-data":
+            return _Json({"error": f"send pictures as multipart/form-data, not {kind or 'without a type'}"}, 415)
+        first = error.errors()[0]
+        where, name = first["loc"][0], str(first["loc"][1]) if len(first["loc"]) > 1 else ""
+        if where == "body":
+            return _Json({"error": f"no file in the field {name!r}; curl -F {name}=@picture.jpg sends one"}, 400)
+        return _Json({"error": f"{name}: {first['msg']}"}, 400)
+
+    @app.exception_handler(BadImageError)
+    async def unreadable(request: Request, error: BadImageError) -> Response:
+        return _Json({"error": error.reason}, 422)
+
+    @app.exception_handler(Exception)
+    async def our_bug(request: Request, error: Exception) -> Response:
+        return _Json({"error": f"a bug in cnn-tl {__version__}: {type(error).__name__}"}, 500)

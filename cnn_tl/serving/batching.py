@@ -1,0 +1,96 @@
+"""Pictures of many requests go through the model together: one thread collects them and runs it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_tl.data.loader import Pixels
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    pixels: Pixels
+    answer: Future[Logits] = field(default_factory=Future)
+
+
+class Batcher:
+    """Runs the model on up to `batch_size` pictures at once, in a thread of its own.
+
+    While the model runs, pictures wait; so batches grow with the load by themselves. `max_wait`, in seconds, is how
+    long the first picture of a batch waits for others on an idle machine.
+    """
+
+    def __init__(
+        self,
+        logits: Callable[[Pixels], Logits],
+        *,
+        batch_size: int,
+        max_wait: float,
+        on_batch: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        self._logits, self._batch_size, self._max_wait, self._on_batch = logits, batch_size, max_wait, on_batch
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether pictures that are given now will be answered."""
+        return self._thread.is_alive()
+
+    def submit(self, pixels_HWC: Pixels) -> Future[Logits]:
+        """Return what will hold the logits [K] of one picture; whoever calls bounds how many wait."""
+        waiting = _Waiting(pixels_HWC)
+        self._queue.put(waiting)
+        return waiting.answer
+
+    def close(self) -> None:
+        """Answer what is waiting, and end the thread."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        going_on = True
+        while going_on:
+            batch, going_on = self._collect()
+            batch = [waiting for waiting in batch if waiting.answer.set_running_or_notify_cancel()]
+            if batch:
+                self._run(batch)
+
+    def _collect(self) -> tuple[list[_Waiting], bool]:
+        """Return the next pictures, and whether more may come."""
+        first = self._queue.get()
+        if first is None:
+            return [], False
+        batch = [first]
+        until = time.monotonic() + self._max_wait
+        while len(batch) < self._batch_size:
+            try:
+                following = self._queue.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                break
+            if following is None:
+                return batch, False
+            batch.append(following)
+        return batch, True
+
+    def _run(self, batch: list[_Waiting]) -> None:
+        self._on_batch(len(batch))
+        try:
+            logits_NK = self._logits(np.stack([waiting.pixels for waiting in batch]))
+        except Exception as error:  # noqa: BLE001 - each request hears of it, and the thread lives on
+            for waiting in batch:
+                waiting.answer.set_exception(error)
+            return
+        for waiting, logits_K in zip(batch, logits_NK, strict=True):
+            waiting.answer.set_result(logits_K)

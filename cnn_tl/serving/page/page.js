@@ -1,0 +1,148 @@
+"use strict";
+// Texts from the server and from file names go through textContent only: a class may be called "<b>".
+
+const $ = (selector, within = document) => within.querySelector(selector);
+const SHOWN_CLASSES = 5;
+let facts = { heat_map: "", max_files: 64, max_bytes: Infinity };
+
+function say(text, isProblem = false) {
+  $("#said").textContent = text;
+  $("#said").classList.toggle("problem", isProblem);
+}
+
+async function ask(path, field, file) {
+  const form = new FormData();
+  form.append(field, file, file.name || "picture");
+  try {
+    return await fetch(path, { method: "POST", body: form });
+  } catch {
+    throw new Error("the server does not answer; is it still running?");
+  }
+}
+
+async function problemOf(response) {
+  try {
+    const said = await response.json();
+    return Array.isArray(said) ? said[0].error : said.error;
+  } catch {
+    return `the server answered ${response.status}`;
+  }
+}
+
+function addCard(file) {
+  const card = $("#card").content.cloneNode(true).firstElementChild;
+  $("h2", card).textContent = file.name || "picture";
+  const original = $(".original img", card);
+  const url = URL.createObjectURL(file);
+  original.onload = original.onerror = () => URL.revokeObjectURL(url);
+  original.addEventListener("error", () => { $(".original", card).hidden = true; });  // a TIFF, say
+  original.src = url;
+  $("#cards").prepend(card);
+  return card;
+}
+
+function fail(card, text) {
+  $(".problem", card).textContent = text;
+  $(".problem", card).hidden = false;
+  $(".pictures", card).hidden = true;
+}
+
+function addRow(card, file, { label, probability }) {
+  const row = $("#row").content.cloneNode(true).firstElementChild;
+  $(".label", row).textContent = label;
+  $(".share", row).textContent = `${(100 * probability).toFixed(1)} %`;
+  $("meter", row).value = probability;
+  $("meter", row).textContent = $(".share", row).textContent;
+  $("button", row).title = `what speaks for ${label}`;
+  $("button", row).addEventListener("click", () => showHeat(card, file, label));
+  $("ol", card).append(row);
+}
+
+async function showHeat(card, file, label) {
+  card.wanted = label;
+  for (const button of card.querySelectorAll("button")) {
+    button.setAttribute("aria-pressed", String($(".label", button).textContent === label));
+  }
+  const image = $(".heat img", card), waiting = $(".waiting", card), caption = $(".heat figcaption", card);
+  image.hidden = true;
+  waiting.hidden = false;
+  waiting.textContent = "heat map …";
+  caption.textContent = "";
+  try {
+    const response = await ask(`explain?class=${encodeURIComponent(label)}`, "file", file);
+    const made = response.ok ? await response.blob() : null;
+    const problem = response.ok ? null : await problemOf(response);
+    if (card.wanted !== label) return;  // another class was chosen meanwhile
+    if (problem) throw new Error(problem);
+    const url = URL.createObjectURL(made);
+    image.onload = () => URL.revokeObjectURL(url);
+    image.src = url;
+    image.alt = `heat map: what speaks for ${label}`;
+    image.hidden = false;
+    waiting.hidden = true;
+    caption.textContent = `what speaks for ${label} (${facts.heat_map}), on the part that the network sees`;
+  } catch (error) {
+    if (card.wanted === label) waiting.textContent = `no heat map: ${error.message}`;
+  }
+}
+
+async function answer(file) {
+  const card = addCard(file);
+  if (file.size > facts.max_bytes) {
+    fail(card, `larger than the ${Math.floor(facts.max_bytes / 2 ** 20)} MB that this server takes`);
+    return;
+  }
+  try {
+    const response = await ask(`predict?top=${SHOWN_CLASSES}`, "files", file);
+    if (!response.ok) throw new Error(await problemOf(response));
+    const [row] = await response.json();
+    for (const one of row.top) addRow(card, file, one);
+    await showHeat(card, file, row.label);
+  } catch (error) {
+    fail(card, error.message);
+  }
+}
+
+async function take(list) {
+  const files = Array.from(list).slice(0, facts.max_files);
+  if (!files.length) return say("that was no file", true);
+  for (const [number, file] of files.entries()) {
+    say(files.length > 1 ? `picture ${number + 1} of ${files.length}` : "");
+    await answer(file);
+  }
+  say(files.length > 1 ? `${files.length} pictures answered` : "");
+}
+
+function listen() {
+  const drop = $("#drop"), input = $("#files");
+  input.addEventListener("change", async () => {
+    const chosen = Array.from(input.files);
+    input.value = "";  // the same file may be chosen again
+    if (chosen.length) await take(chosen);
+  });
+  for (const kind of ["dragenter", "dragover"]) {
+    document.addEventListener(kind, (event) => { event.preventDefault(); drop.classList.add("over"); });
+  }
+  document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) drop.classList.remove("over"); });
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    drop.classList.remove("over");
+    take(event.dataTransfer.files);
+  });
+  document.addEventListener("paste", (event) => { if (event.clipboardData.files.length) take(event.clipboardData.files); });
+}
+
+async function introduce() {
+  try {
+    facts = await (await fetch("health")).json();
+  } catch {
+    return say("the server does not answer; is it still running?", true);
+  }
+  document.title = `${facts.model} – cnn-tl`;
+  $("#model").textContent = facts.model;
+  const shown = facts.classes.slice(0, 8).join(", ") + (facts.classes.length > 8 ? ", …" : "");
+  $("#facts").textContent = `${facts.classes.length} classes: ${shown} · cnn-tl ${facts.version}`;
+}
+
+listen();
+introduce();

@@ -1,0 +1,138 @@
+"""The page in a real browser: a picture is dropped on it, and classes and a heat map appear."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.wait import WebDriverWait
+from small_server import Served, picture, serving
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no chromium with its chromedriver is installed")
+
+DROP = """
+const [target, name, type, base64] = arguments;
+const bytes = Uint8Array.from(atob(base64), c => c.charCodeAt(0));
+const data = new DataTransfer();
+data.items.add(new File([bytes], name, { type }));
+for (const kind of ["dragenter", "dragover", "drop"])
+  target.dispatchEvent(new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true }));
+"""
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with serving() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(BROWSER)
+    for flag in (
+        "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
+        "disable-component-update", "disable-sync", "window-size=1000,760",
+        f"user-data-dir={tmp_path_factory.mktemp('browser')}",
+    ):  # fmt: skip
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    opened = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    yield opened
+    opened.quit()
+
+
+@pytest.fixture
+def page(browser: webdriver.Chrome, served: Served) -> webdriver.Chrome:
+    browser.get(served.url)
+    until(browser, lambda: "3 classes" in text(browser, "#facts"))
+    return browser
+
+
+def until(browser: webdriver.Chrome, true: Callable[[], Any]) -> Any:
+    return WebDriverWait(browser, 60).until(lambda _: true())
+
+
+def text(browser: webdriver.Chrome, selector: str) -> str:
+    return browser.find_element(By.CSS_SELECTOR, selector).text
+
+
+def texts(browser: webdriver.Chrome, selector: str) -> list[str]:
+    return [one.text for one in browser.find_elements(By.CSS_SELECTOR, selector)]
+
+
+def heat_is_drawn(browser: webdriver.Chrome) -> bool:
+    images = browser.find_elements(By.CSS_SELECTOR, "article .heat img")
+    return bool(images) and all(
+        one.is_displayed() and browser.execute_script("return arguments[0].naturalWidth", one) == 16 for one in images
+    )
+
+
+def drop(browser: webdriver.Chrome, name: str, content: bytes, kind: str = "image/png") -> None:
+    target = browser.find_element(By.ID, "drop")
+    browser.execute_script(DROP, target, name, kind, base64.b64encode(content).decode())
+
+
+def test_a_dropped_picture_gets_classes_and_a_heat_map(page: webdriver.Chrome, served: Served) -> None:
+    drop(page, "<i>light</i>.png", picture(255))
+    until(page, lambda: heat_is_drawn(page))
+    assert texts(page, "article h2") == ["<i>light</i>.png"]
+    assert texts(page, "article .label") == ["<b>light</b>", "grün", "dark"]
+    assert texts(page, "article .share") == ["98.0 %", "1.9 %", "0.0 %"]
+    assert "what speaks for <b>light</b> (occlusion)" in text(page, ".heat figcaption")
+    assert not page.find_elements(By.CSS_SELECTOR, "article b, article i")
+    original = page.find_element(By.CSS_SELECTOR, ".original img")
+    assert page.execute_script("return arguments[0].naturalWidth", original) == 20
+    before = page.find_element(By.CSS_SELECTOR, ".heat img").get_attribute("src")
+    page.find_elements(By.CSS_SELECTOR, "article button")[2].send_keys(Keys.ENTER)  # by keyboard: what speaks for dark
+    until(page, lambda: heat_is_drawn(page) and "for dark" in text(page, ".heat figcaption"))
+    assert page.find_element(By.CSS_SELECTOR, ".heat img").get_attribute("src") != before
+    assert [one.get_attribute("aria-pressed") for one in page.find_elements(By.CSS_SELECTOR, "article button")] == [
+        "false", "false", "true"
+    ]  # fmt: skip
+    assert page.get_log("browser") == []
+    asked = page.execute_script("return performance.getEntriesByType('resource').map(one => one.name)")
+    assert all(one.startswith((served.url, "blob:")) for one in asked)
+
+
+def test_chosen_files_and_broken_ones(page: webdriver.Chrome, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("good.png", "broken.png", "large.png")]
+    for path, content in zip(paths, (picture(0), picture(0)[:99], os.urandom(2**21)), strict=True):
+        path.write_bytes(content)
+    page.find_element(By.ID, "files").send_keys("\n".join(map(str, paths)))
+    until(page, lambda: "3 pictures answered" in text(page, "#said"))
+    assert texts(page, "article h2") == ["large.png", "broken.png", "good.png"]
+    assert texts(page, "article .problem")[:2] == ["larger than the 1 MB that this server takes", "truncated PNG"]
+    assert texts(page, "article .label")[0] == "dark"
+
+
+def test_it_fits_a_phone_and_the_keyboard_reaches_the_field(page: webdriver.Chrome) -> None:
+    page.set_window_size(500, 800)  # as narrow as a headless window gets
+    drop(page, f"{'long' * 40}.png", picture(255))
+    until(page, lambda: heat_is_drawn(page))
+    root = "document.documentElement"
+    assert page.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
+    page.get(page.current_url)
+    page.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
+    assert page.switch_to.active_element.get_attribute("id") == "files"
+    page.set_window_size(1000, 760)
+    assert page.execute_script("return getComputedStyle(document.body).fontSize") == "16px"
+
+
+def test_a_server_that_is_gone_is_said(browser: webdriver.Chrome) -> None:
+    with serving() as one:
+        browser.get(one.url)
+        until(browser, lambda: "3 classes" in text(browser, "#facts"))
+        one.stop()
+    drop(browser, "a.png", picture(0))
+    until(browser, lambda: "is it still running?" in text(browser, ".problem"))

@@ -1,0 +1,172 @@
+"""A real process on loopback: slow and broken callers, hang-ups, signals, and addresses that cannot be had."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+from small_server import Served, picture, serving
+
+from cnn_tl.errors import ResourceError, UsageError
+from cnn_tl.serving import server
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with serving(header_seconds=1.0, body_seconds=1.0) as one:
+        yield one
+
+
+def head(served: Served, length: int, *more: str) -> bytes:
+    lines = ["POST /predict HTTP/1.1", f"Host: 127.0.0.1:{served.port}", f"Content-Length: {length}"]
+    return "\r\n".join([*lines, "Content-Type: multipart/form-data; boundary=b", *more, "", ""]).encode()
+
+
+def body(content: bytes) -> bytes:
+    disposition = b'Content-Disposition: form-data; name="files"; filename="a.png"'
+    return b"--b\r\n" + disposition + b"\r\n\r\n" + content + b"\r\n--b--\r\n"
+
+
+def read_all(connection: socket.socket) -> bytes:
+    received = b""
+    while part := connection.recv(65536):
+        received += part
+    return received
+
+
+def assert_answers(served: Served) -> None:
+    answer = httpx.post(f"{served.url}predict", files={"files": ("a.png", picture(0))}, timeout=30)
+    assert (answer.status_code, answer.json()[0]["label"]) == (200, "dark")
+    assert served.process.poll() is None
+
+
+def test_slow_headers_are_hung_up_on(served: Served) -> None:
+    for first in (b"", b"POST /predict HTTP/1.1\r\nHost: x\r\n"):
+        with served.connect() as connection:
+            connection.sendall(first)
+            began = time.monotonic()
+            assert read_all(connection) == b""
+            assert time.monotonic() - began < 10
+    assert_answers(served)
+
+
+def test_a_slow_body_is_408(served: Served) -> None:
+    with served.connect() as connection:
+        connection.sendall(head(served, 1000) + b"--b\r\n")
+        answer = read_all(connection)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"took longer than 1 s" in answer
+    assert_answers(served)
+
+
+def test_huge_headers_and_rubbish_are_400(served: Served) -> None:
+    endless = head(served, 0, f"X: {'y' * 70_000}").rstrip()
+    for sent in (endless, b"\x16\x03\x01\x02rubbish\r\n\r\n"):
+        with served.connect() as connection:
+            connection.sendall(sent)
+            answer = read_all(connection)
+            assert answer.startswith(b"HTTP/1.1 400 ")
+            assert answer.endswith(b"Invalid HTTP request received.")
+    assert_answers(served)
+
+
+def test_too_large_a_body_is_413_also_for_who_sends_all_before_reading(served: Served) -> None:
+    content = body(b"x" * (3 * 2**20 // 2))
+    with served.connect() as connection:
+        connection.sendall(head(served, len(content)) + content)
+        assert read_all(connection).startswith(b"HTTP/1.1 413 ")
+    with served.connect() as connection:  # it asks first, as curl does
+        connection.sendall(head(served, 2**40, "Expect: 100-continue"))
+        assert read_all(connection).startswith(b"HTTP/1.1 413 ")
+    assert_answers(served)
+
+
+def test_clients_that_hang_up_leave_nothing_behind(served: Served) -> None:
+    content = body(picture(0))
+    whole = head(served, len(content)) + content
+    for sent in (head(served, len(content)), whole[:-50], whole):
+        for _ in range(20):
+            with served.connect() as connection:
+                connection.sendall(sent)
+    until = time.monotonic() + 20
+    while "cnn_tl_waiting_pictures 0.0" not in httpx.get(f"{served.url}metrics").text:
+        assert time.monotonic() < until
+    assert_answers(served)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_what_has_come_be_answered(number: signal.Signals) -> None:
+    with serving(pause=1.0) as served:
+        answers: list[int] = []
+
+        def ask() -> None:
+            answers.append(httpx.post(f"{served.url}predict", files={"files": picture()}, timeout=30).status_code)
+
+        threads = [threading.Thread(target=ask) for _ in range(6)]  # two batches
+        for thread in threads:
+            thread.start()
+        while "cnn_tl_waiting_pictures 6.0" not in httpx.get(f"{served.url}metrics").text:
+            time.sleep(0.01)
+        assert served.stop(number) == (128 + number, "stopped\n")
+        for thread in threads:
+            thread.join()
+        assert answers == [200] * 6
+        with pytest.raises(OSError, match="refused"):
+            served.connect()
+
+
+def test_addresses_that_cannot_be_had() -> None:
+    with server.bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ResourceError, match=f"port {port} of 127.0.0.1 is in use; .*--port 0"):
+            server.bind("127.0.0.1", port)
+    for host, said in (("no.such.host.invalid", "no such host"), ("192.0.2.1", "no address of this machine")):
+        with pytest.raises(UsageError, match=said):
+            server.bind(host, 0)
+
+
+def test_which_addresses_only_this_machine_reaches() -> None:
+    for host, local in (("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False)):
+        with server.bind(host, 0) as listening:
+            assert server.is_loopback(listening) is local
+            assert server.url(listening).startswith("http://")
+
+
+def test_the_command_refuses_before_it_loads(
+    cli: Callable[..., Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cnn_tl.inference import classifier
+
+    monkeypatch.setattr(classifier, "load", lambda *_: pytest.fail("the model was loaded"))
+    (tmp_path / "config.json").write_text(json.dumps({}))
+    with server.bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        for arguments, code, said in (
+            ([tmp_path, "--port", port], 5, f"port {port} of 127.0.0.1 is in use"),
+            ([tmp_path, "--host", "no.such.host.invalid"], 2, "no such host"),
+            ([tmp_path / "absent"], 4, "does not exist"),
+            ([tmp_path / "absent.onnx"], 4, "no such file"),
+            ([tmp_path, "--port", 70000], 2, "--port"),
+        ):
+            done = cli("serve", *arguments)
+            assert (done.code, done.err.count("\n"), done.out) == (code, 1, "")
+            assert said in done.err
+
+
+def test_a_missing_package_is_one_line(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else found(name))
+    done = cli("serve", "run")
+    assert done.code == 5
+    assert done.err == "error: serve needs uvicorn, missing here; pip install 'cnn-tl[serve]' adds it\n"

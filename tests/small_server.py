@@ -1,0 +1,122 @@
+"""What the tests of serving share: a model that tells dark from light, and a process that serves it."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cnn_tl.explaining import covering
+from cnn_tl.inference.classifier import Classifier
+from cnn_tl.preprocessing import Preprocessing
+from cnn_tl.serving import app, server
+from cnn_tl.serving.limits import Limits
+from cnn_tl.serving.service import Service
+
+SPEC = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+CLASSES = ("dark", "<b>light</b>", "grün")
+
+
+def by_brightness(pixels_NHWC: Any) -> Any:
+    """Logits that grow smoothly with what a picture's upper left quarter holds."""
+    light_N = pixels_NHWC[:, :8, :8].mean(axis=(1, 2, 3)) / 255
+    return np.stack([4 - 8 * light_N, 8 * light_N - 4, 0 * light_N], axis=1).astype(np.float32)
+
+
+def classifier(logits: Any = by_brightness) -> Classifier:
+    return Classifier(CLASSES, SPEC, logits)
+
+
+def service(limits: Limits | None = None, logits: Any = by_brightness, **options: Any) -> Service:
+    heat = "occlusion", lambda pixels, index: covering.heat_map(by_brightness, pixels, index, SPEC)
+    settings = {"batch_size": 4, "max_wait": 0.002, "workers": 2} | options
+    return Service("small", classifier(logits), heat, limits or Limits(), **settings)
+
+
+def picture(value: int = 0, kind: str = "PNG", side: int = 20) -> bytes:
+    """Return a picture whose upper left quarter has a grey value; the rest is noise."""
+    pixels = np.random.default_rng(value).integers(0, 255, (side, side, 3), np.uint8)
+    pixels[: side // 2, : side // 2] = value
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind)
+    return stream.getvalue()
+
+
+def main() -> None:
+    """Serve the model; the arguments are seconds that each batch takes, then header and body seconds."""
+    from cnn_tl.errors import CnnTlError
+
+    pause, server.HEADER_SECONDS, body_seconds = map(float, sys.argv[1:4])
+
+    def slow(pixels_NHWC: Any) -> Any:
+        time.sleep(pause)
+        return by_brightness(pixels_NHWC)
+
+    listening = server.bind("127.0.0.1", 0)
+    made = service(Limits(body=2**20, body_seconds=body_seconds, pictures=64), slow)
+    try:
+        url = server.url(listening)
+        server.serve(app.build(made, local=True), listening, lambda: os.write(1, f"{url}\n".encode()), lambda: None)
+    except CnnTlError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(error.exit_code) from None
+    finally:
+        made.close()
+
+
+@contextmanager
+def serving(pause: float = 0, header_seconds: float = 10, body_seconds: float = 30) -> Iterator[Served]:
+    """Run the server in a process of its own, and stop it if the body has not."""
+    code = "import small_server; small_server.main()"
+    command = [sys.executable, "-c", code, str(pause), str(header_seconds), str(body_seconds)]
+    with running(command) as served:
+        yield served
+
+
+class Served:
+    """A server in another process: where it listens, and the process."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+        self.process, self.url = process, url
+        self.port = int(url.rstrip("/").rpartition(":")[2])
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """Send a signal; return the exit code and what was said on stderr."""
+        self.process.send_signal(number)
+        _, said = self.process.communicate(timeout=60)
+        return self.process.returncode, said
+
+
+@contextmanager
+def running(command: list[str], **options: Any) -> Iterator[Served]:
+    """Run a command that serves, from the moment in which its first line names the URL."""
+    root = Path(__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"http://\S+/", line)
+        assert found, (line, process.communicate(timeout=60))
+        yield Served(process, found[0])
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
