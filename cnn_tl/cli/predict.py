@@ -64,7 +64,7 @@ def predict(
     screen = TerminalObserver()
     pictures = None if live else list(find(images, recursive=recursive))
     with screen.task("loading the model", None):
-        classifier = load(model, device)
+        classifier = load(model, device, many=pictures is None or len(pictures) >= batch_size)
     scrolling = output is None and format != "json" and sys.stdout.isatty()  # the rows are progress enough
     rows = unread = 0
 

@@ -144,10 +144,15 @@ class Classifier:
         return [found[number] for number in sorted(found)]
 
 
-def load(source: str | Path, device: DeviceName = "auto") -> Classifier:
+def load(source: str | Path, device: DeviceName = "auto", *, many: bool = False) -> Classifier:
     """Load a run folder, a bundle or a .onnx file; torch is needed for the first two only.
 
     Numbers are float32 on every device, so that all of them give the same answers.
+
+    Args:
+        source: a run folder, a bundle or a .onnx file.
+        device: where it runs.
+        many: get ready for many pictures rather than for a quick answer about one; see `OnnxModel.open`.
 
     Raises:
         ArtefactError: there is no model, or it is damaged, foreign or newer than this version.
@@ -155,7 +160,7 @@ def load(source: str | Path, device: DeviceName = "auto") -> Classifier:
         UsageError: a .onnx file and another device than the CPU.
     """
     path = Path(source)
-    return _from_onnx(path, device) if path.suffix.lower() == ".onnx" else _from_bundle(path, device)
+    return _from_onnx(path, device, many) if path.suffix.lower() == ".onnx" else _from_bundle(path, device)
 
 
 def digest(source: str | Path) -> str:
@@ -192,12 +197,12 @@ def _from_bundle(path: Path, device: DeviceName) -> Classifier:
     return Classifier(trained.classes, trained.preprocessing, logits)
 
 
-def _from_onnx(path: Path, device: DeviceName) -> Classifier:
+def _from_onnx(path: Path, device: DeviceName, many: bool) -> Classifier:
     if device not in ("auto", "cpu"):
         raise UsageError(f"{printable(path)} runs on the CPU; for --device {device} name the run folder")
     from cnn_tl.networks.onnx_model import OnnxModel
 
-    model = OnnxModel.open(path)
+    model = OnnxModel.open(path, many=many)
 
     def logits(pixels: Pixels) -> Logits:
         return model(pixels if model.inside else transforms.normalise(pixels, model.preprocessing))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class OnnxModel:
         inside: whether it does its own preprocessing: it then takes pictures, uint8 [N, H, W, 3], not normalised ones.
         facts: architecture, opset, precision, and the version of cnn-tl that wrote the file.
         session: onnxruntime's.
+        side_by_side: into how many parts a batch is split, each of which has a core for itself.
     """
 
     path: Path
@@ -53,18 +55,26 @@ class OnnxModel:
     inside: bool
     facts: Mapping[str, str]
     session: onnxruntime.InferenceSession
+    side_by_side: int = 1
 
     @classmethod
-    def open(cls, path: Path) -> OnnxModel:
+    def open(cls, path: Path, *, many: bool = False) -> OnnxModel:
         """Load a file that `cnn-tl export` wrote, after checking every byte of it.
+
+        Args:
+            path: the file.
+            many: for many pictures the cores share out a batch, where for one they share out each layer of it, which
+                answers the one sooner and all of them later: threads that meet after each layer wait for each other.
 
         Raises:
             ArtefactError: it is missing, damaged, foreign, or newer than this version.
         """
         where = printable(path)
         sealed = _read(path)
+        cores = default_workers()
         try:
-            session = onnxruntime.InferenceSession(sealed, _options(), providers=["CPUExecutionProvider"])
+            options = _options(1 if many else cores)
+            session = onnxruntime.InferenceSession(sealed, options, providers=["CPUExecutionProvider"])
             metadata = session.get_modelmeta().custom_metadata_map
             _check_version(int(metadata["cnn_tl.format_version"]), metadata["cnn_tl.version"], where)
             return cls(
@@ -74,6 +84,7 @@ class OnnxModel:
                 inside=metadata.get("preprocessing_inside") == "true",
                 facts={name: metadata[name] for name in _FACTS if name in metadata},
                 session=session,
+                side_by_side=cores if many else 1,
             )
         except ArtefactError:
             raise
@@ -87,12 +98,19 @@ class OnnxModel:
             x: where the preprocessing is inside, resized and cropped pictures, uint8 [N, height, width, 3]; else
                 normalised ones, float32 [N, 3, height, width].
         """
-        return self._logits({PICTURES: x, PREPARED: np.array(True)} if self.inside else {INPUT: x})
+        parts = np.array_split(x, max(1, min(self.side_by_side, len(x))))
+        if len(parts) == 1:
+            return self._prepared(x)
+        with ThreadPoolExecutor(len(parts), thread_name_prefix="onnx") as pool:
+            return np.concatenate(list(pool.map(self._prepared, parts)))
 
     def whole(self, pictures_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the logits [N, K] of whole pictures of any one size, where the preprocessing is inside."""
         assert self.inside
         return self._logits({PICTURES: pictures_nhwc})
+
+    def _prepared(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        return self._logits({PICTURES: x, PREPARED: np.array(True)} if self.inside else {INPUT: x})
 
     def _logits(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         logits: NDArray[np.float32] = self.session.run([LOGITS], inputs)[0]
@@ -137,11 +155,11 @@ def _read(path: Path) -> bytes:
     raise ArtefactError(f"{where} {what}; write it anew with cnn-tl export RUN")
 
 
-def _options() -> Any:
-    """Return quiet options with our number of threads; left to itself, onnxruntime would pin every core."""
+def _options(threads: int) -> Any:
+    """Return quiet options with so many threads; left to itself, onnxruntime would pin every core."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
-    options.intra_op_num_threads = default_workers()
+    options.intra_op_num_threads = threads
     # Threads that wait in a loop take the cores from torch and from the decoders: six times slower beside torch.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

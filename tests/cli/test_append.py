@@ -46,7 +46,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sizes.append(len(pixels))
         return by_brightness(pixels)
 
-    monkeypatch.setattr(classifier, "load", lambda source, device: Classifier(("dark", "light"), SPEC, counting))
+    monkeypatch.setattr(classifier, "load", lambda source, device, **_: Classifier(("dark", "light"), SPEC, counting))
     monkeypatch.setattr(classifier, "digest", str)
     return sizes
 
@@ -165,7 +165,7 @@ def logits(pixels):
     return np.stack([pixels.mean(axis=(1, 2, 3)) / 50, np.ones(len(pixels))], axis=1).astype(np.float32)
 
 spec = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5,) * 3, (0.5,) * 3)
-classifier.load = lambda source, device: classifier.Classifier(("dark", "light"), spec, logits)
+classifier.load = lambda source, device, **_: classifier.Classifier(("dark", "light"), spec, logits)
 classifier.digest = str
 main()
 """

@@ -45,7 +45,7 @@ def _model_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     Image.effect_noise((64, 64), 50).save("broken.png")
     (photos / "broken.png").write_bytes(Path("broken.png").read_bytes()[:500])
     model = Classifier(("dark", "light"), SPEC, by_brightness)
-    monkeypatch.setattr(classifier, "load", lambda source, device: model)
+    monkeypatch.setattr(classifier, "load", lambda source, device, **_: model)
 
 
 def test_table(cli: Callable[..., Any]) -> None:
@@ -126,7 +126,7 @@ def test_output_is_whole_or_absent(cli: Callable[..., Any], monkeypatch: pytest.
         raise KeyboardInterrupt
 
     model = Classifier(("dark", "light"), SPEC, fail)
-    monkeypatch.setattr(classifier, "load", lambda source, device: model)
+    monkeypatch.setattr(classifier, "load", lambda source, device, **_: model)
     Path("answers.csv").write_text("older")
     assert cli("predict", "run", "photos/dark.png", "--output", "answers.csv").code == 130
     assert Path("answers.csv").read_text() == "older"
@@ -187,7 +187,7 @@ def logits(pixels):
 
 spec = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5,) * 3, (0.5,) * 3)
 model = classifier.Classifier(("a", "b"), spec, logits)
-classifier.load = lambda source, device: model
+classifier.load = lambda source, device, **_: model
 classifier.digest = str
 main()
 """

@@ -54,6 +54,16 @@ def test_runs_batches_of_any_size(tmp_path: Path) -> None:
         np.testing.assert_allclose(logits, x.mean((2, 3)) @ WEIGHT.T, atol=1e-5)
 
 
+@pytest.mark.parametrize("batch_size", [0, 1, 2, 7, 33])
+def test_a_batch_may_be_shared_out(tmp_path: Path, batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_model, "default_workers", lambda: 3)
+    path = write(tmp_path / "m.onnx", tiny_model())
+    shared_out = OnnxModel.open(path, many=True)
+    x = np.random.default_rng(0).normal(size=(batch_size, 3, 8, 8)).astype(np.float32)
+    assert (shared_out.side_by_side, shared_out.session.get_session_options().intra_op_num_threads) == (3, 1)
+    np.testing.assert_array_equal(shared_out(x), OnnxModel.open(path)(x))
+
+
 def test_other_tools_read_the_sealed_file(tmp_path: Path) -> None:
     content = tiny_model()
     model = onnx.load(write(tmp_path / "m.onnx", content))
