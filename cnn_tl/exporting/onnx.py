@@ -13,7 +13,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from cnn_tl.errors import ArtefactError, printable
+from cnn_tl.errors import ArtefactError, CnnTlError, printable
 from cnn_tl.exporting import graph
 from cnn_tl.exporting.cost import Lowered
 from cnn_tl.exporting.options import Options
@@ -40,7 +40,7 @@ def write(trained: Bundle, path: Path, options: Options) -> OnnxModel | Lowered:
         _save_whole(network, trained, path, options)
         return OnnxModel.open(path)
     original = _copy(network)
-    network, calibration = LOWER[options.precision](network, trained)
+    network, calibration = _lowered(network, trained, options)
     _save_whole(network, trained, path, options)
     with TemporaryDirectory() as scratch:
         beside = Path(scratch) / "fp32.onnx"
@@ -64,6 +64,19 @@ def network_of(trained: Bundle) -> onnx.ModelProto:
     except Exception as error:  # each architecture fails in its own way
         reason = f"{type(error).__name__}: {error}"[:200]
         raise ArtefactError(f"{where} cannot be expressed in ONNX: {reason}") from error
+
+
+def _lowered(network: onnx.ModelProto, trained: Bundle, options: Options) -> tuple[onnx.ModelProto, str]:
+    """Return the network in a lower precision, and in words what it was calibrated on."""
+    try:
+        return LOWER[options.precision](network, trained)
+    except CnnTlError:
+        raise
+    except Exception as error:  # each architecture fails in its own way
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+        raise ArtefactError(
+            f"{printable(trained.path)} cannot be expressed in {options.precision}: {reason}"
+        ) from error
 
 
 def _save_whole(network: onnx.ModelProto, trained: Bundle, path: Path, options: Options) -> None:

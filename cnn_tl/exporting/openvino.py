@@ -62,7 +62,7 @@ def write(trained: Bundle, path: Path, options: Options) -> OpenVinoModel:
         plain = Path(scratch) / "network.onnx"
         onnx_format.save(network, plain)
         try:
-            model = openvino.convert_model(plain)
+            model = openvino.Core().read_model(plain)  # unlike convert_model it tells nobody that it was used
         except Exception as error:  # OpenVINO has no one class for what it cannot do
             reason = " ".join(str(error).split())[:200]
             raise ArtefactError(f"{printable(trained.path)} cannot be converted to OpenVINO: {reason}") from error

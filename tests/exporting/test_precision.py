@@ -171,3 +171,13 @@ def test_other_formats_are_float32(run: Path, format: str) -> None:
         export(run, format=format, options=Options(precision="int8"))
     with pytest.raises(UsageError, match=f"{format} cannot be written with --preprocess inside, only with none"):
         export(run, format=format, options=Options(preprocess="inside"))
+
+
+def test_a_network_that_cannot_be_lowered(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(network: onnx.ModelProto, _: object) -> tuple[onnx.ModelProto, str]:
+        raise ValueError("no such\nscale")
+
+    monkeypatch.setitem(precision.LOWER, "int8", failing)
+    with pytest.raises(ArtefactError, match=r"run/model cannot be expressed in int8: ValueError: no such scale"):
+        export(run, options=Options(precision="int8"))
+    assert sorted(path.name for path in run.iterdir()) == ["manifest.json", "model"]
