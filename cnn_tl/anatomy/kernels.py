@@ -39,6 +39,8 @@ _FILLED_BY: dict[str, Any] = {"zeros": "constant", "reflect": "reflect", "replic
 _NUMBER = re.compile(r"[-+]?(\d{1,15}\.?\d{0,15}|\.\d{1,15})(e[-+]?\d{1,2})?(/\d{1,9})?", re.IGNORECASE)
 _MOST_BYTES = 65_536
 _LONGEST_SIDE = 63
+_LARGEST_SUM = 1e30
+"""Of the sizes of the entries: 255 times that is still a number in float32."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,10 @@ def _parse(text: str, where: str) -> Matrix:
         raise UsageError(f"{where} holds no numbers; write one row a line, such as -1 0 1")
     if max(len(rows), len(rows[0][1])) > _LONGEST_SIDE:
         raise UsageError(f"{where}: {len(rows)} x {len(rows[0][1])} is more than {_LONGEST_SIDE} on a side")
-    return np.array([values for _, values in rows])
+    matrix = np.array([values for _, values in rows])
+    if np.abs(matrix).sum() > _LARGEST_SUM:
+        raise UsageError(f"{where}: the entries are too large to add up; keep their sum below {_LARGEST_SUM:g}")
+    return matrix
 
 
 def _rows_of_json(text: str, where: str) -> list[tuple[int, str]]:
@@ -188,11 +193,13 @@ def _side(size: int, kernel: int, padding: Padding, stride: int, axis: int) -> S
 def _as_picture(after: NDArray[np.float32], kernel: Kernel) -> tuple[NDArray[np.uint8], str]:
     """Bring the sums into 0..255 and say how."""
     reach = float(np.abs(after).max())
+    most = f"{reach:,.0f}" if reach >= 10 else f"{reach:.2g}"
     if len(kernel.matrices) > 1:
-        return _bytes(after * (255 / (reach or 1))), f"0 is black, {reach:,.0f} white: the length of both answers"
+        return _bytes(after / (reach or 1) * 255), f"0 is black, {most} white: the length of both answers"
+    if kernel.finds_edges and not reach:
+        return _bytes(after + 128), "0 is mid-grey, and all sums are 0"
     if kernel.finds_edges:
-        scaled = 128 + after * (127 / (reach or 1))
-        return _bytes(scaled), f"0 is mid-grey, -{reach:,.0f} black, {reach:,.0f} white"
+        return _bytes(128 + after / reach * 127), f"0 is mid-grey, -{most} black, {most} white"
     outside = float(np.mean((after < 0) | (after > 255)))
     clipped = f"; {max(outside, 0.001):.1%} lie outside 0..255 and are clipped" if outside else ""
     return _bytes(after), f"sums as they are{clipped}"

@@ -267,6 +267,7 @@ def written(row: Row) -> dict[str, Any]:
         "padding": [[side.before, side.after] for side in sides(window)] if window else None,
         "padding_mode": row.padding_mode or None,
         "same": row.same,
+        "ceil": window is not None and window.rows.ceil,
         "dilation": pair("dilation"),
         "groups": window.groups or None if window else None,
         "input": None if row.input is None else list(row.input),

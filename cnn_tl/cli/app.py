@@ -135,6 +135,9 @@ _INTERRUPTED = 130
 def main() -> None:
     """Run the command line of this process, and end it."""
     interrupts.raise_on_signals()
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # the caller has closed it (`>&-`): nobody reads, and all else goes on
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a class may be called what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")

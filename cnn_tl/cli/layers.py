@@ -51,7 +51,10 @@ TRAINS = {"frozen": "no", "trains": "yes", "later": "later", "partly": "partly",
 
 
 def _window(row: Row) -> str:
-    """Write a window as `3x3 s2 p1`; `dw` is depthwise, `g32` grouped, `p0+1` padding that differs on the two ends."""
+    """Write a window as `3x3 s2 p1`: `dw` is depthwise, `g32` grouped, `p0+1` padding that differs on the two ends.
+
+    `ceil` says that the size is rounded up, where that makes a difference.
+    """
     if row.window is None:
         return ""
     rows, columns = row.window.rows, row.window.columns
@@ -60,6 +63,8 @@ def _window(row: Row) -> str:
         first, second = (f"{s.before}" if s.before == s.after else f"{s.before}+{s.after}" for s in (rows, columns))
         words.append(f"p{first}" if first == second else f"p{first}x{second}")
         words += [row.padding_mode] if row.padding_mode not in ("zeros", "-inf") else []
+    if rows.ceil and (rows.left_over or columns.left_over):
+        words.append("ceil")
     if (rows.dilation, columns.dilation) != (1, 1):
         words.append(f"d{console.square((rows.dilation, columns.dilation))}")
     if row.window.groups > 1:

@@ -15,7 +15,7 @@ from torch import Tensor
 from cnn_tl import files
 from cnn_tl.data import transforms
 from cnn_tl.data.loader import Pixels, batches
-from cnn_tl.errors import printable
+from cnn_tl.errors import DataError, printable
 from cnn_tl.explaining import cam, covering, deconv, faithfulness, feature_maps, layers, occlusion
 from cnn_tl.explaining.request import ROWS, Request, check_output, stems
 from cnn_tl.explaining.subject import BATCH, Subject
@@ -86,6 +86,7 @@ def explain(subject: Subject, request: Request, output: Path, observer: Observer
 
     Raises:
         UsageError: a layer, class or channel that the model has not, or a folder that holds other things.
+        DataError: none of the pictures can be read; what lies in the folder stays.
         ResourceError: the disk is full or not writable.
     """
     check_output(output)
@@ -113,6 +114,8 @@ def explain(subject: Subject, request: Request, output: Path, observer: Observer
             if len(waiting) == ON_ONE_SHEET:
                 write_sheet()
         write_sheet()
+        if not sheets:
+            raise DataError(f"no picture can be read, such as {printable(rows[0]['file'])}: {rows[0]['error']}")
         report = Report(request.method, layer.name if layer else None, output, tuple(sheets), tuple(rows))
         files.write_json(folder / ROWS, report.to_dict())
     return report

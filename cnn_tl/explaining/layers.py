@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from cnn_tl.errors import UsageError, printable
 
-LARGEST_SHARE_AFTER_MAPS = 0.5
-"""A network that does more than this share of its work after its last map does not see in maps."""
+LARGEST_SHARE_OF_TOKENS = 0.5
+"""A network of which more than this share of the layers gives tokens, after its last map, does not see in maps."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ def find(model: nn.Module, x_NCHW: Tensor, name: str | None = None) -> MapLayer:
     Raises:
         UsageError: there is no such layer, it gives no map, or the network does not see in maps.
     """
-    maps, after = _watch(model, x_NCHW)
+    maps, tokens = _watch(model, x_NCHW)
     kind = type(model).__name__
     if name is not None:
         return _named(model, maps, name)
     candidates = [layer for layer in maps.values() if not isinstance(layer.module, nn.Identity)]
-    if not candidates or after > LARGEST_SHARE_AFTER_MAPS:
+    if not candidates or tokens > LARGEST_SHARE_OF_TOKENS:
         raise UsageError(
             f"{kind} carries what it sees in tokens, not in maps, so this method has no layer to look at; "
             "--method occlusion needs none"
@@ -110,21 +110,26 @@ def _named(model: nn.Module, maps: dict[str, MapLayer], name: str) -> MapLayer:
 
 
 def _watch(model: nn.Module, x_NCHW: Tensor) -> tuple[dict[str, MapLayer], float]:
-    """Return all maps in the order in which they are finished, and the share of leaf calls after the last."""
+    """Return all maps in the order in which they are finished, and which share of leaf calls gives tokens after them.
+
+    Tokens are what has three dimensions; linear layers behind the maps, as LeNet-5 and VGG have them, give two.
+    """
     maps: dict[str, MapLayer] = {}
-    leaves, leaves_before = 0, 0
+    leaves, tokens_after = 0, 0
 
     def note(name: str, module: nn.Module, output: object) -> None:
-        nonlocal leaves, leaves_before
-        leaves += not any(True for _ in module.children())
+        nonlocal leaves, tokens_after
+        leaf = not any(True for _ in module.children())
+        leaves += leaf
+        tokens_after += leaf and isinstance(output, Tensor) and output.ndim == 3
         found = _as_map(name, module, output, x_NCHW.shape[-2], x_NCHW.shape[-1]) if name else None
         if found is not None:
             maps.pop(name, None)
             maps[name] = found
-            leaves_before = leaves
+            tokens_after = 0
 
     _run_with_hooks(model, x_NCHW, note)
-    return maps, 1 - leaves_before / max(leaves, 1)
+    return maps, tokens_after / max(leaves, 1)
 
 
 @torch.no_grad()

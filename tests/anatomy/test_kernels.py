@@ -120,6 +120,8 @@ def test_files_of_numbers(tmp_path: Path, text: str, matrix: list[list[float]]) 
         (b"[" * 5000, "no matrix of JSON"),
         (b"[[1], 2]", "a list of rows"),
         (b"1 " * 64, "more than 63"),
+        (b"1e99 -1e99", "too large to add up"),
+        (b"9e30", "too large to add up"),
         (b"1\n" * 70_000, "more than 65,536 bytes"),
     ],
 )
@@ -131,6 +133,33 @@ def test_files_that_are_no_kernel(tmp_path: Path, content: bytes, said: str) -> 
     assert said in str(refused.value)
     assert str(refused.value).isprintable()
     assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize("text", ["1e30", "5e29 -5e29", "1e-42 -1e-42", "1e-99 0", "0 0"])
+def test_the_largest_and_smallest_entries_give_numbers(tmp_path: Path, picture: Image.Image, text: str) -> None:
+    path = tmp_path / "kernel.txt"
+    path.write_text(text, "utf-8")
+    with np.errstate(all="raise", under="ignore"):
+        found = convolve(picture, find(str(path)))
+    assert np.isfinite(found.after).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "how"),
+    [
+        ("0.01 -0.01", "0 is mid-grey, -2.5 black, 2.5 white"),
+        ("1 -1", "0 is mid-grey, -255 black, 255 white"),
+        ("0 0", "0 is mid-grey, and all sums are 0"),
+    ],
+)
+def test_what_the_greys_mean(tmp_path: Path, text: str, how: str) -> None:
+    path = tmp_path / "kernel.txt"
+    path.write_text(text, "utf-8")
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:, 3:5] = 255
+    found = convolve(Image.fromarray(pixels), find(str(path)), "replicate")
+    assert found.how == how
+    assert found.shown[0, 0] == 128
 
 
 @pytest.mark.parametrize("name", ["sobl", "", "\0", "x" * 5000, "."])

@@ -143,6 +143,15 @@ def test_a_closed_stdout_is_quiet(arguments: list[str]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"), [("recipes list >&-", 0), ("recipes schema >&-", 0), ("recipes show absent 2>&-", 2)]
+)
+def test_a_stream_that_the_caller_has_closed_is_quiet(arguments: str, code: int) -> None:
+    shell = f"{sys.executable} -m cnn_tl {arguments}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (code, "")
+
+
 def test_off_a_terminal_there_is_no_colour() -> None:
     done = process("recipes", "show", "absent")
     assert done.returncode == 2

@@ -116,6 +116,20 @@ def test_a_broken_picture_is_a_row_and_exit_3(cli: Callable[..., Any], model: Pa
     assert [row["error"] is None for row in rows("explanations/gradcam")] == [True, False]
 
 
+@pytest.mark.parametrize("method", ["gradcam", "top-patches"])
+def test_where_no_picture_can_be_read_earlier_explanations_stay(
+    cli: Callable[..., Any], model: Path, method: str
+) -> None:
+    arguments = ("--no-faithfulness", "--output", "out", "--method", method)
+    assert cli("explain", model, "a", *arguments).code == 0
+    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    Path("a/1.png").write_bytes(Path("a/1.png").read_bytes()[:300])
+    done = cli("explain", model, "a", *arguments)
+    assert done.code == 3
+    assert done.err.endswith("error: no picture can be read, such as a/1.png: truncated PNG\n")
+    assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
+
+
 def test_another_class_than_the_predicted_one(cli: Callable[..., Any], model: Path) -> None:
     assert cli("explain", model, "a", "--class", "bee", "--no-faithfulness").code == 0
     assert rows("explanations/gradcam")[0]["class"] == "bee"

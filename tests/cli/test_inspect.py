@@ -59,6 +59,16 @@ def test_a_network(cli: Any) -> None:
     assert all(len(line) <= 80 for line in done.out.splitlines())
 
 
+def test_sizes_that_are_rounded_up_say_so(cli: Any) -> None:
+    """GoogLeNet's poolings: (112 - 3)/2 + 1 would be 55 by the formula, and is 56."""
+    lines = [line.split() for line in cli("inspect", "googlenet", "--depth", "1").out.splitlines()]
+    assert ["maxpool1", "3x3", "s2", "ceil", "64x56x56", "11"] in lines
+    assert ["maxpool4", "2x2", "s2", "832x7x7", "251"] in lines  # which divides
+    layers = {one["name"]: one for one in json.loads(cli("inspect", "googlenet", "--json").out)["layers"]}
+    assert layers["maxpool1"]["ceil"] is layers["maxpool4"]["ceil"] is True
+    assert layers["conv1.conv"]["ceil"] is layers["fc"]["ceil"] is False
+
+
 def test_forms_for_machines_say_the_same(cli: Any) -> None:
     words = ["inspect", "test_resnet", "--freeze", "last-stage", "--depth", "0"]
     done = cli(*words, "--json")

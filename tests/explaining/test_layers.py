@@ -8,6 +8,7 @@ import torch
 
 from cnn_tl.errors import UsageError
 from cnn_tl.explaining import layers
+from cnn_tl.networks import classic  # noqa: F401 - registers LeNet-5
 
 BLANK = torch.zeros(1, 3, 64, 64)
 
@@ -29,6 +30,13 @@ def test_the_last_map_before_the_global_pool(name: str) -> None:
     assert (found.height, found.width) == (2, 2)
 
 
+@pytest.mark.parametrize("name", ["lenet5", "lenet5_tanh"])
+def test_linear_layers_behind_the_maps_are_no_tokens(name: str) -> None:
+    """At 32 px C5 has one place, and most of LeNet-5's layers come after its last map."""
+    found = layers.find(build(name), torch.zeros(1, 3, 32, 32))
+    assert (found.name, found.channels, found.height, found.width) == ("s4", 16, 5, 5)
+
+
 def test_a_family_with_channels_last() -> None:
     model = build("swin_tiny_patch4_window7_224", img_size=64, window_size=4)
     found = layers.find(model, BLANK)
@@ -36,10 +44,14 @@ def test_a_family_with_channels_last() -> None:
     assert layers.activations(model, found, BLANK).shape == (1, 768, 2, 2)
 
 
-def test_tokens_are_refused_with_what_to_do() -> None:
-    model = build("vit_tiny_patch16_224", img_size=64)
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("vit_tiny_patch16_224", 64), ("resmlp_12_224", 224), ("gmlp_ti16_224", 224), ("levit_128s", 224)],
+)
+def test_tokens_are_refused_with_what_to_do(name: str, side: int) -> None:
+    model = build(name, img_size=side)
     with pytest.raises(UsageError, match=r"tokens, not in maps.*occlusion"):
-        layers.find(model, BLANK)
+        layers.find(model, torch.zeros(1, 3, side, side))
 
 
 @pytest.mark.parametrize(
