@@ -119,13 +119,13 @@ def _table(report: Report) -> Table:
         sizes = [[row["layer"], row["filters"], f"{row['height']} x {row['width']}"] for row in rows]
         return console.table(["first convolution", "filters>", "size>"], sizes)
     if report.method == "top-patches":
-        return console.table(["channel>", "activation>", "field px>", "strongest in"], map(_channel_cells, rows))
+        return console.table(["channel>", "activation>", "patch px>", "strongest in"], map(_channel_cells, rows))
     if report.method in ("feature-maps", "deconv", "guided"):
-        return console.table(["picture", "class", "probability>", "channels"], map(_picture_cells, rows))
+        return console.table(["picture", "class", "prob.>", "channels"], map(_picture_cells, rows))
     measured = any(row.get("deletion") is not None for row in rows)
     columns = ["deletion>", "random>", "insertion>", "random>"] if measured else ["map"]
     cells = [[*_answer_cells(row), *_heat_cells(row, measured)] for row in rows]
-    return console.table(["picture", "class", "probability>", *columns], cells)
+    return console.table(["picture", "class", "prob.>", *columns], cells, dense=True)
 
 
 def _channel_cells(row: dict[str, Any]) -> list[object]:

@@ -118,7 +118,7 @@ def evaluate(
     seen = pictures_trained_on(Path(source))
     found = find_labelled(Path(data), model.classes, part=part, seen=seen, limit=limit, workers=threads)
     files = [path for path, _ in found.pictures]
-    observer.note(f"{len(files):,} pictures" + (f", the part {found.part}" if found.part else ""))
+    observer.note(f"pictures: {len(files):,}" + (f", the part {found.part}" if found.part else ""))
     if robustness:
         answers, unreadable, rows = robust.measure(
             model, found.pictures, batch_size=batch_size, workers=threads, observer=observer

@@ -149,6 +149,8 @@ def _as_map(name: str, module: nn.Module, output: object, height: int, width: in
     """Read an output as a map, [1, C, h, w] or [1, h, w, C], where h x w has the proportions of the picture."""
     if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[0] != 1:
         return None
+    if isinstance(module, nn.Dropout | nn.Softmax):  # after a map it is that map again; inside attention, no map at all
+        return None
     _, first, second, third = output.shape
     if _is_grid(second, third, height, width):
         return MapLayer(name, module, first, second, third, channels_last=False)
