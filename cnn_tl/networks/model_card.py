@@ -6,8 +6,6 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from cnn_tl.errors import printable
 
 NAME = "README.md"
@@ -24,6 +22,8 @@ def text(config: Mapping[str, Any], *, reason: str | None = None) -> str:
         config: the bundle's config.json; what it does not say is left out.
         reason: why timm and transformers cannot load the model; None if they can.
     """
+    import yaml  # prediction without torch does without it, too
+
     front = yaml.safe_dump(_front(config, reason), sort_keys=False, allow_unicode=True)
     sections = [_title(config), _accuracy(config), _data(config), _use(config, reason), _license(config)]
     return f"---\n{front}---\n\n" + "\n\n".join(section for section in sections if section) + "\n"
