@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +16,8 @@ from cnn_tl.data import transforms
 from cnn_tl.data.loader import Pixels, batches
 from cnn_tl.errors import DataError, printable
 from cnn_tl.explaining import cam, covering, deconv, faithfulness, feature_maps, layers, occlusion
-from cnn_tl.explaining.request import ROWS, Request, check_output, stems
+from cnn_tl.explaining.request import ROWS, SHEET, Request, check_output
+from cnn_tl.explaining.seen import Explanation, look, read
 from cnn_tl.explaining.subject import BATCH, Subject
 from cnn_tl.explaining.top_patches import TopPatches, maps_of
 from cnn_tl.plots import explanation as plots
@@ -25,24 +25,8 @@ from cnn_tl.plots.explanation import Drawing
 from cnn_tl.progress import Observer
 
 ON_ONE_SHEET = 20
-SHEET = "contact-sheet"
 _TILE = 112
 """Side in pixels of one channel, patch or projection among nine."""
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """One picture that was written, or why it was not.
-
-    Attributes:
-        row: what there is to say about it, for JSON.
-        stem: the name of its PNG without extension.
-        drawing: what the PNG shows; None if the picture could not be read.
-    """
-
-    row: dict[str, Any]
-    stem: str
-    drawing: Drawing | None
 
 
 @dataclass(frozen=True)
@@ -126,28 +110,24 @@ def _heat_maps(
 ) -> Iterator[Explanation]:
     """Draw a heat map over each picture, with its deletion and insertion curves."""
     wanted = None if request.label is None else subject.class_index(request.label)
-    for row, stem, pixels in _pictures(subject, request, observer):
-        if pixels is None:
-            yield Explanation(row, stem, None)
+    for seen in look(subject, request, observer):
+        if isinstance(seen, Explanation):
+            yield seen
             continue
-        x_1CHW = subject.to_input(pixels)
-        answer = _answer(subject, x_1CHW)
-        index = subject.classes.index(answer["label"]) if wanted is None else wanted
-        map_hw = _heat_map(subject, request, layer, x_1CHW, index)
-        heat_HW = faithfulness.enlarge(map_hw, *pixels.shape[:2])
+        index = subject.classes.index(seen.answer["label"]) if wanted is None else wanted
+        map_hw = _heat_map(subject, request, layer, seen.x_1CHW, index)
+        heat_HW = faithfulness.enlarge(map_hw, *seen.pixels.shape[:2])
         says = bool(map_hw.max() > 0)
-        measured = faithfulness.measure(subject, x_1CHW, map_hw, index) if request.faithfulness and says else None
+        asked = request.faithfulness
+        measured = faithfulness.measure(subject, seen.x_1CHW, map_hw, index) if asked and says else None
         areas = dict.fromkeys(faithfulness.AREAS) if measured is None else measured.to_dict()
         explained = subject.classes[index]
-        yield Explanation(
-            row | answer | {"class": explained, "empty": not says} | areas,
-            stem,
-            Drawing(
-                lines=(_title(row, answer), *_figures(areas, says, asked=request.faithfulness)),
-                panels=(pixels, plots.heat_over(pixels, heat_HW.cpu().numpy())),
-                captions=("what the network sees", f"{request.method} for {printable(explained)}"),
-                curves=measured,
-            ),
+        yield seen.explained(
+            {"class": explained, "empty": not says} | areas,
+            lines=_figures(areas, says, asked=asked),
+            panel=plots.heat_over(seen.pixels, heat_HW.cpu().numpy()),
+            caption=f"{request.method} for {printable(explained)}",
+            curves=measured,
         )
 
 
@@ -166,26 +146,20 @@ def _channels(
 ) -> Iterator[Explanation]:
     """Draw the strongest channels of each picture: as maps over it, or projected back to pixels."""
     assert layer is not None
-    for row, stem, pixels in _pictures(subject, request, observer):
-        if pixels is None:
-            yield Explanation(row, stem, None)
+    for seen in look(subject, request, observer):
+        if isinstance(seen, Explanation):
+            yield seen
             continue
-        x_1CHW = subject.to_input(pixels)
-        answer = _answer(subject, x_1CHW)
-        found = feature_maps.strongest(subject, layer, x_1CHW, list(request.channels))
+        found = feature_maps.strongest(subject, layer, seen.x_1CHW, list(request.channels))
         if request.method in deconv.RULES:
-            tiles = _projections(request.method, subject, layer, x_1CHW, found)
+            tiles = _projections(request.method, subject, layer, seen.x_1CHW, found)
         else:
-            tiles = _maps(pixels, found)
-        facts = {"channels": found.channels, "peaks": [round(peak, 4) for peak in found.peaks]}
-        yield Explanation(
-            row | answer | facts,
-            stem,
-            Drawing(
-                lines=(_title(row, answer), f"channels {', '.join(map(str, found.channels))}, row by row"),
-                panels=(pixels, plots.mosaic(tiles)),
-                captions=("what the network sees", f"{request.method} of {layer.name}"),
-            ),
+            tiles = _maps(seen.pixels, found)
+        yield seen.explained(
+            {"channels": found.channels, "peaks": [round(peak, 4) for peak in found.peaks]},
+            lines=(f"channels {', '.join(map(str, found.channels))}, row by row",),
+            panel=plots.mosaic(tiles),
+            caption=f"{request.method} of {layer.name}",
         )
 
 
@@ -209,9 +183,9 @@ def _top_patches(
     """Draw for each channel the nine patches that excite it most, beside their projections."""
     assert layer is not None
     best = TopPatches()
-    read = partial(_read, subject)
     with observer.task("searching", len(request.images)):
-        for batch in batches(enumerate(request.images), read, batch_size=BATCH, workers=request.workers):
+        numbered, one = enumerate(request.images), partial(read, subject)
+        for batch in batches(numbered, one, batch_size=BATCH, workers=request.workers):
             for (_, path), error in batch.failures:
                 yield Explanation({"file": str(path), "error": error.reason}, path.stem, None)
             if batch.items:
@@ -276,37 +250,6 @@ METHODS: dict[str, tuple[Draw, bool]] = {
     "filters": (_filters, False),
 }
 """How each method draws, and whether it looks at a layer that `--layer` chooses."""
-
-
-def _pictures(
-    subject: Subject, request: Request, observer: Observer
-) -> Iterator[tuple[dict[str, Any], str, Pixels | None]]:
-    """Yield the beginning of a row, a name for the PNG and the pixels of each picture; none if it cannot be read."""
-    names = stems(request.images, SHEET)
-    read = partial(_read, subject)
-    with observer.task(request.method, len(names)):
-        for batch in batches(enumerate(request.images), read, batch_size=1, workers=request.workers):
-            for (number, path), error in batch.failures:
-                yield {"file": str(path), "error": error.reason}, names[number], None
-            for (number, path), pixels in zip(batch.items, batch.pixels, strict=True):
-                yield {"file": str(path), "error": None}, names[number], pixels
-            observer.advance(1)
-
-
-def _read(subject: Subject, numbered: tuple[int, Path]) -> Pixels:
-    return transforms.load(numbered[1], subject.preprocessing)
-
-
-def _answer(subject: Subject, x_1CHW: Tensor) -> dict[str, Any]:
-    """Return the predicted class of one picture and its probability."""
-    probability_K = subject.logits(x_1CHW)[0].double().softmax(dim=0).cpu().numpy()
-    best = int(np.argmax(probability_K))
-    return {"label": subject.classes[best], "probability": round(float(probability_K[best]), 6)}
-
-
-def _title(row: dict[str, Any], answer: dict[str, Any]) -> str:
-    name = printable(Path(row["file"]).name)
-    return f"{name}: {printable(answer['label'])} {100 * answer['probability']:.1f} %"
 
 
 def _figures(areas: dict[str, Any], says: bool, *, asked: bool) -> tuple[str, ...]:

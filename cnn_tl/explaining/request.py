@@ -22,7 +22,7 @@ READS: dict[str, frozenset[str]] = {
 }
 """What each method goes by; anything else that is given to it is refused."""
 
-ROWS = "explanations.json"
+ROWS, SHEET = "explanations.json", "contact-sheet"
 
 
 @dataclass(frozen=True)

@@ -110,15 +110,17 @@ class _WithFeatures(nn.Module):
         super().__init__()
         self.model = model
         classifier = model.get_classifier()  # type: ignore[operator]
-        parts = classifier if isinstance(classifier, tuple | list) else [classifier]  # distilled models have two
-        self._seen: list[Tensor] = []
-        for part in parts:
-            part.register_forward_pre_hook(lambda _, inputs: self._seen.append(inputs[0]))
+        self._parts = classifier if isinstance(classifier, tuple | list) else [classifier]  # distilled models have two
 
     def forward(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
-        self._seen.clear()
-        logits = self.model(x_nchw)
-        return logits, self._seen[0].flatten(1)
+        seen: list[Tensor] = []
+        hooks = [part.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for part in self._parts]
+        try:
+            logits = self.model(x_nchw)
+        finally:
+            for hook in hooks:  # the model is compared with its export afterwards, and would go on collecting
+                hook.remove()
+        return logits, seen[0].flatten(1)
 
 
 def _trace(trained: Bundle) -> onnx.ModelProto:

@@ -16,16 +16,15 @@ from cnn_tl.errors import ArtefactError, ResourceError, printable
 from cnn_tl.exporting import graph
 from cnn_tl.exporting import onnx as onnx_format
 from cnn_tl.exporting.options import Options
+from cnn_tl.exporting.parity import TakesNormalised
 from cnn_tl.networks.bundle import Bundle
 from cnn_tl.networks.onnx_model import INPUT, LOGITS
 
 MODEL = "model.xml"
 
 
-class OpenVinoModel:
+class OpenVinoModel(TakesNormalised):
     """The folder as OpenVINO reads it, on the CPU, in float32; see `parity.Exported`."""
-
-    inside = False
 
     def __init__(self, folder: Path) -> None:
         import openvino
@@ -38,10 +37,6 @@ class OpenVinoModel:
         """Return the logits [N, K] of normalised pictures."""
         logits: NDArray[np.float32] = self._compiled({INPUT: x_nchw})[LOGITS]
         return logits
-
-    def whole(self, pictures_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Refuse: it takes prepared pictures."""
-        raise NotImplementedError
 
 
 def write(trained: Bundle, path: Path, options: Options) -> OpenVinoModel:

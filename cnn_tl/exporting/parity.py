@@ -49,6 +49,16 @@ class Exported(Protocol):
         """Return the logits [N, K] of whole pictures of one size, where the preprocessing is inside."""
 
 
+class TakesNormalised:
+    """What is read back of a format that does no preprocessing."""
+
+    inside = False
+
+    def whole(self, pictures_nhwc: NDArray[np.uint8], /) -> Logits:
+        """Refuse: it takes prepared pictures."""
+        raise NotImplementedError
+
+
 BATCH_SIZES = (1, 2, 7, 33)
 LARGEST_DIFFERENCE = 1e-4
 """Between two logits, as a share of the largest logit, or of 1 if all are smaller."""

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from cnn_tl.errors import UsageError, printable
 from cnn_tl.exporting.options import Options
+from cnn_tl.exporting.parity import TakesNormalised
 from cnn_tl.networks import bundle
 from cnn_tl.networks.bundle import Bundle
 
 
-class TimmModel:
+class TimmModel(TakesNormalised):
     """The folder as timm loads it; see `parity.Exported`."""
-
-    inside = False
 
     def __init__(self, folder: Path) -> None:
         self._model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
@@ -30,10 +29,6 @@ class TimmModel:
         """Return the logits [N, K] of normalised pictures."""
         with torch.inference_mode():
             return self._model(torch.from_numpy(x_nchw)).numpy()  # type: ignore[no-any-return]
-
-    def whole(self, pictures_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Refuse: it takes prepared pictures."""
-        raise NotImplementedError
 
 
 def write(trained: Bundle, path: Path, options: Options) -> TimmModel:

@@ -20,15 +20,14 @@ from numpy.typing import NDArray
 from cnn_tl import __version__
 from cnn_tl.errors import ArtefactError, printable
 from cnn_tl.exporting.options import Options
+from cnn_tl.exporting.parity import TakesNormalised
 from cnn_tl.networks.bundle import Bundle
 
 ABOUT = "cnn_tl.json"
 
 
-class TorchProgram:
+class TorchProgram(TakesNormalised):
     """A program read back; see `parity.Exported`."""
-
-    inside = False
 
     def __init__(self, content: bytes) -> None:
         extra = {ABOUT: ""}
@@ -39,10 +38,6 @@ class TorchProgram:
         """Return the logits [N, K] of normalised pictures."""
         with torch.inference_mode():
             return self._module(torch.from_numpy(x_nchw)).numpy()  # type: ignore[no-any-return]
-
-    def whole(self, pictures_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Refuse: it takes prepared pictures."""
-        raise NotImplementedError
 
 
 def write(trained: Bundle, path: Path, options: Options) -> TorchProgram:

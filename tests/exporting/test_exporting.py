@@ -2,18 +2,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-import timm
 import torch
 from onnx import numpy_helper
 
 from cnn_tl import files
-from cnn_tl.data.folder import scan
 from cnn_tl.errors import ArtefactError, ResourceError, UsageError
 from cnn_tl.exporting import export as exporting
 from cnn_tl.exporting import onnx as onnx_format
@@ -22,22 +20,8 @@ from cnn_tl.exporting.options import Options
 from cnn_tl.networks import backbone, bundle, onnx_model
 from cnn_tl.networks.bundle import Bundle
 from cnn_tl.networks.onnx_model import OnnxModel
-from cnn_tl.preprocessing import Preprocessing
 
 CLASSES = ("blue", "red")
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a bundle of a tiny network whose random classifier tells pictures apart."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = timm.create_model("test_resnet", num_classes=2)
-        torch.nn.init.normal_(model.get_classifier().weight)
-    spec = Preprocessing.from_pretrained_cfg(model.pretrained_cfg, 48)
-    folder = tmp_path_factory.mktemp("bundle") / "model"
-    bundle.save_model(folder, model, classes=CLASSES, preprocessing=spec, facts={})
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +30,6 @@ def exported(model_folder: Path) -> Path:
     path = model_folder.with_name("exported.onnx")
     onnx_format.write(bundle.load(model_folder), path, Options())
     return path
-
-
-@pytest.fixture
-def run(tmp_path: Path, model_folder: Path, make_pictures: Callable[..., Path]) -> Path:
-    """Make a run folder with that bundle and a manifest of 10 validation pictures."""
-    data = make_pictures(tmp_path / "data", {"blue": 10, "red": 10})
-    run = tmp_path / "run"
-    shutil.copytree(model_folder, run / "model")
-    files.write_json(run / "manifest.json", scan(data, seed=0, val_fraction=0.5).to_json())
-    return run
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,6 @@ import torch
 from PIL import Image
 
 from cnn_tl import files
-from cnn_tl.data.folder import scan
 from cnn_tl.errors import ResourceError, UsageError
 from cnn_tl.exporting.export import export
 from cnn_tl.exporting.options import Options
@@ -22,27 +19,6 @@ from cnn_tl.networks import bundle
 from cnn_tl.preprocessing import Preprocessing
 
 CLASSES = ("blue", "red")
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = timm.create_model("test_resnet", num_classes=2)
-        torch.nn.init.normal_(model.get_classifier().weight)
-    spec = Preprocessing.from_pretrained_cfg(model.pretrained_cfg, 48)
-    folder = tmp_path_factory.mktemp("bundle") / "model"
-    bundle.save_model(folder, model, classes=CLASSES, preprocessing=spec, facts={})
-    return folder
-
-
-@pytest.fixture
-def run(tmp_path: Path, model_folder: Path, make_pictures: Callable[..., Path]) -> Path:
-    data = make_pictures(tmp_path / "data", {"blue": 6, "red": 6})
-    run = tmp_path / "run"
-    shutil.copytree(model_folder, run / "model")
-    files.write_json(run / "manifest.json", scan(data, seed=0, val_fraction=0.5).to_json())
-    return run
 
 
 def test_torch(run: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -103,6 +103,7 @@ def test_all_outputs_of_whole_and_prepared_pictures(trained: Bundle, tmp_path: P
     found = session.run(None, {"pictures": prepared, "prepared": np.array(True)})
     for one, expected in zip(found, (features, logits, logits.softmax(1)), strict=True):
         np.testing.assert_allclose(one, expected.numpy(), atol=1e-4, rtol=1e-4)
+    assert not trained.model.get_classifier()._forward_pre_hooks  # type: ignore[operator]
     names = [output.name for output in session.get_outputs()]
     assert names == ["features", "logits", "probabilities"]
     np.testing.assert_allclose(model(prepared), logits.numpy(), atol=1e-4, rtol=1e-4)

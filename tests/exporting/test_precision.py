@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-import timm
-import torch
 
 from cnn_tl import files
-from cnn_tl.data.folder import scan
 from cnn_tl.data.manifest import Manifest
 from cnn_tl.errors import ArtefactError, DataError, UsageError
 from cnn_tl.exporting import cost, precision
@@ -22,33 +17,18 @@ from cnn_tl.exporting.export import export
 from cnn_tl.exporting.options import Options
 from cnn_tl.inference.classifier import load
 from cnn_tl.networks import bundle
-from cnn_tl.preprocessing import Preprocessing
 
 CLASSES = ("blue", "red")
 
 
 @pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = timm.create_model("test_efficientnet", num_classes=2)
-        torch.nn.init.normal_(model.get_classifier().weight)
-    spec = Preprocessing.from_pretrained_cfg(model.pretrained_cfg, 48)
-    folder = tmp_path_factory.mktemp("bundle") / "model"
-    bundle.save_model(folder, model, classes=CLASSES, preprocessing=spec, facts={})
-    return folder
+def architecture() -> str:
+    return "test_efficientnet"
 
 
-@pytest.fixture
-def run(
-    tmp_path: Path, model_folder: Path, make_pictures: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> Path:
+@pytest.fixture(autouse=True)
+def _measured_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "ENOUGH_SECONDS", 0.0)
-    data = make_pictures(tmp_path / "data", {"blue": 10, "red": 10})
-    run = tmp_path / "run"
-    shutil.copytree(model_folder, run / "model")
-    files.write_json(run / "manifest.json", scan(data, seed=0, val_fraction=0.5).to_json())
-    return run
 
 
 def a_cost(right_after: int, pictures: int = 75) -> Cost:

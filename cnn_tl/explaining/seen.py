@@ -1,0 +1,98 @@
+"""Each picture as a model sees it, with its answer, and what is said of it in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from cnn_tl.data import transforms
+from cnn_tl.data.loader import Pixels, batches
+from cnn_tl.errors import printable
+from cnn_tl.explaining.request import SHEET, Request, stems
+from cnn_tl.explaining.subject import Subject
+from cnn_tl.plots.explanation import Curves, Drawing
+from cnn_tl.progress import Observer
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One picture that was written, or why it was not.
+
+    Attributes:
+        row: what there is to say about it, for JSON.
+        stem: the name of its PNG without extension.
+        drawing: what the PNG shows; None if the picture could not be read.
+    """
+
+    row: dict[str, Any]
+    stem: str
+    drawing: Drawing | None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture that could be read.
+
+    Attributes:
+        file: as it was named. stem: see `Explanation`.
+        pixels: what the network sees, uint8 [H, W, 3]. x_1CHW: the same as the network takes it.
+        answer: the predicted class (`label`) and its probability.
+    """
+
+    file: str
+    stem: str
+    pixels: Pixels
+    x_1CHW: Tensor  # noqa: N815 - the shape is part of the name
+    answer: dict[str, Any]
+
+    def explained(
+        self,
+        facts: dict[str, Any],
+        *,
+        lines: tuple[str, ...],
+        panel: Pixels,
+        caption: str,
+        curves: Curves | None = None,
+    ) -> Explanation:
+        """Return the explanation: the picture with `panel` beside it, under its answer and `lines`."""
+        name, share = printable(Path(self.file).name), 100 * self.answer["probability"]
+        drawing = Drawing(
+            lines=(f"{name}: {printable(self.answer['label'])} {share:.1f} %", *lines),
+            panels=(self.pixels, panel),
+            captions=("what the network sees", caption),
+            curves=curves,
+        )
+        return Explanation({"file": self.file, "error": None} | self.answer | facts, self.stem, drawing)
+
+
+def look(subject: Subject, request: Request, observer: Observer) -> Iterator[Seen | Explanation]:
+    """Yield each picture with its answer; for one that cannot be read all that there is to say, which is why."""
+    names = stems(request.images, SHEET)
+    with observer.task(request.method, len(names)):
+        for batch in batches(
+            enumerate(request.images), partial(read, subject), batch_size=1, workers=request.workers
+        ):
+            for (number, path), error in batch.failures:
+                yield Explanation({"file": str(path), "error": error.reason}, names[number], None)
+            for (number, path), pixels in zip(batch.items, batch.pixels, strict=True):
+                x_1CHW = subject.to_input(pixels)
+                yield Seen(str(path), names[number], pixels, x_1CHW, _answer(subject, x_1CHW))
+            observer.advance(1)
+
+
+def read(subject: Subject, numbered: tuple[int, Path]) -> Pixels:
+    """Return what the network sees of a picture, uint8 [H, W, 3]; its number is carried along."""
+    return transforms.load(numbered[1], subject.preprocessing)
+
+
+def _answer(subject: Subject, x_1CHW: Tensor) -> dict[str, Any]:
+    """Return the predicted class of one picture and its probability."""
+    probability_K = subject.logits(x_1CHW)[0].double().softmax(dim=0).cpu().numpy()
+    best = int(np.argmax(probability_K))
+    return {"label": subject.classes[best], "probability": round(float(probability_K[best]), 6)}

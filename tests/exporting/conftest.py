@@ -1,0 +1,47 @@
+"""A tiny bundle with a random classifier, and a run folder around it, for all that is exported."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from cnn_tl import files
+from cnn_tl.data.folder import scan
+from cnn_tl.networks import bundle
+from cnn_tl.preprocessing import Preprocessing
+
+CLASSES = ("blue", "red")
+
+
+@pytest.fixture(scope="module")
+def architecture() -> str:
+    """A module that wants another network has a fixture of this name."""
+    return "test_resnet"
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory, architecture: str) -> Path:
+    """Write a bundle of a tiny network whose random classifier tells pictures apart."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = timm.create_model(architecture, num_classes=len(CLASSES))
+        torch.nn.init.normal_(model.get_classifier().weight)
+    spec = Preprocessing.from_pretrained_cfg(model.pretrained_cfg, 48)
+    folder = tmp_path_factory.mktemp("bundle") / "model"
+    bundle.save_model(folder, model, classes=CLASSES, preprocessing=spec, facts={})
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path, model_folder: Path, make_pictures: Callable[..., Path]) -> Path:
+    """Make a run folder with that bundle and a manifest of 10 validation pictures."""
+    data = make_pictures(tmp_path / "data", {"blue": 10, "red": 10})
+    run = tmp_path / "run"
+    shutil.copytree(model_folder, run / "model")
+    files.write_json(run / "manifest.json", scan(data, seed=0, val_fraction=0.5).to_json())
+    return run
