@@ -36,12 +36,12 @@ from cnn_tl.recipe_sections import (
     Data,
     Features,
     Head,
-    Mode,
     Model,
     Run,
     Section,
     Train,
 )  # fmt: skip
+from cnn_tl.recipe_types import Mode
 
 
 class Recipe(Section):

@@ -15,11 +15,11 @@ from cnn_tl.recipe_sections import (
     Augment,
     Features,
     Head,
-    Mode,
     Model,
     Run,
     Train,
 )
+from cnn_tl.recipe_types import Mode
 
 
 class Settings(Protocol):

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 import typer
 
-from cnn_tl import recipe_sections
+from cnn_tl import recipe_sections, recipe_types
 from cnn_tl.cli import train
 from cnn_tl.cli.app import app
 from cnn_tl.training import seal
@@ -38,8 +38,8 @@ def test_the_flags_are_exactly_these() -> None:
 
 
 def test_the_choices_are_those_of_the_recipe() -> None:
-    assert get_args(train.Mode) == get_args(recipe_sections.Mode)
-    assert get_args(train.Head) == get_args(recipe_sections.HeadKind)
+    assert get_args(train.Mode) == get_args(recipe_types.Mode)
+    assert get_args(train.Head) == get_args(recipe_types.HeadKind)
     assert get_args(train.Device) == get_args(recipe_sections.Run.model_fields["device"].annotation)
 
 
