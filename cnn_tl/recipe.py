@@ -34,6 +34,7 @@ from cnn_tl.recipe_sections import (
     WITHOUT_MEANING_IN_FREEZE,
     Augment,
     Data,
+    Export,
     Features,
     Head,
     Model,
@@ -64,6 +65,7 @@ class Recipe(Section):
         default=None, description="How training pictures are varied; null means the default of the mode."
     )
     run: Run = Run()
+    export: Export = Export()
 
     def resolve(self) -> Recipe:
         """Return the recipe with the mode's defaults filled in; resolving twice changes nothing.

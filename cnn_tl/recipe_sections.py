@@ -170,6 +170,9 @@ class Train(Section):
     ema: float | None = Field(
         default=None, ge=0, lt=1, description="Decay of the moving average of the weights that is kept; 0: none."
     )
+    temperature: Literal["fitted", "none"] | None = Field(
+        default=None, description="fitted: in the end the logits are made as sure as the validation pictures justify."
+    )
     patience: int | None = Field(
         default=None, ge=1, le=100_000, description="Epochs without a better one after which training ends early."
     )
@@ -223,10 +226,21 @@ class Run(Section):
     )
 
 
+class Export(Section):
+    """What an export in fewer bits than float32 may cost; one that costs more is not written."""
+
+    max_drop: float = Field(
+        default=1, ge=0, le=100, description="Points of validation accuracy that fp16 or int8 may cost."
+    )
+    min_agreement: float = Field(
+        default=0.9, ge=0, le=1, description="Share of validation pictures that must keep float32's answer."
+    )
+
+
 _LOOP = Train(
     epochs=5, batch_size=32, optimizer="adamw", lr=5e-4, head_start="random", head_lr_factor=10, layer_decay=0.8,
     weight_decay=0.05, schedule="cosine", warmup=0.1, loss="cross-entropy", label_smoothing=0, class_weights="none",
-    sampling="natural", clip_grad=1, ema=0,
+    sampling="natural", clip_grad=1, ema=0, temperature="fitted",
 )  # fmt: skip
 
 _FROM_HEAD = _LOOP.model_copy(update={"lr": 1e-4, "head_start": "fitted", "head_lr_factor": 1.0, "layer_decay": 1.0})
@@ -308,4 +322,5 @@ SECTIONS: dict[str, type[Section]] = {
     "train": Train,
     "augment": Augment,
     "run": Run,
+    "export": Export,
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cnn_tl.cli import console
-from cnn_tl.exporting.options import MAX_DROP, Precision, Preprocess
+from cnn_tl.exporting.options import Precision, Preprocess
 
 if TYPE_CHECKING:
     from cnn_tl.exporting.cost import Cost
@@ -38,11 +38,19 @@ def export(
         Precision, typer.Option(help="Of the network's numbers; int8 is calibrated on the training pictures.")
     ] = "fp32",
     max_drop: Annotated[
-        float,
+        float | None,
         typer.Option(
-            min=0, max=100, metavar="POINTS", help="The accuracy that fp16 or int8 may cost, or none is written."
+            min=0, max=100, metavar="POINTS", show_default="the recipe's, 1",
+            help="The accuracy that fp16 or int8 may cost, or none is written.",
         ),
-    ] = MAX_DROP,
+    ] = None,
+    min_agreement: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, metavar="SHARE", show_default="the recipe's, 0.9",
+            help="The share of pictures to which they must give fp32's answer.",
+        ),
+    ] = None,
     preprocess: Annotated[
         Preprocess | None,
         typer.Option(
@@ -70,7 +78,7 @@ def export(
     from cnn_tl.runtime import require_torch
 
     asked = None if outputs is None else Options.read_outputs(outputs)
-    options = Options(preprocess, asked, precision, max_drop).of(format)
+    options = Options(preprocess, asked, precision, max_drop, min_agreement).of(format)
     bundle.find(model)  # a wrong path is refused before the seconds that torch takes
     console.note(f"exporting to {format} and comparing; this takes a while (about 10 s for a small model)")
     require_torch()

@@ -222,6 +222,7 @@ def show_result(result: TrainResult) -> None:
     if "frozen_sha256" in result.facts:
         rows.append(["frozen part", "unchanged", f"buffers too; sha256 {result.facts['frozen_sha256'][:12]}"])
     rows += _verdict_rows(result.facts)
+    rows += _temperature_rows(result.facts)
     rows += _speed_rows(result.facts)
     if result.set_aside:
         rows.append(["set aside", f"{result.set_aside}", f"broken pictures, listed in {result.run / 'manifest.json'}"])
@@ -253,6 +254,15 @@ def _epoch_rows(result: TrainResult) -> list[list[str]]:
     if best:
         return [*rows, ["best epoch", f"{best}", f"of {epochs}; chosen on these, so it flatters"]]
     return [*rows, ["last epoch", f"{epochs}", "kept: the weights of the best were lost"]]
+
+
+def _temperature_rows(facts: Mapping[str, Any]) -> list[list[str]]:
+    """Return how much less sure (or surer) a network was made than it had become in its loop."""
+    found = facts.get("temperature")
+    if found is None:
+        return []
+    loss = f"validation loss {found['val_loss_before']:.3f}, now {found['val_loss']:.3f}"
+    return [["temperature", f"{found['value']:.2f}", loss]]
 
 
 def _verdict_rows(facts: Mapping[str, Any]) -> list[list[str]]:

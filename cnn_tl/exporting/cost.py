@@ -16,7 +16,7 @@ from cnn_tl.data import transforms
 from cnn_tl.data.loader import Pixels, batches
 from cnn_tl.errors import ArtefactError, DataError, printable
 from cnn_tl.exporting import parity
-from cnn_tl.exporting.options import Precision
+from cnn_tl.exporting.options import Options, Precision
 from cnn_tl.exporting.parity import Exported
 from cnn_tl.networks.bundle import Bundle
 from cnn_tl.progress import Observer
@@ -74,17 +74,26 @@ class Cost:
         """Points of accuracy lost; below zero where some are won."""
         return 100 * (self.right_before - self.right_after) / self.pictures
 
-    def require(self, max_drop: float) -> None:
+    def require(self, options: Options) -> None:
         """Refuse what loses too much.
 
         Raises:
-            ArtefactError: more than `max_drop` points are lost; the message says how many pictures that is.
+            ArtefactError: it loses more accuracy, or changes more answers, than `options` allow; the message says of
+                how many pictures.
         """
-        if self.drop > max_drop + 1e-9:
+        assert options.max_drop is not None
+        assert options.min_agreement is not None
+        if self.drop > options.max_drop + 1e-9:
             raise ArtefactError(
                 f"{self.precision} loses {self.drop:.2f} points: {self.right_after:,} instead of {self.right_before:,} "
-                f"of {self.pictures:,} validation pictures are right, and --max-drop {max_drop:g} allows "
-                f"{int(max_drop * self.pictures / 100 + 1e-9):,} fewer; no file was written"
+                f"of {self.pictures:,} validation pictures are right, and --max-drop {options.max_drop:g} allows "
+                f"{int(options.max_drop * self.pictures / 100 + 1e-9):,} fewer; no file was written"
+            )
+        if self.same_answer < options.min_agreement - 1e-9:
+            raise ArtefactError(
+                f"{self.precision} is another model: it gives fp32's answer to {self.same_answer:.1%} of "
+                f"{self.pictures:,} validation pictures, and --min-agreement asks for {options.min_agreement:.1%}; "
+                "no file was written"
             )
 
 

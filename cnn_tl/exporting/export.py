@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cnn_tl import __version__, files
+from cnn_tl import __version__, files, recipe
 from cnn_tl.errors import ArtefactError, ResourceError, UsageError, printable
 from cnn_tl.exporting import cost, onnx, openvino, parity, timm, torch
 from cnn_tl.exporting.cost import Cost, Lowered
@@ -16,6 +16,7 @@ from cnn_tl.exporting.parity import Exported
 from cnn_tl.networks import bundle, onnx_model
 from cnn_tl.networks.bundle import Bundle
 from cnn_tl.progress import Observer
+from cnn_tl.recipe_sections import Export
 
 EXPORTERS: dict[str, Callable[[Bundle, Path, Options], Exported | Lowered]] = {
     "onnx": onnx.write,
@@ -72,11 +73,12 @@ def export(
 
     Args:
         output: the file or folder; None for one beside the bundle, named after it (RUN/model.onnx, RUN/model-timm).
-        options: what it takes and gives; None: for ONNX whole pictures in, probabilities and logits out.
+        options: what it takes and gives; None: for ONNX whole pictures in, probabilities and logits out. Bounds that
+            it does not set are those of the run's recipe.
 
     Raises:
         ArtefactError: there is no whole model at `source`, its export is another model, or loses more accuracy than
-            `options.max_drop`; no file is left.
+            is allowed, or keeps fewer answers; no file is left.
         DataError: a precision below fp32, and the pictures that it needs are not here.
         ResourceError: `output` is another file than an earlier export, or cannot be written.
         UsageError: unknown format, or one that cannot be what is asked for.
@@ -86,6 +88,8 @@ def export(
         raise UsageError(f"there is no format {format!r}; choose {' or '.join(EXPORTERS)}")
     options = (options or Options()).of(format)
     folder = bundle.find(Path(source))
+    if options.precision != "fp32":
+        options = options.within(_bounds(folder))
     output = Path(output) if output is not None else _beside(folder, format)
     _require_replaceable(output, format)
     with observer.task("loading the model", None):
@@ -98,7 +102,7 @@ def export(
         paid = None
         if isinstance(written, Lowered):
             paid = cost.measure(trained, written, size, observer)
-            paid.require(options.max_drop)
+            paid.require(options)
         exported = written.export if isinstance(written, Lowered) else written
         agreements, pictures = parity.compare(trained, exported, observer)
         if paid is None:
@@ -116,6 +120,12 @@ def export(
         )
     files.write_json(_report_of(output), {**report.to_dict(), "path": output.name, "cnn_tl": __version__})
     return report
+
+
+def _bounds(folder: Path) -> Export:
+    """Return what the recipe of a bundle's run lets an export cost; a lone bundle has the defaults."""
+    written = folder.resolve().parent / bundle.RECIPE_OF_RUN
+    return recipe.load(written).export if written.is_file() else Export()
 
 
 def _beside(folder: Path, format: str) -> Path:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cnn_tl.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from cnn_tl.recipe_sections import Export
 
 Preprocess = Literal["inside", "none"]
 Output = Literal["probabilities", "logits", "features"]
 Precision = Literal["fp32", "fp16", "int8"]
-
-MAX_DROP = 1.0
-"""Points of validation accuracy that fewer bits may cost, unless the user says otherwise."""
-
 
 @dataclass(frozen=True)
 class Abilities:
@@ -46,12 +45,22 @@ class Options:
         outputs: in this order; `logits` among them, by which the export is compared.
         precision: of the network's numbers.
         max_drop: points of validation accuracy that a lower precision may cost.
+        min_agreement: share of the validation pictures to which it must give float32's answer.
     """
 
     preprocess: Preprocess | None = None
     outputs: tuple[Output, ...] | None = None
     precision: Precision = "fp32"
-    max_drop: float = MAX_DROP
+    max_drop: float | None = None
+    min_agreement: float | None = None
+
+    def within(self, bounds: Export) -> Options:
+        """Return them with the bounds of a recipe where they have none of their own."""
+        return replace(
+            self,
+            max_drop=bounds.max_drop if self.max_drop is None else self.max_drop,
+            min_agreement=bounds.min_agreement if self.min_agreement is None else self.min_agreement,
+        )
 
     def of(self, format: str) -> Options:
         """Return them complete, for a format.

@@ -35,6 +35,7 @@ LINEAR_FORMAT_VERSION = 1
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 FOLDER_IN_RUN = "model"
+RECIPE_OF_RUN = "recipe.yaml"
 CLASSIC = ("lenet5", "lenet5_tanh", "googlenet")
 """The models that `networks.classic` adds to timm's."""
 
@@ -144,7 +145,7 @@ def find(path: Path) -> Path:
     for folder in (path, path / FOLDER_IN_RUN):
         if (folder / CONFIG).is_file():
             return folder
-    if (path / "recipe.yaml").is_file():
+    if (path / RECIPE_OF_RUN).is_file():
         raise ArtefactError(
             f"{printable(path)} holds no model yet: its training has not finished; go on with "
             f"cnn-tl train --resume --output {shlex.quote(printable(path))}"

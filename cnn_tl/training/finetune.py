@@ -31,6 +31,7 @@ from cnn_tl.training.snapshots import Snapshots, say_that_it_begins_anew
 from cnn_tl.training.state import Progress
 from cnn_tl.training.step import Gradients, memory_for
 from cnn_tl.training.targets import Targets
+from cnn_tl.training.temperature import divide_by_temperature
 
 
 def train(session: Session, of_head_NK: Tensor | None = None) -> Tensor:
@@ -178,12 +179,13 @@ class _Training:
                 self.snapshots.save()
             raise
         self.phases.verify()
-        best = self.snapshots.best(self.judged)
+        weights, logits_NK = self.snapshots.best(self.judged)
         with checkpoint.fitting(self.session.run.checkpoints):
-            self.model.load_state_dict(best)
+            self.model.load_state_dict(weights)
         self._give_receipt()
         self.ema = None
-        return self._validate()
+        logits_NK = self._validate() if logits_NK is None else logits_NK
+        return divide_by_temperature(self.session, self.model, logits_NK, self._validate)
 
     def _begin_with(self, of_head_NK: Tensor) -> None:
         """Write down as epoch 0 how good the fitted head is before the first step."""
@@ -295,7 +297,7 @@ class _Training:
         accuracy, loss = row["val_accuracy"], row["val_loss"]
         if progress.is_better(accuracy, loss):
             progress.best_accuracy, progress.best_loss, progress.best_epoch = accuracy, loss, epoch
-            self.snapshots.save_best(self.judged, row)
+            self.snapshots.save_best(self.judged, logits, row)
         self.snapshots.save()
         self.session.world.first(self._tidy)
         self.session.observer.epoch({"epochs": self.feed.epochs, **row})

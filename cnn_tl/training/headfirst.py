@@ -65,6 +65,7 @@ def train(session: Session, prepared: Preparation) -> Logits:
     session.facts["verdict"] = verdict
     if verdict["kept"] == "fine-tuned":
         return logits
+    session.facts.pop("temperature", None)  # the fine-tuned model's
     session.network = session.build()  # as it was before it was fine-tuned
     session.head = start.head
     return start.logits

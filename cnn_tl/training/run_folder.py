@@ -27,6 +27,7 @@ from typing import Any
 from cnn_tl import files
 from cnn_tl import recipe as recipes
 from cnn_tl.errors import ArtefactError, RecipeError, ResourceError, printable
+from cnn_tl.networks import bundle
 from cnn_tl.recipe import Recipe
 from cnn_tl.tracking.table import csv_text
 from cnn_tl.training import seal
@@ -41,7 +42,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.recipe = path / "recipe.yaml"
+        self.recipe = path / bundle.RECIPE_OF_RUN
         self.manifest = path / MANIFEST
         self.metrics = path / "metrics.jsonl"
         self.metrics_table = path / "metrics.csv"

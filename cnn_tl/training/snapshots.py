@@ -77,21 +77,25 @@ class Snapshots:
         self._session.world.first(lambda: checkpoint.save_step(folder, progress.step, progress.epochs, point))
         self._saved = time.monotonic()
 
-    def save_best(self, judged: nn.Module, row: Mapping[str, Any]) -> None:
-        """Write the weights of the epoch that is the best now; see `save` for what is raised."""
+    def save_best(self, judged: nn.Module, logits_NK: Tensor, row: Mapping[str, Any]) -> None:
+        """Write the weights and validation logits of the epoch that is the best now; see `save` for what is raised."""
         self._require_finite()
-        best = checkpoint.Checkpoint({"model": judged.state_dict()}, row)
+        best = checkpoint.Checkpoint({"model": judged.state_dict(), "validation": {"logits": logits_NK}}, row)
         self._session.world.first(lambda: checkpoint.save(self._best, best))
 
     def remove_what_was_best(self) -> None:
         """Remove the weights of the epochs that were the best before."""
         checkpoint.remove_best_but(self._best)
 
-    def best(self, judged: nn.Module) -> Mapping[str, Tensor]:
-        """Return the weights of the best epoch; the present ones where there is none."""
+    def best(self, judged: nn.Module) -> tuple[Mapping[str, Tensor], Tensor | None]:
+        """Return weights and validation logits [N, K] of the best epoch.
+
+        Where there is none, the present weights; where its logits are not at hand (earlier versions kept none), None.
+        """
         if not self._progress.best_epoch:
-            return judged.state_dict()
-        return self._session.world.first(lambda: checkpoint.load(self._best).tensors["model"])
+            return judged.state_dict(), None
+        tensors = self._session.world.first(lambda: checkpoint.load(self._best).tensors)
+        return tensors["model"], tensors.get("validation", {}).get("logits")
 
     def restore(self, found: checkpoint.Checkpoint) -> None:
         """Put back what a checkpoint holds beside the model and the progress.

@@ -87,6 +87,7 @@ def test_mismatch(cli: Callable[..., object], run: Path, monkeypatch: pytest.Mon
         ),
         (["my run", "--precision", "int8"], 3, "error: --precision int8 needs the training pictures of my run/model"),
         (["my run", "--precision", "int8", "--max-drop", "-1"], 2, "max-drop"),
+        (["my run", "--precision", "int8", "--min-agreement", "90"], 2, "min-agreement"),
         (["my run", "--output", "."], 5, "error: . is a folder; name a file as --output"),
         (["my run", "--output", "mine"], 5, "error: mine is no unchanged export of cnn-tl; remove it, or name another"),
     ],

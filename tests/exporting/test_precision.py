@@ -37,7 +37,7 @@ def a_cost(right_after: int, pictures: int = 75) -> Cost:
 
 @pytest.mark.parametrize("name", ["fp16", "int8"])
 def test_a_lower_precision(run: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
-    report = export(run, options=Options(precision=name, max_drop=100))
+    report = export(run, options=Options(precision=name, max_drop=100, min_agreement=0))
     assert capfd.readouterr() == ("", "")
     assert report.facts["precision"] == name
     found = report.cost
@@ -135,14 +135,31 @@ def test_what_loses_too_much_is_not_written(run: Path, monkeypatch: pytest.Monke
     assert sorted(path.name for path in run.iterdir()) == ["manifest.json", "model"]
 
 
-def test_the_bound_is_in_points_and_the_message_in_pictures() -> None:
-    a_cost(71).require(0)
-    a_cost(73).require(0)
-    a_cost(70).require(4 / 3)
+def bound(max_drop: float, min_agreement: float = 0) -> Options:
+    return Options(max_drop=max_drop, min_agreement=min_agreement)
+
+
+def test_the_bounds_are_in_points_and_the_message_in_pictures() -> None:
+    a_cost(71).require(bound(0))
+    a_cost(73).require(bound(0))
+    a_cost(70).require(bound(4 / 3))
     with pytest.raises(ArtefactError, match=r"1\.33 points: 70 instead of 71 of 75 .* --max-drop 1 allows 0 fewer"):
-        a_cost(70).require(1)
+        a_cost(70).require(bound(1))
     with pytest.raises(ArtefactError, match=r"--max-drop 3 allows 2 fewer"):
-        a_cost(60).require(3)
+        a_cost(60).require(bound(3))
+    a_cost(71).require(bound(0, a_cost(71).same_answer))
+    with pytest.raises(ArtefactError, match=r"fp32's answer to .* of 75 validation .*-agreement asks for 100"):
+        a_cost(71).require(bound(0, 1))
+
+
+def test_the_bounds_are_those_of_the_runs_recipe(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Options] = []
+    monkeypatch.setattr(cost.Cost, "require", lambda self, options: seen.append(options))
+    export(run, options=Options(precision="fp16"))
+    files.write_text(run / "recipe.yaml", "export: {max_drop: 2.5, min_agreement: 0.5}\n")
+    export(run, options=Options(precision="fp16"))
+    export(run, options=Options(precision="fp16", max_drop=0))
+    assert [(one.max_drop, one.min_agreement) for one in seen] == [(1, 0.9), (2.5, 0.5), (0, 0.5)]
 
 
 @pytest.mark.parametrize("format", ["openvino", "timm", "torch"])
