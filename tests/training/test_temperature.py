@@ -64,7 +64,8 @@ class Odd(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fc = nn.Linear(2, 2)
+        self.fc = nn.Linear(2, 2, bias=False)
+        nn.init.eye_(self.fc.weight)
 
     def get_classifier(self) -> nn.Module:
         return self.fc
