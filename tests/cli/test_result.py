@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from cnn_tl.cli import console
-from cnn_tl.cli.train import show_result
+from cnn_tl.cli.result import show_result
 from cnn_tl.training.result import TrainResult
 
 VERDICT = {

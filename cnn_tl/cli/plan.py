@@ -1,0 +1,72 @@
+"""What a run is about to do, as a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cnn_tl.cli import console
+from cnn_tl.cli.progress import duration
+from cnn_tl.errors import printable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from cnn_tl.progress import FeaturePlan, Plan
+
+MANY_CLASSES = 30
+"""More are not listed one by one."""
+
+
+def plan_table(plan: Plan) -> RenderableType:
+    """Lay out what is about to happen."""
+    from rich.console import Group
+
+    totals = {split: sum(counts[split] for counts in plan.counts.values()) for split in ("train", "val", "test")}
+    splits = [split for split, total in totals.items() if total]
+    rows = [[printable(name), *(counts[split] for split in splits)] for name, counts in plan.counts.items()]
+    if len(rows) > MANY_CLASSES:
+        rows[MANY_CLASSES:] = [["...", *("" for _ in splits)]]
+    rows.append(["total", *(totals[split] for split in splits)])
+    pictures = console.table([f"{len(plan.counts)} classes", *(f"{split}>" for split in splits)], rows)
+    height, width = plan.image_size
+    share = 100 * plan.trainable / plan.total
+    facts = console.table(
+        ["plan", ""],
+        [
+            ["mode", plan.mode],
+            ["data", f"{plan.data} ({plan.layout})"],
+            ["backbone", f"{plan.backbone}, {height} x {width} px"],
+            ["weights", plan.weights],
+            ["parameters", f"{plan.trainable:,} of {plan.total:,} train ({share:.3g} %)"],
+            ["device", f"{plan.device}, {plan.precision}"],
+            ["schedule", plan.schedule],
+            *([["phases", plan.phases]] if plan.phases else []),
+            *([["features", _features(plan.features)]] if plan.features else []),
+            *([["pictures", _pictures(plan.pictures)]] if plan.mode != "freeze" else []),
+            ["expected", f"about {duration(plan.seconds)}"],
+            ["output", plan.output],
+        ],
+    )
+    return Group(pictures, facts)
+
+
+def _features(plan: FeaturePlan) -> str:
+    from rich.filesize import decimal
+
+    if not plan.computed:
+        return f"all {plan.from_cache:,} come from the cache; no picture is decoded"
+    found = f"{plan.from_cache:,} come from the cache, " if plan.from_cache else ""
+    if not plan.bytes:
+        return f"{found}{plan.computed:,} are computed, for this run only"
+    return f"{found}{plan.computed:,} are computed and take {decimal(plan.bytes)} in the cache"
+
+
+def _pictures(plan: FeaturePlan | None) -> str:
+    from rich.filesize import decimal
+
+    if plan is None:
+        return "each is decoded in each epoch, and none is kept"
+    if not plan.computed:
+        return f"all {plan.from_cache:,} come from the cache; none is decoded"
+    found = f"{plan.from_cache:,} come from the cache, " if plan.from_cache else ""
+    return f"{found}{plan.computed:,} are decoded once and take about {decimal(plan.bytes)} in the cache"

@@ -1,0 +1,118 @@
+"""What a finished run amounts to, as tables that fit 80 columns."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cnn_tl.cli import console
+from cnn_tl.cli.plan import MANY_CLASSES
+from cnn_tl.cli.progress import duration
+from cnn_tl.errors import printable
+
+if TYPE_CHECKING:
+    from cnn_tl.training.result import TrainResult
+
+
+def show_result(result: TrainResult) -> None:
+    """Print how good the model is, how far that can be trusted, and what to do next; 80 columns suffice."""
+    low, high = result.interval
+    rows = [
+        ["validation accuracy", f"{result.accuracy:.1%}", f"{result.correct} of {result.pictures} pictures"],
+        ["95 % interval", f"{low:.1%} - {high:.1%}", "Wilson; more pictures make it narrower"],
+        ["largest class always", f"{result.baseline:.1%}", f"what answering {printable(result.baseline_class)} gets"],
+    ]
+    rows += _epoch_rows(result)
+    if "frozen_sha256" in result.facts:
+        rows.append(["frozen part", "unchanged", f"buffers too; sha256 {result.facts['frozen_sha256'][:12]}"])
+    rows += _verdict_rows(result.facts)
+    rows += _temperature_rows(result.facts)
+    rows += _speed_rows(result.facts)
+    if result.set_aside:
+        rows.append(["set aside", f"{result.set_aside}", f"broken pictures, listed in {result.run / 'manifest.json'}"])
+    rows.append(["time", duration(result.seconds), ""])
+    console.show(console.table(["result", ">", ""], rows))
+    if len(result.per_class) <= MANY_CLASSES:
+        classes = [[printable(name), f"{right} / {total}"] for name, (right, total) in result.per_class.items()]
+        console.show(console.table(["class", "right / pictures>"], classes))
+    if result.accuracy < result.facts.get("fitted_head_accuracy", 0.0):
+        console.say("fine-tuning did not help here: no epoch was as good as the fitted head alone;")
+        console.say("--mode freeze gives that head, --mode auto whichever is better")
+        console.say()
+    run = shlex.quote(str(result.run))
+    console.say("next:")
+    console.say(f"  cnn-tl predict {run} IMAGES...")
+    console.say(f"  cnn-tl export {run}")
+
+
+def _epoch_rows(result: TrainResult) -> list[list[str]]:
+    """Return which epoch the model is of, if it is of one, and where a loop without a verdict began."""
+    facts, rows = result.facts, []
+    if "fitted_head_accuracy" in facts and "verdict" not in facts:
+        share = facts["fitted_head_accuracy"]
+        right = f"{share * result.pictures:.0f} of {result.pictures}, before any fine-tuning"
+        rows.append(["fitted head alone", f"{share:.1%}", right])
+    if "best_epoch" not in facts or facts.get("verdict", {}).get("kept") == "frozen":
+        return rows
+    best, epochs = facts["best_epoch"], facts["epochs"]
+    if best:
+        return [*rows, ["best epoch", f"{best}", f"of {epochs}; chosen on these, so it flatters"]]
+    return [*rows, ["last epoch", f"{epochs}", "kept: the weights of the best were lost"]]
+
+
+def _temperature_rows(facts: Mapping[str, Any]) -> list[list[str]]:
+    """Return how much less sure (or surer) a network was made than it had become in its loop."""
+    found = facts.get("temperature")
+    if found is None:
+        return []
+    loss = f"validation loss {found['val_loss_before']:.3f}, now {found['val_loss']:.3f}"
+    return [["temperature", f"{found['value']:.2f}", loss]]
+
+
+def _verdict_rows(facts: Mapping[str, Any]) -> list[list[str]]:
+    """Return what fine-tuning gained over the head on frozen features, where both were tried."""
+    verdict = facts.get("verdict")
+    if verdict is None:
+        return []
+    low, high = verdict["interval"]
+    chance = "more than chance" if verdict["more_than_chance"] else "no more than chance can do"
+    right = f"{verdict['only_fine_tuned_right']} gained, {verdict['only_frozen_right']} lost"
+    spread = f"{right}; 95 %: {100 * low:+.1f} to {100 * high:+.1f}"
+    rows = [["frozen backbone", f"{verdict['frozen_accuracy']:.1%}", "the head alone"]]
+    if verdict["kept"] == "frozen":
+        which = f"in epoch {facts['best_epoch']}" if facts["best_epoch"] else "in the last"
+        tuned = f"{which} of {facts['epochs']}; not kept"
+        rows.append(["fine-tuned", f"{verdict['fine_tuned_accuracy']:.1%}", tuned])
+    return [
+        *rows,
+        ["fine-tuning gained", f"{100 * verdict['gain']:+.1f} pp", spread],
+        ["verdict", verdict["kept"], chance],
+        _mcnemar(verdict),
+        ["cost", duration(verdict["seconds_fine_tuning"]), f"after {duration(verdict['seconds_head'])} for the head"],
+    ]
+
+
+def _mcnemar(verdict: Mapping[str, Any]) -> list[str]:
+    """Name the test's p, and that it allows for the choice of the best epoch by the same pictures."""
+    epochs = int(verdict.get("chosen_from_epochs", 1))
+    if epochs == 1:
+        return ["McNemar", f"p = {verdict['p']:.2g}", "exact test"]
+    return ["McNemar", f"p ≤ {verdict['p']:.2g}", f"exact test, the best of {epochs} epochs"]
+
+
+def _speed_rows(facts: Mapping[str, Any]) -> list[list[str]]:
+    """Return what the features and the head took, each stage by itself."""
+    features, head = facts.get("features"), facts.get("head")
+    if features is None or head is None:
+        return []
+    rows = []
+    if features["computed"]:
+        rows.append(["decode", f"{features['decode_images_per_second']:,.0f} img/s", "reading and resizing alone"])
+        network = f"{features['way']}, batches of {features['batch_size']}, alone"
+        rows.append(["forward pass", f"{features['forward_images_per_second']:,.0f} img/s", network])
+        both = f"both together, {features['computed']:,} features"
+        rows.append(["embedding", f"{features['images_per_second']:,.0f} img/s", both])
+    if features["from_cache"]:
+        rows.append(["from the cache", f"{features['from_cache']:,}", "features that were at hand already"])
+    return [*rows, ["head", f"{head['seconds']:.2g} s", str(head["kind"])]]
