@@ -42,6 +42,34 @@ def wilson_interval(successes: int, trials: int, z: float = Z95) -> tuple[float,
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+RELIABLE = (0.9, 0.95, 0.99)
+"""Accuracies for which `thresholds` looks."""
+
+
+def thresholds(probabilities_NK: NDArray[np.float64], labels_N: NDArray[np.int64]) -> list[dict[str, float]]:
+    """Say how sure an answer must be, so that answers at least as sure are right often enough.
+
+    For each accuracy of `RELIABLE` the least probability of the first class from which on the answers to these pictures
+    were right so often that the whole 95 % interval lies above (selective classification; Geifman and El-Yaniv 2017,
+    "Selective classification for deep neural networks", sec. 3, bound the risk so, too). None for an accuracy that so
+    few pictures cannot prove.
+
+    Returns:
+        `accuracy`, `probability`, and the `share` of the pictures that were answered as surely.
+    """
+    right_N = probabilities_NK.argmax(1) == labels_N
+    sureness_N = probabilities_NK.max(1)
+    order_N = np.argsort(-sureness_N, kind="stable")
+    rights = np.cumsum(right_N[order_N])
+    found = []
+    for accuracy in RELIABLE:
+        enough = [n for n in range(1, len(order_N) + 1) if wilson_interval(int(rights[n - 1]), n)[0] >= accuracy]
+        if enough:  # with one more picture the interval would reach below
+            least = float(sureness_N[order_N[enough[-1] - 1]])
+            found.append({"accuracy": accuracy, "probability": least, "share": enough[-1] / len(order_N)})
+    return found
+
+
 @dataclass(frozen=True)
 class PairedComparison:
     """Two models on the same pictures.

@@ -77,24 +77,43 @@ def appending(path: Path, format: str, model: str, expected: Expected) -> Iterat
         if length:
             _check(path, about)
         else:
-            files.write_json(_beside(path), about)
+            _begin(path, about)
         stream.seek(0)
         answered = READERS[format](stream, path, expected)
-        if length - answered.end > LONGEST_ROW:
-            raise _foreign(path, answered.end)
         if answered.end < length:
+            stream.seek(answered.end)
+            if length - answered.end > LONGEST_ROW or not _may_be_cut_off(stream.read(), format, answered, expected):
+                raise _foreign(path, answered.end)
             console.note(f"the last row of {printable(path)} was cut off; its picture is answered again")
             stream.truncate(answered.end)
         stream.seek(0, io.SEEK_END)
-        with io.TextIOWrapper(stream, "utf-8", "surrogateescape", newline="") as text:
+        with files.disk_errors(path), io.TextIOWrapper(stream, "utf-8", "surrogateescape", newline="") as text:
             yield text, answered
-            with files.disk_errors(path):
-                text.flush()
+            text.flush()
 
 
 def forget(path: Path) -> None:
     """Take away what stands beside a file that gets other contents."""
     _beside(path).unlink(missing_ok=True)
+
+
+def _begin(path: Path, about: Mapping[str, object]) -> None:
+    """Put down who writes an empty file; where that cannot be, leave none."""
+    try:
+        files.write_json(_beside(path), about)
+    except ResourceError:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _may_be_cut_off(tail: bytes, format: str, answered: Answered, expected: Expected) -> bool:
+    """Say whether the end of a file is the beginning of a row; whatever else stands there is not ours to remove."""
+    if format == "jsonl":
+        begin = b'{"file": "'
+        return tail.startswith(begin) or begin.startswith(tail)
+    if answered.end:
+        return tail.count(b",") < len(expected.columns) or tail.startswith(b'"')
+    return ",".join(expected.columns).encode().startswith(tail.rstrip(b"\r"))
 
 
 def _beside(path: Path) -> Path:

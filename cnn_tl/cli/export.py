@@ -107,9 +107,11 @@ def show_report(report: ExportReport) -> None:
         _show_cost(report.cost)
     agreements = []
     for found in report.parity:
-        difference, same = f"{found.largest_difference:.1e}", f"{100 * found.top1:.1f} %"
-        agreements.append([_GIVEN[found.given], found.batch_size, found.pictures, difference, same])
-    columns = ["pictures given", "batch>", "pictures>", "largest logit difference>", "same answer>"]
+        same = f"{100 * found.top1:.1f} %" + (f", {found.ties} tied" if found.ties else "")
+        given = _GIVEN[found.given] + (f", {found.sizes} sizes" if found.sizes > 1 else "")
+        difference, allowed = f"{found.largest_difference:.1e}", f"{found.allowed_difference:.1e}"
+        agreements.append([given, found.batch_size, found.pictures, difference, allowed, same])
+    columns = ["pictures given", "batch>", "pictures>", "logits differ by>", "allowed>", "same answer>"]
     console.show(console.table(columns, agreements))
     console.say("next:")
     console.say(_NEXT[report.format].format(path=path, quoted=shlex.quote(str(report.path))))

@@ -53,6 +53,7 @@ def predict(
 ) -> None:
     """Say what a trained model sees in pictures, one row each; a broken picture gets a row with its error."""
     from cnn_tl.cli.answers import Expected
+    from cnn_tl.cli.overwriting import never, require_harmless
     from cnn_tl.cli.progress import TerminalObserver
     from cnn_tl.inference.classifier import load
     from cnn_tl.inference.images import find, listed
@@ -61,8 +62,10 @@ def predict(
     live = _is_stdin(images, null)
     format = format or _FORMAT_OF_SUFFIX.get(output.suffix.lower() if output else "", "table")
     _check(output, format, append)
+    if output is not None:
+        require_harmless(output, model)
     screen = TerminalObserver()
-    pictures = None if live else list(find(images, recursive=recursive))
+    pictures = None if live else list(never(output, find(images, recursive=recursive)))
     with screen.task("loading the model", None):
         classifier = load(model, device, many=pictures is None or len(pictures) >= batch_size)
     scrolling = output is None and format != "json" and sys.stdout.isatty()  # the rows are progress enough
@@ -78,7 +81,7 @@ def predict(
     with _destination(output, format, append, model, Expected(pictures, classifier.classes, top)) as (write, before):
         left = None if pictures is None else list(before.unanswered(pictures))
         answers = classifier.answers(
-            before.unanswered(listed(0, b"\0" if null else b"\n")) if left is None else left,
+            before.unanswered(never(output, listed(0, b"\0" if null else b"\n"))) if left is None else left,
             total=None if left is None else len(left),
             live=live,
             top=top,
@@ -117,18 +120,6 @@ def _check(output: Path | None, format: Format, append: bool) -> None:
         if output is None:
             raise UsageError("--format parquet needs a file: give --output FILE.parquet")
         require_pyarrow()
-    if output is not None:
-        _check_name(output)
-
-
-def _check_name(output: Path) -> None:
-    """Refuse to take the name of a picture or of a device."""
-    from cnn_tl.data.kinds import has_picture_extension
-
-    if has_picture_extension(output):
-        raise UsageError(f"--output {printable(output)} is a name for a picture; choose another one")
-    if output.exists() and not output.is_file():
-        raise UsageError(f"--output {printable(output)} is no file; without --output, stdout is used")
 
 
 @contextmanager
@@ -149,7 +140,8 @@ def _destination(
             yield lambda answers: WRITERS[format](answers, stream, expected), before
     else:
         with files.atomic_path(output) as temporary:
-            yield lambda answers: _write_new(answers, temporary, format, expected), Answered()
+            with files.disk_errors(output):
+                yield lambda answers: _write_new(answers, temporary, format, expected), Answered()
             forget(output)
 
 

@@ -30,8 +30,10 @@ def serve(
         float, typer.Option(min=0, max=1000, help="Milliseconds that a picture waits for others to join its batch.")
     ] = 5,
     queue: Annotated[int, typer.Option(min=1, help="Pictures that may wait; more are answered with 503.")] = 256,
-    max_files: Annotated[int, typer.Option(min=1, max=1000, help="Pictures in one request.")] = 64,
-    max_mb: Annotated[float, typer.Option(min=0.001, help="Megabytes of one request.")] = 32,
+    max_files: Annotated[
+        int, typer.Option(min=1, max=1000, help="Pictures in one request, and no more than may wait.")
+    ] = 64,
+    max_mb: Annotated[float, typer.Option(min=0.001, max=1e6, help="Megabytes of one request.")] = 32,
     max_pixels: Annotated[
         int | None, typer.Option(min=1, help="Pixels of one picture.", show_default="the model's own limit")
     ] = None,
@@ -52,7 +54,8 @@ def serve(
     whole = model.resolve()
     name = f"{whole.parent.name}/{whole.name}" if whole.stem == "model" else whole.name
     body = int(max_mb * MEGABYTE)
-    limits = Limits(body, max(16 * body, 512 * MEGABYTE), files=max_files, pixels=max_pixels, pictures=queue)
+    at_once = min(max_files, queue)  # with more, a request could never be answered
+    limits = Limits(body, max(16 * body, 512 * MEGABYTE), files=at_once, pixels=max_pixels, pictures=queue)
     with server.bind(host, port) as listening:  # before the seconds that a model takes
         service = _service(
             model,
@@ -111,7 +114,7 @@ def require_packages() -> None:
     needed |= {"prometheus_client": "prometheus-client"}
     missing = [package for module, package in needed.items() if find_spec(module) is None]
     if missing:
-        raise ResourceError(f"serve needs {', '.join(missing)}, missing here; pip install 'cnn-tl[serve]' adds it")
+        raise ResourceError(f"serve needs {', '.join(missing)}, missing here; pip install {' '.join(missing)} adds it")
 
 
 def _check_is_there(model: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_tl import __version__, files, recipe
-from cnn_tl.errors import ArtefactError, ResourceError, UsageError, printable
+from cnn_tl.errors import ArtefactError, DataError, ResourceError, UsageError, printable
 from cnn_tl.exporting import cost, onnx, openvino, parity, timm, torch
 from cnn_tl.exporting.cost import Cost, Lowered
 from cnn_tl.exporting.options import Options
@@ -89,6 +89,7 @@ def export(
     options = (options or Options()).of(format)
     folder = bundle.find(Path(source))
     if options.precision != "fp32":
+        _require_pictures(folder, options)
         options = options.within(_bounds(folder))
     output = Path(output) if output is not None else _beside(folder, format)
     _require_replaceable(output, format)
@@ -96,7 +97,7 @@ def export(
         trained = bundle.load(folder)
     with files.atomic_path(output) if format in ENDINGS else files.atomic_folder(output) as temporary:
         doing = f"writing {format}" if options.precision == "fp32" else f"writing {format} in {options.precision}"
-        with observer.task(doing, None):
+        with observer.task(doing, None), files.disk_errors(output):
             written = EXPORTERS[format](trained, temporary, options)
         size, sha256 = _sealed(temporary)
         paid = None
@@ -118,14 +119,29 @@ def export(
             parity=agreements,
             cost=paid,
         )
-    files.write_json(_report_of(output), {**report.to_dict(), "path": output.name, "cnn_tl": __version__})
+        files.write_json(_report_of(output), {**report.to_dict(), "path": output.name, "cnn_tl": __version__})
     return report
 
 
 def _bounds(folder: Path) -> Export:
     """Return what the recipe of a bundle's run lets an export cost; a lone bundle has the defaults."""
-    written = folder.resolve().parent / bundle.RECIPE_OF_RUN
-    return recipe.load(written).export if written.is_file() else Export()
+    run = bundle.run_of(folder)
+    written = run / bundle.RECIPE_OF_RUN if run else None
+    return recipe.load(written).export if written and written.is_file() else Export()
+
+
+def _require_pictures(folder: Path, options: Options) -> None:
+    """Refuse at once what needs pictures, where nobody knows which they were.
+
+    Raises:
+        DataError: the bundle lies in no run.
+    """
+    if parity.manifest_of(folder) is None:
+        which = "training" if options.precision == "int8" else "validation"
+        raise DataError(
+            f"--precision {options.precision} needs the {which} pictures of {printable(folder)}, and there is no "
+            "manifest.json beside it that names them; export from the run folder"
+        )
 
 
 def _beside(folder: Path, format: str) -> Path:
@@ -151,12 +167,28 @@ def _require_replaceable(path: Path, format: str) -> None:
     """Refuse to write over anything but a whole earlier export: its report or the file itself tells."""
     where, kind, other = printable(path), *(("file", "folder") if format in ENDINGS else ("folder", "file"))
     if not path.exists():
+        _require_own_report(_report_of(path))
         return
     if path.is_dir() == (kind == "file"):
         raise ResourceError(f"{where} is a {other}; name a {kind} as --output")
     unchanged = _is_unchanged_file(path) if kind == "file" else _is_unchanged_folder(path)
     if not unchanged:
         raise ResourceError(f"{where} is no unchanged export of cnn-tl; remove it, or name another --output")
+    _require_own_report(_report_of(path))
+
+
+def _require_own_report(path: Path) -> None:
+    """Refuse to write over anything but a report in the place where this one's goes."""
+    if not path.exists():
+        return
+    try:
+        report = files.read_json(path)
+    except ArtefactError:
+        report = None
+    if not (isinstance(report, dict) and {"sha256", "parity", "cnn_tl"} <= report.keys()):
+        raise ResourceError(
+            f"{printable(path)}, where the report goes, is no report of cnn-tl; remove it, or name another --output"
+        )
 
 
 def _is_unchanged_file(path: Path) -> bool:

@@ -146,7 +146,10 @@ def _metadata(trained: Bundle, model: onnx.ModelProto, options: Options) -> dict
     opset = next(entry.version for entry in model.opset_import if not entry.domain)
     architecture: str = trained.model.pretrained_cfg["architecture"]  # type: ignore[index,assignment]
     inside = options.preprocess == "inside"
-    about = onnx_model.metadata(trained.classes, trained.preprocessing, architecture, opset, inside=inside)
+    thresholds = trained.facts.get("thresholds") or ()
+    about = onnx_model.metadata(
+        trained.classes, trained.preprocessing, architecture, opset, inside=inside, thresholds=thresholds
+    )
     return {**about, "precision": options.precision}
 
 

@@ -68,7 +68,7 @@ def eight_bit(network: onnx.ModelProto, trained: Bundle) -> tuple[onnx.ModelProt
         if not reader.any_picture():
             raise DataError(
                 f"--precision int8 needs the training pictures of {printable(trained.path)} to calibrate on, and "
-                f"{f'none is in {printable(manifest.root)}' if manifest else 'there is no manifest.json beside it'}"
+                f"none is in {printable(manifest.root if manifest else trained.path)}"
             )
         quantize_static(
             str(plain),

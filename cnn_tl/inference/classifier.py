@@ -138,10 +138,21 @@ class Classifier:
             for (number, path), error in batch.failures
         }
         if batch.items:
-            probabilities = softmax(self.logits(batch.pixels))
+            probabilities = softmax(finite(self.logits(batch.pixels)))
             for (number, path), row in zip(batch.items, probabilities, strict=True):
                 found[number] = self.answer(str(path), row, top)
         return [found[number] for number in sorted(found)]
+
+
+def finite(logits_NK: Logits) -> Logits:
+    """Return the logits.
+
+    Raises:
+        ArtefactError: they are not all finite, so nothing can be said.
+    """
+    if not np.isfinite(logits_NK).all():
+        raise ArtefactError("the model's logits are not finite: its weights are damaged, or overflow in its precision")
+    return logits_NK
 
 
 def load(source: str | Path, device: DeviceName = "auto", *, many: bool = False) -> Classifier:

@@ -151,10 +151,16 @@ def find(path: Path) -> Path:
             f"cnn-tl train --resume --output {shlex.quote(printable(path))}"
         )
     if not path.exists():
-        raise ArtefactError(f"{printable(path)} does not exist; name a run folder, a bundle or a .onnx file")
+        raise ArtefactError(f"{printable(path)} does not exist; name a run folder or a bundle")
     raise ArtefactError(
         f"{printable(path)} is neither a run folder nor a bundle of cnn-tl (a folder with {CONFIG} and {WEIGHTS})"
     )
+
+
+def run_of(folder: Path) -> Path | None:
+    """Return the run that a bundle lies in; None for a lone bundle, whatever else lies beside it."""
+    whole = folder.resolve()
+    return whole.parent if whole.name == FOLDER_IN_RUN else None
 
 
 def load(path: Path) -> Bundle:
@@ -216,26 +222,47 @@ def config_of(model: nn.Module, preprocessing: Preprocessing) -> dict[str, Any]:
         return json.loads(path.read_text("utf-8"))  # type: ignore[no-any-return]
 
 
+_OF_CREATE_MODEL = frozenset(
+    {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "num_classes"}
+)
+"""Arguments that say where timm takes something from, or what is said elsewhere: none of them is a model's own."""
+
+
+def _registered(folder: Path, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the architecture and its arguments, if they can do no more than describe one of timm's models.
+
+    Raises:
+        ArtefactError: a name such as hf-hub:..., for which timm would look elsewhere, or impossible arguments.
+    """
+    import timm
+
+    architecture, arguments = config["architecture"], config.get("model_args") or {}
+    if not (isinstance(architecture, str) and ":" not in architecture and timm.is_model(architecture)):
+        raise ArtefactError(f"{printable(folder / CONFIG)} names no model of timm: {printable(str(architecture)[:80])}")
+    if not isinstance(arguments, dict):
+        raise ArtefactError(f"{printable(folder / CONFIG)} is damaged: model_args are no mapping")
+    return architecture, {name: value for name, value in arguments.items() if name not in _OF_CREATE_MODEL}
+
+
 def _create(folder: Path, config: Mapping[str, Any], num_classes: int) -> nn.Module:
     import timm
     import torch
 
     from cnn_tl.networks import classic, classifiers  # noqa: F401 - timm knows the classic models now
 
+    architecture, arguments = _registered(folder, config)
     state = files.read_tensors(folder / WEIGHTS)
-    arguments = dict(config.get("model_args") or {})
-    arguments.pop("num_classes", None)
     head = config["cnn_tl"].get("head")
     try:
         with torch.random.fork_rng(devices=[]):
-            model = timm.create_model(config["architecture"], pretrained=False, num_classes=num_classes, **arguments)
+            model = timm.create_model(architecture, pretrained=False, num_classes=num_classes, **arguments)
             if head is not None:
                 classifiers.replace_classifier(model, head, state, num_classes)
         model.load_state_dict(state)
     except (RuntimeError, KeyError, TypeError, ValueError, AssertionError) as error:
         first = str(error).strip().splitlines()
         raise ArtefactError(
-            f"the weights in {printable(folder)} do not fit {config['architecture']} with {num_classes} classes: "
+            f"the weights in {printable(folder)} do not fit {architecture} with {num_classes} classes: "
             f"{' '.join(line.strip() for line in first[:2])[:300]}"
         ) from error
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]

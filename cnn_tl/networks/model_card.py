@@ -73,6 +73,9 @@ def _accuracy(config: Mapping[str, Any]) -> str:
     ]
     if baseline:
         rows.append((f"always answering {_plain(baseline['class'])}", f"{baseline['accuracy']:.1%}"))
+    for threshold in config["cnn_tl"].get("thresholds") or ():
+        name = f"answers that are right {threshold['accuracy']:.0%} of the time"
+        rows.append((name, f"from {threshold['probability']:.1%} on: {threshold['share']:.0%} of the pictures"))
     return "## Accuracy\n\n| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows)
 
 

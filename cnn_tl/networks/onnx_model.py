@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +77,7 @@ class OnnxModel:
             session = onnxruntime.InferenceSession(sealed, options, providers=["CPUExecutionProvider"])
             metadata = session.get_modelmeta().custom_metadata_map
             _check_version(int(metadata["cnn_tl.format_version"]), metadata["cnn_tl.version"], where)
+            _check_ends(session, metadata)
             return cls(
                 path=path,
                 classes=tuple(json.loads(metadata["class_names"])),
@@ -118,9 +119,19 @@ class OnnxModel:
 
 
 def metadata(
-    classes: tuple[str, ...], preprocessing: Preprocessing, architecture: str, opset: int, *, inside: bool = False
+    classes: tuple[str, ...],
+    preprocessing: Preprocessing,
+    architecture: str,
+    opset: int,
+    *,
+    inside: bool = False,
+    thresholds: Sequence[Mapping[str, float]] = (),
 ) -> dict[str, str]:
-    """Return what an exported file says about itself; `names` is where tools around Ultralytics look."""
+    """Return what an exported file says about itself; `names` is where tools around Ultralytics look.
+
+    Args:
+        thresholds: how sure an answer must be to be reliable, see `statistics.thresholds`.
+    """
     return {
         "cnn_tl.format_version": str(FORMAT_VERSION if inside else PLAIN_FORMAT_VERSION),
         "cnn_tl.version": __version__,
@@ -130,6 +141,7 @@ def metadata(
         "names": ascii(dict(enumerate(classes))),
         "preprocessing": json.dumps(preprocessing.to_dict()),
         "preprocessing_inside": "true" if inside else "false",
+        "thresholds": json.dumps(list(thresholds)),
     }
 
 
@@ -165,7 +177,28 @@ def _options(threads: int) -> Any:
     return options
 
 
+def _check_ends(session: onnxruntime.InferenceSession, metadata: Mapping[str, str]) -> None:
+    """Refuse a file whose graph is not what its metadata say.
+
+    Raises:
+        ValueError: it takes or gives something else, or has other classes.
+    """
+    inputs, outputs = ({one.name: one for one in ends} for ends in (session.get_inputs(), session.get_outputs()))
+    wanted = PICTURES if metadata.get("preprocessing_inside") == "true" else INPUT
+    if wanted not in inputs or LOGITS not in outputs:
+        raise ValueError(f"its graph has no input {wanted} or no output {LOGITS}")
+    classes = json.loads(metadata["class_names"])
+    count = outputs[LOGITS].shape[-1]
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    if not named or len(set(classes)) != len(classes) or len(classes) < 2:
+        raise ValueError("class_names are no list of different names")
+    if isinstance(count, int) and count != len(classes):
+        raise ValueError(f"it has {len(classes)} class names for {count} logits")
+
+
 def _check_version(version: int, made_by: str, where: str) -> None:
+    if version < 1:
+        raise ValueError(f"format version {version}")
     if version > FORMAT_VERSION:
         raise ArtefactError(
             f"{where} was made by cnn-tl {made_by} (format {version}; this is {__version__}, format "

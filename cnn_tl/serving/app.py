@@ -83,6 +83,7 @@ _BROKEN: dict[int | str, dict[str, Any]] = {
 _DRAWN: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/png": {}}, "description": "X-Class (percent-encoded) and X-Method say of what"},
     422: {"model": Problem, "description": "the picture cannot be read"},
+    501: {"model": Problem, "description": "the server has not what drawing needs"},
 }
 
 

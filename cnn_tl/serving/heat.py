@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,13 @@ def _by_gradients(source: Path, device: DeviceName) -> tuple[str, HeatMap]:
         return heat_HW
 
     return "gradcam", gradcam
+
+
+def why_not() -> str | None:
+    """Say why no heat map can be drawn here; None if it can."""
+    if find_spec("matplotlib") is None:
+        return "heat maps need matplotlib, which is missing on the server: pip install matplotlib"
+    return None
 
 
 def drawn(pixels_HWC: Pixels, heat_HW: NDArray[np.floating]) -> bytes:

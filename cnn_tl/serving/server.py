@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,6 +70,7 @@ def serve(app: ASGIApp, listening: socket.socket, on_ready: Callable[[], object]
         Stopped: a signal came; with its exit code.
         ResourceError: another process took the port meanwhile.
     """
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # who sends a broken form is told so
     config = uvicorn.Config(
         app,
         http=_ImpatientProtocol,

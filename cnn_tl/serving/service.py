@@ -15,9 +15,9 @@ from starlette.exceptions import HTTPException
 from cnn_tl.data import transforms
 from cnn_tl.data.loader import Pixels
 from cnn_tl.errors import BadImageError, printable
-from cnn_tl.inference.classifier import Answer, Classifier
+from cnn_tl.inference.classifier import Answer, Classifier, finite
 from cnn_tl.serving.batching import Batcher, Logits
-from cnn_tl.serving.heat import HeatMap, drawn
+from cnn_tl.serving.heat import HeatMap, drawn, why_not
 from cnn_tl.serving.limits import Limits, Places, busy
 from cnn_tl.serving.metrics import Metrics
 from cnn_tl.statistics import softmax
@@ -65,9 +65,13 @@ class Service:
         return self._batcher.alive and not self.stopping
 
     def warm_up(self) -> None:
-        """Let the model run once: what it cannot do fails here, and the first picture need not wait for it."""
+        """Let the model run once: what it cannot do fails here, and the first picture need not wait for it.
+
+        Raises:
+            ArtefactError: its logits are not finite.
+        """
         blank_HWC = np.zeros((self._spec.height, self._spec.width, 3), np.uint8)
-        self._batcher.submit(blank_HWC).result()
+        finite(self._batcher.submit(blank_HWC).result())
         self._explaining.submit(lambda: drawn(blank_HWC, self._heat_map(blank_HWC, 0)))  # nobody waits for that
 
     def promise_no_more(self) -> None:
@@ -112,9 +116,11 @@ class Service:
 
         Raises:
             BadImageError: the picture cannot be read.
-            HTTPException: 400, no such class; 503, too many are waiting.
+            HTTPException: 400, no such class; 501, the server cannot draw; 503, too many are waiting.
         """
         self._demand_a_model()
+        if reason := why_not():
+            raise HTTPException(501, reason)
         classes = self.classifier.classes
         if label is not None and label not in classes:
             raise HTTPException(400, f"the model has no class {printable(label)}; GET /health lists them")

@@ -5,30 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.errors import ArtefactError
 from cnn_tl.networks import bundle
 from cnn_tl.networks.card import tensors_digest
+from cnn_tl.statistics import softmax, thresholds
 from cnn_tl.training.result import TrainResult
-from cnn_tl.training.session import Session
+from cnn_tl.training.session import Logits, Session
 
 Tensors = Mapping[str, NDArray[Any]]
 
 
-def save_model(session: Session, result: TrainResult) -> None:
+def save_model(session: Session, result: TrainResult, logits: Logits) -> None:
     """Write the bundle of a finished run.
+
+    Args:
+        logits: those of the validation pictures, [N, K].
 
     Raises:
         ResourceError: the disk is full or not writable.
     """
     folder, head, card = session.run.bundle, session.head, session.card
     classes, preprocessing = session.manifest.classes, card.preprocessing
+    labels = np.array([picture.label for picture in session.manifest.of("val")])
     facts = {
         "mode": result.mode,
         "weights": card.weights,
         "seed": session.recipe.seed,
         "validation": {"accuracy": result.accuracy, "pictures": result.pictures, "interval": result.interval},
+        "thresholds": thresholds(softmax(logits), labels),
         "baseline": {"accuracy": result.baseline, "class": result.baseline_class},
         "data": {"name": session.manifest.root.resolve().name, "pictures": session.manifest.counts()},
     }

@@ -256,7 +256,7 @@ def _finish(session: Session, logits: Logits, started: float) -> TrainResult:
     result = judge(session, logits, started)
     files.write_json(run.manifest, session.manifest.to_json())
     files.write_text(run.validation, validation_lines(session, logits))
-    save_model(session, result)
+    save_model(session, result, logits)
     if session.recipe.mode == "freeze":
         session.log([{"val_accuracy": result.accuracy, **session.facts}])
     seal.write(run.result, files.as_json(result.to_dict()))

@@ -144,6 +144,15 @@ def test_a_damaged_file_stays_as_it_is(cli: Callable[..., Any], undisturbed: tup
     assert f"has something else than a row of answers at byte {len(whole):,}" in done.err
 
 
+def test_text_that_is_no_row_is_not_removed(cli: Callable[..., Any], undisturbed: tuple[Path, bytes]) -> None:
+    path, _ = undisturbed
+    cli("predict", "run", *PICTURES, "--append", "--output", path)
+    path.write_text("very important text of mine, without a line's end")
+    done = cli("predict", "run", *PICTURES, "--append", "--output", path)
+    assert (done.code, path.read_text()) == (2, "very important text of mine, without a line's end")
+    assert "has something else than a row of answers at byte 0" in done.err
+
+
 def test_two_at_once(cli: Callable[..., Any], undisturbed: tuple[Path, bytes]) -> None:
     fcntl = pytest.importorskip("fcntl")
     path, _ = undisturbed

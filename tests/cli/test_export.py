@@ -70,7 +70,7 @@ def test_mismatch(cli: Callable[..., object], run: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["absent"], 4, "error: absent does not exist; name a run folder, a bundle or a .onnx file"),
+        (["absent"], 4, "error: absent does not exist; name a run folder or a bundle"),
         (["my run", "--format", "tflite"], 2, "'tflite'"),
         (["my run", "--outputs", "probabilities"], 2, "name logits, and probabilities and features if you want them"),
         (["my run", "--outputs", "logits,lgits"], 2, "--outputs logits,lgits: name logits"),

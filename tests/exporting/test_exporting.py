@@ -12,7 +12,7 @@ import torch
 from onnx import numpy_helper
 
 from cnn_tl import files
-from cnn_tl.errors import ArtefactError, ResourceError, UsageError
+from cnn_tl.errors import ArtefactError, DataError, ResourceError, UsageError
 from cnn_tl.exporting import export as exporting
 from cnn_tl.exporting import onnx as onnx_format
 from cnn_tl.exporting.export import EXPORTERS, export
@@ -72,8 +72,8 @@ def test_export_of_a_run(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
         (size, 10, 1) for size in (1, 2, 7, 33)
     ]
     assert max(found.largest_difference for found in prepared) < 1e-4
-    assert [(found.batch_size, found.pictures % found.batch_size, found.top1) for found in whole] == [
-        (size, 0, 1) for size in (1, 2, 7, 33)
+    assert [(found.batch_size, found.pictures, found.top1) for found in whole] == [
+        (size, 10, 1) for size in (1, 2, 7, 33)
     ]
     assert max(found.largest_difference for found in whole) < 1e-2
     assert list(names_in(run)) == ["manifest.json", "model", "model.onnx", "model.onnx.json"]
@@ -153,6 +153,41 @@ def test_a_file_of_somebody_else_is_left_alone(run: Path, told: str | None) -> N
     with pytest.raises(ResourceError, match=r"mine\.onnx is no unchanged export"):
         export(run, output)
     assert output.read_bytes() == b"precious"
+
+
+def test_a_report_of_somebody_else_is_left_alone(run: Path) -> None:
+    notes = run.parent / "mine.onnx.json"
+    notes.write_text('{"my": "notes"}')
+    with pytest.raises(ResourceError, match=r"mine\.onnx\.json, where the report goes, is no report of cnn-tl"):
+        export(run, run.parent / "mine.onnx")
+    assert notes.read_text() == '{"my": "notes"}'
+    notes.unlink()
+    notes.mkdir()
+    with pytest.raises(ResourceError, match=r"mine\.onnx\.json"):
+        export(run, run.parent / "mine.onnx")
+    assert not (run.parent / "mine.onnx").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_without_a_report_there_is_no_file(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, value: object) -> None:
+        raise ResourceError(f"no space to write {path}")
+
+    monkeypatch.setattr(files, "write_json", full)
+    with pytest.raises(ResourceError, match=r"no space to write .*model\.onnx\.json"):
+        export(run)
+    assert list(names_in(run)) == ["manifest.json", "model"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_lies_beside_a_lone_bundle_is_not_its_run(run: Path) -> None:
+    site = run.parent / "site"
+    lone = shutil.copytree(run / "model", site / "cats")
+    (site / "manifest.json").write_text('{"name": "app", "icons": []}')
+    (site / "recipe.yaml").write_text("servings: 4")
+    assert export(lone).pictures.startswith("64 random pictures")
+    with pytest.raises(DataError, match=r"there is no manifest.json beside it that names them; export from the run"):
+        export(lone, options=Options(precision="fp16"))
 
 
 def test_an_output_that_is_a_folder(run: Path) -> None:

@@ -131,6 +131,28 @@ def test_an_equal_logit_is_not_yet_an_equal_answer() -> None:
         parity.require((flipped,), "10 pictures")
 
 
+def test_two_answers_may_be_tied() -> None:
+    expected = np.array([[1.0, 0.99999, 0], [3, 0, 0]], np.float32)
+    found = np.array([[0.99999, 1.0, 0], [3, 0, 0]], np.float32)
+    agreement = parity._agreement("prepared", 1, expected, found)
+    assert (agreement.top1, agreement.ties, agreement.holds) == (0.5, 1, True)
+    expected[0, 1] = 0.9  # close no more
+    agreement = parity._agreement("prepared", 1, expected, found)
+    assert (agreement.top1, agreement.ties, agreement.holds) == (0.5, 0, False)
+
+
+@pytest.mark.parametrize("batch_size", parity.BATCH_SIZES)
+def test_each_size_of_pictures_has_a_batch(batch_size: int) -> None:
+    sizes = [list(range(40)), *([40 + n] for n in range(9)), [49, 50]]
+    batches = parity._of_one_size(sizes, batch_size)
+    assert {len(batch) for batch in batches} == {batch_size}
+    assert all(any(set(batch) <= set(size) for size in sizes) for batch in batches)
+    assert all(any(set(batch) <= set(size) for batch in batches) for size in sizes)
+    assert set(batches[0]) <= set(sizes[0])
+    many = parity._of_one_size([[n] for n in range(100)], batch_size)
+    assert len(many) == max(-(-parity.MOST_WHOLE // batch_size), parity.MOST_SIZES)
+
+
 def test_the_bound_grows_with_the_logits(trained: Bundle) -> None:
     agreements, _ = compare(trained, same, Observer())
     assert 1e-4 < agreements[0].allowed_difference < 1e-4 * np.abs(WEIGHT).sum()

@@ -82,6 +82,34 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"architecture": "hf-hub:timm/resnet18.a1_in1k"}, "names no model of timm: hf-hub:timm/resnet18"),
+        ({"architecture": "local-dir:/elsewhere"}, "names no model of timm"),
+        ({"architecture": "no_such_net"}, "names no model of timm"),
+        ({"architecture": 5}, "names no model of timm: 5"),
+        ({"model_args": [1]}, "model_args are no mapping"),
+        ({"model_args": {"no_such_argument": 1}}, "do not fit test_resnet"),
+    ],
+)
+def test_a_config_that_names_something_else(folder: Path, change: dict[str, object], said: str) -> None:
+    config = files.read_json(folder / "config.json")
+    files.write_json(folder / "config.json", config | change)
+    files.write_checksums(folder)
+    with pytest.raises(ArtefactError, match=said):
+        bundle.load(folder)
+
+
+def test_a_config_cannot_make_timm_open_another_file(folder: Path, tmp_path: Path) -> None:
+    canary = tmp_path / "canary.pth"
+    config = files.read_json(folder / "config.json")
+    places = {"checkpoint_path": str(canary), "cache_dir": str(canary), "pretrained": True, "pretrained_cfg": "x"}
+    files.write_json(folder / "config.json", config | {"model_args": places})
+    files.write_checksums(folder)
+    assert bundle.load(folder).classes == ("a", "b")
+
+
 def test_an_edited_or_missing_card_leaves_the_model_as_it_is(folder: Path) -> None:
     assert "README.md" in (folder / "SHA256SUMS").read_text()
     (folder / "README.md").write_text("mine")

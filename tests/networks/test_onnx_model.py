@@ -130,6 +130,12 @@ def test_a_newer_file_names_the_remedy(tmp_path: Path) -> None:
         ("class_names", "[" * 100_000),
         ("preprocessing", "{}"),
         ("preprocessing", '"none"'),
+        ("cnn_tl.format_version", "-1"),
+        ("class_names", '["cat", "dog"]'),
+        ("class_names", '["cat", "dog", "dog"]'),
+        ("class_names", "[1, 2, 3]"),
+        ("class_names", '"cat"'),
+        ("preprocessing_inside", "true"),
     ],
 )
 def test_impossible_metadata_under_a_valid_seal(tmp_path: Path, key: str, value: str) -> None:

@@ -169,4 +169,4 @@ def test_a_missing_package_is_one_line(cli: Callable[..., Any], monkeypatch: pyt
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else found(name))
     done = cli("serve", "run")
     assert done.code == 5
-    assert done.err == "error: serve needs uvicorn, missing here; pip install 'cnn-tl[serve]' adds it\n"
+    assert done.err == "error: serve needs uvicorn, missing here; pip install uvicorn adds it\n"

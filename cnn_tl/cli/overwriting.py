@@ -1,0 +1,69 @@
+"""Answers never take the place of what they were made from: the model, its run, a picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from cnn_tl.data.kinds import has_picture_extension
+from cnn_tl.errors import ArtefactError, UsageError, printable
+from cnn_tl.networks import bundle
+
+OF_A_RUN = frozenset(
+    {bundle.RECIPE_OF_RUN, "manifest.json", "metrics.jsonl", "metrics.csv", "validation.jsonl", "result.json"}
+    | {"digests.json", "curves.png"}
+)
+"""What a run folder holds beside its model; any other file in it is the user's own."""
+
+
+def require_harmless(output: Path, model: Path) -> None:
+    """Refuse an output that is the model or a part of its run, looks like a picture, or is no file.
+
+    Raises:
+        UsageError: it is.
+    """
+    where = f"--output {printable(output)}"
+    if has_picture_extension(output):
+        raise UsageError(f"{where} is a name for a picture; choose another one")
+    if output.exists() and not output.is_file():
+        raise UsageError(f"{where} is no file; without --output, stdout is used")
+    if _is_of(output, model):
+        raise UsageError(f"{where} would replace a part of the model {printable(model)}; choose another one")
+
+
+def never(output: Path | None, pictures: Iterable[Path]) -> Iterator[Path]:
+    """Yield the pictures.
+
+    Raises:
+        UsageError: one of them is the output.
+    """
+    if output is None or not output.exists():
+        yield from pictures
+        return
+    own = _identity(output)
+    for picture in pictures:
+        if _identity(picture) == own:
+            raise UsageError(f"--output {printable(output)} is one of the pictures; choose another one")
+        yield picture
+
+
+def _is_of(output: Path, model: Path) -> bool:
+    if model.is_file():
+        report = model.with_name(f"{model.name}.json")
+        return output.exists() and any(_identity(output) == _identity(own) for own in (model, report))
+    try:
+        folder = bundle.find(model).resolve()
+    except ArtefactError:
+        return False  # which is told when it is loaded
+    whole = output.resolve()
+    is_run = folder.name == bundle.FOLDER_IN_RUN and whole.parent == folder.parent
+    return whole.is_relative_to(folder) or (is_run and whole.name in OF_A_RUN)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a name too long for the system is simply no file here
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino

@@ -1,0 +1,60 @@
+"""Answers never take the place of the model, its run or a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from cnn_tl.cli.overwriting import never, require_harmless
+from cnn_tl.errors import UsageError
+
+
+@pytest.fixture(autouse=True)
+def _run_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("run/model/config.json", "run/recipe.yaml", "lone/config.json", "m.onnx", "m.onnx.json"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(name)
+    Image.new("RGB", (20, 20)).save("picture.png")
+    Path("picture.png").rename("picture.dat")
+    Path("link.csv").symlink_to("m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("output", "model", "why"),
+    [
+        ("m.onnx", "m.onnx", "would replace a part of the model m.onnx"),
+        ("m.onnx.json", "m.onnx", "would replace a part of the model"),
+        ("link.csv", "m.onnx", "would replace a part of the model"),
+        ("run/model/config.json", "run", "would replace a part of the model run"),
+        ("run/model/new.csv", "run", "would replace a part of the model run"),
+        ("run/recipe.yaml", "run", "would replace a part of the model run"),
+        ("run/recipe.yaml", "run/model", "would replace a part of the model run/model"),
+        ("lone/config.json", "lone", "would replace a part of the model lone"),
+        ("a.jpg", "run", "is a name for a picture"),
+        ("run", "run", "is no file"),
+    ],
+)
+def test_what_answers_may_not_replace(cli: Callable[..., Any], output: str, model: str, why: str) -> None:
+    before = Path(output).read_text() if Path(output).is_file() else None
+    done = cli("predict", model, "picture.dat", "--output", output)
+    assert done.code == 2
+    assert f"error: --output {output} {why}" in done.err
+    assert before is None or Path(output).read_text() == before
+
+
+@pytest.mark.parametrize(("output", "model"), [("a.csv", "m.onnx"), ("run/a.csv", "run"), ("recipe.yaml", "lone")])
+def test_what_answers_may_replace(output: str, model: str) -> None:
+    require_harmless(Path(output), Path(model))
+
+
+def test_a_picture_is_never_replaced() -> None:
+    Path("same").hardlink_to("picture.dat")
+    with pytest.raises(UsageError, match=r"--output same is one of the pictures"):
+        list(never(Path("same"), [Path("absent"), Path("picture.dat")]))
+    assert list(never(Path("new"), [Path("picture.dat")])) == [Path("picture.dat")]
+    assert list(never(None, [Path("picture.dat")])) == [Path("picture.dat")]
