@@ -37,7 +37,7 @@ def trained(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return Path(given)
     run = tmp_path_factory.mktemp("load") / "run"
     data = {"path": str(shared / "data" / "pizza_steak_sushi")}
-    cnn_tl.train(cnn_tl.Recipe.model_validate({"data": data, "run": {"output": str(run)}}))
+    cnn_tl.train(cnn_tl.Recipe.model_validate({"data": data}), run)
     cnn_tl.export(run)
     return run
 
