@@ -22,7 +22,7 @@ _NEXT: dict[str, str] = {
     "timm": "  timm.create_model('local-dir:{path}', pretrained=True)",
     "torch": "  torch.export.load('{path}').module()",
 }
-_GIVEN = {"prepared": "resized and cropped", "whole": "whole"}
+_GIVEN = {"prepared": "resized, cropped", "whole": "whole"}
 
 
 def export(
@@ -111,7 +111,7 @@ def show_report(report: ExportReport) -> None:
         given = _GIVEN[found.given] + (f", {found.sizes} sizes" if found.sizes > 1 else "")
         difference, allowed = f"{found.largest_difference:.1e}", f"{found.allowed_difference:.1e}"
         agreements.append([given, found.batch_size, found.pictures, difference, allowed, same])
-    columns = ["pictures given", "batch>", "pictures>", "logits differ by>", "allowed>", "same answer>"]
+    columns = ["given", "batch>", "pictures>", "logits differ>", "allowed>", "same answer>"]
     console.show(console.table(columns, agreements))
     console.say("next:")
     console.say(_NEXT[report.format].format(path=path, quoted=shlex.quote(str(report.path))))
