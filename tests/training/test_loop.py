@@ -237,7 +237,7 @@ def test_a_longer_run_may_lie_and_work_elsewhere_but_learns_the_same(recipe: Mak
 
 def test_lp_ft_begins_with_the_head_of_freeze_and_gives_a_verdict(recipe: Make, tmp_path: Path) -> None:
     frozen = train(recipe(), tmp_path / "frozen")
-    result = train(recipe("lp-ft", train={"lr": 1e-12}), tmp_path / "run")
+    result = train(recipe("lp-ft", train={"lr": 1e-12, "temperature": "none"}), tmp_path / "run")
     head, before = (
         {name: t for name, t in final_weights(run).items() if name.startswith("fc.")}
         for run in (tmp_path / "run", tmp_path / "frozen")
@@ -254,7 +254,7 @@ def test_lp_ft_begins_with_the_head_of_freeze_and_gives_a_verdict(recipe: Make, 
 
 def test_fine_tuning_starts_with_a_head_that_was_fitted(recipe: Make, tmp_path: Path) -> None:
     frozen = train(recipe(run={"precision": "fp32"}), tmp_path / "frozen")
-    idle = {"lr": 1e-12, "epochs": 1}  # what comes out is what it started with
+    idle = {"lr": 1e-12, "epochs": 1, "temperature": "none"}  # what comes out is what it started with
     observer = StopAfter("", 0)
     fitted = train(recipe("finetune", train=idle), tmp_path / "fitted", observer=observer)
     random = train(recipe("finetune", train=idle | {"head_start": "random"}), tmp_path / "random")
