@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 Format = Literal["onnx", "openvino", "timm", "torch"]
 _NEXT: dict[str, str] = {
     "onnx": "  cnn-tl predict {quoted} IMAGES...",
-    "openvino": "  openvino.compile_model('{path}/model.xml')",
-    "timm": "  timm.create_model('local-dir:{path}', pretrained=True)",
-    "torch": "  torch.export.load('{path}').module()",
+    "openvino": "  openvino.compile_model({xml!r})",
+    "timm": "  timm.create_model({local!r}, pretrained=True)",
+    "torch": "  torch.export.load({path!r}).module()",
 }
 _GIVEN = {"prepared": "resized, cropped", "whole": "whole"}
 
@@ -115,7 +115,8 @@ def show_report(report: ExportReport) -> None:
     columns = ["given", "batch>", "pictures>", "logits differ>", "allowed>", "same answer>"]
     console.show(console.table(columns, agreements))
     console.say("next:")
-    console.say(_NEXT[report.format].format(path=path, quoted=shlex.quote(str(report.path))))
+    places = {"path": path, "xml": f"{path}/model.xml", "local": f"local-dir:{path}"}
+    console.say(_NEXT[report.format].format(quoted=shlex.quote(str(report.path)), **places))
 
 
 def _show_cost(cost: Cost) -> None:

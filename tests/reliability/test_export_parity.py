@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,11 @@ def test_every_family(run: Path, name: str, format: str) -> None:
     spec = Preprocessing.from_pretrained_cfg(model.pretrained_cfg)
     bundle.save_model(run / "model", model, classes=list("0123456789"), preprocessing=spec, facts={})
     report = export(run, format=format)
+    for found in report.parity:
+        sys.stderr.write(
+            f"\n{name} {format} {found.given} batch {found.batch_size}: {found.pictures} pictures of {found.sizes} sizes, "
+            f"logits differ by {found.largest_difference:.1e}, same answer {found.top1:.4f}, {found.ties} tied"
+        )
     prepared = [found for found in report.parity if found.given == "prepared"]
     assert prepared[-1].pictures >= 256
     assert max(found.largest_difference for found in prepared) <= 1e-4
