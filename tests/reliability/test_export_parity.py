@@ -56,8 +56,8 @@ def test_every_family(run: Path, name: str, format: str) -> None:
     report = export(run, format=format)
     for found in report.parity:
         sys.stderr.write(
-            f"\n{name} {format} {found.given} batch {found.batch_size}: {found.pictures} pictures of {found.sizes} sizes, "
-            f"logits differ by {found.largest_difference:.1e}, same answer {found.top1:.4f}, {found.ties} tied"
+            f"\n{name} {format} {found.given} by {found.batch_size}: {found.pictures} pictures, {found.sizes} sizes: "
+            f"differ by {found.largest_difference:.1e}, same answer {found.top1:.4f}, {found.ties} tied"
         )
     prepared = [found for found in report.parity if found.given == "prepared"]
     assert prepared[-1].pictures >= 256
