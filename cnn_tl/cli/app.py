@@ -9,6 +9,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from inspect import getdoc
 from typing import Annotated
 
 import typer
@@ -60,6 +61,17 @@ app.command(rich_help_panel=_UNDERSTAND)(convolve.convolve)
 app.command(rich_help_panel=_MACHINE)(demo.demo)
 app.command(rich_help_panel=_MACHINE)(benchmark.benchmark)
 app.add_typer(cache.app, name="cache", rich_help_panel=_MACHINE)
+
+
+def _let_help_flow(group: typer.Typer) -> None:
+    """Make one line of each paragraph of a command's docstring: typer keeps its line ends in all but the first."""
+    for command in group.registered_commands:
+        paragraphs = getdoc(command.callback).split("\n\n") if command.callback else []  # type: ignore[union-attr]
+        command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+for _group in (app, recipes.app, cache.app):
+    _let_help_flow(_group)
 
 
 def _version(wanted: bool) -> None:

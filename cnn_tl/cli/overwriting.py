@@ -12,9 +12,10 @@ from cnn_tl.networks import bundle
 
 OF_A_RUN = frozenset(
     {bundle.RECIPE_OF_RUN, "manifest.json", "metrics.jsonl", "metrics.csv", "validation.jsonl", "result.json"}
-    | {"digests.json", "curves.png"}
+    | {"digests.json", "curves.png", "checkpoints", ".launch"}
 )
-"""What a run folder holds beside its model; any other file in it is the user's own."""
+"""What a run folder holds beside its model, as `RunFolder` has it, which the light install cannot import; any other
+file in it is the user's own."""
 
 
 def require_harmless(output: Path, model: Path) -> None:
@@ -57,8 +58,9 @@ def _is_of(output: Path, model: Path) -> bool:
     except ArtefactError:
         return False  # which is told when it is loaded
     whole = output.resolve()
-    is_run = folder.name == bundle.FOLDER_IN_RUN and whole.parent == folder.parent
-    return whole.is_relative_to(folder) or (is_run and whole.name in OF_A_RUN)
+    run = bundle.run_of(folder)
+    of_the_run = run is not None and any(whole.is_relative_to(run / name) for name in OF_A_RUN)
+    return whole.is_relative_to(folder) or of_the_run
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

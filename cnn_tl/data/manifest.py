@@ -8,6 +8,9 @@ from dataclasses import asdict, astuple, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cnn_tl.errors import ArtefactError, DataError, printable
 from cnn_tl.files import sha256_file
 
@@ -68,6 +71,10 @@ class Manifest:
     def of(self, split: Split) -> tuple[Picture, ...]:
         """Return the pictures of one part."""
         return tuple(picture for picture in self.pictures if picture.split == split)
+
+    def labels(self, split: Split) -> NDArray[np.int64]:
+        """Return the classes of the pictures of one part, by number, [N]."""
+        return np.array([picture.label for picture in self.of(split)], dtype=np.int64)
 
     def file(self, picture: Picture) -> Path:
         """Return where the picture lies."""

@@ -129,8 +129,7 @@ def _verdict(session: Session, start: HeadStart, logits: Logits) -> dict[str, An
 
 
 def _right(session: Session, logits: Logits) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    labels = np.array([picture.label for picture in session.manifest.of("val")])
-    return np.asarray(logits.argmax(1) == labels)
+    return np.asarray(logits.argmax(1) == session.manifest.labels("val"))
 
 
 @contextmanager

@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cnn_tl import files
 from cnn_tl.errors import ArtefactError, printable
 from cnn_tl.statistics import softmax, wilson_interval
@@ -55,7 +53,7 @@ class TrainResult:
 def judge(session: Session, logits: Logits, started: float) -> TrainResult:
     """Count the right answers among validation logits [N, K]; `started` is when the run began, by `time.monotonic`."""
     manifest = session.manifest
-    labels = np.array([picture.label for picture in manifest.of("val")])
+    labels = manifest.labels("val")
     right = logits.argmax(1) == labels
     correct = int(right.sum())
     return TrainResult(

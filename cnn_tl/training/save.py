@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.errors import ArtefactError
@@ -29,13 +28,12 @@ def save_model(session: Session, result: TrainResult, logits: Logits) -> None:
     """
     folder, head, card = session.run.bundle, session.head, session.card
     classes, preprocessing = session.manifest.classes, card.preprocessing
-    labels = np.array([picture.label for picture in session.manifest.of("val")])
     facts = {
         "mode": result.mode,
         "weights": card.weights,
         "seed": session.recipe.seed,
         "validation": {"accuracy": result.accuracy, "pictures": result.pictures, "interval": result.interval},
-        "thresholds": thresholds(softmax(logits), labels),
+        "thresholds": thresholds(softmax(logits), session.manifest.labels("val")),
         "baseline": {"accuracy": result.baseline, "class": result.baseline_class},
         "data": {"name": session.manifest.root.resolve().name, "pictures": session.manifest.counts()},
     }

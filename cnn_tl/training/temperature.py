@@ -31,14 +31,11 @@ def divide_by_temperature(session: Session, model: nn.Module, logits_NK: Tensor,
     if session.recipe.train.temperature != "fitted":
         return logits_NK
     parameters = _trained_classifier(model)
-    labels_N = np.array([picture.label for picture in session.manifest.of("val")])
-    factor, _ = best_factor(logits_NK.double().numpy(), labels_N, np.ones(len(labels_N)))
     if not parameters:
-        session.observer.note("the classifier did not train, so its temperature stays 1")
+        session.observer.note("the classifier is no linear layer that trained, so its temperature stays 1")
         return logits_NK
-    if abs(factor - 1) < 1e-9:
-        session.facts["temperature"] = _fact(session, 1.0, logits_NK, logits_NK)
-        return logits_NK
+    labels_N = session.manifest.labels("val")
+    factor, _ = best_factor(logits_NK.double().numpy(), labels_N, np.ones(len(labels_N)))
     before = [parameter.detach().clone() for parameter in parameters]
     with torch.no_grad():
         for parameter in parameters:

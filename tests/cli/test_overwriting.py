@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from cnn_tl.cli.overwriting import never, require_harmless
+from cnn_tl.cli.overwriting import OF_A_RUN, never, require_harmless
 from cnn_tl.errors import UsageError
+from cnn_tl.training import seal
+from cnn_tl.training.run_folder import RunFolder
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +36,7 @@ def _run_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("run/model/new.csv", "run", "would replace a part of the model run"),
         ("run/recipe.yaml", "run", "would replace a part of the model run"),
         ("run/recipe.yaml", "run/model", "would replace a part of the model run/model"),
+        ("run/checkpoints/best-00001/state.json", "run", "would replace a part of the model run"),
         ("lone/config.json", "lone", "would replace a part of the model lone"),
         ("a.jpg", "run", "is a name for a picture"),
         ("run", "run", "is no file"),
@@ -50,6 +53,11 @@ def test_what_answers_may_not_replace(cli: Callable[..., Any], output: str, mode
 @pytest.mark.parametrize(("output", "model"), [("a.csv", "m.onnx"), ("run/a.csv", "run"), ("recipe.yaml", "lone")])
 def test_what_answers_may_replace(output: str, model: str) -> None:
     require_harmless(Path(output), Path(model))
+
+
+def test_all_of_a_run_is_known() -> None:
+    names = {path.relative_to("run").parts[0] for path in vars(RunFolder(Path("run"))).values() if path != Path("run")}
+    assert names | {seal.DIGESTS} == OF_A_RUN | {"model"}
 
 
 def test_a_picture_is_never_replaced() -> None:

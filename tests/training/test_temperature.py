@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -82,10 +83,9 @@ def test_a_classifier_that_cannot_be_divided_stays_as_it_is(trains: bool) -> Non
         def note(self, text: str) -> None:
             notes.append(text)
 
-    pictures = [SimpleNamespace(label=n % 2) for n in range(8)]
     session = SimpleNamespace(
         recipe=load(None, ["mode=finetune"]),
-        manifest=SimpleNamespace(of=lambda split: pictures),
+        manifest=SimpleNamespace(labels=lambda split: np.arange(8) % 2),
         observer=Noting(),
         card=SimpleNamespace(name="odd"),
         facts={},
