@@ -1,35 +1,22 @@
-"""The processes that make one run together, as torchrun starts them: who each is, and how all agree.
+"""The processes that make one run together: who each is, and how all agree.
 
 Only the first of them writes the run folder and speaks. An error that one of them meets is raised in all, so that none
-is left waiting; a process that is gone altogether is noticed by the others as a closed connection.
+is left waiting; a process that is gone altogether is noticed by the others as a closed connection (`launch.py`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from cnn_tl.errors import CnnTlError, ResourceError
+from cnn_tl.errors import CnnTlError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from torch.distributed import Store  # type: ignore[attr-defined]
 
 T = TypeVar("T")
-
-PATIENCE_DAYS = 7
-"""How long a process waits for another one that is alive: while the first fits a head, say."""
-
-SPEAKING_SECONDS = 10.0
-"""How long a process that has met an error waits for the one that says so: it may still be loading."""
-
-_GONE = ("connection closed", "connection reset", "connection refused", "broken pipe", "timed out", "remote process")
 
 
 @dataclass(frozen=True)
@@ -126,7 +113,7 @@ class World:
                 answer[1] = error
         dist.broadcast_object_list(answer, src=0)
         if answer[1] is not None:
-            raise _known_to_all(answer[1])
+            raise known_to_all(answer[1])
         return cast(T, answer[0])
 
     def settle(self, error: CnnTlError | None = None) -> None:
@@ -143,7 +130,7 @@ class World:
         if failed:
             errors = [(rank, other) for rank, other in enumerate(self.gather(error)) if other is not None]
             rank, other = errors[0]
-            raise _known_to_all(other) from (error if rank == self.rank else None)
+            raise known_to_all(other) from (error if rank == self.rank else None)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -211,143 +198,11 @@ def _number_of(sha256: str) -> int:
 
 ALONE = World()
 
-
-@contextmanager
-def joined() -> Iterator[World]:
-    """Find the other processes of this run, where torchrun has started more than one, and let go of them in the end.
-
-    Raises:
-        ResourceError: they cannot be reached; or (in the body) one of them has ended.
-    """
-    world = _from_environment()
-    if world.is_alone:
-        yield world
-        return
-    from datetime import timedelta
-
-    import torch
-    import torch.distributed as dist
-    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
-    from torch.distributed.rendezvous import rendezvous
-
-    if torch.cuda.is_available():
-        torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
-    try:
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-        store, rank, size = next(rendezvous("env://", timeout=timedelta(days=PATIENCE_DAYS)))
-        store = PrefixStore(_meet(store, rank, size), store)
-        dist.init_process_group(
-            backend, store=store, rank=rank, world_size=size, timeout=timedelta(days=PATIENCE_DAYS)
-        )
-        yield world
-    except CnnTlError as error:
-        vars(error).setdefault(_KNOWN, False)
-        raise
-    except (RuntimeError, ValueError) as error:
-        if not _is_about_others(error):
-            raise
-        reason = f"another process of this run has ended, so this one cannot go on ({_brief(error)})"
-        raise _known_to_all(ResourceError(reason)) from error
-    finally:
-        if dist.is_initialized():
-            with contextlib.suppress(RuntimeError):
-                dist.destroy_process_group()
+KNOWN = "_is_known_to_all"
+"""The attribute of an error that says whether every process has met it, or has been told of it."""
 
 
-def _meet(store: Store, rank: int, size: int) -> str:
-    """Agree with the processes that are alive on a name for this start.
-
-    After a restart torchrun's store may still hold where the processes before it listened, and gloo would wait for
-    the dead (torch 2.15, rendezvous c10d). So each tells the first who it is, the first answers by the name of this
-    start, and goes on when each has read it.
-    """
-    if rank > 0:
-        own = uuid.uuid4().hex
-        store.set(f"here/{rank}", own)
-        name: str = store.get(f"name/{own}").decode()
-        store.set(f"seen/{name}/{rank}", "")
-        return name
-    name, answered, silent = uuid.uuid4().hex, set(), set(range(1, size))
-    while silent:
-        for other in [other for other in silent if store.check([f"here/{other}"])]:
-            told = store.get(f"here/{other}").decode()
-            if told not in answered:
-                store.set(f"name/{told}", name)
-                answered.add(told)
-        silent = {other for other in silent if not store.check([f"seen/{name}/{other}"])}
-        time.sleep(0.01)
-    return name
-
-
-def speaks(error: BaseException | None = None) -> bool:
-    """Say whether this process prints: the first does, and any other that has met an error which is only its own."""
-    world = _from_environment()
-    if error is None or world.is_first:
-        return world.is_first
-    known = vars(error).get(_KNOWN)
-    if known is None:  # before the processes have met: all of a machine make the same mistake
-        return world.local_rank == 0
-    return not known
-
-
-def leave_the_word(error: BaseException) -> bool:
-    """Let the process that `speaks` do so, and stay alive for it: as soon as one has ended, torchrun ends all others.
-
-    Returns:
-        Whether this one should speak after all: it has not been ended, so the mistake was not the other's too.
-    """
-    world = _from_environment()
-    if world.is_alone or not world.launched:
-        return False
-    time.sleep(SPEAKING_SECONDS)
-    return not vars(error).get(_KNOWN, False)
-
-
-def _from_environment() -> World:
-    """Return what torchrun says in the environment (https://docs.pytorch.org/docs/stable/elastic/run.html)."""
-
-    def number(name: str, default: int) -> int:
-        text = os.environ.get(name, "")
-        return int(text) if text.isdecimal() else default
-
-    launch = os.environ.get("TORCHELASTIC_RUN_ID")
-    alone = World(
-        restarts=number("TORCHELASTIC_RESTART_COUNT", 0),
-        launched=launch is not None,
-        launch="" if launch in (None, _NO_NAME) else launch,
-    )
-    size = number("WORLD_SIZE", 1)
-    if size <= 1 or "RANK" not in os.environ:
-        return alone
-    return replace(
-        alone,
-        rank=number("RANK", 0),
-        size=size,
-        local_rank=number("LOCAL_RANK", 0),
-        local_size=max(1, number("LOCAL_WORLD_SIZE", 1)),
-    )
-
-
-_NO_NAME = "none"
-"""What torchrun calls every launch that was given no `--rdzv-id`."""
-
-
-_KNOWN = "_is_known_to_all"
-
-
-def _known_to_all(error: CnnTlError) -> CnnTlError:
-    vars(error)[_KNOWN] = True
+def known_to_all(error: CnnTlError) -> CnnTlError:
+    """Mark an error as one that is raised in every process."""
+    vars(error)[KNOWN] = True
     return error
-
-
-def _is_about_others(error: BaseException) -> bool:
-    import torch.distributed as dist
-
-    text = str(error).lower()
-    return isinstance(error, dist.DistError) or any(sign in text for sign in _GONE)
-
-
-def _brief(error: BaseException) -> str:
-    """Return the last words of what gloo or NCCL says, the first ones name a file of theirs; else the error's kind."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rpartition("] ")[2][:120]

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from cnn_tl import __version__, distributed, interrupts
+from cnn_tl import __version__, interrupts, launch
 from cnn_tl.cli import (
     benchmark,
     cache,
@@ -162,6 +162,7 @@ def main() -> None:
     except KeyboardInterrupt:  # while an error was being told
         interrupts.leave(interrupts.arrived() or signal.SIGINT)
     interrupts.leave_on_signals()
+    launch.let_go()
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -183,9 +184,9 @@ def _tell(error: CnnTlError) -> None:
 
 def _has_the_word(error: Exception) -> bool:
     """Say whether this process prints the line of an error; one that does not may wait for the one that does."""
-    if distributed.speaks(error):
+    if launch.speaks(error):
         return True
-    return not isinstance(error, Stopped) and distributed.leave_the_word(error)
+    return not isinstance(error, Stopped) and launch.leave_the_word(error)
 
 
 def _one_line(error: object) -> str:

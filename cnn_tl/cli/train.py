@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cnn_tl import distributed
+from cnn_tl import launch
 from cnn_tl.cli import console
 from cnn_tl.cli.plan import plan_table
 from cnn_tl.cli.progress import TerminalObserver
@@ -102,7 +102,7 @@ def train(
     from cnn_tl.training.train import train as run_training
 
     result = run_training(chosen, output, resume=resume, observer=Observer())
-    if not distributed.speaks():
+    if not launch.speaks():
         return
     if json:
         console.print_json(result.to_dict())
@@ -140,8 +140,8 @@ def _rate(text: str | None) -> float | str | None:
 def _dry_run(recipe: Recipe, output: Path | None, *, as_json: bool) -> None:
     from cnn_tl.training.train import plan
 
-    made = plan(recipe, output, observer=TerminalObserver() if distributed.speaks() else None)
-    if not distributed.speaks():
+    made = plan(recipe, output, observer=TerminalObserver() if launch.speaks() else None)
+    if not launch.speaks():
         return
     if as_json:
         console.print_json(made.to_dict())

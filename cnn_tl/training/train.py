@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnn_tl import files
-from cnn_tl.distributed import World, joined
+from cnn_tl.distributed import World
 from cnn_tl.errors import ArtefactError, UsageError, printable
+from cnn_tl.launch import joined
 from cnn_tl.networks import bundle
 from cnn_tl.progress import Observer, Plan
 from cnn_tl.recipe import Recipe

@@ -17,8 +17,9 @@ import pytest
 import torch
 from whole_runs import StopAfter, assert_same_weights, final_weights, metrics
 
-from cnn_tl.distributed import ALONE, World, _brief
+from cnn_tl.distributed import ALONE, World
 from cnn_tl.errors import DataError, ResourceError, Stopped
+from cnn_tl.launch import _brief
 from cnn_tl.recipe import Recipe
 from cnn_tl.training.train import train
 
@@ -210,7 +211,14 @@ def test_a_launch_without_a_name_goes_by_the_count(start: Start) -> None:
     assert any("resumed at step" in note for note in start("none", 1, Path("run")))
 
 
-@pytest.mark.parametrize("flags", [("--set", "train.epochs=0"), ("--bogus",)], ids=["recipe", "usage"])
+DIVERGING = ("--mode", "finetune", "--epochs", 99, "--batch-size", 8, "--lr", 100, "--set", "train.optimizer=sgd")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--set", "train.epochs=0"), ("--bogus",), pytest.param(DIVERGING, marks=pytest.mark.soak)],
+    ids=["recipe", "usage", "diverging"],
+)
 def test_a_mistake_is_told_once(launch: Launch, tmp_path: Path, flags: tuple[object, ...]) -> None:
     process = launch("wrong", *flags)
     process.communicate(timeout=PATIENCE)
@@ -243,7 +251,7 @@ def test_an_error_of_one_is_raised_in_all(tmp_path: Path) -> None:
         textwrap.dedent("""
         import os
         import torch
-        from cnn_tl.distributed import joined
+        from cnn_tl.launch import joined
         from cnn_tl.errors import BadImageError, CnnTlError
 
         def fail():
@@ -272,3 +280,29 @@ def test_an_error_of_one_is_raised_in_all(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     expected = [f"['second fails', 'first fails', 3, [0, 1], [{rank}, 5], 0]" for rank in (0, 1)]
     assert sorted(done.stdout.splitlines()) == expected
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds threads through Linux's /proc")
+def test_no_thread_of_the_group_is_left(tmp_path: Path) -> None:
+    """One that asks for the GIL while the interpreter ends takes the process down: exit code -6 after all was well."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+        from pathlib import Path
+        import torch
+        from cnn_tl.launch import joined
+
+        def of_the_group():
+            return [name for t in Path("/proc/self/task").iterdir() if "gloo" in (name := (t / "comm").read_text())]
+
+        with joined() as world:
+            model = world.parallel(torch.nn.Linear(2, 2))
+            model(torch.ones(1, 2)).sum().backward()
+            assert of_the_group()
+            del model
+        assert not of_the_group(), of_the_group()
+        """)
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=_environment())
+    assert done.returncode == 0, done.stderr
