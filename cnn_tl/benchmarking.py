@@ -31,6 +31,7 @@ from cnn_tl.features import speed
 from cnn_tl.progress import Observer
 from cnn_tl.recipe_sections import HEAD_DEFAULTS, Model
 from cnn_tl.runtime import DeviceName, Precision, default_workers, has_fast_bf16, pick_device, require_torch
+from cnn_tl.training import number_format
 
 if TYPE_CHECKING:
     import torch
@@ -238,7 +239,7 @@ class _Bench:
         freeze.train_mode(model)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
         labels_N = torch.from_numpy(self.labels[: len(self._pixels)]).to(self.device)
-        precision = speed.precision_of_a_loop(self.network, self.device, "auto")
+        precision = number_format.find(self.network, self.device)
         for step in range(STEPS + 1):
             if step == 1:  # the first one warms up
                 self._wait()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cnn_tl import files
 from cnn_tl.errors import CnnTlError
-from cnn_tl.runtime import Precision, default_workers, has_fast_bf16
+from cnn_tl.runtime import Precision, default_workers
 
 if TYPE_CHECKING:
     import torch
@@ -102,21 +102,6 @@ def choose_precision(speeds: Speeds, wanted: Literal["auto", "fp32", "bf16"]) ->
     return "bf16" if speeds.seconds.get("bf16", float("inf")) < PAYS * speeds.seconds["fp32"] else "fp32"
 
 
-def precision_of_a_loop(network: Network, device: torch.device, wanted: Literal["auto", "fp32", "bf16"]) -> Precision:
-    """Return the number format of a training loop.
-
-    bf16 where the device multiplies it in hardware. On CPUs it does not pay for training depthwise convolutions
-    (measured: tf_efficientnet_lite0 17.8 img/s against 18.8; resnet18 35.0 against 17.9). A fixed rule rather than a
-    stopwatch: unlike features, what a loop computes is not kept for the next run, which must give the same weights.
-    """
-    from cnn_tl.networks.backbone import is_depthwise
-
-    if wanted != "auto":
-        return wanted
-    slow = device.type == "cpu" and is_depthwise(network.model)
-    return "bf16" if has_fast_bf16(device) and not slow else "fp32"
-
-
 def choose_way(speeds: Speeds, precision: Precision, wanted: Compile, missing: Callable[[Way], int]) -> Way:
     """Return the way that needs the least time for what is missing, compiling included.
 
@@ -188,7 +173,7 @@ def measure_compiled(network: Network, device: torch.device, speeds: Speeds, pre
     from cnn_tl.features.embedding import embedder
 
     way, size = str(Way(precision, compiled=True)), speeds.batch_size or BATCH_SIZE
-    pixels = _noise(network, size)
+    pixels = noise(network, size)
     started = time.perf_counter()
     try:
         with embedder(network, device, precision, compiled=True, batch_size=size) as frozen:
@@ -209,7 +194,7 @@ class _Timer:
 
     def __init__(self, network: Network, device: torch.device, precision: Precision, *, batch_size: int) -> None:
         self._arguments = (network, device, precision)
-        self._pixels = _noise(network, batch_size)
+        self._pixels = noise(network, batch_size)
         self._warm = False
         self.best = float("inf")
 
@@ -227,7 +212,8 @@ class _Timer:
                     return
 
 
-def _noise(network: Network, count: int) -> Pixels:
+def noise(network: Network, count: int) -> Pixels:
+    """Return so many pictures of the size that the network takes, uint8 [N, H, W, 3]."""
     import numpy as np
 
     shape = (count, network.preprocessing.height, network.preprocessing.width, 3)
@@ -243,7 +229,7 @@ def _timed(frozen: Embedder, pixels: Pixels) -> float:
 def recall(folder: Path, device: str) -> Speeds | None:
     """Return what was measured on this machine for the network remembered in `folder`, if it was and makes sense."""
     try:
-        found = Speeds(**files.read_json(_file(folder, device)))
+        found = Speeds(**files.read_json(folder / file_name(device)))
         return found if _makes_sense(found) else None
     except (CnnTlError, TypeError, AttributeError):
         return None
@@ -271,7 +257,7 @@ def remember(folder: Path, device: str, speeds: Speeds) -> None:
     Raises:
         ResourceError: the folder cannot be written.
     """
-    files.write_json(_file(folder, device), asdict(speeds))
+    files.write_json(folder / file_name(device), asdict(speeds))
 
 
 def describe(device: torch.device) -> str:
@@ -289,14 +275,18 @@ def hardware_of(device: torch.device) -> str:
     return describe(device) if device.type == "cuda" else processor()
 
 
-def _file(folder: Path, device: str) -> Path:
-    """Name the file by everything that decides about speed and can be known without torch."""
+def file_name(what: str, kind: str = "speeds") -> str:
+    """Name a file for what was measured by everything that decides about speed and can be known without torch.
+
+    Args:
+        what: the device that a recipe asks for, "auto" included, and whatever else of the recipe counts.
+    """
     machine: list[Any] = [
-        device, processor(), default_workers(), sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*")),
+        what, processor(), default_workers(), sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*")),
         *(os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS")),
         version("torch"),
     ]  # fmt: skip
-    return folder / f"speeds-{hashlib.sha256(json.dumps(machine).encode()).hexdigest()[:16]}.json"
+    return f"{kind}-{hashlib.sha256(json.dumps(machine).encode()).hexdigest()[:16]}.json"
 
 
 @cache

@@ -3,7 +3,7 @@
 Building a network takes torch, timm and seconds. A run in mode `freeze` whose features are all at hand needs neither:
 it needs the backbone's tensors to write them into the bundle, and a few facts. Both are kept beside the features:
 
-    networks/<request>/  card.json  backbone.safetensors  SHA256SUMS
+    networks/<request>/  card.json  backbone.safetensors  SHA256SUMS  (what was measured:) speeds-*.json  loop-*.json
 
 A remembered network is used only while the weights file that would be taken for it now has the same SHA-256 as the one
 that it came from. Which file that is, is found out anew: the hub may have published other weights meanwhile.
@@ -30,6 +30,9 @@ from cnn_tl.preprocessing import Preprocessing
 
 FORMAT_VERSION = 2
 FOLDER = "networks"
+LOOP = "loop"
+"""How the names of files begin that say how fast a training loop is (`training/number_format.py`)."""
+
 _CARD = "card.json"
 _BACKBONE = "backbone.safetensors"
 
@@ -104,9 +107,12 @@ def remember(folder: Path, network: Remembered) -> None:
         "source_sha256": files.sha256_file(network.source),
         "card": card,
     }
+    loops = {file.name: file.read_bytes() for file in folder.glob(f"{LOOP}-*.json")}
     with files.atomic_folder(folder) as fresh:
         files.write_arrays(fresh / _BACKBONE, network.tensors())
         files.write_json(fresh / _CARD, facts)
+    for name, found in loops.items():  # what a loop takes does not depend on the weights
+        (folder / name).write_bytes(found)
 
 
 def recall(folder: Path) -> Remembered | None:

@@ -80,6 +80,7 @@ class _Training:
         if found:
             with checkpoint.fitting(session.run.checkpoints):
                 self.model.load_state_dict(found.tensors["model"])
+            session.keep_precision(self.progress.computed)
         else:
             say_that_it_begins_anew(session)
         self._head_is_new = not found and self.settings.head_start == "fitted" and set_fitted_head(session)

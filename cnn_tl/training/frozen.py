@@ -14,6 +14,7 @@ from cnn_tl.features import speed
 from cnn_tl.features.speed import Speeds, Way
 from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights
 from cnn_tl.runtime import Precision, has_fast_bf16, release_freed_memory
+from cnn_tl.training import number_format
 from cnn_tl.training.features import EXACT, OtherDevice, Part, bring_together, embed, merged, part_of, share_of
 from cnn_tl.training.session import Logits, Session
 from cnn_tl.training.store import open_cache
@@ -200,8 +201,7 @@ def _speeds(session: Session, *, pictures: int, write: bool) -> Speeds:
     release_freed_memory()
     will_be_remembered = _remember(session, speeds) if write else recipe.features.cache
     if known is None and not will_be_remembered:
-        rule = speed.precision_of_a_loop(session.network, session.device, "auto")
-        return replace(speeds, precision=rule)
+        return replace(speeds, precision=number_format.by_rule(session.network, session.device))
     return speeds
 
 

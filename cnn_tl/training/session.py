@@ -20,13 +20,13 @@ from cnn_tl.data.loader import Batch, reading
 from cnn_tl.data.manifest import Manifest, Picture
 from cnn_tl.distributed import ALONE, World
 from cnn_tl.errors import BadImageError, DataError
-from cnn_tl.features.speed import precision_of_a_loop
 from cnn_tl.heads import FittedHead
 from cnn_tl.networks.card import Card, Remembered
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe
 from cnn_tl.runtime import Precision, StopRequest, default_workers, pick_device
 from cnn_tl.tracking.tracker import Tracking
+from cnn_tl.training import number_format
 from cnn_tl.training.pictures import Pictures, open_pictures
 from cnn_tl.training.run_folder import RunFolder
 from cnn_tl.training.schedule import batches_in_epoch
@@ -122,7 +122,14 @@ class Session:
     @cached_property
     def precision(self) -> Precision:
         """The number format of the training loop; validation is always float32, as in predict."""
-        return precision_of_a_loop(self.network, self.device, self.recipe.run.precision)
+        known = (self.recipe, self.network, self.device, self.memory, self.observer)
+        return self.world.first(lambda: number_format.of_the_loop(*known, write=self.leaves_traces))
+
+    def keep_precision(self, computed: str) -> None:
+        """Go on in the number format in which the run began on this kind of device, unless the recipe names one."""
+        if self.recipe.run.precision == "auto":
+            began: dict[str, Precision] = {f"{name} on {self.device.type}": name for name in ("fp32", "bf16")}
+            self.precision = began.get(computed, self.precision)
 
     @property
     def augmentation(self) -> Augmentation | None:

@@ -17,7 +17,7 @@ from cnn_tl.features import speed
 from cnn_tl.heads import HEADS
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe
-from cnn_tl.training import features, frozen
+from cnn_tl.training import features, frozen, number_format
 from cnn_tl.training.result import TrainResult
 from cnn_tl.training.train import plan, train
 
@@ -126,7 +126,7 @@ def test_no_stopwatch_decides_where_nothing_is_remembered(
         return speed.Speeds(device.type, speed.describe(device), seconds, precision=fast)  # type: ignore[arg-type]
 
     monkeypatch.setattr(speed, "measure", measured)
-    monkeypatch.setattr(speed, "has_fast_bf16", lambda device: True)
+    monkeypatch.setattr(number_format, "has_fast_bf16", lambda device: True)
     assert facts(run("a", features={"cache": False}))["way"] == "bf16"
     assert facts(run("b"))["way"] == fast
 
