@@ -219,7 +219,7 @@ class Run(Section):
         description="torch.compile; auto: on the frozen part where it repays its time; always: in a training loop too.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="Number format of the network; auto: bf16 where the hardware has it and it is faster."
+        default="auto", description="Number format of the network; auto: bf16 where the hardware has it and it pays."
     )
     track: Trackers = Field(
         default=(), description="Where metrics go beside metrics.jsonl and .csv: tensorboard, mlflow, wandb."

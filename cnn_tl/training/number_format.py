@@ -34,6 +34,9 @@ FORMATS: tuple[Precision, Precision] = ("fp32", "bf16")
 ROUNDS = 3
 """How often each format is timed, in turn; the best time of each counts."""
 
+CLEAR = 2.0
+"""Where one takes so many times as long as the other, once is enough."""
+
 
 def of_the_loop(
     recipe: Recipe, network: Network, device: torch.device, memory: Path, observer: Observer, *, write: bool
@@ -103,6 +106,8 @@ def seconds_of_a_step(network: Network, device: torch.device) -> dict[str, float
                 for precision in FORMATS:
                     took = _seconds(model, x_NCHW, precision) / len(pixels)
                     best[precision] = min(best[precision], took) if number else math.inf
+                if number and max(best.values()) > CLEAR * min(best.values()):
+                    break
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
