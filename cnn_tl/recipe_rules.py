@@ -73,6 +73,8 @@ def refuse_contradictions(recipe: Settings) -> None:
     if recipe.mode in ("lp-ft", "auto"):
         _head_first(recipe)
     _in_head(recipe)
+    if recipe.run.augment == "device":
+        _augmented_on_the_device(recipe)
 
 
 def _without_loop(recipe: Settings) -> None:
@@ -290,6 +292,19 @@ def _in_augment(recipe: Settings, augment: Augment) -> None:
                 f"augment.{key} has no effect with model.freeze: {shown(recipe.model.freeze)}, which wins: activations "
                 f"of whole pictures are kept; remove augment.{key}, or set features.views: fresh"
             )
+
+
+def _augmented_on_the_device(recipe: Settings) -> None:
+    if recipe.mode == "freeze":
+        raise RecipeError(
+            "run.augment: device has no effect with mode: freeze, which wins: no loop runs; "
+            "remove run.augment, or set mode: finetune"
+        )
+    if _keeps_activations(recipe):
+        raise RecipeError(
+            f"run.augment: device has no effect with model.freeze: {shown(recipe.model.freeze)}, which wins: "
+            "activations are kept; remove run.augment, or set features.views: fresh"
+        )
 
 
 def _keeps_activations(recipe: Settings) -> bool:

@@ -221,6 +221,10 @@ class Run(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="Number format of the network; auto: bf16 where the hardware has it and it pays."
     )
+    augment: Literal["auto", "threads", "device"] = Field(
+        default="auto",
+        description="Where light is changed and erasing done, to the same bits; auto: on a GPU that has waited.",
+    )
     track: Trackers = Field(
         default=(), description="Where metrics go beside metrics.jsonl and .csv: tensorboard, mlflow, wandb."
     )

@@ -40,23 +40,72 @@ class Augmentation:
     erasing: float = 0.0
 
 
-def augment(image: Image.Image, spec: Preprocessing, settings: Augmentation, seed: int) -> NDArray[np.uint8]:
-    """Return uint8 pixels [H, W, 3] of a random view of an RGB image; the view is a function of `seed` alone."""
-    draw = random.Random(seed)
-    box = _crop(image.width, image.height, spec.width / spec.height, settings.crop_scale_min, draw)
-    view = image.resize((spec.width, spec.height), FILTERS[spec.interpolation], box=box)
-    if settings.flip and draw.random() < 0.5:
+@dataclass(frozen=True)
+class Finish:
+    """What a view goes through last, when it has its size: arithmetic on pixels that can be done anywhere.
+
+    Attributes:
+        light: factors of brightness, contrast and saturation, in this order; None: they stay.
+        hole: left, top, right, bottom of a box that is painted over, in pixels; None: there is none.
+    """
+
+    light: tuple[float, float, float] | None
+    hole: tuple[int, int, int, int] | None
+
+
+@dataclass(frozen=True)
+class View:
+    """A random view as drawn: the box that is cut from the picture, whether it is mirrored, and what follows."""
+
+    box: tuple[float, float, float, float]
+    mirrored: bool
+    operations: list[policies.Operation]
+    finish: Finish
+
+
+def augment(
+    image: Image.Image, spec: Preprocessing, settings: Augmentation, seed: int, *, finished: bool = True
+) -> NDArray[np.uint8]:
+    """Return uint8 pixels [H, W, 3] of a random view of an RGB image; the view is a function of `seed` alone.
+
+    Args:
+        finished: False leaves out what `finish_of` says, to be done elsewhere.
+    """
+    drawn = _drawn(image.width, image.height, spec, settings, seed)
+    view = image.resize((spec.width, spec.height), FILTERS[spec.interpolation], box=drawn.box)
+    if drawn.mirrored:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    operations = policies.POLICIES[settings.policy](draw, view.size, settings.magnitude, settings.ops)
-    view = policies.perform(view, operations, mean_colour(spec))
+    view = policies.perform(view, drawn.operations, mean_colour(spec))
+    return np.asarray(_finished(view, drawn.finish, spec) if finished else view)
+
+
+def finish_of(spec: Preprocessing, settings: Augmentation, seed: int) -> Finish:
+    """Return what the view that `seed` draws goes through last; it does not depend on the picture."""
+    return _drawn(spec.width, spec.height, spec, settings, seed).finish
+
+
+def _drawn(width: int, height: int, spec: Preprocessing, settings: Augmentation, seed: int) -> View:
+    """Draw a view of a picture of this size; the size decides where the box lies, and nothing else."""
+    draw = random.Random(seed)
+    box = _crop(width, height, spec.width / spec.height, settings.crop_scale_min, draw)
+    mirrored = settings.flip and draw.random() < 0.5
+    size = spec.width, spec.height
+    operations = policies.POLICIES[settings.policy](draw, size, settings.magnitude, settings.ops)
+    light = None
     if settings.color > 0:
-        for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-            view = enhancer(view).enhance(draw.uniform(1 - settings.color, 1 + settings.color))
-    if settings.erasing > 0 and draw.random() < settings.erasing:
-        hole = _hole(view.width, view.height, draw)
-        if hole is not None:
-            view.paste(mean_colour(spec), hole)
-    return np.asarray(view)
+        brightness, contrast, saturation = (draw.uniform(1 - settings.color, 1 + settings.color) for _ in range(3))
+        light = brightness, contrast, saturation
+    erased = settings.erasing > 0 and draw.random() < settings.erasing
+    return View(box, mirrored, operations, Finish(light, _hole(*size, draw) if erased else None))
+
+
+def _finished(view: Image.Image, finish: Finish, spec: Preprocessing) -> Image.Image:
+    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    for enhancer, factor in zip(enhancers, finish.light or (), strict=False):
+        view = enhancer(view).enhance(factor)
+    if finish.hole is not None:
+        view.paste(mean_colour(spec), finish.hole)
+    return view
 
 
 def _crop(

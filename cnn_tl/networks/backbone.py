@@ -180,12 +180,22 @@ def to_input(pixels: np.ndarray[Any, Any], spec: Preprocessing, device: torch.de
 
     The pixels travel as bytes and are normalised on the device.
     """
-    bytes_NHWC = torch.from_numpy(pixels)
+    return normalised(to_device(pixels, device), spec)
+
+
+def to_device(pixels: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+    """Copy an array to the device, on CUDA while it goes on with what it is at."""
+    tensor = torch.from_numpy(pixels)
     if device.type == "cuda":
-        bytes_NHWC = bytes_NHWC.pin_memory().to(device, non_blocking=True)
-    mean, scale = _normalisation(spec, device)
-    x_NCHW = bytes_NHWC.to(device).float().sub_(mean).mul_(scale).permute(0, 3, 1, 2)
-    return x_NCHW.contiguous() if device.type == "mps" else x_NCHW
+        tensor = tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def normalised(bytes_NHW3: Tensor, spec: Preprocessing) -> Tensor:
+    """Turn uint8 pixels [N, H, W, 3] into the input [N, 3, H, W] of the network, channels last."""
+    mean, scale = _normalisation(spec, bytes_NHW3.device)
+    x_NCHW = bytes_NHW3.float().sub_(mean).mul_(scale).permute(0, 3, 1, 2)
+    return x_NCHW.contiguous() if bytes_NHW3.device.type == "mps" else x_NCHW
 
 
 @cache

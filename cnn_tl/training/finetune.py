@@ -242,6 +242,7 @@ class _Training:
         seconds = max(time.monotonic() - started, 1e-9)
         pictures = sum(map(len, batches[done:]))
         speed = {"images_per_second": round(pictures / seconds, 1), "data_wait": round(waited / seconds, 3)}
+        self.feed.waited(speed["data_wait"])
         self._end_epoch(epoch, speed)
 
     def _figures(self) -> dict[str, float]:

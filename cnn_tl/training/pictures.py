@@ -84,14 +84,18 @@ class Pictures:
         """
         return self._row("plain", picture)
 
-    def augmented(self, picture: Picture, seed: int) -> Pixels:
+    def augmented(self, picture: Picture, seed: int, *, finished: bool = True) -> Pixels:
         """Return the random view of a picture that `seed` draws, uint8 [H, W, 3], cut from its source.
+
+        Args:
+            finished: False leaves the last part of the augmentation to `training/finishing.py`.
 
         Raises:
             BadImageError, DataError: as `plain` does.
         """
         assert self._settings is not None, "the recipe is resolved, and asks for augmented views"
-        return augment(source.unpack(self._row("source", picture)), self._spec, self._settings, seed)
+        image = source.unpack(self._row("source", picture))
+        return augment(image, self._spec, self._settings, seed, finished=finished)
 
     def unvaried(self, picture: Picture) -> Pixels:
         """Return a training picture as evaluation sees it, uint8 [H, W, 3], but from its source, where it has one.
