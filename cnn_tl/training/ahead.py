@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
+
+import torch
 
 T = TypeVar("T")
 
@@ -13,7 +15,7 @@ class Ahead(Generic[T]):
     """An iterator whose next item can be fetched before it is asked for.
 
     Attributes:
-        waited: seconds spent on fetching.
+        waited: seconds spent on fetching while the device had nothing else to do.
     """
 
     def __init__(self, items: Iterator[T]) -> None:
@@ -21,8 +23,12 @@ class Ahead(Generic[T]):
         self._fetched: list[T | Exception] = []
         self.waited = 0.0
 
-    def fetch(self) -> None:
-        """Get the next item, if it is not there yet; what the items raise is raised where it is asked for."""
+    def fetch(self, is_busy: Callable[[], bool] = lambda: False) -> None:
+        """Get the next item, if it is not there yet; what the items raise is raised where it is asked for.
+
+        Args:
+            is_busy: whether the device is still at work; if so when the item has come, nothing waited for it.
+        """
         if self._fetched:
             return
         started = time.monotonic()
@@ -30,7 +36,8 @@ class Ahead(Generic[T]):
             self._fetched.append(next(self._items))
         except Exception as error:  # noqa: BLE001 - whatever it is, the step under way is finished first
             self._fetched.append(error)
-        self.waited += time.monotonic() - started
+        if not is_busy():
+            self.waited += time.monotonic() - started
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -41,3 +48,12 @@ class Ahead(Generic[T]):
         if isinstance(item, Exception):
             raise item
         return item
+
+
+def busy(device: torch.device) -> Callable[[], bool]:
+    """Return a function that says whether the device is still at what it has been given so far; a CPU never is."""
+    if device.type != "cuda":
+        return lambda: False
+    given = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    given.record(torch.cuda.current_stream(device))
+    return lambda: not given.query()  # type: ignore[no-untyped-call]

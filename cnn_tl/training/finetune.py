@@ -17,7 +17,7 @@ from cnn_tl.errors import ArtefactError, DivergedError, Stopped, printable
 from cnn_tl.features.embedding import quiet_compiler
 from cnn_tl.networks.backbone import place, synchronised
 from cnn_tl.training import checkpoint, lr_find, optim
-from cnn_tl.training.ahead import Ahead
+from cnn_tl.training.ahead import Ahead, busy
 from cnn_tl.training.auxiliary import auxiliary_classifiers
 from cnn_tl.training.evaluation import outputs, scores
 from cnn_tl.training.feed import Feed, Step
@@ -264,7 +264,7 @@ class _Training:
         if self.gradients.micro_batch < self._whole_batch:
             progress.micro_batch = self.gradients.micro_batch
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), _number(self.settings.clip_grad))
-        steps.fetch()  # a GPU is still at work on this one; the next line waits for it
+        steps.fetch(busy(self.session.device))  # a GPU is still at this one; the next line waits for it
         loss_sum, *aux_sums = losses.tolist()
         if not (norm.isfinite() and abs(loss_sum) < float("inf")):
             raise DivergedError(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
+import torch
 
-from cnn_tl.training.ahead import Ahead
+from cnn_tl.training.ahead import Ahead, busy
 
 
 def source(taken: list[int]) -> Iterator[int]:
@@ -35,3 +37,35 @@ def test_it_ends() -> None:
     items.fetch()
     assert list(items) == []
     assert items.waited >= 0
+
+
+def slow() -> Iterator[int]:
+    while True:
+        time.sleep(0.02)
+        yield 1
+
+
+def test_only_a_device_that_has_nothing_to_do_waits() -> None:
+    items = Ahead(slow())
+    items.fetch(lambda: True)
+    assert items.waited == 0
+    next(items)
+    items.fetch(lambda: False)
+    assert items.waited > 0.01
+
+
+def test_a_cpu_is_never_busy_with_something_else() -> None:
+    assert not busy(torch.device("cpu"))()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_gpu_is_busy_until_it_is_done() -> None:
+    device = torch.device("cuda")
+    a_NN = torch.ones(8192, 8192, device=device)
+    torch.cuda.synchronize()
+    for _ in range(20):
+        a_NN @ a_NN
+    is_busy = busy(device)
+    assert is_busy()
+    torch.cuda.synchronize()
+    assert not is_busy()
