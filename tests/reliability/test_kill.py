@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from whole_runs import assert_same_checkpoint
 
@@ -34,6 +35,8 @@ STEPS_PER_EPOCH = 9
 
 EPOCHS = 24
 """Some five seconds of training: room for three kills and what is left after them."""
+
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
 Finished = Callable[[str, int], Path]
 
@@ -52,12 +55,14 @@ class Trainer:
                 Image.fromarray(pixels).save(self.data / name / f"{number}.png")
 
     def command(self, run: Path, mode: str, epochs: int) -> list[str]:
+        mode, _, device = mode.partition(" on ")
         frozen = ["--set", "model.freeze=last-stage"] if mode == "last-stage" else []
         mode = "finetune" if frozen else mode
         words = ["train", self.data, "--output", run, "--mode", mode, "--model", "test_resnet", "--image-size", 64]
         words += frozen
         words += [] if mode == "scratch" else ["--weights", self.weights]
-        words += ["--batch-size", 4, "--device", "cpu", "--set", "run.precision=fp32"]
+        words += ["--batch-size", 4, "--device", device or "cpu", "--set", "run.precision=fp32"]
+        words += ["--set", "run.deterministic=true"] if device == "cuda" else []
         words += ([] if mode == "freeze" else ["--epochs", epochs])
         return [str(word) for word in words]
 
@@ -289,7 +294,13 @@ def test_a_run_in_mode_freeze_killed_at_twenty_moments(trainer: Trainer, undistu
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("mode", "epochs", "latest"),
-    [("freeze", 0, 2.0), ("last-stage", 60, 6.0), ("finetune", 60, 6.0), ("lp-ft", 60, 6.0)],
+    [
+        ("freeze", 0, 2.0),
+        ("last-stage", 60, 6.0),
+        ("finetune", 60, 6.0),
+        ("lp-ft", 60, 6.0),
+        pytest.param("finetune on cuda", 60, 20.0, marks=NEEDS_CUDA),
+    ],
 )
 def test_five_runs_killed_fifteen_times(
     trainer: Trainer, undisturbed: Finished, mode: str, epochs: int, latest: float
