@@ -7,19 +7,24 @@ import gc
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, cast
 
+from cnn_tl import interrupts
 from cnn_tl.distributed import KNOWN, World, known_to_all
-from cnn_tl.errors import CnnTlError, DivergedError, ResourceError
+from cnn_tl.errors import CnnTlError, DivergedError, ResourceError, UsageError, printable
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
 PATIENCE_DAYS = 7
 """How long a process waits for another one that is alive: while the first fits a head, say."""
+
+MEETING_MINUTES = 10
+"""How long a process waits for the others to be there at all."""
 
 SPEAKING_SECONDS = 10.0
 """How long a process that has met an error waits for the one that says so: it may still be loading."""
@@ -35,29 +40,25 @@ def joined() -> Iterator[World]:
     """Find the other processes of this run, where torchrun has started more than one, and let go of them in the end.
 
     Raises:
+        UsageError: the environment names processes, but not where they meet.
         ResourceError: they cannot be reached; or (in the body) one of them has ended.
     """
+    _refuse_half_a_launch()
     world = _from_environment()
     if world.is_alone:
         yield world
         return
-    from datetime import timedelta
-
     import torch
     import torch.distributed as dist
     import torch.distributed.nn.functional  # else DDP does, when the group is there: its functions' default for ever
-    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
-    from torch.distributed.rendezvous import rendezvous
 
     if torch.cuda.is_available():
         torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+    store = _meeting_place(world)
     try:
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-        store, rank, size = next(rendezvous("env://", timeout=timedelta(days=PATIENCE_DAYS)))
-        store = PrefixStore(_meet(store, rank, size), store)
-        dist.init_process_group(
-            backend, store=store, rank=rank, world_size=size, timeout=timedelta(days=PATIENCE_DAYS)
-        )
+        timeout = timedelta(days=PATIENCE_DAYS)
+        dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=timeout)
         yield world
     except CnnTlError as error:
         # what has diverged has done so in the sum over all processes
@@ -72,6 +73,40 @@ def joined() -> Iterator[World]:
         if dist.is_initialized():
             with contextlib.suppress(RuntimeError):
                 dist.destroy_process_group()
+
+
+def _refuse_half_a_launch() -> None:
+    size, rank = os.environ.get("WORLD_SIZE", ""), os.environ.get("RANK")
+    if size.isdecimal() and int(size) > 1 and rank is not None and "MASTER_ADDR" not in os.environ:
+        raise UsageError(
+            f"WORLD_SIZE={size} and RANK={printable(rank)} are set, but not where the processes meet (MASTER_ADDR, "
+            "MASTER_PORT); start them by torchrun, or unset these variables for one process"
+        )
+
+
+def _meeting_place(world: World) -> Store:
+    """Return the store that the processes of this start share, once all are there.
+
+    Raises:
+        UsageError: the environment does not say where it is.
+        ResourceError: it, or one of the others, cannot be reached.
+    """
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
+
+    try:
+        with interrupts.deadly():  # torch waits where Python hears no signal
+            store, _, _ = next(rendezvous("env://", timeout=timedelta(minutes=MEETING_MINUTES)))
+            name = _meet(store, world.rank, world.size)
+    except ValueError as error:
+        raise UsageError(f"the processes of this run cannot meet: {_brief(error)}; start them by torchrun") from error
+    except RuntimeError as error:
+        where = printable(f"{os.environ['MASTER_ADDR']}:{os.environ.get('MASTER_PORT')}")
+        raise ResourceError(
+            f"the other processes of this run cannot be reached at {where} ({_brief(error)}); start all of them"
+        ) from error
+    store.set_timeout(timedelta(days=PATIENCE_DAYS))
+    return cast("Store", PrefixStore(name, store))
 
 
 def _meet(store: Store, rank: int, size: int) -> str:
@@ -103,6 +138,11 @@ def let_go() -> None:
     """Free what an error has kept of the group: gloo's threads may not outlive the interpreter, which they use."""
     if not _from_environment().is_alone:
         gc.collect()
+
+
+def concerns(arguments: Sequence[str]) -> bool:
+    """Say whether a command line is for several processes; of any other each of them says what it has to say."""
+    return list(arguments[:1]) == ["train"]
 
 
 def speaks(error: BaseException | None = None) -> bool:
@@ -143,7 +183,7 @@ def _from_environment() -> World:
         launch="" if launch in (None, _NO_NAME) else launch,
     )
     size = number("WORLD_SIZE", 1)
-    if size <= 1 or "RANK" not in os.environ:
+    if size <= 1 or not {"RANK", "MASTER_ADDR"} <= os.environ.keys():
         return alone
     return replace(
         alone,
@@ -164,4 +204,4 @@ def _is_about_others(error: BaseException) -> bool:
 def _brief(error: BaseException) -> str:
     """Return the last words of what gloo or NCCL says, the first ones name a file of theirs; else the error's kind."""
     text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rpartition("] ")[2][:120]
+    return text.splitlines()[0].rpartition("] ")[2].partition(". ")[0][:120]

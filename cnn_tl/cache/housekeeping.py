@@ -119,8 +119,13 @@ def _space(folder: Path, shards: list[Piece]) -> SpaceInfo:
 
 def _network(piece: Piece) -> NetworkInfo:
     card = _json_object(piece.path / "card.json").get("card")
-    model = card.get("architecture", "?") if isinstance(card, dict) else "?"
+    model = card.get("architecture", "?") if isinstance(card, dict) else _timed(piece.path)
     return NetworkInfo(piece.path.name, str(model), piece.nbytes, piece.used)
+
+
+def _timed(folder: Path) -> object:
+    """Return the model of which nothing but its speed in a loop is known."""
+    return next((_json_object(file).get("model", "?") for file in folder.glob("loop-*.json")), "?")
 
 
 def _json_object(path: Path) -> dict[str, Any]:

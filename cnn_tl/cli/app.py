@@ -94,11 +94,11 @@ def run(arguments: Sequence[str]) -> int:
     try:
         return _called(arguments)
     except CnnTlError as error:
-        _tell(error)
+        _tell(error, arguments)
         return error.exit_code
     except TyperException as error:
         message = _one_line(error.format_message()).replace(" (Possible options: --help)", "")  # near to many words
-        if message and _has_the_word(error):  # there is none where a bare command has printed its help
+        if message and _has_the_word(error, arguments):  # there is none where a bare command has printed its help
             console.fail(message + _help_hint(error))
         return 2
     except (KeyboardInterrupt, typer.Abort):
@@ -172,9 +172,9 @@ def main() -> None:
     sys.exit(code)
 
 
-def _tell(error: CnnTlError) -> None:
+def _tell(error: CnnTlError, arguments: Sequence[str]) -> None:
     """Print the line of an error, once where several processes make one run."""
-    if not _has_the_word(error):
+    if not _has_the_word(error, arguments):
         return
     if isinstance(error, Stopped):
         console.err.print(_one_line(error), markup=False)
@@ -182,9 +182,9 @@ def _tell(error: CnnTlError) -> None:
         console.fail(_one_line(error))
 
 
-def _has_the_word(error: Exception) -> bool:
+def _has_the_word(error: Exception, arguments: Sequence[str]) -> bool:
     """Say whether this process prints the line of an error; one that does not may wait for the one that does."""
-    if launch.speaks(error):
+    if not launch.concerns(arguments) or launch.speaks(error):
         return True
     return not isinstance(error, Stopped) and launch.leave_the_word(error)
 

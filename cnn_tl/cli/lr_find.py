@@ -17,8 +17,9 @@ from cnn_tl.errors import ResourceError, UsageError, printable
 def lr_find(
     data: Annotated[str, typer.Argument(metavar="DATA", help="Folder of class folders, or of train/ and val/.")],
     mode: Annotated[
-        Literal["finetune", "scratch"], typer.Option(help="The mode whose learning rate is sought.")
-    ] = "finetune",
+        Literal["finetune", "scratch"] | None,
+        typer.Option(help="The mode whose learning rate is sought.", show_default="the recipe's, or finetune"),
+    ] = None,
     recipe: Annotated[str | None, typer.Option(help="A shipped recipe's name, or a YAML file.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key; repeatable.")
@@ -45,7 +46,7 @@ def lr_find(
         "mode": mode, "seed": seed, "data.path": data, "model.name": model, "model.weights": weights,
         "model.image_size": image_size, "train.batch_size": batch_size,
     }  # fmt: skip
-    chosen = recipes.load(recipe, set_ or [], flags)
+    chosen = recipes.load(recipe, [*([] if recipe else ["mode=finetune"]), *(set_ or [])], flags)
     _refuse_place(output)
     found = find_lr(chosen, observer=TerminalObserver())
     plot_lr_find(output, found.rates, found.losses, found.suggestion, found.smoothed)
@@ -61,7 +62,7 @@ def lr_find(
         "--recipe": recipe, "--model": model, "--weights": weights, "--image-size": image_size,
         "--batch-size": batch_size, "--seed": seed,
     }  # fmt: skip
-    words = ["cnn-tl", "train", data, "--mode", mode]
+    words = ["cnn-tl", "train", data, "--mode", chosen.mode]
     words += [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
     words += [word for change in set_ or () for word in ("--set", change)]
     console.say(f"  {printable(shlex.join([*words, '--lr', f'{found.suggestion:.2g}']))}")

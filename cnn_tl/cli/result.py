@@ -36,14 +36,23 @@ def show_result(result: TrainResult) -> None:
     if len(result.per_class) <= MANY_CLASSES:
         classes = [[printable(name), f"{right} / {total}"] for name, (right, total) in result.per_class.items()]
         console.show(console.table(["class", "right / pictures>"], classes))
-    if result.accuracy < result.facts.get("fitted_head_accuracy", 0.0):
-        console.say("fine-tuning did not help here: no epoch was as good as the fitted head alone;")
-        console.say("--mode freeze gives that head, --mode auto whichever is better")
-        console.say()
+    _say_if_it_was_no_use(result)
     run = shlex.quote(str(result.run))
     console.say("next:")
     console.say(f"  cnn-tl predict {run} IMAGES...")
     console.say(f"  cnn-tl export {run}")
+
+
+def _say_if_it_was_no_use(result: TrainResult) -> None:
+    """Say so where the fitted head alone was as good as what has been trained from it, or better."""
+    if result.facts.get("best_epoch") == 0:
+        console.say("fine-tuning did not help here: no epoch was better than the fitted head, which is kept;")
+        console.say("more epochs or a lower --lr may help, and --mode freeze gives such a head sooner")
+        console.say()
+    elif result.accuracy < result.facts.get("fitted_head_accuracy", 0.0):
+        console.say("fine-tuning did not help here: no epoch was as good as the fitted head alone;")
+        console.say("--mode freeze gives that head, --mode auto whichever is better")
+        console.say()
 
 
 def _epoch_rows(result: TrainResult) -> list[list[str]]:
@@ -56,9 +65,9 @@ def _epoch_rows(result: TrainResult) -> list[list[str]]:
     if "best_epoch" not in facts or facts.get("verdict", {}).get("kept") == "frozen":
         return rows
     best, epochs = facts["best_epoch"], facts["epochs"]
-    if best:
-        return [*rows, ["best epoch", f"{best}", f"of {epochs}; chosen on these, so it flatters"]]
-    return [*rows, ["last epoch", f"{epochs}", "kept: the weights of the best were lost"]]
+    if best is None:
+        return [*rows, ["last epoch", f"{epochs}", "kept: the weights of the best were lost"]]
+    return [*rows, ["best epoch", f"{best}", f"of {epochs}; chosen on these, so it flatters"]]
 
 
 def _temperature_rows(facts: Mapping[str, Any]) -> list[list[str]]:
@@ -81,13 +90,13 @@ def _verdict_rows(facts: Mapping[str, Any]) -> list[list[str]]:
     spread = f"{right}; 95 %: {100 * low:+.1f} to {100 * high:+.1f}"
     rows = [["frozen backbone", f"{verdict['frozen_accuracy']:.1%}", "the head alone"]]
     if verdict["kept"] == "frozen":
-        which = f"in epoch {facts['best_epoch']}" if facts["best_epoch"] else "in the last"
+        which = "in the last" if facts["best_epoch"] is None else f"in epoch {facts['best_epoch']}"
         tuned = f"{which} of {facts['epochs']}; not kept"
         rows.append(["fine-tuned", f"{verdict['fine_tuned_accuracy']:.1%}", tuned])
     return [
         *rows,
         ["fine-tuning gained", f"{100 * verdict['gain']:+.1f} pp", spread],
-        ["verdict", verdict["kept"], chance],
+        ["verdict: keep", verdict["kept"], chance],
         _mcnemar(verdict),
         ["cost", duration(verdict["seconds_fine_tuning"]), f"after {duration(verdict['seconds_head'])} for the head"],
     ]

@@ -42,10 +42,10 @@ def train(
     ] = None,
     weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights file: .safetensors or .pth.")] = None,
     head: Annotated[
-        Head | None, typer.Option(help="How the head is fitted in mode freeze.", show_default="lbfgs")
+        Head | None, typer.Option(help="How a head on frozen features is fitted.", show_default="lbfgs")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the training pictures (finetune, scratch, or --head adamw).")
+        int | None, typer.Option(help="Passes over the training pictures (not in mode freeze, but for --head adamw).")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures in one step.")] = None,
     lr: Annotated[

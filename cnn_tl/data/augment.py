@@ -76,7 +76,7 @@ def augment(
     if drawn.mirrored:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     view = policies.perform(view, drawn.operations, mean_colour(spec))
-    return np.asarray(_finished(view, drawn.finish, spec) if finished else view)
+    return np.asarray(finish(view, drawn.finish, spec) if finished else view)
 
 
 def finish_of(spec: Preprocessing, settings: Augmentation, seed: int) -> Finish:
@@ -85,7 +85,10 @@ def finish_of(spec: Preprocessing, settings: Augmentation, seed: int) -> Finish:
 
 
 def _drawn(width: int, height: int, spec: Preprocessing, settings: Augmentation, seed: int) -> View:
-    """Draw a view of a picture of this size; the size decides where the box lies, and nothing else."""
+    """Draw a view of a picture of this size; the size decides where the box lies, and nothing else.
+
+    So whatever the size, equally many numbers are drawn before the finish: `finish_of` counts on that.
+    """
     draw = random.Random(seed)
     box = _crop(width, height, spec.width / spec.height, settings.crop_scale_min, draw)
     mirrored = settings.flip and draw.random() < 0.5
@@ -99,12 +102,13 @@ def _drawn(width: int, height: int, spec: Preprocessing, settings: Augmentation,
     return View(box, mirrored, operations, Finish(light, _hole(*size, draw) if erased else None))
 
 
-def _finished(view: Image.Image, finish: Finish, spec: Preprocessing) -> Image.Image:
+def finish(view: Image.Image, drawn: Finish, spec: Preprocessing) -> Image.Image:
+    """Return a view in its light and with its hole; the hole is made in the very image that is given."""
     enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-    for enhancer, factor in zip(enhancers, finish.light or (), strict=False):
+    for enhancer, factor in zip(enhancers, drawn.light or (), strict=False):
         view = enhancer(view).enhance(factor)
-    if finish.hole is not None:
-        view.paste(mean_colour(spec), finish.hole)
+    if drawn.hole is not None:
+        view.paste(mean_colour(spec), drawn.hole)
     return view
 
 

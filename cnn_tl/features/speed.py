@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import platform
 import time
@@ -46,6 +45,9 @@ WORTH_COMPILING = 400.0
 """Seconds of uncompiled work from which half a minute is risked on finding out whether compiling pays."""
 
 MEASURED_SECONDS = 0.1
+
+LONGEST = 1e6
+"""Seconds from which on a time in a file is taken for nonsense."""
 
 
 @dataclass(frozen=True)
@@ -243,8 +245,8 @@ def _makes_sense(found: Speeds) -> bool:
         and isinstance(found.device_name, str)
         and found.precision in ("fp32", "bf16")
         and {"fp32", found.precision} <= found.seconds.keys()
-        and all(isinstance(took, float | int) and 0 < took < math.inf for took in times)
-        and (found.batch_size is None or (type(found.batch_size) is int and found.batch_size > 0))
+        and all(isinstance(took, float | int) and 0 < took < LONGEST for took in times)
+        and (found.batch_size is None or found.batch_size in BATCH_SIZES[found.device])
     )
 
 

@@ -112,7 +112,7 @@ def remember(folder: Path, network: Remembered) -> None:
         files.write_arrays(fresh / _BACKBONE, network.tensors())
         files.write_json(fresh / _CARD, facts)
     for name, found in loops.items():  # what a loop takes does not depend on the weights
-        (folder / name).write_bytes(found)
+        files.write_bytes(folder / name, found)
 
 
 def recall(folder: Path) -> Remembered | None:
@@ -128,7 +128,7 @@ def recall(folder: Path) -> Remembered | None:
         files.verify_checksums(folder, required=(_CARD, _BACKBONE))
         values = facts["card"]
         card = Card(**values | {"preprocessing": Preprocessing.from_dict(values["preprocessing"])})
-    except (CnnTlError, OSError, KeyError, TypeError, ValueError):
+    except (CnnTlError, OSError, AttributeError, KeyError, TypeError, ValueError):
         return None
     return Remembered(card, source, folder / _BACKBONE, places)
 

@@ -16,12 +16,13 @@ Rows = Sequence[Mapping[str, Any]]
 Points = tuple[list[float], list[float]]
 
 
-def plot_curves(path: Path, rows: Rows) -> None:
+def plot_curves(path: Path, rows: Rows, *, head_counts: bool = False) -> None:
     """Draw the rows of metrics.jsonl as a PNG; the best epoch is marked.
 
     Args:
         rows: those with an `epoch` are drawn (0 is the fitted head before any training), with what they have of
             `loss`, `val_loss`, `val_accuracy` (0 to 1) and `lr`; a missing or non-finite number leaves a gap.
+        head_counts: epoch 0 may be the best.
 
     Raises:
         ValueError: none has an epoch.
@@ -36,17 +37,21 @@ def plot_curves(path: Path, rows: Rows) -> None:
     for draw, axes in zip(panels, grid[:, 0], strict=True):
         draw(axes, rows)
         tidy(axes)
+    if (best := best_row(rows, head_counts=head_counts)) is not None:
+        _mark(grid[1, 0], best["epoch"], 100 * best["val_accuracy"], _of_head_alone(rows))
     _number_epochs(grid[-1, 0], rows)
     figure.align_ylabels()
     write(figure, path)
 
 
-def best_row(rows: Rows) -> Mapping[str, Any] | None:
+def best_row(rows: Rows, *, head_counts: bool = False) -> Mapping[str, Any] | None:
     """Return the row of the best epoch: the highest validation accuracy, then the lowest loss, then the first.
 
-    Epoch 0, the fitted head before any training, is none that the loop keeps.
+    Args:
+        head_counts: whether epoch 0, the fitted head before any training, may be the best.
     """
-    judged = [row for row in rows if row.get("epoch") != 0 and _is_number(row.get("val_accuracy"))]
+    first = 0 if head_counts else 1
+    judged = [row for row in rows if row.get("epoch", 0) >= first and _is_number(row.get("val_accuracy"))]
     return max(judged, key=lambda row: (row["val_accuracy"], -row.get("val_loss", 0.0)), default=None)
 
 
@@ -62,9 +67,6 @@ def _draw_accuracy(axes: Axes, rows: Rows) -> None:
     _line(axes, (epochs, [100 * share for share in shares]), ORANGE, "validation")
     axes.set_title("Validation accuracy", **TITLE)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
-    best = best_row(rows)
-    if best is not None:
-        _mark(axes, best["epoch"], 100 * best["val_accuracy"], _of_head_alone(rows))
 
 
 def _of_head_alone(rows: Rows) -> str:

@@ -22,7 +22,7 @@ from cnn_tl.networks import freeze
 from cnn_tl.networks.backbone import normalised, to_device
 from cnn_tl.runtime import seed_of
 from cnn_tl.training.boundary import Boundary, open_boundary
-from cnn_tl.training.finishing import finished
+from cnn_tl.training.finishing import agrees, finished
 from cnn_tl.training.schedule import balanced_batches, epoch_batches
 from cnn_tl.training.session import Pixels, Session
 
@@ -160,7 +160,9 @@ class Feed:
         """Hear for what share of an epoch the device waited; it then takes over what it can do of the augmentation."""
         session = self._session
         is_faster_there = session.device.type == "cuda" and session.recipe.run.augment == "auto"
-        if is_faster_there and share > WAITS and self._boundary is None and not self._finishes_on_device:
+        if not is_faster_there or share <= WAITS or self._boundary is not None or self._finishes_on_device:
+            return
+        if agrees(session.device, session.card.preprocessing):
             session.observer.note("the device waited for pictures: light and erasing are its own work from here on")
             self._finishes_on_device = True
 

@@ -37,8 +37,11 @@ from cnn_tl.training.temperature import divide_by_temperature
 def train(session: Session, of_head_NK: Tensor | None = None) -> Tensor:
     """Train what the recipe does not freeze; leave the best epoch's weights and return their validation logits [N, K].
 
+    A head that is fitted here, before the first step, is epoch 0: where no later one is better, it is what is left.
+
     Args:
-        of_head_NK: the validation logits of the model as it is, where a caller has fitted its head.
+        of_head_NK: the validation logits of the model as it is, where a caller has fitted its head, which then compares
+            the two itself.
 
     Raises:
         DataError: too many broken pictures, or files that changed or vanished on the way.
@@ -80,7 +83,6 @@ class _Training:
         if found:
             with checkpoint.fitting(session.run.checkpoints):
                 self.model.load_state_dict(found.tensors["model"])
-            session.keep_precision(self.progress.computed)
         else:
             say_that_it_begins_anew(session)
         self._head_is_new = not found and self.settings.head_start == "fitted" and set_fitted_head(session)
@@ -172,6 +174,8 @@ class _Training:
             of_head_NK = self._validate("fitted head")
         if of_head_NK is not None and not self.progress.step:
             self._begin_with(of_head_NK)
+            if self._head_is_new and self.progress.take_for_best(self.progress.start):
+                self.snapshots.save_best(self.judged, of_head_NK, self.progress.start)
         try:
             while self.progress.epochs < self.feed.epochs and not self.progress.has_stalled(self.settings.patience):
                 self._epoch(self.progress.epochs + 1)
@@ -202,7 +206,8 @@ class _Training:
         progress, facts = self.progress, self.session.facts
         self.phases.verify()
         self.snapshots.count_seconds()
-        facts |= {"best_epoch": progress.best_epoch, "epochs": progress.epochs, "lr": progress.lr}
+        facts |= {"best_epoch": progress.best_epoch if progress.has_best else None, "epochs": progress.epochs}
+        facts["lr"] = progress.lr
         facts["seconds_of_the_loop"] = round(progress.seconds, 2)
         if progress.start:
             facts["fitted_head_accuracy"] = progress.start["val_accuracy"]
@@ -296,9 +301,7 @@ class _Training:
         }
         progress.rows.append(row)
         progress.loss_sum, progress.aux_sums, progress.seen = 0.0, [], 0
-        accuracy, loss = row["val_accuracy"], row["val_loss"]
-        if progress.is_better(accuracy, loss):
-            progress.best_accuracy, progress.best_loss, progress.best_epoch = accuracy, loss, epoch
+        if progress.take_for_best(row):
             self.snapshots.save_best(self.judged, logits, row)
         self.snapshots.save()
         self.session.world.first(self._tidy)

@@ -2,17 +2,22 @@
 
 The pixels are those that Pillow computes one by one in the threads that read, bit for bit and on any device: every
 operation here is a single one of integers, or of floats that IEEE 754 rounds in one way. So a run may do it here or
-there, as it goes, and its weights are the same.
+there, as it goes, and its weights are the same. A build of Pillow for another processor may round twice in one place
+less; `agrees` looks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from cnn_tl.data.augment import Finish
+from cnn_tl.data.augment import Finish, finish
+from cnn_tl.data.transforms import mean_colour
+from cnn_tl.preprocessing import Preprocessing
 
 
 def finished(pixels_NHW3: Tensor, finishes: Sequence[Finish], colour: tuple[int, int, int]) -> Tensor:
@@ -30,6 +35,17 @@ def finished(pixels_NHW3: Tensor, finishes: Sequence[Finish], colour: tuple[int,
         mask_NHW1 = _holes(finishes, pixels_NHW3)
         pixels_NHW3 = torch.where(mask_NHW1, torch.tensor(colour, dtype=torch.uint8, device=device), pixels_NHW3)
     return pixels_NHW3
+
+
+def agrees(device: torch.device, spec: Preprocessing) -> bool:
+    """Say whether the device gives the very pixels that Pillow gives here, by trying with noise."""
+    draw = np.random.default_rng(0)
+    views = draw.integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
+    lights = draw.uniform(0.5, 1.5, (16, 3))
+    finishes = [Finish((b, c, s), (number, 2, 40, 50)) for number, (b, c, s) in enumerate(lights.tolist())]
+    one_by_one = [finish(Image.fromarray(view), last, spec) for view, last in zip(views, finishes, strict=True)]
+    in_a_batch = finished(torch.from_numpy(views).to(device), finishes, mean_colour(spec))
+    return torch.equal(in_a_batch.cpu(), torch.from_numpy(np.stack([np.asarray(image) for image in one_by_one])))
 
 
 def _lit(pixels_NHW3: Tensor, factors_N3: Tensor) -> Tensor:

@@ -8,18 +8,19 @@ kept, a rule decides.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnn_tl import files
+from cnn_tl.cache.inventory import touch
 from cnn_tl.errors import CnnTlError
 from cnn_tl.features import speed
 from cnn_tl.networks.card import LOOP
-from cnn_tl.recipe_rules import shown
 from cnn_tl.runtime import Precision, autocast, has_fast_bf16, release_freed_memory
 
 if TYPE_CHECKING:
@@ -39,28 +40,52 @@ CLEAR = 2.0
 
 
 def of_the_loop(
-    recipe: Recipe, network: Network, device: torch.device, memory: Path, observer: Observer, *, write: bool
+    recipe: Recipe,
+    network: Network,
+    device: torch.device,
+    memory: Path,
+    observer: Observer,
+    *,
+    began: Precision | None,
+    write: bool,
 ) -> Precision:
     """Return the number format in which a run trains.
 
     Args:
         memory: the folder where what is known of the network is kept between runs; it need not exist.
+        began: the one in which a run that goes on began, see `began_in`.
         write: False keeps nothing, and may measure again what was not known.
     """
     if recipe.run.precision != "auto":
         return recipe.run.precision
+    if began is not None:
+        return began
     if not has_fast_bf16(device):
         return "fp32"
-    file = memory / speed.file_name(f"{recipe.run.device} {shown(recipe.model.freeze)}", LOOP)
+    loop = [recipe.run.device, recipe.model.freeze, recipe.model.unfreeze, recipe.model.bn]
+    file = memory / speed.file_name(str(loop), LOOP)
     if (known := _recall(file, device)) is not None:
         return known
     seconds = None
     if recipe.features.cache:
         with observer.task("measuring this machine", None):
             seconds = seconds_of_a_step(network, device)
-    if seconds is None or (write and not _keep(file, device, seconds)):
+    if seconds is None:
+        return by_rule(network, device)
+    if (known := _recall(file, device)) is not None:  # another process was quicker
+        return known
+    if write and not _keep(file, device, seconds, recipe.model.name):
         return by_rule(network, device)
     return faster(seconds)
+
+
+def began_in(checkpoints: Path, device: torch.device) -> Precision | None:
+    """Return the number format in which the run with these checkpoints began, if it was on this kind of device."""
+    formats: dict[str, Precision] = {f"{name} on {device.type}": name for name in FORMATS}
+    for folder in sorted(checkpoints.glob("step-*"), reverse=True):
+        with contextlib.suppress(CnnTlError, KeyError, TypeError):
+            return formats.get(files.read_json(folder / "state.json")["progress"]["computed"])
+    return None
 
 
 def find(network: Network, device: torch.device) -> Precision:
@@ -77,7 +102,7 @@ def by_rule(network: Network, device: torch.device) -> Precision:
     return "bf16" if has_fast_bf16(device) and not slow else "fp32"
 
 
-def faster(seconds: dict[str, float]) -> Precision:
+def faster(seconds: Mapping[str, float]) -> Precision:
     """Return the format that needs less time; one that is hardly faster loses to the exact one."""
     return "bf16" if seconds["bf16"] < speed.PAYS * seconds["fp32"] else "fp32"
 
@@ -114,6 +139,8 @@ def seconds_of_a_step(network: Network, device: torch.device) -> dict[str, float
         return None
     finally:
         release_freed_memory()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
     return {str(precision): took for precision, took in best.items()}
 
 
@@ -139,17 +166,20 @@ def _recall(file: Path, device: torch.device) -> Precision | None:
     """Return what was found, if it was on this hardware and makes sense."""
     try:
         found = files.read_json(file)
-        hardware, seconds = found["hardware"], found["seconds"]
-        known = hardware == speed.hardware_of(device) and all(0 < float(seconds[name]) < math.inf for name in FORMATS)
-        return faster(seconds) if known else None
-    except (CnnTlError, KeyError, TypeError, ValueError):
+        seconds = {str(name): found["seconds"][name] for name in FORMATS}
+        makes_sense = all(isinstance(took, float) and 0 < took < speed.LONGEST for took in seconds.values())
+        if not makes_sense or found["hardware"] != speed.hardware_of(device):
+            return None
+    except (CnnTlError, KeyError, TypeError):
         return None
+    touch(file.parent)  # used now: the last to go
+    return faster(seconds)
 
 
-def _keep(file: Path, device: torch.device, seconds: dict[str, float]) -> bool:
+def _keep(file: Path, device: torch.device, seconds: dict[str, float], model: str) -> bool:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(file, {"hardware": speed.hardware_of(device), "seconds": seconds})
+        files.write_json(file, {"model": model, "hardware": speed.hardware_of(device), "seconds": seconds})
     except (CnnTlError, OSError):
         return False
     return True

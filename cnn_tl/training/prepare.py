@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -192,6 +193,22 @@ def _scan(recipe: Recipe, observer: Observer) -> Manifest:
     for text in manifest.notes:
         observer.note(text)
     return manifest
+
+
+def require_checkpoint(run: RunFolder) -> None:
+    """Refuse to make a finished run longer that has no whole checkpoint left: it stays as it is.
+
+    Raises:
+        ArtefactError: it has none.
+    """
+    for folder in run.checkpoints.glob("step-*"):
+        with contextlib.suppress(ArtefactError):
+            files.verify_checksums(folder)
+            return
+    raise ArtefactError(
+        f"{printable(run.path)} has no whole checkpoint to go on from, so it cannot be made longer and stays as it is; "
+        "start anew with another --output"
+    )
 
 
 def is_extension(run: RunFolder, recipe: Recipe) -> bool:

@@ -100,8 +100,14 @@ def _read(folder: Path) -> dict[str, Any]:
     if not is_on(folder):
         return {}
     known: dict[str, Any] = files.read_json(folder / DIGESTS)
-    weights = known.get(_WEIGHTS, {"backbone": ""}) if isinstance(known, dict) else None
-    if not (isinstance(weights, dict) and isinstance(weights.get("backbone"), str)):
+    if not (isinstance(known, dict) and all(_makes_sense(name, value) for name, value in known.items())):
         where = printable(folder / DIGESTS)
         raise ArtefactError(f"{where} is damaged; restore it, or start anew with another --output")
     return known
+
+
+def _makes_sense(name: str, value: object) -> bool:
+    """Say whether digests.json may say this of a file, or of the weights."""
+    if name == _WEIGHTS:
+        return isinstance(value, dict) and isinstance(value.get("backbone"), str)
+    return isinstance(value, list) and all(isinstance(digest, str) for digest in value)

@@ -122,14 +122,9 @@ class Session:
     @cached_property
     def precision(self) -> Precision:
         """The number format of the training loop; validation is always float32, as in predict."""
+        began = number_format.began_in(self.run.checkpoints, self.device) if self.is_resumed else None
         known = (self.recipe, self.network, self.device, self.memory, self.observer)
-        return self.world.first(lambda: number_format.of_the_loop(*known, write=self.leaves_traces))
-
-    def keep_precision(self, computed: str) -> None:
-        """Go on in the number format in which the run began on this kind of device, unless the recipe names one."""
-        if self.recipe.run.precision == "auto":
-            began: dict[str, Precision] = {f"{name} on {self.device.type}": name for name in ("fp32", "bf16")}
-            self.precision = began.get(computed, self.precision)
+        return self.world.first(lambda: number_format.of_the_loop(*known, began=began, write=self.leaves_traces))
 
     @property
     def augmentation(self) -> Augmentation | None:
@@ -250,7 +245,7 @@ class Session:
         pictures = self.manifest.of("train") + self.manifest.of("val")
         anew, in_memory = len(self.pictures.lacking(pictures)), self.pictures.in_memory(pictures)
         self.facts["pictures"] = {"decoded": decoded, "from_cache": total - decoded, "decoded_in_each_epoch": anew}
-        if self.pictures.refusals:
+        if self.pictures.refusals and (anew or in_memory):
             self.observer.note(
                 f"{self.pictures.refusals[0]}; {in_memory:,} are held in memory and {anew:,} are decoded in each epoch"
             )

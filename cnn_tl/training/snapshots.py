@@ -28,7 +28,7 @@ def say_that_it_begins_anew(session: Session) -> None:
     if not session.is_resumed:
         return
     text = f"there is no checkpoint in {printable(session.run.checkpoints)}: training begins with the first step"
-    if session.run.metrics.exists():
+    if any(row.get("epoch", 0) > 0 for row in session.run.read_metrics()):
         session.observer.warn(f"{text} again; what had been trained is lost")
     else:
         session.observer.note(text)
@@ -92,7 +92,7 @@ class Snapshots:
 
         Where there is none, the present weights; where its logits are not at hand (earlier versions kept none), None.
         """
-        if not self._progress.best_epoch:
+        if not self._progress.has_best:
             return judged.state_dict(), None
         tensors = self._session.world.first(lambda: checkpoint.load(self._best).tensors)
         return tensors["model"], tensors.get("validation", {}).get("logits")
@@ -107,7 +107,7 @@ class Snapshots:
             optim.restore(self._optimizer, found.tensors.get("optimizer", {}), found.state["optimizer"])
             if self.ema:
                 self.ema.module.load_state_dict(found.tensors["ema"])
-        if self._progress.best_epoch:
+        if self._progress.has_best:
             self._check_best()
 
     def count_seconds(self) -> None:

@@ -16,7 +16,8 @@ class Progress:
     Attributes:
         step: updates made so far.
         loss_sum, seen: the running mean of the epoch under way. aux_sums: those of the auxiliary classifiers.
-        best_accuracy, best_loss, best_epoch: the best epoch so far; the lower loss decides between equals.
+        best_accuracy, best_loss, best_epoch: the best epoch so far, see `has_best`; the lower loss decides between
+            equals.
         seconds: what the loop has taken, all its starts together.
         lr: the peak learning rate, found or given; 0 until it is known.
         micro_batch: pictures that pass the network at once, since memory ran out; 0: it has not.
@@ -54,20 +55,36 @@ class Progress:
     @property
     def advice(self) -> str:
         """What to do where training diverges."""
-        return f"try a lower --lr than {self.lr:g}, or --set run.precision=fp32"
+        exact = "" if self.computed.startswith("fp32") else ", or --set run.precision=fp32"
+        return f"try a lower --lr than {self.lr:g}{exact}"
 
     def reopen(self, steps_per_epoch: int, steps: int) -> None:
         """Let the last epoch go on, if it was cut short where the run was to end and the run is longer now."""
         if self.step < min(self.epochs * steps_per_epoch, steps):
             self.rows.pop()
 
-    def is_better(self, accuracy: float, loss: float) -> bool:
-        """Say whether an epoch's validation goes beyond the best so far."""
-        return (accuracy, -loss) > (self.best_accuracy, -self.best_loss)
+    @property
+    def has_best(self) -> bool:
+        """Whether any epoch's weights are kept: none has ended yet, or those of the best were lost."""
+        return self.best_accuracy >= 0
+
+    def take_for_best(self, row: Mapping[str, Any]) -> bool:
+        """Note that an epoch, as a row of the metrics, is the best so far; return whether it is."""
+        accuracy, loss = row["val_accuracy"], row["val_loss"]
+        is_better: bool = (accuracy, -loss) > (self.best_accuracy, -self.best_loss)
+        if is_better:
+            self.best_accuracy, self.best_loss, self.best_epoch = accuracy, loss, row["epoch"]
+        return is_better
 
     def has_stalled(self, patience: int | None) -> bool:
-        """Say whether so many epochs have passed without a better one that training is to end."""
-        return patience is not None and self.best_epoch > 0 and self.epochs - self.best_epoch >= patience
+        """Say whether so many epochs of training have passed without a better one that it is to end.
+
+        The fitted head before them does not count: the first steps from it may well lead down before they lead up.
+        """
+        if patience is None or not self.rows:
+            return False
+        best = max(self.rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+        return self.epochs - int(best["epoch"]) >= patience
 
     @staticmethod
     def read(state: Mapping[str, Any]) -> Progress:

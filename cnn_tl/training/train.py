@@ -23,7 +23,7 @@ from cnn_tl.recipe import Recipe
 from cnn_tl.runtime import deterministic, stop_on_signals
 from cnn_tl.tracking import require_trackers, tracked
 from cnn_tl.training import seal
-from cnn_tl.training.prepare import is_extension, open_session
+from cnn_tl.training.prepare import is_extension, open_session, require_checkpoint
 from cnn_tl.training.result import TrainResult, judge, read_result, validation_lines
 from cnn_tl.training.run_folder import RunFolder, default_output, newest_run, run_begun_by
 from cnn_tl.training.save import freeze_receipt, save_model
@@ -112,6 +112,8 @@ def _own_run(recipe: Recipe, world: World) -> Path | None:
 def _finished(run: RunFolder, recipe: Recipe, observer: Observer) -> TrainResult | None:
     """Return the result of a run that has nothing left to do."""
     if is_extension(run, recipe):
+        if run.result.exists():
+            require_checkpoint(run)
         observer.note("the run goes on for longer; from here on the learning rate follows the longer schedule")
     elif run.result.exists():
         result = read_result(run)
@@ -244,7 +246,7 @@ def _drawn_in_the_end(session: Session) -> Iterator[None]:
             if rows and session.world.is_first:
                 from cnn_tl.plots.curves import plot_curves
 
-                plot_curves(session.run.curves, rows)
+                plot_curves(session.run.curves, rows, head_counts=session.recipe.mode == "finetune")
         except Exception as error:  # noqa: BLE001 - a picture is not worth a run
             session.observer.warn(f"the learning curves are not drawn: {error}")
 

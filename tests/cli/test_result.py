@@ -53,9 +53,15 @@ def test_a_head_that_was_better_alone_is_said_plainly(shown: Any) -> None:
         assert "did not help" not in shown(correct, best_epoch=1, epochs=1, fitted_head_accuracy=71 / 75)
 
 
+def test_a_head_that_is_kept_is_said_plainly(shown: Any) -> None:
+    text = words(shown(71, best_epoch=0, epochs=3, fitted_head_accuracy=71 / 75))
+    assert "best epoch 0 of 3; chosen on these, so it flatters" in text
+    assert "fine-tuning did not help here: no epoch was better than the fitted head, which is kept;" in text
+
+
 def test_the_best_epoch_is_that_of_the_model(shown: Any) -> None:
     assert "best epoch 3 of 5; chosen on these, so it flatters" in words(shown(best_epoch=3, epochs=5))
-    lost = words(shown(best_epoch=0, epochs=5))
+    lost = words(shown(best_epoch=None, epochs=5))
     assert "last epoch 5 kept: the weights of the best were lost" in lost
     assert not [line for line in lost if "best epoch" in line]
     frozen = words(shown(71, best_epoch=2, epochs=3, fitted_head_accuracy=71 / 75, verdict=VERDICT))

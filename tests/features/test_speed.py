@@ -137,7 +137,8 @@ WHOLE = Speeds("cpu", "", {"fp32": 0.01}, 16, {"fp32, compiled": -1}, "fp32")
         {"seconds": {"fp32": "0.01"}}, {"seconds": {"fp32": 0}}, {"seconds": {"fp32": -1.0}}, {"seconds": [1]},
         {"seconds": None}, {"batch_size": 0}, {"batch_size": "8"}, {"compile_seconds": None},
         {"compile_seconds": {"bf16, compiled": "x"}}, {"precision": None}, {"precision": "fp16"}, {"precision": "bf16"},
-        {"precision": []},
+        {"precision": []}, {"seconds": {"fp32": 10**400}}, {"seconds": {"fp32": 1e308}}, {"batch_size": 10**30},
+        {"compile_seconds": {"bf16, compiled": 1e308}},
     ],
     ids=str,
 )  # fmt: skip

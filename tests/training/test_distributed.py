@@ -226,6 +226,43 @@ def test_a_mistake_is_told_once(launch: Launch, tmp_path: Path, flags: tuple[obj
     assert (tmp_path / "wrong.err").read_text().count("error: ") == 1
 
 
+HALF = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}
+NOWHERE = HALF | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+
+
+@pytest.mark.parametrize(
+    ("command", "environment", "code", "line"),
+    [
+        (["predict", "nosuch", "x.png"], HALF, 4, "error: "),
+        (["predict", "nosuch", "x.png"], NOWHERE, 4, "error: "),
+        (["train", "--bogus"], HALF, 2, "--bogus"),
+        (["train", "DATA"], HALF, 2, "start them by torchrun, or unset these variables for one process"),
+        (["train", "DATA"], NOWHERE | {"MASTER_PORT": "abc", "LOCAL_RANK": "0"}, 2, "cannot meet: "),
+    ],
+    ids=["predict", "predict with a master", "usage", "no master", "no port"],
+)
+def test_what_a_launcher_has_left_in_the_environment(
+    data: Path, command: list[str], environment: dict[str, str], code: int, line: str
+) -> None:
+    words = [str(data) if word == "DATA" else word for word in command]
+    done = subprocess.run(
+        [sys.executable, "-m", "cnn_tl", *words], capture_output=True, text=True, env=_environment() | environment
+    )
+    assert done.returncode == code, done.stderr
+    assert line in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_process_that_waits_for_the_others_can_be_ended(data: Path, number: signal.Signals) -> None:
+    """torch waits for them where Python hears no signal."""
+    command = [sys.executable, "-m", "cnn_tl", "train", str(data), "--mode", "finetune"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=_environment() | NOWHERE) as process:
+        time.sleep(8)
+        process.send_signal(number)
+        assert process.wait(PATIENCE) in (-number, 128 + number)
+
+
 @pytest.mark.parametrize("slow", [0, 1])
 def test_the_one_that_speaks_may_be_the_slower_one(tmp_path: Path, slow: int) -> None:
     """torchrun ends all processes as soon as it sees that one has ended, told or not."""

@@ -19,7 +19,7 @@ from cnn_tl.data.transforms import mean_colour
 from cnn_tl.errors import RecipeError
 from cnn_tl.preprocessing import Preprocessing
 from cnn_tl.recipe import Recipe
-from cnn_tl.training import feed
+from cnn_tl.training import feed, finishing
 from cnn_tl.training.finishing import finished
 from cnn_tl.training.train import train
 
@@ -62,6 +62,14 @@ def test_the_same_pixels_as_from_pillow(settings: Augmentation, kind: str, devic
     assert torch.equal(found, views())
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_it_finds_out_whether_the_device_agrees(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert finishing.agrees(torch.device(device), SPEC)
+    real = finishing._blended
+    monkeypatch.setattr(finishing, "_blended", lambda *given: real(*given) + 1)
+    assert not finishing.agrees(torch.device(device), SPEC)
+
+
 def test_a_hole_and_no_hole_in_one_batch() -> None:
     pixels = torch.full((2, 4, 5, 3), 9, dtype=torch.uint8)
     found = finished(pixels, [Finish(None, (1, 2, 3, 4)), Finish(None, None)], (1, 2, 3))
@@ -94,17 +102,21 @@ def test_the_device_is_asked_for_its_part(recipe: Callable[..., Recipe], monkeyp
 
 
 @pytest.mark.parametrize(
-    ("device", "wanted", "share", "then"),
-    [("cuda", "auto", 0.3, True), ("cuda", "auto", 0.01, False), ("cuda", "threads", 0.3, False),
-     ("cpu", "auto", 0.3, False), ("mps", "auto", 0.3, False)],
+    ("device", "wanted", "share", "exact", "then"),
+    [("cuda", "auto", 0.3, True, True), ("cuda", "auto", 0.3, False, False), ("cuda", "auto", 0.01, True, False),
+     ("cuda", "threads", 0.3, True, False), ("cpu", "auto", 0.3, True, False), ("mps", "auto", 0.3, True, False)],
 )  # fmt: skip
-def test_a_gpu_that_has_waited_takes_over(device: str, wanted: str, share: float, then: bool) -> None:
+def test_a_gpu_that_has_waited_takes_over(
+    monkeypatch: pytest.MonkeyPatch, device: str, wanted: str, share: float, exact: bool, then: bool
+) -> None:
     notes: list[str] = []
     fed = feed.Feed.__new__(feed.Feed)
     run = SimpleNamespace(run=SimpleNamespace(augment=wanted))
     session: Any = SimpleNamespace(
-        device=torch.device(device), recipe=run, observer=SimpleNamespace(note=notes.append), augmentation=PLAIN
-    )
+        device=torch.device(device), recipe=run, observer=SimpleNamespace(note=notes.append),
+        card=SimpleNamespace(preprocessing=SPEC),
+    )  # fmt: skip
+    monkeypatch.setattr(feed, "agrees", lambda device, spec: exact)
     fed._session, fed._boundary, fed._finishes_on_device = session, None, False
     for _ in range(2):
         fed.waited(share)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from timm.models.resnet import ResNet
 from torch import nn
 from whole_runs import StopAfter, assert_same_weights, final_weights, metrics
 
-from cnn_tl.errors import RecipeError, ResourceError, Stopped, UsageError
+from cnn_tl.errors import ArtefactError, RecipeError, ResourceError, Stopped, UsageError
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe, load
 from cnn_tl.training import evaluation, head_start, planning, prepare, step
@@ -268,6 +269,54 @@ def test_fine_tuning_starts_with_a_head_that_was_fitted(recipe: Make, tmp_path: 
     assert (after["epoch"], only["epoch"]) == (1, 1)
     ours, before = final_weights(tmp_path / "fitted"), final_weights(tmp_path / "frozen")
     assert torch.allclose(ours["fc.weight"], before["fc.weight"], atol=1e-5)
+
+
+def test_what_no_epoch_betters_is_kept(recipe: Make, tmp_path: Path) -> None:
+    """Fine-tuning begins with something that works; where it only spoils that, the run gives it back."""
+    spoiling = {"lr": 0.5, "epochs": 3, "schedule": "constant", "temperature": "none"}
+    result = train(recipe("finetune", train=spoiling), tmp_path / "run")
+    alone, *after = metrics(tmp_path / "run")
+    assert max(row["val_accuracy"] for row in after) < alone["val_accuracy"] == result.accuracy
+    assert (result.facts["best_epoch"], result.facts["epochs"]) == (0, 3)
+    head = train(recipe(run={"precision": "fp32"}), tmp_path / "frozen").run
+    ours, frozen = final_weights(tmp_path / "run"), final_weights(head)
+    for name, tensor in frozen.items():
+        torch.testing.assert_close(ours[name], tensor, atol=1e-5, rtol=0)
+    assert train(recipe("lp-ft", train=spoiling), tmp_path / "lp-ft").facts["best_epoch"] > 0, "it has a verdict"
+
+
+def test_patience_counts_from_what_was_trained(recipe: Make, tmp_path: Path) -> None:
+    """The first steps from a fitted head may well lead down before they lead up."""
+    spoiling = {"lr": 0.5, "epochs": 9, "schedule": "constant", "patience": 3}
+    result = train(recipe("finetune", train=spoiling), tmp_path / "run")
+    trained = [(row["val_accuracy"], -row["val_loss"]) for row in metrics(tmp_path / "run")[1:]]
+    assert result.facts["epochs"] - 1 - trained.index(max(trained)) >= 3 or result.facts["epochs"] == 9
+    assert result.facts["epochs"] > 3
+
+
+def test_a_finished_run_without_a_checkpoint_stays_as_it_is(recipe: Make, tmp_path: Path) -> None:
+    run = train(recipe("finetune"), tmp_path / "run").run
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and "checkpoints" not in path.parts}
+    states = list(run.glob("checkpoints/step-*/state.json"))
+    for damaged in (True, False):
+        for state in states:
+            state.write_text("{}") if damaged else shutil.rmtree(state.parent)
+        with pytest.raises(ArtefactError, match="no whole checkpoint to go on from, so it cannot be made longer"):
+            train(recipe("finetune", train={"epochs": 4}), run, resume=True)
+        assert all(path.read_bytes() == content for path, content in before.items())
+    assert train(recipe("finetune"), run, resume=True).facts["epochs"] == 2
+
+
+def test_nothing_is_lost_where_nothing_was_trained(recipe: Make, tmp_path: Path) -> None:
+    warnings: list[str] = []
+    with pytest.raises(Stopped):
+        train(recipe("finetune"), tmp_path / "run", observer=StopAfter("epoch 1", 1))
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert [row["epoch"] for row in metrics(tmp_path / "run")] == [0]
+    observer = Observer()
+    observer.warn = warnings.append  # type: ignore[method-assign]
+    train(recipe("finetune"), tmp_path / "run", resume=True, observer=observer)
+    assert not warnings
 
 
 def test_of_many_pictures_the_head_is_fitted_on_some_of_each_class(

@@ -12,6 +12,7 @@ import torch
 from whole_runs import StopAfter, assert_same_weights
 
 from cnn_tl.errors import Stopped
+from cnn_tl.features import speed
 from cnn_tl.networks import backbone, freeze, weights
 from cnn_tl.progress import Observer, Plan
 from cnn_tl.recipe import Recipe
@@ -20,6 +21,12 @@ from cnn_tl.training.train import plan, train
 
 MakeRecipe = Callable[..., Recipe]
 FASTER = {"fp32": {"fp32": 0.01, "bf16": 0.0095}, "bf16": {"fp32": 0.01, "bf16": 0.005}}
+
+
+ODD = [
+    f'{{"hardware": "HERE", "seconds": {{"fp32": 0.01, "bf16": {value}}}}}'
+    for value in ("NaN", "-1.0", "1e400", "9" * 400, "true", "null", "[0.1]", '"0.1"')
+]
 
 
 class Listener(Observer):
@@ -115,13 +122,13 @@ def test_the_first_answer_stays(
     assert format_of(recipe("finetune", model={"freeze": "last-stage"})) == stopwatch.says, "another loop"
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"hardware": 1, "seconds": {"fp32": "x"}}', '{"hardware": "?"}'])
+@pytest.mark.parametrize("text", ["", "{}", "[]", "NaN", '{"hardware": "?"}', '{"hardware": 1, "seconds": 2}', *ODD])
 def test_what_makes_no_sense_is_found_anew(
     recipe: MakeRecipe, stopwatch: Stopwatch, format_of: Callable[[Recipe], str], own_cache: Path, text: str
 ) -> None:
     format_of(recipe("finetune"))
     [file] = own_cache.glob("networks/*/loop-*.json")
-    file.write_text(text)
+    file.write_text(text.replace("HERE", speed.processor()))
     stopwatch.says = "fp32"
     assert format_of(recipe("finetune")) == "fp32"
 
@@ -154,5 +161,6 @@ def test_a_run_goes_on_in_the_format_that_it_began_in(
     file.unlink()
     stopwatch.says, listener = "fp32", Listener()
     train(recipe("finetune"), tmp_path / "stopped", resume=True, observer=listener)
-    assert not listener.warnings
+    assert (listener.format, listener.warnings) == ("bf16", [])
+    assert not file.exists(), "nothing was measured for it"
     assert_same_weights(tmp_path / "stopped", tmp_path / "undisturbed")

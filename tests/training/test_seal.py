@@ -30,7 +30,13 @@ def test_a_recipe_that_is_not_the_run_s(run: RunFolder, text: str) -> None:
         run.require_run()
 
 
-@pytest.mark.parametrize("text", ["[]", "{", '{"weights": 3}', '{"weights": {}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]", "{", '{"weights": 3}', '{"weights": {}}', '{"recipe.yaml": null}', '{"recipe.yaml": 3}',
+        '{"recipe.yaml": [3]}',
+    ],
+)  # fmt: skip
 def test_digests_that_are_damaged(run: RunFolder, text: str) -> None:
     (run.path / seal.DIGESTS).write_text(text)
     with pytest.raises(ArtefactError, match=r"digests\.json is damaged"):
