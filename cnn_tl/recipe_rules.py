@@ -305,6 +305,11 @@ def _augmented_on_the_device(recipe: Settings) -> None:
             f"run.augment: device has no effect with model.freeze: {shown(recipe.model.freeze)}, which wins: "
             "activations are kept; remove run.augment, or set features.views: fresh"
         )
+    if recipe.augment is not None and recipe.augment.color == recipe.augment.erasing == 0:
+        raise RecipeError(
+            "run.augment: device has no effect with augment.color: 0 and augment.erasing: 0, which win: nothing is "
+            "left for it to do; remove run.augment, or set augment.color: 0.2"
+        )
 
 
 def _keeps_activations(recipe: Settings) -> bool:

@@ -97,7 +97,7 @@ def run(arguments: Sequence[str]) -> int:
         _tell(error, arguments)
         return error.exit_code
     except TyperException as error:
-        message = _one_line(error.format_message()).replace(" (Possible options: --help)", "")  # near to many words
+        message = _in_our_words(_one_line(error.format_message()))
         if message and _has_the_word(error, arguments):  # there is none where a bare command has printed its help
             console.fail(message + _help_hint(error))
         return 2
@@ -187,6 +187,21 @@ def _has_the_word(error: Exception, arguments: Sequence[str]) -> bool:
     if not launch.concerns(arguments) or launch.speaks(error):
         return True
     return not isinstance(error, Stopped) and launch.leave_the_word(error)
+
+
+_WORDS = {
+    " (Possible options: --help)": "",  # near to many words
+    "Value error, ": "",
+    "Input should be a valid integer, unable to parse string as an integer": "it must be a whole number",
+    "Input should be a valid number, unable to parse string as a number": "it must be a number",
+}
+"""What typer and its checks say -> what a user can do with."""
+
+
+def _in_our_words(message: str) -> str:
+    for theirs, ours in _WORDS.items():
+        message = message.replace(theirs, ours)
+    return message
 
 
 def _one_line(error: object) -> str:

@@ -185,6 +185,19 @@ def test_a_mistake_is_one_line_with_its_code(cli: Any, data: str, arguments: lis
     assert not Path("runs").exists() or not list(Path("runs").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--mode", "nosuch"], "error: Invalid value for '--mode': 'nosuch' is not one of 'freeze', 'finetune', "),
+        (["--epochs", "many"], "error: Invalid value for '--epochs': it must be a whole number"),
+    ],
+)
+def test_a_wrong_value_is_told_in_plain_words(cli: Any, data: str, words: list[str], line: str) -> None:
+    outcome = cli("train", data, *words)
+    assert outcome.code == 2
+    assert lines(outcome)[0].startswith(line)
+
+
 def test_cuda_where_there_is_none(cli: Any, data: str) -> None:
     import torch
 

@@ -124,10 +124,15 @@ def test_a_gpu_that_has_waited_takes_over(
 
 
 @pytest.mark.parametrize(
-    ("mode", "freeze", "which"), [("freeze", None, "mode: freeze"), ("finetune", "last-stage", "model.freeze")]
+    ("mode", "sections", "which"),
+    [
+        ("freeze", {}, "mode: freeze"),
+        ("finetune", {"model": {"freeze": "last-stage"}}, "model.freeze"),
+        ("finetune", {"augment": {"color": 0}}, "augment.color: 0 and augment.erasing: 0"),
+    ],
 )
 def test_where_it_would_have_no_effect_it_is_refused(
-    recipe: Callable[..., Recipe], mode: str, freeze: str | None, which: str
+    recipe: Callable[..., Recipe], mode: str, sections: dict[str, Any], which: str
 ) -> None:
     with pytest.raises(RecipeError, match=f"run.augment: device has no effect with {which}"):
-        recipe(mode, run={"augment": "device"}, model={"freeze": freeze}).resolve()
+        recipe(mode, run={"augment": "device"}, **sections).resolve()
