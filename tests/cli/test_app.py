@@ -97,7 +97,7 @@ def test_a_bug_of_ours_shows_itself(cli: Any, monkeypatch: pytest.MonkeyPatch) -
         (["trian"], "'train'"),
         (["train", "--epoch", "3"], "--epoch"),
         (["train", "--mode", "frozen"], "freeze"),
-        (["train", "--epochs", "five"], "valid integer"),
+        (["train", "--epochs", "five"], "whole number"),
         (["predict"], "Missing argument"),
         (["recipes", "shwo"], "'show'"),
         (["train", "a", "b"], "(b)"),
