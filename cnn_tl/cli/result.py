@@ -46,8 +46,9 @@ def show_result(result: TrainResult) -> None:
 def _say_if_it_was_no_use(result: TrainResult) -> None:
     """Say so where the fitted head alone was as good as what has been trained from it, or better."""
     if result.facts.get("best_epoch") == 0:
-        console.say("fine-tuning did not help here: no epoch was better than the fitted head, which is kept;")
-        console.say("more epochs or a lower --lr may help, and --mode freeze gives such a head sooner")
+        console.say("fine-tuning did not help here: no epoch was better than the fitted head alone,")
+        console.say("which is kept; more epochs or a lower --lr may help, or --mode freeze, which is")
+        console.say("quicker and gives such a head too")
         console.say()
     elif result.accuracy < result.facts.get("fitted_head_accuracy", 0.0):
         console.say("fine-tuning did not help here: no epoch was as good as the fitted head alone;")

@@ -21,7 +21,7 @@ from cnn_tl.cache.store import FeatureCache
 from cnn_tl.data.loader import Batch
 from cnn_tl.data.manifest import Picture
 from cnn_tl.features.keys import row_key, space_facts
-from cnn_tl.features.speed import hardware_of
+from cnn_tl.features.speed import hardware_of, noise
 from cnn_tl.networks.backbone import to_input
 from cnn_tl.networks.cut import Cut, cut
 from cnn_tl.runtime import autocast
@@ -214,10 +214,9 @@ def _tell_of_what_is_kept(session: Session, found: Boundary, pictures: int, view
 
 def _cut(session: Session) -> Cut | str:
     """Cut the network in the number format of the training steps."""
-    spec = session.card.preprocessing
-    noise = np.random.default_rng(0).integers(0, 256, (3, spec.height, spec.width, 3), dtype=np.uint8)
+    x_NCHW = to_input(noise(session.network, 3), session.card.preprocessing, session.device)
     with autocast(session.device, session.precision):
-        return cut(session.network.model, to_input(noise, spec, session.device))
+        return cut(session.network.model, x_NCHW)
 
 
 def _row_shape(found: Cut) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cnn_tl.errors import printable
-from cnn_tl.features.speed import describe
+from cnn_tl.features.speed import describe, noise
 from cnn_tl.progress import FeaturePlan, Plan
 from cnn_tl.recipe_rules import shown
 from cnn_tl.runtime import Precision
@@ -203,16 +203,13 @@ def _loop_seconds(session: Session, kept: FeaturePlan | None) -> float:
 
 def _seconds_per_picture(session: Session, precision: Precision, pictures: int = 4) -> float:
     """Time one forward pass of a small batch, after one that warms up."""
-    import numpy as np
     import torch
 
     from cnn_tl.networks.backbone import place, to_input
     from cnn_tl.runtime import autocast
 
-    spec = session.card.preprocessing
-    noise = np.random.default_rng(0).integers(0, 256, (pictures, spec.height, spec.width, 3), dtype=np.uint8)
     model = place(session.network.model, session.device).eval()
-    x_NCHW = to_input(noise, spec, session.device)
+    x_NCHW = to_input(noise(session.network, pictures), session.card.preprocessing, session.device)
     with torch.inference_mode(), autocast(session.device, precision):
         model(x_NCHW)
         started = time.perf_counter()

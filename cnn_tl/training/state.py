@@ -65,16 +65,15 @@ class Progress:
 
     @property
     def has_best(self) -> bool:
-        """Whether any epoch's weights are kept: none has ended yet, or those of the best were lost."""
+        """Whether an epoch's weights are kept: not before one has ended, nor where those of the best were lost."""
         return self.best_accuracy >= 0
 
     def take_for_best(self, row: Mapping[str, Any]) -> bool:
         """Note that an epoch, as a row of the metrics, is the best so far; return whether it is."""
-        accuracy, loss = row["val_accuracy"], row["val_loss"]
-        is_better: bool = (accuracy, -loss) > (self.best_accuracy, -self.best_loss)
-        if is_better:
-            self.best_accuracy, self.best_loss, self.best_epoch = accuracy, loss, row["epoch"]
-        return is_better
+        if _rank(row) <= (self.best_accuracy, -self.best_loss):
+            return False
+        self.best_accuracy, self.best_loss, self.best_epoch = row["val_accuracy"], row["val_loss"], row["epoch"]
+        return True
 
     def has_stalled(self, patience: int | None) -> bool:
         """Say whether so many epochs of training have passed without a better one that it is to end.
@@ -83,8 +82,7 @@ class Progress:
         """
         if patience is None or not self.rows:
             return False
-        best = max(self.rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
-        return self.epochs - int(best["epoch"]) >= patience
+        return self.epochs - int(max(self.rows, key=_rank)["epoch"]) >= patience
 
     @staticmethod
     def read(state: Mapping[str, Any]) -> Progress:
@@ -97,3 +95,8 @@ class Progress:
             return Progress(**state["progress"])
         except (KeyError, TypeError) as error:
             raise ArtefactError(f"the checkpoint was written by another version of cnn-tl: {error}") from error
+
+
+def _rank(row: Mapping[str, Any]) -> tuple[float, float]:
+    """Return what orders epochs by how good they are: accuracy, then the lower loss."""
+    return row["val_accuracy"], -row["val_loss"]

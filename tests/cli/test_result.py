@@ -56,7 +56,8 @@ def test_a_head_that_was_better_alone_is_said_plainly(shown: Any) -> None:
 def test_a_head_that_is_kept_is_said_plainly(shown: Any) -> None:
     text = words(shown(71, best_epoch=0, epochs=3, fitted_head_accuracy=71 / 75))
     assert "best epoch 0 of 3; chosen on these, so it flatters" in text
-    assert "fine-tuning did not help here: no epoch was better than the fitted head, which is kept;" in text
+    assert "fine-tuning did not help here: no epoch was better than the fitted head alone," in text
+    assert max(map(len, text)) <= 80
 
 
 def test_the_best_epoch_is_that_of_the_model(shown: Any) -> None:
