@@ -19,6 +19,7 @@ from cnn_tl.recipe_types import (
     Trackers,
     Views,
 )
+from cnn_tl.runtime import DeviceName
 
 
 class Section(BaseModel):
@@ -207,7 +208,7 @@ class Augment(Section):
 class Run(Section):
     """The machine; nothing here changes what is learned, but for rounding."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="Where to compute.")
+    device: DeviceName = Field(default="auto", description="Where to compute.")
     workers: int | None = Field(
         default=None, ge=0, le=64, description="Threads that read pictures; 0: the main one; null: one for each core."
     )

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cnn_tl.cli import console
 from cnn_tl.cli.progress import TerminalObserver
 from cnn_tl.errors import printable
+from cnn_tl.runtime import DeviceName
 
 if TYPE_CHECKING:
     from cnn_tl.benchmarking import Report
-
-Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 def benchmark(
@@ -22,7 +21,7 @@ def benchmark(
         Path | None, typer.Argument(metavar="DATA", help="Class folders.", show_default="photographs of scikit-learn's")
     ] = None,
     model: Annotated[str, typer.Option(help="Any timm model; its weights are random.")] = "tf_efficientnet_lite0",
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
+    device: Annotated[DeviceName, typer.Option(help="Where to compute.")] = "auto",
     pictures: Annotated[int, typer.Option(min=32, max=100_000, help="How many pictures to measure on.")] = 256,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cnn_tl.cli import console
+from cnn_tl.cli import console, options
 from cnn_tl.errors import DataError, printable
-from cnn_tl.runtime import DeviceName
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,7 +53,7 @@ def explain(
     output: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where to write.", show_default="explanations/METHOD")
     ] = None,
-    device: Annotated[DeviceName, typer.Option(help="Where the model runs.")] = "auto",
+    device: options.WhereModelRuns = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
     """Show why a trained model answers as it does: one PNG a picture, and a contact sheet.

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cnn_tl.cli import console
+from cnn_tl.cli import console, options
 from cnn_tl.cli.progress import TerminalObserver
 from cnn_tl.errors import ResourceError, UsageError, printable
 
@@ -20,17 +20,15 @@ def lr_find(
         Literal["finetune", "scratch"] | None,
         typer.Option(help="The mode whose learning rate is sought.", show_default="the recipe's, or finetune"),
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="A shipped recipe's name, or a YAML file.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key; repeatable.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Any timm model; see cnn-tl models.", show_default="tf_efficientnet_lite0")
-    ] = None,
-    weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights file: .safetensors or .pth.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures in one step.")] = None,
-    image_size: Annotated[int | None, typer.Option(metavar="PIXELS", help="Side of the network's input.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Every random choice follows from it.", show_default="0")] = None,
+    recipe: options.Recipe = None,
+    set_: options.Changes = None,
+    model: options.Backbone = None,
+    weights: options.Weights = None,
+    batch_size: options.StepSize = None,
+    image_size: options.ImageSize = None,
+    device: options.WhereToCompute = None,
+    workers: options.RecipeReaders = None,
+    seed: options.Seed = None,
     output: Annotated[Path, typer.Option(metavar="PNG", help="Where the picture goes.")] = Path("lr-find.png"),
     json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
 ) -> None:
@@ -44,7 +42,8 @@ def lr_find(
 
     flags: dict[str, object] = {
         "mode": mode, "seed": seed, "data.path": data, "model.name": model, "model.weights": weights,
-        "model.image_size": image_size, "train.batch_size": batch_size,
+        "model.image_size": image_size, "train.batch_size": batch_size, "run.device": device,
+        "run.workers": workers,
     }  # fmt: skip
     chosen = recipes.load(recipe, [*([] if recipe else ["mode=finetune"]), *(set_ or [])], flags)
     _refuse_place(output)
@@ -60,7 +59,7 @@ def lr_find(
     console.say("next:")
     given: dict[str, object] = {
         "--recipe": recipe, "--model": model, "--weights": weights, "--image-size": image_size,
-        "--batch-size": batch_size, "--seed": seed,
+        "--batch-size": batch_size, "--device": device, "--workers": workers, "--seed": seed,
     }  # fmt: skip
     words = ["cnn-tl", "train", data, "--mode", chosen.mode]
     words += [word for flag, value in given.items() if value is not None for word in (flag, str(value))]

@@ -18,3 +18,21 @@ Readers = Annotated[
     ),
 ]
 WhereModelRuns = Annotated[DeviceName, typer.Option("--device", help="Where the model runs.")]
+
+Recipe = Annotated[str | None, typer.Option("--recipe", help="A shipped recipe's name, or a YAML file.")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key; repeatable.")
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option("--model", help="Any timm model; see cnn-tl models.", show_default="tf_efficientnet_lite0"),
+]
+Weights = Annotated[Path | None, typer.Option("--weights", metavar="FILE", help="Weights file: .safetensors or .pth.")]
+StepSize = Annotated[int | None, typer.Option("--batch-size", help="Pictures in one step.")]
+ImageSize = Annotated[int | None, typer.Option("--image-size", metavar="PIXELS", help="Side of the network's input.")]
+WhereToCompute = Annotated[DeviceName | None, typer.Option("--device", help="Where to compute.", show_default="auto")]
+RecipeReaders = Annotated[
+    int | None,
+    typer.Option("--workers", help="Threads that read pictures; 0: the main one.", show_default="one a core"),
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Every random choice follows from it.", show_default="0")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cnn_tl import launch
-from cnn_tl.cli import console
+from cnn_tl.cli import console, options
 from cnn_tl.cli.plan import plan_table
 from cnn_tl.cli.progress import TerminalObserver
 from cnn_tl.cli.result import show_result
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["freeze", "finetune", "lp-ft", "auto", "scratch"]
 Head = Literal["lbfgs", "ridge", "adamw", "knn", "prototype"]
-Device = Literal["auto", "cpu", "cuda", "mps"]
+
 
 def train(
     data: Annotated[
@@ -33,31 +33,25 @@ def train(
                      "pretrained weights. lp-ft: first the head, then everything. auto: lp-ft, kept only if it gains "
                      "more than chance over freeze. scratch: train everything from random weights."),
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="A shipped recipe's name, or a YAML file.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key; repeatable.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Any timm model; see cnn-tl models.", show_default="tf_efficientnet_lite0")
-    ] = None,
-    weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights file: .safetensors or .pth.")] = None,
+    recipe: options.Recipe = None,
+    set_: options.Changes = None,
+    model: options.Backbone = None,
+    weights: options.Weights = None,
     head: Annotated[
         Head | None, typer.Option(help="How a head on frozen features is fitted.", show_default="lbfgs")
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the training pictures (not in mode freeze, but for --head adamw).")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures in one step.")] = None,
+    batch_size: options.StepSize = None,
     lr: Annotated[
         str | None,
         typer.Option(metavar="RATE|auto", help="Peak learning rate of a loop or an adamw head; auto: as lr-find."),
     ] = None,
-    image_size: Annotated[int | None, typer.Option(metavar="PIXELS", help="Side of the network's input.")] = None,
-    device: Annotated[Device | None, typer.Option(help="Where to compute.", show_default="auto")] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Threads that read pictures; 0: the main one.", show_default="one a core")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Every random choice follows from it.", show_default="0")] = None,
+    image_size: options.ImageSize = None,
+    device: options.WhereToCompute = None,
+    workers: options.RecipeReaders = None,
+    seed: options.Seed = None,
     output: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Run folder.", show_default="runs/DATA-MODE")
     ] = None,

@@ -33,7 +33,7 @@ def test_a_rate_is_suggested_and_drawn(
     with Image.open(tmp_path / "lr-find.png") as picture:
         assert picture.width >= 600
     assert not (tmp_path / "runs").exists()
-    again = json.loads(cli("lr-find", *words, "--json", "--set", "run.workers=3").out)
+    again = json.loads(cli("lr-find", *words, "--json", "--workers", 3, "--device", "cpu").out)
     assert again == found
 
     result = cli("train", *words, "--mode", "finetune", "--lr", "auto", "--epochs", 1, "--json")
@@ -57,7 +57,7 @@ def test_the_command_at_the_end_repeats_what_was_given(
     """The rate is that of these settings; with others it would be another."""
     monkeypatch.chdir(tmp_path)
     changes = ["--set", "train.head_start=random", "--set", "train.weight_decay=0.1", "--set", "augment.flip=false"]
-    given = ["--recipe", "finetune", *changes, "--seed", 3]
+    given = ["--recipe", "finetune", *changes, "--workers", 0, "--device", "cpu", "--seed", 3]
     spaced = (tmp_path / "data").rename(tmp_path / "my data")
     outcome = cli("lr-find", spaced, *words[1:], *given)
     assert outcome.code == 0, outcome.err

@@ -14,6 +14,7 @@ import typer
 from cnn_tl import recipe_sections, recipe_types
 from cnn_tl.cli import train
 from cnn_tl.cli.app import app
+from cnn_tl.runtime import DeviceName
 from cnn_tl.training import seal
 
 FLAGS = {
@@ -40,7 +41,7 @@ def test_the_flags_are_exactly_these() -> None:
 def test_the_choices_are_those_of_the_recipe() -> None:
     assert get_args(train.Mode) == get_args(recipe_types.Mode)
     assert get_args(train.Head) == get_args(recipe_types.HeadKind)
-    assert get_args(train.Device) == get_args(recipe_sections.Run.model_fields["device"].annotation)
+    assert get_args(DeviceName) == get_args(recipe_sections.Run.model_fields["device"].annotation)
 
 
 def test_flags_are_stronger_than_set_and_set_than_the_recipe(cli: Any, data: str, tiny_weights: Path) -> None:
