@@ -14,8 +14,7 @@ import cnn_tl
 ROOT = Path(cnn_tl.__file__).parent
 FLOORS = [
     {"distributed", "errors", "files", "launch", "preprocessing", "progress", "runtime", "statistics"}
-    | {"recipe", "recipe_rules", "recipe_sections", "recipe_types", "recipe_yaml"}
-    | {"light_import", "interrupts", "packages"},
+    | {"recipe", "light_import", "interrupts", "packages"},
     {"data", "networks", "cache", "heads"},
     {"features", "anatomy"},
     {"tracking", "plots"},

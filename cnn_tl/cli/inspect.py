@@ -163,7 +163,7 @@ def _policy(text: str | None) -> str | list[str] | None:
     """Return a policy as the recipe has it: a name, or a list where there are commas or what is no policy's name."""
     import re
 
-    from cnn_tl.recipe_types import FREEZE_PATTERN
+    from cnn_tl.recipe.types import FREEZE_PATTERN
 
     if text is None or re.fullmatch(FREEZE_PATTERN, text):
         return text

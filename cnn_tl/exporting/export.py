@@ -16,7 +16,7 @@ from cnn_tl.exporting.parity import Exported
 from cnn_tl.networks import bundle, onnx_model
 from cnn_tl.networks.bundle import Bundle
 from cnn_tl.progress import Observer
-from cnn_tl.recipe_sections import Export
+from cnn_tl.recipe.sections import Export
 
 EXPORTERS: dict[str, Callable[[Bundle, Path, Options], Exported | Lowered]] = {
     "onnx": onnx.write,

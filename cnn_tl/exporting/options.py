@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from cnn_tl.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from cnn_tl.recipe_sections import Export
+    from cnn_tl.recipe.sections import Export
 
 Preprocess = Literal["inside", "none"]
 Output = Literal["probabilities", "logits", "features"]

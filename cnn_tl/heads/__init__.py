@@ -9,8 +9,8 @@ from cnn_tl.heads.neighbours import fit_neighbours
 from cnn_tl.heads.problem import FittedHead, Problem, Views, class_weights
 from cnn_tl.heads.prototype import fit_prototype
 from cnn_tl.heads.ridge import fit_ridge
-from cnn_tl.recipe_sections import Head
-from cnn_tl.recipe_types import HeadKind
+from cnn_tl.recipe.sections import Head
+from cnn_tl.recipe.types import HeadKind
 
 __all__ = ["HEADS", "FittedHead", "Problem", "Views", "class_weights"]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from cnn_tl.errors import DivergedError
 from cnn_tl.heads.problem import Features, FittedHead, Problem
 from cnn_tl.heads.standard import Standard, standard_of
-from cnn_tl.recipe_sections import Head
+from cnn_tl.recipe.sections import Head
 from cnn_tl.runtime import seed_of
 
 WARMUP = 0.1

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cnn_tl.heads.folds import stratified_folds, stratified_sample
 from cnn_tl.heads.problem import Features, FittedHead, Problem
 from cnn_tl.heads.standard import standard_of
-from cnn_tl.recipe_sections import Head
+from cnn_tl.recipe.sections import Head
 
 STRONGEST, FIRST, WEAKEST = 8, 1, -10
 """Penalties are tried in half powers of ten: 10 ** (half / 2), from the first to weaker ones, then to stronger ones."""

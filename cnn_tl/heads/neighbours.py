@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.heads.problem import Features, FittedHead, Problem
-from cnn_tl.recipe_sections import Head
+from cnn_tl.recipe.sections import Head
 from cnn_tl.statistics import VOTE_SMALLEST_SHARE, VOTE_TEMPERATURE, VOTE_TIE
 
 

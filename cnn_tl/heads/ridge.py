@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cnn_tl.heads.calibration import best_factor
 from cnn_tl.heads.problem import FittedHead, Problem
 from cnn_tl.heads.standard import standard_of
-from cnn_tl.recipe_sections import Head
+from cnn_tl.recipe.sections import Head
 
 PENALTIES = [10.0 ** (half / 2) for half in range(-8, 5)]
 """In units of the mean variance of a direction: 1 shrinks an average direction by half."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_tl.errors import ResourceError
-from cnn_tl.recipe_types import TrackerName
+from cnn_tl.recipe.types import TrackerName
 from cnn_tl.tracking.table import flatten
 from cnn_tl.tracking.tracker import Opener, Subject, Tracker, Tracking
 

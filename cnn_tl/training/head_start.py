@@ -17,7 +17,7 @@ from cnn_tl.data.manifest import Picture
 from cnn_tl.errors import UsageError
 from cnn_tl.heads import HEADS, Problem, class_weights
 from cnn_tl.networks import backbone
-from cnn_tl.recipe_sections import HEAD_DEFAULTS
+from cnn_tl.recipe.defaults import HEAD_DEFAULTS
 from cnn_tl.training.evaluation import outputs
 from cnn_tl.training.session import Session
 

@@ -21,7 +21,7 @@ from cnn_tl.heads import FittedHead
 from cnn_tl.heads.problem import linear_head
 from cnn_tl.networks import backbone
 from cnn_tl.recipe import Recipe
-from cnn_tl.recipe_sections import Train
+from cnn_tl.recipe.sections import Train
 from cnn_tl.statistics import compare_paired
 from cnn_tl.training import checkpoint, finetune, frozen
 from cnn_tl.training.checkpoint import Checkpoint

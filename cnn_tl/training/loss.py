@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnn_tl.recipe_sections import Train
+from cnn_tl.recipe.sections import Train
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits [N, K] and target probabilities [N, K] -> the loss of each picture [N]."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnn_tl.recipe_sections import Augment
+from cnn_tl.recipe.sections import Augment
 
 
 def mixed(x: Tensor, targets_NK: Tensor, settings: Augment, seed: int) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from cnn_tl.errors import UsageError
 from cnn_tl.networks import freeze
-from cnn_tl.recipe_sections import Train
+from cnn_tl.recipe.sections import Train
 
 MOMENTUM = 0.9
 

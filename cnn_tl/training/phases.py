@@ -13,8 +13,8 @@ from torch import nn
 
 from cnn_tl.errors import UsageError
 from cnn_tl.networks import freeze
-from cnn_tl.recipe_rules import shown
-from cnn_tl.recipe_sections import Model
+from cnn_tl.recipe.sections import Model
+from cnn_tl.recipe.words import policy_shown
 
 
 class Phases:
@@ -69,7 +69,7 @@ class Phases:
         self.receipts.append(
             {
                 "epoch": epoch,
-                "policy": shown(policy),
+                "policy": policy_shown(policy),
                 "frozen_sha256": freeze.frozen_digest(self._model),
                 "stages": [asdict(stage) for stage in freeze.receipt(self._model)],
             }
@@ -89,6 +89,6 @@ class Phases:
         for before, after in zip(self._policies, self._policies[1:], strict=False):
             if missing := freeze.trainable(self._model, before) - freeze.trainable(self._model, after):
                 raise UsageError(
-                    f"model.unfreeze: {shown(after)} would freeze {sorted(missing)[0]} again, which "
-                    f"{shown(before)} trains; each step must train all that the one before it does"
+                    f"model.unfreeze: {policy_shown(after)} would freeze {sorted(missing)[0]} again, which "
+                    f"{policy_shown(before)} trains; each step must train all that the one before it does"
                 )

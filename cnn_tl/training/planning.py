@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cnn_tl.errors import printable
 from cnn_tl.features.speed import describe, noise
 from cnn_tl.progress import FeaturePlan, Plan
-from cnn_tl.recipe_rules import shown
+from cnn_tl.recipe.words import policy_shown
 from cnn_tl.runtime import Precision
 from cnn_tl.training.session import Session
 
@@ -165,7 +165,7 @@ def _phases(session: Session) -> str | None:
         first = number * every + 1
         last = session.epochs if number == len(policies) - 1 else first + every - 1
         word = "" if number else "epoch " if first == last else "epochs "
-        stretches.append(f"{shown(policy)} ({word}{first if first == last else f'{first}-{last}'})")
+        stretches.append(f"{policy_shown(policy)} ({word}{first if first == last else f'{first}-{last}'})")
     return ", ".join(stretches)
 
 

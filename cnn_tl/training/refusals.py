@@ -8,7 +8,7 @@ import numpy as np
 
 from cnn_tl.heads.problem import class_weights
 from cnn_tl.recipe import Recipe
-from cnn_tl.recipe_rules import refuse_unreached_phases
+from cnn_tl.recipe.rules import refuse_unreached_phases
 from cnn_tl.training.session import Session
 
 

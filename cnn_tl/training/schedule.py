@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.recipe_sections import Train
+from cnn_tl.recipe.sections import Train
 from cnn_tl.runtime import seed_of
 
 T = TypeVar("T")

@@ -11,9 +11,10 @@ from typing import Any, get_args
 import pytest
 import typer
 
-from cnn_tl import recipe_sections, recipe_types
 from cnn_tl.cli import train
 from cnn_tl.cli.app import app
+from cnn_tl.recipe.sections import Run
+from cnn_tl.recipe.types import HeadKind, Mode
 from cnn_tl.runtime import DeviceName
 from cnn_tl.training import seal
 
@@ -39,9 +40,9 @@ def test_the_flags_are_exactly_these() -> None:
 
 
 def test_the_choices_are_those_of_the_recipe() -> None:
-    assert get_args(train.Mode) == get_args(recipe_types.Mode)
-    assert get_args(train.Head) == get_args(recipe_types.HeadKind)
-    assert get_args(DeviceName) == get_args(recipe_sections.Run.model_fields["device"].annotation)
+    assert get_args(train.Mode) == get_args(Mode)
+    assert get_args(train.Head) == get_args(HeadKind)
+    assert get_args(DeviceName) == get_args(Run.model_fields["device"].annotation)
 
 
 def test_flags_are_stronger_than_set_and_set_than_the_recipe(cli: Any, data: str, tiny_weights: Path) -> None:

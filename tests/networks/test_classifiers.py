@@ -12,8 +12,8 @@ import torch
 from cnn_tl.errors import ArtefactError
 from cnn_tl.heads import HEADS, FittedHead, Problem
 from cnn_tl.networks import backbone, bundle, classifiers, weights
-from cnn_tl.recipe_sections import HEAD_DEFAULTS
-from cnn_tl.recipe_types import HeadKind
+from cnn_tl.recipe.defaults import HEAD_DEFAULTS
+from cnn_tl.recipe.types import HeadKind
 
 SETTINGS: list[tuple[HeadKind, dict[str, Any]]] = [("adamw", {"hidden": 8}), ("knn", {}), ("knn", {"neighbours": 1})]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cnn_tl.recipe_sections import Train
+from cnn_tl.recipe.sections import Train
 from cnn_tl.training.loss import make_loss, targets
 
 CLASSES = 3

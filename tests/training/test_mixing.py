@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cnn_tl.recipe_sections import Augment
+from cnn_tl.recipe.sections import Augment
 from cnn_tl.training.mixing import mixed
 
 N, K = 8, 5

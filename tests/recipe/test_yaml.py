@@ -6,7 +6,7 @@ import random
 import pytest
 
 from cnn_tl.errors import RecipeError
-from cnn_tl.recipe_yaml import MAX_BYTES, MAX_DEPTH, dump, parse
+from cnn_tl.recipe.yaml import MAX_BYTES, MAX_DEPTH, dump, parse
 
 
 @pytest.mark.parametrize(

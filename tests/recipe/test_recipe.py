@@ -15,8 +15,9 @@ from cnn_tl import recipe
 from cnn_tl.data.policies import POLICIES
 from cnn_tl.errors import RecipeError
 from cnn_tl.recipe import KEYS, Recipe, diff, load, names, text, to_yaml
-from cnn_tl.recipe_sections import MODE_TRAIN, POLICY_DEFAULTS, SECTIONS
-from cnn_tl.recipe_types import AugmentPolicy, Mode
+from cnn_tl.recipe.defaults import MODE_TRAIN, POLICY_DEFAULTS
+from cnn_tl.recipe.sections import SECTIONS
+from cnn_tl.recipe.types import AugmentPolicy, Mode
 
 Write = Callable[[str], Path]
 

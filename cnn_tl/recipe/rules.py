@@ -7,19 +7,10 @@ from itertools import pairwise
 from typing import Protocol
 
 from cnn_tl.errors import RecipeError
-from cnn_tl.recipe_sections import (
-    AUXILIARY_MODELS,
-    HEAD_SETTINGS,
-    POLICY_DEFAULTS,
-    WITHOUT_MEANING_IN_FREEZE,
-    Augment,
-    Features,
-    Head,
-    Model,
-    Run,
-    Train,
-)
-from cnn_tl.recipe_types import Mode
+from cnn_tl.recipe.defaults import AUXILIARY_MODELS, HEAD_SETTINGS, POLICY_DEFAULTS, WITHOUT_MEANING_IN_FREEZE
+from cnn_tl.recipe.sections import Augment, Features, Head, Model, Run, Train
+from cnn_tl.recipe.types import Mode
+from cnn_tl.recipe.words import policy_shown
 
 
 class Settings(Protocol):
@@ -86,7 +77,7 @@ def _without_loop(recipe: Settings) -> None:
             )
     if recipe.model.freeze not in (None, "head"):
         raise RecipeError(
-            f"model.freeze: {shown(recipe.model.freeze)} contradicts mode: freeze, which trains the head only; "
+            f"model.freeze: {policy_shown(recipe.model.freeze)} contradicts mode: freeze, which trains the head only; "
             "remove model.freeze, or set mode: finetune"
         )
     if recipe.model.unfreeze is not None:
@@ -158,7 +149,7 @@ def _never_freezing_again(model: Model) -> None:
         reach, next_reach = _stages_reached(before), _stages_reached(after)
         if reach is not None and next_reach is not None and next_reach < reach:
             raise RecipeError(
-                f"model.unfreeze: {shown(after)} would freeze again what {shown(before)} trains; "
+                f"model.unfreeze: {policy_shown(after)} would freeze again what {policy_shown(before)} trains; "
                 "each step must train all that the one before it does"
             )
 
@@ -183,7 +174,7 @@ def refuse_unreached_phases(model: Model, epochs: int) -> None:
         if first > epochs:
             sooner = "" if every == 1 else ", or a smaller model.unfreeze_every"
             raise RecipeError(
-                f"model.unfreeze: {shown(policy)} would begin with epoch {first}, and the run has {epochs}; "
+                f"model.unfreeze: {policy_shown(policy)} would begin with epoch {first}, and the run has {epochs}; "
                 f"remove it, or set train.epochs: {first}{sooner}"
             )
 
@@ -194,7 +185,7 @@ def _auxiliary(recipe: Settings) -> None:
     model = recipe.model
     if has_auxiliary(model):
         raise RecipeError(
-            f"train.aux_weight has no effect with model.freeze: {shown(model.freeze)}, which wins: auxiliary "
+            f"train.aux_weight has no effect with model.freeze: {policy_shown(model.freeze)}, which wins: auxiliary "
             "classifiers are there for the gradient of the early layers, so they train where all does; "
             "remove train.aux_weight, or set model.freeze: all"
         )
@@ -238,8 +229,8 @@ def _from_nothing(recipe: Settings) -> None:
         )
     if recipe.model.freeze not in (None, "all"):
         raise RecipeError(
-            f"model.freeze: {shown(recipe.model.freeze)} contradicts mode: scratch: random weights are no use frozen; "
-            "remove model.freeze, or set mode: finetune"
+            f"model.freeze: {policy_shown(recipe.model.freeze)} contradicts mode: scratch: random weights are no use "
+            "frozen; remove model.freeze, or set mode: finetune"
         )
     if recipe.model.bn == "eval":
         raise RecipeError(
@@ -289,8 +280,8 @@ def _in_augment(recipe: Settings, augment: Augment) -> None:
             )
         if getattr(augment, key) > 0 and _keeps_activations(recipe):
             raise RecipeError(
-                f"augment.{key} has no effect with model.freeze: {shown(recipe.model.freeze)}, which wins: activations "
-                f"of whole pictures are kept; remove augment.{key}, or set features.views: fresh"
+                f"augment.{key} has no effect with model.freeze: {policy_shown(recipe.model.freeze)}, which wins: "
+                f"activations of whole pictures are kept; remove augment.{key}, or set features.views: fresh"
             )
 
 
@@ -302,7 +293,7 @@ def _augmented_on_the_device(recipe: Settings) -> None:
         )
     if _keeps_activations(recipe):
         raise RecipeError(
-            f"run.augment: device has no effect with model.freeze: {shown(recipe.model.freeze)}, which wins: "
+            f"run.augment: device has no effect with model.freeze: {policy_shown(recipe.model.freeze)}, which wins: "
             "activations are kept; remove run.augment, or set features.views: fresh"
         )
     if recipe.augment is not None and recipe.augment.color == recipe.augment.erasing == 0:
@@ -316,8 +307,3 @@ def _keeps_activations(recipe: Settings) -> bool:
     """Say whether the frozen part of the network may hand over what it has computed before."""
     partly = recipe.model.freeze not in (None, "all") and not recipe.model.unfreeze
     return partly and recipe.features.views != "fresh"
-
-
-def shown(policy: str | tuple[str, ...] | None) -> str:
-    """Write a freeze policy as it stands in a recipe."""
-    return policy if isinstance(policy, str) else f"[{', '.join(policy or ())}]"
