@@ -28,11 +28,11 @@ from cnn_tl.data.folder import scan
 from cnn_tl.data.loader import Batch, batches, reading
 from cnn_tl.errors import DataError, DivergedError
 from cnn_tl.features import speed
+from cnn_tl.optimisation import number_format
 from cnn_tl.progress import Observer
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
 from cnn_tl.recipe.sections import Model
 from cnn_tl.runtime import DeviceName, Precision, default_workers, has_fast_bf16, pick_device, require_torch
-from cnn_tl.training import number_format
 
 if TYPE_CHECKING:
     import torch

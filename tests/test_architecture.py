@@ -17,7 +17,7 @@ FLOORS = [
     | {"recipe", "light_import", "interrupts", "packages"},
     {"data", "networks", "cache", "heads"},
     {"features", "anatomy"},
-    {"tracking", "plots"},
+    {"tracking", "plots", "optimisation"},
     {"training", "inference", "exporting"},
     {"benchmarking", "evaluating", "explaining"},
     {"serving"},

@@ -84,7 +84,7 @@ def _checked(source: str) -> Recipe:
         from cnn_tl.runtime import require_torch
 
         require_torch()
-        from cnn_tl.training.optim import refuse_optimizer
+        from cnn_tl.optimisation.optim import refuse_optimizer
 
         try:
             refuse_optimizer(read.train)

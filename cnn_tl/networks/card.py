@@ -31,7 +31,7 @@ from cnn_tl.preprocessing import Preprocessing
 FORMAT_VERSION = 2
 FOLDER = "networks"
 LOOP = "loop"
-"""How the names of files begin that say how fast a training loop is (`training/number_format.py`)."""
+"""How the names of files begin that say how fast a training loop is (`optimisation/number_format.py`)."""
 
 _CARD = "card.json"
 _BACKBONE = "backbone.safetensors"

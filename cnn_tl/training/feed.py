@@ -20,10 +20,10 @@ from cnn_tl.errors import BadImageError, DataError
 from cnn_tl.features.keys import PLAIN, view_seed
 from cnn_tl.networks import freeze
 from cnn_tl.networks.backbone import normalised, to_device
+from cnn_tl.optimisation.schedule import balanced_batches, epoch_batches
 from cnn_tl.runtime import seed_of
 from cnn_tl.training.boundary import Boundary, open_boundary
 from cnn_tl.training.finishing import agrees, finished
-from cnn_tl.training.schedule import balanced_batches, epoch_batches
 from cnn_tl.training.session import Pixels, Session
 
 

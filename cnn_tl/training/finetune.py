@@ -16,20 +16,21 @@ from torch import Tensor, nn
 from cnn_tl.errors import ArtefactError, DivergedError, Stopped, printable
 from cnn_tl.features.embedding import quiet_compiler
 from cnn_tl.networks.backbone import place, synchronised
-from cnn_tl.training import checkpoint, lr_find, optim
+from cnn_tl.optimisation import optim
+from cnn_tl.optimisation.loss import make_loss
+from cnn_tl.optimisation.phases import Phases
+from cnn_tl.optimisation.schedule import learning_rate_factor
+from cnn_tl.optimisation.step import Gradients, memory_for
+from cnn_tl.training import checkpoint, lr_find
 from cnn_tl.training.ahead import Ahead, busy
 from cnn_tl.training.auxiliary import auxiliary_classifiers
 from cnn_tl.training.evaluation import outputs, scores
 from cnn_tl.training.feed import Feed, Step
 from cnn_tl.training.head_start import set_fitted_head
-from cnn_tl.training.loss import make_loss
 from cnn_tl.training.lr_find import RangeTest
-from cnn_tl.training.phases import Phases
-from cnn_tl.training.schedule import learning_rate_factor
 from cnn_tl.training.session import Session
 from cnn_tl.training.snapshots import Snapshots, say_that_it_begins_anew
 from cnn_tl.training.state import Progress
-from cnn_tl.training.step import Gradients, memory_for
 from cnn_tl.training.targets import Targets
 from cnn_tl.training.temperature import divide_by_temperature
 

@@ -13,8 +13,8 @@ from cnn_tl.errors import CnnTlError, DivergedError
 from cnn_tl.features import speed
 from cnn_tl.features.speed import Speeds, Way
 from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights
+from cnn_tl.optimisation import number_format
 from cnn_tl.runtime import Precision, has_fast_bf16, release_freed_memory
-from cnn_tl.training import number_format
 from cnn_tl.training.features import EXACT, OtherDevice, Part, bring_together, embed, merged, part_of, share_of
 from cnn_tl.training.session import Logits, Session
 from cnn_tl.training.store import open_cache

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from cnn_tl.data.manifest import Picture
 from cnn_tl.errors import DivergedError
+from cnn_tl.optimisation.step import Gradients
 from cnn_tl.training.feed import Feed, Step
-from cnn_tl.training.step import Gradients
 
 LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 60
 """The rates that are tried, at even distances on a logarithmic scale; three steps double the rate."""

@@ -36,8 +36,8 @@ def refuse_what_cannot_train(session: Session) -> None:
     import torch
 
     from cnn_tl.networks.backbone import require_synchronisable
-    from cnn_tl.training.optim import make_optimizer
-    from cnn_tl.training.phases import Phases
+    from cnn_tl.optimisation.optim import make_optimizer
+    from cnn_tl.optimisation.phases import Phases
 
     if recipe.model.bn == "sync":
         require_synchronisable(session.device)

@@ -22,14 +22,14 @@ from cnn_tl.distributed import ALONE, World
 from cnn_tl.errors import BadImageError, DataError
 from cnn_tl.heads import FittedHead
 from cnn_tl.networks.card import Card, Remembered
+from cnn_tl.optimisation import number_format
+from cnn_tl.optimisation.schedule import batches_in_epoch
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe
 from cnn_tl.runtime import Precision, StopRequest, default_workers, pick_device
 from cnn_tl.tracking.tracker import Tracking
-from cnn_tl.training import number_format
 from cnn_tl.training.pictures import Pictures, open_pictures
 from cnn_tl.training.run_folder import RunFolder
-from cnn_tl.training.schedule import batches_in_epoch
 
 if TYPE_CHECKING:
     import torch

@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 
 from cnn_tl import files
 from cnn_tl.errors import ArtefactError, DivergedError, printable
-from cnn_tl.training import checkpoint, optim
+from cnn_tl.optimisation import optim
+from cnn_tl.training import checkpoint
 from cnn_tl.training.session import Session
 from cnn_tl.training.state import Progress
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from cnn_tl.data.manifest import Picture
 from cnn_tl.heads import class_weights
+from cnn_tl.optimisation.loss import targets
+from cnn_tl.optimisation.mixing import mixed
 from cnn_tl.runtime import seed_of
-from cnn_tl.training.loss import targets
-from cnn_tl.training.mixing import mixed
 from cnn_tl.training.session import Session
 
 

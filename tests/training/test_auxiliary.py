@@ -17,9 +17,9 @@ from cnn_tl.errors import ArtefactError, Stopped
 from cnn_tl.exporting.export import export
 from cnn_tl.networks import bundle
 from cnn_tl.networks.googlenet import GoogLeNet
+from cnn_tl.optimisation.step import Gradients
 from cnn_tl.recipe import Recipe
 from cnn_tl.training import lr_find
-from cnn_tl.training.step import Gradients
 from cnn_tl.training.train import find_lr, train
 
 Make = Callable[..., Recipe]

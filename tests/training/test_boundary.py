@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 
 from cnn_tl.data import transforms
 from cnn_tl.errors import Stopped, UsageError
+from cnn_tl.optimisation import optim, step
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe
 from cnn_tl.recipe.defaults import DEFAULT_VIEWS
-from cnn_tl.training import boundary, optim, step
+from cnn_tl.training import boundary
 from cnn_tl.training.train import train
 
 TRAIN = 36

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from cnn_tl.errors import ArtefactError
-from cnn_tl.training import checkpoint, optim
+from cnn_tl.optimisation import optim
+from cnn_tl.training import checkpoint
 from cnn_tl.training.checkpoint import Checkpoint
 
 

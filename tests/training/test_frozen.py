@@ -15,9 +15,10 @@ import torch
 from cnn_tl.cache import housekeeping
 from cnn_tl.features import speed
 from cnn_tl.heads import HEADS
+from cnn_tl.optimisation import number_format
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe
-from cnn_tl.training import features, frozen, number_format
+from cnn_tl.training import features, frozen
 from cnn_tl.training.result import TrainResult
 from cnn_tl.training.train import plan, train
 

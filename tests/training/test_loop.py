@@ -15,9 +15,10 @@ from torch import nn
 from whole_runs import StopAfter, assert_same_weights, final_weights, metrics
 
 from cnn_tl.errors import ArtefactError, RecipeError, ResourceError, Stopped, UsageError
+from cnn_tl.optimisation import step
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe, load
-from cnn_tl.training import evaluation, head_start, planning, prepare, step
+from cnn_tl.training import evaluation, head_start, planning, prepare
 from cnn_tl.training.train import plan, train
 
 Make = Callable[..., Recipe]

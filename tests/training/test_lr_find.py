@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from whole_runs import StopAfter
 
 from cnn_tl.errors import DivergedError
+from cnn_tl.optimisation import step
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe
 from cnn_tl.recipe.defaults import MODE_TRAIN
-from cnn_tl.training import step
 from cnn_tl.training.lr_find import LEAST_STEPS, UndecidedError, falling, is_gone, suggest
 from cnn_tl.training.train import find_lr, train
 

@@ -14,9 +14,9 @@ from whole_runs import StopAfter, assert_same_weights
 from cnn_tl.errors import Stopped
 from cnn_tl.features import speed
 from cnn_tl.networks import backbone, freeze, weights
+from cnn_tl.optimisation import number_format
 from cnn_tl.progress import Observer, Plan
 from cnn_tl.recipe import Recipe
-from cnn_tl.training import number_format
 from cnn_tl.training.train import plan, train
 
 MakeRecipe = Callable[..., Recipe]

@@ -19,11 +19,11 @@ from cnn_tl.data.manifest import Picture
 from cnn_tl.distributed import World
 from cnn_tl.errors import CnnTlError
 from cnn_tl.networks.backbone import place
+from cnn_tl.optimisation.phases import Phases
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe
 from cnn_tl.training import features, frozen
 from cnn_tl.training.boundary import Boundary, open_boundary
-from cnn_tl.training.phases import Phases
 from cnn_tl.training.pictures import Pictures
 from cnn_tl.training.prepare import open_session
 from cnn_tl.training.run_folder import RunFolder

@@ -21,9 +21,9 @@ from cnn_tl.data import loader, transforms
 from cnn_tl.errors import ArtefactError, DataError, DivergedError, RecipeError, ResourceError, Stopped, UsageError
 from cnn_tl.networks import bundle
 from cnn_tl.networks.backbone import to_input
+from cnn_tl.optimisation import step
 from cnn_tl.progress import Observer, Plan
 from cnn_tl.recipe import Recipe, to_yaml
-from cnn_tl.training import step
 from cnn_tl.training.train import MODES, find_lr, plan, train
 
 SIDE = 64

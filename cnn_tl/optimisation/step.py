@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from cnn_tl.distributed import ALONE, World
 from cnn_tl.errors import ResourceError, UsageError
+from cnn_tl.optimisation.loss import Loss
 from cnn_tl.runtime import Precision, autocast, seed_of
-from cnn_tl.training.loss import Loss
 
 Held = list[tuple[Tensor, Tensor]]
 """Buffers that a forward pass moves, each with a copy of what was in it before."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cnn_tl.optimisation.loss import make_loss, targets
 from cnn_tl.recipe.sections import Train
-from cnn_tl.training.loss import make_loss, targets
 
 CLASSES = 3
 

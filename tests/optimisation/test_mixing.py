@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from cnn_tl.optimisation.mixing import mixed
 from cnn_tl.recipe.sections import Augment
-from cnn_tl.training.mixing import mixed
 
 N, K = 8, 5
 MIXUP, CUTMIX, BOTH = Augment(mixup=0.4), Augment(cutmix=1), Augment(mixup=0.4, cutmix=1)

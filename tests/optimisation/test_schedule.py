@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
+from cnn_tl.optimisation.schedule import balanced_batches, batches_in_epoch, epoch_batches, learning_rate_factor
 from cnn_tl.recipe.sections import Train
-from cnn_tl.training.schedule import balanced_batches, batches_in_epoch, epoch_batches, learning_rate_factor
 
 COSINE = Train(schedule="cosine", warmup=0.1)
 

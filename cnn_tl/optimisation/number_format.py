@@ -117,7 +117,7 @@ def seconds_of_a_step(network: Network, device: torch.device) -> dict[str, float
 
     from cnn_tl.networks import freeze
     from cnn_tl.networks.backbone import place, to_input
-    from cnn_tl.training.step import is_out_of_memory
+    from cnn_tl.optimisation.step import is_out_of_memory
 
     devices = [device] if device.type == "cuda" else []
     try:

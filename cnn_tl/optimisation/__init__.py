@@ -1,0 +1,1 @@
+"""What a training step is: loss, gradients, optimiser, learning rate, number format, and which part trains when."""
