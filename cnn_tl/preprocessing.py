@@ -21,6 +21,9 @@ MAX_PIXELS = 89_478_485
 
 MIN_SIDE = 4
 
+MAX_RESIZED = 16384**2
+"""Pixels of a resized picture before the crop: no network takes as many, and a file that asks for more is damaged."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -29,7 +32,7 @@ class Preprocessing:
     Attributes:
         height, width: what the network takes, in pixels.
         interpolation: the resampling filter, antialiased.
-        crop_pct: the share of the resized picture that the crop keeps, 0 < crop_pct <= 1.
+        crop_pct: the share of the resized picture's sides that the crop keeps, 0.1 <= crop_pct <= 1.
         crop_mode: `center` keeps the proportions and cuts the middle out; `squash` ignores them; `border` keeps
             everything and pads.
         mean, std: per channel, for pixels scaled to [0, 1]: x' = (x / 255 - mean) / std.
@@ -63,8 +66,11 @@ class Preprocessing:
         )
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+    def from_dict(cls, values: Mapping[str, Any], where: str = "the file") -> Preprocessing:
         """Read what `to_dict` wrote.
+
+        Args:
+            where: what holds it, for a message.
 
         Raises:
             ArtefactError: a field is missing or has an impossible value.
@@ -74,7 +80,8 @@ class Preprocessing:
             sane = (
                 1 <= spec.height <= 8192
                 and 1 <= spec.width <= 8192
-                and 0 < spec.crop_pct <= 1
+                and 0.1 <= spec.crop_pct <= 1
+                and spec.height * spec.width <= MAX_RESIZED * spec.crop_pct**2
                 and spec.max_pixels >= 1
                 and spec.min_side >= 1
                 and spec.interpolation in get_args(Interpolation)
@@ -83,9 +90,9 @@ class Preprocessing:
                 and all(math.isfinite(s) and s > 0 for s in spec.std)
             )
         except (TypeError, KeyError, ValueError) as error:
-            raise ArtefactError(f"the preprocessing specification is damaged: {error}") from error
+            raise ArtefactError(f"the preprocessing that {where} names is damaged: {error}") from error
         if not sane:
-            raise ArtefactError(f"the preprocessing specification has impossible values: {dict(values)}")
+            raise ArtefactError(f"the preprocessing that {where} names has impossible values: {dict(values)}")
         return spec
 
     def to_dict(self) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def export(
     asked = None if outputs is None else Options.read_outputs(outputs)
     options = Options(preprocess, asked, precision, max_drop, min_agreement).of(format)
     bundle.find(model)  # a wrong path is refused before the seconds that torch takes
-    console.note(f"exporting to {format} and comparing; this takes a while (about 10 s for a small model)")
+    console.note(f"exporting to {format} and comparing; this takes a while")
     require_torch()
     from cnn_tl.exporting.export import export as run_export
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cnn_tl.data.kinds import has_picture_extension
 from cnn_tl.errors import ArtefactError, UsageError, printable
+from cnn_tl.files import CHECKSUMS
 from cnn_tl.networks import bundle
 
 OF_A_RUN = frozenset(
@@ -17,9 +18,12 @@ OF_A_RUN = frozenset(
 """What a run folder holds beside its model, as `RunFolder` has it, which the light install cannot import; any other
 file in it is the user's own."""
 
+OF_A_MODEL = frozenset({".onnx", ".pt2", ".pt", ".pth", ".safetensors"})
+"""How the names of files end that hold networks."""
+
 
 def require_harmless(output: Path, model: Path) -> None:
-    """Refuse an output that is the model or a part of its run, looks like a picture, or is no file.
+    """Refuse an output that is a part of a model, an export or a run, looks like a picture, or is no file.
 
     Raises:
         UsageError: it is.
@@ -31,6 +35,10 @@ def require_harmless(output: Path, model: Path) -> None:
         raise UsageError(f"{where} is no file; without --output, stdout is used")
     if _is_of(output, model):
         raise UsageError(f"{where} would replace a part of the model {printable(model)}; choose another one")
+    if output.suffix.lower() in OF_A_MODEL:
+        raise UsageError(f"{where} is a name for a model; choose another one")
+    if kept := _kept_by(output.resolve()):
+        raise UsageError(f"{where} would replace a part of {printable(kept.name)}; choose another one")
 
 
 def never(output: Path | None, pictures: Iterable[Path]) -> Iterator[Path]:
@@ -61,6 +69,20 @@ def _is_of(output: Path, model: Path) -> bool:
     run = bundle.run_of(folder)
     of_the_run = run is not None and any(whole.is_relative_to(run / name) for name in OF_A_RUN)
     return whole.is_relative_to(folder) or of_the_run
+
+
+def _kept_by(output: Path) -> Path | None:
+    """Return the run, the export or the bundle that an absolute path is a part of, whatever model answers."""
+    for run in output.parents:
+        of_the_run = any(output.is_relative_to(run / name) for name in OF_A_RUN | {bundle.FOLDER_IN_RUN})
+        if of_the_run and (run / bundle.RECIPE_OF_RUN).is_file() and (run / "manifest.json").is_file():
+            return run
+    sealed = output.parent / CHECKSUMS
+    if sealed.is_file() and output.exists():
+        return output.parent
+    export = output.with_suffix("")
+    is_export = export.suffix.lower() in OF_A_MODEL or (export / CHECKSUMS).is_file()
+    return export if output.suffix == ".json" and is_export and export.exists() else None
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -93,9 +93,12 @@ def export(
         options = options.within(_bounds(folder))
     output = Path(output) if output is not None else _beside(folder, format)
     _require_replaceable(output, format)
+    _require_name(output, format)
     with observer.task("loading the model", None):
         trained = bundle.load(folder)
-    with files.atomic_path(output) if format in ENDINGS else files.atomic_folder(output) as temporary:
+    place = files.atomic_path(output) if format in ENDINGS else files.atomic_folder(output)
+    # the report is whole before the export takes its name, and takes its own right after
+    with files.atomic_path(_report_of(output)) as told, place as temporary:
         doing = f"writing {format}" if options.precision == "fp32" else f"writing {format} in {options.precision}"
         with observer.task(doing, None), files.disk_errors(output):
             written = EXPORTERS[format](trained, temporary, options)
@@ -119,7 +122,8 @@ def export(
             parity=agreements,
             cost=paid,
         )
-        files.write_json(_report_of(output), {**report.to_dict(), "path": output.name, "cnn_tl": __version__})
+        with files.disk_errors(_report_of(output)):
+            told.write_text(files.as_json({**report.to_dict(), "path": output.name, "cnn_tl": __version__}), "utf-8")
     return report
 
 
@@ -161,6 +165,18 @@ def _sealed(path: Path) -> tuple[int, str]:
     size = sum(file.stat().st_size for file in path.iterdir())
     files.write_checksums(path)
     return size, files.sha256_file(path / files.CHECKSUMS)
+
+
+def _require_name(path: Path, format: str) -> None:
+    """Refuse a name by which nobody would know what the file is: `predict` and others go by its end.
+
+    Raises:
+        UsageError: it has another end.
+    """
+    ending = ENDINGS.get(format)
+    if ending is not None and path.suffix.lower() != ending:
+        named = printable(path.with_name(f"{path.name or 'model'}{ending}"))
+        raise UsageError(f"--output {printable(path)}: the name of such a file ends in {ending}; try {named}")
 
 
 def _require_replaceable(path: Path, format: str) -> None:

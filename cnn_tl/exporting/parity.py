@@ -114,7 +114,8 @@ def compare(trained: Bundle, export: Exported, observer: Observer) -> tuple[tupl
     """Compare the models on validation pictures, or on random ones where those are gone.
 
     At most 1,000 pictures, chosen by lot; all of them go through in the largest batches, the first 140 in the
-    smaller ones too, and the first 66 whole, where the export takes whole pictures.
+    smaller ones too. Where the export takes whole pictures, the first 66 go through whole as well, as far as they fill
+    batches of one height and width.
 
     Returns:
         The agreement for each kind of picture at each batch size, and the pictures in words.

@@ -28,5 +28,5 @@ def predict(
     `load` and `Classifier.predict` for the arguments and for what they raise.
     """
     files = list(find(images, recursive=recursive))
-    model = load(source, device)
+    model = load(source, device, many=len(files) >= batch_size)
     return model.predict(files, top=top, batch_size=batch_size, workers=workers, observer=observer)

@@ -174,13 +174,15 @@ def load(path: Path) -> Bundle:
     files.verify_checksums(folder, ignoring=(model_card.NAME,))
     facts = config["cnn_tl"]
     classes = config.get("label_names")
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or len(classes) < 2:
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or len(set(classes)) < 2:
         raise ArtefactError(f"{printable(folder / CONFIG)} has no list of class names")
+    if len(set(classes)) < len(classes):
+        raise ArtefactError(f"{printable(folder / CONFIG)} names a class twice")
     return Bundle(
         path=folder,
         model=_create(folder, config, len(classes)),
         classes=tuple(classes),
-        preprocessing=Preprocessing.from_dict(facts.get("preprocessing") or {}),
+        preprocessing=Preprocessing.from_dict(facts.get("preprocessing") or {}, printable(folder / CONFIG)),
         facts=facts,
     )
 

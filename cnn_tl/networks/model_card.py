@@ -108,12 +108,13 @@ FOLDER is this folder.
 
 ```python
 import timm, torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_data_config(model.pretrained_cfg), is_training=False)
 with torch.inference_mode():
-    probabilities = model(transform(Image.open("picture.jpg").convert("RGB"))[None]).softmax(1)
+    picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")
+    probabilities = model(transform(picture)[None]).softmax(1)
 print(model.pretrained_cfg["label_names"], probabilities)
 ```
 

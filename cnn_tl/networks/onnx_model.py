@@ -81,7 +81,7 @@ class OnnxModel:
             return cls(
                 path=path,
                 classes=tuple(json.loads(metadata["class_names"])),
-                preprocessing=Preprocessing.from_dict(json.loads(metadata["preprocessing"])),
+                preprocessing=Preprocessing.from_dict(json.loads(metadata["preprocessing"]), where),
                 inside=metadata.get("preprocessing_inside") == "true",
                 facts={name: metadata[name] for name in _FACTS if name in metadata},
                 session=session,
@@ -163,7 +163,8 @@ def _read(path: Path) -> bytes:
     if content[end:] == seal(memoryview(content)[:end]):
         return content
     ours = b"cnn_tl.format_version" in content
-    what = "was damaged or changed after its export" if ours else "is not a model that cnn-tl exported"
+    foreign = "is not a model that cnn-tl exported, or has lost its end"
+    what = "was damaged or changed after its export" if ours else foreign
     raise ArtefactError(f"{where} {what}; write it anew with cnn-tl export RUN")
 
 

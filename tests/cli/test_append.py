@@ -86,6 +86,20 @@ def test_whatever_has_been_cut_off_is_answered_again(
     assert sum(asked) <= 1  # nearly all was there
 
 
+def test_the_row_that_was_cut_off_may_say_more_than_one_thing(cli: Callable[..., Any]) -> None:
+    """A reason may hold commas, as may a name."""
+    Path("page.png").write_text("<html><body>a picture</body></html>")
+    pictures = ["0.png", "page.png"]
+    cli("predict", "run", *pictures, "--output", "whole.csv")
+    whole = Path("whole.csv").read_bytes()
+    assert whole.count(b",", whole.index(b"page.png")) > 3
+    cli("predict", "run", *pictures, "--append", "--output", "answers.csv")
+    for length in range(len(whole)):
+        Path("answers.csv").write_bytes(whole[:length])
+        done = cli("predict", "run", *pictures, "--append", "--output", "answers.csv")
+        assert (done.code, Path("answers.csv").read_bytes()) == (3, whole), length
+
+
 def test_all_done_is_nothing_to_do(cli: Callable[..., Any], undisturbed: tuple[Path, bytes], asked: list[int]) -> None:
     path, whole = undisturbed
     for _ in range(2):

@@ -89,6 +89,8 @@ def test_mismatch(cli: Callable[..., object], run: Path, monkeypatch: pytest.Mon
         (["my run", "--precision", "int8", "--max-drop", "-1"], 2, "max-drop"),
         (["my run", "--precision", "int8", "--min-agreement", "90"], 2, "min-agreement"),
         (["my run", "--output", "."], 5, "error: . is a folder; name a file as --output"),
+        (["my run", "--output", "new/mine"], 2, "new/mine: the name of such a file ends in .onnx; try new/mine.onnx"),
+        (["my run", "--format", "torch", "--output", "mine.onnx"], 2, "ends in .pt2; try mine.onnx.pt2"),
         (["my run", "--output", "mine"], 5, "error: mine is no unchanged export of cnn-tl; remove it, or name another"),
     ],
 )

@@ -18,7 +18,9 @@ from cnn_tl.training.run_folder import RunFolder
 @pytest.fixture(autouse=True)
 def _run_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("run/model/config.json", "run/recipe.yaml", "lone/config.json", "m.onnx", "m.onnx.json"):
+    names = ["run/model/config.json", "run/recipe.yaml", "run/manifest.json", "run/model.onnx", "run/model.onnx.json"]
+    names += ["run/model-timm/SHA256SUMS", "run/model-timm/config.json", "run/model-timm.json"]
+    for name in [*names, "lone/config.json", "m.onnx", "m.onnx.json"]:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(name)
     Image.new("RGB", (20, 20)).save("picture.png")
@@ -38,6 +40,13 @@ def _run_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("run/recipe.yaml", "run/model", "would replace a part of the model run/model"),
         ("run/checkpoints/best-00001/state.json", "run", "would replace a part of the model run"),
         ("lone/config.json", "lone", "would replace a part of the model lone"),
+        ("run/model/config.json", "m.onnx", "would replace a part of run"),
+        ("run/recipe.yaml", "run/model.onnx", "would replace a part of run"),
+        ("run/model.onnx", "run", "is a name for a model"),
+        ("new.onnx", "run", "is a name for a model"),
+        ("run/model.onnx.json", "run", "would replace a part of model.onnx"),
+        ("run/model-timm/config.json", "m.onnx", "would replace a part of model-timm"),
+        ("run/model-timm.json", "run", "would replace a part of model-timm"),
         ("a.jpg", "run", "is a name for a picture"),
         ("run", "run", "is no file"),
     ],
@@ -50,7 +59,10 @@ def test_what_answers_may_not_replace(cli: Callable[..., Any], output: str, mode
     assert before is None or Path(output).read_text() == before
 
 
-@pytest.mark.parametrize(("output", "model"), [("a.csv", "m.onnx"), ("run/a.csv", "run"), ("recipe.yaml", "lone")])
+@pytest.mark.parametrize(
+    ("output", "model"),
+    [("a.csv", "m.onnx"), ("run/a.csv", "run"), ("run/a.json", "run/model.onnx"), ("recipe.yaml", "lone")],
+)
 def test_what_answers_may_replace(output: str, model: str) -> None:
     require_harmless(Path(output), Path(model))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Iterator
@@ -170,13 +171,32 @@ def test_a_report_of_somebody_else_is_left_alone(run: Path) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_without_a_report_there_is_no_file(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, value: object) -> None:
-        raise ResourceError(f"no space to write {path}")
+    def full(path: Path, *_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "write_json", full)
-    with pytest.raises(ResourceError, match=r"no space to write .*model\.onnx\.json"):
-        export(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(ResourceError, match=r"write .*/model\.onnx\.json"):
+            export(run)
     assert list(names_in(run)) == ["manifest.json", "model"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_report_tells_of_the_file_that_is_there(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interruption comes most likely while the disk is waited for."""
+
+    def interrupted(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    for earlier in (["manifest.json", "model"], ["manifest.json", "model", "model.onnx", "model.onnx.json"]):
+        told = [path.read_bytes() for path in run.glob("model.onnx.json")]
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "_fsync", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                export(run, options=Options(outputs=("logits",)))
+        assert list(names_in(run)) == earlier
+        assert [path.read_bytes() for path in run.glob("model.onnx.json")] == told
+        export(run)
 
 
 @pytest.mark.usefixtures("quick")
