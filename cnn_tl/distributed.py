@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from cnn_tl.errors import CnnTlError
@@ -172,6 +172,20 @@ class World:
         total = value.clone()
         dist.all_reduce(total)
         return total
+
+    def whole(self, part: Tensor, total: int) -> Tensor:
+        """Return the rows of a step of `total` items, in order, of which each process has those of its `share`."""
+        if self.is_alone:
+            return part
+        import torch
+        import torch.distributed as dist
+
+        sizes = [len(replace(self, rank=rank).share(range(total)).items) for rank in range(self.size)]
+        padded = part.new_zeros(max(sizes), *part.shape[1:])  # all that are exchanged have one shape
+        padded[: sizes[self.rank]] = part[: sizes[self.rank]]
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded)
+        return torch.cat([other[:size] for other, size in zip(parts, sizes, strict=True)])
 
     def same_buffers(self, *models: nn.Module) -> None:
         """Give all processes the first one's buffers: each BatchNorm has met other pictures in each of them."""

@@ -92,6 +92,11 @@ class PairedComparison:
         """Whether the second is better, and not by luck at the level of 5 %."""
         return self.gain > 0 and self.p < SIGNIFICANT
 
+    @property
+    def worse_than_chance(self) -> bool:
+        """Whether the second is worse, and not by bad luck at the level of 5 %."""
+        return self.gain < 0 and self.p < SIGNIFICANT
+
 
 def compare_paired(
     first: NDArray[np.bool_], second: NDArray[np.bool_], *, chosen_from: int = 1, z: float = Z95

@@ -31,8 +31,9 @@ def test_two_models_are_compared_by_the_pictures_that_only_one_gets_right() -> N
     assert found.gain == pytest.approx(8 / 75)
     assert found.p == pytest.approx(2 * 11 / 2**10)  # 0 or 1 of 10, on either side
     assert found.interval[0] < found.gain < found.interval[1]
-    assert found.more_than_chance
-    assert not compare_paired(*paired(60, 9, 1, 5)).more_than_chance, "significantly worse is no gain"
+    worse, even = compare_paired(*paired(60, 9, 1, 5)), compare_paired(*paired(60, 5, 5, 5))
+    assert [one.more_than_chance for one in (found, worse, even)] == [True, False, False]
+    assert [one.worse_than_chance for one in (found, worse, even)] == [False, True, False]
 
 
 def test_the_best_of_several_must_win_by_more() -> None:

@@ -26,7 +26,7 @@ def show_result(result: TrainResult) -> None:
     rows += _epoch_rows(result)
     if "frozen_sha256" in result.facts:
         rows.append(["frozen part", "unchanged", f"buffers too; sha256 {result.facts['frozen_sha256'][:12]}"])
-    rows += _verdict_rows(result.facts)
+    rows += _verdict_rows(result.facts, result.mode)
     rows += _temperature_rows(result.facts)
     rows += _speed_rows(result.facts)
     if result.set_aside:
@@ -52,7 +52,11 @@ def _say_if_it_was_no_use(result: TrainResult) -> None:
         console.say()
     elif result.accuracy < result.facts.get("fitted_head_accuracy", 0.0):
         console.say("fine-tuning did not help here: no epoch was as good as the fitted head alone;")
-        console.say("--mode freeze gives that head, --mode auto whichever is better")
+        console.say("--mode freeze gives that head; --mode auto keeps it unless fine-tuning gains more than")
+        console.say("chance can do")
+        console.say()
+    if result.facts.get("verdict", {}).get("worse_than_chance") and result.facts["verdict"]["kept"] == "fine-tuned":
+        console.say("fine-tuning has made it worse, by more than chance: --mode freeze gives the better model")
         console.say()
 
 
@@ -80,13 +84,12 @@ def _temperature_rows(facts: Mapping[str, Any]) -> list[list[str]]:
     return [["temperature", f"{found['value']:.2f}", loss]]
 
 
-def _verdict_rows(facts: Mapping[str, Any]) -> list[list[str]]:
+def _verdict_rows(facts: Mapping[str, Any], mode: str) -> list[list[str]]:
     """Return what fine-tuning gained over the head on frozen features, where both were tried."""
     verdict = facts.get("verdict")
     if verdict is None:
         return []
     low, high = verdict["interval"]
-    chance = "more than chance" if verdict["more_than_chance"] else "no more than chance can do"
     right = f"{verdict['only_fine_tuned_right']} gained, {verdict['only_frozen_right']} lost"
     spread = f"{right}; 95 %: {100 * low:+.1f} to {100 * high:+.1f}"
     rows = [["frozen backbone", f"{verdict['frozen_accuracy']:.1%}", "the head alone"]]
@@ -97,10 +100,20 @@ def _verdict_rows(facts: Mapping[str, Any]) -> list[list[str]]:
     return [
         *rows,
         ["fine-tuning gained", f"{100 * verdict['gain']:+.1f} pp", spread],
-        ["verdict: keep", verdict["kept"], chance],
+        ["verdict", *_judged(verdict)],
+        ["kept", verdict["kept"], "by the verdict" if mode == "auto" else f"as mode {mode} does"],
         _mcnemar(verdict),
         ["cost", duration(verdict["seconds_fine_tuning"]), f"after {duration(verdict['seconds_head'])} for the head"],
     ]
+
+
+def _judged(verdict: Mapping[str, Any]) -> tuple[str, str]:
+    """Name the better model, and say whether chance could do as much."""
+    if verdict["more_than_chance"]:
+        return "fine-tuned", "better by more than chance"
+    if verdict.get("worse_than_chance"):
+        return "frozen", "better by more than chance"
+    return "even", "no more than chance can do"
 
 
 def _mcnemar(verdict: Mapping[str, Any]) -> list[str]:

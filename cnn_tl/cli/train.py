@@ -46,7 +46,7 @@ def train(
     batch_size: options.StepSize = None,
     lr: Annotated[
         str | None,
-        typer.Option(metavar="RATE|auto", help="Peak learning rate of a loop or an adamw head; auto: as lr-find."),
+        typer.Option(metavar="RATE|auto", help="Peak learning rate of a loop (auto: as lr-find) or an adamw head."),
     ] = None,
     image_size: options.ImageSize = None,
     device: options.WhereToCompute = None,

@@ -20,7 +20,8 @@ class Augmentation:
     """How far a training picture may stray.
 
     Attributes:
-        crop_scale_min: the smallest share of the area that a random crop may keep (Szegedy et al. 2014, sec. 6).
+        crop_scale_min: the smallest share of the area that a random crop is drawn to keep (Szegedy et al. 2014, sec.
+            6); of a picture that is much wider or higher than the network's input it keeps what there is room for.
         flip: mirror every second picture, left to right.
         color: brightness, contrast and saturation each vary by up to this share.
         policy: one of `policies.POLICIES`, after the crop and the mirror image.
@@ -115,7 +116,11 @@ def finish(view: Image.Image, drawn: Finish, spec: Preprocessing) -> Image.Image
 def _crop(
     width: int, height: int, proportion: float, scale_min: float, draw: random.Random
 ) -> tuple[float, float, float, float]:
-    """Draw a box of `scale_min`..1 of the area whose proportions are the target's, give or take a third."""
+    """Draw a box of `scale_min`..1 of the area whose proportions are the target's, give or take a third.
+
+    Where that is wider or higher than the picture it ends at the border: less of the area, and no other proportions
+    than it has to have.
+    """
     area = width * height * draw.uniform(scale_min, 1)
     ratio = proportion * math.exp(draw.uniform(math.log(3 / 4), math.log(4 / 3)))
     crop_width = min(width, math.sqrt(area * ratio))

@@ -34,7 +34,8 @@ _HEAD = 8
 def source_side(spec: Preprocessing, settings: Augmentation) -> int:
     """Return the side, in pixels, of a square with the area of a source.
 
-    The smallest crop that the settings allow then has about as many pixels as the network takes.
+    The smallest crop that is drawn then has about as many pixels as the network takes, fewer only of a picture with
+    other proportions than the network's input.
     """
     return STEP * math.ceil(math.sqrt(spec.height * spec.width / settings.crop_scale_min) / STEP)
 

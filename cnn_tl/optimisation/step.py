@@ -153,11 +153,11 @@ class Gradients:
         try:
             return self.model(x)  # type: ignore[no-any-return]
         except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
+            if not is_of_one_value(error):
                 raise
             raise UsageError(
                 "batch normalisation cannot train on a single picture of this size; "
-                "use a larger --batch-size or --image-size, or --set model.bn=eval"
+                "use a larger --batch-size, train.micro_batch or --image-size"
             ) from error
 
     def _forget(self, held: Held, *, quietly: bool = False) -> None:
@@ -200,6 +200,11 @@ def memory_for(what: str, advice: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise ResourceError(f"out of memory for {what}; {advice}") from error
+
+
+def is_of_one_value(error: ValueError) -> bool:
+    """Say whether an error is how BatchNorm refuses to train on one value of a channel."""
+    return "more than 1 value per channel" in str(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

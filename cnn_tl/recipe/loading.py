@@ -21,6 +21,9 @@ from cnn_tl.recipe.words import shortened, shown
 FLAGS_OF_A_LOOP = ("train.epochs", "train.lr")
 """What an adamw head takes from the command line in place of the training loop that mode freeze does not have."""
 
+_HOW_LONG = {"train.steps": "epochs", "train.epochs": "steps"}
+"""Two ways to say one thing: what the stronger source says is meant, however it says it."""
+
 
 def load(
     source: str | Path | None = None, overrides: Sequence[str] = (), flags: Mapping[str, object] | None = None
@@ -39,6 +42,7 @@ def load(
     """
     tree = {} if source is None else _read_tree(source)
     name = "recipe" if source is None else printable(source)
+    tree = _without_weaker(tree, [text.partition("=")[0].strip() for text in overrides])
     recipe = _validated(tree, name)
     for text in overrides:
         key, equals, value = text.partition("=")
@@ -48,6 +52,8 @@ def load(
         tree = _with(tree, key.strip(), yaml.parse(value, source=origin, numbered="\n" in value), origin)
         recipe = _validated(tree, origin)
     given = {key: value for key, value in (flags or {}).items() if value is not None}
+    if recipe.mode != "freeze":
+        tree = _without_weaker(tree, given)
     deciding = ("mode", "head.kind")  # what the other flags mean depends on these
     for key in sorted(given, key=lambda key: key not in deciding):
         loop_in_head = recipe.mode == "freeze" and recipe.head.kind == "adamw" and key in FLAGS_OF_A_LOOP
@@ -86,6 +92,15 @@ def _read_text(source: str | Path) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RecipeError(f"{where} cannot be read: {reason}") from error
+
+
+def _without_weaker(tree: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """Return the tree without the length of a run that these keys, of a stronger source, say in another way."""
+    others = {_HOW_LONG[key] for key in keys if key in _HOW_LONG}
+    train = tree.get("train")
+    if not (others and isinstance(train, dict)):
+        return tree
+    return {**tree, "train": {key: value for key, value in train.items() if key not in others}}
 
 
 def _with(tree: Mapping[str, Any], key: str, value: object, origin: str) -> dict[str, Any]:

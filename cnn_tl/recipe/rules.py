@@ -1,4 +1,4 @@
-"""Which settings of a recipe contradict each other, or would do nothing: refused, not ignored."""
+"""Which settings of a recipe contradict each other, or would do nothing beside another: refused, not ignored."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ def refuse_contradictions(recipe: Settings) -> None:
     """
     if recipe.augment is not None:
         _in_augment(recipe, recipe.augment)
+        _mixed_with_another(recipe, recipe.augment)
     if sees_one_view(recipe) and recipe.augment is not None:
         raise RecipeError(
             "augment has no effect with features.views: 1, which wins: each picture is seen in one way only; "
@@ -120,6 +121,11 @@ def _with_loop(recipe: Settings) -> None:
         raise RecipeError(
             "train.focal_gamma has no effect with train.loss: cross-entropy, which wins; "
             "remove train.focal_gamma, or set train.loss: focal"
+        )
+    if train.class_weights == "balanced" and train.sampling == "balanced":
+        raise RecipeError(
+            "train.class_weights: balanced contradicts train.sampling: balanced: rare classes would count twice over; "
+            "remove one of them"
         )
     _auxiliary(recipe)
     if train.micro_batch is not None and train.batch_size is not None and train.micro_batch > train.batch_size:
@@ -282,6 +288,15 @@ def _in_augment(recipe: Settings, augment: Augment) -> None:
             raise RecipeError(
                 f"augment.{key} has no effect with model.freeze: {policy_shown(recipe.model.freeze)}, which wins: "
                 f"activations of whole pictures are kept; remove augment.{key}, or set features.views: fresh"
+            )
+
+
+def _mixed_with_another(recipe: Settings, augment: Augment) -> None:
+    for key in ("mixup", "cutmix"):
+        if getattr(augment, key) > 0 and recipe.train.batch_size == 1:
+            raise RecipeError(
+                f"augment.{key} has no effect with train.batch_size: 1, which wins: the pictures of a step are mixed "
+                f"with each other; remove augment.{key}, or set train.batch_size: 32"
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
@@ -15,11 +14,12 @@ class Ahead(Generic[T]):
     """An iterator whose next item can be fetched before it is asked for.
 
     Attributes:
-        waited: seconds spent on fetching while the device had nothing else to do.
+        waited: seconds that the items have waited for pictures while the device had nothing else to do.
     """
 
-    def __init__(self, items: Iterator[T]) -> None:
-        self._items = items
+    def __init__(self, items: Iterator[T], reading: Callable[[], float]) -> None:
+        """Take items, and what tells for how many seconds in all they have waited for pictures so far."""
+        self._items, self._reading = items, reading
         self._fetched: list[T | Exception] = []
         self.waited = 0.0
 
@@ -31,13 +31,13 @@ class Ahead(Generic[T]):
         """
         if self._fetched:
             return
-        started = time.monotonic()
+        before = self._reading()
         try:
             self._fetched.append(next(self._items))
         except Exception as error:  # noqa: BLE001 - whatever it is, the step under way is finished first
             self._fetched.append(error)
         if not is_busy():
-            self.waited += time.monotonic() - started
+            self.waited += self._reading() - before
 
     def __iter__(self) -> Iterator[T]:
         return self

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,7 @@ class Step:
     counts: bool = True
 
 
+Item = TypeVar("Item")
 Steps = Generator[Step, None, None]
 
 WAITS = 0.02
@@ -59,11 +61,13 @@ class Feed:
     Attributes:
         pictures: those of the training part.
         steps_per_epoch, steps, epochs: how long the run is; the last epoch may be cut short.
+        seconds_reading: for how long pictures were waited for, in all; what the frozen part computes is no waiting.
     """
 
     def __init__(self, session: Session) -> None:
         settings = session.recipe.train
         self.pictures = session.manifest.of("train")
+        self.seconds_reading = 0.0
         self._session = session
         self.steps_per_epoch = len(self._whole(epoch=1))
         assert settings.steps or settings.epochs, "the recipe is resolved"
@@ -113,7 +117,7 @@ class Feed:
         if self._boundary is None or not self._boundary.keeps:
             return
         with self._session.world.together():
-            kept = self._boundary.fill(self.pictures, self._view(epoch), lambda groups: self._read(groups, epoch))
+            kept = self._boundary.fill(self.pictures, self._view(epoch), self._plainly(epoch))
         if not all(self._session.world.gather(kept)):
             self._session.observer.note("the frozen part is computed anew in each epoch from here on")
             self._boundary.keeps = False
@@ -141,8 +145,7 @@ class Feed:
         groups = [share.items or [(self.pictures[0], 0)] for share in shares]
         on_device = self._finishes_on_device
         batches = session.read(groups, lambda item: self._pixels(item[0], epoch, item[1], finished=not on_device))
-        for share, batch in zip(shares, batches, strict=True):
-            refuse_failures(batch)
+        for share, batch in zip(shares, self._read(batches), strict=True):
             pixels_NHW3 = to_device(batch.pixels, session.device)
             if on_device:
                 pixels_NHW3 = self._finished(pixels_NHW3, batch.items, epoch)
@@ -178,14 +181,24 @@ class Feed:
     def _activations(self, boundary: Boundary, epoch: int, done: int) -> Steps:
         shares = [self._session.world.share(batch) for batch in self.batches(epoch)[done:]]
         parts = [share.items or [self.pictures[0]] for share in shares]
-        rows = boundary.rows(parts, self._view(epoch), lambda groups: self._read(groups, epoch))
+        rows = boundary.rows(parts, self._view(epoch), self._plainly(epoch))
         for share, pictures, x in zip(shares, parts, rows, strict=True):
             self._session.raise_if_stopped()
             with boundary.cut.rest():
                 yield Step(pictures, x, share.first, share.total, counts=bool(share.items))
 
-    def _read(self, groups: Sequence[Sequence[Picture]], epoch: int) -> Iterator[Batch[Picture]]:
-        for batch in self._session.read(groups, lambda picture: self._pixels(picture, epoch)):
+    def _plainly(self, epoch: int) -> Callable[[Sequence[Sequence[Picture]]], Iterator[Batch[Picture]]]:
+        """Return what reads pictures, each as this epoch's view of it."""
+        return lambda groups: self._read(self._session.read(groups, lambda picture: self._pixels(picture, epoch)))
+
+    def _read(self, batches: Iterator[Batch[Item]]) -> Iterator[Batch[Item]]:
+        """Yield batches, all of which must have been read, and count the time that they are waited for."""
+        while True:
+            started = time.monotonic()
+            batch = next(batches, None)
+            self.seconds_reading += time.monotonic() - started
+            if batch is None:
+                return
             refuse_failures(batch)
             yield batch
 

@@ -107,11 +107,13 @@ class _Training:
         )
         self._warn_of_other_numbers()
         self._share_gradients()
+        started = time.monotonic()
         if not self.progress.lr:
             self.progress.lr = self._rate_by_a_test()
         self.optimizer = self._optimizer(self.progress.lr)
-        self.ema = ModelEmaV3(self.model, decay=self.settings.ema) if self.settings.ema else None
-        self.snapshots = Snapshots(session, self.progress, self.model, self.optimizer, self.ema)
+        # the decay rises to its value, or the average of a short run would be where it began
+        self.ema = ModelEmaV3(self.model, self.settings.ema, use_warmup=True) if self.settings.ema else None
+        self.snapshots = Snapshots(session, self.progress, self.model, self.optimizer, self.ema, started)
         if found:
             self.snapshots.restore(found)
             if self.progress.metrics:
@@ -238,13 +240,13 @@ class _Training:
         task = session.observer.task(f"epoch {epoch}/{self.feed.epochs}", sum(map(len, batches)))
         with task, self.feed.inputs(epoch, done) as inputs:
             session.observer.advance(sum(len(batch) for batch in batches[:done]))
-            steps = Ahead(inputs)
+            steps = Ahead(inputs, lambda: self.feed.seconds_reading)
             for step in steps:
                 self._step(step, steps)
                 session.observer.advance(step.total, self._figures())
                 if self.snapshots.is_due():
                     self.snapshots.save()
-            waited = steps.waited
+            waited = max(session.world.gather(steps.waited))
         seconds = max(time.monotonic() - started, 1e-9)
         pictures = sum(map(len, batches[done:]))
         speed = {"images_per_second": round(pictures / seconds, 1), "data_wait": round(waited / seconds, 3)}
@@ -264,7 +266,7 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = progress.lr * factor * group["factor"]
         self.optimizer.zero_grad()
-        x, targets_NK = self.targets.mixed(step.x, self.targets.of(step.pictures), progress.step)
+        x, targets_NK = self.targets.mixed(step, progress.step)
         targets_NK = targets_NK * step.counts
         losses = self.gradients.add(x, targets_NK, progress.step, first=step.first, total=step.total)
         if self.gradients.micro_batch < self._whole_batch:
@@ -300,8 +302,7 @@ class _Training:
             "lr": self.optimizer.param_groups[0]["lr"] / self.optimizer.param_groups[0]["factor"],
             **speed,
         }
-        progress.rows.append(row)
-        progress.loss_sum, progress.aux_sums, progress.seen = 0.0, [], 0
+        progress.end_epoch(row)
         if progress.take_for_best(row):
             self.snapshots.save_best(self.judged, logits, row)
         self.snapshots.save()

@@ -109,7 +109,8 @@ def _keep(session: Session, folder: Path, logits: Logits, seconds: float) -> Che
 def _verdict(session: Session, start: HeadStart, logits: Logits) -> dict[str, Any]:
     """Say what fine-tuning gained over the frozen head, how sure that is, and what it cost."""
     frozen_right, tuned_right = _right(session, start.logits), _right(session, logits)
-    epochs = session.facts["epochs"]
+    was_chosen = session.facts["best_epoch"] is not None  # else it is the last: the weights of the best were lost
+    epochs = session.facts["epochs"] if was_chosen else 1
     compared = compare_paired(frozen_right, tuned_right, chosen_from=epochs)
     better = compared.more_than_chance
     return {
@@ -122,6 +123,7 @@ def _verdict(session: Session, start: HeadStart, logits: Logits) -> dict[str, An
         "p": compared.p,
         "chosen_from_epochs": epochs,
         "more_than_chance": better,
+        "worse_than_chance": compared.worse_than_chance,
         "seconds_head": start.seconds,
         "seconds_fine_tuning": session.facts["seconds_of_the_loop"],
         "kept": "fine-tuned" if better or session.recipe.mode == "lp-ft" else "frozen",

@@ -197,7 +197,12 @@ def _loop_seconds(session: Session, kept: FeaturePlan | None) -> float:
 
         pictures, num_features = min(train, AT_MOST), int(session.network.model.num_features)  # type: ignore[arg-type]
         first += pictures * exact + _fit_seconds(session, pictures, num_features)
-    loop = share * train * fast * BACKWARD_COST + validations * val * exact
+    passed = share * train
+    if session.recipe.train.lr == "auto":
+        from cnn_tl.training.lr_find import STEPS
+
+        passed += STEPS * min(session.batch_size, train)
+    loop = passed * fast * BACKWARD_COST + validations * val * exact
     return session.network.loading_seconds + first + loop
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
 
+from cnn_tl.errors import UsageError
 from cnn_tl.heads.problem import class_weights
+from cnn_tl.optimisation.schedule import batches_in_epoch
 from cnn_tl.recipe import Recipe
 from cnn_tl.recipe.rules import refuse_unreached_phases
 from cnn_tl.training.session import Session
@@ -26,7 +29,8 @@ def refuse_what_cannot_train(session: Session) -> None:
     """Refuse what the loop could not do with this network on this device: its optimiser, its phases, its BatchNorm.
 
     Raises:
-        UsageError: there is no such optimiser, or a setting means nothing to it; or the network has no part of a name.
+        UsageError: there is no such optimiser, or a setting means nothing to it; or the network has no part of a name;
+            or its BatchNorm would have a single value to train on.
         RecipeError: a phase of `model.unfreeze` is never reached.
         ResourceError: BatchNorm cannot be synchronised here.
     """
@@ -44,3 +48,45 @@ def refuse_what_cannot_train(session: Session) -> None:
     phases = Phases(session.network.model, recipe.model)
     refuse_unreached_phases(recipe.model, session.epochs)
     make_optimizer(session.network.model, recipe.train, torch.device("cpu"), phases.trains, lr=1e-3)
+    if recipe.model.bn != "eval" and _smallest_part(session) == 1:
+        _refuse_statistics_of_one_value(session)
+
+
+def _smallest_part(session: Session) -> int:
+    """Return how many pictures pass the network together at the least, as `Gradients` cuts the batches."""
+    places = len(session.manifest.of("train"))
+    micro_batch, processes = session.recipe.train.micro_batch or session.batch_size + 1, session.world.size
+    batch = places // batches_in_epoch(places, session.batch_size)
+    parts = -(-batch // processes // micro_batch)
+    return max(1, batch // processes // parts)
+
+
+def _refuse_statistics_of_one_value(session: Session) -> None:
+    """Refuse to normalise a single picture by its own statistics where a layer has but one value of each channel.
+
+    Raises:
+        UsageError: there is such a layer, and its statistics are to move.
+    """
+    import torch
+
+    from cnn_tl.networks import freeze
+    from cnn_tl.optimisation.phases import Phases
+    from cnn_tl.optimisation.step import is_of_one_value
+
+    model = copy.deepcopy(session.network.model).cpu()
+    Phases(model, session.recipe.model).enter(session.epochs)  # the last phase trains all that any does
+    freeze.train_mode(model)
+    spec = session.card.preprocessing
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            model(torch.zeros(1, 3, spec.height, spec.width))
+    except ValueError as error:
+        if not is_of_one_value(error):
+            raise
+        settings = session.recipe.train
+        larger = "train.micro_batch" if settings.micro_batch and session.batch_size > 1 else "--batch-size"
+        held = "" if session.recipe.mode == "scratch" else ", or --set model.bn=eval"
+        raise UsageError(
+            f"a single picture of {spec.height} x {spec.width} px would pass the network alone, and batch "
+            f"normalisation cannot train on one value; use a larger {larger} or --image-size{held}"
+        ) from error

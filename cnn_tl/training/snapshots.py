@@ -43,11 +43,18 @@ class Snapshots:
     """
 
     def __init__(
-        self, session: Session, progress: Progress, model: nn.Module, optimizer: Optimizer, ema: ModelEmaV3 | None
+        self,
+        session: Session,
+        progress: Progress,
+        model: nn.Module,
+        optimizer: Optimizer,
+        ema: ModelEmaV3 | None,
+        started: float,
     ) -> None:
+        """Take what is to be saved, and when (`time.monotonic`) the loop has begun."""
         self.ema = ema
         self._session, self._progress, self._model, self._optimizer = session, progress, model, optimizer
-        self._saved = self._counted = time.monotonic()
+        self._saved, self._counted = time.monotonic(), started
 
     @property
     def _best(self) -> Path:

@@ -16,6 +16,7 @@ class Progress:
     Attributes:
         step: updates made so far.
         loss_sum, seen: the running mean of the epoch under way. aux_sums: those of the auxiliary classifiers.
+        ended: these three as they were at the end of the last epoch, which a longer run may let go on.
         best_accuracy, best_loss, best_epoch: the best epoch so far, see `has_best`; the lower loss decides between
             equals.
         seconds: what the loop has taken, all its starts together.
@@ -31,6 +32,7 @@ class Progress:
     loss_sum: float = 0.0
     aux_sums: list[float] = field(default_factory=list)
     seen: int = 0
+    ended: dict[str, Any] = field(default_factory=dict)
     best_accuracy: float = -1.0
     best_loss: float = 0.0
     best_epoch: int = 0
@@ -59,9 +61,22 @@ class Progress:
         return f"try a lower --lr than {self.lr:g}{exact}"
 
     def reopen(self, steps_per_epoch: int, steps: int) -> None:
-        """Let the last epoch go on, if it was cut short where the run was to end and the run is longer now."""
-        if self.step < min(self.epochs * steps_per_epoch, steps):
-            self.rows.pop()
+        """Let the last epoch go on, if it was cut short where the run was to end and the run is longer now.
+
+        As the best one it is forgotten: it has not ended yet.
+        """
+        if self.step >= min(self.epochs * steps_per_epoch, steps):
+            return
+        row = self.rows.pop()
+        vars(self).update(self.ended)
+        if self.best_epoch == row["epoch"]:
+            self.best_accuracy, self.best_epoch = -1.0, 0
+
+    def end_epoch(self, row: dict[str, Any]) -> None:
+        """Write down an epoch's metrics, and begin the sums of the next one."""
+        self.rows.append(row)
+        self.ended = {"loss_sum": self.loss_sum, "aux_sums": self.aux_sums, "seen": self.seen}
+        self.loss_sum, self.aux_sums, self.seen = 0.0, [], 0
 
     @property
     def has_best(self) -> bool:

@@ -14,6 +14,7 @@ from cnn_tl.heads import class_weights
 from cnn_tl.optimisation.loss import targets
 from cnn_tl.optimisation.mixing import mixed
 from cnn_tl.runtime import seed_of
+from cnn_tl.training.feed import Step
 from cnn_tl.training.session import Session
 
 
@@ -29,13 +30,21 @@ class Targets:
         labels_N = torch.tensor([picture.label for picture in pictures], device=self._session.device)
         return targets(labels_N, len(self._classes), self._session.recipe.train.label_smoothing or 0.0)
 
-    def mixed(self, x: Tensor, targets_NK: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Mix the pictures of a step, [N, ...], and their targets, as the recipe says; each process its own ones."""
+    def mixed(self, step: Step, number: int) -> tuple[Tensor, Tensor]:
+        """Return what the model takes for a process's pictures of a step, [N, ...], and their targets [N, K].
+
+        If the recipe says so they are mixed, each with any picture of the whole step, whatever process has that.
+        """
         recipe, world = self._session.recipe, self._session.world
+        targets_NK = self.of(step.pictures)
         if recipe.augment is None or not (recipe.augment.mixup or recipe.augment.cutmix):
-            return x, targets_NK
-        own = () if world.is_first else (world.rank,)
-        return mixed(x, targets_NK, recipe.augment, seed_of(recipe.seed, "mix", step, *own))
+            return step.x, targets_NK
+        whole = world.whole(step.x, step.total), world.whole(targets_NK, step.total)
+        if not step.counts:
+            return step.x, targets_NK
+        x, mixed_NK = mixed(*whole, recipe.augment, seed_of(recipe.seed, "mix", number))
+        own = slice(step.first, step.first + len(step.pictures))
+        return x[own], mixed_NK[own]
 
     def class_weights(self, labels: NDArray[np.int64]) -> Tensor | None:
         """Return how much each class counts, float32 [K], 1 on average over the pictures; None: all count alike."""

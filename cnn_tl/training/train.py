@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnn_tl import files
+from cnn_tl.data.layout import refuse_non_folder
 from cnn_tl.distributed import World
 from cnn_tl.errors import ArtefactError, UsageError, printable
 from cnn_tl.launch import joined
@@ -116,6 +117,8 @@ def _finished(run: RunFolder, recipe: Recipe, observer: Observer) -> TrainResult
             require_checkpoint(run)
         observer.note("the run goes on for longer; from here on the learning rate follows the longer schedule")
     elif run.result.exists():
+        if recipe.data.path is not None and recipe.data.path != run.own_recipe().data.path:
+            refuse_non_folder(Path(recipe.data.path))
         result = read_result(run)
         _require_whole_model(run)
         observer.note(f"{printable(run.path)} has finished already; this is its result")

@@ -26,12 +26,12 @@ FEATURES = {
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def show(correct: int = 67, **facts: Any) -> str:
+    def show(correct: int = 67, mode: str = "finetune", **facts: Any) -> str:
         stream = io.StringIO()
         monkeypatch.setattr(console, "out", Console(file=stream, width=80, highlight=False, soft_wrap=True))
         monkeypatch.setattr(console.show, "__defaults__", (console.out,))
         result = TrainResult(
-            run=Path("runs/pets"), mode="finetune", backbone="resnet18", accuracy=correct / 75, interval=(0.803, 0.945),
+            run=Path("runs/pets"), mode=mode, backbone="resnet18", accuracy=correct / 75, interval=(0.803, 0.945),
             baseline=1 / 3, baseline_class="pizza", correct=correct, pictures=75, per_class={"pizza": (24, 25)},
             set_aside=0, seconds=4000.0, facts=facts,
         )  # fmt: skip
@@ -70,6 +70,28 @@ def test_the_best_epoch_is_that_of_the_model(shown: Any) -> None:
     assert "fine-tuned 93.3% in epoch 2 of 3; not kept" in frozen
     tuned = words(shown(70, best_epoch=2, epochs=3, fitted_head_accuracy=71 / 75, verdict=VERDICT | {"kept": "tuned"}))
     assert [line for line in tuned if line.startswith("best epoch 2")]
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "row"),
+    [
+        (True, False, "verdict fine-tuned better by more than chance"),
+        (False, True, "verdict frozen better by more than chance"),
+        (False, False, "verdict even no more than chance can do"),
+    ],
+)
+def test_a_verdict_is_about_the_pictures_and_what_is_kept_about_the_mode(
+    shown: Any, better: bool, worse: bool, row: str
+) -> None:
+    verdict = VERDICT | {"more_than_chance": better, "worse_than_chance": worse, "kept": "fine-tuned"}
+    text = words(shown(60, mode="lp-ft", best_epoch=2, epochs=3, verdict=verdict))
+    assert row in text
+    assert "kept fine-tuned as mode lp-ft does" in text
+    said = "fine-tuning has made it worse, by more than chance: --mode freeze gives the better model"
+    assert (said in text) == worse
+    kept = words(shown(60, mode="auto", best_epoch=2, epochs=3, verdict=verdict | {"kept": "frozen"}))
+    assert "kept frozen by the verdict" in kept
+    assert said not in kept
 
 
 def test_every_row_is_one_line_of_80_columns(shown: Any) -> None:

@@ -99,6 +99,20 @@ def test_flags_are_stronger_than_set_and_set_than_the_file(write: Write) -> None
     assert (made.seed, made.train.epochs, made.train.lr, made.train.batch_size) == (1, 7, 1e-5, 4)
 
 
+def test_the_stronger_source_says_how_long(write: Write) -> None:
+    assert load("finetune", ["train.steps=3"]).train.epochs is None
+    assert load(write("mode: finetune\ntrain: {steps: 7}\n"), ["train.epochs=2"]).train.steps is None
+    by_flag = load(write("mode: finetune\ntrain: {steps: 7}\n"), flags={"train.epochs": 4})
+    assert (by_flag.train.epochs, by_flag.train.steps) == (4, None)
+    assert load("finetune", ["train.steps=3"], {"train.epochs": 4}).train.epochs == 4
+    for path, overrides in [
+        (write("mode: finetune\ntrain: {steps: 7, epochs: 2}\n"), []),
+        ("finetune", ["train.steps=3", "train.epochs=2"]),
+    ]:
+        with pytest.raises(RecipeError, match="both say how long"):
+            load(path, overrides)
+
+
 def test_set_reads_its_value_as_yaml() -> None:
     made = load("finetune", ["model.name=no", "augment={flip: false}", "data.path=a=b", "train.epochs="])
     assert (made.model.name, made.data.path, made.train.epochs) == ("no", "a=b", 5)
@@ -237,6 +251,7 @@ def test_an_impossible_name_is_refused() -> None:
         ("augment: {mixup: 0.2}", "mode: freeze", "augment.mixup"),
         ("features: {views: 8}\naugment: {cutmix: 1}", "mode: freeze", "augment.cutmix"),
         ("mode: finetune\nmodel: {freeze: last-2}\naugment: {cutmix: 1}", "model.freeze: last-2", "augment.cutmix"),
+        ("mode: finetune\ntrain: {batch_size: 1}\naugment: {mixup: 1}", "train.batch_size: 1", "augment.mixup"),
         ("mode: finetune\nmodel: {freeze: head}\nfeatures: {views: 2}\naugment: {cutmix: 1}",
          "model.freeze: head", "augment.cutmix"),
     ],
@@ -245,6 +260,12 @@ def test_contradictions_say_which_setting_wins(write: Write, content: str, wins:
     message = refusal(write(content))
     assert f"{idle} has no effect with {wins}, which wins: " in message
     assert f"remove {idle.split(':')[0]}" in message or "set features.views to a number" in message
+
+
+def test_rare_classes_count_more_in_one_way_only(write: Write) -> None:
+    both = "mode: finetune\ntrain: {class_weights: balanced, sampling: balanced}"
+    assert "train.class_weights: balanced contradicts train.sampling: balanced" in refusal(write(both))
+    load(write("mode: finetune\ntrain: {class_weights: {ash: 2}, sampling: balanced}"))
 
 
 def test_a_policy_brings_its_own_settings() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -20,7 +19,7 @@ def source(taken: list[int]) -> Iterator[int]:
 
 def test_what_was_fetched_comes_in_order_and_errors_where_they_belong() -> None:
     taken: list[int] = []
-    items = Ahead(source(taken))
+    items = Ahead(source(taken), float)
     assert next(items) == 0
     items.fetch()
     items.fetch()
@@ -32,25 +31,26 @@ def test_what_was_fetched_comes_in_order_and_errors_where_they_belong() -> None:
 
 
 def test_it_ends() -> None:
-    items = Ahead(iter([1]))
+    items = Ahead(iter([1]), float)
     assert list(items) == [1]
     items.fetch()
     assert list(items) == []
 
 
-def slow() -> Iterator[int]:
-    while True:
-        time.sleep(0.02)
-        yield 1
-
-
 def test_only_a_device_that_has_nothing_to_do_waits() -> None:
-    items = Ahead(slow())
+    seconds = [0.0]
+
+    def slow() -> Iterator[int]:
+        while True:
+            seconds[0] += 2
+            yield 1
+
+    items = Ahead(slow(), lambda: seconds[0])
     items.fetch(lambda: True)
     assert items.waited == 0
     next(items)
     items.fetch(lambda: False)
-    assert items.waited > 0.01
+    assert items.waited == 2
 
 
 def test_a_cpu_is_never_busy_with_something_else() -> None:

@@ -88,18 +88,20 @@ def finish(process: subprocess.Popen[str], errors: Path) -> str:
 
 
 LOOP = ("--epochs", 2, "--batch-size", 8, "--lr", 0.001, "--set", "model.bn=eval")
+TINY_STEPS = ("--batch-size", 3, "--set", "train.micro_batch=2")
 
 
 @pytest.mark.parametrize(
     "flags",
     [
         # begins as freeze does, and ends with steps of which one process has a single picture, or none
-        ("--mode", "lp-ft", *LOOP, "--batch-size", 3, "--set", "train.micro_batch=2"),
+        ("--mode", "lp-ft", *LOOP, *TINY_STEPS, "--set", "augment.mixup=1", "--set", "augment.cutmix=1"),
+        pytest.param(("--mode", "lp-ft", *LOOP, *TINY_STEPS), marks=pytest.mark.soak),
         pytest.param(("--mode", "freeze"), marks=pytest.mark.soak),
         pytest.param(("--mode", "finetune", *LOOP, "--set", "model.freeze=last-stage"), marks=pytest.mark.soak),
         pytest.param(("--mode", "lp-ft", *LOOP), marks=pytest.mark.soak),
     ],
-    ids=["lp-ft in tiny steps", "freeze", "last-stage", "lp-ft"],
+    ids=["lp-ft in tiny steps, mixed", "lp-ft in tiny steps", "freeze", "last-stage", "lp-ft"],
 )
 def test_two_processes_do_what_one_does(launch: Launch, tmp_path: Path, flags: tuple[object, ...]) -> None:
     out = finish(launch("two", *flags), tmp_path / "two.err")

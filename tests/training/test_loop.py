@@ -14,11 +14,12 @@ from timm.models.resnet import ResNet
 from torch import nn
 from whole_runs import StopAfter, assert_same_weights, final_weights, metrics
 
-from cnn_tl.errors import ArtefactError, RecipeError, ResourceError, Stopped, UsageError
+from cnn_tl.errors import ArtefactError, DataError, RecipeError, ResourceError, Stopped, UsageError
 from cnn_tl.optimisation import step
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe, load
 from cnn_tl.training import evaluation, head_start, planning, prepare
+from cnn_tl.training.state import Progress
 from cnn_tl.training.train import plan, train
 
 Make = Callable[..., Recipe]
@@ -217,6 +218,62 @@ def test_a_run_that_ended_amid_an_epoch_goes_on_with_it(recipe: Make, tmp_path: 
     assert [row["epoch"] for row in rows] == list(range(result.facts["epochs"] + 1))
     assert rows[-1]["step"] == steps
     assert all(row["step"] == 5 * row["epoch"] for row in rows[:-1])
+
+
+def test_an_epoch_that_goes_on_counts_all_of_its_steps() -> None:
+    """Before the loss of its first part was left out, and that part could stay the best epoch."""
+    progress = Progress(step=7, loss_sum=6.0, aux_sums=[3.0], seen=2)
+    row = {"step": 7, "epoch": 2, "val_accuracy": 0.9, "val_loss": 0.1}
+    progress.rows.append(row | {"epoch": 1})
+    progress.take_for_best(row)
+    progress.end_epoch(row)
+    assert (progress.loss_sum, progress.aux_sums, progress.seen) == (0, [], 0)
+    progress.reopen(5, 7)
+    assert progress.epochs == 2, "it is no longer"
+    progress = Progress.read({"progress": vars(progress)})
+    progress.reopen(5, 8)
+    assert (progress.epochs, progress.loss_sum, progress.aux_sums, progress.seen) == (1, 6.0, [3.0], 2)
+    assert not progress.has_best
+
+
+def test_a_finished_run_does_not_take_a_folder_that_is_not_there(recipe: Make, tmp_path: Path) -> None:
+    result = train(recipe("finetune"), tmp_path / "run")
+    assert train(recipe("finetune"), tmp_path / "run", resume=True) == result
+    with pytest.raises(DataError, match="nowhere does not exist"):
+        train(recipe("finetune", data={"path": str(tmp_path / "nowhere")}), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("mode", "settings", "more"),
+    [
+        ("scratch", {"batch_size": 1}, "use a larger --batch-size or --image-size$"),
+        ("scratch", {"batch_size": 9, "micro_batch": 2}, "use a larger train.micro_batch or --image-size$"),
+        ("finetune", {"batch_size": 1}, "use a larger --batch-size or --image-size, or --set model.bn=eval$"),
+    ],
+)
+def test_statistics_of_a_single_value_are_refused_while_planning(
+    recipe: Make, tmp_path: Path, mode: str, settings: dict[str, Any], more: str
+) -> None:
+    def wanted(side: int, bn: str) -> Recipe:
+        return recipe(mode, train=settings, model={"image_size": side, "bn": bn})
+
+    for run in (plan, train):
+        with pytest.raises(UsageError, match=f"a single picture of 32 x 32 px would pass the network alone.*{more}"):
+            run(wanted(32, "train"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    plan(wanted(96, "train"), tmp_path / "run")
+    if mode == "finetune":
+        plan(wanted(32, "eval"), tmp_path / "run")
+
+
+def test_an_average_of_a_short_run_has_left_its_start(recipe: Make, tmp_path: Path) -> None:
+    """A decay of 0.999 alone would keep 99 % of the first step's weights after ten."""
+    still = recipe("finetune", train={"head_start": "random", "ema": 0.999})
+    moving = recipe("finetune", train={"head_start": "random"})
+    train(still, tmp_path / "still")
+    train(moving, tmp_path / "moving")
+    average, last = (final_weights(tmp_path / run)["fc.weight"] for run in ("still", "moving"))
+    assert (average - last).norm() < 0.6 * last.norm()
 
 
 def test_a_run_that_goes_on_in_other_numbers_says_so(recipe: Make, tmp_path: Path) -> None:
