@@ -36,29 +36,36 @@ def stepwise(progress: float, settings: Train) -> float:
     return settings.decay_rate ** math.floor(progress / settings.decay_every + 1e-9)
 
 
-def one_cycle(progress: float, settings: Train) -> float:
-    """Fall from 1 to nearly 0 along half a cosine; its warm-up is a cosine too (Smith and Topin 2018)."""
-    return ONE_CYCLE_END + (1 - ONE_CYCLE_END) * cosine(progress, settings)
-
-
 SCHEDULES: dict[str, Callable[[float, Train], float]] = {
     "cosine": cosine,
-    "one-cycle": one_cycle,
     "step": stepwise,
     "constant": constant,
 }
-"""Name -> function from the progress after the warm-up (0 at its end, towards 1) to a share of the peak."""
+"""Name -> function from the progress after a linear warm-up (0 at its end, towards 1) to a share of the peak."""
 
 
 def learning_rate_factor(step: int, steps: int, settings: Train) -> float:
     """Return the share of the peak learning rate at `step` (0 for the first) of `steps`."""
+    if settings.schedule == "one-cycle":
+        return one_cycle(step, steps, settings)
     warm = round((settings.warmup or 0.0) * steps)
     if step >= warm:
         progress = (step - warm) / max(1, steps - warm)
         return SCHEDULES[settings.schedule or "cosine"](progress, settings)
-    if settings.schedule == "one-cycle":
-        return ONE_CYCLE_START + (1 - ONE_CYCLE_START) * (1 - cosine(step / warm, settings))
     return (step + 1) / (warm + 1)
+
+
+def one_cycle(step: int, steps: int, settings: Train) -> float:
+    """Rise to 1 for a share `warmup` of the steps and fall to nearly 0 with the last one, each along half a cosine.
+
+    Smith and Topin 2018; step by step what torch.optim.lr_scheduler.OneCycleLR does.
+    """
+    peak, last = (settings.warmup or 0.0) * steps - 1, steps - 1
+    if step <= peak:
+        return ONE_CYCLE_START + (1 - ONE_CYCLE_START) * (1 - cosine(step / peak if peak else 1.0, settings))
+    if last == 0:
+        return 1.0
+    return ONE_CYCLE_END + (1 - ONE_CYCLE_END) * cosine((step - peak) / (last - peak), settings)
 
 
 def epoch_batches(items: Sequence[T], batch_size: int, seed: int, epoch: int) -> list[list[T]]:

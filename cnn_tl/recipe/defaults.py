@@ -44,9 +44,12 @@ MODE_BN: dict[Mode, Literal["train", "eval", "sync"] | None] = {
 """What BatchNorm does in each mode where the recipe says nothing. A head that was fitted on the features that running
 statistics give is best fine-tuned on those too: statistics of a batch are others. Under a random head they move."""
 
-SCHEDULE_DEFAULTS: dict[str | None, dict[str, float]] = {"step": {"decay_every": 0.35, "decay_rate": 0.1}}
+SCHEDULE_DEFAULTS: dict[str | None, dict[str, float]] = {
+    "one-cycle": {"warmup": 0.3},
+    "step": {"decay_every": 0.35, "decay_rate": 0.1},
+}
 LOSS_DEFAULTS: dict[str | None, dict[str, float]] = {"focal": {"focal_gamma": 2.0}}
-"""What only some schedules and losses have, where the recipe says nothing."""
+"""What some schedules and losses have for themselves, where the recipe says nothing."""
 
 AUXILIARY_MODELS = ("googlenet",)
 """Models with auxiliary classifiers, which train with the network and are dropped with the training loop."""

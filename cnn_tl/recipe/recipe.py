@@ -103,11 +103,12 @@ class Recipe(Section):
         defaults = self.own_train.model_dump(exclude_none=True)
         if self.train.steps is not None:
             defaults.pop("epochs", None)  # one of the two says how long
-        chosen = defaults | self.train.model_dump(exclude_none=True)
+        own = self.train.model_dump(exclude_none=True)
+        chosen = defaults | own
         options = SCHEDULE_DEFAULTS.get(chosen.get("schedule"), {}) | LOSS_DEFAULTS.get(chosen.get("loss"), {})
         if trains_auxiliary(self):
             options["aux_weight"] = AUX_WEIGHT
-        return Train(**options | chosen)
+        return Train(**defaults | options | own)
 
 
 KEYS = ["mode", "seed", *(f"{name}.{key}" for name in SECTIONS for key in SECTIONS[name].model_fields)]

@@ -4,6 +4,7 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
+import torch
 
 from cnn_tl.optimisation.schedule import balanced_batches, batches_in_epoch, epoch_batches, learning_rate_factor
 from cnn_tl.recipe.sections import Train
@@ -23,6 +24,27 @@ def test_warm_up_then_cosine() -> None:
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 0.0), (1, 1.0), (2, 0.5), (3, 1.0)])
 def test_short_runs_have_a_rate_above_zero(steps: int, warmup: float) -> None:
     settings = COSINE.model_copy(update={"warmup": warmup})
+    assert all(0 < learning_rate_factor(step, steps, settings) <= 1 for step in range(steps))
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(20, 0.3), (20, 0.1), (7, 0.3), (100, 0.25)])
+def test_one_cycle_is_torchs_own(steps: int, warmup: float) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1)], 1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 1.0, total_steps=steps, pct_start=warmup, cycle_momentum=False
+    )
+    settings = Train(schedule="one-cycle", warmup=warmup)
+    for step in range(steps):
+        assert learning_rate_factor(step, steps, settings) == pytest.approx(theirs.get_last_lr()[0], abs=1e-9)
+        optimizer.step()
+        if step < steps - 1:
+            theirs.step()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("warmup", [0.0, 0.3, 0.5, 1.0])
+def test_one_cycle_of_a_few_steps_has_rates_above_zero(steps: int, warmup: float) -> None:
+    settings = Train(schedule="one-cycle", warmup=warmup)
     assert all(0 < learning_rate_factor(step, steps, settings) <= 1 for step in range(steps))
 
 

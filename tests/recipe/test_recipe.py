@@ -268,6 +268,12 @@ def test_rare_classes_count_more_in_one_way_only(write: Write) -> None:
     load(write("mode: finetune\ntrain: {class_weights: {ash: 2}, sampling: balanced}"))
 
 
+def test_a_schedule_brings_its_own_settings() -> None:
+    assert load("finetune", ["train.schedule=one-cycle"]).train.warmup == 0.3
+    assert load("finetune", ["train.schedule=one-cycle", "train.warmup=0.2"]).train.warmup == 0.2
+    assert load("finetune", ["train.schedule=step"]).train.decay_rate == 0.1
+
+
 def test_a_policy_brings_its_own_settings() -> None:
     made = load("finetune", ["augment.policy=randaugment", "augment.ops=3"])
     assert made.augment is not None
