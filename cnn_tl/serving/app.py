@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 from typing import Annotated, Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 from fastapi import FastAPI, File, Query, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
@@ -124,12 +124,14 @@ def _add_api(app: FastAPI, service: Service) -> None:
     @app.post("/explain", response_class=Response, responses=_SAID | _DRAWN)
     async def explain(
         file: Annotated[UploadFile, File(description="One picture.")],
+        request: Request,
         label: Annotated[
             str | None, Query(alias="class", description="The class to explain; by default the answered one.")
         ] = None,
     ) -> Response:
         """Draw what speaks for a class where, as PNG, over the part of the picture that the network sees."""
-        explained, png = await service.heat(await file.read(), label)
+        named = _as_spelt(request, "class", label)
+        explained, png = await service.heat(await file.read(), named)
         headers = {"X-Class": quote(explained, errors="surrogatepass"), "X-Method": service.explains}
         return Response(png, media_type="image/png", headers=headers)
 
@@ -151,6 +153,16 @@ def _add_api(app: FastAPI, service: Service) -> None:
     async def metrics() -> Response:
         """Give counters and times in the text format of Prometheus."""
         return Response(generate_latest(service.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _as_spelt(request: Request, name: str, decoded: str | None) -> str | None:
+    """Return a parameter with its lone surrogates, as `X-Class` spells them; the framework's decoder drops them."""
+    query = request.scope["query_string"].decode("latin-1")
+    values = parse_qs(query, keep_blank_values=True, errors="surrogateescape").get(name)
+    try:
+        return values[-1].encode(errors="surrogateescape").decode(errors="surrogatepass") if values else decoded
+    except UnicodeError:
+        return decoded
 
 
 def _add_page(app: FastAPI) -> None:
@@ -179,7 +191,10 @@ def _add_problems(app: FastAPI) -> None:
         first = error.errors()[0]
         where, name = first["loc"][0], str(first["loc"][1]) if len(first["loc"]) > 1 else ""
         if where == "body":
-            return _Json({"error": f"no file in the field {name!r}; curl -F {name}=@picture.jpg sends one"}, 400)
+            wrong = f"no file in the field {name!r}"
+            if first["type"] != "missing":  # there may be files beside it
+                wrong = f"a field {name!r} holds text instead of a file"
+            return _Json({"error": f"{wrong}; curl -F {name}=@picture.jpg sends one"}, 400)
         return _Json({"error": f"{name}: {first['msg']}"}, 400)
 
     @app.exception_handler(BadImageError)

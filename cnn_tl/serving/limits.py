@@ -16,6 +16,8 @@ MEGABYTE = 2**20
 BUSY_SECONDS = 1
 """What `Retry-After` says where there is too much to do."""
 
+CROWDED = "crowded"
+"""The key of a request's state under which the protocol says that there are too many connections."""
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -51,9 +53,10 @@ class Limits:
     heat_maps: int = 8
 
 
-def busy(what: str) -> HTTPException:
+def busy(what: str, **headers: str) -> HTTPException:
     """Return the answer to a request that would be too much now, and perhaps not in a moment."""
-    return HTTPException(503, f"too many {what} at the moment; try again", {"Retry-After": str(BUSY_SECONDS)})
+    headers = {"Retry-After": str(BUSY_SECONDS), **headers}
+    return HTTPException(503, f"too many {what} at the moment; try again", headers)
 
 
 class Places:
@@ -85,6 +88,8 @@ class Places:
 class Gate:
     """Stands before the routes. Refuses foreign callers, and lets no body through that is too large or too slow.
 
+    HEAD is asked of the routes as GET; the protocol leaves the body out.
+
     Args:
         local: the server listens on loopback only. Then a browser is the one way in for others: a page that names its
             own host 127.0.0.1 (DNS rebinding), or sends a form here. Both say where they come from, and are refused.
@@ -106,14 +111,23 @@ class Gate:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        if foreign := _foreign(scope["method"], headers, self._local):
-            await JSONResponse({"error": foreign}, 403)(scope, receive, with_headers)
+        if refusal := self._refusal(scope, headers):
+            answer = JSONResponse({"error": refusal.detail}, refusal.status_code, refusal.headers)
+            await answer(scope, receive, with_headers)
             return
         body = _Body(receive, headers, self._limits, self._bodies)
+        as_get = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         try:
-            await self._app(scope, body.receive, with_headers)
+            await self._app(as_get, body.receive, with_headers)
         finally:
             self._bodies.give_back(body.held)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> HTTPException | None:
+        """Return what speaks against the request before it is looked at any closer."""
+        if scope.get("state", {}).get(CROWDED):
+            return busy("connections are open", Connection="close")
+        foreign = _foreign(scope["method"], headers, self._local)
+        return HTTPException(403, foreign) if foreign else None
 
 
 class _Body:

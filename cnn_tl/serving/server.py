@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import json
 import logging
 import socket
 from collections.abc import Callable, Iterator
@@ -17,9 +18,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cnn_tl.errors import ResourceError, UsageError, printable
 from cnn_tl.runtime import StopRequest, stop_on_signals
+from cnn_tl.serving.limits import CROWDED
 
 HEADER_SECONDS = 10.0
 """How long the headers of a request may take; uvicorn itself would wait for ever."""
+
+REST_SECONDS = 5.0
+"""How long the rest of a body may take that the answer did not wait for; many clients read only when all is sent."""
 
 CONNECTIONS = 500
 """More at once are answered with 503; the system's usual limit is 1,024 open files."""
@@ -81,7 +86,6 @@ def serve(app: ASGIApp, listening: socket.socket, on_ready: Callable[[], object]
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=STOPPING_SECONDS,
     )
     try:
@@ -113,9 +117,11 @@ class _Server(uvicorn.Server):
 
 
 class _ImpatientProtocol(H11Protocol):
-    """Hangs up on whoever does not finish the headers of a request in time."""
+    """Hangs up on whoever does not finish in time what it has begun to send; answers whatever it refuses in JSON."""
 
     _patience: asyncio.TimerHandle | None = None
+    _owed: object = None
+    """What the running time is for: a state of the caller's side, IDLE or SEND_BODY."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -129,21 +135,44 @@ class _ImpatientProtocol(H11Protocol):
         self._forgive()
         super().connection_lost(exc)
 
+    def handle_events(self) -> None:
+        """Let the application know of too many connections; uvicorn's own limit would answer in plain text."""
+        crowded = len(self.connections) > CONNECTIONS or len(self.tasks) >= CONNECTIONS
+        self.app_state = {CROWDED: crowded}
+        super().handle_events()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what h11 cannot read."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            content = json.dumps({"error": "no request that HTTP/1.1 allows, or one with headers over 16 kB"}).encode()
+            headers = [("Content-Type", "application/json"), ("Content-Length", str(len(content)))]
+            answer = h11.Response(status_code=400, headers=[*headers, ("Connection", "close")], reason="Bad Request")
+            for event in (answer, h11.Data(data=content), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def on_response_complete(self) -> None:
+        """Wait no longer than `REST_SECONDS` for a body that nobody needs any more."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY:
+            self._watch()
+
     def _watch(self) -> None:
-        if self.conn.their_state is not h11.IDLE:
+        """Time what the caller owes; a body that the application still reads is timed there."""
+        owed, seconds = self.conn.their_state, HEADER_SECONDS
+        if owed is h11.SEND_BODY and self.cycle.response_complete:
+            seconds = REST_SECONDS
+        elif owed is not h11.IDLE:
             self._forgive()
-        elif self._patience is None:
-            self._patience = self.loop.call_later(HEADER_SECONDS, self._hang_up)
+            return
+        if owed is not self._owed:
+            self._forgive()
+            self._owed, self._patience = owed, self.loop.call_later(seconds, self.transport.close)
 
     def _forgive(self) -> None:
         if self._patience is not None:
             self._patience.cancel()
-            self._patience = None
-
-    def _hang_up(self) -> None:
-        self._patience = None
-        if self.conn.their_state is h11.IDLE:
-            self.transport.close()
+        self._patience = self._owed = None
 
 
 def _refusal(error: OSError, where: str, host: str) -> Exception:

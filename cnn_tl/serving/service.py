@@ -105,11 +105,20 @@ class Service:
         return self.classifier.answer(name, softmax(logits_K[None])[0], top)
 
     async def _look_at(self, content: bytes) -> tuple[Pixels, Logits]:
-        pixels_HWC = await _in(self._readers, lambda: transforms.load(content, self._spec))
+        pixels_HWC = await _in(self._readers, lambda: self._read(content))
         try:
             return pixels_HWC, await asyncio.wrap_future(self._batcher.submit(pixels_HWC))
         except MemoryError:
             raise busy("pictures are waiting") from None
+
+    def _read(self, content: bytes) -> Pixels:
+        try:
+            return transforms.load(content, self._spec)
+        except BadImageError as error:
+            if self._spec.max_pixels == self.classifier.preprocessing.max_pixels:
+                raise
+            # the limit is the flag's, not that of the recipe which the reader knows
+            raise BadImageError(error.path, error.reason.replace("data.max_pixels", "--max-pixels")) from error
 
     async def heat(self, content: bytes, label: str | None) -> tuple[str, bytes]:
         """Return which class was explained and the heat map as PNG; no label means the answered class.

@@ -48,7 +48,7 @@ def test_flags_and_words(cli: Callable[..., Any], asked: list[Any]) -> None:
     one, three, large, health, stopping = asked
     assert [row["label"] for row in one.json()] == ["dark"]
     assert (three.status_code, three.json()["error"]) == (400, "3 files in one request; 2 at most")
-    assert large.json()[0]["error"] == "40 × 40 pixels, over the limit of 500 (data.max_pixels)"
+    assert large.json()[0]["error"] == "40 × 40 pixels, over the limit of 500 (--max-pixels)"
     assert (health.json()["model"], health.json()["max_bytes"], health.status_code) == ("run/model.onnx", 2**20, 200)
     assert stopping.status_code == 503
 

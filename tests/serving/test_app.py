@@ -89,17 +89,21 @@ def test_broken_pictures(client: TestClient, content: bytes, reason: str) -> Non
 
 
 def test_a_server_may_take_fewer_pixels_than_its_model() -> None:
-    made = service(replace(LIMITS, pixels=399))
-    assert "over the limit of 399" in client_of(made).post("/predict", files=files(picture())).json()[0]["error"]
-    made.close()
+    for pixels, said in ((399, "over the limit of 399 (--max-pixels)"), (2**40, "89,478,485 (data.max_pixels)")):
+        made = service(replace(LIMITS, pixels=pixels))
+        contents = picture() if pixels == 399 else png_that_claims(60_000, 60_000)
+        assert client_of(made).post("/predict", files=files(contents)).json()[0]["error"].endswith(said)
+        made.close()
 
 
 @pytest.mark.parametrize(
     ("request_", "code", "said"),
     [
-        ({"url": "/predict", "files": {"file": ("x.png", b"x")}}, 400, "field 'files'"),
+        ({"url": "/predict", "files": {"file": ("x.png", b"x")}}, 400, "no file in the field 'files'"),
         ({"url": "/predict", "data": {"files": "text"}}, 415, "multipart/form-data"),
-        ({"url": "/predict", "files": [("files", (None, b"text"))]}, 400, "field 'files'"),
+        ({"url": "/predict", "files": [("files", (None, b"text"))]}, 400, "field 'files' holds text instead"),
+        ({"url": "/predict", "files": [*files(picture()), ("files", (None, b"text"))]}, 400, "'files' holds text"),
+        ({"url": "/explain", "files": [("file", (None, b"text"))]}, 400, "'file' holds text"),
         ({"url": "/predict"}, 415, "multipart/form-data"),
         ({"url": "/predict", "json": {"files": []}}, 415, "not application/json"),
         ({"url": "/predict", "content": b"x", "headers": {"Content-Type": FORM}}, 400, "oundary"),
@@ -280,5 +284,7 @@ def test_a_class_that_utf_8_cannot_say() -> None:
     client = client_of(made)
     assert client.get("/health").json()["classes"][0] == "\udcff"
     assert client.post("/predict", files=files(picture())).json()[0]["label"] == "\udcff"
-    assert client.post("/explain", files={"file": picture()}).headers["x-class"] == "%ED%B3%BF"
+    for query, code in (("", 200), ("?class=%ED%B3%BF", 200), ("?class=%FF", 400), ("?class=", 400)):
+        answer = client.post(f"/explain{query}", files={"file": picture()})
+        assert (answer.status_code, answer.headers.get("x-class", "%ED%B3%BF")) == (code, "%ED%B3%BF")
     made.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
-from small_server import Served, picture, serving
+from small_server import Served, picture, running, serving
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
@@ -110,10 +111,37 @@ def test_chosen_files_and_broken_ones(page: webdriver.Chrome, tmp_path: Path) ->
     for path, content in zip(paths, (picture(0), picture(0)[:99], os.urandom(2**21)), strict=True):
         path.write_bytes(content)
     page.find_element(By.ID, "files").send_keys("\n".join(map(str, paths)))
-    until(page, lambda: "3 pictures answered" in text(page, "#said"))
+    until(page, lambda: text(page, "#said") == "1 picture answered, 2 not")
     assert texts(page, "article h2") == ["large.png", "broken.png", "good.png"]
     assert texts(page, "article .problem")[:2] == ["larger than the 1 MB that this server takes", "truncated PNG"]
     assert texts(page, "article .label")[0] == "dark"
+
+
+@pytest.fixture(scope="module")
+def odd() -> Iterator[Served]:
+    """Yield a server that takes one file a request and has a class with a lone surrogate."""
+    fewer = "small_server.Limits = functools.partial(small_server.Limits, files=1)"
+    names = r"small_server.CLASSES = ('dark \udcff', 'light', 'c')"
+    code = f"import functools, small_server; {fewer}; {names}; small_server.main()"
+    with running([sys.executable, "-c", code, "0", "10", "30"]) as one:
+        yield one
+
+
+def test_each_picture_is_a_request_and_any_class_is_explained(
+    browser: webdriver.Chrome, odd: Served, tmp_path: Path
+) -> None:
+    browser.get(odd.url)
+    until(browser, lambda: "small" in browser.title)
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for path in paths:
+        path.write_bytes(picture(0))
+    browser.find_element(By.ID, "files").send_keys("\n".join(map(str, paths)))
+    until(browser, lambda: text(browser, "#said") == "3 pictures answered")
+    assert len(browser.find_elements(By.TAG_NAME, "article")) == 3
+    until(browser, lambda: heat_is_drawn(browser))
+    caption = browser.find_element(By.CSS_SELECTOR, ".heat figcaption")  # its driver cannot read a lone surrogate
+    said = r"return arguments[0].textContent.startsWith('what speaks for dark \udcff (')"
+    assert browser.execute_script(said, caption)
 
 
 def test_it_fits_a_phone_and_the_keyboard_reaches_the_field(page: webdriver.Chrome) -> None:

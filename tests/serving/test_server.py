@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from small_server import Served, picture, serving
+from small_server import Served, picture, running, serving
 
 from cnn_tl.errors import ResourceError, UsageError
 from cnn_tl.serving import server
@@ -21,6 +23,15 @@ from cnn_tl.serving import server
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     with serving(header_seconds=1.0, body_seconds=1.0) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[Served]:
+    """Yield a server for few connections, each with one second for a body that nobody needs."""
+    limits = "server.CONNECTIONS, server.REST_SECONDS = 8, 1.0"
+    code = f"import small_server; from cnn_tl.serving import server; {limits}; small_server.main()"
+    with running([sys.executable, "-c", code, "0", "10", "30"]) as one:
         yield one
 
 
@@ -66,6 +77,78 @@ def test_a_slow_body_is_408(served: Served) -> None:
     assert_answers(served)
 
 
+def drip(connection: socket.socket, piece: bytes) -> bytes:
+    """Send a piece ten times a second until the server hangs up; return what it said."""
+    received, until = b"", time.monotonic() + 10
+    connection.settimeout(0.1)
+    while time.monotonic() < until:
+        try:
+            connection.sendall(piece)
+            if not (part := connection.recv(65536)):
+                return received
+            received += part
+        except TimeoutError:
+            continue
+        except OSError:
+            return received
+    return pytest.fail(f"the connection is still open after {received!r}")
+
+
+LONG, CHUNKED = "Content-Length: 100000", "Transfer-Encoding: chunked"
+
+
+@pytest.mark.parametrize(
+    ("first", "headers", "content", "piece", "code"),
+    [
+        ("GET /health", [LONG], b"", b"x", 200),
+        ("GET /health", [CHUNKED], b"", b"1\r\nx\r\n", 200),
+        ("HEAD /health", [LONG], b"", b"x", 200),
+        ("POST /nope", [LONG], b"", b"x", 404),
+        ("POST /predict", [LONG, "Origin: https://evil.example"], b"", b"x", 403),
+        ("POST /predict", [LONG, "Content-Type: text/plain"], b"", b"x", 415),
+        ("POST /predict", [LONG, "Content-Type: multipart/form-data; boundary=b"], b"rubbish", b"x", 400),
+    ],
+)
+def test_a_body_that_nobody_needs_does_not_hold_the_connection(
+    strict: Served, first: str, headers: list[str], content: bytes, piece: bytes, code: int
+) -> None:
+    with strict.connect() as connection:
+        connection.sendall("\r\n".join([f"{first} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode() + content)
+        assert drip(connection, piece).startswith(f"HTTP/1.1 {code} ".encode())
+
+
+def test_a_body_that_nobody_needs_may_still_arrive(strict: Served) -> None:
+    request = b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n"
+    with strict.connect() as connection:
+        for sent in (request, b"later" + request + b"later", request):
+            connection.sendall(sent)
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            assert (answer.status, json.loads(answer.read())["status"]) == (200, "ok")
+            time.sleep(0.7)  # the third is sent when the time of the first is over
+
+
+def test_more_connections_than_there_may_be_are_503(strict: Served) -> None:
+    idle = [strict.connect() for _ in range(8)]
+    answer = httpx.get(f"{strict.url}health")
+    for one in idle:
+        one.close()
+    assert (answer.status_code, answer.headers["retry-after"], answer.headers["connection"]) == (503, "1", "close")
+    assert answer.json() == {"error": "too many connections are open at the moment; try again"}
+    until = time.monotonic() + 20
+    while (metrics := httpx.get(f"{strict.url}metrics")).status_code == 503:
+        assert time.monotonic() < until
+    assert 'cnn_tl_requests_total{path="/health",status="503"} 1.0' in metrics.text
+
+
+def test_head_is_get_without_a_body(served: Served) -> None:
+    with httpx.Client(base_url=served.url) as client:  # one connection: a body would be taken for the next answer
+        for path, code in (("/", 200), ("/health", 200), ("/nope", 404), ("/predict", 405)):
+            got, asked = client.get(path), client.head(path)
+            assert (got.status_code, asked.status_code, asked.content) == (code, code, b"")
+            assert asked.headers["content-length"] == got.headers["content-length"] == str(len(got.content))
+
+
 def test_huge_headers_and_rubbish_are_400(served: Served) -> None:
     endless = head(served, 0, f"X: {'y' * 70_000}").rstrip()
     for sent in (endless, b"\x16\x03\x01\x02rubbish\r\n\r\n"):
@@ -73,7 +156,7 @@ def test_huge_headers_and_rubbish_are_400(served: Served) -> None:
             connection.sendall(sent)
             answer = read_all(connection)
             assert answer.startswith(b"HTTP/1.1 400 ")
-            assert answer.endswith(b"Invalid HTTP request received.")
+            assert set(json.loads(answer.partition(b"\r\n\r\n")[2])) == {"error"}
     assert_answers(served)
 
 

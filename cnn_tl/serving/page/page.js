@@ -3,7 +3,7 @@
 
 const $ = (selector, within = document) => within.querySelector(selector);
 const SHOWN_CLASSES = 5;
-let facts = { heat_map: "", max_files: 64, max_bytes: Infinity };
+let facts = { heat_map: "", max_bytes: Infinity };
 
 function say(text, isProblem = false) {
   $("#said").textContent = text;
@@ -58,6 +58,13 @@ function addRow(card, file, { label, probability }) {
   $("ol", card).append(row);
 }
 
+// A class may hold lone surrogates, at which encodeURIComponent throws; the server spells their three bytes, too.
+function escaped(label) {
+  const bytesOf = (code) => [0xe0 | (code >> 12), 0x80 | ((code >> 6) & 0x3f), 0x80 | (code & 0x3f)];
+  const spelt = (code) => bytesOf(code).map((byte) => `%${byte.toString(16)}`).join("");
+  return Array.from(label, (one) => /\p{Surrogate}/u.test(one) ? spelt(one.charCodeAt(0)) : encodeURIComponent(one)).join("");
+}
+
 async function showHeat(card, file, label) {
   card.wanted = label;
   for (const button of card.querySelectorAll("button")) {
@@ -69,7 +76,7 @@ async function showHeat(card, file, label) {
   waiting.textContent = "heat map …";
   caption.textContent = "";
   try {
-    const response = await ask(`explain?class=${encodeURIComponent(label)}`, "file", file);
+    const response = await ask(`explain?class=${escaped(label)}`, "file", file);
     const made = response.ok ? await response.blob() : null;
     const problem = response.ok ? null : await problemOf(response);
     if (card.wanted !== label) return;  // another class was chosen meanwhile
@@ -86,11 +93,12 @@ async function showHeat(card, file, label) {
   }
 }
 
+// Says whether the picture was answered.
 async function answer(file) {
   const card = addCard(file);
   if (file.size > facts.max_bytes) {
     fail(card, `larger than the ${Math.floor(facts.max_bytes / 2 ** 20)} MB that this server takes`);
-    return;
+    return false;
   }
   try {
     const response = await ask(`predict?top=${SHOWN_CLASSES}`, "files", file);
@@ -98,19 +106,24 @@ async function answer(file) {
     const [row] = await response.json();
     for (const one of row.top) addRow(card, file, one);
     await showHeat(card, file, row.label);
+    return true;
   } catch (error) {
     fail(card, error.message);
+    return false;
   }
 }
 
 async function take(list) {
-  const files = Array.from(list).slice(0, facts.max_files);
+  const files = Array.from(list);
   if (!files.length) return say("that was no file", true);
+  let answered = 0;
   for (const [number, file] of files.entries()) {
     say(files.length > 1 ? `picture ${number + 1} of ${files.length}` : "");
-    await answer(file);
+    if (await answer(file)) answered += 1;
   }
-  say(files.length > 1 ? `${files.length} pictures answered` : "");
+  const failed = files.length - answered;
+  const closing = `${answered} ${answered === 1 ? "picture" : "pictures"} answered${failed ? `, ${failed} not` : ""}`;
+  say(files.length > 1 ? closing : "");
 }
 
 function listen() {
