@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from cnn_tl.cli import console
-from cnn_tl.errors import UsageError, printable
+from cnn_tl.errors import printable
 
 Padding = Literal["zeros", "reflect", "replicate", "none"]
 
@@ -39,15 +39,13 @@ def convolve(
     works on each colour by itself.
     """
     from cnn_tl.anatomy import kernels
+    from cnn_tl.cli.overwriting import require_plot_place
     from cnn_tl.data.image import read_image
     from cnn_tl.plots.kernels import plot_kernels
 
     chosen = kernels.find(kernel)
     target = output or Path(f"{image.stem}-{Path(chosen.name).stem}.png")
-    if target.suffix.lower() != ".png":
-        raise UsageError(f"--output {printable(target)} is to end in .png: that is what is written")
-    if target.exists() and (not target.is_file() or (image.exists() and target.samefile(image))):
-        raise UsageError(f"--output {printable(target)} is the picture itself or no file; choose another name")
+    require_plot_place(target)
     found = kernels.convolve(read_image(image), chosen, padding, stride)
     rows, columns = found.rows, found.columns
     sizes = {"height": rows.written, "width": columns.written}

@@ -46,6 +46,7 @@ def evaluate(
 
     Pictures that the model was trained on are left out, wherever they lie now, if the run folder is at hand.
     """
+    from cnn_tl.cli.overwriting import require_plot_place
     from cnn_tl.cli.progress import TerminalObserver
     from cnn_tl.evaluating.evaluate import evaluate as run_evaluation
 
@@ -53,7 +54,7 @@ def evaluate(
         raise UsageError("--output is where the plot of --robustness goes; give that too, or leave it out")
     plot = output or Path("robustness.png")
     if robustness:
-        _check_plot(plot)
+        require_plot_place(plot)
     found = run_evaluation(
         model, data, part=part, robustness=robustness, limit=limit, batch_size=batch_size, workers=workers,
         device=device, observer=TerminalObserver(),
@@ -127,14 +128,6 @@ def _robustness(found: Evaluation) -> Table:
         first = before is None or row.change != before.change
         rows.append([row.change if first else "", row.text, f"{row.accuracy:.1%}", f"{row.agreement:.1%}", row.views])
     return console.table(["change", "by>", "right answer>", "same answer>", "answers>"], rows)
-
-
-def _check_plot(plot: Path) -> None:
-    """Refuse what the plot cannot be written to, before any work is done."""
-    if plot.suffix.lower() != ".png":
-        raise UsageError(f"--output {printable(plot)}: the plot is a PNG; give a name that ends in .png")
-    if plot.is_dir() or not plot.parent.is_dir():
-        raise UsageError(f"--output {printable(plot)} cannot be written: it is a folder, or its folder does not exist")
 
 
 def _plot(found: Evaluation, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +10,7 @@ import typer
 
 from cnn_tl.cli import console, options
 from cnn_tl.cli.progress import TerminalObserver
-from cnn_tl.errors import ResourceError, UsageError, printable
+from cnn_tl.errors import printable
 
 
 def lr_find(
@@ -37,6 +36,7 @@ def lr_find(
     The rate at which the loss falls fastest is suggested. train --lr auto makes the same test and goes by it.
     """
     from cnn_tl import recipe as recipes
+    from cnn_tl.cli.overwriting import require_plot_place
     from cnn_tl.plots.lr_find import plot_lr_find
     from cnn_tl.training.train import find_lr
 
@@ -46,7 +46,7 @@ def lr_find(
         "run.workers": workers,
     }  # fmt: skip
     chosen = recipes.load(recipe, [*([] if recipe else ["mode=finetune"]), *(set_ or [])], flags)
-    _refuse_place(output)
+    require_plot_place(output)
     found = find_lr(chosen, observer=TerminalObserver())
     plot_lr_find(output, found.rates, found.losses, found.suggestion, found.smoothed)
     if json:
@@ -65,13 +65,3 @@ def lr_find(
     words += [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
     words += [word for change in set_ or () for word in ("--set", change)]
     console.say(f"  {printable(shlex.join([*words, '--lr', f'{found.suggestion:.2g}']))}")
-
-
-def _refuse_place(output: Path) -> None:
-    """Refuse a place where no picture can be written, before the minute that the test takes."""
-    if output.is_dir():
-        inside = printable(shlex.quote(str(output / "lr-find.png")))
-        raise UsageError(f"--output {printable(output)} is a folder; name the picture, as in --output {inside}")
-    there = next(folder for folder in output.absolute().parents if os.path.lexists(folder))
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        raise ResourceError(f"cannot write {printable(output)} into {printable(there)}; choose another --output")

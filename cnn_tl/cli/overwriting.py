@@ -1,4 +1,4 @@
-"""Answers never take the place of what they were made from: the model, its run, a picture."""
+"""Answers and plots never take the place of a model, a run or a picture."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cnn_tl.data.kinds import has_picture_extension
-from cnn_tl.errors import ArtefactError, UsageError, printable
+from cnn_tl.errors import ArtefactError, ResourceError, UsageError, printable
 from cnn_tl.files import CHECKSUMS
 from cnn_tl.networks import bundle
 
@@ -39,6 +39,37 @@ def require_harmless(output: Path, model: Path) -> None:
         raise UsageError(f"{where} is a name for a model; choose another one")
     if kept := _kept_by(output.resolve()):
         raise UsageError(f"{where} would replace a part of {printable(kept.name)}; choose another one")
+
+
+def require_plot_place(output: Path) -> None:
+    """Refuse a place where no plot can be written, or where another picture is, before any work is done.
+
+    Raises:
+        UsageError: it is a folder, no name for a PNG, or there is a picture that cnn-tl has not drawn.
+        ResourceError: nothing can be written there.
+    """
+    where = f"--output {printable(output)}"
+    if output.is_dir():
+        raise UsageError(f"{where} is a folder; name the picture, as in --output {printable(output / 'plot.png')}")
+    if output.suffix.lower() != ".png":
+        raise UsageError(f"{where}: the plot is a PNG; give a name that ends in .png")
+    there = next(folder for folder in output.absolute().parents if os.path.lexists(folder))
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise ResourceError(f"cannot write {printable(output)} into {printable(there)}; choose another --output")
+    if os.path.lexists(output) and not _is_plot(output):
+        raise UsageError(f"{where} is there already, and no plot of cnn-tl; remove it, or choose another name")
+
+
+def _is_plot(path: Path) -> bool:
+    from PIL import Image
+
+    from cnn_tl.plots.figure import DRAWN_BY
+
+    try:
+        with path.open("rb") as stream, Image.open(stream, formats=["PNG"]) as picture:
+            return picture.info.get("Software") == DRAWN_BY
+    except (OSError, SyntaxError, ValueError):
+        return False
 
 
 def never(output: Path | None, pictures: Iterable[Path]) -> Iterator[Path]:
@@ -77,12 +108,20 @@ def _kept_by(output: Path) -> Path | None:
         of_the_run = any(output.is_relative_to(run / name) for name in OF_A_RUN | {bundle.FOLDER_IN_RUN})
         if of_the_run and (run / bundle.RECIPE_OF_RUN).is_file() and (run / "manifest.json").is_file():
             return run
-    sealed = output.parent / CHECKSUMS
-    if sealed.is_file() and output.exists():
+    if output.exists() and _is_sealed(output):
         return output.parent
     export = output.with_suffix("")
     is_export = export.suffix.lower() in OF_A_MODEL or (export / CHECKSUMS).is_file()
     return export if output.suffix == ".json" and is_export and export.exists() else None
+
+
+def _is_sealed(path: Path) -> bool:
+    """Say whether a file is one of those that the checksums beside it name, or these themselves."""
+    try:
+        named = (path.parent / CHECKSUMS).read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    return path.name == CHECKSUMS or any(line.endswith(f"  {path.name}") for line in named)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

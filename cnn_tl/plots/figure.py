@@ -22,6 +22,9 @@ WIDTH = 8.0
 
 DOTS_PER_INCH = 200
 
+DRAWN_BY = "cnn-tl"
+"""What a PNG of ours names as its software; one that names another is somebody else's."""
+
 
 def new_figure(height: float) -> Figure:
     """Return an empty white figure, `height` inches high; unlike pyplot's it is in no global list."""
@@ -50,4 +53,4 @@ def write(figure: Figure, path: Path) -> None:
         ResourceError: the disk is full or not writable.
     """
     with files.atomic_path(path) as temporary, files.disk_errors(path):
-        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": DRAWN_BY})

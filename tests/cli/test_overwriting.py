@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from cnn_tl.cli.overwriting import OF_A_RUN, never, require_harmless
-from cnn_tl.errors import UsageError
+from cnn_tl.cli.overwriting import OF_A_RUN, never, require_harmless, require_plot_place
+from cnn_tl.errors import ResourceError, UsageError
 from cnn_tl.training import seal
 from cnn_tl.training.run_folder import RunFolder
 
@@ -23,6 +23,8 @@ def _run_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [*names, "lone/config.json", "m.onnx", "m.onnx.json"]:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(name)
+    Path("run/model-timm/SHA256SUMS").write_text(f"{'0' * 64}  config.json\n")
+    Path("run/model-timm/answers.csv").touch()
     Image.new("RGB", (20, 20)).save("picture.png")
     Path("picture.png").rename("picture.dat")
     Path("link.csv").symlink_to("m.onnx")
@@ -46,6 +48,7 @@ def _run_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("new.onnx", "run", "is a name for a model"),
         ("run/model.onnx.json", "run", "would replace a part of model.onnx"),
         ("run/model-timm/config.json", "m.onnx", "would replace a part of model-timm"),
+        ("run/model-timm/SHA256SUMS", "m.onnx", "would replace a part of model-timm"),
         ("run/model-timm.json", "run", "would replace a part of model-timm"),
         ("a.jpg", "run", "is a name for a picture"),
         ("run", "run", "is no file"),
@@ -61,7 +64,13 @@ def test_what_answers_may_not_replace(cli: Callable[..., Any], output: str, mode
 
 @pytest.mark.parametrize(
     ("output", "model"),
-    [("a.csv", "m.onnx"), ("run/a.csv", "run"), ("run/a.json", "run/model.onnx"), ("recipe.yaml", "lone")],
+    [
+        ("a.csv", "m.onnx"),
+        ("run/model-timm/answers.csv", "run"),
+        ("run/a.csv", "run"),
+        ("run/a.json", "run/model.onnx"),
+        ("recipe.yaml", "lone"),
+    ],
 )
 def test_what_answers_may_replace(output: str, model: str) -> None:
     require_harmless(Path(output), Path(model))
@@ -78,3 +87,21 @@ def test_a_picture_is_never_replaced() -> None:
         list(never(Path("same"), [Path("absent"), Path("picture.dat")]))
     assert list(never(Path("new"), [Path("picture.dat")])) == [Path("picture.dat")]
     assert list(never(None, [Path("picture.dat")])) == [Path("picture.dat")]
+
+
+def test_a_plot_replaces_plots_only(tmp_path: Path) -> None:
+    from cnn_tl.plots import figure
+
+    plot = Path("a.png")
+    require_plot_place(plot)
+    require_plot_place(Path("new/folder/a.png"))
+    figure.write(figure.new_figure(2), plot)
+    require_plot_place(plot)
+    Image.new("RGB", (20, 20)).save("photo.png")
+    Path("text.png").write_text("no picture")
+    Path("dangling.png").symlink_to("nowhere")
+    for name in ("photo.png", "text.png", "dangling.png"):
+        with pytest.raises(UsageError, match=f"--output {name} is there already, and no plot of cnn-tl"):
+            require_plot_place(Path(name))
+    with pytest.raises(ResourceError, match=r"cannot write m\.onnx/a\.png into .*m\.onnx; choose another --output"):
+        require_plot_place(Path("m.onnx/a.png"))
