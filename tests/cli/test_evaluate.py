@@ -73,7 +73,7 @@ def test_json_and_a_broken_picture(cli: Callable[..., Any]) -> None:
     [
         (["photos", "--output", "plot.png"], 2, "--output is where the plot of --robustness goes"),
         (["photos", "--robustness", "--output", "plot.jpg"], 2, "ends in .png"),
-        (["photos", "--robustness", "--output", "run"], 2, "run is a folder; name the picture"),
+        (["photos", "--robustness", "--output", "photos"], 2, "photos is a folder; name the picture"),
         (["photos", "--part", "val"], 2, "has no parts (train, val, test)"),
         (["photos/dark"], 3, "pictures directly in"),
         (["absent"], 3, "does not exist"),
