@@ -100,9 +100,9 @@ def _verdict_rows(facts: Mapping[str, Any], mode: str) -> list[list[str]]:
     return [
         *rows,
         ["fine-tuning gained", f"{100 * verdict['gain']:+.1f} pp", spread],
+        _mcnemar(verdict),
         ["verdict", *_judged(verdict)],
         ["kept", verdict["kept"], "by the verdict" if mode == "auto" else f"as mode {mode} does"],
-        _mcnemar(verdict),
         ["cost", duration(verdict["seconds_fine_tuning"]), f"after {duration(verdict['seconds_head'])} for the head"],
     ]
 
