@@ -56,9 +56,13 @@ def _smallest_part(session: Session) -> int:
     """Return how many pictures pass the network together at the least, as `Gradients` cuts the batches."""
     places = len(session.manifest.of("train"))
     micro_batch, processes = session.recipe.train.micro_batch or session.batch_size + 1, session.world.size
-    batch = places // batches_in_epoch(places, session.batch_size)
-    parts = -(-batch // processes // micro_batch)
-    return max(1, batch // processes // parts)
+
+    def least(batch: int) -> int:
+        parts = -(-batch // processes // micro_batch)
+        return max(1, batch // processes // parts)
+
+    smaller, more = divmod(places, batches_in_epoch(places, session.batch_size))
+    return min(least(batch) for batch in {smaller, smaller + (more > 0)})
 
 
 def _refuse_statistics_of_one_value(session: Session) -> None:

@@ -248,6 +248,7 @@ def test_a_finished_run_does_not_take_a_folder_that_is_not_there(recipe: Make, t
     [
         ("scratch", {"batch_size": 1}, "use a larger --batch-size or --image-size$"),
         ("scratch", {"batch_size": 9, "micro_batch": 2}, "use a larger train.micro_batch or --image-size$"),
+        ("scratch", {"batch_size": 5, "micro_batch": 2}, "use a larger train.micro_batch or --image-size$"),
         ("finetune", {"batch_size": 1}, "use a larger --batch-size or --image-size, or --set model.bn=eval$"),
     ],
 )
