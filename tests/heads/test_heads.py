@@ -382,7 +382,7 @@ def test_heads_need_no_torch_but_adamw() -> None:
 
     code = (
         "import sys, numpy as np\nfrom cnn_tl.heads import HEADS, Problem\n"
-        "from cnn_tl.recipe.sections import HEAD_DEFAULTS\n"
+        "from cnn_tl.recipe.defaults import HEAD_DEFAULTS\n"
         "rows = np.random.default_rng(0).normal(size=(30, 4)).astype('f')\n"
         "problem = Problem([rows], np.arange(30) % 3, 3, np.ones(3), 0)\n"
         "[HEADS[kind](problem, HEAD_DEFAULTS[kind]) for kind in HEADS if kind != 'adamw']\n"

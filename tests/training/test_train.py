@@ -303,7 +303,7 @@ def test_no_data() -> None:
 def test_every_mode_has_a_trainer() -> None:
     from typing import get_args
 
-    from cnn_tl.recipe import Mode
+    from cnn_tl.recipe.types import Mode
     from cnn_tl.training.train import MODES
 
     assert set(MODES) == set(get_args(Mode))
