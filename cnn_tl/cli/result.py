@@ -52,11 +52,11 @@ def _say_if_it_was_no_use(result: TrainResult) -> None:
         console.say()
     elif result.accuracy < result.facts.get("fitted_head_accuracy", 0.0):
         console.say("fine-tuning did not help here: no epoch was as good as the fitted head alone;")
-        console.say("--mode freeze gives that head; --mode auto keeps it unless fine-tuning gains more than")
-        console.say("chance can do")
+        console.say("--mode freeze gives that head; --mode auto keeps it unless fine-tuning gains")
+        console.say("more than chance can do")
         console.say()
     if result.facts.get("verdict", {}).get("worse_than_chance") and result.facts["verdict"]["kept"] == "fine-tuned":
-        console.say("fine-tuning has made it worse, by more than chance: --mode freeze gives the better model")
+        console.say("fine-tuning made it worse, by more than chance; --mode freeze gives the better")
         console.say()
 
 

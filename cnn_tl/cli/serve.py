@@ -118,9 +118,10 @@ def require_packages() -> None:
 
 
 def _check_is_there(model: Path) -> None:
+    from cnn_tl.inference.classifier import is_onnx
     from cnn_tl.networks import bundle
 
-    if model.suffix.lower() != ".onnx":
+    if not is_onnx(model):
         bundle.find(model)
     elif not model.is_file():
         raise ArtefactError(f"{printable(model)} cannot be read: there is no such file")

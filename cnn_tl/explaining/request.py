@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cnn_tl import files
 from cnn_tl.errors import UsageError, printable
+from cnn_tl.inference.classifier import is_onnx
 
 READS: dict[str, frozenset[str]] = {
     "gradcam": frozenset({"images", "layer", "label"}),
@@ -73,7 +74,7 @@ def check_model(model: Path) -> None:
     Raises:
         UsageError: it has no gradients and no layers to look into.
     """
-    if model.suffix.lower() == ".onnx":
+    if is_onnx(model):
         raise UsageError(
             f"{printable(model)} cannot be looked into, as an export has no gradients; "
             "name the run folder or the bundle that it was made from"

@@ -171,7 +171,7 @@ def load(source: str | Path, device: DeviceName = "auto", *, many: bool = False)
         UsageError: a .onnx file and another device than the CPU.
     """
     path = Path(source)
-    return _from_onnx(path, device, many) if _is_onnx(path) else _from_bundle(path, device)
+    return _from_onnx(path, device, many) if is_onnx(path) else _from_bundle(path, device)
 
 
 def digest(source: str | Path) -> str:
@@ -181,7 +181,7 @@ def digest(source: str | Path) -> str:
         ArtefactError: there is no model.
     """
     path = Path(source)
-    if not _is_onnx(path):
+    if not is_onnx(path):
         path = bundle.find(path) / CHECKSUMS  # it has the digests of all the rest
     try:
         return sha256_file(path)
@@ -189,7 +189,8 @@ def digest(source: str | Path) -> str:
         raise ArtefactError(f"{printable(path)} cannot be read: {error.strerror}") from error
 
 
-def _is_onnx(path: Path) -> bool:
+def is_onnx(path: Path) -> bool:
+    """Say whether a path names an export rather than a folder, by its name's end; it need not exist."""
     return path.suffix.lower() == ".onnx" and not path.is_dir()
 
 

@@ -137,8 +137,7 @@ class Gradients:
 
         So where one has a picture less than another, its last one may come twice, the second time without a weight.
         """
-        most = -(-total // self.world.size)
-        count = -(-most // self.micro_batch)
+        count = parts_in_step(total, self.world.size, self.micro_batch)
         if (lacking := count - len(x)) > 0:
             x = torch.cat([x, x[-1:].expand(lacking, *x.shape[1:])])
             targets_NK = torch.cat([targets_NK, targets_NK.new_zeros(lacking, targets_NK.shape[1])])
@@ -172,6 +171,12 @@ class Gradients:
         if not quietly:
             size = self.micro_batch
             self.note(f"out of memory: the pictures of a step pass the network {size} at a time from here on")
+
+
+def parts_in_step(total: int, processes: int, micro_batch: int) -> int:
+    """Return in how many parts each process takes its pictures of a step of `total`."""
+    most = -(-total // processes)
+    return -(-most // micro_batch)
 
 
 @contextmanager

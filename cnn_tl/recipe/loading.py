@@ -42,8 +42,8 @@ def load(
     """
     tree = {} if source is None else _read_tree(source)
     name = "recipe" if source is None else printable(source)
-    tree = _without_weaker(tree, [text.partition("=")[0].strip() for text in overrides])
     recipe = _validated(tree, name)
+    tree = _without_weaker(tree, [text.partition("=")[0].strip() for text in overrides])
     for text in overrides:
         key, equals, value = text.partition("=")
         origin = f"--set {shlex.quote(printable(shortened(text)))}"  # colons of its own must not run into ours
@@ -52,13 +52,11 @@ def load(
         tree = _with(tree, key.strip(), yaml.parse(value, source=origin, numbered="\n" in value), origin)
         recipe = _validated(tree, origin)
     given = {key: value for key, value in (flags or {}).items() if value is not None}
-    if recipe.mode != "freeze":
-        tree = _without_weaker(tree, given)
     deciding = ("mode", "head.kind")  # what the other flags mean depends on these
     for key in sorted(given, key=lambda key: key not in deciding):
         loop_in_head = recipe.mode == "freeze" and recipe.head.kind == "adamw" and key in FLAGS_OF_A_LOOP
         place = f"head.{key.partition('.')[2]}" if loop_in_head else key
-        stronger = _with(tree, place, given[key], _flag(key))
+        stronger = _with(_without_weaker(tree, [place]), place, given[key], _flag(key))
         checked = _validated(stronger, _flag(key))
         if not (recipe.mode == "freeze" and place in WITHOUT_MEANING_IN_FREEZE):
             tree, recipe = stronger, checked

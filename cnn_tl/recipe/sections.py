@@ -182,7 +182,7 @@ class Augment(Section):
     """How training pictures are varied, each time they are seen."""
 
     crop_scale_min: float = Field(
-        default=0.5, gt=0, le=1, description="Smallest share of the area a crop keeps, if it has room for it."
+        default=0.5, gt=0, le=1, description="Smallest share of the area a crop keeps, if the picture has room for it."
     )
     flip: bool = Field(default=True, description="Mirror half of the pictures left to right.")
     color: float = Field(default=0.2, ge=0, le=1, description="Jitter of brightness, contrast, saturation.")

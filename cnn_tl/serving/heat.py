@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cnn_tl.data.loader import Pixels
 from cnn_tl.explaining import covering
-from cnn_tl.inference.classifier import Classifier
+from cnn_tl.inference.classifier import Classifier, is_onnx
 from cnn_tl.runtime import DeviceName
 
 HeatMap = Callable[[Pixels, int], NDArray[np.floating]]
@@ -26,7 +26,7 @@ def load(source: Path, classifier: Classifier, device: DeviceName) -> tuple[str,
     Raises:
         ArtefactError: the model is damaged.
     """
-    if source.suffix.lower() == ".onnx":
+    if is_onnx(source):
         return "occlusion", lambda pixels, index: covering.heat_map(
             classifier.logits, pixels, index, classifier.preprocessing
         )

@@ -53,13 +53,14 @@ def refuse_what_cannot_train(session: Session) -> None:
 
 
 def _smallest_part(session: Session) -> int:
-    """Return how many pictures pass the network together at the least, as `Gradients` cuts the batches."""
+    """Return how many pictures pass the network together at the least."""
+    from cnn_tl.optimisation.step import parts_in_step
+
     places = len(session.manifest.of("train"))
     micro_batch, processes = session.recipe.train.micro_batch or session.batch_size + 1, session.world.size
 
     def least(batch: int) -> int:
-        parts = -(-batch // processes // micro_batch)
-        return max(1, batch // processes // parts)
+        return max(1, batch // processes // parts_in_step(batch, processes, micro_batch))
 
     smaller, more = divmod(places, batches_in_epoch(places, session.batch_size))
     return min(least(batch) for batch in {smaller, smaller + (more > 0)})

@@ -87,8 +87,9 @@ def test_a_verdict_is_about_the_pictures_and_what_is_kept_about_the_mode(
     text = words(shown(60, mode="lp-ft", best_epoch=2, epochs=3, verdict=verdict))
     assert row in text
     assert "kept fine-tuned as mode lp-ft does" in text
-    said = "fine-tuning has made it worse, by more than chance: --mode freeze gives the better model"
+    said = "fine-tuning made it worse, by more than chance; --mode freeze gives the better"
     assert (said in text) == worse
+    assert max(map(len, text)) <= 80
     kept = words(shown(60, mode="auto", best_epoch=2, epochs=3, verdict=verdict | {"kept": "frozen"}))
     assert "kept frozen by the verdict" in kept
     assert said not in kept

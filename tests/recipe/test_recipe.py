@@ -105,6 +105,10 @@ def test_the_stronger_source_says_how_long(write: Write) -> None:
     by_flag = load(write("mode: finetune\ntrain: {steps: 7}\n"), flags={"train.epochs": 4})
     assert (by_flag.train.epochs, by_flag.train.steps) == (4, None)
     assert load("finetune", ["train.steps=3"], {"train.epochs": 4}).train.epochs == 4
+    by_mode = load(None, ["train.steps=3"], {"mode": "finetune", "train.epochs": 4})
+    assert (by_mode.train.epochs, by_mode.train.steps) == (4, None)
+    with pytest.raises(RecipeError, match=r"train\.epochs: got -1"):
+        load(write("mode: finetune\ntrain: {epochs: -1}\n"), ["train.steps=3"])
     for path, overrides in [
         (write("mode: finetune\ntrain: {steps: 7, epochs: 2}\n"), []),
         ("finetune", ["train.steps=3", "train.epochs=2"]),
