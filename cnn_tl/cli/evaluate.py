@@ -83,7 +83,7 @@ def show_evaluation(found: Evaluation) -> None:
                 ["pictures", f"{found.pictures:,}", _pictures(found)],
                 ["accuracy", f"{found.accuracy:.1%}", f"{found.correct:,} right"],
                 ["95 % interval", f"{low:.1%} - {high:.1%}", "Wilson; more pictures make it narrower"],
-                ["largest class always", f"{found.baseline:.1%}", f"answering {printable(found.baseline_class)}"],
+                ["majority-class baseline", f"{found.baseline:.1%}", _baseline(found)],
                 ["balanced accuracy", f"{found.balanced_accuracy:.1%}", "each class weighs the same"],
                 ["calibration error", f"{found.calibration_error:.1%}", "how far probabilities miss accuracies"],
                 ["log loss", f"{found.log_loss:.3f}", "nats; 0 would be certain and right"],
@@ -108,6 +108,11 @@ def _pictures(found: Evaluation) -> str:
     if found.trained_on:
         return f"{where}; {found.trained_on:,} more were trained on and left out"
     return f"{where}; none was trained on"
+
+
+def _baseline(found: Evaluation) -> str:
+    where = "in training" if found.baseline_from == "training" else "of these images; training's is unknown"
+    return f"always {printable(found.baseline_class)}, the majority {where}"
 
 
 def _classes(found: Evaluation) -> Table:

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 def show_result(result: TrainResult) -> None:
     """Print how good the model is, how far that can be trusted, and what to do next; 80 columns suffice."""
     low, high = result.interval
+    baseline_class = printable(result.baseline_class)
     rows = [
         ["validation accuracy", f"{result.accuracy:.1%}", f"{result.correct} of {result.pictures} pictures"],
         ["95 % interval", f"{low:.1%} - {high:.1%}", "Wilson; more pictures make it narrower"],
-        ["largest class always", f"{result.baseline:.1%}", f"what answering {printable(result.baseline_class)} gets"],
+        ["majority-class baseline", f"{result.baseline:.1%}", f"always {baseline_class}, the majority in training"],
     ]
     rows += _epoch_rows(result)
     if "frozen_sha256" in result.facts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,9 @@ class Evaluation:
         part: the part of the data folder; None where it has no parts.
         trained_on: pictures that were left out because the model was trained on them; None where that is unknown.
         pictures, correct: counts. accuracy: top-1. interval: its 95 % Wilson score interval.
-        baseline: the accuracy of always answering `baseline_class`, the largest class of these pictures.
+        baseline: the accuracy of the majority-class baseline, which always answers `baseline_class`.
+        baseline_from: where `baseline_class` is the most frequent class: in "training", as in the result of train, or,
+            where the model does not say what it was trained on, in the "evaluated" images themselves.
         balanced_accuracy: the mean of the classes' shares of right answers.
         log_loss: the mean negative log of the probability that the right class got, in nats.
         calibration_error: by how much the probability of the answer misses its accuracy, in the mean (Guo et al.
@@ -57,6 +59,7 @@ class Evaluation:
     interval: tuple[float, float]
     baseline: float
     baseline_class: str
+    baseline_from: Literal["training", "evaluated"]
     balanced_accuracy: float
     log_loss: float
     calibration_error: float
@@ -171,7 +174,11 @@ def _count(
     sizes, right = confusion.sum(1), confusion.diagonal()
     there = sizes > 0
     correct = int(right.sum())
-    largest = int(sizes.argmax())
+    majority_class = model.majority_class
+    known = majority_class in model.classes
+    if majority_class is None or not known:
+        majority_class = model.classes[int(sizes.argmax())]
+    majority = model.classes.index(majority_class)
     return Evaluation(
         model=printable(source),
         data=printable(data),
@@ -181,8 +188,9 @@ def _count(
         correct=correct,
         accuracy=correct / len(labels),
         interval=wilson_interval(correct, len(labels)),
-        baseline=float(sizes[largest] / len(labels)),
-        baseline_class=model.classes[largest],
+        baseline=float(sizes[majority] / len(labels)),
+        baseline_class=majority_class,
+        baseline_from="training" if known else "evaluated",
         balanced_accuracy=float((right[there] / sizes[there]).mean()),
         log_loss=_log_loss(logits_NK, labels),
         calibration_error=_calibration_error(probabilities.max(1), answers == labels),

@@ -148,8 +148,9 @@ def _metadata(trained: Bundle, model: onnx.ModelProto, options: Options) -> dict
     inside = options.preprocess == "inside"
     thresholds = trained.facts.get("thresholds") or ()
     about = onnx_model.metadata(
-        trained.classes, trained.preprocessing, architecture, opset, inside=inside, thresholds=thresholds
-    )
+        trained.classes, trained.preprocessing, architecture, opset, inside=inside, thresholds=thresholds,
+        majority_class=trained.majority_class,
+    )  # fmt: skip
     return {**about, "precision": options.precision}
 
 

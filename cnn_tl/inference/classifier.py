@@ -61,11 +61,13 @@ class Classifier:
         classes: the class names, in the order of the logits.
         preprocessing: what a picture goes through before the model.
         logits: the model itself, from pixels uint8 [N, H, W, 3] to logits float32 [N, K].
+        majority_class: the most frequent class of the training split; None where the model does not say.
     """
 
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     logits: Callable[[Pixels], Logits]
+    majority_class: str | None = None
 
     def predict(
         self,
@@ -210,7 +212,7 @@ def _from_bundle(path: Path, device: DeviceName) -> Classifier:
             inputs = to_input(pixels, trained.preprocessing, chosen)
             return model(inputs).float().cpu().numpy()  # type: ignore[no-any-return]
 
-    return Classifier(trained.classes, trained.preprocessing, logits)
+    return Classifier(trained.classes, trained.preprocessing, logits, trained.majority_class)
 
 
 def _from_onnx(path: Path, device: DeviceName, many: bool) -> Classifier:
@@ -223,4 +225,4 @@ def _from_onnx(path: Path, device: DeviceName, many: bool) -> Classifier:
     def logits(pixels: Pixels) -> Logits:
         return model(pixels if model.inside else transforms.normalise(pixels, model.preprocessing))
 
-    return Classifier(tuple(model.classes), model.preprocessing, logits)
+    return Classifier(tuple(model.classes), model.preprocessing, logits, model.facts.get("majority_class"))

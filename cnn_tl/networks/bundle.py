@@ -58,6 +58,12 @@ class Bundle:
     preprocessing: Preprocessing
     facts: Mapping[str, Any]
 
+    @property
+    def majority_class(self) -> str | None:
+        """The most frequent class of the training split; None where training did not record it."""
+        baseline = self.facts.get("baseline")
+        return baseline.get("class") if isinstance(baseline, dict) else None
+
 
 def save(
     folder: Path,

@@ -72,7 +72,7 @@ def _accuracy(config: Mapping[str, Any]) -> str:
         ("95 % interval (Wilson)", f"{low:.1%} - {high:.1%}"),
     ]
     if baseline:
-        rows.append((f"always answering {_plain(baseline['class'])}", f"{baseline['accuracy']:.1%}"))
+        rows.append((f"majority-class baseline (always {_plain(baseline['class'])})", f"{baseline['accuracy']:.1%}"))
     for threshold in config["cnn_tl"].get("thresholds") or ():
         name = f"answers that are right {threshold['accuracy']:.0%} of the time"
         rows.append((name, f"from {threshold['probability']:.1%} on: {threshold['share']:.0%} of the pictures"))

@@ -30,7 +30,7 @@ PLAIN_FORMAT_VERSION = 1
 INPUT, PICTURES, PREPARED = "input", "pictures", "prepared"
 LOGITS, PROBABILITIES, FEATURES = "logits", "probabilities", "features"
 
-_FACTS = ("architecture", "opset", "precision", "cnn_tl.version")
+_FACTS = ("architecture", "opset", "precision", "cnn_tl.version", "majority_class")
 _ERRORS_ONLY = 3
 _SEAL_KEY = b"cnn_tl.sha256"
 
@@ -44,7 +44,8 @@ class OnnxModel:
         classes: the class names, in the order of the logits.
         preprocessing: what a picture goes through before the model.
         inside: whether it does its own preprocessing: it then takes pictures, uint8 [N, H, W, 3], not normalised ones.
-        facts: architecture, opset, precision, and the version of cnn-tl that wrote the file.
+        facts: architecture, opset, precision, the version of cnn-tl that wrote the file, and the most frequent class
+            of the training split.
         session: onnxruntime's.
         side_by_side: into how many parts a batch is split, each of which has a core for itself.
     """
@@ -126,11 +127,13 @@ def metadata(
     *,
     inside: bool = False,
     thresholds: Sequence[Mapping[str, float]] = (),
+    majority_class: str | None = None,
 ) -> dict[str, str]:
     """Return what an exported file says about itself; `names` is where tools around Ultralytics look.
 
     Args:
         thresholds: how sure an answer must be to be reliable, see `statistics.thresholds`.
+        majority_class: the most frequent class of the training split; None where that is not known.
     """
     return {
         "cnn_tl.format_version": str(FORMAT_VERSION if inside else PLAIN_FORMAT_VERSION),
@@ -142,6 +145,7 @@ def metadata(
         "preprocessing": json.dumps(preprocessing.to_dict()),
         "preprocessing_inside": "true" if inside else "false",
         "thresholds": json.dumps(list(thresholds)),
+        **({} if majority_class is None else {"majority_class": majority_class}),
     }
 
 

@@ -22,7 +22,7 @@ def plot_robustness(path: Path, panels: Mapping[str, Points], accuracy: float, b
 
     Args:
         panels: change -> its points, the unchanged pictures among them.
-        accuracy: on the unchanged pictures. baseline: what always answering the largest class gets.
+        accuracy: on the unchanged pictures. baseline: that of the majority-class baseline.
 
     Raises:
         ResourceError: the disk is full or not writable.
@@ -46,7 +46,7 @@ def _draw(axes: Axes, change: str, points: Points, baseline: float) -> None:
     _, right, same = zip(*points, strict=True)
     for shares, colour, name in ((same, BLUE, "same answer"), (right, ORANGE, "right answer")):
         axes.plot(places, [100 * x for x in shares], "o-", color=colour, linewidth=1.8, markersize=4, label=name)
-    axes.axhline(100 * baseline, color=GREY, linewidth=1, linestyle="--", label="largest class always")
+    axes.axhline(100 * baseline, color=GREY, linewidth=1, linestyle="--", label="majority-class baseline")
     axes.set_xticks(list(places), [p[0] for p in points])
     axes.set_ylim(0, 103)
     axes.set_title(change.capitalize(), **TITLE)

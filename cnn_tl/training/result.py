@@ -24,7 +24,8 @@ class TrainResult:
         run: the run folder.
         accuracy: the share of validation pictures whose first answer (top-1) is right.
         interval: its 95 % Wilson score interval.
-        baseline: the accuracy of always answering `baseline_class`, the largest training class.
+        baseline: the validation accuracy of the majority-class baseline, which always answers `baseline_class`, the
+            most frequent class of the training split.
         correct, pictures: counts on the validation part.
         per_class: class -> [right answers, pictures] on the validation part.
         seconds: the whole of `train`, without the imports before it.

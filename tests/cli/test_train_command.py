@@ -70,7 +70,7 @@ def test_a_whole_run_then_its_result_again(cli: Any, data: str, tiny_weights: Pa
     again = cli("train", "--resume")
     assert again.code == 0
     assert "has finished already" in again.err
-    for said in ("validation accuracy", "95 % interval", "largest class always", "of 4 pictures"):
+    for said in ("validation accuracy", "95 % interval", "majority-class baseline", "of 4 pictures"):
         assert said in again.out
     assert "cnn-tl predict runs/pets-freeze IMAGES..." in again.out
     assert "cnn-tl export runs/pets-freeze" in again.out

@@ -40,6 +40,10 @@ def test_baseline_is_the_largest_training_class() -> None:
     assert more_cats.baseline_accuracy() == pytest.approx(1 / 3)
 
 
+def test_of_classes_that_are_as_frequent_the_first_is_the_majority() -> None:
+    assert replace(GOOD, pictures=(DOG, CAT, VAL_CAT, VAL_DOG)).largest_class() == "cat"
+
+
 def test_broken_pictures_move_aside() -> None:
     less = GOOD.without([(DOG, "truncated JPEG")])
     assert less.pictures == (CAT, DOG2, VAL_CAT, VAL_DOG)

@@ -58,13 +58,23 @@ def test_counts(data: Path) -> None:
     found = evaluate("run", data)
     assert (found.pictures, found.correct, found.accuracy) == (10, 9, 0.9)
     assert found.interval == pytest.approx((0.596, 0.982), abs=0.001)
-    assert (found.baseline, found.baseline_class) == (0.5, "light")
+    assert (found.baseline, found.baseline_class, found.baseline_from) == (0.5, "light", "evaluated")
     assert found.balanced_accuracy == pytest.approx((1 + 1 + 0.8) / 3)
     assert found.confusion == [[2, 0, 0], [0, 3, 0], [0, 1, 4]]
     assert found.per_class["grey"] == {"pictures": 3, "right": 3, "answered": 4}
     assert found.confused() == [(1, "light", "grey")]
     assert (found.part, found.trained_on, found.robustness) == (None, None, ())
     json.dumps(found.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize(("trained_on", "share"), [("dark", 0.2), ("grey", 0.3), ("light", 0.5)])
+def test_the_baseline_answers_what_was_most_frequent_in_training(
+    data: Path, monkeypatch: pytest.MonkeyPatch, trained_on: str, share: float
+) -> None:
+    model = Classifier(CLASSES, SPEC, by_brightness, trained_on)
+    monkeypatch.setattr(evaluating, "load", lambda source, device: model)
+    found = evaluate("run", data)
+    assert (found.baseline, found.baseline_class, found.baseline_from) == (share, trained_on, "training")
 
 
 def test_log_loss_and_calibration_error(tmp_path: Path) -> None:

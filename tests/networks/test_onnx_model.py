@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from cnn_tl.errors import ArtefactError
+from cnn_tl.inference.classifier import load
 from cnn_tl.networks import onnx_model
 from cnn_tl.networks.onnx_model import OnnxModel, seal
 from cnn_tl.preprocessing import Preprocessing
@@ -52,6 +53,12 @@ def test_runs_batches_of_any_size(tmp_path: Path) -> None:
         logits = model(x)
         assert logits.dtype == np.float32
         np.testing.assert_allclose(logits, x.mean((2, 3)) @ WEIGHT.T, atol=1e-5)
+
+
+def test_an_export_knows_the_majority_class_of_training(tmp_path: Path) -> None:
+    known = onnx_model.metadata(CLASSES, SPEC, "tiny", 18, majority_class=CLASSES[1])
+    assert load(write(tmp_path / "new.onnx", tiny_model(**known))).majority_class == CLASSES[1]
+    assert load(write(tmp_path / "old.onnx", tiny_model())).majority_class is None
 
 
 @pytest.mark.parametrize("batch_size", [0, 1, 2, 7, 33])
