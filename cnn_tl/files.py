@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_tl.errors import ArtefactError, ResourceError, printable
+from cnn_tl.transient import retried
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -99,9 +100,10 @@ def read_json(path: Path) -> Any:
 
     Raises:
         ArtefactError: it is missing or is not JSON.
+        ResourceError: the machine could not read it, and that has lasted.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_bytes(path))
     except FileNotFoundError as error:
         raise ArtefactError(f"{printable(path)} is missing") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -135,17 +137,36 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        return retried(lambda: load_file(path), path)
     except FileNotFoundError as error:
         raise ArtefactError(f"{printable(path)} is missing") from error
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtefactError(f"{printable(path)} is not a whole safetensors file: {error}") from error
 
 
+def read_bytes(path: Path) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        ResourceError: the machine could not read it, and that has lasted.
+    """
+    return retried(path.read_bytes, path)
+
+
 def sha256_file(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """Return the SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+        ResourceError: the machine could not read it, and that has lasted.
+    """
+
+    def digest() -> str:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    return retried(digest, path)
 
 
 def write_checksums(folder: Path) -> None:
@@ -166,7 +187,7 @@ def verify_checksums(folder: Path, required: Iterable[str] = (), ignoring: Conta
     """
     sums = folder / CHECKSUMS
     try:
-        lines = sums.read_text("utf-8").splitlines()
+        lines = read_bytes(sums).decode("utf-8").splitlines()
         pairs = [(line[:64], line[66:]) for line in lines]
     except (OSError, ValueError) as error:
         raise ArtefactError(f"{printable(sums)} cannot be read: {error}") from error

@@ -13,7 +13,7 @@ import cnn_tl
 
 ROOT = Path(cnn_tl.__file__).parent
 FLOORS = [
-    {"distributed", "errors", "files", "launch", "preprocessing", "progress", "runtime", "statistics"}
+    {"distributed", "errors", "files", "launch", "preprocessing", "progress", "runtime", "statistics", "transient"}
     | {"recipe", "light_import", "interrupts", "packages"},
     {"data", "networks", "cache", "heads"},
     {"features", "anatomy"},

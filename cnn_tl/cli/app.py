@@ -36,6 +36,7 @@ from cnn_tl.cli import (
 from cnn_tl.errors import CnnTlError, ResourceError, Stopped, printable
 from cnn_tl.packages import missing_line
 from cnn_tl.runtime import keep_freed_memory, wait_passively
+from cnn_tl.transient import is_transient, refusal
 
 app = typer.Typer(
     name="cnn-tl",
@@ -113,8 +114,8 @@ def run(arguments: Sequence[str]) -> int:
         _discard_stdout()
         return 0
     except Exception as error:  # noqa: BLE001 - the last edge: a bug of ours is shown whole
-        if refusal := _refusal_of_the_machine(error):
-            console.fail(refusal)
+        if line := _refusal_of_the_machine(error):
+            console.fail(line)
             return ResourceError.exit_code
         console.err.print_exception()
         console.fail(f"this is a bug in cnn-tl {__version__}; please report it with the lines above")
@@ -211,11 +212,15 @@ def _one_line(error: object) -> str:
 def _refusal_of_the_machine(error: Exception) -> str | None:
     """Say what the machine lacks, if that is what went wrong; torch has several ways to run out of memory."""
     if isinstance(error, ImportError):
+        if os.strerror(errno.EMFILE) in str(error):  # the dynamic linker's words
+            return str(refusal(OSError(errno.EMFILE, os.strerror(errno.EMFILE), error.path)))
         return missing_line(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"no space is left to write {error.filename or 'the output'}; free some and run again"
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return f"the name {printable(str(error.filename))} is too long for this system; give a shorter one"
+    if isinstance(error, OSError) and is_transient(error):
+        return str(refusal(error))
     out_of_memory = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
     if isinstance(error, MemoryError) or out_of_memory:
         return "there is not enough memory; try a smaller --batch-size or --image-size, or fewer --workers"

@@ -23,6 +23,7 @@ from PIL.ImageFile import ImageFile
 from cnn_tl.data.kinds import HEAD_BYTES, accepted_kind, refusal
 from cnn_tl.errors import BadImageError
 from cnn_tl.preprocessing import MAX_PIXELS, MIN_SIDE
+from cnn_tl.transient import Watched, is_transient, retried
 
 # The readers are called directly and not through `Image.open`, which measures pictures by Pillow's own pixel
 # limit: a global of the process that is not ours to change. Ours is `ImageLimits`.
@@ -69,9 +70,14 @@ def probe(source: Path | bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageFa
 
     Raises:
         BadImageError: it is no picture of an accepted format, or is outside the limits.
+        ResourceError: the machine could not read it, and that has lasted.
     """
-    with _opened(source, limits) as (kind, image):
-        return ImageFacts(kind, *image.size, animated=bool(getattr(image, "is_animated", False)))
+
+    def look() -> ImageFacts:
+        with _opened(source, limits) as (kind, image):
+            return ImageFacts(kind, *image.size, animated=bool(getattr(image, "is_animated", False)))
+
+    return retried(look, _path_of(source))
 
 
 def read_image(
@@ -89,22 +95,33 @@ def read_image(
 
     Raises:
         BadImageError: whatever is wrong with the picture.
+        ResourceError: the machine could not read it, and that has lasted.
     """
-    with _opened(source, limits) as (_, image):
-        if draft is not None:
-            image.draft(None, draft)
-        image.load()
-        _turn_upright(image)
-        return _to_rgb(image)
+
+    def decode() -> Image.Image:
+        with _opened(source, limits) as (_, image):
+            if draft is not None:
+                image.draft(None, draft)
+            image.load()
+            _turn_upright(image)
+            return _to_rgb(image)
+
+    return retried(decode, _path_of(source))
 
 
 @contextmanager
 def _opened(source: Path | bytes, limits: ImageLimits) -> Iterator[tuple[str, ImageFile]]:
-    """Yield the format and the undecoded picture; whatever goes wrong inside becomes a `BadImageError`."""
-    path = source if isinstance(source, Path) else None
+    """Yield the format and the undecoded picture; whatever is wrong with it becomes a `BadImageError`.
+
+    Raises:
+        OSError, MemoryError: the machine failed in a way that may pass, even if the decoder has swallowed it.
+    """
+    path = _path_of(source)
     kind = "file"
+    failed: Watched | None = None
     try:
         with _stream(source) as stream:
+            failed = getattr(stream, "raw", None)
             head = stream.read(HEAD_BYTES)
             found = accepted_kind(head)
             if found is None:
@@ -114,10 +131,19 @@ def _opened(source: Path | bytes, limits: ImageLimits) -> Iterator[tuple[str, Im
             with _reader(kind)(stream) as image:
                 _check_size(path, image.size, limits)
                 yield kind, image
+            if failed is not None and failed.failure is not None:
+                raise failed.failure
     except BadImageError:
         raise
     except Exception as error:  # a decoder fed with garbage raises whatever it stumbles over
+        cause = (failed.failure if failed is not None else None) or error
+        if is_transient(cause, path):
+            raise cause from None
         raise BadImageError(path, _reason(kind, error)) from error
+
+
+def _path_of(source: Path | bytes) -> Path | None:
+    return source if isinstance(source, Path) else None
 
 
 def _reader(kind: str) -> type[ImageFile]:
@@ -131,7 +157,7 @@ def _stream(source: Path | bytes) -> BinaryIO:
         return io.BytesIO(source)
     if not stat.S_ISREG(source.stat().st_mode):  # opening a pipe would wait for ever
         raise BadImageError(source, "not a regular file")
-    return source.open("rb")
+    return io.BufferedReader(Watched(source))
 
 
 def _check_size(path: Path | None, size: tuple[int, int], limits: ImageLimits) -> None:
@@ -146,8 +172,6 @@ def _check_size(path: Path | None, size: tuple[int, int], limits: ImageLimits) -
 def _reason(kind: str, error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()  # the system's refusal, not the decoder's
-    if isinstance(error, MemoryError):
-        return f"not enough memory to decode this {kind}"
     if isinstance(error, Image.DecompressionBombError):  # some readers keep Pillow's limit all the same
         return f"more pixels than Pillow decodes from a {kind}"
     message = " ".join(str(error).split())[:120]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import stat
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnn_tl.data.kinds import HEAD_BYTES, is_archive
+from cnn_tl.data.kinds import is_archive
 from cnn_tl.data.manifest import Split
-from cnn_tl.data.walk import Found, Walker, has_folders, natural_key, some_of
+from cnn_tl.data.walk import NOWHERE, Found, Walker, has_folders, head_of, natural_key, some_of
 from cnn_tl.errors import DataError, printable
+from cnn_tl.transient import retried
 
 _VAL_NAMES = ("val", "valid", "validation")
 PART_NAMES: dict[str, Split] = {"train": "train", **dict.fromkeys(_VAL_NAMES, "val"), "test": "test"}
@@ -128,13 +130,12 @@ def refuse_non_folder(root: Path) -> None:
     """Refuse what is no folder, or cannot be read."""
     where = printable(root)
     try:
-        if root.is_dir():
+        if stat.S_ISDIR(retried(root.stat, root).st_mode):
             return
-        if not root.exists():
-            raise DataError(f"{where} does not exist")
-        with root.open("rb") as stream:
-            head = stream.read(HEAD_BYTES)
+        head = head_of(root)
     except OSError as error:
+        if error.errno in NOWHERE:
+            raise DataError(f"{where} does not exist") from error
         raise DataError(f"{where} cannot be read: {error.strerror}") from error
     if is_archive(head):
         raise DataError(f"{where} is an archive; unpack it first, and give the folder")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cnn_tl.errors import ArtefactError, DataError, printable
 from cnn_tl.files import sha256_file
+from cnn_tl.transient import retried
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -133,7 +134,7 @@ class Manifest:
         """
         path = self.file(picture)
         try:
-            now = path.stat()
+            now = retried(path.stat, path)
             same = now.st_size == picture.bytes and (
                 now.st_mtime_ns == picture.mtime_ns or sha256_file(path) == picture.sha256
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -12,9 +13,12 @@ from pathlib import Path
 
 from cnn_tl.data.kinds import HEAD_BYTES, accepted_kind, has_picture_extension
 from cnn_tl.errors import DataError, printable
+from cnn_tl.transient import retried
 
 _HIDDEN = re.compile(r"\..*|__MACOSX|@eaDir", re.DOTALL)
 _DIGITS = re.compile(r"([0-9]+)")
+NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+"""What the system answers where nothing has a name, or a link leads nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,11 @@ class Walker:
 
         Raises:
             DataError: the folder, or a file in it, cannot be read.
+        ResourceError: the machine could not read it, and that has lasted.
         """
         folders: list[Found] = []
         pictures: list[Found] = []
-        for entry in _entries(folder):
+        for entry in entries_of(folder):
             found = None if _HIDDEN.fullmatch(entry.name) else self._follow(entry)
             if _HIDDEN.fullmatch(entry.name):
                 self.left_out["hidden files and folders"] += 1
@@ -69,7 +74,8 @@ class Walker:
             DataError: a folder, or a file in one, cannot be read.
         """
         real = class_folder.resolve()
-        seen = {(facts.st_dev, facts.st_ino) for facts in map(os.stat, (real, *real.parents))}
+        around = retried(lambda: [place.stat() for place in (real, *real.parents)], real)
+        seen = {(facts.st_dev, facts.st_ino) for facts in around}
         found: list[Found] = []
         pending = [class_folder]
         while pending:
@@ -103,11 +109,11 @@ class Walker:
     def _follow(self, entry: os.DirEntry[str]) -> Found | None:
         path = Path(entry.path)
         try:
-            found = Found(path, path.stat())
-        except PermissionError as error:
-            raise DataError(f"{printable(path)} cannot be read: permission denied") from error
-        except OSError:
-            return None
+            found = Found(path, retried(path.stat, path))
+        except OSError as error:
+            if error.errno in NOWHERE:
+                return None
+            raise DataError(f"{printable(path)} cannot be read: {error.strerror}") from error
         if entry.is_symlink() and not path.resolve().is_relative_to(self.root):
             self.remarks["links that lead out of the folder, followed"] += 1
         return found
@@ -128,15 +134,40 @@ def some_of(names: Iterable[str | Path], most: int = 5) -> str:
 
 def has_folders(folder: Path) -> bool:
     """Tell whether a visible folder lies directly in `folder`."""
-    return any(entry.is_dir() and not _HIDDEN.fullmatch(entry.name) for entry in _entries(folder))
+    return any(entry.is_dir() and not _HIDDEN.fullmatch(entry.name) for entry in entries_of(folder))
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
+def entries_of(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what lies in a folder, hidden or not, in natural order.
+
+    Raises:
+        DataError: the folder cannot be read.
+        ResourceError: the machine could not read it, and that has lasted.
+    """
+
+    def listed() -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: natural_key(entry.name))
+
+    try:
+        return retried(listed, folder)
     except OSError as error:
         raise DataError(f"{printable(folder)} cannot be read: {error.strerror}") from error
+
+
+def head_of(path: Path) -> bytes:
+    """Return the first bytes of a file, by which its kind is told.
+
+    Raises:
+        OSError: it cannot be read.
+        ResourceError: the machine could not read it, and that has lasted.
+    """
+
+    def read() -> bytes:
+        with path.open("rb") as stream:
+            return stream.read(HEAD_BYTES)
+
+    return retried(read, path)
 
 
 def is_candidate(path: Path) -> bool:
@@ -144,7 +175,6 @@ def is_candidate(path: Path) -> bool:
     if has_picture_extension(path):
         return True
     try:
-        with path.open("rb") as stream:
-            return accepted_kind(stream.read(HEAD_BYTES)) is not None
+        return accepted_kind(head_of(path)) is not None
     except OSError as error:
         raise DataError(f"{printable(path)} cannot be read: {error.strerror}") from error

@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from cnn_tl import __version__
+from cnn_tl import __version__, files
 from cnn_tl.errors import ArtefactError, printable
 from cnn_tl.preprocessing import Preprocessing
 from cnn_tl.runtime import default_workers
@@ -160,7 +160,7 @@ def _read(path: Path) -> bytes:
     """Return the file's bytes if its seal is whole."""
     where = printable(path)
     try:
-        content = path.read_bytes()
+        content = files.read_bytes(path)
     except OSError as error:
         raise ArtefactError(f"{where} cannot be read: {error.strerror}") from error
     end = len(content) - len(seal(b""))

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from cnn_tl import __version__
-from cnn_tl.errors import BadImageError
+from cnn_tl.errors import BadImageError, ResourceError
 from cnn_tl.serving.limits import Gate
 from cnn_tl.serving.metrics import Measured
 from cnn_tl.serving.service import Service
@@ -200,6 +200,10 @@ def _add_problems(app: FastAPI) -> None:
     @app.exception_handler(BadImageError)
     async def unreadable(request: Request, error: BadImageError) -> Response:
         return _Json({"error": error.reason}, 422)
+
+    @app.exception_handler(ResourceError)
+    async def machine_lacks_something(request: Request, error: ResourceError) -> Response:
+        return _Json({"error": str(error)}, 503, {"Retry-After": "10"})
 
     @app.exception_handler(Exception)
     async def our_bug(request: Request, error: Exception) -> Response:

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 from small_server import CLASSES, SPEC, by_brightness, classifier, picture, service
 from starlette.testclient import TestClient
 
+from cnn_tl import transient
 from cnn_tl.explaining import covering
 from cnn_tl.plots.explanation import heat_over
 from cnn_tl.serving import app
@@ -288,3 +290,16 @@ def test_a_class_that_utf_8_cannot_say() -> None:
         answer = client.post(f"/explain{query}", files={"file": picture()})
         assert (answer.status_code, answer.headers.get("x-class", "%ED%B3%BF")) == (code, "%ED%B3%BF")
     made.close()
+
+
+def test_a_machine_without_memory_is_not_a_broken_image(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(self: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(transient, "PAUSES", [])
+    monkeypatch.setattr(PngImageFile, "load", load)
+    for path, name in (("/predict", "files"), ("/explain", "file")):
+        answer = client.post(path, files={name: ("0.png", picture(7))})
+        assert answer.status_code == 503, answer.text
+        assert "not enough memory" in answer.json()["error"]
+        assert answer.headers["Retry-After"]
