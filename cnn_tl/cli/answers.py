@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import TextIO
 
 from rich.cells import cell_len
+from rich.text import Text
 
+from cnn_tl.cli.folding import broken
 from cnn_tl.errors import printable
 from cnn_tl.inference.classifier import Answer
 
 _WIDEST_NAME = 80
 _LIKELY_WIDTH = 40
+_NARROWEST = 20
+"""Columns of a table's names, and the fewest that an answer is broken to."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,14 @@ class Expected:
         classes: all classes of the model.
         top: how many of them each answer lists.
         begun: whether the answers go on in a file that has some already.
+        columns_wide: of the screen that a table goes to; None for a file or a pipe, whose lines are not broken.
     """
 
     files: Sequence[Path] | None
     classes: Sequence[str]
     top: int
     begun: bool = False
+    columns_wide: int | None = None
 
     @property
     def columns(self) -> list[str]:
@@ -47,13 +53,23 @@ class Expected:
 
 def write_table(answers: Iterable[Answer], stream: TextIO, expected: Expected) -> None:
     """Write aligned columns: picture, class, probability, and the runners-up in words."""
-    files = expected.files
+    files, screen = expected.files, expected.columns_wide
     name_width = _LIKELY_WIDTH if files is None else min(_WIDEST_NAME, _widest("picture", *files))
     label_width = _widest("class", *expected.classes)
+    if screen is not None:
+        name_width = min(name_width, max(len("picture"), screen - label_width - 2 * len("  ") - len("probability")))
 
     def write(name: str, label: str, probability: str, others: str = "") -> None:
-        cells = _pad(name, name_width), _pad(label, label_width), f"{probability:>11}", others
-        stream.write("  ".join(cells).rstrip() + "\n")
+        answer = "  ".join((_pad(label, label_width), f"{probability:>11}", others)).rstrip()
+        if screen is None:
+            stream.write(f"{_pad(name, name_width)}  {answer}".rstrip() + "\n")
+        else:
+            if cell_len(name) > name_width:  # such as a long path: on a line of its own it can be copied
+                stream.write(f"{name}\n")
+                name = ""
+            for line in broken(Text(answer), max(_NARROWEST, screen - name_width - 2)):
+                stream.write(f"{_pad(name, name_width)}  {line.plain}".rstrip() + "\n")
+                name = ""
         stream.flush()
 
     write("picture", "class", "probability")

@@ -1,50 +1,92 @@
-"""The only room that knows rich: results go to stdout, everything else to stderr."""
+"""The only room that knows rich: results go to stdout, everything else to stderr.
+
+No line is broken inside a word. Texts are broken between words where the screen is a terminal (or `COLUMNS` says how
+wide it is), and stay whole lines for pipes and files; a word longer than the screen, such as a path, stays whole too,
+on a line of its own, so that it can be copied.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich import box
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
-from rich.table import Table
 from rich.text import Text
+
+from cnn_tl.cli.folding import broken
+from cnn_tl.cli.grid import Grid
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
+def breaks_lines(screen: Console) -> bool:
+    """Return whether texts are broken to the width of this screen: not where a program or a file takes them."""
+    return screen.is_terminal or "COLUMNS" in os.environ
+
+
+def put(text: Text, screen: Console) -> None:
+    """Print a text, broken between its words where lines are broken at all."""
+    for line in broken(text, screen.width) if breaks_lines(screen) else [text]:
+        screen.print(line)
+
+
+def put_groups(groups: Iterable[str], screen: Console) -> None:
+    """Print groups of words two blanks apart; a line that is too long is broken between groups, not inside them."""
+    lines: list[str] = []
+    for group in groups:
+        if lines and (not breaks_lines(screen) or cell_len(lines[-1]) + 2 + cell_len(group) <= screen.width):
+            lines[-1] += f"  {group}"
+        else:
+            lines.append(f"  {group}" if lines else group)
+    for line in lines:
+        put(Text(line), screen)
+
+
 def note(text: str) -> None:
     """Print a remark on stderr, as it is: no markup is read in it."""
-    err.print(Text(text, style="dim"))
+    put(Text(text, style="dim"), err)
 
 
 def warn(text: str) -> None:
     """Print something the user should look at, on stderr."""
-    err.print(Text.assemble(("warning: ", "yellow"), text))
+    put(Text.assemble(("warning: ", "yellow"), text), err)
 
 
 def fail(text: str) -> None:
     """Print the one line of an error, on stderr."""
-    err.print(Text.assemble(("error: ", "bold red"), text))
+    put(Text.assemble(("error: ", "bold red"), text), err)
 
 
 def say(text: str = "") -> None:
     """Print a line of the result on stdout; no markup is read in it."""
-    out.print(Text(text))
+    put(Text(text), out)
+
+
+def say_command(words: Sequence[str]) -> None:
+    """Print a command to copy; where it is too long for the screen, it goes on in the shell's way, after a backslash.
+
+    Args:
+        words: those of the command, quoted already; none of them is broken.
+    """
+    lines = [""]
+    for word in words:
+        fits = not breaks_lines(out) or cell_len(lines[-1]) + 1 + cell_len(word) + len(" \\") <= out.width
+        if lines[-1] and not fits:
+            lines[-1] += " \\"
+            lines.append("   ")
+        lines[-1] += f" {word}" if lines[-1] else f"  {word}"
+    for line in lines:
+        out.print(Text(line))
 
 
 def show(renderable: RenderableType, screen: Console = out) -> None:
-    """Print a table or a group of them; off a terminal without the blanks that fill its lines up."""
-    if screen.is_terminal:
-        screen.print(renderable)
-        return
-    with screen.capture() as captured:
-        screen.print(renderable)
-    lines = (line.rstrip() for line in captured.get().splitlines())
-    screen.file.write("\n".join(lines) + "\n")
+    """Print a table or a group of them."""
+    screen.print(renderable)
 
 
 def print_json(value: object) -> None:
@@ -52,17 +94,9 @@ def print_json(value: object) -> None:
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def table(
-    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None, dense: bool = False
-) -> Table:
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, dense: bool = False) -> Grid:
     """Build a plain table; a column whose name ends in `>` is aligned to the right; `dense` saves blanks."""
-    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    made.collapse_padding = dense
-    for name in columns:
-        made.add_column(name.removesuffix(">"), justify="right" if name.endswith(">") else "left", overflow="fold")
-    for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
-    return made
+    return Grid(columns, rows, dense=dense)
 
 
 def width() -> int:

@@ -12,8 +12,7 @@ from cnn_tl.cli.options import AnyModel, AtOnce, Readers, WhereModelRuns
 from cnn_tl.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from cnn_tl.cli.grid import Grid
     from cnn_tl.evaluating.evaluate import Evaluation
 
 MANY_CLASSES = 20
@@ -115,7 +114,7 @@ def _baseline(found: Evaluation) -> str:
     return f"always {printable(found.baseline_class)}, the majority {where}"
 
 
-def _classes(found: Evaluation) -> Table:
+def _classes(found: Evaluation) -> Grid:
     rows = [
         [
             printable(name),
@@ -127,7 +126,7 @@ def _classes(found: Evaluation) -> Table:
     return console.table(["class", "right / pictures>", "right / answers>"], rows)
 
 
-def _robustness(found: Evaluation) -> Table:
+def _robustness(found: Evaluation) -> Grid:
     rows = []
     for row, before in zip(found.robustness, (None, *found.robustness), strict=False):
         first = before is None or row.change != before.change

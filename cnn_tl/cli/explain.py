@@ -11,8 +11,7 @@ from cnn_tl.cli import console, options
 from cnn_tl.errors import DataError, printable
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from cnn_tl.cli.grid import Grid
     from cnn_tl.explaining.explain import Report
 
 Method = Literal[
@@ -112,7 +111,7 @@ def show_report(report: Report) -> None:
         console.say(f"{printable(report.folder)}: a PNG each, and {', '.join(report.sheets)}")
 
 
-def _table(report: Report) -> Table:
+def _table(report: Report) -> Grid:
     rows = report.rows
     if report.method == "filters":
         sizes = [[row["layer"], row["filters"], f"{row['height']} x {row['width']}"] for row in rows]

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 Format = Literal["onnx", "openvino", "timm", "torch"]
 _NEXT: dict[str, str] = {
-    "onnx": "  cnn-tl predict {quoted} IMAGES...",
-    "openvino": "  openvino.compile_model({xml!r})",
-    "timm": "  timm.create_model({local!r}, pretrained=True)",
-    "torch": "  torch.export.load({path!r}).module()",
+    "onnx": "cnn-tl predict {quoted} IMAGES...",
+    "openvino": "openvino.compile_model({xml!r})",
+    "timm": "timm.create_model({local!r}, pretrained=True)",
+    "torch": "torch.export.load({path!r}).module()",
 }
 _GIVEN = {"prepared": "resized, cropped", "whole": "whole"}
 
@@ -116,7 +116,11 @@ def show_report(report: ExportReport) -> None:
     console.show(console.table(columns, agreements))
     console.say("next:")
     places = {"path": path, "xml": f"{path}/model.xml", "local": f"local-dir:{path}"}
-    console.say(_NEXT[report.format].format(quoted=shlex.quote(str(report.path)), **places))
+    quoted, following = shlex.quote(str(report.path)), _NEXT[report.format]
+    if following.startswith("cnn-tl"):
+        console.say_command([word.format(quoted=quoted) for word in following.split()])
+    else:
+        console.say("  " + following.format(**places))
 
 
 def _show_cost(cost: Cost) -> None:

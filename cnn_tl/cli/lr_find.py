@@ -64,4 +64,4 @@ def lr_find(
     words = ["cnn-tl", "train", data, "--mode", chosen.mode]
     words += [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
     words += [word for change in set_ or () for word in ("--set", change)]
-    console.say(f"  {printable(shlex.join([*words, '--lr', f'{found.suggestion:.2g}']))}")
+    console.say_command([printable(shlex.quote(word)) for word in (*words, "--lr", f"{found.suggestion:.2g}")])

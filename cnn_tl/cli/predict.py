@@ -131,6 +131,8 @@ def _destination(
     from cnn_tl.cli.append import Answered, appending, forget
 
     if output is None:
+        if console.breaks_lines(console.out):
+            expected = replace(expected, columns_wide=console.out.width)
         yield lambda answers: WRITERS[format](answers, sys.stdout, expected), Answered()
     elif append:
         from cnn_tl.inference.classifier import digest

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
@@ -15,10 +16,17 @@ from cnn_tl.cli import console
 from cnn_tl.progress import Observer
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import TaskID
 
 SECONDS_BETWEEN_LINES = 10.0
 _IMAGES_PER_SECOND = "images_per_second"
+
+_LEFT, _SPEED = len("59 min left"), len("12,345 img/s")
+_VALUE = len(" 1.23e-05")
+_FIGURE = len("  loss") + _VALUE
+_LEAST_BAR, _MOST_BAR = 8, 40
+_UNCOUNTED = 9_999
+"""Columns that parts of a bar's line take; of a task that cannot be counted, how far its count may go."""
 
 
 @dataclass
@@ -41,17 +49,35 @@ class _Running:
         self.figures.update(figures)
         self.history.append((now, self.done))
 
-    def progress(self) -> str:
-        """Return such as "120/400  85 img/s  loss 0.412  3 s left"."""
+    @property
+    def rate(self) -> float:
+        """How many are through in a second, of late; 0 while that is not known."""
+        if not self.history:
+            return 0.0
         (then, before), (now, done) = self.history[0], self.history[-1]
-        rate = (done - before) / (now - then) if now > then else 0.0
-        parts = [f"{self.done:,}" if self.total is None else f"{self.done:,}/{self.total:,}"]
-        if rate:
-            parts.append(describe(_IMAGES_PER_SECOND, rate))
-        parts += [describe(name, value) for name, value in self.figures.items() if name != _IMAGES_PER_SECOND]
-        if rate and self.total is not None and self.done < self.total:
-            parts.append(f"{duration((self.total - self.done) / rate)} left")
-        return "  ".join(parts)
+        return (done - before) / (now - then) if now > then else 0.0
+
+    def count(self) -> str:
+        """Return such as "120/400"."""
+        return f"{self.done:,}" if self.total is None else f"{self.done:,}/{self.total:,}"
+
+    def speed(self) -> str:
+        """Return such as "85 img/s", or nothing while it is not known."""
+        return describe(_IMAGES_PER_SECOND, self.rate) if self.rate else ""
+
+    def left(self, say: Callable[[float], str]) -> str:
+        """Return such as "3 s left", or nothing where it is not known; `say` puts seconds into words."""
+        if not self.rate or self.total is None or self.done >= self.total:
+            return ""
+        return f"{say((self.total - self.done) / self.rate)} left"
+
+    def others(self) -> list[str]:
+        """Return such as ["loss 0.412"]."""
+        return [describe(name, value) for name, value in self.figures.items() if name != _IMAGES_PER_SECOND]
+
+    def parts(self) -> list[str]:
+        """Return all that is known, such as ["training: 120/400", "85 img/s", "loss 0.412", "3 s left"]."""
+        return [f"{self.name}: {self.count()}", *filter(None, (self.speed(), *self.others(), self.left(duration)))]
 
 
 class TerminalObserver(Observer):
@@ -61,39 +87,41 @@ class TerminalObserver(Observer):
         self._screen = screen or console.err
         self._clock = clock
         self._tasks: list[_Running] = []
-        self._bars: Progress | None = None
+        self._bars: Bars | None = None
         self._last_line = clock()
 
     def note(self, text: str) -> None:
         """Print a remark; a live bar moves down for it."""
-        self._screen.print(Text(text, style="dim"))
+        console.put(Text(text, style="dim"), self._screen)
 
     def warn(self, text: str) -> None:
         """Print a warning; a live bar moves down for it."""
-        self._screen.print(Text.assemble(("warning: ", "yellow"), text))
+        console.put(Text.assemble(("warning: ", "yellow"), text), self._screen)
 
     def start(self, task: str, total: int | None) -> None:
         """Show a bar for `task`, below those that are still running."""
         running = _Running(task, total)
         self._tasks.append(running)
         if self._screen.is_interactive:
-            running.bar = self._live_bars().add_task(task, total=total, progress="")
+            if self._bars is None:
+                self._bars = Bars(self._screen)
+            running.bar = self._bars.add(running)
 
     def advance(self, done: int, figures: Mapping[str, float] | None = None) -> None:
         """Move the bar of the innermost task; off a terminal, print a line if the last one is old."""
         task, now = self._tasks[-1], self._clock()
         task.advance(done, figures or {}, now)
         if self._bars is not None and task.bar is not None:
-            self._bars.update(task.bar, completed=task.done, progress=task.progress())
+            self._bars.move(task.bar, task)
         elif now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
-            self._screen.print(Text(f"{task.name}: {task.progress()}"))
+            console.put_groups(task.parts(), self._screen)
 
     def finish(self) -> None:
         """Take the bar of the innermost task away."""
         task = self._tasks.pop()
         if self._bars is not None and task.bar is not None:
-            self._bars.remove_task(task.bar)
+            self._bars.remove(task.bar)
             if not self._tasks:
                 self._bars.stop()
                 self._bars = None
@@ -103,25 +131,71 @@ class TerminalObserver(Observer):
         count = f"epoch {figures['epoch']}/{figures['epochs']}"
         known = ("epoch", "epochs", "step")
         shown = [describe(name, value) for name, value in figures.items() if name not in known]
-        self._screen.print(Text("  ".join([count, *shown])))
+        console.put_groups([count, *shown], self._screen)
         self._last_line = self._clock()
 
-    def _live_bars(self) -> Progress:
-        """Return the running display; stdout stays untouched, because results may be flowing through it."""
-        if self._bars is None:
-            from rich.progress import BarColumn, Progress, TextColumn
 
-            self._bars = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TextColumn("{task.fields[progress]}", markup=False),
-                console=self._screen,
-                transient=True,
-                redirect_stdout=False,
-            )
-            self._bars.start()
+class Bars:
+    """The bars of the tasks that run, one below the other, each on a line of a fixed layout.
+
+    Name, bar, count, rate, time left and figures have places of fixed widths, which depend on the screen and on what
+    runs, never on how far it is: nothing moves but what changes. Where the screen is narrow, figures are left out
+    first, then the rate, then the time left.
+    """
+
+    def __init__(self, screen: Console) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._screen = screen
+        self._running: dict[TaskID, _Running] = {}
+        self._bar = BarColumn()
+        self._live = Progress(
+            TextColumn("{task.fields[name]}", markup=False),
+            self._bar,
+            TextColumn("{task.fields[progress]}", markup=False),
+            console=screen,
+            transient=True,
+            redirect_stdout=False,  # stdout stays untouched, because results may be flowing through it
+        )
+
+    def add(self, running: _Running) -> TaskID:
+        """Show a bar, below those that are there."""
+        added = self._live.add_task("", total=running.total, name="", progress="")
+        self._running[added] = running
+        for task, other in self._running.items():  # the widest name decides where all bars begin
+            self.move(task, other)
+        if not self._live.live.is_started:
+            self._live.start()
             self._screen.show_cursor()  # a process that is killed must not leave a terminal without one
-        return self._bars
+        return added
+
+    def move(self, task: TaskID, running: _Running) -> None:
+        """Bring a bar up to date."""
+        name = max(cell_len(other.name) for other in self._running.values())
+        counts = max(len(f"{other.total or _UNCOUNTED:,}") * 2 + 1 for other in self._running.values())
+        room = self._screen.width - name - 2  # blanks on both sides of the bar
+        parts = [f"{running.count():>{counts}}"]
+        for text, places in ((running.left(_roughly), _LEFT), (running.speed(), _SPEED)):
+            if room - len("  ".join(parts)) - 2 - places >= _LEAST_BAR:
+                parts.append(f"{text:>{places}}")
+        parts[1:] = reversed(parts[1:])
+        bar = room - len("  ".join(parts))
+        self._bar.bar_width = max(4, min(_MOST_BAR, bar if bar - _FIGURE < _LEAST_BAR else bar - _FIGURE))
+        for text in running.others():
+            places = len(text.rpartition(" ")[0]) + _VALUE if text[-1].isdigit() else len(text)
+            if self._bar.bar_width + len("  ".join(parts)) + 2 + places <= room:
+                parts.append(text.ljust(places))
+        padded = set_cell_size(running.name, name)
+        self._live.update(task, completed=running.done, name=padded, progress="  ".join(parts))
+
+    def remove(self, task: TaskID) -> None:
+        """Take a bar away."""
+        self._live.remove_task(task)
+        del self._running[task]
+
+    def stop(self) -> None:
+        """Leave the screen as it was."""
+        self._live.stop()
 
 
 def describe(name: str, value: float) -> str:
@@ -140,3 +214,10 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _roughly(seconds: float) -> str:
+    """Return such as "8 s", "3 min" or "2.1 h": as short as a bar needs it."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3570 else f"{seconds / 3600:.1f} h"

@@ -40,8 +40,8 @@ def show_result(result: TrainResult) -> None:
     _say_if_it_was_no_use(result)
     run = shlex.quote(str(result.run))
     console.say("next:")
-    console.say(f"  cnn-tl predict {run} IMAGES...")
-    console.say(f"  cnn-tl export {run}")
+    console.say_command(["cnn-tl", "predict", run, "IMAGES..."])
+    console.say_command(["cnn-tl", "export", run])
 
 
 def _say_if_it_was_no_use(result: TrainResult) -> None:

@@ -105,7 +105,7 @@ def test_bar_on_a_terminal(clock: Clock) -> None:
             watcher.start("validation", 5)  # a new bar draws all of them anew
             watcher.finish()
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
-    assert re.search(r"training +━[━╸╺]+ 30/40  5 img/s  loss 0\.333  2 s left", shown)
+    assert re.search(r"training +━[━╸╺]+ +30/40 +5 img/s +2 s left  loss 0\.333", shown)
 
 
 def test_cursor_is_never_hidden_for_long(clock: Clock) -> None:
@@ -162,3 +162,66 @@ def test_describe(name: str, value: float, expected: str) -> None:
 )
 def test_duration(seconds: float, expected: str) -> None:
     assert duration(seconds) == expected
+
+
+def bars_at(width: int, clock: Clock, names: list[str], seconds: float) -> list[list[str]]:
+    """Run tasks inside one another on a terminal of so many columns, and return the lines of each drawing."""
+    stream = io.StringIO()
+    screen = Console(file=stream, width=width, force_terminal=True, force_interactive=True, color_system="standard")
+    watcher = TerminalObserver(screen, clock)
+    drawn = []
+    for name in names:
+        watcher.start(name, 12_345)
+    for number in range(8):
+        clock.now += seconds * (number + 1)
+        figures = {"loss": 10.0 ** (1 - number) / 3, "val_accuracy": number / 7}
+        watcher.advance(1700 if number < 7 else 445, figures if number else None)
+        assert watcher._bars is not None
+        paper = Console(file=io.StringIO(), width=width, force_terminal=True, color_system="standard")
+        paper.print(watcher._bars._live.get_renderable())
+        text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", paper.file.getvalue())  # type: ignore[attr-defined]
+        drawn.append([line for line in text.splitlines() if line])
+    for _ in names:
+        watcher.finish()
+    return drawn
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120])
+@pytest.mark.parametrize("names", [["epoch 9/10"], ["epoch 9/10", "validation"], ["measuring this machine"]])
+@pytest.mark.parametrize("seconds", [0.01, 20.0, 4000.0])
+def test_nothing_in_a_bar_moves(clock: Clock, width: int, names: list[str], seconds: float) -> None:
+    drawn = bars_at(width, clock, names, seconds)
+    lines = [line for drawing in drawn for line in drawing]
+    assert len(lines) == len(names) * len(drawn)
+    assert max(map(len, lines)) <= width
+    assert not [line for line in lines if "…" in line]
+    spans = {re.search(r"[━╸╺ ]*[━╸╺]", line).span() for line in lines}  # type: ignore[union-attr]
+    assert len({start for start, _ in spans}) == 1
+    bars = {len(re.findall(r"[━╸╺]", line)) for line in lines}
+    assert len(bars) == 1
+    assert min(bars) >= 8
+    for sign in ("/12,345", " img/s", " left", "loss "):
+        places = {line.index(sign) for line in lines if sign in line}
+        assert len(places) <= 1, sign
+    if width >= 80:
+        assert all("img/s" in line for line in lines[len(names) : -1] if line.startswith(names[-1]))
+
+
+@pytest.mark.parametrize("width", [10, 20, 40])
+def test_a_narrow_screen_is_no_crash(clock: Clock, width: int) -> None:
+    assert bars_at(width, clock, ["epoch 9/10", "validation"], 1.0)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_an_epoch_is_broken_between_its_figures(clock: Clock, width: int) -> None:
+    stream = io.StringIO()
+    watcher = TerminalObserver(Console(file=stream, width=width, force_terminal=True, color_system=None), clock)
+    figures = FIGURES | {"lr": 4.95e-06, "data_wait": 0.016, "val_loss": 0.4451}
+    watcher.epoch(figures)
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    whole = "epoch 2/5  loss 0.412  val accuracy 94.7 %  212 img/s  lr 4.95e-06  data wait 0.016  val loss 0.445"
+    assert "  ".join(line.strip() for line in lines) == whole
+    wide = io.StringIO()
+    TerminalObserver(Console(file=wide, width=width, soft_wrap=True), clock).epoch(figures)
+    assert wide.getvalue() == whole + "\n"  # off a terminal it is one line
