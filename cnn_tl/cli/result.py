@@ -21,8 +21,8 @@ def show_result(result: TrainResult) -> None:
     baseline_class = printable(result.baseline_class)
     rows = [
         ["validation accuracy", f"{result.accuracy:.1%}", f"{result.correct} of {result.pictures} pictures"],
-        ["95 % interval", f"{low:.1%} - {high:.1%}", "Wilson; more pictures make it narrower"],
-        ["majority-class baseline", f"{result.baseline:.1%}", f"always {baseline_class}, the majority in training"],
+        ["95 % interval", f"{low:.1%} - {high:.1%}", "Wilson; more images make it narrower"],
+        ["majority-class baseline", f"{result.baseline:.1%}", f"always {baseline_class}, most common in training"],
     ]
     rows += _epoch_rows(result)
     if "frozen_sha256" in result.facts:
@@ -72,7 +72,7 @@ def _epoch_rows(result: TrainResult) -> list[list[str]]:
         return rows
     best, epochs = facts["best_epoch"], facts["epochs"]
     if best is None:
-        return [*rows, ["last epoch", f"{epochs}", "kept: the weights of the best were lost"]]
+        return [*rows, ["last epoch", f"{epochs}", "kept: the best weights were lost"]]
     return [*rows, ["best epoch", f"{best}", f"of {epochs}; chosen on these, so it flatters"]]
 
 
@@ -92,7 +92,7 @@ def _verdict_rows(facts: Mapping[str, Any], mode: str) -> list[list[str]]:
         return []
     low, high = verdict["interval"]
     right = f"{verdict['only_fine_tuned_right']} gained, {verdict['only_frozen_right']} lost"
-    spread = f"{right}; 95 %: {100 * low:+.1f} to {100 * high:+.1f}"
+    spread = f"{right}; 95 % {100 * low:+.1f} to {100 * high:+.1f}"
     rows = [["frozen backbone", f"{verdict['frozen_accuracy']:.1%}", "the head alone"]]
     if verdict["kept"] == "frozen":
         which = "in the last" if facts["best_epoch"] is None else f"in epoch {facts['best_epoch']}"

@@ -63,7 +63,7 @@ def test_a_head_that_is_kept_is_said_plainly(shown: Any) -> None:
 def test_the_best_epoch_is_that_of_the_model(shown: Any) -> None:
     assert "best epoch 3 of 5; chosen on these, so it flatters" in words(shown(best_epoch=3, epochs=5))
     lost = words(shown(best_epoch=None, epochs=5))
-    assert "last epoch 5 kept: the weights of the best were lost" in lost
+    assert "last epoch 5 kept: the best weights were lost" in lost
     assert not [line for line in lost if "best epoch" in line]
     frozen = words(shown(71, best_epoch=2, epochs=3, fitted_head_accuracy=71 / 75, verdict=VERDICT))
     assert not [line for line in frozen if "best epoch" in line]
