@@ -33,7 +33,7 @@ def show_result(result: TrainResult) -> None:
     if result.set_aside:
         rows.append(["set aside", f"{result.set_aside}", f"broken pictures, listed in {result.run / 'manifest.json'}"])
     rows.append(["time", duration(result.seconds), ""])
-    console.show(console.table(["result", ">", ""], rows))
+    console.show(console.table(["result", ">", ""], rows, dense=True))
     if len(result.per_class) <= MANY_CLASSES:
         classes = [[printable(name), f"{right} / {total}"] for name, (right, total) in result.per_class.items()]
         console.show(console.table(["class", "right / pictures>"], classes))
