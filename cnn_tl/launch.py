@@ -156,6 +156,11 @@ def speaks(error: BaseException | None = None) -> bool:
     return not known
 
 
+def is_shared() -> bool:
+    """Say whether this process is one of several that make a run together."""
+    return not _from_environment().is_alone
+
+
 def leave_the_word(error: BaseException) -> bool:
     """Let the process that `speaks` do so, and stay alive for it: as soon as one has ended, torchrun ends all others.
 

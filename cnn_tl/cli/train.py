@@ -64,7 +64,7 @@ def train(
     Strength: recipe < --set < flags. The run folder holds the resolved recipe, the metrics and the model.
     """
     from cnn_tl import recipe as recipes
-    from cnn_tl.training import run_folder
+    from cnn_tl.training import run_folder, run_index
 
     flags: dict[str, object] = {
         "mode": mode, "seed": seed, "data.path": data, "model.name": model, "model.weights": weights,
@@ -75,7 +75,12 @@ def train(
     if resume:
         if dry_run:
             raise UsageError("--resume goes on with a run that is planned already; leave out either it or --dry-run")
-        output = output or run_folder.newest_run(data, mode)
+        if output is None:
+            chosen_run = run_index.to_resume(data, mode, epochs, several=launch.is_shared())
+            output = chosen_run.path
+            if launch.speaks():
+                for text in chosen_run.notes:
+                    console.note(text)
         run = run_folder.RunFolder(output)
         run.require_run()
         _refuse_what_a_run_keeps(run, mode, epochs)

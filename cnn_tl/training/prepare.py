@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -201,10 +200,8 @@ def require_checkpoint(run: RunFolder) -> None:
     Raises:
         ArtefactError: it has none.
     """
-    for folder in run.checkpoints.glob("step-*"):
-        with contextlib.suppress(ArtefactError):
-            files.verify_checksums(folder)
-            return
+    if any(run.checkpoints.glob("step-*")) and not run.has_only_damaged_checkpoints():
+        return
     raise ArtefactError(
         f"{printable(run.path)} has no whole checkpoint to go on from, so it cannot be made longer and stays as it is; "
         "start anew with another --output"

@@ -18,7 +18,6 @@ import contextlib
 import itertools
 import json
 import os
-import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -63,7 +62,9 @@ class RunFolder:
         where = printable(self.path)
         if self.path.is_dir():
             if self.recipe.exists():
-                raise ResourceError(f"{where} holds another run; go on with it by --resume, or choose another --output")
+                raise ResourceError(
+                    f"{where} holds another run; go on with it ({self.resume_command}), or choose another --output"
+                )
             if any(not _is_leftover(path.name) for path in self.path.iterdir()):
                 raise ResourceError(f"{where} is not empty and is no run of cnn-tl; choose another --output")
         elif self.path.exists():
@@ -120,6 +121,28 @@ class RunFolder:
             return self.recipe.is_file() and self._launch.read_bytes() == launch.encode("utf-8", "surrogatepass")
         except OSError:
             return False
+
+    def has_only_damaged_checkpoints(self) -> bool:
+        """Say whether a loop has written checkpoints, of which none is whole."""
+        folders = sorted(self.checkpoints.glob("step-*"), reverse=True)
+        for folder in folders:
+            with contextlib.suppress(ArtefactError):
+                files.verify_checksums(folder)
+                return False
+        return bool(folders)
+
+    def is_held(self) -> bool:
+        """Say whether another process trains in this folder just now."""
+        try:
+            stream = (self.path / LOCK).open("r+b")
+        except OSError:
+            return False  # nobody ever has, or it cannot be written at all
+        with stream:
+            try:
+                _lock(stream.fileno())
+            except OSError:
+                return True
+        return False
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -204,31 +227,6 @@ def default_output(data: str, mode: str) -> Path:
     first = Path("runs") / f"{Path(data).resolve().name or 'data'}-{mode}"
     numbered = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
     return next(path for path in itertools.chain([first], numbered) if not path.exists())
-
-
-def newest_run(data: str | None, mode: str | None) -> Path:
-    """Return the newest run under runs/, of this data and mode where they are named, unfinished ones first.
-
-    Raises:
-        ArtefactError: there is none.
-    """
-    runs = _runs(data, mode)
-    if not runs:
-        kind = "".join([f" of {printable(data)}" if data else "", f" in mode {mode}" if mode else ""])
-        raise ArtefactError(f"there is no run to resume under runs/{kind and ','}{kind}; name it with --output RUN")
-    # an unfinished one goes before those that have their result
-    return max(runs, key=lambda run: (not (run / "result.json").exists(), (run / "recipe.yaml").stat().st_mtime))
-
-
-def run_begun_by(launch: str, data: str | None, mode: str | None) -> Path | None:
-    """Return the run under runs/ that the launch of this name has begun; None: there is none."""
-    return next((run for run in _runs(data, mode) if RunFolder(run).was_begun_by(launch)), None)
-
-
-def _runs(data: str | None, mode: str | None) -> list[Path]:
-    name = re.escape(Path(data).resolve().name) if data else ".+"
-    wanted = re.compile(rf"{name}-{mode or '(freeze|finetune|scratch|lp-ft|auto)'}(-[0-9]+)?", re.DOTALL)
-    return [path.parent for path in Path("runs").glob("*/recipe.yaml") if wanted.fullmatch(path.parent.name)]
 
 
 def _lock(descriptor: int) -> None:

@@ -23,10 +23,10 @@ from cnn_tl.progress import Observer, Plan
 from cnn_tl.recipe import Recipe
 from cnn_tl.runtime import deterministic, stop_on_signals
 from cnn_tl.tracking import require_trackers, tracked
-from cnn_tl.training import seal
+from cnn_tl.training import run_index, seal
 from cnn_tl.training.prepare import is_extension, open_session, require_checkpoint
 from cnn_tl.training.result import TrainResult, judge, read_result, validation_lines
-from cnn_tl.training.run_folder import RunFolder, default_output, newest_run, run_begun_by
+from cnn_tl.training.run_folder import RunFolder, default_output
 from cnn_tl.training.save import freeze_receipt, save_model
 from cnn_tl.training.session import Logits, Session
 
@@ -64,7 +64,7 @@ def train(
     require_trackers(recipe.run.track)
     with joined() as world:
         observer = observer if observer and world.is_first else Observer()
-        run, resume = world.first(lambda: _opened(recipe, output, resume, world))
+        run, resume = world.first(lambda: _opened(recipe, output, resume, world, observer))
         with contextlib.ExitStack() as stack:
             world.first(lambda: stack.enter_context(run.locked()))
             if resume and not seal.is_on(run.path):
@@ -75,6 +75,7 @@ def train(
             if resume and (finished := world.first(lambda: _finished(run, recipe, observer))):
                 return finished
             world.first(lambda: files.remove_temporaries(run.path))
+            world.first(lambda: run_index.remember(run.path))
             if not resume:
                 world.first(lambda: run.begun_by(world.launch))  # before the recipe, with which a folder is a run
             stack.enter_context(deterministic(recipe.run.deterministic))  # before the network is built and tried
@@ -83,13 +84,17 @@ def train(
                 return _work(session, started)
 
 
-def _opened(recipe: Recipe, output: Path | str | None, resume: bool, world: World) -> tuple[RunFolder, bool]:
+def _opened(
+    recipe: Recipe, output: Path | str | None, resume: bool, world: World, observer: Observer
+) -> tuple[RunFolder, bool]:
     """Return the run folder, and whether there is a run in it to go on with: asked for, or begun by the same launch.
 
     A launch is known by its name: torchrun counts its restarts, but not those after the members have changed, and on a
     machine that takes the place of another it counts from 0. Without a name that count is all there is.
     """
-    if output is None and not resume:
+    if output is None and resume:
+        output = run_index.to_resume(recipe.data.path, recipe.mode, recipe.train.epochs).path
+    elif output is None:
         output = _own_run(recipe, world)
     run = _run_folder(recipe, output)
     is_own = run.was_begun_by(world.launch) if world.launch else world.restarts > 0 and run.recipe.exists()
@@ -97,16 +102,21 @@ def _opened(recipe: Recipe, output: Path | str | None, resume: bool, world: Worl
         run.require_run()
     else:
         run.require_new()
+        if output is None and (twin := run_index.stopped_twin(recipe)):
+            observer.warn(
+                f"{printable(twin.path)} was begun by the same command and can be resumed: {twin.resume_command}; "
+                f"this begins another run, {printable(run.path)}"
+            )
     return run, resume or is_own
 
 
 def _own_run(recipe: Recipe, world: World) -> Path | None:
     """Return the run under runs/ that an earlier start of this launch has begun, if this is a later one."""
     if world.launch:
-        return run_begun_by(world.launch, recipe.data.path, recipe.mode)
+        return run_index.begun_by(world.launch, recipe.data.path, recipe.mode)
     if world.restarts:
         with contextlib.suppress(ArtefactError):
-            return newest_run(recipe.data.path, recipe.mode)
+            return run_index.to_resume(recipe.data.path, recipe.mode, several=True).path
     return None
 
 

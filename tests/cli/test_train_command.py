@@ -69,6 +69,7 @@ def test_a_whole_run_then_its_result_again(cli: Any, data: str, tiny_weights: Pa
 
     again = cli("train", "--resume")
     assert again.code == 0
+    assert again.err.splitlines()[0] == "no run here is unfinished; the newest finished one is runs/pets-freeze"
     assert "has finished already" in again.err
     for said in ("validation accuracy", "95 % interval", "majority-class baseline", "of 4 pictures"):
         assert said in again.out
@@ -102,7 +103,7 @@ def test_what_a_run_cannot_become(cli: Any, data: str, arguments: list[str], cod
 def test_no_run_of_that_kind(cli: Any, data: str) -> None:
     outcome = cli("train", data, "--resume", "--mode", "scratch")
     assert outcome.err == (
-        "error: there is no run to resume under runs/, of pets in mode scratch; name it with --output RUN\n"
+        "error: there is no run of pets in mode scratch to resume here; name it with --output RUN\n"
     )
 
 
@@ -173,7 +174,7 @@ def lines(outcome: Any) -> list[str]:
         (["pets", "--output", "pets/cat"], 2, "inside the data folder"),
         (["pets", "--output", "pets.zip"], 5, "is a file"),
         (["pets", "--resume", "--output", "absent"], 4, "nothing to resume"),
-        (["pets", "--resume"], 4, "no run to resume"),
+        (["pets", "--resume"], 4, "there is no run of pets to resume here"),
     ],
 )
 def test_a_mistake_is_one_line_with_its_code(cli: Any, data: str, arguments: list[str], code: int, said: str) -> None:

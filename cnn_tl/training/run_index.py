@@ -1,0 +1,205 @@
+"""Which runs there are, wherever `--output` has put them, and which of them can be resumed.
+
+A run is known if it lies in runs/ below the working directory, or if it was begun on this machine: each leaves a line
+of JSON in the cache, `<cache>/runs/<digest of its path>.json`, with its folder and the working directory. Nothing
+depends on that list: without it, runs in runs/ are still found, and any run by `--output`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnn_tl import files
+from cnn_tl import recipe as recipes
+from cnn_tl.cache.location import default_root
+from cnn_tl.errors import ArtefactError, CnnTlError, printable
+from cnn_tl.networks import bundle
+from cnn_tl.recipe import Recipe
+from cnn_tl.training.run_folder import RunFolder
+
+REMEMBERED = 200
+"""How many runs the list holds; the ones begun first are forgotten."""
+
+_NAMED = 3
+"""How many runs a line names."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The run that `--resume` means where none is named, and what the user should know of the choice."""
+
+    path: Path
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A run, and why it is not the one to resume: "" if it is, "finished", or what is wrong with it."""
+
+    run: RunFolder
+    hindrance: str
+
+    def __str__(self) -> str:
+        return f"{printable(self.run.path)} ({self.hindrance})"
+
+
+def remember(run: Path) -> None:
+    """Keep in mind where a run lies, so that `--resume` finds it; where the cache cannot be written, do without."""
+    with contextlib.suppress(CnnTlError, OSError):
+        folder = default_root() / "runs"
+        where = str(run.resolve())
+        name = hashlib.sha256(where.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        files.write_json(folder / f"{name}.json", {"run": where, "begun_in": str(Path.cwd())})
+        for old in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-REMEMBERED]:
+            old.unlink(missing_ok=True)
+
+
+def to_resume(
+    data: str | None = None, mode: str | None = None, epochs: int | None = None, *, several: bool = False
+) -> Chosen:
+    """Choose the newest run that can be resumed, of this data and mode where they are named.
+
+    The runs of this place count: those in runs/, below the working directory, or begun in it. Where all have finished,
+    the newest of them is chosen, whose result is then shown again.
+
+    Args:
+        epochs: how long the run is to be; a finished run of fewer can be resumed, a longer one cannot.
+        several: the processes of a launch choose at once: only what all of them see counts, and no lock.
+
+    Raises:
+        ArtefactError: there is none.
+    """
+    runs = _of_data(_newest_first(_in_runs() if several else _here()), data, mode)
+    passed: list[_Found] = []
+    for run in runs:
+        found = _Found(run, _hindrance(run, epochs, mind_locks=not several))
+        if not found.hindrance:
+            return Chosen(run.path, tuple(_notes(run.path, passed)))
+        passed.append(found)
+    finished = [found.run.path for found in passed if found.hindrance == "finished"]
+    if finished:
+        others = [found for found in passed if found.hindrance != "finished"]
+        notes = [f"no run here is unfinished; the newest finished one is {printable(finished[0])}"]
+        return Chosen(finished[0], tuple(notes + ([f"passed over: {_listed(others)}"] if others else [])))
+    kind = "".join([f" of {printable(data)}" if data else "", f" in mode {mode}" if mode else ""])
+    if len(passed) == 1:
+        passed[0].run.require_run()  # which says more
+    if passed:
+        raise ArtefactError(f"no run{kind} can be resumed here: {_listed(passed)}; name one with --output RUN")
+    elsewhere = [] if several else [run for run in _newest_first(_remembered()) if not run.result.exists()]
+    hint = f"; begun elsewhere and not finished: {elsewhere[0].resume_command}" if elsewhere else ""
+    raise ArtefactError(f"there is no run{kind} to resume here; name it with --output RUN{hint}")
+
+
+def stopped_twin(recipe: Recipe) -> RunFolder | None:
+    """Return the newest run of this place that the same recipe has begun, that was stopped and can be resumed."""
+    for run in _newest_first(_here()):
+        if run.result.exists() or _hindrance(run):
+            continue
+        own = run.own_recipe()
+        if not recipes.diff(own, recipe) and _same_folder(own.data.path, recipe.data.path):
+            return run
+    return None
+
+
+def begun_by(launch: str, data: str | None, mode: str | None) -> Path | None:
+    """Return the run in runs/ that the launch of this name has begun; None: there is none."""
+    runs = (run for run in map(RunFolder, _in_runs()) if run.was_begun_by(launch))
+    return next((run.path for run in _of_data(runs, data, mode)), None)
+
+
+def _notes(chosen: Path, passed: list[_Found]) -> Iterable[str]:
+    yield f"resuming {printable(chosen)}, the newest run that can be resumed"
+    if passed:
+        yield f"passed over, though newer: {_listed(passed)}"
+
+
+def _listed(found: list[_Found]) -> str:
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return ", ".join(map(str, found[:_NAMED])) + more
+
+
+def _hindrance(run: RunFolder, epochs: int | None = None, *, mind_locks: bool = True) -> str:
+    """Say in a few words what keeps a run from being resumed; "": nothing does."""
+    try:
+        run.require_run()
+        own = run.own_recipe().train.epochs
+        if mind_locks and run.is_held():
+            return "another process is training it"
+        if epochs is not None and own is not None and own > epochs:
+            return f"it is to last {own} epochs"
+        if run.result.exists():
+            return "" if epochs is not None and own is not None and own < epochs else "finished"
+        if run.has_only_damaged_checkpoints():
+            return "every checkpoint in it is damaged"
+    except CnnTlError as error:
+        return str(error).partition("; ")[0]
+    return ""
+
+
+def _here() -> set[Path]:
+    """Return the run folders of this place, relative to it where they lie below it."""
+    try:
+        place = Path.cwd()
+    except OSError:
+        return set()  # it was removed
+    begun = _remembered()
+    near = {run for run in begun if begun[run] == place or run.is_relative_to(place)}
+    return _in_runs() | {run.relative_to(place) if run.is_relative_to(place) else run for run in near}
+
+
+def _in_runs() -> set[Path]:
+    return {path.parent for path in Path("runs").glob(f"*/{bundle.RECIPE_OF_RUN}")}
+
+
+def _remembered() -> dict[Path, Path]:
+    """Return the run folders in the list that are still there, and where each was begun."""
+    found = {}
+    for path in (default_root() / "runs").glob("*.json"):
+        with contextlib.suppress(CnnTlError, OSError, KeyError, TypeError, ValueError):
+            entry = files.read_json(path)
+            if RunFolder(Path(entry["run"])).recipe.is_file():
+                found[Path(entry["run"])] = Path(entry["begun_in"])
+    return found
+
+
+def _newest_first(runs: Iterable[Path]) -> list[RunFolder]:
+    """Sort runs by when they were started last; one that vanishes meanwhile is left out."""
+    dated = []
+    for path in runs:
+        run = RunFolder(path)
+        with contextlib.suppress(OSError):
+            dated.append((run.recipe.stat().st_mtime_ns, str(path), run))
+    return [run for *_, run in sorted(dated, key=lambda item: item[:2], reverse=True)]
+
+
+def _of_data(runs: Iterable[RunFolder], data: str | None, mode: str | None) -> list[RunFolder]:
+    """Return the runs of this data and mode; data that was moved is known by its name, where no run has its place."""
+    if data is None and mode is None:
+        return list(runs)
+    kept, same_place = [], []
+    for run in runs:
+        try:
+            own = run.own_recipe()
+        except ArtefactError:
+            kept.append(run)  # nobody can say of what it is; it is passed over, and said to be damaged
+            continue
+        if mode not in (None, own.mode):
+            continue
+        if data is None or _name(own.data.path) == _name(data):
+            kept.append(run)
+        if data is not None and _same_folder(own.data.path, data):
+            same_place.append(run)
+    return same_place or kept
+
+
+def _same_folder(one: str | None, other: str | None) -> bool:
+    return one is not None and other is not None and Path(one).resolve() == Path(other).resolve()
+
+
+def _name(data: str | None) -> str:
+    return Path(data).resolve().name if data is not None else ""
