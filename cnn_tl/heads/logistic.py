@@ -47,15 +47,23 @@ ONE_THREAD = 2048
 WORKSPACE = 64 * 2**20
 """Bytes that L-BFGS may keep its past steps in, as long as it can keep a few."""
 
+EXACT = 2**24
+"""Rows x features x classes up to which the fit on all rows is computed in float64: a tenth of a second at most. In
+float32 L-BFGS stops where the objective's rounding hides the way down, and the head depends on that rounding."""
+
+Real = NDArray[np.floating[Any]]
 Theta = NDArray[np.float64]
 """Weights and, in the last column, biases: [F, K, S + 1]."""
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Standardised features [R, D], labels [R], weights [R] of 1 on average."""
+    """Standardised features [R, D], labels [R], weights [R] of 1 on average.
 
-    features: Features
+    A fit computes in the precision of the features.
+    """
+
+    features: Real
     labels: NDArray[np.int64]
     weights: Features
 
@@ -83,6 +91,8 @@ def fit_logistic(problem: Problem, settings: Head) -> FittedHead:
     if penalty is None:
         penalty, chosen = choose_penalty(problem, rows, picture_R, rotated=basis_SD is not None)
         facts |= chosen
+    if features_RS.size * problem.num_classes <= EXACT:
+        rows = replace(rows, features=features_RS.astype(np.float64))
     whole_1R = (rows.weights / rows.weights.sum())[None]
     theta, iterations = _minimise(rows, whole_1R, problem.num_classes, penalty, None, problem.check)
     facts |= {"penalty": penalty, "iterations": iterations, "converged": iterations < MAX_ITERATIONS}
@@ -245,21 +255,29 @@ def _curvature(rows: _Rows, theta: Theta, penalty: float) -> NDArray[np.float64]
     return np.sqrt(curvature)
 
 
-def _logits(theta: Theta, features_RS: Features) -> Features:
-    """Return the logits of every fold, float32 [F, R, K]."""
+def _logits(theta: Theta, features_RS: Real) -> Real:
+    """Return the logits of every fold, [F, R, K], in the precision of the features."""
     folds, num_classes, _ = theta.shape
-    flat = theta[..., :-1].reshape(folds * num_classes, -1).astype(np.float32)
+    flat = theta[..., :-1].reshape(folds * num_classes, -1).astype(features_RS.dtype)
     logits_RFK = (features_RS @ flat.T).reshape(len(features_RS), folds, num_classes)
-    return logits_RFK.transpose(1, 0, 2) + theta[:, None, :, -1].astype(np.float32)
+    return logits_RFK.transpose(1, 0, 2) + theta[:, None, :, -1].astype(features_RS.dtype)
 
 
-def _log_loss(logits_FRK: Features, labels_R: NDArray[np.int64]) -> tuple[Features, Features]:
-    """Return the cross-entropy of each row, [F, R], and its gradient in the logits, [F, R, K]."""
+def _log_loss(logits_FRK: Real, labels_R: NDArray[np.int64]) -> tuple[Real, Real]:
+    """Return the cross-entropy of each row, [F, R], and its gradient in the logits, [F, R, K].
+
+    Both come from what the other classes get, never from 1 - p of the label: where a fit is sure of its rows, as it is
+    of most, p rounds to 1 in float32, and the fit would follow the rounding.
+    """
     each = np.arange(len(labels_R))
     shifted_FRK = logits_FRK - logits_FRK.max(2, keepdims=True)
+    label_FR = shifted_FRK[:, each, labels_R]
     powers_FRK = np.exp(shifted_FRK)
-    sums_FR = powers_FRK.sum(2)
-    log_loss_FR = np.log(sums_FR) - shifted_FRK[:, each, labels_R]
+    power_FR = powers_FRK[:, each, labels_R]
+    powers_FRK[:, each, labels_R] = 0
+    others_FR = powers_FRK.sum(2)
+    sums_FR = others_FR + power_FR
+    log_loss_FR = np.where(label_FR == 0, np.log1p(others_FR), np.log(sums_FR) - label_FR)
     residual_FRK = powers_FRK / sums_FR[:, :, None]
-    residual_FRK[:, each, labels_R] -= 1
+    residual_FRK[:, each, labels_R] = -others_FR / sums_FR
     return log_loss_FR, residual_FRK

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from cnn_tl.errors import DivergedError, RecipeError
-from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights
+from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights, logistic
 from cnn_tl.heads.calibration import best_factor
 from cnn_tl.heads.folds import stratified_folds, stratified_sample
 from cnn_tl.heads.standard import standard_of
@@ -137,6 +137,36 @@ def test_a_signal_is_heard(kind: str) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         HEADS[kind](Problem([features], labels, 3, np.ones(3), 0, stop), HEAD_DEFAULTS[kind])  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "features", "classes", "spread"), [(36, 256, 3, 0.3), (60, 32, 3, 6.0), (200, 64, 4, 2.0)]
+)
+def test_the_head_moves_no_further_than_the_features(
+    pictures: int, features: int, classes: int, spread: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processors round features differently in the last bit; no head may look different for that."""
+    chance = np.random.default_rng(0)
+    labels = np.arange(pictures) % classes
+    rows = chance.normal(size=(classes, features))[labels] + spread * chance.normal(size=(pictures, features))
+    rounded = rows * (1 + 1e-7 * chance.normal(size=rows.shape))
+    for limit, least in ((logistic.EXACT, 1e-5), (0, 1e-3)):  # in float64, and as larger problems in float32
+        monkeypatch.setattr(logistic, "EXACT", limit)
+        head, other = (fit("lbfgs", array.astype(np.float32), labels) for array in (rows, rounded))
+        weight, moved = head.tensors["weight"], other.tensors["weight"]
+        assert head.facts["penalty"] == other.facts["penalty"]
+        assert np.linalg.norm(moved - weight) < least * np.linalg.norm(weight)
+
+
+def test_what_a_fit_is_sure_of_still_counts() -> None:
+    """In float32 1 - p of a label rounds to 0 from a margin of 17 on; its loss and its gradient do not."""
+    margins = np.array([-30.0, -5.0, 0.0, 5.0, 16.0, 20.0, 40.0])
+    logits = np.stack([margins, np.zeros(7), np.full(7, -50.0)], axis=1)[None]
+    labels = np.zeros(7, np.int64)
+    log_loss, residual = logistic._log_loss(logits.astype(np.float32), labels)
+    np.testing.assert_allclose(log_loss[0], np.logaddexp(0, -margins), rtol=1e-6)
+    np.testing.assert_allclose(residual[0, :, 0], -1 / (1 + np.exp(margins)), rtol=1e-6)
+    np.testing.assert_allclose(residual[0].sum(1), 0, atol=1e-7)
 
 
 def test_logistic_agrees_with_scikit_learn() -> None:
