@@ -8,7 +8,8 @@
         print(answer.label, answer.probability)
     cnn_tl.export(result.run)
 
-Everything is imported at first use, so that `import cnn_tl` costs nothing.
+Everything is imported at first use, so that `import cnn_tl` costs nothing. It does set the variables that keep other
+packages from reporting to their makers (`telemetry.NO_TELEMETRY`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from cnn_tl.telemetry import forbid_telemetry
+
 __version__ = "0.1.0"
+
+forbid_telemetry()  # before anything else can be imported that would report to its maker
 
 _HOMES = {
     "Classifier": "cnn_tl.inference.classifier",

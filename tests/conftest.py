@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_tl import telemetry
+
+telemetry.forbid_telemetry()  # also of what a test module imports itself
+os.environ.setdefault("MPLCONFIGDIR", str(Path(tempfile.gettempdir(), "cnn-tl-tests-matplotlib")))  # made once
+os.environ.setdefault("SE_AVOID_STATS", "true")  # selenium-manager reports each use
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does: before torch is loaded
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # several tests run at once, on tiny networks
@@ -87,6 +94,15 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_file(model.state_dict(), path)
     return path
+
+
+@pytest.fixture
+def openvino() -> Any:
+    """Return the package openvino, imported without its telemetry, or skip."""
+    try:
+        return telemetry.openvino()
+    except ImportError:
+        pytest.skip("the extra cnn-tl[openvino] is not installed")
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl import __version__
+from cnn_tl import __version__, telemetry
 from cnn_tl.errors import ArtefactError, ResourceError, printable
 from cnn_tl.exporting import graph
 from cnn_tl.exporting import onnx as onnx_format
@@ -27,8 +27,7 @@ class OpenVinoModel(TakesNormalised):
     """The folder as OpenVINO reads it, on the CPU, in float32; see `parity.Exported`."""
 
     def __init__(self, folder: Path) -> None:
-        import openvino
-
+        openvino = telemetry.openvino()
         model = openvino.Core().read_model(folder / MODEL)
         self._compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         self.facts: Mapping[str, str] = {"architecture": str(model.get_rt_info(["cnn_tl", "architecture"]).value)}
@@ -47,7 +46,7 @@ def write(trained: Bundle, path: Path, options: Options) -> OpenVinoModel:
         ResourceError: OpenVINO is not installed.
     """
     try:
-        import openvino
+        openvino = telemetry.openvino()
     except ImportError as error:
         raise ResourceError('--format openvino needs the package openvino: pip install "cnn-tl[openvino]"') from error
     outputs = options.of("openvino").outputs
@@ -57,7 +56,7 @@ def write(trained: Bundle, path: Path, options: Options) -> OpenVinoModel:
         plain = Path(scratch) / "network.onnx"
         onnx_format.save(network, plain)
         try:
-            model = openvino.Core().read_model(plain)  # unlike convert_model it tells nobody that it was used
+            model = openvino.Core().read_model(plain)
         except Exception as error:  # OpenVINO has no one class for what it cannot do
             reason = " ".join(str(error).split())[:200]
             raise ArtefactError(f"{printable(trained.path)} cannot be converted to OpenVINO: {reason}") from error

@@ -19,6 +19,7 @@ from typing import Any
 
 import onnx
 
+from cnn_tl import telemetry
 from cnn_tl.data import transforms
 from cnn_tl.data.loader import Pixels, batches
 from cnn_tl.data.manifest import Manifest, Picture
@@ -36,16 +37,15 @@ _BATCH = 8
 
 def half(network: onnx.ModelProto, _: Bundle) -> tuple[onnx.ModelProto, str]:
     """Return the network with fp16 weights and activations; what goes in and comes out stays float32."""
-    from onnxruntime.quantization.onnx_model import ONNXModel
-
     path = list(sys.path)
     try:
-        from onnxruntime.transformers import float16  # puts its own folder on the path
+        wrapper = telemetry.onnxruntime("quantization.onnx_model")
+        float16 = telemetry.onnxruntime("transformers.float16")  # puts its own folder on the path
     finally:
         sys.path[:] = path
     with _quiet():
         lowered = float16.convert_float_to_float16(network, keep_io_types=True)
-        ONNXModel(lowered).topological_sort()  # the casts of the inputs stand at the end
+        wrapper.ONNXModel(lowered).topological_sort()  # the casts of the inputs stand at the end
     return lowered, ""
 
 
@@ -55,29 +55,29 @@ def eight_bit(network: onnx.ModelProto, trained: Bundle) -> tuple[onnx.ModelProt
     Raises:
         DataError: the training pictures are not here.
     """
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+    quantization = telemetry.onnxruntime("quantization")
+    shapes = telemetry.onnxruntime("quantization.shape_inference")
 
     manifest = parity.manifest_of(trained.path)
     chosen = calibration_pictures(manifest) if manifest else []
     with tempfile.TemporaryDirectory() as scratch, _quiet():
         traced, plain, integers = (Path(scratch) / f"{name}.onnx" for name in ("traced", "plain", "integers"))
         onnx.save(network, traced)
-        quant_pre_process(str(traced), str(plain), skip_symbolic_shape=True)
+        shapes.quant_pre_process(str(traced), str(plain), skip_symbolic_shape=True)
         reader = _Reader([manifest.file(picture) for picture in chosen] if manifest else [], trained.preprocessing)
         if not reader.any_picture():
             raise DataError(
                 f"--precision int8 needs the training pictures of {printable(trained.path)} to calibrate on, and "
                 f"none is in {printable(manifest.root if manifest else trained.path)}"
             )
-        quantize_static(
+        quantization.quantize_static(
             str(plain),
             str(integers),
             reader,
-            quant_format=QuantFormat.QDQ,
+            quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
-            weight_type=QuantType.QInt8,
-            activation_type=QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            activation_type=quantization.QuantType.QUInt8,
             nodes_to_exclude=_sensitive(onnx.load(plain).graph),
             reduce_range=True,  # 7 bits: without VNNI a processor adds two products in 16 bits, which 8 bits overflow
         )

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from cnn_tl import __version__, files
+from cnn_tl import __version__, files, telemetry
 from cnn_tl.errors import ArtefactError, printable
 from cnn_tl.preprocessing import Preprocessing
 from cnn_tl.runtime import default_workers
+
+onnxruntime = telemetry.onnxruntime()
 
 FORMAT_VERSION = 2
 PLAIN_FORMAT_VERSION = 1
@@ -44,9 +45,7 @@ class OnnxModel:
         classes: the class names, in the order of the logits.
         preprocessing: what a picture goes through before the model.
         inside: whether it does its own preprocessing: it then takes pictures, uint8 [N, H, W, 3], not normalised ones.
-        facts: architecture, opset, precision, the version of cnn-tl that wrote the file, and the most frequent class
-            of the training split.
-        session: onnxruntime's.
+from cnn_tl import __version__, files, telemetry
         side_by_side: into how many parts a batch is split, each of which has a core for itself.
     """
 
@@ -55,7 +54,7 @@ class OnnxModel:
     preprocessing: Preprocessing
     inside: bool
     facts: Mapping[str, str]
-    session: onnxruntime.InferenceSession
+    session: Any
     side_by_side: int = 1
 
     @classmethod
@@ -182,7 +181,7 @@ def _options(threads: int) -> Any:
     return options
 
 
-def _check_ends(session: onnxruntime.InferenceSession, metadata: Mapping[str, str]) -> None:
+def _check_ends(session: Any, metadata: Mapping[str, str]) -> None:
     """Refuse a file whose graph is not what its metadata say.
 
     Raises:

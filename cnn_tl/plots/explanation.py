@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.plots.figure import BLUE, GREY, ORANGE, new_figure, tidy, write
+from cnn_tl.plots.library import load_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,6 +62,7 @@ class Drawing:
 
 def heat_over(pixels_HWC: Pixels, heat_HW: NDArray[np.floating]) -> Pixels:
     """Lay a heat map over the picture, which turns grey, so that colour means heat alone; below zero counts as zero."""
+    load_matplotlib()
     from matplotlib import colormaps
 
     heat = np.clip(heat_HW, 0, None)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_tl import files
+from cnn_tl.plots.library import load_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +29,7 @@ DRAWN_BY = "cnn-tl"
 
 def new_figure(height: float) -> Figure:
     """Return an empty white figure, `height` inches high; unlike pyplot's it is in no global list."""
+    load_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnn_tl import files
 from cnn_tl.errors import ArtefactError, printable
+from cnn_tl.telemetry import forbid_telemetry
 from cnn_tl.tracking.table import Scalar, by_step, numbers
 from cnn_tl.tracking.tracker import Rows, Subject
 
@@ -24,8 +25,8 @@ MOST_PARAMS = 100
 
 RESULT = "result."
 
-ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
-"""What holds unless the user says otherwise: no reports to anyone, and a server that is down costs seconds."""
+ENVIRONMENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+"""What holds unless the user says otherwise: a server that is down costs seconds."""
 
 
 class MLflow:
@@ -108,6 +109,7 @@ def _own_store(folder: Path) -> str:
 def _client(uri: str) -> MlflowClient:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    forbid_telemetry()
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it creates

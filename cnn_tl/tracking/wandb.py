@@ -10,6 +10,7 @@ from typing import Any
 import wandb
 
 from cnn_tl import files
+from cnn_tl.cache.location import default_root
 from cnn_tl.errors import ArtefactError
 from cnn_tl.tracking.table import by_step, numbers
 from cnn_tl.tracking.tracker import Rows, Subject
@@ -29,6 +30,7 @@ class WeightsAndBiases:
         self._id, self._step = str(state["id"]), int(state["step"])
         files.write_json(self._state, state)
         os.environ.setdefault("WANDB_SILENT", "true")
+        os.environ.setdefault("WANDB_CACHE_DIR", str(default_root() / "wandb"))  # for its debug logs
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or PROJECT,
             name=subject.run.name,

@@ -250,10 +250,10 @@ def test_a_model_that_onnx_cannot_express(run: Path) -> None:
 
 @pytest.mark.parametrize("name", EXPORTERS)
 def test_every_exporter_is_proven_before_its_file_gets_a_name(
-    run: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    run: Path, name: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     if name == "openvino":
-        pytest.importorskip("openvino", reason="the extra cnn-tl[openvino] is not installed")
+        request.getfixturevalue("openvino")
     monkeypatch.setattr(exporting.parity, "LARGEST_DIFFERENCE", -1.0)
     with pytest.raises(ArtefactError, match="another model"):
         export(run, format=name)

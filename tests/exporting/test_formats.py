@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,8 +79,7 @@ def test_what_transformers_reads(run: Path) -> None:
     model.load_state_dict(files.read_tensors(run / "model" / "model.safetensors"))
 
 
-def test_openvino(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    openvino = pytest.importorskip("openvino", reason="the extra cnn-tl[openvino] is not installed")
+def test_openvino(run: Path, openvino: Any, capfd: pytest.CaptureFixture[str]) -> None:
     report = export(run, format="openvino", options=Options(outputs=("logits", "features")))
     assert capfd.readouterr() == ("", "")
     assert sorted(path.name for path in report.path.iterdir()) == ["SHA256SUMS", "model.bin", "model.xml"]

@@ -8,13 +8,13 @@ from typing import Literal
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import timm
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from cnn_tl import telemetry
 from cnn_tl.data import transforms
 from cnn_tl.errors import UsageError
 from cnn_tl.exporting import graph, pixels
@@ -24,6 +24,8 @@ from cnn_tl.networks import bundle, onnx_model
 from cnn_tl.networks.bundle import Bundle
 from cnn_tl.networks.onnx_model import OnnxModel
 from cnn_tl.preprocessing import Preprocessing
+
+onnxruntime = telemetry.onnxruntime()
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = [(61, 83), (130, 90), (300, 400), (9, 400), (400, 9), (32, 32), (4, 4)]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from cnn_tl import telemetry
 from cnn_tl.errors import ArtefactError
 from cnn_tl.heads import HEADS, FittedHead, Problem
 from cnn_tl.networks import backbone, bundle, classifiers, weights
@@ -113,11 +114,9 @@ def test_a_head_that_does_not_fit_is_refused(spec: dict[str, Any], tmp_path: Pat
 
 @pytest.mark.parametrize(("kind", "settings"), SETTINGS[:2])
 def test_onnx_agrees(kind: HeadKind, settings: dict[str, Any], tmp_path: Path) -> None:
-    import onnxruntime
-
     head, queries = fitted(kind, settings)
     path = tmp_path / "head.onnx"
     torch.onnx.export(module_of(head), (torch.from_numpy(queries),), path, dynamo=True, verbose=False)
-    session = onnxruntime.InferenceSession(path)
+    session = telemetry.onnxruntime().InferenceSession(path)
     [logits] = session.run(None, {session.get_inputs()[0].name: queries})
     np.testing.assert_allclose(logits, head.logits(queries), atol=1e-4)

@@ -45,9 +45,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("format", EXPORTERS)
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family(run: Path, name: str, format: str) -> None:
+def test_every_family(run: Path, name: str, format: str, request: pytest.FixtureRequest) -> None:
     if format == "openvino":
-        pytest.importorskip("openvino", reason="the extra cnn-tl[openvino] is not installed")
+        request.getfixturevalue("openvino")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = timm.create_model(name, num_classes=10)
