@@ -136,7 +136,9 @@ def _channel_cells(row: dict[str, Any]) -> list[object]:
 def _answer_cells(row: dict[str, Any]) -> list[object]:
     if row["error"] is not None:
         return [printable(row["file"]), f"error: {row['error']}", ""]
-    return [printable(row["file"]), printable(row["label"]), f"{100 * row['probability']:.1f} %"]
+    label, true = printable(row["label"]), row["true"]
+    named = label if true in (None, row["label"]) else f"{label}, not {printable(true)}"
+    return [printable(row["file"]), named, f"{100 * row['probability']:.1f} %"]
 
 
 def _picture_cells(row: dict[str, Any]) -> list[object]:
@@ -145,8 +147,8 @@ def _picture_cells(row: dict[str, Any]) -> list[object]:
 
 def _heat_cells(row: dict[str, Any], measured: bool) -> list[object]:
     """Return the areas where any were measured; else the class that the map is for."""
-    says = "empty" if row.get("empty") else ""
+    caveat = row.get("caveat") and ("empty" if row["empty"] else "as grey")
     if not measured:
-        return [says or printable(row.get("class", ""))]
+        return [caveat or printable(row.get("class", ""))]
     areas = [row.get(name) for name in ("deletion", "random_deletion", "insertion", "random_insertion")]
-    return [says or "as grey", "", "", ""] if areas[0] is None else [f"{area:.2f}" for area in areas]
+    return [caveat or "", "", "", ""] if areas[0] is None else [f"{area:z.2f}" for area in areas]

@@ -14,6 +14,7 @@ from cnn_tl.exporting.options import Precision, Preprocess
 if TYPE_CHECKING:
     from cnn_tl.exporting.cost import Cost
     from cnn_tl.exporting.export import ExportReport
+    from cnn_tl.exporting.parity import Given
 
 Format = Literal["onnx", "openvino", "timm", "torch"]
 _NEXT: dict[str, str] = {
@@ -22,7 +23,7 @@ _NEXT: dict[str, str] = {
     "timm": "timm.create_model({local!r}, pretrained=True)",
     "torch": "torch.export.load({path!r}).module()",
 }
-_GIVEN = {"prepared": "resized, cropped", "whole": "whole"}
+_GIVEN: dict[Given, str] = {"prepared": "resized, cropped", "whole": "whole"}
 
 
 def export(
@@ -65,6 +66,9 @@ def export(
             show_default="probabilities,logits where it can",
         ),
     ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also print the comparison for each batch size.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Export a trained model, and compare it with the original on the validation pictures.
@@ -73,12 +77,13 @@ def export(
     names. If its answers differ from the original's, or a lower precision costs too much, no file is left.
     """
     from cnn_tl.cli.progress import TerminalObserver
-    from cnn_tl.exporting.options import Options
+    from cnn_tl.exporting.options import Options, require_package
     from cnn_tl.networks import bundle
     from cnn_tl.runtime import require_torch
 
     asked = None if outputs is None else Options.read_outputs(outputs)
     options = Options(preprocess, asked, precision, max_drop, min_agreement).of(format)
+    require_package(format)
     bundle.find(model)  # a wrong path is refused before the seconds that torch takes
     console.note(f"exporting to {format} and comparing; this takes a while")
     require_torch()
@@ -88,32 +93,26 @@ def export(
     if json:
         console.print_json(report.to_dict())
     else:
-        show_report(report)
+        show_report(report, verbose=verbose)
 
 
-def show_report(report: ExportReport) -> None:
-    """Print what was written, the proof, and what to do with the file."""
+def show_report(report: ExportReport, *, verbose: bool = False) -> None:
+    """Print the verdict, what was written, and what to do with the file; `verbose` adds every comparison."""
+    console.say(report.verdict)
     facts, path = report.facts, report.to_dict()["path"]
     written = f"{report.format} opset {facts['opset']}" if "opset" in facts else report.format
     rows = [
         ["folder" if report.path.is_dir() else "file", f"{path} ({report.bytes / 1e6:.1f} MB)"],
         ["model", f"{facts['architecture']}, {written}, {report.options.precision}"],
-        ["compared on", report.pictures],
+        *_differences(report),
     ]
     if report.cost and report.cost.calibration:
         rows.append(["calibrated on", report.cost.calibration])
     console.show(console.table(["export", ""], rows))
     if report.cost:
         _show_cost(report.cost)
-    agreements = []
-    for found in report.parity:
-        same = f"{100 * found.top1:.1f} %" + (f", {found.ties} tied" if found.ties else "")
-        given = _GIVEN[found.given] + (f", {found.sizes} sizes" if found.sizes > 1 else "")
-        difference = f"{found.largest_difference:.1e}"
-        allowed = "any" if report.cost else f"{found.allowed_difference:.1e}"  # fewer bits are bound by what they cost
-        agreements.append([given, found.batch_size, found.pictures, difference, allowed, same])
-    columns = ["given", "batch>", "pictures>", "logits differ>", "allowed>", "same answer>"]
-    console.show(console.table(columns, agreements))
+    if verbose:
+        _show_agreements(report)
     console.say("next:")
     places = {"path": path, "xml": f"{path}/model.xml", "local": f"local-dir:{path}"}
     quoted, following = shlex.quote(str(report.path)), _NEXT[report.format]
@@ -121,6 +120,28 @@ def show_report(report: ExportReport) -> None:
         console.say_command([word.format(quoted=quoted) for word in following.split()])
     else:
         console.say("  " + following.format(**places))
+
+
+def _differences(report: ExportReport) -> list[list[str]]:
+    """Return by how much logits differ, for each way in which images were given."""
+    rows: list[list[str]] = []
+    for given in _GIVEN:
+        if (found := report.largest(given)) is not None:
+            allowed = "" if report.cost else f"; {found.allowed_difference:.1e} is allowed"  # the cost is the bound
+            whole = f" on {found.pictures:,} whole images" if given == "whole" else ""
+            rows.append(["" if rows else "logits differ", f"by {found.largest_difference:.1e} at most{whole}{allowed}"])
+    return rows
+
+
+def _show_agreements(report: ExportReport) -> None:
+    rows = []
+    for found in report.parity:
+        same = f"{found.same:,}" + (f", {found.ties} tied" if found.ties else "")
+        given = _GIVEN[found.given] + (f", {found.sizes} sizes" if found.sizes > 1 else "")
+        allowed = "any" if report.cost else f"{found.allowed_difference:.1e}"
+        rows.append([given, found.batch_size, found.pictures, same, f"{found.largest_difference:.1e}", allowed])
+    columns = ["given", "batch>", "images>", "same answer>", "logits differ>", "allowed>"]
+    console.show(console.table(columns, rows))
 
 
 def _show_cost(cost: Cost) -> None:
@@ -143,5 +164,6 @@ def _show_cost(cost: Cost) -> None:
             f"{times:.2f} x, batches of 32 in turn",
         ],
         ["same answer", "", f"{cost.same_answer:.1%}", "of fp32's"],
+        ["probabilities", "", "", f"change by {100 * cost.largest_change:.1f} points at most"],
     ]
     console.show(console.table(["", "fp32>", f"{cost.precision}>", ""], rows))

@@ -16,6 +16,12 @@ from cnn_tl.data.transforms import mean_colour
 from cnn_tl.preprocessing import Preprocessing
 
 AT_ONCE = 32
+LEAST_EVIDENCE = 0.5
+"""Log-odds by which an image must be ahead of a grey one: evidence that is not there cannot be located."""
+
+EMPTY = "empty map: nothing in the image is evidence for the class"
+NO_EVIDENCE = "a grey image scores as high for this class: no evidence here"
+
 PATCH, STRIDE = 0.2, 0.08
 """Side of the patch and step between two patches, as shares of the picture's sides."""
 
@@ -55,19 +61,31 @@ def heat_map(
     Args:
         logits: from pixels uint8 [N, H, W, 3] to logits [N, K].
     """
-    before = _log_odds(logits(pixels_HWC[None]), index)
+    before = log_odds(logits(pixels_HWC[None]), index)
 
     def cost(boxes: Sequence[Box]) -> NDArray[np.floating]:
         covered_NHWC = np.repeat(pixels_HWC[None], len(boxes), axis=0)
         for picture_HWC, box in zip(covered_NHWC, boxes, strict=True):
             picture_HWC[box] = mean_colour(spec)
-        return before - _log_odds(logits(covered_NHWC), index)
+        return before - log_odds(logits(covered_NHWC), index)
 
     height, width, _ = pixels_HWC.shape
     return cost_map(cost, height, width, PATCH, STRIDE)
 
 
-def _log_odds(logits_NK: NDArray[np.float32], index: int) -> NDArray[np.float64]:
+def caveat(heat: NDArray[np.floating], evidence: float) -> str | None:
+    """Say why a heat map must not be trusted; None if there is no reason.
+
+    Args:
+        heat: the map, any shape.
+        evidence: log-odds of its class for the image, less those for a grey image.
+    """
+    if not heat.max() > 0:
+        return EMPTY
+    return NO_EVIDENCE if evidence < LEAST_EVIDENCE else None
+
+
+def log_odds(logits_NK: NDArray[np.float32], index: int) -> NDArray[np.float64]:
     """Return log(p / (1 - p)) of a class, [N]."""
     others_NK = np.delete(logits_NK.astype(np.float64), index, axis=1)
     score_N: NDArray[np.float64] = logits_NK[:, index] - np.logaddexp.reduce(others_NK, axis=1)

@@ -18,7 +18,7 @@ from cnn_tl.errors import DataError, printable
 from cnn_tl.explaining import cam, covering, deconv, faithfulness, feature_maps, layers, occlusion
 from cnn_tl.explaining.request import ROWS, SHEET, Request, check_output
 from cnn_tl.explaining.seen import Explanation, look, read
-from cnn_tl.explaining.subject import BATCH, Subject
+from cnn_tl.explaining.subject import BATCH, Subject, log_odds
 from cnn_tl.explaining.top_patches import TopPatches, maps_of
 from cnn_tl.plots import explanation as plots
 from cnn_tl.plots.explanation import Drawing
@@ -110,6 +110,7 @@ def _heat_maps(
 ) -> Iterator[Explanation]:
     """Draw a heat map over each picture, with its deletion and insertion curves."""
     wanted = None if request.label is None else subject.class_index(request.label)
+    blank_1K = subject.logits(subject.blank())
     for seen in look(subject, request, observer):
         if isinstance(seen, Explanation):
             yield seen
@@ -117,14 +118,15 @@ def _heat_maps(
         index = subject.classes.index(seen.answer["label"]) if wanted is None else wanted
         map_hw = _heat_map(subject, request, layer, seen.x_1CHW, index)
         heat_HW = faithfulness.enlarge(map_hw, *seen.pixels.shape[:2])
-        says = bool(map_hw.max() > 0)
-        asked = request.faithfulness
-        measured = faithfulness.measure(subject, seen.x_1CHW, map_hw, index) if asked and says else None
+        evidence = float(log_odds(subject.logits(seen.x_1CHW), index) - log_odds(blank_1K, index))
+        caveat = covering.caveat(map_hw.cpu().numpy(), evidence)
+        asked = request.faithfulness and caveat is None
+        measured = faithfulness.measure(subject, seen.x_1CHW, map_hw, index) if asked else None
         areas = dict.fromkeys(faithfulness.AREAS) if measured is None else measured.to_dict()
         explained = subject.classes[index]
         yield seen.explained(
-            {"class": explained, "empty": not says} | areas,
-            lines=_figures(areas, says, asked=asked),
+            {"class": explained, "empty": caveat == covering.EMPTY, "caveat": caveat} | areas,
+            lines=(caveat,) if caveat else _figures(areas),
             panel=plots.heat_over(seen.pixels, heat_HW.cpu().numpy()),
             caption=f"{request.method} for {printable(explained)}",
             curves=measured,
@@ -252,11 +254,7 @@ METHODS: dict[str, tuple[Draw, bool]] = {
 """How each method draws, and whether it looks at a layer that `--layer` chooses."""
 
 
-def _figures(areas: dict[str, Any], says: bool, *, asked: bool) -> tuple[str, ...]:
-    """Say what the curves measured, or why they could not."""
-    if not says:
-        return ("the map is empty: nothing speaks for the class",)
-    if areas["deletion"] is None:
-        return ("a grey picture says this class as loudly: no curves",) if asked else ()
+def _figures(areas: dict[str, Any]) -> tuple[str, ...]:
+    """Say what the curves measured; nothing where they were not asked for."""
     pairs = ((name, areas[name], areas[f"random_{name}"]) for name in ("deletion", "insertion"))
-    return tuple(f"{name} {area:.2f} (random map {random:.2f})" for name, area, random in pairs)
+    return tuple(f"{name} {area:z.2f} (random map {random:z.2f})" for name, area, random in pairs if area is not None)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
+from cnn_tl.explaining.covering import LEAST_EVIDENCE
 from cnn_tl.explaining.subject import Subject, log_odds
 from cnn_tl.plots.explanation import Curves
 from cnn_tl.runtime import seed_of
@@ -28,9 +29,6 @@ STEPS = 20
 RANDOM_MAPS = 4
 RANDOM_GRID = 7
 """Random maps are as coarse as those of a last layer: single pixels here and there would be another attack."""
-
-LEAST_EVIDENCE = 0.5
-"""Log-odds by which the whole picture must be ahead of the grey one: what is not there cannot be taken away."""
 
 BLUR_KERNEL, BLUR_SIGMA = 11, 5.0
 """Of the picture that insertion starts from, in pixels; as the authors have it."""

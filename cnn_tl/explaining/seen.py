@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,7 @@ class Seen:
         file: as it was named. stem: see `Explanation`.
         pixels: what the network sees, uint8 [H, W, 3]. x_1CHW: the same as the network takes it.
         answer: the predicted class (`label`) and its probability.
+        true: the class that the image's folder is named after; None if it bears no class's name.
     """
 
     file: str
@@ -50,6 +52,7 @@ class Seen:
     pixels: Pixels
     x_1CHW: Tensor  # noqa: N815 - the shape is part of the name
     answer: dict[str, Any]
+    true: str | None
 
     def explained(
         self,
@@ -61,14 +64,18 @@ class Seen:
         curves: Curves | None = None,
     ) -> Explanation:
         """Return the explanation: the picture with `panel` beside it, under its answer and `lines`."""
-        name, share = printable(Path(self.file).name), 100 * self.answer["probability"]
+        name, label, share = printable(Path(self.file).name), self.answer["label"], 100 * self.answer["probability"]
+        verdict = ""
+        if self.true is not None:
+            verdict = ", right" if self.true == label else f", wrong (true class {printable(self.true)})"
         drawing = Drawing(
-            lines=(f"{name}: {printable(self.answer['label'])} {share:.1f} %", *lines),
+            lines=(f"{name}: {printable(label)} {share:.1f} %{verdict}", *lines),
             panels=(self.pixels, panel),
             captions=("what the network sees", caption),
             curves=curves,
         )
-        return Explanation({"file": self.file, "error": None} | self.answer | facts, self.stem, drawing)
+        row = {"file": self.file, "error": None, "true": self.true}
+        return Explanation(row | self.answer | facts, self.stem, drawing)
 
 
 def look(subject: Subject, request: Request, observer: Observer) -> Iterator[Seen | Explanation]:
@@ -82,8 +89,15 @@ def look(subject: Subject, request: Request, observer: Observer) -> Iterator[See
                 yield Explanation({"file": str(path), "error": error.reason}, names[number], None)
             for (number, path), pixels in zip(batch.items, batch.pixels, strict=True):
                 x_1CHW = subject.to_input(pixels)
-                yield Seen(str(path), names[number], pixels, x_1CHW, _answer(subject, x_1CHW))
+                true = true_class(path, subject.classes)
+                yield Seen(str(path), names[number], pixels, x_1CHW, _answer(subject, x_1CHW), true)
             observer.advance(1)
+
+
+def true_class(path: Path, classes: Sequence[str]) -> str | None:
+    """Return the class that an image's folder is named after, as in a training folder; None if there is none."""
+    folder = unicodedata.normalize("NFC", path.absolute().parent.name)
+    return next((name for name in classes if unicodedata.normalize("NFC", name) == folder), None)
 
 
 def read(subject: Subject, numbered: tuple[int, Path]) -> Pixels:

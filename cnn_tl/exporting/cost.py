@@ -21,6 +21,7 @@ from cnn_tl.exporting.parity import Exported
 from cnn_tl.networks.bundle import Bundle
 from cnn_tl.progress import Observer
 from cnn_tl.runtime import default_workers
+from cnn_tl.statistics import softmax
 
 BATCH_SIZE = 32
 FEWEST_ROUNDS, MOST_ROUNDS, ENOUGH_SECONDS = 5, 25, 10.0
@@ -54,6 +55,7 @@ class Cost:
         pictures: of the validation part, that both were asked about.
         right_before, right_after: how many of them each gets right; before is float32.
         same_answer: the share of pictures with the same answer.
+        largest_change: of any class's probability for any of them, 0..1.
         bytes_before, bytes_after: sizes of the files.
         speed_before, speed_after: pictures a second through the ready-made model, batches of 32 in turn, medians.
     """
@@ -64,6 +66,7 @@ class Cost:
     right_before: int
     right_after: int
     same_answer: float
+    largest_change: float
     bytes_before: int
     bytes_after: int
     speed_before: float
@@ -119,7 +122,7 @@ def measure(trained: Bundle, lowered: Lowered, size: int, observer: Observer) ->
             ready = batch.pixels if ready is None else ready
             answers["labels"].append(np.array([label for _, label in batch.items]))
             for name, model in models.items():
-                answers[name].append(_run(model, batch.pixels, trained).argmax(1))
+                answers[name].append(softmax(_run(model, batch.pixels, trained)))
             observer.advance(len(batch.items))
     if ready is None:
         raise DataError(
@@ -133,9 +136,10 @@ def measure(trained: Bundle, lowered: Lowered, size: int, observer: Observer) ->
         precision=lowered.precision,
         calibration=lowered.calibration,
         pictures=len(labels),
-        right_before=int((before == labels).sum()),
-        right_after=int((after == labels).sum()),
-        same_answer=float((before == after).mean()),
+        right_before=int((before.argmax(1) == labels).sum()),
+        right_after=int((after.argmax(1) == labels).sum()),
+        same_answer=float((before.argmax(1) == after.argmax(1)).mean()),
+        largest_change=float(np.abs(before - after).max()),
         bytes_before=lowered.original_bytes,
         bytes_after=size,
         speed_before=speed_before,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ from cnn_tl import __version__, files, recipe
 from cnn_tl.errors import ArtefactError, DataError, ResourceError, UsageError, printable
 from cnn_tl.exporting import cost, onnx, openvino, parity, timm, torch
 from cnn_tl.exporting.cost import Cost, Lowered
-from cnn_tl.exporting.options import Options
-from cnn_tl.exporting.parity import Exported
+from cnn_tl.exporting.options import Options, require_package
+from cnn_tl.exporting.parity import Agreement, Exported, Given
 from cnn_tl.networks import bundle, onnx_model
 from cnn_tl.networks.bundle import Bundle
 from cnn_tl.progress import Observer
@@ -39,7 +39,7 @@ class ExportReport:
         format: a key of `EXPORTERS`.
         bytes, sha256: of the file; of a folder the size of all its files, and the digest of its SHA256SUMS.
         facts: what the file says about itself.
-        pictures: what the models were compared on, in words.
+        pictures: the kind of images that the models were compared on, in words.
         options: what was asked for.
         parity: the agreement for each kind of picture at each batch size.
         cost: what a precision below fp32 costs and brings.
@@ -52,8 +52,24 @@ class ExportReport:
     facts: Mapping[str, str]
     pictures: str
     options: Options
-    parity: tuple[parity.Agreement, ...]
+    parity: tuple[Agreement, ...]
     cost: Cost | None = None
+
+    def largest(self, given: Given) -> Agreement | None:
+        """Return the agreement on the most images that were given so, with the largest difference of all batches."""
+        found = [one for one in self.parity if one.given == given]
+        if not found:
+            return None
+        most = max(found, key=lambda one: one.pictures)
+        return replace(most, largest_difference=max(one.largest_difference for one in found))
+
+    @property
+    def verdict(self) -> str:
+        """How many answers are the same, in one line."""
+        found = self.largest("prepared")
+        assert found is not None
+        tied = f", {found.ties:,} tied" if found.ties else ""
+        return f"same answer for {found.same:,} of {found.pictures:,} {self.pictures}{tied}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -80,13 +96,14 @@ def export(
         ArtefactError: there is no whole model at `source`, its export is another model, or loses more accuracy than
             is allowed, or keeps fewer answers; no file is left.
         DataError: a precision below fp32, and the pictures that it needs are not here.
-        ResourceError: `output` is another file than an earlier export, or cannot be written.
+        ResourceError: `output` is another file than an earlier export, or cannot be written; a package is missing.
         UsageError: unknown format, or one that cannot be what is asked for.
     """
     observer = observer or Observer()
     if format not in EXPORTERS:
         raise UsageError(f"there is no format {format!r}; choose {' or '.join(EXPORTERS)}")
     options = (options or Options()).of(format)
+    require_package(format)
     folder = bundle.find(Path(source))
     if options.precision != "fp32":
         _require_pictures(folder, options)

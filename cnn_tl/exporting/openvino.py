@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl import __version__, telemetry
-from cnn_tl.errors import ArtefactError, ResourceError, printable
+from cnn_tl.errors import ArtefactError, printable
 from cnn_tl.exporting import graph
 from cnn_tl.exporting import onnx as onnx_format
 from cnn_tl.exporting.options import Options
@@ -43,12 +43,8 @@ def write(trained: Bundle, path: Path, options: Options) -> OpenVinoModel:
 
     Raises:
         ArtefactError: the model cannot be converted.
-        ResourceError: OpenVINO is not installed.
     """
-    try:
-        openvino = telemetry.openvino()
-    except ImportError as error:
-        raise ResourceError('--format openvino needs the package openvino: pip install "cnn-tl[openvino]"') from error
+    openvino = telemetry.openvino()
     outputs = options.of("openvino").outputs
     assert outputs is not None
     network = graph.with_outputs(onnx_format.network_of(trained), outputs)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from cnn_tl.errors import UsageError, printable
+from cnn_tl.errors import ResourceError, UsageError, printable
 
 if TYPE_CHECKING:
     from cnn_tl.recipe.sections import Export
@@ -33,6 +34,21 @@ ABILITIES: dict[str, Abilities] = {
     "openvino": Abilities(outputs=get_args(Output)),
 }
 """Format -> what it can be asked for; any other is a plain float32 network from normalised pictures to logits."""
+
+
+PACKAGES = {"openvino": "openvino"}
+"""Format -> the package, and extra of ours, that it needs beside the usual ones."""
+
+
+def require_package(format: str) -> None:
+    """Refuse a format whose package is not installed, before any work.
+
+    Raises:
+        ResourceError: it is not.
+    """
+    package = PACKAGES.get(format)
+    if package is not None and find_spec(package) is None:
+        raise ResourceError(f'--format {format} needs the package {package}: pip install "cnn-tl[{package}]"')
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,10 @@ from cnn_tl.runtime import default_workers, seed_of
 Logits = NDArray[np.float32]
 
 
+Given = Literal["prepared", "whole"]
+"""Whether an export was given images resized and cropped, or whole ones."""
+
+
 class Exported(Protocol):
     """A written file, read back and ready to run."""
 
@@ -94,7 +98,7 @@ class Agreement:
         sizes: how many different heights and widths the pictures had.
     """
 
-    given: Literal["prepared", "whole"]
+    given: Given
     batch_size: int
     pictures: int
     largest_difference: float
@@ -104,10 +108,14 @@ class Agreement:
     sizes: int = 1
 
     @property
+    def same(self) -> int:
+        """How many images both put into the same class."""
+        return round(self.top1 * self.pictures)
+
+    @property
     def holds(self) -> bool:
         """Say whether this is the same model; NaN is not."""
-        same = round(self.top1 * self.pictures) + self.ties
-        return self.largest_difference <= self.allowed_difference and same == self.pictures
+        return self.largest_difference <= self.allowed_difference and self.same + self.ties == self.pictures
 
 
 def compare(trained: Bundle, export: Exported, observer: Observer) -> tuple[tuple[Agreement, ...], str]:
@@ -118,7 +126,7 @@ def compare(trained: Bundle, export: Exported, observer: Observer) -> tuple[tupl
     batches of one height and width.
 
     Returns:
-        The agreement for each kind of picture at each batch size, and the pictures in words.
+        The agreement for each way to give images at each batch size, and what kind of images they were, in words.
     """
     chosen, total = validation_pictures(trained.path)
     reference = _Reference(trained)
@@ -126,15 +134,14 @@ def compare(trained: Bundle, export: Exported, observer: Observer) -> tuple[tupl
         real = _validation_pixels(chosen, trained.preprocessing)
         agreements = _agreements(reference, export, real, observer)
     if agreements:
-        count = agreements[-1].pictures
-        of_all = f" of {total:,}" if count < total else ""
+        of_all = f" (drawn from {total:,})" if agreements[-1].pictures < total else ""
         whole = _whole_pictures(chosen, trained.preprocessing)
-        return agreements + _whole_agreements(reference, export, whole), f"{count:,}{of_all} validation pictures"
-    observer.warn("the validation pictures are not here, so random ones are compared")
+        return agreements + _whole_agreements(reference, export, whole), f"validation images{of_all}"
+    observer.warn("the validation images are not here, so random ones are compared")
     with observer.task("comparing", RANDOM_PICTURES):
         agreements = _agreements(reference, export, _random_pixels(trained.preprocessing), observer)
     agreements += _whole_agreements(reference, export, _random_whole())
-    return agreements, f"{RANDOM_PICTURES} random pictures: the validation pictures are not here"
+    return agreements, "random images (the validation images are not here)"
 
 
 def require(agreements: tuple[Agreement, ...], pictures: str) -> None:
@@ -148,7 +155,7 @@ def require(agreements: tuple[Agreement, ...], pictures: str) -> None:
             raise ArtefactError(
                 f"the export is another model: for {found.given} pictures in batches of {found.batch_size} its logits "
                 f"differ by up to {found.largest_difference:.2g} ({found.allowed_difference:.2g} is allowed) and "
-                f"{found.top1:.1%} of its answers agree, on {pictures}; no file was written"
+                f"{found.same:,} of {found.pictures:,} answers agree, on {pictures}; no file was written"
             )
 
 
@@ -289,7 +296,7 @@ def _in_batches(export: Callable[[NDArray[Any]], Logits], x: NDArray[Any], size:
     return np.concatenate([export(full[i : i + size]) for i in range(0, len(full), size)])[:count]
 
 
-def _agreement(given: Literal["prepared", "whole"], batch_size: int, expected: Logits, found: Logits) -> Agreement:
+def _agreement(given: Given, batch_size: int, expected: Logits, found: Logits) -> Agreement:
     expected = expected[: len(found)]
     share = LARGEST_DIFFERENCE if given == "prepared" else LARGEST_DIFFERENCE_WHOLE
     allowed = share * max(1.0, float(np.abs(expected).max()))

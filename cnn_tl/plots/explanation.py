@@ -23,6 +23,9 @@ Pixels = NDArray[np.uint8]
 COLOURS = "viridis"
 """From dark blue to yellow, rising in lightness: readable without colour vision, and in grey print."""
 
+MOST_OPAQUE = 0.8
+"""Of the hottest pixel: what lies below it can still be seen."""
+
 CAPTION: dict[str, Any] = {"loc": "left", "fontsize": 9, "color": "#111827", "parse_math": False}
 LONGEST_LINE = 64
 
@@ -61,14 +64,18 @@ class Drawing:
 
 
 def heat_over(pixels_HWC: Pixels, heat_HW: NDArray[np.floating]) -> Pixels:
-    """Lay a heat map over the picture, which turns grey, so that colour means heat alone; below zero counts as zero."""
+    """Lay a heat map over the image in grey, as opaque as it is hot; below zero counts as zero.
+
+    Colour means heat alone, and where there is none the image is seen as it is.
+    """
     load_matplotlib()
     from matplotlib import colormaps
 
     heat = np.clip(heat_HW, 0, None)
     heat = heat / heat.max() if heat.max() > 0 else heat
-    grey = pixels_HWC @ np.array([0.299, 0.587, 0.114])
-    mixed = 0.45 * grey[..., None] + 0.55 * 255 * colormaps[COLOURS](heat)[..., :3]
+    grey_HW1 = (pixels_HWC @ np.array([0.299, 0.587, 0.114]))[..., None]
+    opacity_HW1 = MOST_OPAQUE * heat[..., None]
+    mixed = (1 - opacity_HW1) * grey_HW1 + opacity_HW1 * 255 * colormaps[COLOURS](heat)[..., :3]
     return np.asarray(mixed.round(), dtype=np.uint8)
 
 

@@ -81,7 +81,10 @@ _BROKEN: dict[int | str, dict[str, Any]] = {
     422: {"model": list[Row], "description": "a picture cannot be read: its row says why, the others are answered"}
 }
 _DRAWN: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"image/png": {}}, "description": "X-Class (percent-encoded) and X-Method say of what"},
+    200: {
+        "content": {"image/png": {}},
+        "description": "X-Class (percent-encoded) and X-Method say of what; X-Caveat, if there, why not to trust it",
+    },
     422: {"model": Problem, "description": "the picture cannot be read"},
     501: {"model": Problem, "description": "the server has not what drawing needs"},
 }
@@ -131,8 +134,10 @@ def _add_api(app: FastAPI, service: Service) -> None:
     ) -> Response:
         """Draw what speaks for a class where, as PNG, over the part of the picture that the network sees."""
         named = _as_spelt(request, "class", label)
-        explained, png = await service.heat(await file.read(), named)
+        explained, png, caveat = await service.heat(await file.read(), named)
         headers = {"X-Class": quote(explained, errors="surrogatepass"), "X-Method": service.explains}
+        if caveat is not None:
+            headers["X-Caveat"] = caveat
         return Response(png, media_type="image/png", headers=headers)
 
     @app.get("/health", response_model=Health, responses={503: {"model": Health, "description": "it is stopping"}})

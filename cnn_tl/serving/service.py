@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from starlette.exceptions import HTTPException
 from cnn_tl.data import transforms
 from cnn_tl.data.loader import Pixels
 from cnn_tl.errors import BadImageError, printable
+from cnn_tl.explaining import covering
 from cnn_tl.inference.classifier import Answer, Classifier, finite
 from cnn_tl.serving.batching import Batcher, Logits
 from cnn_tl.serving.heat import HeatMap, drawn, why_not
@@ -70,9 +72,8 @@ class Service:
         Raises:
             ArtefactError: its logits are not finite.
         """
-        blank_HWC = np.zeros((self._spec.height, self._spec.width, 3), np.uint8)
-        finite(self._batcher.submit(blank_HWC).result())
-        self._explaining.submit(lambda: drawn(blank_HWC, self._heat_map(blank_HWC, 0)))  # nobody waits for that
+        finite(self._grey_K)
+        self._explaining.submit(self._explained, self._grey_HWC, self._grey_K, 0)  # nobody waits for that
 
     def promise_no_more(self) -> None:
         """Let the health say that the server stops; what comes all the same is answered."""
@@ -120,8 +121,25 @@ class Service:
             # the limit is the flag's, not that of the recipe which the reader knows
             raise BadImageError(error.path, error.reason.replace("data.max_pixels", "--max-pixels")) from error
 
-    async def heat(self, content: bytes, label: str | None) -> tuple[str, bytes]:
-        """Return which class was explained and the heat map as PNG; no label means the answered class.
+    @cached_property
+    def _grey_HWC(self) -> Pixels:  # noqa: N802 - the shape is part of the name
+        """An image that tells the network nothing."""
+        return np.full((self._spec.height, self._spec.width, 3), transforms.mean_colour(self._spec), np.uint8)
+
+    @cached_property
+    def _grey_K(self) -> Logits:  # noqa: N802
+        return self._batcher.submit(self._grey_HWC).result()
+
+    def _explained(self, pixels_HWC: Pixels, logits_K: Logits, index: int) -> tuple[bytes, str | None]:
+        """Return the heat map of a class as PNG, and why it must not be trusted, if so."""
+        heat_HW = self._heat_map(pixels_HWC, index)
+        after, before = covering.log_odds(np.stack([logits_K, self._grey_K]), index)
+        return drawn(pixels_HWC, heat_HW), covering.caveat(heat_HW, after - before)
+
+    async def heat(self, content: bytes, label: str | None) -> tuple[str, bytes, str | None]:
+        """Return which class was explained, its heat map as PNG, and why the map must not be trusted, if so.
+
+        No label means the predicted class.
 
         Raises:
             BadImageError: the picture cannot be read.
@@ -136,8 +154,8 @@ class Service:
         async with _seat(self._heat_places, 1), _seat(self._places, 1):
             pixels_HWC, logits_K = await self._look_at(content)
             index = int(logits_K.argmax()) if label is None else classes.index(label)
-            made = _in(self._explaining, lambda: drawn(pixels_HWC, self._heat_map(pixels_HWC, index)))
-            return classes[index], await made
+            made = _in(self._explaining, lambda: self._explained(pixels_HWC, logits_K, index))
+            return classes[index], *await made
 
     def _demand_a_model(self) -> None:
         """Refuse once the threads are gone; while the server only begins to stop, what has come is still answered."""

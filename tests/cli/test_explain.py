@@ -15,6 +15,7 @@ from PIL import Image
 from cnn_tl.networks import bundle
 from cnn_tl.preprocessing import Preprocessing
 
+CLASSES = ("ant", "bee", "c$_x$")
 SPEC = Preprocessing(64, 64, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
@@ -26,7 +27,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         network = timm.create_model("test_resnet", pretrained=False, num_classes=3).eval()
         torch.nn.init.normal_(network.get_classifier().weight)
     folder = tmp_path_factory.mktemp("run") / "model"
-    bundle.save_model(folder, network, classes=["ant", "bee", "c$_x$"], preprocessing=SPEC, facts={})
+    bundle.save_model(folder, network, classes=CLASSES, preprocessing=SPEC, facts={})
     return folder
 
 
@@ -60,6 +61,20 @@ def test_a_heat_map_each_and_a_contact_sheet(cli: Callable[..., Any], model: Pat
         assert all(area is None for area in areas) or all(isinstance(area, float) for area in areas)
     with Image.open("explanations/gradcam/1.png") as picture:
         assert picture.size[0] == 1600
+
+
+def test_the_true_class_is_named_where_the_folder_tells(cli: Callable[..., Any], model: Path) -> None:
+    right = json.loads(cli("explain", model, "a/1.png", "--no-faithfulness", "--json").out)["rows"][0]["label"]
+    wrong = next(name for name in CLASSES[:2] if name != right)
+    for name in (right, wrong, "x"):
+        Path("photos", name).mkdir(parents=True)
+        Path("photos", name, "1.png").write_bytes(Path("a/1.png").read_bytes())
+    done = cli("explain", model, "photos", "--no-faithfulness")
+    true = {row["file"]: (row["label"], row["true"]) for row in rows("explanations/gradcam")}
+    named = {f"photos/{name}/1.png": (right, name) for name in (right, wrong)}
+    assert true == {**named, "photos/x/1.png": (right, None)}
+    assert done.out.count(f"{right}, not {wrong}") == 1
+    assert " not " not in done.out.replace(f"{right}, not {wrong}", "")
 
 
 def test_the_same_pictures_in_the_same_bytes(cli: Callable[..., Any], model: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -39,10 +40,25 @@ def test_table(cli: Callable[..., object], run: Path) -> None:
     assert done.code == 0
     assert "my run/model.onnx" in done.out
     assert "test_efficientnet, onnx opset" in done.out
-    assert "64 random pictures" in done.out
-    assert done.out.count("100.0 %") == 8
+    assert done.out.startswith("same answer for 64 of 64 random images (the validation images are not here)\n")
+    assert "batch" not in done.out
     assert done.out.rstrip().endswith("next:\n  cnn-tl predict 'my run/model.onnx' IMAGES...")
     assert "exporting to onnx" in done.err
+
+
+def test_every_comparison_is_shown_on_demand(cli: Callable[..., object], run: Path) -> None:
+    done = cli("export", run, "-v")
+    rows = [line.split() for line in done.out.splitlines() if " 64 " in line and "resized" in line]
+    assert [row[2:5] for row in rows] == [[size, "64", "64"] for size in ("1", "2", "7", "33")]
+
+
+def test_a_missing_package_is_named_before_any_work_is_announced(
+    cli: Callable[..., object], run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    done = cli("export", run, "--format", "openvino")
+    assert (done.code, done.out) == (5, "")
+    assert done.err == 'error: --format openvino needs the package openvino: pip install "cnn-tl[openvino]"\n'
 
 
 def test_json(cli: Callable[..., object], run: Path) -> None:
@@ -108,12 +124,17 @@ def test_what_fewer_bits_cost(capsys: pytest.CaptureFixture[str]) -> None:
     from cnn_tl.exporting.cost import Cost
     from cnn_tl.exporting.export import ExportReport
     from cnn_tl.exporting.options import Options
+    from cnn_tl.exporting.parity import Agreement
 
-    paid = Cost("int8", "64 training pictures", 75, 71, 70, 0.96, 13_400_000, 3_350_000, 40.0, 70.0)
+    paid = Cost("int8", "64 training pictures", 75, 71, 70, 0.96, 0.227, 13_400_000, 3_350_000, 40.0, 70.0)
     options = Options(precision="int8").of("onnx")
     facts = {"architecture": "resnet18", "opset": "20"}
-    show_report(ExportReport(Path("m.onnx"), "onnx", 3_350_000, "", facts, "75 pictures", options, (), paid))
+    found = Agreement("prepared", 33, 75, 1.1, 1e-4, 72 / 75, ties=1)
+    show_report(ExportReport(Path("m.onnx"), "onnx", 3_350_000, "", facts, "images", options, (found,), paid))
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == "same answer for 72 of 75 images, 1 tied"
+    assert "logits differ by 1.1e+00 at most" in lines
+    assert "probabilities change by 22.7 points at most" in lines
     assert "accuracy 94.7% 93.3% -1.33 points" in lines
     assert "right 71 70 of 75 pictures" in lines
     assert "size 13.4 MB 3.4 MB 0.25 x" in lines

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from cnn_tl.explaining import cam, faithfulness, layers, occlusion
+from cnn_tl.explaining import cam, covering, faithfulness, layers, occlusion
 from cnn_tl.explaining.subject import Subject, log_odds
 from cnn_tl.preprocessing import Preprocessing
 
@@ -132,3 +132,30 @@ def test_log_odds_move_where_the_probability_does_not() -> None:
     before, after = log_odds(logits, 0).tolist()
     assert after - before == pytest.approx(10)
     assert log_odds(torch.tensor([[1.0, 2.0]]), 1).item() == pytest.approx(1)
+
+
+def test_a_map_is_as_opaque_as_it_is_hot() -> None:
+    from cnn_tl.plots.explanation import heat_over
+
+    pixels = np.full((1, 4, 3), (200, 100, 50), np.uint8)
+    grey = round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)
+    drawn = heat_over(pixels, np.array([[-3.0, 0.0, 1.0, 2.0]])).astype(int)
+    assert drawn[0, 0].tolist() == drawn[0, 1].tolist() == [grey] * 3  # cold: the image itself, no veil
+    spread = np.ptp(drawn, axis=2)[0]
+    assert spread[0] == spread[1] == 0 < spread[2] < spread[3]
+    white = heat_over(np.full((1, 4, 3), 255, np.uint8), np.array([[0.0, 0.0, 1.0, 2.0]])).astype(int)
+    assert (white - drawn)[0, 3].tolist() == pytest.approx([0.2 * (255 - grey)] * 3, abs=1)  # still seen below the heat
+
+
+@pytest.mark.parametrize(
+    ("heat", "evidence", "caveat"),
+    [
+        ([0.0, 0.0], 9.0, covering.EMPTY),
+        ([-1.0, -0.1], 9.0, covering.EMPTY),
+        ([0.0, 0.1], 0.49, covering.NO_EVIDENCE),
+        ([0.0, 0.1], -4.0, covering.NO_EVIDENCE),
+        ([0.0, 0.1], 0.51, None),
+    ],
+)
+def test_when_a_map_must_not_be_trusted(heat: list[float], evidence: float, caveat: str | None) -> None:
+    assert covering.caveat(np.array(heat), evidence) == caveat

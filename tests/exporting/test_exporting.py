@@ -66,7 +66,7 @@ def test_export_of_a_run(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
     report = export(run)
     assert capfd.readouterr() == ("", "")
     assert report.path == run / "model.onnx"
-    assert report.pictures == "10 validation pictures"
+    assert report.pictures == "validation images"
     prepared = [found for found in report.parity if found.given == "prepared"]
     whole = [found for found in report.parity if found.given == "whole"]
     assert [(found.batch_size, found.pictures, found.top1) for found in prepared] == [
@@ -139,7 +139,7 @@ def test_a_lone_bundle_is_compared_on_random_pictures(run: Path, monkeypatch: py
     monkeypatch.chdir(lone)
     report = export(".")
     assert report.path == lone.parent / "cats.onnx"
-    assert report.pictures.startswith("64 random pictures")
+    assert report.pictures.startswith("random images")
     assert report.to_dict()["pictures"] == report.pictures
     assert json.loads(json.dumps(report.to_dict()))["path"] == str(report.path)
 
@@ -205,7 +205,7 @@ def test_what_lies_beside_a_lone_bundle_is_not_its_run(run: Path) -> None:
     lone = shutil.copytree(run / "model", site / "cats")
     (site / "manifest.json").write_text('{"name": "app", "icons": []}')
     (site / "recipe.yaml").write_text("servings: 4")
-    assert export(lone).pictures.startswith("64 random pictures")
+    assert export(lone).pictures.startswith("random images")
     with pytest.raises(DataError, match=r"there is no manifest.json beside it that names them; export from the run"):
         export(lone, options=Options(precision="fp16"))
 

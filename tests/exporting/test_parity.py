@@ -75,7 +75,7 @@ def test_the_same_model_holds_on_real_pictures(trained: Bundle) -> None:
     observer = Recorder()
     agreements, pictures = compare(trained, same, observer)
     parity.require(agreements, pictures)
-    assert pictures == "20 validation pictures"
+    assert pictures == "validation images"
     assert [(a.batch_size, a.pictures, a.top1) for a in agreements] == [(size, 20, 1) for size in (1, 2, 7, 33)]
     assert 0 < max(a.largest_difference for a in agreements) < 1e-5
     assert observer.done == 20
@@ -121,7 +121,7 @@ def one_wrong_pixel(x: Array) -> Array:
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 def test_another_model_is_refused(trained: Bundle, export: Callable[[Array], Array]) -> None:
     agreements, pictures = compare(trained, export, Observer())
-    with pytest.raises(ArtefactError, match=r"another model: .* on 20 validation pictures"):
+    with pytest.raises(ArtefactError, match=r"another model: .* on validation images"):
         parity.require(agreements, pictures)
 
 
@@ -163,7 +163,7 @@ def test_pictures_that_are_gone_or_broken_are_left_out(trained: Bundle) -> None:
     gone.unlink()
     broken.write_bytes(b"not a picture")
     agreements, pictures = compare(trained, same, Observer())
-    assert pictures == f"18 of {total} validation pictures"
+    assert pictures == f"validation images (drawn from {total})"
     assert [a.pictures for a in agreements] == [18] * 4
 
 
@@ -182,8 +182,8 @@ def test_without_pictures_random_ones_are_taken_and_it_says_so(trained: Bundle, 
 
     observer = Recorder()
     agreements, pictures = compare(trained, listening, observer)
-    assert pictures == "64 random pictures: the validation pictures are not here"
-    assert observer.warnings == ["the validation pictures are not here, so random ones are compared"]
+    assert pictures == "random images (the validation images are not here)"
+    assert observer.warnings == ["the validation images are not here, so random ones are compared"]
     assert [a.pictures for a in agreements] == [64] * 4
     first = np.concatenate(seen)
     seen.clear()
@@ -201,7 +201,7 @@ def test_many_pictures_are_chosen_by_lot(trained: Bundle, monkeypatch: pytest.Mo
     assert chosen == parity.validation_pictures(trained.path)[0]
     assert {path.parent.name for path in chosen[:14]} == {"blue", "red"}
     agreements, pictures = compare(trained, same, Observer())
-    assert pictures == "16 of 20 validation pictures"
+    assert pictures == "validation images (drawn from 20)"
     assert [a.pictures for a in agreements] == [14, 14, 14, 16]
 
 

@@ -32,7 +32,7 @@ def _measured_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def a_cost(right_after: int, pictures: int = 75) -> Cost:
-    return Cost("int8", "", pictures, 71, right_after, 0.9, 4_000, 1_000, 50.0, 100.0)
+    return Cost("int8", "", pictures, 71, right_after, 0.9, 0.1, 4_000, 1_000, 50.0, 100.0)
 
 
 @pytest.mark.parametrize("name", ["fp16", "int8"])
@@ -46,6 +46,7 @@ def test_a_lower_precision(run: Path, name: str, capfd: pytest.CaptureFixture[st
     assert found.calibration == ("10 training pictures" if name == "int8" else "")
     assert found.bytes_after == report.path.stat().st_size < 0.7 * found.bytes_before
     assert min(found.speed_before, found.speed_after) > 0
+    assert 0 < found.largest_change <= 1
     assert found.same_answer == report.parity[0].top1 or name == "int8"
     told = files.read_json(run / "model.onnx.json")
     assert told["cost"]["drop"] == found.drop

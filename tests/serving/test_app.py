@@ -236,6 +236,22 @@ def test_heat_map(client: TestClient) -> None:
     assert other.content != answer.content
 
 
+@pytest.mark.parametrize(
+    ("value", "label", "caveat"),
+    [
+        (255, "<b>light</b>", None),
+        (0, "<b>light</b>", covering.EMPTY),  # wherever it is covered it becomes lighter
+        (0, "dark", None),
+        (136, "<b>light</b>", covering.NO_EVIDENCE),  # grey is 128: a little less light
+    ],
+)
+def test_a_heat_map_that_proves_nothing_says_so(
+    client: TestClient, value: int, label: str, caveat: str | None
+) -> None:
+    answer = client.post("/explain", params={"class": label}, files={"file": picture(value, side=16)})
+    assert answer.headers.get("x-caveat") == caveat
+
+
 def test_health_metrics_and_openapi(client: TestClient) -> None:
     health = client.get("/health")
     assert health.status_code == 200

@@ -71,7 +71,8 @@ async function showHeat(card, file, label) {
     button.setAttribute("aria-pressed", String($(".label", button).textContent === label));
   }
   const image = $(".heat img", card), waiting = $(".waiting", card), caption = $(".heat figcaption", card);
-  image.hidden = true;
+  const caveat = $(".heat .caveat", card);
+  image.hidden = caveat.hidden = true;
   waiting.hidden = false;
   waiting.textContent = "heat map …";
   caption.textContent = "";
@@ -87,6 +88,8 @@ async function showHeat(card, file, label) {
     image.alt = `heat map: what speaks for ${label}`;
     image.hidden = false;
     waiting.hidden = true;
+    caveat.textContent = response.headers.get("X-Caveat") ?? "";
+    caveat.hidden = !caveat.textContent;
     caption.textContent = `what speaks for ${label} (${facts.heat_map}), on the part that the network sees`;
   } catch (error) {
     if (card.wanted === label) waiting.textContent = `no heat map: ${error.message}`;
