@@ -124,13 +124,19 @@ def test_the_first_answer_stays(
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "NaN", '{"hardware": "?"}', '{"hardware": 1, "seconds": 2}', *ODD])
 def test_what_makes_no_sense_is_found_anew(
-    recipe: MakeRecipe, stopwatch: Stopwatch, format_of: Callable[[Recipe], str], own_cache: Path, text: str
+    recipe: MakeRecipe, stopwatch: Stopwatch, tiny_network: backbone.Network, tmp_path: Path, text: str
 ) -> None:
-    format_of(recipe("finetune"))
-    [file] = own_cache.glob("networks/*/loop-*.json")
-    file.write_text(text.replace("HERE", speed.processor()))
+    def found() -> str:
+        return number_format.of_the_loop(
+            recipe("finetune"), tiny_network, torch.device("cpu"), tmp_path, Observer(), began=None, write=True
+        )
+
+    assert found() == "bf16"
     stopwatch.says = "fp32"
-    assert format_of(recipe("finetune")) == "fp32"
+    assert found() == "bf16", "kept"
+    [file] = tmp_path.glob("loop-*.json")
+    file.write_text(text.replace("HERE", speed.processor()))
+    assert found() == "fp32"
 
 
 @pytest.mark.parametrize("why", ["no cache", "no time"])
