@@ -106,6 +106,15 @@ def test_a_dropped_picture_gets_classes_and_a_heat_map(page: webdriver.Chrome, s
     assert all(one.startswith((served.url, "blob:")) for one in asked)
 
 
+def test_a_map_that_proves_nothing_says_so_beside_it(page: webdriver.Chrome) -> None:
+    drop(page, "nearly grey.png", picture(136))
+    until(page, lambda: heat_is_drawn(page))
+    assert text(page, ".heat .caveat") == "a grey image scores as high for this class: no evidence here"
+    drop(page, "light.png", picture(255))
+    until(page, lambda: len(texts(page, "article")) == 2 and heat_is_drawn(page))
+    assert texts(page, ".heat .caveat") == ["", "a grey image scores as high for this class: no evidence here"]
+
+
 def test_chosen_files_and_broken_ones(page: webdriver.Chrome, tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("good.png", "broken.png", "large.png")]
     for path, content in zip(paths, (picture(0), picture(0)[:99], os.urandom(2**21)), strict=True):
