@@ -56,12 +56,14 @@ class Measured:
 
     Attributes:
         stage: what was measured.
-        images_per_second: pictures through it in a second; None for what is not done by the picture.
+        images: how many pass in one round; None for what is not done by the image.
+        images_per_second: how many of them pass in a second.
         seconds: of one round.
         of_floor: images_per_second as a share of the floor's in the same number format; None if they do not compare.
     """
 
     stage: str
+    images: int | None
     images_per_second: float | None
     seconds: float
     of_floor: float | None = None
@@ -152,7 +154,7 @@ class _Bench:
             "fine-tuning step": self._step,
         }
         seconds: dict[str, list[float]] = {name: [] for name in stages}
-        with observer.task("measuring", ROUNDS * len(stages)):
+        with observer.task("measuring", ROUNDS * len(stages), "stages"):
             for _ in range(ROUNDS):
                 for name, stage in stages.items():
                     seconds[name].append(stage())
@@ -162,11 +164,11 @@ class _Bench:
 
     def _measured(self, name: str, medians: dict[str, float]) -> Measured:
         count = {"imports": None, "head fit, lbfgs": None, "fine-tuning step": STEPS * BATCH_SIZE}
-        pictures = count.get(name, len(self.files))
-        rate = None if pictures is None else round(pictures / medians[name], 1)
+        images = count.get(name, len(self.files))
+        rate = None if images is None else round(images / medians[name], 1)
         floor = medians.get(f"forward pass, {name.rpartition(', ')[2]}")
         of_floor = round(floor / medians[name], 3) if name.startswith("embedding") and floor else None
-        return Measured(name, rate, round(medians[name], 4), of_floor)
+        return Measured(name, images, rate, round(medians[name], 4), of_floor)
 
     def _read(self, path: Path) -> Pixels:
         return transforms.load(path, self.network.preprocessing)

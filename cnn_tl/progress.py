@@ -79,11 +79,11 @@ class Observer:
     def warn(self, text: str) -> None:
         """Something that the user should look at."""
 
-    def start(self, task: str, total: int | None) -> None:
-        """A task of `total` pictures begins (None: it cannot be counted)."""
+    def start(self, task: str, total: int | None, unit: str = "images") -> None:
+        """A task of `total` images begins (None: it cannot be counted), or of what else `unit` names, in the plural."""
 
     def advance(self, done: int, figures: Mapping[str, float] | None = None) -> None:
-        """`done` more pictures are through; `figures` such as the loss are shown beside the bar."""
+        """`done` more images (or what the task counts) are through; `figures`, such as the loss, stand by the bar."""
 
     def finish(self) -> None:
         """The task that was started last has ended, well or not."""
@@ -92,9 +92,9 @@ class Observer:
         """An epoch has ended: epoch, epochs, loss, val_accuracy, images_per_second."""
 
     @contextmanager
-    def task(self, name: str, total: int | None) -> Iterator[None]:
+    def task(self, name: str, total: int | None, unit: str = "images") -> Iterator[None]:
         """Bracket a task with `start` and `finish`."""
-        self.start(name, total)
+        self.start(name, total, unit)
         try:
             yield
         finally:

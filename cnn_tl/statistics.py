@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Z95 = 1.959963984540054
-"""The 97.5 % point of the normal distribution, for intervals of 95 %."""
+"""The 97.5% point of the normal distribution, for intervals of 95%."""
 
 VOTE_TEMPERATURE = 0.07
 """A neighbour's vote weighs exp(cosine / this) (Wu et al. 2018, sec. 3.4)."""
@@ -26,7 +26,7 @@ SIGNIFICANT = 0.05
 
 
 def wilson_interval(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
-    """Return the Wilson score interval of a proportion (Wilson 1927); `z` is for 95 %.
+    """Return the Wilson score interval of a proportion (Wilson 1927); `z` is for 95%.
 
     Unlike the textbook p ± z·sqrt(p(1-p)/n) it stays inside [0, 1] and is honest for few trials and for p near 1.
 
@@ -50,7 +50,7 @@ def thresholds(probabilities_NK: NDArray[np.float64], labels_N: NDArray[np.int64
     """Say how sure an answer must be, so that answers at least as sure are right often enough.
 
     For each accuracy of `RELIABLE` the least probability of the first class from which on the answers to these pictures
-    were right so often that the whole 95 % interval lies above (selective classification; Geifman and El-Yaniv 2017,
+    were right so often that the whole 95% interval lies above (selective classification; Geifman and El-Yaniv 2017,
     "Selective classification for deep neural networks", sec. 3, bound the risk so, too). None for an accuracy that so
     few pictures cannot prove.
 
@@ -76,7 +76,7 @@ class PairedComparison:
 
     Attributes:
         only_first, only_second: pictures that only one of them gets right; the others tell nothing.
-        gain: by how much the second's accuracy is higher. interval: its 95 % confidence interval.
+        gain: by how much the second's accuracy is higher. interval: its 95% confidence interval.
         p: how likely at least such an imbalance is if neither model is better (McNemar 1947, exact form); at most,
             where the second was chosen from several.
     """
@@ -89,12 +89,12 @@ class PairedComparison:
 
     @property
     def more_than_chance(self) -> bool:
-        """Whether the second is better, and not by luck at the level of 5 %."""
+        """Whether the second is better, and not by luck at the level of 5%."""
         return self.gain > 0 and self.p < SIGNIFICANT
 
     @property
     def worse_than_chance(self) -> bool:
-        """Whether the second is worse, and not by bad luck at the level of 5 %."""
+        """Whether the second is worse, and not by bad luck at the level of 5%."""
         return self.gain < 0 and self.p < SIGNIFICANT
 
 

@@ -50,7 +50,7 @@ def test_thresholds_are_where_surer_answers_are_reliable() -> None:
     probabilities = np.stack([sureness, 1 - sureness], axis=1)
     labels = np.where((np.arange(400) >= 300) & (np.arange(400) % 2 == 0), 1, 0)
     found = thresholds(probabilities, labels)
-    assert [one["accuracy"] for one in found] == [0.9, 0.95]  # 99 % would take 381 right answers in a row
+    assert [one["accuracy"] for one in found] == [0.9, 0.95]  # 99% would take 381 right answers in a row
     for one in found:
         surer = sureness >= one["probability"]
         assert one["share"] == surer.mean()

@@ -23,7 +23,7 @@ class StopAfter(Observer):
         self.current = ""
         self.notes: list[str] = []
 
-    def start(self, task: str, total: int | None) -> None:
+    def start(self, task: str, total: int | None, unit: str = "images") -> None:
         self.current = task
 
     def note(self, text: str) -> None:

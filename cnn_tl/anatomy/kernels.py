@@ -18,6 +18,7 @@ from PIL import Image
 
 from cnn_tl.anatomy.arithmetic import Slide
 from cnn_tl.errors import UsageError, printable
+from cnn_tl.wording import percent
 
 Padding = Literal["zeros", "reflect", "replicate", "none"]
 Matrix = NDArray[np.float64]
@@ -201,7 +202,7 @@ def _as_picture(after: NDArray[np.float32], kernel: Kernel) -> tuple[NDArray[np.
     if kernel.finds_edges:
         return _bytes(128 + after / reach * 127), f"0 is mid-grey, -{most} black, {most} white"
     outside = float(np.mean((after < 0) | (after > 255)))
-    clipped = f"; {max(outside, 0.001):.1%} lie outside 0..255 and are clipped" if outside else ""
+    clipped = f"; {percent(max(outside, 0.001))} lie outside 0..255 and are clipped" if outside else ""
     return _bytes(after), f"sums as they are{clipped}"
 
 

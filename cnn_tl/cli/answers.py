@@ -18,6 +18,7 @@ from rich.text import Text
 from cnn_tl.cli.folding import broken
 from cnn_tl.errors import printable
 from cnn_tl.inference.classifier import Answer
+from cnn_tl.wording import percent
 
 _WIDEST_NAME = 80
 _LIKELY_WIDTH = 40
@@ -52,12 +53,12 @@ class Expected:
 
 
 def write_table(answers: Iterable[Answer], stream: TextIO, expected: Expected) -> None:
-    """Write aligned columns: picture, class, probability, and the runners-up in words."""
+    """Write aligned columns: file, label, probability, and the runners-up in words."""
     files, screen = expected.files, expected.columns_wide
-    name_width = _LIKELY_WIDTH if files is None else min(_WIDEST_NAME, _widest("picture", *files))
-    label_width = _widest("class", *expected.classes)
+    name_width = _LIKELY_WIDTH if files is None else min(_WIDEST_NAME, _widest("file", *files))
+    label_width = _widest("label", *expected.classes)
     if screen is not None:
-        name_width = min(name_width, max(len("picture"), screen - label_width - 2 * len("  ") - len("probability")))
+        name_width = min(name_width, max(len("file"), screen - label_width - 2 * len("  ") - len("probability")))
 
     def write(name: str, label: str, probability: str, others: str = "") -> None:
         answer = "  ".join((_pad(label, label_width), f"{probability:>11}", others)).rstrip()
@@ -72,12 +73,12 @@ def write_table(answers: Iterable[Answer], stream: TextIO, expected: Expected) -
                 name = ""
         stream.flush()
 
-    write("picture", "class", "probability")
+    write("file", "label", "probability")
     for answer in answers:
         if answer.error is not None:
             write(printable(answer.file), f"error: {answer.error}", "")
         else:
-            (label, probability), *others = ((printable(name), f"{100 * p:.1f} %") for name, p in answer.top)
+            (label, probability), *others = ((printable(name), percent(p)) for name, p in answer.top)
             write(printable(answer.file), label, probability, ", ".join(" ".join(other) for other in others))
 
 

@@ -10,6 +10,7 @@ import typer
 
 from cnn_tl.cli import console
 from cnn_tl.errors import ResourceError, printable
+from cnn_tl.wording import counted
 
 if TYPE_CHECKING:
     from cnn_tl.cache.housekeeping import CacheInfo, SpaceInfo
@@ -103,6 +104,5 @@ def _ago(used: float) -> str:
     seconds = max(0.0, time.time() - used)
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= length:
-            count = int(seconds // length)
-            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+            return f"{counted(int(seconds // length), unit)} ago"
     return "just now"

@@ -10,6 +10,7 @@ import typer
 from cnn_tl.cli import console
 from cnn_tl.cli.options import AnyModel, AtOnce, Readers, WhereModelRuns
 from cnn_tl.errors import UsageError, printable
+from cnn_tl.wording import percent
 
 if TYPE_CHECKING:
     from cnn_tl.cli.grid import Grid
@@ -80,11 +81,11 @@ def show_evaluation(found: Evaluation) -> None:
             ["evaluation", ">", ""],
             [
                 ["pictures", f"{found.pictures:,}", _pictures(found)],
-                ["accuracy", f"{found.accuracy:.1%}", f"{found.correct:,} right"],
-                ["95 % interval", f"{low:.1%} - {high:.1%}", "Wilson; more pictures make it narrower"],
-                ["majority-class baseline", f"{found.baseline:.1%}", _baseline(found)],
-                ["balanced accuracy", f"{found.balanced_accuracy:.1%}", "each class weighs the same"],
-                ["calibration error", f"{found.calibration_error:.1%}", "how far probabilities miss accuracies"],
+                ["accuracy", percent(found.accuracy), f"{found.correct:,} right"],
+                ["95% interval", f"{percent(low)} - {percent(high)}", "Wilson; more pictures make it narrower"],
+                ["majority-class baseline", percent(found.baseline), _baseline(found)],
+                ["balanced accuracy", percent(found.balanced_accuracy), "each class weighs the same"],
+                ["calibration error", percent(found.calibration_error), "how far probabilities miss accuracies"],
                 ["log loss", f"{found.log_loss:.3f}", "nats; 0 would be certain and right"],
             ],
         )
@@ -130,7 +131,7 @@ def _robustness(found: Evaluation) -> Grid:
     rows = []
     for row, before in zip(found.robustness, (None, *found.robustness), strict=False):
         first = before is None or row.change != before.change
-        rows.append([row.change if first else "", row.text, f"{row.accuracy:.1%}", f"{row.agreement:.1%}", row.views])
+        rows.append([row.change if first else "", row.text, percent(row.accuracy), percent(row.agreement), row.views])
     return console.table(["change", "by>", "right answer>", "same answer>", "answers>"], rows)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from cnn_tl.cli import console, options
 from cnn_tl.errors import DataError, printable
+from cnn_tl.wording import percent
 
 if TYPE_CHECKING:
     from cnn_tl.cli.grid import Grid
@@ -119,11 +120,11 @@ def _table(report: Report) -> Grid:
     if report.method == "top-patches":
         return console.table(["channel>", "activation>", "patch px>", "strongest in"], map(_channel_cells, rows))
     if report.method in ("feature-maps", "deconv", "guided"):
-        return console.table(["picture", "class", "prob.>", "channels"], map(_picture_cells, rows))
+        return console.table(["file", "label", "prob.>", "channels"], map(_picture_cells, rows))
     measured = any(row.get("deletion") is not None for row in rows)
     columns = ["deletion>", "random>", "insertion>", "random>"] if measured else ["map"]
     cells = [[*_answer_cells(row), *_heat_cells(row, measured)] for row in rows]
-    return console.table(["picture", "class", "prob.>", *columns], cells, dense=True)
+    return console.table(["file", "label", "prob.>", *columns], cells, dense=True)
 
 
 def _channel_cells(row: dict[str, Any]) -> list[object]:
@@ -138,7 +139,7 @@ def _answer_cells(row: dict[str, Any]) -> list[object]:
         return [printable(row["file"]), f"error: {row['error']}", ""]
     label, true = printable(row["label"]), row["true"]
     named = label if true in (None, row["label"]) else f"{label}, not {printable(true)}"
-    return [printable(row["file"]), named, f"{100 * row['probability']:.1f} %"]
+    return [printable(row["file"]), named, percent(row["probability"])]
 
 
 def _picture_cells(row: dict[str, Any]) -> list[object]:

@@ -10,6 +10,7 @@ import typer
 
 from cnn_tl.cli import console
 from cnn_tl.exporting.options import Precision, Preprocess
+from cnn_tl.wording import percent, points, rate
 
 if TYPE_CHECKING:
     from cnn_tl.exporting.cost import Cost
@@ -149,7 +150,7 @@ def _show_cost(cost: Cost) -> None:
     before, after = cost.right_before / cost.pictures, cost.right_after / cost.pictures
     times = cost.speed_after / cost.speed_before
     rows = [
-        ["accuracy", f"{before:.1%}", f"{after:.1%}", f"{0 - cost.drop:+.2f} points"],
+        ["accuracy", percent(before), percent(after), points(-cost.drop / 100, 2)],
         ["right", f"{cost.right_before:,}", f"{cost.right_after:,}", f"of {cost.pictures:,} pictures"],
         [
             "size",
@@ -159,11 +160,11 @@ def _show_cost(cost: Cost) -> None:
         ],
         [
             "speed",
-            f"{cost.speed_before:.0f} img/s",
-            f"{cost.speed_after:.0f} img/s",
+            rate(cost.speed_before),
+            rate(cost.speed_after),
             f"{times:.2f} x, batches of 32 in turn",
         ],
-        ["same answer", "", f"{cost.same_answer:.1%}", "of fp32's"],
-        ["probabilities", "", "", f"change by {100 * cost.largest_change:.1f} points at most"],
+        ["same answer", "", percent(cost.same_answer), "of fp32's"],
+        ["probabilities", "", "", f"change by {points(cost.largest_change)[1:]} at most"],
     ]
     console.show(console.table(["", "fp32>", f"{cost.precision}>", ""], rows))

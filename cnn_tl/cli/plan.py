@@ -37,7 +37,7 @@ def plan_table(plan: Plan) -> RenderableType:
             ["data", f"{plan.data} ({plan.layout})"],
             ["backbone", f"{plan.backbone}, {height} x {width} px"],
             ["weights", plan.weights],
-            ["parameters", f"{plan.trainable:,} of {plan.total:,} train ({share:.3g} %)"],
+            ["parameters", f"{plan.trainable:,} of {plan.total:,} train ({share:.3g}%)"],
             ["device", f"{plan.device}, {plan.precision}"],
             ["schedule", plan.schedule],
             *([["phases", plan.phases]] if plan.phases else []),

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from cnn_tl.cli import console
 from cnn_tl.progress import Observer
+from cnn_tl.wording import percent, rate
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_LINES = 10.0
 _IMAGES_PER_SECOND = "images_per_second"
 
-_LEFT, _SPEED = len("59 min left"), len("12,345 img/s")
+_LEFT = len("59 min left")
 _VALUE = len(" 1.23e-05")
 _FIGURE = len("  loss") + _VALUE
 _LEAST_BAR, _MOST_BAR = 8, 40
@@ -39,6 +40,7 @@ class _Running:
 
     name: str
     total: int | None
+    unit: str = "images"
     done: int = 0
     figures: dict[str, float] = field(default_factory=dict)
     bar: TaskID | None = None
@@ -63,7 +65,12 @@ class _Running:
 
     def speed(self) -> str:
         """Return such as "85 img/s", or nothing while it is not known."""
-        return describe(_IMAGES_PER_SECOND, self.rate) if self.rate else ""
+        return rate(self.rate, self.unit) if self.rate else ""
+
+    @property
+    def speed_places(self) -> int:
+        """How many columns `speed` takes at the most."""
+        return len(rate(12_345, self.unit))
 
     def left(self, say: Callable[[float], str]) -> str:
         """Return such as "3 s left", or nothing where it is not known; `say` puts seconds into words."""
@@ -98,9 +105,9 @@ class TerminalObserver(Observer):
         """Print a warning; a live bar moves down for it."""
         console.put(Text.assemble(("warning: ", "yellow"), text), self._screen)
 
-    def start(self, task: str, total: int | None) -> None:
+    def start(self, task: str, total: int | None, unit: str = "images") -> None:
         """Show a bar for `task`, below those that are still running."""
-        running = _Running(task, total)
+        running = _Running(task, total, unit)
         self._tasks.append(running)
         if self._screen.is_interactive:
             if self._bars is None:
@@ -127,7 +134,7 @@ class TerminalObserver(Observer):
                 self._bars = None
 
     def epoch(self, figures: Mapping[str, float]) -> None:
-        """Print one line that stays, such as "epoch 3/5  loss 0.412  val accuracy 94.7 %  212 img/s"."""
+        """Print one line that stays, such as "epoch 3/5  loss 0.412  val accuracy 94.7%  212 img/s"."""
         count = f"epoch {figures['epoch']}/{figures['epochs']}"
         known = ("epoch", "epochs", "step")
         shown = [describe(name, value) for name, value in figures.items() if name not in known]
@@ -175,7 +182,7 @@ class Bars:
         counts = max(len(f"{other.total or _UNCOUNTED:,}") * 2 + 1 for other in self._running.values())
         room = self._screen.width - name - 2  # blanks on both sides of the bar
         parts = [f"{running.count():>{counts}}"]
-        for text, places in ((running.left(_roughly), _LEFT), (running.speed(), _SPEED)):
+        for text, places in ((running.left(_roughly), _LEFT), (running.speed(), running.speed_places)):
             if room - len("  ".join(parts)) - 2 - places >= _LEAST_BAR:
                 parts.append(f"{text:>{places}}")
         parts[1:] = reversed(parts[1:])
@@ -199,11 +206,11 @@ class Bars:
 
 
 def describe(name: str, value: float) -> str:
-    """Return a figure as a person reads it: `val_accuracy` 0.947 is "val accuracy 94.7 %"."""
+    """Return a figure as a person reads it: `val_accuracy` 0.947 is "val accuracy 94.7%"."""
     if name == _IMAGES_PER_SECOND:
-        return f"{value:.3g} img/s" if value < 100 else f"{value:,.0f} img/s"
+        return rate(value)
     words = name.replace("_", " ")
-    return f"{words} {100 * value:.1f} %" if name.endswith("accuracy") else f"{words} {value:.3g}"
+    return f"{words} {percent(value)}" if name.endswith("accuracy") else f"{words} {value:.3g}"
 
 
 def duration(seconds: float) -> str:

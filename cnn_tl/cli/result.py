@@ -10,6 +10,7 @@ from cnn_tl.cli import console
 from cnn_tl.cli.plan import MANY_CLASSES
 from cnn_tl.cli.progress import duration
 from cnn_tl.errors import printable
+from cnn_tl.wording import percent, points, rate
 
 if TYPE_CHECKING:
     from cnn_tl.training.result import TrainResult
@@ -20,9 +21,9 @@ def show_result(result: TrainResult) -> None:
     low, high = result.interval
     baseline_class = printable(result.baseline_class)
     rows = [
-        ["validation accuracy", f"{result.accuracy:.1%}", f"{result.correct} of {result.pictures} pictures"],
-        ["95 % interval", f"{low:.1%} - {high:.1%}", "Wilson; more images make it narrower"],
-        ["majority-class baseline", f"{result.baseline:.1%}", f"always {baseline_class}, most common in training"],
+        ["validation accuracy", percent(result.accuracy), f"{result.correct} of {result.pictures} pictures"],
+        ["95% interval", f"{percent(low)} - {percent(high)}", "Wilson; more images make it narrower"],
+        ["majority-class baseline", percent(result.baseline), f"always {baseline_class}, most common in training"],
     ]
     rows += _epoch_rows(result)
     if "frozen_sha256" in result.facts:
@@ -67,7 +68,7 @@ def _epoch_rows(result: TrainResult) -> list[list[str]]:
     if "fitted_head_accuracy" in facts and "verdict" not in facts:
         share = facts["fitted_head_accuracy"]
         right = f"{share * result.pictures:.0f} of {result.pictures}, before any fine-tuning"
-        rows.append(["fitted head alone", f"{share:.1%}", right])
+        rows.append(["fitted head alone", percent(share), right])
     if "best_epoch" not in facts or facts.get("verdict", {}).get("kept") == "frozen":
         return rows
     best, epochs = facts["best_epoch"], facts["epochs"]
@@ -92,15 +93,15 @@ def _verdict_rows(facts: Mapping[str, Any], mode: str) -> list[list[str]]:
         return []
     low, high = verdict["interval"]
     right = f"{verdict['only_fine_tuned_right']} gained, {verdict['only_frozen_right']} lost"
-    spread = f"{right}; 95 % {100 * low:+.1f} to {100 * high:+.1f}"
-    rows = [["frozen backbone", f"{verdict['frozen_accuracy']:.1%}", "the head alone"]]
+    spread = f"{right}; 95% {points(low, unit='')} to {points(high, unit='')}"
+    rows = [["frozen backbone", percent(verdict["frozen_accuracy"]), "the head alone"]]
     if verdict["kept"] == "frozen":
         which = "in the last" if facts["best_epoch"] is None else f"in epoch {facts['best_epoch']}"
         tuned = f"{which} of {facts['epochs']}; not kept"
-        rows.append(["fine-tuned", f"{verdict['fine_tuned_accuracy']:.1%}", tuned])
+        rows.append(["fine-tuned", percent(verdict["fine_tuned_accuracy"]), tuned])
     return [
         *rows,
-        ["fine-tuning gained", f"{100 * verdict['gain']:+.1f} pp", spread],
+        ["fine-tuning gained", points(verdict["gain"]), spread],
         _mcnemar(verdict),
         ["verdict", *_judged(verdict)],
         ["kept", verdict["kept"], "by the verdict" if mode == "auto" else f"as mode {mode} does"],
@@ -132,11 +133,11 @@ def _speed_rows(facts: Mapping[str, Any]) -> list[list[str]]:
         return []
     rows = []
     if features["computed"]:
-        rows.append(["decode", f"{features['decode_images_per_second']:,.0f} img/s", "reading and resizing alone"])
+        rows.append(["decode", rate(features["decode_images_per_second"]), "reading and resizing alone"])
         network = f"{features['way']}, batches of {features['batch_size']}, alone"
-        rows.append(["forward pass", f"{features['forward_images_per_second']:,.0f} img/s", network])
+        rows.append(["forward pass", rate(features["forward_images_per_second"]), network])
         both = f"both together, {features['computed']:,} features"
-        rows.append(["embedding", f"{features['images_per_second']:,.0f} img/s", both])
+        rows.append(["embedding", rate(features["images_per_second"]), both])
     if features["from_cache"]:
         rows.append(["from the cache", f"{features['from_cache']:,}", "features that were at hand already"])
     return [*rows, ["head", f"{head['seconds']:.2g} s", str(head["kind"])]]

@@ -133,7 +133,7 @@ def _crop(
 def _hole(width: int, height: int, draw: random.Random) -> tuple[int, int, int, int] | None:
     """Draw the box that random erasing paints over (Zhong et al. 2020, alg. 1), as left, top, right, bottom in pixels.
 
-    It takes 2 % to a third of the area, its sides at most in the proportion 3 : 10. None: none of ten that were drawn
+    It takes 2% to a third of the area, its sides at most in the proportion 3 : 10. None: none of ten that were drawn
     fits, as happens in a long strip.
     """
     for _ in range(10):

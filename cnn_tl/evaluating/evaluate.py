@@ -34,7 +34,7 @@ class Evaluation:
         model, data: as they were named, printable.
         part: the part of the data folder; None where it has no parts.
         trained_on: pictures that were left out because the model was trained on them; None where that is unknown.
-        pictures, correct: counts. accuracy: top-1. interval: its 95 % Wilson score interval.
+        pictures, correct: counts. accuracy: top-1. interval: its 95% Wilson score interval.
         baseline: the accuracy of the majority-class baseline, which always answers `baseline_class`.
         baseline_from: where `baseline_class` is the most frequent class: in "training", as in the result of train, or,
             where the model does not say what it was trained on, in the "evaluated" images themselves.

@@ -1,7 +1,7 @@
 """A picture moved, scaled, turned, blurred or lit otherwise, before the preprocessing that every picture gets.
 
 All is done to the picture as it was read, so that the network sees real detail wherever there is some; what comes in
-over the border is the picture mirrored. The levels are measured in what the network sees: a shift of 10 % is a tenth of
+over the border is the picture mirrored. The levels are measured in what the network sees: a shift of 10% is a tenth of
 its view, a blur of 1 px one of its pixels.
 """
 
@@ -103,7 +103,7 @@ def blurred(image: Image.Image, view: View, sigma: float) -> Sequence[Image.Imag
 
 
 PERTURBATIONS = {
-    "shift": Perturbation((0.5, 2, 5, 10, 20), 0, "{:g} %", shifted),
+    "shift": Perturbation((0.5, 2, 5, 10, 20), 0, "{:g}%", shifted),
     "scale": Perturbation((0.5, 0.7, 0.85, 1.2, 1.5, 2), 1, "× {:g}", scaled),
     "rotation": Perturbation((5, 15, 30, 45, 90, 180), 0, "{:g}°", rotated),
     "blur": Perturbation((0.5, 1, 2, 4), 0, "{:g} px", blurred),

@@ -80,7 +80,7 @@ def measure(
     answers: list[NDArray[np.int64]] = []
     labels: list[int] = []
     unreadable: dict[Path, str] = {}
-    with observer.task("evaluating all forms", len(pictures) * forms[-1].place.stop):
+    with observer.task("evaluating all forms", len(pictures) * forms[-1].place.stop, "views"):
         for batch in batches(pictures, read, batch_size=_PICTURES_AT_ONCE, workers=workers):
             unreadable |= {path: error.reason for (path, _), error in batch.failures}
             labels += [label for _, label in batch.items]

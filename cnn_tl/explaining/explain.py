@@ -133,9 +133,7 @@ def _heat_maps(
         )
 
 
-def _heat_map(
-    subject: Subject, request: Request, layer: layers.MapLayer | None, x_1CHW: Tensor, index: int
-) -> Tensor:
+def _heat_map(subject: Subject, request: Request, layer: layers.MapLayer | None, x_1CHW: Tensor, index: int) -> Tensor:
     if request.method == "occlusion":
         patch, stride = request.patch or covering.PATCH, request.stride or covering.STRIDE
         return occlusion.heat_map(subject, x_1CHW, index, patch=patch, stride=stride)
@@ -196,7 +194,7 @@ def _top_patches(
             observer.advance(len(batch.items) + len(batch.failures))
     if best.files:
         channels = list(request.channels) or best.strongest_channels()
-        with observer.task("projecting", len(channels)):
+        with observer.task("projecting", len(channels), "channels"):
             for channel in channels:
                 yield _one_channel(subject, layer, best, channel)
                 observer.advance(1)

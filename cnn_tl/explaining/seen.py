@@ -19,6 +19,7 @@ from cnn_tl.explaining.request import SHEET, Request, stems
 from cnn_tl.explaining.subject import Subject
 from cnn_tl.plots.explanation import Curves, Drawing
 from cnn_tl.progress import Observer
+from cnn_tl.wording import percent
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,12 @@ class Seen:
         curves: Curves | None = None,
     ) -> Explanation:
         """Return the explanation: the picture with `panel` beside it, under its answer and `lines`."""
-        name, label, share = printable(Path(self.file).name), self.answer["label"], 100 * self.answer["probability"]
+        name, label, share = printable(Path(self.file).name), self.answer["label"], self.answer["probability"]
         verdict = ""
         if self.true is not None:
             verdict = ", right" if self.true == label else f", wrong (true class {printable(self.true)})"
         drawing = Drawing(
-            lines=(f"{name}: {printable(label)} {share:.1f} %{verdict}", *lines),
+            lines=(f"{name}: {printable(label)} {percent(share)}{verdict}", *lines),
             panels=(self.pixels, panel),
             captions=("what the network sees", caption),
             curves=curves,
@@ -82,9 +83,7 @@ def look(subject: Subject, request: Request, observer: Observer) -> Iterator[See
     """Yield each picture with its answer; for one that cannot be read all that there is to say, which is why."""
     names = stems(request.images, SHEET)
     with observer.task(request.method, len(names)):
-        for batch in batches(
-            enumerate(request.images), partial(read, subject), batch_size=1, workers=request.workers
-        ):
+        for batch in batches(enumerate(request.images), partial(read, subject), batch_size=1, workers=request.workers):
             for (number, path), error in batch.failures:
                 yield Explanation({"file": str(path), "error": error.reason}, names[number], None)
             for (number, path), pixels in zip(batch.items, batch.pixels, strict=True):

@@ -22,6 +22,7 @@ from cnn_tl.networks.bundle import Bundle
 from cnn_tl.progress import Observer
 from cnn_tl.runtime import default_workers
 from cnn_tl.statistics import softmax
+from cnn_tl.wording import counted, percent
 
 BATCH_SIZE = 32
 FEWEST_ROUNDS, MOST_ROUNDS, ENOUGH_SECONDS = 5, 25, 10.0
@@ -94,8 +95,9 @@ class Cost:
             )
         if self.same_answer < options.min_agreement - 1e-9:
             raise ArtefactError(
-                f"{self.precision} is another model: it gives fp32's answer to {self.same_answer:.1%} of "
-                f"{self.pictures:,} validation pictures, and --min-agreement asks for {options.min_agreement:.1%}; "
+                f"{self.precision} is another model: it gives fp32's answer to {percent(self.same_answer)} of "
+                f"{counted(self.pictures, 'validation image')}, and --min-agreement asks for "
+                f"{percent(options.min_agreement)}; "
                 "no file was written"
             )
 

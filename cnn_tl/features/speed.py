@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cnn_tl import files
 from cnn_tl.errors import CnnTlError
 from cnn_tl.runtime import Precision, default_workers
+from cnn_tl.wording import counted
 
 if TYPE_CHECKING:
     import torch
@@ -268,8 +269,7 @@ def describe(device: torch.device) -> str:
 
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
-    threads = torch.get_num_threads()
-    return f"cpu ({threads} thread{'s' if threads > 1 else ''})" if device.type == "cpu" else device.type
+    return f"cpu ({counted(torch.get_num_threads(), 'thread')})" if device.type == "cpu" else device.type
 
 
 def hardware_of(device: torch.device) -> str:

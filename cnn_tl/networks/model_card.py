@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cnn_tl.errors import printable
+from cnn_tl.wording import counted, percent
 
 NAME = "README.md"
 LICENSE = "unknown"
@@ -68,14 +69,15 @@ def _accuracy(config: Mapping[str, Any]) -> str:
         return ""
     low, high = validation["interval"]
     rows = [
-        ("validation accuracy", f"{validation['accuracy']:.1%} of {validation['pictures']:,} pictures"),
-        ("95 % interval (Wilson)", f"{low:.1%} - {high:.1%}"),
+        ("validation accuracy", f"{percent(validation['accuracy'])} of {counted(validation['pictures'], 'image')}"),
+        ("95% interval (Wilson)", f"{percent(low)} - {percent(high)}"),
     ]
     if baseline:
-        rows.append((f"majority-class baseline (always {_plain(baseline['class'])})", f"{baseline['accuracy']:.1%}"))
+        rows.append((f"majority-class baseline (always {_plain(baseline['class'])})", percent(baseline["accuracy"])))
     for threshold in config["cnn_tl"].get("thresholds") or ():
-        name = f"answers that are right {threshold['accuracy']:.0%} of the time"
-        rows.append((name, f"from {threshold['probability']:.1%} on: {threshold['share']:.0%} of the pictures"))
+        name = f"answers that are right {percent(threshold['accuracy'], 0)} of the time"
+        share = f"{percent(threshold['share'], 0)} of the images"
+        rows.append((name, f"from {percent(threshold['probability'])} on: {share}"))
     return "## Accuracy\n\n| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows)
 
 

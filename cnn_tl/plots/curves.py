@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_tl.plots.figure import BLUE, GREY, ORANGE, TITLE, new_figure, tidy, write
+from cnn_tl.wording import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,18 +67,18 @@ def _draw_accuracy(axes: Axes, rows: Rows) -> None:
     epochs, shares = _points(rows, "val_accuracy")
     _line(axes, (epochs, [100 * share for share in shares]), ORANGE, "validation")
     axes.set_title("Validation accuracy", **TITLE)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}%")
 
 
 def _of_head_alone(rows: Rows) -> str:
     judged = [row for row in rows if row["epoch"] == 0 and _is_number(row.get("val_accuracy"))]
-    return "".join(f"fitted head alone: {100 * row['val_accuracy']:.1f} %, " for row in judged)
+    return "".join(f"fitted head alone: {percent(row['val_accuracy'])}, " for row in judged)
 
 
 def _mark(axes: Axes, epoch: int, percent: float, before: str) -> None:
     """Ring the best epoch; what it is stands where no curve can be, above the panel, after what went `before`."""
     axes.plot([epoch], [percent], "o", markersize=11, markerfacecolor="none", markeredgecolor="#111827", clip_on=False)
-    axes.set_title(f"{before}best: {percent:.1f} % in epoch {epoch}", loc="right", fontsize=10, color="#111827")
+    axes.set_title(f"{before}best: {percent:.1f}% in epoch {epoch}", loc="right", fontsize=10, color="#111827")
 
 
 def _draw_learning_rate(axes: Axes, rows: Rows) -> None:
@@ -110,9 +111,7 @@ def _points(rows: Rows, column: str) -> Points:
     """Return the epochs and the column's values; NaN, which is not drawn, where there is none, or nothing at all."""
     if not any(_is_number(row.get(column)) for row in rows):
         return [], []
-    return [row["epoch"] for row in rows], [
-        row[column] if _is_number(row.get(column)) else math.nan for row in rows
-    ]
+    return [row["epoch"] for row in rows], [row[column] if _is_number(row.get(column)) else math.nan for row in rows]
 
 
 def _is_number(value: object) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnn_tl.plots.figure import BLUE, GREY, ORANGE, TITLE, new_figure, tidy, write
+from cnn_tl.wording import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +37,7 @@ def plot_robustness(path: Path, panels: Mapping[str, Points], accuracy: float, b
     for axes in grid[len(panels) :]:
         axes.axis("off")
     handles, names = grid[0].get_legend_handles_labels()
-    title = f"unchanged pictures: {100 * accuracy:.1f} % right"
+    title = f"unchanged pictures: {percent(accuracy)} right"
     legend.legend(handles, names, title=title, frameon=False, fontsize=10, title_fontsize=10, loc="center")
     write(figure, path)
 
@@ -52,4 +53,4 @@ def _draw(axes: Axes, change: str, points: Points, baseline: float) -> None:
     axes.set_title(change.capitalize(), **TITLE)
     tidy(axes)
     axes.tick_params(axis="x", labelsize=9)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}%")

@@ -27,6 +27,7 @@ from cnn_tl.networks.cut import Cut, cut
 from cnn_tl.runtime import autocast
 from cnn_tl.training.session import Session, in_groups
 from cnn_tl.training.store import open_cache
+from cnn_tl.wording import counted
 
 Read = Callable[[Sequence[Sequence[Picture]]], Iterator[Batch[Picture]]]
 """Groups of pictures -> batches of their pixels, each picture in the view that is wanted."""
@@ -206,8 +207,8 @@ def open_boundary(
 def _tell_of_what_is_kept(session: Session, found: Boundary, pictures: int, views: int, lacking: int) -> None:
     total, boundary = found.row_bytes * views * pictures, found.cut.boundary
     session.observer.note(
-        f"the activations at {boundary} are kept: {views} view{'s' if views > 1 else ''} of "
-        f"{pictures:,} pictures, {readable(total)}; {readable(total - lacking)} are at hand"
+        f"the activations at {boundary} are kept: {counted(views, 'view')} of "
+        f"{counted(pictures, 'image')}, {readable(total)}; {readable(total - lacking)} are at hand"
     )
     session.facts["activations"] = {"kept": True, "boundary": boundary, "views": views, "bytes": total}
 

@@ -33,6 +33,7 @@ from cnn_tl.training.snapshots import Snapshots, say_that_it_begins_anew
 from cnn_tl.training.state import Progress
 from cnn_tl.training.targets import Targets
 from cnn_tl.training.temperature import divide_by_temperature
+from cnn_tl.wording import percent
 
 
 def train(session: Session, of_head_NK: Tensor | None = None) -> Tensor:
@@ -140,7 +141,7 @@ class _Training:
     def _share_gradients(self) -> None:
         """Exchange the gradients of what trains in this phase, where several processes train.
 
-        A compiled step is made only when asked for: on two cores it took two minutes to make and was 14 % faster. It is
+        A compiled step is made only when asked for: on two cores it took two minutes to make and was 14% faster. It is
         made for each size of a batch, so that it does not depend on which came first, after an interruption say.
         """
         model = self.model
@@ -202,7 +203,7 @@ class _Training:
         self.progress.start = {"epoch": 0, "step": 0, **scores(self.session, of_head_NK)}
         self.session.log(self.progress.metrics)
         accuracy = self.progress.start["val_accuracy"]
-        self.session.observer.note(f"fitted head alone: {100 * accuracy:.1f} % of the validation pictures right")
+        self.session.observer.note(f"fitted head alone: {percent(accuracy)} of the validation pictures right")
 
     def _give_receipt(self) -> None:
         """Show that what was frozen to the end is in the model that is kept as it was at the start."""

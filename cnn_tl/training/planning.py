@@ -12,6 +12,7 @@ from cnn_tl.progress import FeaturePlan, Plan
 from cnn_tl.recipe.words import policy_shown
 from cnn_tl.runtime import Precision
 from cnn_tl.training.session import Session
+from cnn_tl.wording import counted
 
 if TYPE_CHECKING:
     from cnn_tl.training.frozen import Preparation
@@ -149,9 +150,9 @@ def _views(session: Session) -> str:
 
 def _loop_schedule(session: Session) -> str:
     settings, steps = session.recipe.train, _steps(session)
-    epochs = f"{settings.epochs} epoch{'s' if settings.epochs > 1 else ''}, " if settings.epochs else ""
+    epochs = f"{counted(settings.epochs, 'epoch')}, " if settings.epochs else ""
     rate = "learning rate by a range test" if settings.lr == "auto" else f"peak learning rate {settings.lr:g}"
-    return f"{epochs}{steps} step{'s' if steps > 1 else ''} of up to {session.batch_size}, {rate}"
+    return f"{epochs}{counted(steps, 'step')} of up to {session.batch_size}, {rate}"
 
 
 def _phases(session: Session) -> str | None:

@@ -23,7 +23,7 @@ class TrainResult:
     Attributes:
         run: the run folder.
         accuracy: the share of validation pictures whose first answer (top-1) is right.
-        interval: its 95 % Wilson score interval.
+        interval: its 95% Wilson score interval.
         baseline: the validation accuracy of the majority-class baseline, which always answers `baseline_class`, the
             most frequent class of the training split.
         correct, pictures: counts on the validation part.

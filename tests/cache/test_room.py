@@ -195,7 +195,7 @@ def test_why_not(desk: Any, fill: Fill, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(room.shutil, "disk_usage", lambda path: Usage(100 * 10**9, 0, 10**9 + 500))
     assert desk.open().why_not(500) is None
     assert desk.open().why_not(5000) == f"5 kB more would leave less than 1 GB of the disk of {desk.root} free"
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: Usage(10**9, 0, 20_000_000 + 500))  # 2 % of a small one
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: Usage(10**9, 0, 20_000_000 + 500))  # 2% of a small one
     assert desk.open().why_not(500) is None
     assert "less than 20 MB" in desk.open(budget_bytes=10**9).why_not(5000)
     assert desk.shards() == before

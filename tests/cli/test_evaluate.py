@@ -54,7 +54,7 @@ def test_robustness_as_tables_and_a_plot(cli: Callable[..., Any]) -> None:
     assert done.code == 0
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
     assert "none 75.0% 100.0% 4" in lines
-    assert "shift 0.5 % 75.0% 100.0% 16" in lines
+    assert "shift 0.5% 75.0% 100.0% 16" in lines
     assert "the plot is in plot.png" in done.err
     with Image.open("plot.png") as plot:
         assert plot.width == 1600

@@ -52,10 +52,10 @@ def test_table(cli: Callable[..., Any]) -> None:
     """Case 64: the good rows are written, the bad one says why, and the exit code is that of bad data."""
     done = cli("predict", "run", "photos", "--top", 2)
     assert done.out.splitlines() == [
-        "picture            class  probability",
+        "file               label  probability",
         "photos/broken.png  error: truncated PNG",
-        "photos/dark.png    dark        98.9 %  light 1.1 %",
-        "photos/light.png   light       98.9 %  dark 1.1 %",
+        "photos/dark.png    dark         98.9%  light 1.1%",
+        "photos/light.png   light        98.9%  dark 1.1%",
     ]
     assert done.err == "error: 1 of 3 pictures could not be read; their rows say why\n"
     assert done.code == 3
@@ -65,8 +65,8 @@ def test_wide_characters_keep_the_columns(cli: Callable[..., Any]) -> None:
     Path("photos/dark.png").rename("暗い.png")
     done = cli("predict", "run", "暗い.png", "photos/light.png")
     assert done.out.splitlines()[1:] == [
-        "暗い.png          dark        98.9 %",
-        "photos/light.png  light       98.9 %",
+        "暗い.png          dark         98.9%",
+        "photos/light.png  light        98.9%",
     ]
 
 
@@ -106,7 +106,7 @@ def test_csv(cli: Callable[..., Any], top: int) -> None:
         ("answers.csv", (), "file,label,probability,error\r\n"),
         ("answers.JSONL", (), '{"file": "photos/dark.png"'),
         ("new/answers.json", (), '[\n  {\n    "file"'),
-        ("answers.txt", (), "picture "),
+        ("answers.txt", (), "file "),
         ("answers.csv", ("--format", "jsonl"), '{"file"'),
     ],
 )
@@ -146,7 +146,7 @@ def test_names_are_escaped_for_people_only(cli: Callable[..., Any]) -> None:
     name = b"two\nlines\xff.png".decode("utf-8", "surrogateescape")
     Path("photos/dark.png").rename(name)
     done = cli("predict", "run", name)
-    assert done.out.splitlines()[1] == "two\\nlines\\udcff.png  dark        98.9 %"
+    assert done.out.splitlines()[1] == "two\\nlines\\udcff.png  dark         98.9%"
     (answer,) = json.loads(cli("predict", "run", name, "--format", "json").out)
     assert answer["file"] == name
     assert cli("predict", "run", name, "--output", "answers.csv").code == 0

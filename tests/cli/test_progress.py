@@ -19,7 +19,7 @@ FIGURES = {
     "val_accuracy": 0.947,
     "images_per_second": 212.4,
 }
-EPOCH_LINE = "epoch 2/5  loss 0.412  val accuracy 94.7 %  212 img/s"
+EPOCH_LINE = "epoch 2/5  loss 0.412  val accuracy 94.7%  212 img/s"
 
 
 class Clock:
@@ -147,7 +147,7 @@ def test_bars_go_away_when_the_work_fails(clock: Clock) -> None:
     ("name", "value", "expected"),
     [
         ("loss", 0.000123456, "loss 0.000123"),
-        ("val_accuracy", 1.0, "val accuracy 100.0 %"),
+        ("val_accuracy", 1.0, "val accuracy 100.0%"),
         ("images_per_second", 3.14159, "3.14 img/s"),
         ("images_per_second", 12345.6, "12,346 img/s"),
     ],
@@ -220,7 +220,7 @@ def test_an_epoch_is_broken_between_its_figures(clock: Clock, width: int) -> Non
     watcher.epoch(figures)
     lines = stream.getvalue().splitlines()
     assert max(map(len, lines)) <= width
-    whole = "epoch 2/5  loss 0.412  val accuracy 94.7 %  212 img/s  lr 4.95e-06  data wait 0.016  val loss 0.445"
+    whole = "epoch 2/5  loss 0.412  val accuracy 94.7%  212 img/s  lr 4.95e-06  data wait 0.016  val loss 0.445"
     assert "  ".join(line.strip() for line in lines) == whole
     wide = io.StringIO()
     TerminalObserver(Console(file=wide, width=width, soft_wrap=True), clock).epoch(figures)

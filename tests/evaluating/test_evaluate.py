@@ -176,7 +176,7 @@ class Counting(Observer):
     def __init__(self) -> None:
         self.total, self.done = 0, 0
 
-    def start(self, task: str, total: int | None) -> None:
+    def start(self, task: str, total: int | None, unit: str = "images") -> None:
         self.total += total or 0
 
     def advance(self, done: int, figures: Mapping[str, float] | None = None) -> None:

@@ -41,7 +41,7 @@ class Record(Observer):
     def __init__(self) -> None:
         self.heard: list[object] = []
 
-    def start(self, task: str, total: int | None) -> None:
+    def start(self, task: str, total: int | None, unit: str = "images") -> None:
         self.heard.append((task, total))
 
     def advance(self, done: int, figures: Mapping[str, float] | None = None) -> None:

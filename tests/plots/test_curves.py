@@ -85,7 +85,7 @@ def test_pyplot_is_left_alone_and_matplotlib_until_it_is_needed(tmp_path: Path) 
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True False\n"
 
 
-@pytest.mark.parametrize(("head_counts", "told"), [(False, "75.0 % in epoch 2"), (True, "99.0 % in epoch 0")])
+@pytest.mark.parametrize(("head_counts", "told"), [(False, "75.0% in epoch 2"), (True, "99.0% in epoch 0")])
 def test_epoch_0_is_the_head_alone_and_the_best_where_it_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head_counts: bool, told: str
 ) -> None:
@@ -95,6 +95,6 @@ def test_epoch_0_is_the_head_alone_and_the_best_where_it_counts(
     made = [head, *rows(2, lr=1e-3)]
     plot_curves(tmp_path / "curves.png", made, head_counts=head_counts)
     losses, accuracy, _ = drawn[0].axes
-    assert accuracy.get_title(loc="right") == f"fitted head alone: 99.0 %, best: {told}"
+    assert accuracy.get_title(loc="right") == f"fitted head alone: 99.0%, best: {told}"
     assert list(accuracy.lines[0].get_xdata()) == [0, 1, 2]
     assert losses.get_xlim()[0] < 0

@@ -31,7 +31,7 @@ import cnn_tl
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 
 STEPS_PER_EPOCH = 9
-"""36 training pictures (80 % of 45) in steps of 4."""
+"""36 training pictures (80% of 45) in steps of 4."""
 
 EPOCHS = 24
 """Some five seconds of training: room for three kills and what is left after them."""

@@ -1,4 +1,4 @@
-"""A trained model under load: 64 connections, 5 % broken files, every answer compared with that of `cnn-tl predict`."""
+"""A trained model under load: 64 connections, 5% broken files, every answer compared with that of `cnn-tl predict`."""
 
 from __future__ import annotations
 

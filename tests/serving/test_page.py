@@ -89,7 +89,7 @@ def test_a_dropped_picture_gets_classes_and_a_heat_map(page: webdriver.Chrome, s
     until(page, lambda: heat_is_drawn(page))
     assert texts(page, "article h2") == ["<i>light</i>.png"]
     assert texts(page, "article .label") == ["<b>light</b>", "grün", "dark"]
-    assert texts(page, "article .share") == ["98.0 %", "1.9 %", "0.0 %"]
+    assert texts(page, "article .share") == ["98.0%", "1.9%", "0.0%"]
     assert "what speaks for <b>light</b> (occlusion)" in text(page, ".heat figcaption")
     assert not page.find_elements(By.CSS_SELECTOR, "article b, article i")
     original = page.find_element(By.CSS_SELECTOR, ".original img")

@@ -64,7 +64,7 @@ class Listener(Observer):
     def warn(self, text: str) -> None:
         self.warnings.append(text)
 
-    def start(self, task: str, total: int | None) -> None:
+    def start(self, task: str, total: int | None, unit: str = "images") -> None:
         self.tasks.append((task, total))
 
     def advance(self, done: int, figures: Mapping[str, float] | None = None) -> None:

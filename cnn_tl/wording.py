@@ -1,0 +1,41 @@
+"""Figures as all texts write them: counts, shares, differences of shares, rates. JSON and CSV hold the numbers.
+
+One style: "1 image", "2,000 images", "96.3%", "+1.3 points", "85 img/s".
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_UP, Decimal
+
+UNITS = {"images": "img"}
+"""What a rate writes for a unit that has an abbreviation."""
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun, such as "1 image", "2,000 images" or "3 classes"."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {plural or noun + ('es' if noun.endswith(('s', 'x', 'ch', 'sh')) else 's')}"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Return a share (1 is all) as "96.3%"."""
+    return f"{_rounded(100, share, digits)}%"
+
+
+def points(difference: float, digits: int = 1, unit: str = " points") -> str:
+    """Return a difference of two shares as "+1.3 points": percentage points, with their sign."""
+    return f"{_rounded(100, difference, digits):+}{unit}"
+
+
+def rate(per_second: float, unit: str = "images") -> str:
+    """Return how many pass in a second, such as "85 img/s", "7.36 img/s" or "1,204 channels/s"."""
+    number = f"{per_second:.3g}" if per_second < 100 else f"{per_second:,.0f}"
+    return f"{number} {UNITS.get(unit, unit)}/s"
+
+
+def _rounded(factor: int, value: float, digits: int) -> Decimal:
+    """Round half away from zero, as everybody does by hand: 77 of 80 are 96.25%, so 96.3%, where Python's is 96.2."""
+    exact = factor * Decimal(repr(float(value)))  # the shortest decimal that is this float, not its binary expansion
+    rounded = exact.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
+    return rounded if rounded else abs(rounded)  # no "-0.0"
