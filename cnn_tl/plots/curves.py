@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn_tl.plots.figure import BLUE, GREY, ORANGE, TITLE, new_figure, tidy, write
+from cnn_tl.plots.figure import BLUE, GREY, ORANGE, TITLE, new_figure, shorten, tidy, write
+from cnn_tl.statistics import wilson_interval
 from cnn_tl.wording import percent
 
 if TYPE_CHECKING:
@@ -16,31 +18,61 @@ if TYPE_CHECKING:
 Rows = Sequence[Mapping[str, Any]]
 Points = tuple[list[float], list[float]]
 
+INTERVALS_HIGH = 2.5
+"""The axis of accuracy spans this many 95% intervals at the least, so that three images do not look like a cliff."""
 
-def plot_curves(path: Path, rows: Rows, *, head_counts: bool = False) -> None:
-    """Draw the rows of metrics.jsonl as a PNG; the best epoch is marked.
+LEAST_HIGH = 5.0
+"""And so many percentage points, where the intervals are narrow or unknown."""
+
+_INK = "#111827"
+_LONGEST_TITLE = 88
+
+
+@dataclass(frozen=True)
+class Story:
+    """What the rows alone do not tell.
+
+    Attributes:
+        title: what stands above the plot.
+        images: how many validation images an accuracy is a share of; 0: unknown, and no interval is drawn.
+        kept: the epoch whose weights are the model's, 0 for the fitted head alone; None: that is not decided yet.
+        head_counts: epoch 0 may be the best so far.
+        phases: from which epoch on what trains, where that changes.
+    """
+
+    title: str = ""
+    images: int = 0
+    kept: int | None = None
+    head_counts: bool = False
+    phases: Sequence[tuple[int, str]] = ()
+
+
+def plot_curves(path: Path, rows: Rows, story: Story | None = None) -> None:
+    """Draw the rows of metrics.jsonl as a PNG; the epoch that is kept is ringed, or else the best so far.
 
     Args:
         rows: those with an `epoch` are drawn (0 is the fitted head before any training), with what they have of
             `loss`, `val_loss`, `val_accuracy` (0 to 1) and `lr`; a missing or non-finite number leaves a gap.
-        head_counts: epoch 0 may be the best.
 
     Raises:
         ValueError: none has an epoch.
         ResourceError: the disk is full or not writable.
     """
-    rows = [row for row in rows if "epoch" in row]
+    rows, story = [row for row in rows if "epoch" in row], story or Story()
     if not rows:
         raise ValueError("no epochs to draw")
     panels = [_draw_loss, _draw_accuracy] + ([_draw_learning_rate] if _points(rows, "lr")[0] else [])
-    figure = new_figure(height=6.0 if len(panels) == 2 else 7.2)
-    grid = figure.subplots(len(panels), sharex=True, height_ratios=[3, 3, 1.4][: len(panels)], squeeze=False)
-    for draw, axes in zip(panels, grid[:, 0], strict=True):
-        draw(axes, rows)
+    figure = new_figure(height=6.4 if len(panels) == 2 else 7.6)
+    grid = figure.subplots(len(panels), sharex=True, height_ratios=[3, 3, 1.4][: len(panels)], squeeze=False)[:, 0]
+    if story.title:
+        title = shorten(story.title, _LONGEST_TITLE)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=_INK, parse_math=False)
+    for draw, axes in zip(panels, grid, strict=True):
+        draw(axes, rows, story)
         tidy(axes)
-    if (best := best_row(rows, head_counts=head_counts)) is not None:
-        _mark(grid[1, 0], best["epoch"], 100 * best["val_accuracy"], _of_head_alone(rows))
-    _number_epochs(grid[-1, 0], rows)
+        for epoch, _ in story.phases[1:]:
+            axes.axvline(epoch - 0.5, color=GREY, linewidth=1, linestyle=":")
+    _number_epochs(grid[-1], rows, story)
     figure.align_ylabels()
     write(figure, path)
 
@@ -56,62 +88,127 @@ def best_row(rows: Rows, *, head_counts: bool = False) -> Mapping[str, Any] | No
     return max(judged, key=lambda row: (row["val_accuracy"], -row.get("val_loss", 0.0)), default=None)
 
 
-def _draw_loss(axes: Axes, rows: Rows) -> None:
+def _draw_loss(axes: Axes, rows: Rows, story: Story) -> None:
     _line(axes, _points(rows, "loss"), BLUE, "training")
     _line(axes, _points(rows, "val_loss"), ORANGE, "validation")
+    axes.margins(y=0.08)
     axes.set_title("Loss", **TITLE)
-    axes.legend(frameon=False, fontsize=10, loc="best")
+    _legend(axes)
 
 
-def _draw_accuracy(axes: Axes, rows: Rows) -> None:
+def _draw_accuracy(axes: Axes, rows: Rows, story: Story) -> None:
+    """Draw the accuracy within its intervals, and ring the epoch that is kept."""
     epochs, shares = _points(rows, "val_accuracy")
-    _line(axes, (epochs, [100 * share for share in shares]), ORANGE, "validation")
     axes.set_title("Validation accuracy", **TITLE)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}%")
+    if not epochs:
+        return
+    percents = [100 * share for share in shares]
+    lows, highs = zip(*(_interval(share, story.images) for share in shares), strict=True)
+    if story.images:
+        axes.fill_between(epochs, lows, highs, color=ORANGE, alpha=0.15, linewidth=0, label="95% interval")
+        if len(epochs) == 1:  # of one epoch there is no band
+            axes.vlines(epochs, lows, highs, color=ORANGE, alpha=0.35, linewidth=6)
+    _line(axes, (epochs, percents), ORANGE, "_nolegend_")
+    head = next((row for row in rows if row["epoch"] == 0 and _is_number(row.get("val_accuracy"))), None)
+    if head is not None:
+        label = f"fitted head alone: {percent(head['val_accuracy'])}"
+        axes.axhline(100 * head["val_accuracy"], color=GREY, linewidth=1.2, linestyle="--", label=label)
+    _ring(axes, rows, story)
+    axes.set_ylim(_limits(lows, highs))
+    _legend(axes)
 
 
-def _of_head_alone(rows: Rows) -> str:
-    judged = [row for row in rows if row["epoch"] == 0 and _is_number(row.get("val_accuracy"))]
-    return "".join(f"fitted head alone: {percent(row['val_accuracy'])}, " for row in judged)
+def _interval(share: float, images: int) -> tuple[float, float]:
+    """Return the 95% Wilson interval of an accuracy in percent, or the accuracy twice where it is not known."""
+    if not images or math.isnan(share):
+        return 100 * share, 100 * share
+    low, high = wilson_interval(round(min(1.0, max(0.0, share)) * images), images)
+    return 100 * low, 100 * high
 
 
-def _mark(axes: Axes, epoch: int, percent: float, before: str) -> None:
-    """Ring the best epoch; what it is stands where no curve can be, above the panel, after what went `before`."""
-    axes.plot([epoch], [percent], "o", markersize=11, markerfacecolor="none", markeredgecolor="#111827", clip_on=False)
-    axes.set_title(f"{before}best: {percent:.1f}% in epoch {epoch}", loc="right", fontsize=10, color="#111827")
+def _limits(lows: Sequence[float], highs: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of the axis in percent: around all intervals, and several of them wide."""
+    pairs = [(low, high) for low, high in zip(lows, highs, strict=True) if not math.isnan(low)]
+    low, high = min(low for low, _ in pairs), max(high for _, high in pairs)
+    widest = max(high - low for low, high in pairs)
+    room = max(INTERVALS_HIGH * widest, LEAST_HIGH, 1.12 * (high - low)) - (high - low)
+    bottom, top = low - room / 2, high + room / 2
+    if top > 100:  # what has no room above gets it below; whole marks at 0 and 100 are not cut
+        bottom, top = bottom - (top - 100), 100.0
+    if bottom < 0:
+        bottom, top = 0.0, min(100.0, top - bottom)
+    edge = 0.03 * (top - bottom)
+    return bottom - edge, top + edge
 
 
-def _draw_learning_rate(axes: Axes, rows: Rows) -> None:
+def _ring(axes: Axes, rows: Rows, story: Story) -> None:
+    """Ring the epoch whose weights are kept; while that is open, the best so far."""
+    row, word = best_row(rows, head_counts=story.head_counts), "best so far"
+    if story.kept is not None:
+        row = next((row for row in rows if row["epoch"] == story.kept and _is_number(row.get("val_accuracy"))), None)
+        word = "kept"
+    if row is None:
+        return
+    which = f"epoch {row['epoch']}" if row["epoch"] else "the fitted head"
+    label = f"{word}: {which}, {percent(row['val_accuracy'])}"
+    axes.plot(
+        [row["epoch"]], [100 * row["val_accuracy"]], "o", markersize=11, markerfacecolor="none",
+        markeredgecolor=_INK, markeredgewidth=1.4, clip_on=False, zorder=5, linestyle="none", label=label,
+    )  # fmt: skip
+
+
+def _legend(axes: Axes) -> None:
+    """Put the legend where no curve can be: above the panel, beside its title."""
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(
+        handles, labels, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(labels), frameon=False, fontsize=9,
+        borderaxespad=0.2, handlelength=1.4, handletextpad=0.4, columnspacing=1.1,
+    )  # fmt: skip
+
+
+def _draw_learning_rate(axes: Axes, rows: Rows, story: Story) -> None:
     from matplotlib.ticker import MaxNLocator
 
     _line(axes, _points(rows, "lr"), GREY, "learning rate")
     axes.set_title("Learning rate, at the end of the epoch", **TITLE)
     _, rates = _points(rows, "lr")
-    axes.set_ylim(0, 1.1 * max(rate for rate in rates if math.isfinite(rate)) or 1)
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+    top = max(rate for rate in rates if math.isfinite(rate)) or 1
+    axes.set_ylim(-0.08 * top, 1.12 * top)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=3))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
-def _number_epochs(axes: Axes, rows: Rows) -> None:
+def _number_epochs(axes: Axes, rows: Rows, story: Story) -> None:
     from matplotlib.ticker import MaxNLocator
 
     first, last = rows[0]["epoch"], rows[-1]["epoch"]
     room = max(0.02 * (last - first), 0.25)
     axes.set_xlim(first - room, last + room)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
-    axes.set_xlabel("epoch", fontsize=10, color="#374151")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}" if value else "head" if first == 0 else "")
+    changes = ", ".join(f"{what} from {epoch}" for epoch, what in story.phases) if len(story.phases) > 1 else ""
+    text = shorten(f"epoch   (trains: {changes})" if changes else "epoch", _LONGEST_TITLE)
+    axes.set_xlabel(text, fontsize=10, color="#374151", parse_math=False)
 
 
 def _line(axes: Axes, points: Points, colour: str, label: str) -> None:
+    if not points[0]:
+        return
     few = len(points[0]) <= 30  # of many epochs the dots would hide the line
-    axes.plot(*points, color=colour, linewidth=1.8, marker="o" if few else None, markersize=4, label=label)
+    axes.plot(
+        *points, color=colour, linewidth=1.8, marker="o" if few else None, markersize=4, label=label, clip_on=False,
+        zorder=3,
+    )  # fmt: skip
 
 
 def _points(rows: Rows, column: str) -> Points:
     """Return the epochs and the column's values; NaN, which is not drawn, where there is none, or nothing at all."""
     if not any(_is_number(row.get(column)) for row in rows):
         return [], []
-    return [row["epoch"] for row in rows], [row[column] if _is_number(row.get(column)) else math.nan for row in rows]
+    return [row["epoch"] for row in rows], [
+        row[column] if _is_number(row.get(column)) else math.nan for row in rows
+    ]
 
 
 def _is_number(value: object) -> bool:

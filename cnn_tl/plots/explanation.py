@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.plots.figure import BLUE, GREY, ORANGE, new_figure, tidy, write
+from cnn_tl.plots.figure import BLUE, GREY, ORANGE, new_figure, shorten, tidy, write
 from cnn_tl.plots.library import load_matplotlib
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ def plot_explanation(path: Path, drawing: Drawing) -> None:
     """
     columns = len(drawing.panels) + (drawing.curves is not None)
     figure = new_figure(height=0.25 * len(drawing.lines) + 8.0 / max(columns, 2) + 0.3)
-    figure.suptitle("\n".join(map(shorten, drawing.lines)), x=0.01, ha="left", fontsize=10, parse_math=False)
+    text = "\n".join(shorten(line, LONGEST_LINE) for line in drawing.lines)
+    figure.suptitle(text, x=0.01, ha="left", fontsize=10, parse_math=False)
     grid = figure.subplots(1, columns, squeeze=False)[0]
     for axes, panel, caption in zip(grid, drawing.panels, drawing.captions, strict=False):
         _show(axes, panel)
@@ -144,17 +145,9 @@ def plot_contact_sheet(path: Path, drawings: Sequence[Drawing]) -> None:
         row, first = number // per_row, number % per_row * panels
         for offset, panel in enumerate(drawing.panels):
             _show(grid[row, first + offset], panel)
-        text = "\n".join(shorten(line) for line in drawing.lines)
+        text = "\n".join(shorten(line, LONGEST_LINE) for line in drawing.lines)
         grid[row, first].set_title(text, loc="left", fontsize=7, color="#111827", parse_math=False)
     write(figure, path)
-
-
-def shorten(line: str) -> str:
-    """Cut the middle out of a line that is too long to stand over a picture."""
-    if len(line) <= LONGEST_LINE:
-        return line
-    half = LONGEST_LINE // 2 - 1
-    return f"{line[:half]}…{line[-half:]}"
 
 
 def _show(axes: Axes, pixels: Pixels) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,11 +49,20 @@ def tidy(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
+def shorten(line: str, most: int) -> str:
+    """Cut the middle out of a line that is too long to stand over a plot."""
+    if len(line) <= most:
+        return line
+    half = most // 2 - 1
+    return f"{line[:half]}…{line[-half:]}"
+
+
 def write(figure: Figure, path: Path) -> None:
-    """Write the figure as PNG, atomically.
+    """Write the figure as PNG, atomically; a letter that the font lacks is a box, and no warning.
 
     Raises:
         ResourceError: the disk is full or not writable.
     """
-    with files.atomic_path(path) as temporary, files.disk_errors(path):
+    with files.atomic_path(path) as temporary, files.disk_errors(path), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": DRAWN_BY})

@@ -9,7 +9,7 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from cnn_tl.recipe import Recipe
 from cnn_tl.runtime import deterministic, stop_on_signals
 from cnn_tl.tracking import require_trackers, tracked
 from cnn_tl.training import run_index, seal
+from cnn_tl.training.history import drawn_in_the_end
 from cnn_tl.training.prepare import is_extension, open_session, require_checkpoint
 from cnn_tl.training.result import TrainResult, judge, read_result, validation_lines
 from cnn_tl.training.run_folder import RunFolder, default_output
@@ -155,7 +156,7 @@ def _work(session: Session, started: float) -> TrainResult:
     observer.plan(made)
     trackers = recipe.run.track if world.is_first else ()
     with tracked(trackers, session.run.path, recipe.model_dump(), observer.warn) as session.tracking:
-        with stop_on_signals(insisting=not world.launched) as session.stop, _drawn_in_the_end(session):
+        with stop_on_signals(insisting=not world.launched) as session.stop, drawn_in_the_end(session):
             logits = work()
             with world.together():
                 session.raise_if_stopped()
@@ -246,22 +247,6 @@ def _run_folder(recipe: Recipe, output: Path | str | None) -> RunFolder:
             f"the run folder {printable(path)} would lie inside the data folder; choose another place with --output"
         )
     return RunFolder(path)
-
-
-@contextlib.contextmanager
-def _drawn_in_the_end(session: Session) -> Iterator[None]:
-    """Draw the learning curves when the loop has ended, also where it was stopped or has diverged."""
-    try:
-        yield
-    finally:
-        try:
-            rows = [row for row in session.run.read_metrics() if "epoch" in row]
-            if rows and session.world.is_first:
-                from cnn_tl.plots.curves import plot_curves
-
-                plot_curves(session.run.curves, rows, head_counts=session.recipe.mode == "finetune")
-        except Exception as error:  # noqa: BLE001 - a picture is not worth a run
-            session.observer.warn(f"the learning curves are not drawn: {error}")
 
 
 def _finish(session: Session, logits: Logits, started: float) -> TrainResult:

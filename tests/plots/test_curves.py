@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from cnn_tl.plots import curves, figure
-from cnn_tl.plots.curves import best_row, plot_curves
+from cnn_tl.plots.curves import Story, best_row, plot_curves
+from cnn_tl.statistics import wilson_interval
 
 
 def rows(count: int, **more: Any) -> list[dict[str, Any]]:
@@ -85,16 +86,91 @@ def test_pyplot_is_left_alone_and_matplotlib_until_it_is_needed(tmp_path: Path) 
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True False\n"
 
 
-@pytest.mark.parametrize(("head_counts", "told"), [(False, "75.0% in epoch 2"), (True, "99.0% in epoch 0")])
-def test_epoch_0_is_the_head_alone_and_the_best_where_it_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head_counts: bool, told: str
-) -> None:
-    drawn: list[Any] = []
-    monkeypatch.setattr(curves, "write", lambda made, path: drawn.append(made))
-    head = {"epoch": 0, "step": 0, "val_loss": 0.1, "val_accuracy": 0.99}
-    made = [head, *rows(2, lr=1e-3)]
-    plot_curves(tmp_path / "curves.png", made, head_counts=head_counts)
-    losses, accuracy, _ = drawn[0].axes
-    assert accuracy.get_title(loc="right") == f"fitted head alone: 99.0%, best: {told}"
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Draw rows and return the panels of the figure: loss, accuracy, learning rate."""
+
+    def draw(made: list[dict[str, Any]], **story: Any) -> Any:
+        figures: list[Any] = []
+        monkeypatch.setattr(curves, "write", lambda figure, path: figures.append(figure))
+        plot_curves(tmp_path / "curves.png", made, Story(**story))
+        return figures[0].axes
+
+    return draw
+
+
+HEAD = {"epoch": 0, "step": 0, "val_loss": 0.1, "val_accuracy": 0.99}
+
+
+def labels(axes: Any) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def ring(axes: Any) -> tuple[float, float]:
+    [found] = [line for line in axes.lines if line.get_markersize() > 10]
+    return float(found.get_xdata()[0]), round(float(found.get_ydata()[0]), 6)
+
+
+@pytest.mark.parametrize(
+    ("story", "told", "where"),
+    [
+        ({}, "best so far: epoch 2, 75.0%", (2, 75)),
+        ({"head_counts": True}, "best so far: the fitted head, 99.0%", (0, 99)),
+        ({"kept": 0}, "kept: the fitted head, 99.0%", (0, 99)),
+        ({"kept": 2, "head_counts": True}, "kept: epoch 2, 75.0%", (2, 75)),
+        ({"kept": 1}, "kept: epoch 1, 50.0%", (1, 50)),
+    ],
+)
+def test_the_ring_marks_the_epoch_that_is_kept(drawn: Any, story: Any, told: str, where: tuple[float, float]) -> None:
+    losses, accuracy, _ = drawn([HEAD, *rows(2, lr=1e-3)], **story)
+    assert labels(accuracy) == ["fitted head alone: 99.0%", told]
+    assert ring(accuracy) == where
     assert list(accuracy.lines[0].get_xdata()) == [0, 1, 2]
     assert losses.get_xlim()[0] < 0
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 100])
+@pytest.mark.parametrize(("images", "shares"), [(75, (0.96, 0.92)), (20, (1.0, 0.95)), (400, (0.02, 0.0))])
+def test_three_images_are_no_cliff_and_no_mark_is_cut(
+    drawn: Any, epochs: int, images: int, shares: tuple[float, float]
+) -> None:
+    made = [row | {"val_accuracy": shares[row["epoch"] % 2], "lr": 0.0} for row in rows(epochs)]
+    for axes in drawn(made, images=images, title="runs/a: finetune"):
+        assert all(not line.get_clip_on() for line in axes.lines if line.get_label() != "95% interval"), "half a mark"
+        if epochs == 1:
+            continue
+        low, high = axes.get_ylim()
+        values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines])
+        assert low < values.min() <= values.max() < high
+    accuracy = axes.figure.axes[1]
+    low, high = accuracy.get_ylim()
+    ends = [wilson_interval(round(row["val_accuracy"] * images), images) for row in made]
+    interval = 100 * max(above - below for below, above in ends)
+    assert high - low >= min(curves.INTERVALS_HIGH * interval, 100)
+    assert low >= -5
+    assert high <= 105
+    assert "95% interval" in labels(accuracy)
+
+
+def test_the_band_is_the_interval_of_each_epoch(drawn: Any) -> None:
+    _, accuracy = drawn([{"epoch": n, "val_accuracy": n / 4} for n in (1, 2, 3)], images=80)
+    [band] = [found for found in accuracy.collections if found.get_label() == "95% interval"]
+    corners = band.get_paths()[0].vertices
+    for epoch in (1, 2, 3):
+        at = corners[corners[:, 0] == epoch][:, 1]
+        low, high = wilson_interval(epoch * 20, 80)
+        assert (at.min(), at.max()) == pytest.approx((100 * low, 100 * high))
+
+
+def test_title_and_phases_stand_on_the_plot_whatever_they_are_called(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    story = Story(title="runs/$犬^{2}$: finetune" + "x" * 200, phases=[(1, "head"), (2, "all")], images=8)
+    plot_curves(tmp_path / "curves.png", rows(3), story)
+    assert not recwarn.list
+
+
+def test_phases_are_named_and_divided(drawn: Any) -> None:
+    for axes in drawn(rows(5, lr=0.1), phases=[(1, "head"), (2, "last-stage"), (4, "all")]):
+        assert {line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"} == {1.5, 3.5}
+    assert axes.get_xlabel() == "epoch   (trains: head from 1, last-stage from 2, all from 4)"
