@@ -21,7 +21,7 @@ from cnn_tl.cache.room import Room
 from cnn_tl.cache.shard import RowType
 from cnn_tl.cache.space import Space
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when the meaning of a row changes; older rows are then never found, and go as the least recently used."""
 
 

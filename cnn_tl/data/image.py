@@ -9,34 +9,41 @@ from __future__ import annotations
 import importlib
 import io
 import stat
+import struct
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from PIL.ImageFile import ImageFile
 
-from cnn_tl.data.kinds import HEAD_BYTES, accepted_kind, refusal
+from cnn_tl.data.colour import to_rgb
+from cnn_tl.data.kinds import CONVERT, HEAD_BYTES, UnsupportedError, accepted_kind, refusal
 from cnn_tl.errors import BadImageError
 from cnn_tl.preprocessing import MAX_PIXELS, MIN_SIDE
 from cnn_tl.transient import Watched, is_transient, retried
+
+Result = TypeVar("Result")
+Use = Callable[[str, ImageFile, BinaryIO], Result]
 
 # The readers are called directly and not through `Image.open`, which measures pictures by Pillow's own pixel
 # limit: a global of the process that is not ours to change. Ours is `ImageLimits`.
 # Each is imported at its first picture: one picture is answered a tenth of a second earlier.
 _READERS = {
-    "JPEG": ("JpegImagePlugin", "JpegImageFile"),
-    "PNG": ("PngImagePlugin", "PngImageFile"),
-    "GIF": ("GifImagePlugin", "GifImageFile"),
-    "WEBP": ("WebPImagePlugin", "WebPImageFile"),
-    "BMP": ("BmpImagePlugin", "BmpImageFile"),
-    "TIFF": ("TiffImagePlugin", "TiffImageFile"),
-    "PPM": ("PpmImagePlugin", "PpmImageFile"),
+    "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
+    "PNG": ("PIL.PngImagePlugin", "PngImageFile"),
+    "GIF": ("PIL.GifImagePlugin", "GifImageFile"),
+    "WEBP": ("PIL.WebPImagePlugin", "WebPImageFile"),
+    "BMP": ("PIL.BmpImagePlugin", "BmpImageFile"),
+    "TIFF": ("cnn_tl.data.tiff", "TiffReader"),
+    "PPM": ("PIL.PpmImagePlugin", "PpmImageFile"),
 }
+
+_SECOND_TRIES = {"JPEG": "cnn_tl.data.jpeg", "PNG": "cnn_tl.data.png", "WEBP": "cnn_tl.data.webp"}
+"""What knows how to read a picture that Pillow refuses for something else than its pixels."""
 
 # What they murmur about damaged metadata is no news for the user. Silenced once and for all, because
 # `catch_warnings` is not safe between threads.
@@ -73,11 +80,10 @@ def probe(source: Path | bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageFa
         ResourceError: the machine could not read it, and that has lasted.
     """
 
-    def look() -> ImageFacts:
-        with _opened(source, limits) as (kind, image):
-            return ImageFacts(kind, *image.size, animated=bool(getattr(image, "is_animated", False)))
+    def look(kind: str, image: ImageFile, _: BinaryIO) -> ImageFacts:
+        return ImageFacts(kind, *image.size, animated=bool(getattr(image, "is_animated", False)))
 
-    return retried(look, _path_of(source))
+    return retried(lambda: _open(source, limits, look), _path_of(source))
 
 
 def read_image(
@@ -85,8 +91,9 @@ def read_image(
 ) -> Image.Image:
     """Decode a whole picture: mode RGB, EXIF orientation applied, the first frame of several.
 
-    Transparent parts become white; grey, palette and CMYK are converted (ICC profiles are not applied);
-    deeper pixels are scaled to 8 bits, as `_to_8_bits` says.
+    Transparent parts become white; grey, palette, CMYK and CIELab are converted (ICC profiles and gamma are not
+    applied); deeper pixels are scaled to 8 bits, as `depth.to_8_bits` says. What is not pixels, such as texts, profiles
+    or an end marker, decides nothing, whatever is wrong with it.
 
     Args:
         source: a file, or the bytes of one.
@@ -98,22 +105,19 @@ def read_image(
         ResourceError: the machine could not read it, and that has lasted.
     """
 
-    def decode() -> Image.Image:
-        with _opened(source, limits) as (_, image):
-            if draft is not None:
-                image.draft(None, draft)
-            image.load()
-            _turn_upright(image)
-            return _to_rgb(image)
+    def decode(kind: str, image: ImageFile, stream: BinaryIO) -> Image.Image:
+        if draft is not None:
+            image.draft(None, draft)
+        return to_rgb(kind, image, stream)
 
-    return retried(decode, _path_of(source))
+    return retried(lambda: _open(source, limits, decode), _path_of(source))
 
 
-@contextmanager
-def _opened(source: Path | bytes, limits: ImageLimits) -> Iterator[tuple[str, ImageFile]]:
-    """Yield the format and the undecoded picture; whatever is wrong with it becomes a `BadImageError`.
+def _open(source: Path | bytes, limits: ImageLimits, use: Use[Result]) -> Result:
+    """Return what `use` makes of the format, the undecoded picture and its file.
 
     Raises:
+        BadImageError: whatever is wrong with the picture.
         OSError, MemoryError: the machine failed in a way that may pass, even if the decoder has swallowed it.
     """
     path = _path_of(source)
@@ -127,12 +131,10 @@ def _opened(source: Path | bytes, limits: ImageLimits) -> Iterator[tuple[str, Im
             if found is None:
                 raise BadImageError(path, refusal(head))
             kind = found
-            stream.seek(0)
-            with _reader(kind)(stream) as image:
-                _check_size(path, image.size, limits)
-                yield kind, image
+            result = _first_that_works(kind, stream, lambda image: _check_size(path, image.size, limits), use)
             if failed is not None and failed.failure is not None:
                 raise failed.failure
+            return result
     except BadImageError:
         raise
     except Exception as error:  # a decoder fed with garbage raises whatever it stumbles over
@@ -142,14 +144,58 @@ def _opened(source: Path | bytes, limits: ImageLimits) -> Iterator[tuple[str, Im
         raise BadImageError(path, _reason(kind, error)) from error
 
 
+def _first_that_works(kind: str, stream: BinaryIO, check: Callable[[ImageFile], None], use: Use[Result]) -> Result:
+    """Return what `use` makes of the file as it is, or else of what is left of it without what is not pixels.
+
+    Raises:
+        BadImageError: the check failed.
+        UnsupportedError: the picture is of a kind that is not read.
+        Exception: why the last try failed; nothing but pixels was left then.
+    """
+    failure: Exception | None = None
+    for form in _forms(kind, stream):
+        try:
+            with _reader(kind)(form) as image:
+                check(image)
+                return use(kind, image, form)
+        except (BadImageError, UnsupportedError):
+            raise
+        except Exception as error:
+            if is_transient(error):
+                raise
+            failure = error
+            if what := _unsupported(kind, stream):
+                raise UnsupportedError(what) from error
+    assert failure is not None, "the first form is the file itself"
+    raise failure
+
+
+def _forms(kind: str, stream: BinaryIO) -> Iterator[BinaryIO]:
+    """Yield the file as it is, and, to who asks for more, forms of it without what is not pixels."""
+    stream.seek(0)
+    yield stream
+    if kind in _SECOND_TRIES:
+        forms = importlib.import_module(_SECOND_TRIES[kind]).second_tries(stream)
+        with suppress(ValueError, LookupError, struct.error):  # of what is damaged; then the failure before counts
+            yield from forms
+
+
 def _path_of(source: Path | bytes) -> Path | None:
     return source if isinstance(source, Path) else None
 
 
 def _reader(kind: str) -> type[ImageFile]:
     module, name = _READERS[kind]
-    reader: type[ImageFile] = getattr(importlib.import_module(f"PIL.{module}"), name)
+    reader: type[ImageFile] = getattr(importlib.import_module(module), name)
     return reader
+
+
+def _unsupported(kind: str, stream: BinaryIO) -> str | None:
+    if kind != "JPEG":
+        return None
+    from cnn_tl.data import jpeg
+
+    return jpeg.unsupported(stream)
 
 
 def _stream(source: Path | bytes) -> BinaryIO:
@@ -170,6 +216,8 @@ def _check_size(path: Path | None, size: tuple[int, int], limits: ImageLimits) -
 
 
 def _reason(kind: str, error: Exception) -> str:
+    if isinstance(error, UnsupportedError):
+        return f"{error} is not supported; {CONVERT}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()  # the system's refusal, not the decoder's
     if isinstance(error, Image.DecompressionBombError):  # some readers keep Pillow's limit all the same
@@ -178,35 +226,3 @@ def _reason(kind: str, error: Exception) -> str:
     if "truncated" in message.lower():
         return f"truncated {kind}"
     return f"damaged {kind} ({message})" if message.isprintable() and message else f"damaged {kind}"
-
-
-def _turn_upright(image: ImageFile) -> None:
-    with suppress(Exception):  # damaged EXIF says nothing against the pixels
-        ImageOps.exif_transpose(image, in_place=True)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        image = _to_8_bits(image)
-    if image.has_transparency_data:
-        canvas = Image.new("RGB", image.size, "white")
-        seen = image.convert("RGBA")
-        canvas.paste(seen, mask=seen)
-        return canvas
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale one channel of integers or floats to 0..255.
-
-    Integers mean 0..65535, floats 0..1 or else 0..255; values outside such a range are stretched, from the
-    smallest to the largest.
-    """
-    pixels = np.clip(np.nan_to_num(np.asarray(image, dtype=np.float32)), -1e30, 1e30)
-    low, high = float(pixels.min()), float(pixels.max())
-    ranges = (1.0, 255.0) if image.mode == "F" else (65535.0,)
-    if low >= 0 and high <= ranges[-1]:
-        low, high = 0.0, next(top for top in ranges if high <= top)
-    pixels -= low
-    pixels *= 255 / max(high - low, 1e-30)
-    return Image.fromarray(np.rint(pixels).astype(np.uint8))

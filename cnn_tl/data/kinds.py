@@ -5,33 +5,55 @@ from __future__ import annotations
 import re
 from pathlib import PurePath
 
+CONVERT = "convert it to PNG, or to another accepted format"
+
 HEAD_BYTES = 512
 """How much of a file `kind_of` wants to see."""
 
 ACCEPTED = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """The formats that are read; an MPO (the JPEG of a stereo camera) is read as its first JPEG."""
 
+
+class UnsupportedError(Exception):
+    """A whole picture of an accepted format, of a kind that is not read; the message names it."""
+
+
 _ACCEPTED_HEADS = {
     "JPEG": rb"\xff\xd8\xff",
-    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "PNG": rb"\x89PNG\r\n\x1a\n(?!....CgBI)",
     "GIF": rb"GIF8[79]a",
     "WEBP": rb"RIFF....WEBP",
     "BMP": rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0",  # "BM" alone could be text
-    "TIFF": rb"(?:II[*+]\0|MM\0[*+])(?!....CR)",
+    "TIFF": rb"(?:II[*+]\0|MM\0\*)(?!....CR)",
     "PPM": rb"P[1-6]\s+[\d#]",
 }
 _REFUSED_HEADS = {
+    "PNG of an iPhone application": rb"\x89PNG\r\n\x1a\n....CgBI",
+    "BigTIFF of the other byte order": rb"MM\0\+",
     "AVIF": rb"....ftypavi[fs]",
     "HEIC": rb"....ftyp(?:hei|hev|mif1|msf1)",
+    "a raw photograph": rb"II\*\0....CR|....ftypcrx |FUJIFILM|II(?:U\0|RO|RS)|MMOR|FOVb|\0MRM",
     "a video": rb"....ftyp|\x1a\x45\xdf\xa3|RIFF....AVI ",
     "JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
     "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
     "PDF": rb"\s*%PDF",
+    "JPEG XR": rb"II\xbc",
+    "DICOM": rb".{128}DICM",
+    "OpenEXR": rb"v/1\x01",
+    "Radiance HDR": rb"#\?(?:RADIANCE|RGBE)",
+    "PFM": rb"P[Ff]\s+\d",
+    "PAM": rb"P7\n",
+    "XCF": rb"gimp xcf",
+    "DDS": rb"DDS |DDS\0",
+    "QOI": rb"qoif",
+    "MNG": rb"\x8aMNG|\x8bJNG",
+    "NumPy": rb"\x93NUMPY",
+    "NIfTI": rb".{344}n[i+]1\0",
+    "HDF5": rb"\x89HDF\r\n",
     "EPS": rb"%!PS|\xc5\xd0\xd3\xc6",
     "FITS": rb"SIMPLE  =",
     "PSD": rb"8BPS",
     "ICO": rb"\0\0[\x01\x02]\0",
-    "a raw photograph": rb"II\*\0....CR|FUJIFILM",
     "an archive": rb"PK(?:\x03\x04|\x05\x06)|\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|.{257}ustar",
     "HTML": rb"\W*<(?:!--.*<)?(?:!doctype html|html|head|body)\b",
     "SVG": rb"\W*<(?:[?!].*<)?svg\b",
@@ -41,7 +63,8 @@ _REFUSED_KINDS = {kind: re.compile(head, re.DOTALL | re.IGNORECASE) for kind, he
 
 _PICTURE_EXTENSIONS = re.compile(
     r"\.(jpe?g|jpe|jfif|mpo|a?png|webp|gif|bmp|dib|tiff?|p[pgbn]m"
-    r"|hei[cf]|avif|jp2|j2k|jxl|pdf|svg|eps|fi?ts|fit|psd|ico|cr[23]|nef|arw|dng|raf|orf|rw2)",
+    r"|hei[cf]|hif|avif|jp2|j2[ck]|jxl|jls|jxr|wdp|pdf|svg|eps|fi?ts|fit|ps[db]|ico|exr|dcm|dicom|pfm|tga|pcx|qoi|xcf"
+    r"|cr[23w]|nef|nrw|arw|sr[2fw]|dng|raf|orf|rw2|pef|x3f|mrw|3fr|kdc|dcr|erf)",
     re.IGNORECASE,
 )
 
@@ -66,7 +89,7 @@ def refusal(head: bytes) -> str:
     if kind in ("text", "HTML", "an archive", "a video"):
         return f"is {kind}, not a picture"
     accepted = ", ".join(ACCEPTED)
-    return f"format not accepted ({kind or 'unknown'}); accepted are {accepted}"
+    return f"format not accepted ({kind or 'unknown'}); accepted are {accepted}" + (f"; {CONVERT}" if kind else "")
 
 
 def has_picture_extension(path: PurePath) -> bool:

@@ -1,0 +1,164 @@
+"""JPEGs that Pillow does not take as they are: whole ones without an end, odd metadata, kinds that nobody decodes.
+
+Only the headers of segments are read here; libjpeg decodes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import BinaryIO
+
+from PIL.JpegImagePlugin import JpegImageFile
+
+_START, _END = b"\xff\xd8", b"\xff\xd9"
+_SCAN = 0xDA
+_BARE = {0x01, *range(0xD0, 0xDA)}
+"""Markers that have no length: restarts, start, end."""
+
+_FRAMES = {
+    0xC3: "lossless JPEG",
+    0xC5: "hierarchical JPEG",
+    0xC6: "hierarchical JPEG",
+    0xC7: "lossless JPEG",
+    0xC9: "arithmetic-coded JPEG",
+    0xCA: "arithmetic-coded JPEG",
+    0xCB: "lossless JPEG",
+    0xCD: "hierarchical JPEG",
+    0xCE: "hierarchical JPEG",
+    0xCF: "lossless JPEG",
+    0xF7: "JPEG-LS",
+}
+_DECODED_FRAMES = (0xC0, 0xC1, 0xC2)
+
+_EXIF = 0xE1
+_METADATA = {*range(0xE0, 0xF0), 0xFE}
+"""Application segments and comments."""
+
+_LEAST = {0xE0: 14, 0xEE: 12}
+"""Two of them tell libjpeg what the colours are, JFIF's and Adobe's, if they have so many bytes."""
+
+_OWN = 48
+"""Bytes at the end of the data that are tried as what may follow."""
+
+_SURPLUS = 4
+"""So few bytes at the end of a picture decide some of its last pixels."""
+
+_SLACK = 1 << 26
+"""Bytes that a file may have beyond four a pixel, and still be looked at as a whole."""
+
+
+def unsupported(stream: BinaryIO) -> str | None:
+    """Return which kind of JPEG this is, if it is one that is not decoded."""
+    stream.seek(0)
+    for marker, body, _ in _segments(stream.read(1 << 20)):
+        if marker in _FRAMES:
+            return _FRAMES[marker]
+        if marker in _DECODED_FRAMES:
+            return f"{body[0]}-bit JPEG" if body and body[0] != 8 else None
+    return None
+
+
+def second_tries(stream: BinaryIO) -> Iterator[BinaryIO]:
+    """Yield the file once more: with the end that it lacks, without most metadata, and without any."""
+    stream.seek(0)
+    data = stream.read(_SLACK)
+    size = next((body for marker, body, _ in _segments(data) if marker in _DECODED_FRAMES), b"")[1:5]
+    data += stream.read(4 * int.from_bytes(size[:2]) * int.from_bytes(size[2:]))
+    if stream.read(1):
+        return
+    if _is_opened(data):
+        yield from map(io.BytesIO, _completed(data))
+        return
+    for left_out in (_METADATA - {_EXIF}, _METADATA):
+        reduced = _without(data, left_out)
+        yield io.BytesIO(reduced)
+        yield from map(io.BytesIO, _completed(reduced))
+
+
+def _is_opened(data: bytes) -> bool:
+    """Tell whether Pillow finds nothing wrong before the first scan."""
+    with suppress(Exception), JpegImageFile(io.BytesIO(data)):
+        return True
+    return False
+
+
+def _completed(data: bytes) -> Iterator[bytes]:
+    """Yield the data with an end marker, if that is all it lacks.
+
+    Pixels that the data decides do not depend on what follows. If they also do not when the last bytes are missing,
+    those bytes are not the picture's: a cut picture with something else behind it.
+    """
+    exact = data.rstrip(b"\xff")
+    if _has_every_scan(exact) and _decides_all_pixels(exact) and not _decides_all_pixels(exact[:-_SURPLUS]):
+        yield exact + _END
+
+
+def _decides_all_pixels(data: bytes) -> bool:
+    """Tell whether the pixels are the same whatever follows the data; a decoder that lacks bits shows what does."""
+    seen = set()
+    for filler in _fillers(data):
+        try:
+            with JpegImageFile(io.BytesIO(data + filler + _END)) as image:
+                image.load()
+                seen.add(image.tobytes())
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever a decoder says of garbage
+            return False
+        if len(seen) > 1:
+            return False
+    return True
+
+
+def _fillers(data: bytes) -> Iterator[bytes]:
+    """Yield what may follow the data: zeros, for which nothing stands, and bits that stand for something.
+
+    Tables may have few codes, so some are bits that this file uses. Restart markers come in turn, where there are any.
+    """
+    own = int.from_bytes(data[-_OWN:])
+    bits = [own >> 1, own >> 3, own << 2, own << 5, *(int(word * _OWN, 16) for word in ("aa", "5390", "08", "6db"))]
+    restart = ord((re.findall(rb"\xff([\xd0-\xd7])", data) or [b"\xd7"])[-1])
+    yield b""
+    for number in bits:
+        filler = number.to_bytes(2 * _OWN + 1).lstrip(b"\0").replace(b"\xff", b"\xfe")
+        yield filler + b"".join(bytes([0xFF, 0xD0 + (restart + turn) % 8]) + filler for turn in range(1, 9))
+
+
+def _has_every_scan(data: bytes) -> bool:
+    """Tell whether the scans that begin in the data bring every coefficient of every component to its last bit."""
+    frame = next((body for marker, body, _ in _segments(data) if marker in _DECODED_FRAMES), b"")
+    missing = {(component, place) for component in frame[6::3] for place in range(64)}
+    for marker, body, _ in _segments(data, behind_scans=True):
+        if marker == _SCAN and body and len(body) >= 4 + 2 * body[0]:
+            first, last, bits = body[1 + 2 * body[0] :][:3]
+            if not bits & 15:
+                missing -= {(c, place) for c in body[1 : 1 + 2 * body[0] : 2] for place in range(first, last + 1)}
+    return bool(frame) and not missing
+
+
+def _without(data: bytes, left_out: set[int]) -> bytes:
+    """Return the data without the segments of some kinds before the first scan."""
+    kept, end = [_START], 2
+    for marker, body, at in _segments(data):
+        end = at + 4 + len(body)
+        if marker not in left_out or len(body) >= _LEAST.get(marker, 1 << 16):
+            kept.append(data[at:end])
+    return b"".join(kept) + data[end:]
+
+
+def _segments(data: bytes, *, behind_scans: bool = False) -> Iterator[tuple[int, bytes, int]]:
+    """Yield marker, body and place of each segment, up to the first scan or to the end."""
+    at = 2
+    while 0 <= (at := data.find(b"\xff", at)) < len(data) - 3:
+        marker = data[at + 1]
+        if marker in (0, 0xFF) or marker in _BARE:
+            at += 1 if marker == 0xFF else 2
+            continue
+        length = max(2, int.from_bytes(data[at + 2 : at + 4]))
+        yield marker, data[at + 4 : at + 2 + length], at
+        if marker == _SCAN and not behind_scans:
+            return
+        at += 2 + length
