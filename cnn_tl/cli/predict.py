@@ -54,10 +54,9 @@ def predict(
     """Say what a trained model sees in pictures, one row each; a broken picture gets a row with its error."""
     from cnn_tl.cli.answers import Expected
     from cnn_tl.cli.overwriting import never, require_harmless
-    from cnn_tl.cli.progress import TerminalObserver
+    from cnn_tl.cli.progress import TerminalObserver, WarningsOnly
     from cnn_tl.inference.classifier import load
     from cnn_tl.inference.images import find, listed
-    from cnn_tl.progress import Observer
 
     live = _is_stdin(images, null)
     format = format or _FORMAT_OF_SUFFIX.get(output.suffix.lower() if output else "", "table")
@@ -87,7 +86,7 @@ def predict(
             top=top,
             batch_size=batch_size,
             workers=workers,
-            observer=Observer() if scrolling else screen,
+            observer=WarningsOnly() if scrolling else screen,
         )
         write(counted(answers))
     if output is not None:

@@ -228,3 +228,11 @@ def _roughly(seconds: float) -> str:
     if seconds < 59.5:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 3570 else f"{seconds / 3600:.1f} h"
+
+
+class WarningsOnly(Observer):
+    """Prints warnings, and nothing beside rows that are progress enough."""
+
+    def warn(self, text: str) -> None:
+        """Print a warning."""
+        console.warn(text)

@@ -32,6 +32,15 @@ def to_rgb(kind: str, image: ImageFile, stream: BinaryIO) -> Image.Image:
     return _on_white(image)
 
 
+def is_all_transparent(image: ImageFile) -> bool:
+    """Decode an open picture and tell whether nothing of it is opaque."""
+    image.load()
+    if not image.has_transparency_data:
+        return False
+    seen = image.convert("LA") if image.mode == "La" else image
+    return seen.convert("RGBA").getchannel("A").getextrema() == (0, 0)
+
+
 def _png_to_rgb(image: ImageFile, stream: BinaryIO) -> Image.Image:
     from cnn_tl.data.png import load
 

@@ -10,6 +10,7 @@ import importlib
 import io
 import stat
 import struct
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,7 +21,7 @@ from typing import BinaryIO, TypeVar
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
-from cnn_tl.data.colour import to_rgb
+from cnn_tl.data.colour import is_all_transparent, to_rgb
 from cnn_tl.data.kinds import CONVERT, HEAD_BYTES, UnsupportedError, accepted_kind, refusal
 from cnn_tl.errors import BadImageError
 from cnn_tl.preprocessing import MAX_PIXELS, MIN_SIDE
@@ -111,6 +112,19 @@ def read_image(
         return to_rgb(kind, image, stream)
 
     return retried(lambda: _open(source, limits, decode), _path_of(source))
+
+
+def is_transparent(source: Path | bytes) -> bool:
+    """Decode a picture and tell whether all of it is transparent.
+
+    Raises:
+        BadImageError, ResourceError: as `read_image` does.
+    """
+
+    def decode(kind: str, image: ImageFile, stream: BinaryIO) -> bool:
+        return kind != "BMP" and is_all_transparent(image)
+
+    return retried(lambda: _open(source, ImageLimits(min_side=1, max_pixels=sys.maxsize), decode), _path_of(source))
 
 
 def _open(source: Path | bytes, limits: ImageLimits, use: Use[Result]) -> Result:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cnn_tl.data import transforms
 from cnn_tl.data.loader import Batch, Pixels, as_they_come, batches
+from cnn_tl.data.looks import Looks
 from cnn_tl.errors import ArtefactError, UsageError, printable
 from cnn_tl.files import CHECKSUMS, sha256_file
 from cnn_tl.inference.images import find
@@ -87,7 +88,7 @@ class Classifier:
             batch_size: pictures that go through the model at once.
             workers: threads that read pictures; 0: this one does; None means one for each core.
             recursive: look into the folders inside folders too.
-            observer: hears of the progress.
+            observer: hears of the progress, and in the end of images that show nothing.
 
         Raises:
             DataError: a folder or a pattern holds no picture.
@@ -119,10 +120,15 @@ class Classifier:
         observer = observer or Observer()
         threads = default_workers() if workers is None else workers
         in_groups = as_they_come if live else batches
+        looks = Looks()
         with observer.task("predicting", total):
             for batch in in_groups(enumerate(files), self._read, batch_size=batch_size, workers=threads):
+                for (_, path), pixels in zip(batch.items, batch.pixels, strict=True):
+                    looks.see(str(path), path, pixels)
                 yield from self._answers(batch, top)
                 observer.advance(len(batch.items) + len(batch.failures))
+        for text in looks.remarks():
+            observer.warn(text)
 
     def answer(self, name: str, probabilities_K: NDArray[np.floating[Any]], top: int) -> Answer:
         """Put the probabilities of one picture into words."""

@@ -167,6 +167,7 @@ def _compute(session: Session, prepared: Preparation) -> tuple[Part, Part]:
     done = merged(world.gather(own))
     broken = done.broken_of(session, prepared.val.pictures + prepared.train.pictures)
     session.set_aside(broken)
+    session.remark_on_looks()
     session.facts["features"] = {
         "computed": done.rows,
         "from_cache": prepared.at_hand,

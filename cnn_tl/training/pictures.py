@@ -21,6 +21,7 @@ from cnn_tl.cache.store import FeatureCache
 from cnn_tl.data import source, transforms
 from cnn_tl.data.augment import Augmentation, augment
 from cnn_tl.data.image import ImageLimits, probe
+from cnn_tl.data.looks import Looks
 from cnn_tl.data.manifest import Picture
 from cnn_tl.errors import BadImageError
 from cnn_tl.features.keys import plain_facts, source_facts
@@ -54,6 +55,7 @@ class Pictures:
     Attributes:
         source_side: of the sources, in pixels; None where no random views are cut.
         refusals: why the cache did not take something, in whole sentences; filled by the cache.
+        looks: the images that were decoded and show nothing.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Pictures:
     ) -> None:
         self.source_side = source.source_side(spec, settings) if settings else None
         self.refusals = refusals
+        self.looks = Looks()
         self._spec, self._settings, self._file_of = spec, settings, file_of
         self._shelves, self._plain_training = shelves, plain_training
 
@@ -156,9 +159,13 @@ class Pictures:
         """
         file = self._file_of(picture)
         if kind == "plain":
-            return transforms.load(file, self._spec)
+            pixels = transforms.load(file, self._spec)
+            self.looks.see(picture.path, file, pixels)
+            return pixels
         assert self.source_side is not None, "only random views are cut from a source"
-        return source.pack(source.read_source(file, self._spec, self.source_side), self.source_side)
+        image = source.read_source(file, self._spec, self.source_side)
+        self.looks.see_image(picture.path, file, image)
+        return source.pack(image, self.source_side)
 
     def _row(self, kind: Kind, picture: Picture) -> Pixels:
         if self._shelves is None or kind not in self._kinds(picture):

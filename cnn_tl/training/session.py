@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,7 @@ from cnn_tl import files
 from cnn_tl.data import transforms
 from cnn_tl.data.augment import Augmentation, augment
 from cnn_tl.data.loader import Batch, reading
+from cnn_tl.data.looks import remarks
 from cnn_tl.data.manifest import Manifest, Picture
 from cnn_tl.distributed import ALONE, World
 from cnn_tl.errors import BadImageError, DataError
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from cnn_tl.networks.backbone import Network
 
 Item = TypeVar("Item")
+Key = TypeVar("Key")
 Pixels = NDArray[np.uint8]
 Logits = NDArray[np.float32]
 
@@ -166,7 +168,9 @@ class Session:
         """
         spec, settings = self.card.preprocessing, self.augmentation
         assert settings is not None, "the recipe is resolved, and asks for augmented views"
-        image = transforms.read(self.file_of(picture), spec, zoom=settings.crop_scale_min**-0.5)
+        file = self.file_of(picture)
+        image = transforms.read(file, spec, zoom=settings.crop_scale_min**-0.5)
+        self.pictures.looks.see_image(picture.path, file, image)
         return augment(image, spec, settings, seed)
 
     def read(self, groups: Sequence[Sequence[Item]], pixels_of: Callable[[Item], Pixels]) -> Iterator[Batch[Item]]:
@@ -232,13 +236,14 @@ class Session:
                 self.observer.advance(len(batch.items) + len(batch.failures))
         broken = self.found_by_all(broken)
         self.set_aside(broken)
+        self.remark_on_looks()
         if keep:
             self._account_for(len(lacking), len(pictures))
         return bool(broken)
 
-    def found_by_all(self, broken: Sequence[tuple[Picture, BadImageError]]) -> list[tuple[Picture, BadImageError]]:
-        """Return the broken pictures that any process of the run has met, each once."""
-        return list(dict(chain.from_iterable(self.world.gather(list(broken)))).items())
+    def found_by_all(self, found: Sequence[tuple[Key, Item]]) -> list[tuple[Key, Item]]:
+        """Return what any process of the run has found out about pictures, each picture once."""
+        return list(dict(chain.from_iterable(self.world.gather(list(found)))).items())
 
     def _account_for(self, decoded: int, total: int) -> None:
         """Keep for result.json what was decoded, and say if not every picture is kept."""
@@ -261,7 +266,22 @@ class Session:
         warn_of_set_aside(self.observer, [str(error) for _, error in failures])
         self.manifest = self.manifest.without((picture, error.reason) for picture, error in failures)
         self.manifest.check()
-        if self.world.is_first and self.run.recipe.exists():  # a resumed run leaves them out too; a plan writes nothing
+        self._write_manifest()  # a resumed run leaves them out too
+
+    def remark_on_looks(self) -> None:
+        """Name the images that were decoded lately and show nothing; the manifest keeps the remark."""
+        found = self.pictures.looks.found
+        lines = remarks(self.found_by_all(list(found.items())))
+        found.clear()
+        for text in lines:
+            self.observer.warn(text)
+        if lines:
+            self.manifest = replace(self.manifest, notes=(*self.manifest.notes, *lines))
+            self._write_manifest()
+
+    def _write_manifest(self) -> None:
+        """Write it where there is a run by now; a plan writes nothing."""
+        if self.world.is_first and self.run.recipe.exists():
             files.write_json(self.run.manifest, self.manifest.to_json())
 
     def log(self, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -40,8 +40,9 @@ def _model_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(tmp_path)
     photos = Path("photos")
     photos.mkdir()
-    Image.new("RGB", (20, 20), "black").save(photos / "dark.png")
-    Image.new("RGB", (20, 20), "white").save(photos / "light.png")
+    shades = Image.linear_gradient("L").resize((20, 20))
+    shades.point(lambda value: value // 4).save(photos / "dark.png")
+    shades.point(lambda value: 255 - value // 4).save(photos / "light.png")
     Image.effect_noise((64, 64), 50).save("broken.png")
     (photos / "broken.png").write_bytes(Path("broken.png").read_bytes()[:500])
     model = Classifier(("dark", "light"), SPEC, by_brightness)
@@ -59,6 +60,16 @@ def test_table(cli: Callable[..., Any]) -> None:
     ]
     assert done.err == "error: 1 of 3 pictures could not be read; their rows say why\n"
     assert done.code == 3
+
+
+def test_an_image_that_shows_nothing_is_named_beside_its_row(cli: Callable[..., Any]) -> None:
+    Image.new("RGBA", (20, 20)).save("photos/empty.png")
+    done = cli("predict", "run", "photos/empty.png", "photos/dark.png", "--format", "csv")
+    assert len(done.out.splitlines()) == 3
+    assert " ".join(done.err.split()) == (
+        "warning: images that are transparent everywhere, and so white: 1 (photos/empty.png)"
+    )
+    assert done.code == 0
 
 
 def test_wide_characters_keep_the_columns(cli: Callable[..., Any]) -> None:

@@ -218,3 +218,22 @@ def test_onnx_file_gives_the_same_answers_without_torch(
 def test_onnx_has_no_other_device(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"model\.onnx runs on the CPU; for --device cuda name the"):
         load(tmp_path / "model.onnx", "cuda")
+
+
+def test_images_that_show_nothing_are_named_in_the_end(tmp_path: Path) -> None:
+    class Warned(Observer):
+        def __init__(self) -> None:
+            self.lines: list[str] = []
+
+        def warn(self, text: str) -> None:
+            self.lines.append(text)
+
+    Image.new("RGBA", (20, 20), (0, 0, 0, 0)).save(tmp_path / "empty.png")
+    Image.radial_gradient("L").save(tmp_path / "round.png")
+    picture(tmp_path / "plain.png", 40)
+    observer = Warned()
+    assert len(list(MODEL.predict(tmp_path, observer=observer))) == 3
+    assert observer.lines == [
+        f"images that are transparent everywhere, and so white: 1 ({tmp_path / 'empty.png'})",
+        f"images of one colour all over: 1 ({tmp_path / 'plain.png'})",
+    ]

@@ -209,14 +209,18 @@ def test_a_picture_that_breaks_while_decoding_is_set_aside_by_name(
     victim = data / "ash" / "7.png"
     before = victim.read_bytes()[:1500]
     victim.write_bytes(before)
+    Image.new("RGBA", (24, 24)).save(data / "birch" / "3.png")
     warnings: list[str] = []
     observer = Observer()
     observer.warn = warnings.append  # type: ignore[method-assign]
     result = train(recipe(mode), tmp_path / "run", observer=observer)
     assert result.set_aside == 1
-    assert len(warnings) == 1
     assert "ash/7.png" in warnings[0]
-    assert json.loads((result.run / "manifest.json").read_text())["set_aside"][0]["path"] == "ash/7.png"
+    remark = "images that are transparent everywhere, and so white: 1 (birch/3.png)"
+    assert warnings[1:] == [remark]
+    manifest = json.loads((result.run / "manifest.json").read_text())
+    assert manifest["set_aside"][0]["path"] == "ash/7.png"
+    assert remark in manifest["notes"]
     assert victim.read_bytes() == before
     with pytest.raises(DataError, match=r"7\.png"):
         train(recipe(mode, data={"on_bad_image": "fail"}), tmp_path / "strict")
