@@ -37,8 +37,9 @@ def by_brightness(pixels: Any) -> Any:
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Work in a folder of pictures; return how many go through the model at a time."""
     monkeypatch.chdir(tmp_path)
+    shades = Image.linear_gradient("L").resize((20, 20))
     for number, name in enumerate(NAMES):
-        Image.new("RGB", (20, 20), (20 * number,) * 3).save(name, "png")
+        shades.point(lambda value, least=15 * number: least + value // 8).save(name, "png")
     Path("broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     sizes: list[int] = []
 
