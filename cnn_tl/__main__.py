@@ -1,12 +1,13 @@
-"""`cnn-tl`, and `python -m cnn_tl`: signals are heard first, for the rest takes a moment to load."""
+"""`cnn-tl`, and `python -m cnn_tl`: UTF-8 and signals come first, for the rest takes a moment to load."""
 
 import sys
 
-from cnn_tl import interrupts
+from cnn_tl import encoding, interrupts
 
 
 def main() -> None:
     """Entry point of the console script."""
+    encoding.restart_in_utf8()
     interrupts.raise_on_signals()
     try:
         from cnn_tl.cli.app import main as command

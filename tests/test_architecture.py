@@ -14,8 +14,7 @@ import cnn_tl
 ROOT = Path(cnn_tl.__file__).parent
 FLOORS = [
     {"distributed", "errors", "files", "launch", "preprocessing", "progress", "runtime", "statistics", "transient"}
-    | {"wording"}
-    | {"recipe", "light_import", "interrupts", "packages", "telemetry"},
+    | {"recipe", "light_import", "interrupts", "packages", "telemetry", "encoding", "wording"},
     {"data", "networks", "cache", "heads"},
     {"features", "anatomy"},
     {"tracking", "plots", "optimisation"},

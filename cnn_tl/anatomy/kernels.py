@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cnn_tl import encoding
 from cnn_tl.anatomy.arithmetic import Slide
 from cnn_tl.errors import UsageError, printable
 from cnn_tl.wording import percent
@@ -89,8 +90,7 @@ def find(kernel: str) -> Kernel:
     try:
         if not path.is_file():
             raise UsageError(f"{where} is neither a file nor one of {', '.join(KERNELS)}")
-        with path.open("rb") as stream:
-            text = stream.read(_MOST_BYTES + 1).decode("utf-8-sig")
+        text = encoding.read_text(path, _MOST_BYTES)
     except UnicodeDecodeError:
         raise UsageError(f"{where} is no text; write one row of numbers a line, such as -1 0 1") from None
     except (OSError, ValueError) as error:

@@ -129,6 +129,8 @@ def _called(arguments: Sequence[str]) -> int:
         KeyboardInterrupt: a signal came, whatever the code that it came upon has made of that.
         Exception: whatever else the command raises.
     """
+    if arguments and not _HELP.intersection(arguments):
+        _require_working_directory()
     try:
         result = app(list(arguments), prog_name="cnn-tl", standalone_mode=False)
         sys.stdout.flush()
@@ -139,6 +141,23 @@ def _called(arguments: Sequence[str]) -> int:
     if result == _INTERRUPTED:
         raise KeyboardInterrupt
     return result if isinstance(result, int) else 0
+
+
+_HELP = frozenset(("--help", "-h", "--version"))
+
+
+def _require_working_directory() -> None:
+    """Refuse to start in a directory that was deleted under the shell: numpy's MKL would end the process in it.
+
+    Raises:
+        ResourceError: there is none.
+    """
+    try:
+        os.getcwd()  # noqa: PTH109 - the question is whether there is one
+    except OSError as error:
+        raise ResourceError(
+            f"the working directory no longer exists, or cannot be reached ({error.strerror}); change to one that does"
+        ) from error
 
 
 _INTERRUPTED = 130

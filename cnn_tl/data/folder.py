@@ -14,6 +14,7 @@ from cnn_tl.data.manifest import SPLITS, Manifest, Picture, SetAside, refuse_mos
 from cnn_tl.data.remarks import remarks
 from cnn_tl.data.split import split_off_val
 from cnn_tl.data.walk import Found, Walker
+from cnn_tl.encoding import portable
 from cnn_tl.errors import BadImageError, DataError, printable
 from cnn_tl.files import sha256_file
 from cnn_tl.runtime import default_workers
@@ -80,7 +81,8 @@ def scan(
     if not layout.has_val:
         pictures = split_off_val(pictures, layout.classes, val_fraction=val_fraction, seed=seed)
         pictures.sort(key=lambda picture: SPLITS.index(picture.split))
-    manifest = Manifest(walker.root, layout.classes, tuple(pictures), broken, (), layout.text)
+    classes = tuple(map(portable, layout.classes))
+    manifest = Manifest(walker.root, classes, tuple(pictures), broken, (), layout.text)
     manifest.check()
     animated = sum(one.animated for one in examined)
     return replace(manifest, notes=(*layout.notes, *walker.notes(), *remarks(manifest, animated)))
@@ -112,7 +114,7 @@ def _examine_all(
 
 def _examine(candidate: _Candidate, limits: ImageLimits) -> _Examined:
     path, facts = candidate.found.path, candidate.found.facts
-    name, label, split = candidate.path, candidate.folder.label, candidate.folder.split
+    name, label, split = portable(candidate.path), candidate.folder.label, candidate.folder.split
     try:
         sha256 = sha256_file(path)
     except OSError as error:

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn_tl.encoding import native
 from cnn_tl.errors import ArtefactError, DataError, printable
 from cnn_tl.files import sha256_file
 from cnn_tl.transient import retried
@@ -24,7 +25,7 @@ class Picture:
     """One usable picture.
 
     Attributes:
-        path: relative to the root, with forward slashes.
+        path: relative to the root, with forward slashes; as UTF-8 reads the bytes of its name, in any locale.
         label: the place of its class in `Manifest.classes`.
         split: the part it belongs to.
         bytes, mtime_ns: size and time of change when it was scanned.
@@ -79,7 +80,7 @@ class Manifest:
 
     def file(self, picture: Picture) -> Path:
         """Return where the picture lies."""
-        return self.root / picture.path
+        return self.root / native(picture.path)
 
     def counts(self) -> dict[str, dict[Split, int]]:
         """Return the number of usable pictures, `counts[class][split]`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 import re
@@ -9,6 +10,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from cnn_tl import encoding
 from cnn_tl.data.walk import Walker, entries_of, is_candidate, natural_key
 from cnn_tl.errors import DataError, UsageError, printable
 from cnn_tl.transient import retried
@@ -47,8 +49,8 @@ def listed(descriptor: int, end: bytes = b"\n") -> Iterator[Path]:
 
     Args:
         descriptor: where to read, such as 0 for stdin.
-        end: what ends a name; where it is a line's end, a carriage return before it belongs to it, and empty lines
-            are passed over.
+        end: what ends a name; where it is a line's end, a carriage return before it belongs to it, and blank lines
+            are skipped. The names are UTF-8, or UTF-16 after a byte order mark, as PowerShell writes them.
 
     Raises:
         DataError: what comes are no names.
@@ -56,7 +58,7 @@ def listed(descriptor: int, end: bytes = b"\n") -> Iterator[Path]:
     """
     rest = b""
     try:
-        while chunk := os.read(descriptor, LONGEST_NAME):
+        for chunk in _in_utf8(descriptor):
             *whole, rest = (rest + chunk).split(end)
             yield from _paths(whole, end)
             if len(rest) > LONGEST_NAME:
@@ -66,11 +68,46 @@ def listed(descriptor: int, end: bytes = b"\n") -> Iterator[Path]:
     yield from _paths([rest], end)
 
 
+def _in_utf8(descriptor: int) -> Iterator[bytes]:
+    """Yield what comes through a pipe, as soon as it comes; UTF-16 is recoded, other bytes stay as they are.
+
+    Raises:
+        DataError: it begins as UTF-16 and does not go on so.
+        OSError: nothing can be read.
+    """
+    start = b""
+    while chunk := os.read(descriptor, LONGEST_NAME):
+        start += chunk
+        if not any(mark.startswith(start) for mark in encoding.UTF16_BOMS):
+            break
+    if not start.startswith(encoding.UTF16_BOMS):
+        yield start
+        while chunk := os.read(descriptor, LONGEST_NAME):
+            yield chunk
+        return
+    decoder = codecs.getincrementaldecoder("utf-16")("surrogatepass")
+    try:
+        yield decoder.decode(start).encode("utf-8", "surrogatepass")
+        while chunk := os.read(descriptor, LONGEST_NAME):
+            yield decoder.decode(chunk).encode("utf-8", "surrogatepass")
+        decoder.decode(b"", final=True)
+    except UnicodeError as error:
+        raise DataError("stdin begins as UTF-16 text and does not go on so; write the list as UTF-8") from error
+
+
 def _paths(names: Iterable[bytes], end: bytes) -> Iterator[Path]:
     for name in names:
         exact = name.removesuffix(b"\r") if end == b"\n" else name
-        if exact:
-            yield _file(os.fsdecode(exact))
+        if exact.startswith(encoding.UTF8_BOM) and not os.path.lexists(exact):
+            exact = exact.removeprefix(encoding.UTF8_BOM)  # at the start of a list, or of each of several joined ones
+        if not exact or (exact.isspace() and end == b"\n" and not os.path.lexists(exact)):
+            continue
+        if b"\0" in exact:
+            raise DataError(
+                "stdin has names with NUL bytes in them; use --null where NUL ends each name, "
+                "or write the list as UTF-8 if it is UTF-16 without a byte order mark"
+            )
+        yield _file(os.fsdecode(exact))
 
 
 def _named(name: str | Path) -> Path:

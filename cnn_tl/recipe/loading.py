@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from cnn_tl import encoding
 from cnn_tl.errors import RecipeError, printable
 from cnn_tl.recipe import shipped, yaml
 from cnn_tl.recipe.defaults import WITHOUT_MEANING_IN_FREEZE
@@ -82,11 +83,10 @@ def _read_text(source: str | Path) -> str:
     try:
         if not Path(source).is_file():
             raise RecipeError(f"{where} is neither a file nor a shipped recipe ({', '.join(shipped.names())})")
-        with Path(source).open("rb") as stream:
-            return stream.read(yaml.MAX_BYTES + 1).decode("utf-8-sig")
+        return encoding.read_text(Path(source), yaml.MAX_BYTES)
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise RecipeError(f"{where}:{line}: not UTF-8 text") from error
+        raise RecipeError(f"{where}:{line}: not UTF-8 text; save it as UTF-8") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RecipeError(f"{where} cannot be read: {reason}") from error

@@ -150,11 +150,55 @@ def through_a_pipe(content: bytes, end: bytes = b"\n") -> list[str]:
         (b"a.png\r\n\n*.png\r\nlast", b"\n", ["a.png", "*.png", "last"]),
         (b"two\nlines\0\xff\r\0\0last", b"\0", ["two\nlines", "\udcff\r", "last"]),
         (b"", b"\n", []),
+        (b"\xef\xbb\xbfa.png\r\n\xef\xbb\xbfb.png\r\n  \r\n\r\n", b"\n", ["a.png", "b.png"]),
+        (b"\xef\xbb\xbfa.png\0b.png\0", b"\0", ["a.png", "b.png"]),
+        ("\ufeffa.png\r\nGröße/日本 𝄞.png\r\n\r\n".encode("utf-16-le"), b"\n", ["a.png", "Größe/日本 𝄞.png"]),
+        ("\ufeffa.png\nb.png".encode("utf-16-be"), b"\n", ["a.png", "b.png"]),
+        ("\ufeffa\nb.png\0c.png\0".encode("utf-16-le"), b"\0", ["a\nb.png", "c.png"]),
+        ("\ufeff".encode("utf-16-le"), b"\n", []),
+        ("\ufeff".encode("utf-16-be") + "".join(f"{n}.png\r\n" for n in range(9000)).encode("utf-16-be"), b"\n",
+         [f"{n}.png" for n in range(9000)]),
+        (b"\xff.png\n\xfe\xfe.png", b"\n", ["\udcff.png", "\udcfe\udcfe.png"]),
         (b"\n".join(b"%d.png" % n for n in range(9000)), b"\n", [f"{n}.png" for n in range(9000)]),
     ],
 )
 def test_listed(content: bytes, end: bytes, expected: list[str]) -> None:
     assert through_a_pipe(content, end) == expected
+
+
+def test_a_file_whose_name_begins_with_the_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("\ufeffa.png").touch()
+    assert through_a_pipe("\ufeffa.png\n\ufeffb.png".encode()) == ["\ufeffa.png", "b.png"]
+
+
+@pytest.mark.parametrize("codec", ["utf-8-sig", "utf-16", "utf-8"])
+def test_a_list_that_comes_byte_by_byte(codec: str) -> None:
+    reader, writer = os.pipe()
+
+    def feed() -> None:
+        for byte in "ä.png\r\nb.png\r\n".encode(codec):
+            os.write(writer, bytes([byte]))
+        os.close(writer)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    assert [str(path) for path in listed(reader)] == ["ä.png", "b.png"]
+    feeder.join()
+    os.close(reader)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a.png\0b.png\0", "use --null"),
+        ("a.png\r\nb.png\r\n".encode("utf-16-le"), "UTF-16 without a byte order mark"),
+        (b"\xff\xfea", "begins as UTF-16"),
+    ],
+)
+def test_a_list_in_another_encoding(content: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        through_a_pipe(content)
 
 
 def test_a_name_is_there_while_the_pipe_stays_open() -> None:

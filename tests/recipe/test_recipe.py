@@ -189,7 +189,7 @@ def test_errors_of_the_text_carry_their_line(write: Write) -> None:
     path = write("mode: freeze\nseed: 1\nseed: 2\n")
     assert refusal(path).startswith(f"{path}:3: ")
     path.write_bytes(b"mode: freeze\nseed: \xff")
-    assert refusal(path) == f"{path}:2: not UTF-8 text"
+    assert refusal(path) == f"{path}:2: not UTF-8 text; save it as UTF-8"
 
 
 @pytest.mark.parametrize(
