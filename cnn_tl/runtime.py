@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
+from cnn_tl import cores
 from cnn_tl.errors import ResourceError, Stopped
 from cnn_tl.light_import import import_timm
 from cnn_tl.packages import missing_line
@@ -141,8 +142,7 @@ def seed_of(*parts: int | str) -> int:
 
 def default_workers() -> int:
     """Return how many threads read pictures when nothing else is asked for: one for each core that we may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 64)
+    return min(cores.usable(), 64)
 
 
 def keep_freed_memory() -> None:

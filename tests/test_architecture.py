@@ -14,7 +14,7 @@ import cnn_tl
 ROOT = Path(cnn_tl.__file__).parent
 FLOORS = [
     {"distributed", "errors", "files", "launch", "preprocessing", "progress", "runtime", "statistics", "transient"}
-    | {"recipe", "light_import", "interrupts", "packages", "telemetry", "encoding", "wording"},
+    | {"recipe", "light_import", "interrupts", "packages", "telemetry", "encoding", "cores", "wording"},
     {"data", "networks", "cache", "heads"},
     {"features", "anatomy"},
     {"tracking", "plots", "optimisation"},
