@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,34 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 TINY = "test_resnet"
 """A timm model of 0.5 M parameters that takes 160 px pictures; its weights in the tests are random."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Make warnings errors while a test runs; what the test says itself about a warning is stronger.
+
+    Not by `filterwarnings` in pyproject.toml: that also holds while plug-ins load, and one that warns ends the run.
+    """
+    for item in items:
+        for rule in reversed(_warning_filters(config)):  # a rule that comes later is stronger
+            item.add_marker(pytest.mark.filterwarnings(rule), append=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    """Make warnings errors while a file of tests is imported, and with it our own code."""
+    with warnings.catch_warnings():
+        for rule in _warning_filters(collector.config):
+            action, _, _, module, *_ = f"{rule}::::".split(":")
+            warnings.filterwarnings(action, module=module)
+        return (yield)
+
+
+def _warning_filters(config: pytest.Config) -> list[str]:
+    """Return what is an error, the weakest rule first: all but what pytest's plug-ins warn of in their own code."""
+    plugins = {getattr(plugin, "__name__", "") for plugin, _ in config.pluginmanager.list_plugin_distinfo()}
+    packages = sorted({name.partition(".")[0] for name in plugins if name})
+    return ["error", *(rf"default:::{package}(\.|$)" for package in packages)]
 
 
 @dataclass(frozen=True)
