@@ -6,6 +6,9 @@ import importlib.util
 import re
 import sys
 
+OLDEST_ONNXRUNTIME = "1.18"
+"""The first onnxruntime that reads what we export: version 10 of the format and opset 20 or 21."""
+
 _DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn"}
 """Those whose name for `import` is another one than that for pip."""
 

@@ -107,6 +107,8 @@ def show_report(report: ExportReport, *, verbose: bool = False) -> None:
         ["model", f"{facts['architecture']}, {written}, {report.options.precision}"],
         *_differences(report),
     ]
+    if "onnxruntime" in facts:
+        rows.insert(2, ["needs", f"onnxruntime {facts['onnxruntime']} or newer"])
     if report.cost and report.cost.calibration:
         rows.append(["calibrated on", report.cost.calibration])
     console.show(console.table(["export", ""], rows))

@@ -13,6 +13,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from cnn_tl import telemetry
 from cnn_tl.errors import ArtefactError, CnnTlError, printable
 from cnn_tl.exporting import graph
 from cnn_tl.exporting.cost import Lowered
@@ -21,6 +22,7 @@ from cnn_tl.exporting.precision import LOWER
 from cnn_tl.networks import onnx_model
 from cnn_tl.networks.bundle import Bundle
 from cnn_tl.networks.onnx_model import FEATURES, INPUT, LOGITS, OnnxModel
+from cnn_tl.packages import OLDEST_ONNXRUNTIME
 
 LARGEST_FILE = 2**31 - 2**24
 """Bytes of weights: protobuf ends at 2 GiB, and the graph needs some room beside them."""
@@ -151,7 +153,17 @@ def _metadata(trained: Bundle, model: onnx.ModelProto, options: Options) -> dict
         trained.classes, trained.preprocessing, architecture, opset, inside=inside, thresholds=thresholds,
         majority_class=trained.majority_class,
     )  # fmt: skip
-    return {**about, "precision": options.precision}
+    return {**about, "precision": options.precision, "onnxruntime": needed_onnxruntime(model.ir_version, opset)}
+
+
+def needed_onnxruntime(ir_version: int, opset: int) -> str:
+    """Return the oldest onnxruntime that is known to read such a graph.
+
+    (https://onnxruntime.ai/docs/reference/compatibility.html) Should torch write a newer format one day, it is the
+    installed one, by which the export is compared with the original.
+    """
+    newer = ir_version > 10 or opset > 21
+    return str(telemetry.onnxruntime().__version__) if newer else OLDEST_ONNXRUNTIME
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cnn_tl.errors import printable
+from cnn_tl.packages import OLDEST_ONNXRUNTIME
 from cnn_tl.wording import counted, percent
 
 NAME = "README.md"
@@ -99,7 +100,8 @@ def _data(config: Mapping[str, Any]) -> str:
 
 
 def _use(config: Mapping[str, Any], reason: str | None) -> str:
-    ours = "```sh\ncnn-tl predict FOLDER IMAGES...\ncnn-tl export FOLDER    # ONNX, with the preprocessing inside\n```"
+    export = f"# ONNX with the preprocessing inside, for onnxruntime {OLDEST_ONNXRUNTIME} or newer"
+    ours = f"```sh\ncnn-tl predict FOLDER IMAGES...\ncnn-tl export FOLDER    {export}\n```"
     if reason:
         return f"## Use\n\nFOLDER is this folder. timm and transformers cannot load it: {reason}.\n\n{ours}"
     return f"""## Use

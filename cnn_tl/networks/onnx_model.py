@@ -31,7 +31,7 @@ PLAIN_FORMAT_VERSION = 1
 INPUT, PICTURES, PREPARED = "input", "pictures", "prepared"
 LOGITS, PROBABILITIES, FEATURES = "logits", "probabilities", "features"
 
-_FACTS = ("architecture", "opset", "precision", "cnn_tl.version", "majority_class")
+_FACTS = ("architecture", "opset", "onnxruntime", "precision", "cnn_tl.version", "majority_class")
 _ERRORS_ONLY = 3
 _SEAL_KEY = b"cnn_tl.sha256"
 
@@ -45,7 +45,9 @@ class OnnxModel:
         classes: the class names, in the order of the logits.
         preprocessing: what a picture goes through before the model.
         inside: whether it does its own preprocessing: it then takes pictures, uint8 [N, H, W, 3], not normalised ones.
-from cnn_tl import __version__, files, telemetry
+        facts: architecture, opset, the oldest onnxruntime that reads it, precision, the version of cnn-tl that wrote
+            the file, and the most frequent class of the training split.
+        session: an `onnxruntime.InferenceSession`.
         side_by_side: into how many parts a batch is split, each of which has a core for itself.
     """
 

@@ -42,6 +42,7 @@ def test_table(cli: Callable[..., object], run: Path) -> None:
     assert "test_efficientnet, onnx opset" in done.out
     assert done.out.startswith("same answer for 64 of 64 random images (the validation images are not here)\n")
     assert "batch" not in done.out
+    assert "needs onnxruntime 1.18 or newer" in " ".join(done.out.split())
     assert done.out.rstrip().endswith("next:\n  cnn-tl predict 'my run/model.onnx' IMAGES...")
     assert "exporting to onnx" in done.err
 
@@ -66,6 +67,7 @@ def test_json(cli: Callable[..., object], run: Path) -> None:
     assert done.code == 0
     report = json.loads(done.out)
     assert report["path"] == "here/x.onnx"
+    assert report["facts"]["onnxruntime"] == "1.18"
     assert report["bytes"] == Path("here/x.onnx").stat().st_size
     assert [row["batch_size"] for row in report["parity"]] == [1, 2, 7, 33] * 2
     assert [row["top1"] for row in report["parity"]] == [1] * 8

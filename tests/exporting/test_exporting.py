@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import json
 import shutil
 from collections.abc import Iterator
@@ -90,10 +91,21 @@ def test_export_of_a_run(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert model.classes == CLASSES
     assert model.preprocessing == trained.preprocessing
     assert model.facts["architecture"] == "test_resnet"
+    assert model.facts["onnxruntime"] == "1.18"
     pixels = np.random.default_rng(0).integers(0, 256, (33, 48, 48, 3), np.uint8)
     with torch.inference_mode():
         expected = trained.model(backbone.to_input(pixels, trained.preprocessing, torch.device("cpu")))
     np.testing.assert_allclose(model(pixels), expected.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize(("ir_version", "opset"), [(8, 17), (10, 20), (10, 21)])
+def test_the_oldest_onnxruntime(ir_version: int, opset: int) -> None:
+    assert onnx_format.needed_onnxruntime(ir_version, opset) == "1.18"
+
+
+@pytest.mark.parametrize(("ir_version", "opset"), [(11, 20), (10, 22), (12, 24)])
+def test_of_a_newer_format_the_one_that_was_tried(ir_version: int, opset: int) -> None:
+    assert onnx_format.needed_onnxruntime(ir_version, opset) == importlib.metadata.version("onnxruntime")
 
 
 def test_the_file_tells_nothing_about_this_machine(exported: Path) -> None:

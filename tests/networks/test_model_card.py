@@ -45,6 +45,7 @@ def test_what_the_hub_reads() -> None:
 def test_what_a_reader_reads() -> None:
     text = model_card.text(config(**FACTS))
     assert "| validation accuracy | 75.0% of 8 images |" in text
+    assert "for onnxruntime 1.18 or newer" in text
     assert "| 95% interval (Wilson) | 40.9% - 92.9% |" in text
     assert "| majority-class baseline (always a&#124;b) | 50.0% |" in text
     assert "pets: 1,207 pictures for training, 8 for validation" in text
