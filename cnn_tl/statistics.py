@@ -39,7 +39,8 @@ def wilson_interval(successes: int, trials: int, z: float = Z95) -> tuple[float,
     denominator = 1 + z * z / trials
     centre = (share + z * z / (2 * trials)) / denominator
     half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / denominator
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # where all or none succeed, the formula's end is 1 or 0, which its floats miss by a last bit
+    return max(0.0, centre - half) if successes else 0.0, min(1.0, centre + half) if successes < trials else 1.0
 
 
 RELIABLE = (0.9, 0.95, 0.99)
@@ -116,7 +117,7 @@ def compare_paired(
 
     total = len(first)
     if total == 0 or total != len(second):
-        raise ValueError(f"{total} and {len(second)} pictures")
+        raise ValueError(f"{total} and {len(second)} images")
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     differing = only_first + only_second
     p = float(binomtest(only_first, differing).pvalue) if differing else 1.0

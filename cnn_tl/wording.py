@@ -18,6 +18,12 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {plural or noun + ('es' if noun.endswith(('s', 'x', 'ch', 'sh')) else 's')}"
 
 
+def unreadable(unread: int, total: int) -> str:
+    """Return such as "1 of 3 images could not be read; its row says why"."""
+    whose = "its row says why" if unread == 1 else "their rows say why"
+    return f"{unread:,} of {counted(total, 'image')} could not be read; {whose}"
+
+
 def percent(share: float, digits: int = 1) -> str:
     """Return a share (1 is all) as "96.3%"."""
     return f"{_rounded(100, share, digits)}%"

@@ -13,6 +13,12 @@ def test_agrees_with_scipy(right: int, total: int) -> None:
     assert wilson_interval(right, total) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
+def test_all_or_none_right_ends_at_one_or_nought_for_any_count() -> None:
+    for total in [*range(1, 500), 10_000, 123_457]:
+        assert wilson_interval(total, total)[1] == 1.0, total
+        assert wilson_interval(0, total)[0] == 0.0, total
+
+
 @pytest.mark.parametrize(("right", "total"), [(0, 0), (2, 1), (-1, 3)])
 def test_refuses_nonsense(right: int, total: int) -> None:
     with pytest.raises(ValueError, match="successes"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import cnn_tl
-from cnn_tl.wording import counted, percent, points, rate
+from cnn_tl.wording import counted, percent, points, rate, unreadable
 
 SOURCES = sorted(Path(cnn_tl.__file__).parent.rglob("*.py"))
 
@@ -51,6 +51,11 @@ def test_a_noun_agrees_with_its_number() -> None:
     assert [counted(n, "image") for n in (0, 1, 2, 1000)] == ["0 images", "1 image", "2 images", "1,000 images"]
     assert [counted(n, "class") for n in (1, 3)] == ["1 class", "3 classes"]
     assert counted(2, "entry", "entries") == "2 entries"
+
+
+def test_rows_agree_with_how_many_there_are() -> None:
+    assert unreadable(1, 1) == "1 of 1 image could not be read; its row says why"
+    assert unreadable(2, 1700) == "2 of 1,700 images could not be read; their rows say why"
 
 
 def test_rates_name_what_they_count() -> None:

@@ -11,7 +11,7 @@ from cnn_tl.cli import console
 from cnn_tl.cli.progress import TerminalObserver
 from cnn_tl.errors import printable
 from cnn_tl.runtime import DeviceName
-from cnn_tl.wording import percent
+from cnn_tl.wording import counted, percent
 
 if TYPE_CHECKING:
     from cnn_tl.benchmarking import Report
@@ -42,7 +42,8 @@ def benchmark(
 def show_report(report: Report) -> None:
     """Print the table of stages, and what they were measured on."""
     load = "" if report.load is None else f", load {report.load:.1f} before"
-    console.say(f"{report.model} on {report.device}{load}; {report.pictures:,} pictures of {printable(report.data)}")
+    images = f"{counted(report.pictures, 'image')} of {printable(report.data)}"
+    console.say(f"{report.model} on {report.device}{load}; {images}")
     rows = [
         [
             stage.stage,

@@ -80,9 +80,9 @@ def show_evaluation(found: Evaluation) -> None:
         console.table(
             ["evaluation", ">", ""],
             [
-                ["pictures", f"{found.pictures:,}", _pictures(found)],
+                ["images", f"{found.pictures:,}", _pictures(found)],
                 ["accuracy", percent(found.accuracy), f"{found.correct:,} right"],
-                ["95% interval", f"{percent(low)} - {percent(high)}", "Wilson; more pictures make it narrower"],
+                ["95% interval", f"{percent(low)} - {percent(high)}", "Wilson; more images make it narrower"],
                 ["majority-class baseline", percent(found.baseline), _baseline(found)],
                 ["balanced accuracy", percent(found.balanced_accuracy), "each class weighs the same"],
                 ["calibration error", percent(found.calibration_error), "how far probabilities miss accuracies"],
@@ -100,7 +100,9 @@ def show_evaluation(found: Evaluation) -> None:
 
 
 def _pictures(found: Evaluation) -> str:
-    where = f"the part {found.part} of {found.data}" if found.part else found.data
+    where = f"the split {found.part} of {found.data}" if found.part else found.data
+    if found.unreadable:
+        where = f"{where}, without {len(found.unreadable):,} that could not be read"
     if found.part == "train":
         return f"{where}: a model knows what it was trained on, so all below flatters it"
     if found.trained_on is None:

@@ -9,7 +9,7 @@ import typer
 
 from cnn_tl.cli import console, options
 from cnn_tl.errors import DataError, printable
-from cnn_tl.wording import percent
+from cnn_tl.wording import counted, percent, unreadable
 
 if TYPE_CHECKING:
     from cnn_tl.cli.grid import Grid
@@ -96,7 +96,7 @@ def explain(
     else:
         show_report(report)
     if report.unread:
-        raise DataError(f"{report.unread:,} of {len(request.images):,} pictures could not be read; their rows say why")
+        raise DataError(unreadable(report.unread, len(request.images)))
 
 
 def show_report(report: Report) -> None:
@@ -105,7 +105,7 @@ def show_report(report: Report) -> None:
     for curve in ("deletion", "insertion"):
         better, judged = report.better_than_random(curve)
         if judged:
-            console.say(f"{curve} better than a random map on {better:,} of {judged:,} pictures")
+            console.say(f"{curve} better than a random map on {better:,} of {counted(judged, 'image')}")
     if report.layer is not None:
         console.say(f"layer {report.layer}")
     if report.sheets:

@@ -10,7 +10,7 @@ import typer
 
 from cnn_tl.cli import console
 from cnn_tl.exporting.options import Precision, Preprocess
-from cnn_tl.wording import percent, points, rate
+from cnn_tl.wording import counted, percent, points, rate
 
 if TYPE_CHECKING:
     from cnn_tl.exporting.cost import Cost
@@ -153,7 +153,7 @@ def _show_cost(cost: Cost) -> None:
     times = cost.speed_after / cost.speed_before
     rows = [
         ["accuracy", percent(before), percent(after), points(-cost.drop / 100, 2)],
-        ["right", f"{cost.right_before:,}", f"{cost.right_after:,}", f"of {cost.pictures:,} pictures"],
+        ["right", f"{cost.right_before:,}", f"{cost.right_after:,}", f"of {counted(cost.pictures, 'image')}"],
         [
             "size",
             f"{cost.bytes_before / 1e6:.1f} MB",

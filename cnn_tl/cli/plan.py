@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cnn_tl.cli import console
 from cnn_tl.cli.progress import duration
 from cnn_tl.errors import printable
+from cnn_tl.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,7 +28,7 @@ def plan_table(plan: Plan) -> RenderableType:
     if len(rows) > MANY_CLASSES:
         rows[MANY_CLASSES:] = [["...", *("" for _ in splits)]]
     rows.append(["total", *(totals[split] for split in splits)])
-    pictures = console.table([f"{len(plan.counts)} classes", *(f"{split}>" for split in splits)], rows)
+    pictures = console.table([counted(len(plan.counts), "class"), *(f"{split}>" for split in splits)], rows)
     height, width = plan.image_size
     share = 100 * plan.trainable / plan.total
     facts = console.table(

@@ -15,6 +15,7 @@ from cnn_tl import files
 from cnn_tl.cli import console
 from cnn_tl.cli.options import AnyModel, AtOnce, Readers, WhereModelRuns
 from cnn_tl.errors import DataError, UsageError, printable
+from cnn_tl.wording import unreadable
 
 if TYPE_CHECKING:
     from cnn_tl.cli.answers import Expected
@@ -95,7 +96,7 @@ def predict(
     if not rows + before.skipped:
         raise DataError("no path came through stdin")
     if unread := unread + before.skipped_failures:
-        raise DataError(f"{unread:,} of {rows + before.skipped:,} pictures could not be read; their rows say why")
+        raise DataError(unreadable(unread, rows + before.skipped))
 
 
 def _is_stdin(images: Sequence[str], null: bool) -> bool:

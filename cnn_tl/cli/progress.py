@@ -214,7 +214,9 @@ def describe(name: str, value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return such as "8 s", "3 min 20 s" or "2 h 5 min"."""
+    """Return such as "0.4 s", "8 s", "3 min 20 s" or "2 h 5 min"; never nothing at all."""
+    if seconds < 0.95:
+        return f"{seconds:.1f} s" if seconds >= 0.05 else "under 0.1 s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

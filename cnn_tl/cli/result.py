@@ -10,7 +10,7 @@ from cnn_tl.cli import console
 from cnn_tl.cli.plan import MANY_CLASSES
 from cnn_tl.cli.progress import duration
 from cnn_tl.errors import printable
-from cnn_tl.wording import percent, points, rate
+from cnn_tl.wording import counted, percent, points, rate
 
 if TYPE_CHECKING:
     from cnn_tl.training.result import TrainResult
@@ -21,7 +21,7 @@ def show_result(result: TrainResult) -> None:
     low, high = result.interval
     baseline_class = printable(result.baseline_class)
     rows = [
-        ["validation accuracy", percent(result.accuracy), f"{result.correct} of {result.pictures} pictures"],
+        ["validation accuracy", percent(result.accuracy), f"{result.correct} of {counted(result.pictures, 'image')}"],
         ["95% interval", f"{percent(low)} - {percent(high)}", "Wilson; more images make it narrower"],
         ["majority-class baseline", percent(result.baseline), f"always {baseline_class}, most common in training"],
     ]
@@ -32,8 +32,12 @@ def show_result(result: TrainResult) -> None:
     rows += _temperature_rows(result.facts)
     rows += _speed_rows(result.facts)
     if result.set_aside:
-        rows.append(["set aside", f"{result.set_aside}", f"broken pictures, listed in {result.run / 'manifest.json'}"])
-    rows.append(["time", duration(result.seconds), ""])
+        where = f"broken, listed in {result.run / 'manifest.json'}"
+        rows.append(["set aside", counted(result.set_aside, "image"), where])
+    since = "since it was resumed" if result.facts.get("resumed") else ""
+    if since and "verdict" in result.facts:
+        since += "; cost: all starts"
+    rows.append(["time", duration(result.seconds), since])
     console.show(console.table(["result", ">", ""], rows, dense=True))
     if len(result.per_class) <= MANY_CLASSES:
         classes = [[printable(name), f"{right} / {total}"] for name, (right, total) in result.per_class.items()]
@@ -74,7 +78,9 @@ def _epoch_rows(result: TrainResult) -> list[list[str]]:
     best, epochs = facts["best_epoch"], facts["epochs"]
     if best is None:
         return [*rows, ["last epoch", f"{epochs}", "kept: the best weights were lost"]]
-    return [*rows, ["best epoch", f"{best}", f"of {epochs}; chosen on these, so it flatters"]]
+    if epochs == 1 and "fitted_head_accuracy" not in facts:
+        return [*rows, ["epoch", f"{best}", "of 1"]]  # there was nothing to choose from
+    return [*rows, ["best epoch", f"{best}", f"of {epochs}; this choice flatters accuracy"]]
 
 
 def _temperature_rows(facts: Mapping[str, Any]) -> list[list[str]]:
@@ -136,8 +142,8 @@ def _speed_rows(facts: Mapping[str, Any]) -> list[list[str]]:
         rows.append(["decode", rate(features["decode_images_per_second"]), "reading and resizing alone"])
         network = f"{features['way']}, batches of {features['batch_size']}, alone"
         rows.append(["forward pass", rate(features["forward_images_per_second"]), network])
-        both = f"both together, {features['computed']:,} features"
+        both = f"both together, {counted(features['computed'], 'feature')}"
         rows.append(["embedding", rate(features["images_per_second"]), both])
     if features["from_cache"]:
         rows.append(["from the cache", f"{features['from_cache']:,}", "features that were at hand already"])
-    return [*rows, ["head", f"{head['seconds']:.2g} s", str(head["kind"])]]
+    return [*rows, ["head", duration(head["seconds"]), str(head["kind"])]]

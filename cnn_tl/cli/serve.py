@@ -11,6 +11,7 @@ from cnn_tl.cli import console
 from cnn_tl.cli.options import AnyModel, AtOnce, WhereModelRuns
 from cnn_tl.errors import ArtefactError, ResourceError, printable
 from cnn_tl.runtime import DeviceName, default_workers
+from cnn_tl.wording import counted
 
 if TYPE_CHECKING:
     from socket import socket
@@ -96,7 +97,7 @@ def _serve(service: Service, listening: socket) -> None:
         if not local:
             console.warn(f"everybody on the network can reach {where}; without --host only this machine can")
         classes = len(service.classifier.classes)
-        console.say(f"{printable(service.name)} ({classes:,} classes) answers at {where}; Ctrl-C stops it")
+        console.say(f"{printable(service.name)} ({counted(classes, 'class')}) answers at {where}; Ctrl-C stops it")
         console.out.file.flush()
 
     server.serve(app.build(service, local=local), listening, say_where, service.promise_no_more)

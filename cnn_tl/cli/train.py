@@ -13,6 +13,7 @@ from cnn_tl.cli.plan import plan_table
 from cnn_tl.cli.progress import TerminalObserver
 from cnn_tl.cli.result import show_result
 from cnn_tl.errors import UsageError, printable
+from cnn_tl.wording import counted
 
 if TYPE_CHECKING:
     from cnn_tl.progress import Plan
@@ -123,7 +124,7 @@ def _refuse_what_a_run_keeps(run: RunFolder, mode: Mode | None, epochs: int | No
         )
     if epochs is not None and own.train.steps is not None:
         raise UsageError(
-            f"{printable(run.path)} is to last {own.train.steps} steps, not epochs; leave out --epochs, "
+            f"{printable(run.path)} is to last {counted(own.train.steps, 'step')}, not epochs; leave out --epochs, "
             "or make it longer with --set train.steps=MORE"
         )
 

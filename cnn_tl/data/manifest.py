@@ -15,6 +15,7 @@ from cnn_tl.encoding import native
 from cnn_tl.errors import ArtefactError, DataError, printable
 from cnn_tl.files import sha256_file
 from cnn_tl.transient import retried
+from cnn_tl.wording import counted
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -222,7 +223,7 @@ def refuse_mostly_broken(root: Path, usable: int, broken: tuple[SetAside, ...]) 
     if len(broken) > usable:
         first = broken[0]
         raise DataError(
-            f"{len(broken):,} of {usable + len(broken):,} pictures in {printable(root)} cannot be read; "
+            f"{len(broken):,} of {counted(usable + len(broken), 'image')} in {printable(root)} cannot be read; "
             f"the first is {printable(first.path)}: {first.reason}"
         )
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from cnn_tl.data.manifest import Manifest, Picture
 from cnn_tl.data.walk import some_of
 from cnn_tl.errors import printable
+from cnn_tl.wording import counted
 
 _IMBALANCE = 10
 
@@ -36,7 +37,7 @@ def _few(manifest: Manifest) -> Iterator[str]:
     most, least = max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__)
     if sizes[most] >= _IMBALANCE * sizes[least]:
         yield (
-            f"the classes are far from balanced: {sizes[most]:,} training pictures of {printable(most)}, "
+            f"the classes are far from balanced: {counted(sizes[most], 'training image')} of {printable(most)}, "
             f"{sizes[least]:,} of {printable(least)}"
         )
 

@@ -19,6 +19,7 @@ from cnn_tl.inference.classifier import Classifier, Logits, load
 from cnn_tl.progress import Observer
 from cnn_tl.runtime import DeviceName, default_workers
 from cnn_tl.statistics import softmax, wilson_interval
+from cnn_tl.wording import counted
 
 _BINS = 15
 """Bins of the calibration error, as Guo et al. 2017, sec. 2, have them."""
@@ -121,7 +122,7 @@ def evaluate(
     seen = pictures_trained_on(Path(source))
     found = find_labelled(Path(data), model.classes, part=part, seen=seen, limit=limit, workers=threads)
     files = [path for path, _ in found.pictures]
-    observer.note(f"pictures: {len(files):,}" + (f", the part {found.part}" if found.part else ""))
+    observer.note(counted(len(files), "image") + (f", the split {found.part}" if found.part else ""))
     if robustness:
         answers, unreadable, rows = robust.measure(
             model, found.pictures, batch_size=batch_size, workers=threads, observer=observer

@@ -90,8 +90,8 @@ class Cost:
         if self.drop > options.max_drop + 1e-9:
             raise ArtefactError(
                 f"{self.precision} loses {self.drop:.2f} points: {self.right_after:,} instead of {self.right_before:,} "
-                f"of {self.pictures:,} validation pictures are right, and --max-drop {options.max_drop:g} allows "
-                f"{int(options.max_drop * self.pictures / 100 + 1e-9):,} fewer; no file was written"
+                f"of {counted(self.pictures, 'validation image')} are right, and --max-drop {options.max_drop:g} "
+                f"allows {int(options.max_drop * self.pictures / 100 + 1e-9):,} fewer; no file was written"
             )
         if self.same_answer < options.min_agreement - 1e-9:
             raise ArtefactError(

@@ -29,6 +29,7 @@ from cnn_tl.networks.bundle import Bundle
 from cnn_tl.networks.onnx_model import INPUT, LOGITS
 from cnn_tl.preprocessing import Preprocessing
 from cnn_tl.runtime import default_workers
+from cnn_tl.wording import counted
 
 CALIBRATION_PICTURES = 64
 """Training pictures whose activations are watched: with twice as many the logits came no nearer."""
@@ -81,7 +82,7 @@ def eight_bit(network: onnx.ModelProto, trained: Bundle) -> tuple[onnx.ModelProt
             nodes_to_exclude=_sensitive(onnx.load(plain).graph),
             reduce_range=True,  # 7 bits: without VNNI a processor adds two products in 16 bits, which 8 bits overflow
         )
-        return onnx.load(integers), f"{reader.seen} training pictures"
+        return onnx.load(integers), counted(reader.seen, "training image")
 
 
 LOWER: dict[str, Callable[[onnx.ModelProto, Bundle], tuple[onnx.ModelProto, str]]] = {"fp16": half, "int8": eight_bit}

@@ -55,7 +55,7 @@ def _front(config: Mapping[str, Any], reason: str | None) -> dict[str, Any]:
 
 def _title(config: Mapping[str, Any]) -> str:
     facts, names = config["cnn_tl"], config["label_names"]
-    lines = f"# {config['architecture']}, {len(names)} classes\n\nAn image classifier"
+    lines = f"# {config['architecture']}, {counted(len(names), 'class')}\n\nAn image classifier"
     if "mode" in facts:
         lines += f", trained by cnn-tl {facts['version']} in mode `{facts['mode']}`"
     if "weights" in facts:
@@ -88,9 +88,9 @@ def _data(config: Mapping[str, Any]) -> str:
     total = ""
     if data:
         train, val = (sum(pictures[part] for pictures in counts.values()) for part in ("train", "val"))
-        total = f"{_plain(data['name'])}: {train:,} pictures for training, {val:,} for validation."
+        total = f"{_plain(data['name'])}: {counted(train, 'image')} for training, {val:,} for validation."
     if len(names) > MOST_CLASSES:
-        return f"## Data\n\n{total or f'{len(names)} classes'}\n\nThe classes are in config.json."
+        return f"## Data\n\n{total or counted(len(names), 'class')}\n\nThe classes are in config.json."
     header = "| class | training | validation |\n|---|---|---|\n" if data else "| class |\n|---|\n"
     rows = []
     for name in names:

@@ -19,6 +19,7 @@ from cnn_tl.errors import BadImageError, ResourceError
 from cnn_tl.serving.limits import Gate
 from cnn_tl.serving.metrics import Measured
 from cnn_tl.serving.service import Service
+from cnn_tl.wording import counted
 
 PAGE = {
     "/": ("index.html", "text/html"),
@@ -95,7 +96,7 @@ def build(service: Service, *, local: bool) -> FastAPI:
     app = FastAPI(
         title="cnn-tl",
         version=__version__,
-        description=f"The model {service.name}: {len(service.classifier.classes)} classes.",
+        description=f"The model {service.name}: {counted(len(service.classifier.classes), 'class')}.",
         docs_url=None,
         redoc_url=None,  # both would load their scripts from elsewhere
     )
@@ -118,7 +119,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
         """Say what the model sees in pictures, one row each."""
         most = service.limits.files
         if len(files) > most:
-            raise HTTPException(400, f"{len(files)} files in one request; {most} at most")
+            raise HTTPException(400, f"{counted(len(files), 'file')} in one request; {most} at most")
         pictures = [(upload.filename or "", await upload.read()) for upload in files]
         answers = await service.answers(pictures, top)
         unread = any(answer.error is not None for answer in answers)

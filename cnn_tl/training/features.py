@@ -28,6 +28,7 @@ from cnn_tl.features.keys import PLAIN, row_key, space_facts, view_seed
 from cnn_tl.features.speed import BATCH_SIZE, Speeds, Way
 from cnn_tl.runtime import default_workers
 from cnn_tl.training.session import Pixels, Session, in_groups
+from cnn_tl.wording import counted
 
 Features = NDArray[np.float32]
 
@@ -96,7 +97,8 @@ class Part:
         return features_ND
 
     def _compute_again(self, lost: list[Wanted]) -> None:
-        self.session.observer.note(f"the cache has lost {len(lost):,} features since the run began; computed again")
+        features = counted(len(lost), "feature")
+        self.session.observer.note(f"the cache has lost {features} since the run began; computed again")
         with self.session.observer.task("features", len(lost)):
             done = embed(self.session, [replace(self, missing=lost, in_memory=True)], self.batch_size)
         if done.broken:

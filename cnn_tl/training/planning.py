@@ -55,7 +55,7 @@ def plan_frozen(session: Session, prepared: Preparation) -> Plan:
         total=card.backbone_parameters + trainable,
         device=speeds.device_name,
         precision=str(way),
-        schedule=f"{_views(session)}, then the head ({head.kind})",
+        schedule=f"{_views(session, prepared)}, then the head ({head.kind})",
         phases=None,
         features=_features(session, prepared),
         pictures=None,
@@ -141,11 +141,13 @@ def _head_parameters(num_features: int, num_classes: int, kind: str, hidden: int
     return (num_features + 1) * num_classes
 
 
-def _views(session: Session) -> str:
+def _views(session: Session, prepared: Preparation) -> str:
     views = session.recipe.features.views
+    if not prepared.to_compute:
+        return "features from the cache"
     if views == "fresh":
-        return f"a fresh view of each picture in each of {session.recipe.head.epochs} epochs"
-    return "one pass for each picture" if views == 1 else f"one pass for each of {views} views of a picture"
+        return f"a fresh view of each image in each of {counted(session.recipe.head.epochs or 0, 'epoch')}"
+    return "one pass for each image" if views == 1 else f"one pass for each of {views} views of an image"
 
 
 def _loop_schedule(session: Session) -> str:

@@ -28,7 +28,7 @@ class TrainResult:
             most frequent class of the training split.
         correct, pictures: counts on the validation part.
         per_class: class -> [right answers, pictures] on the validation part.
-        seconds: the whole of `train`, without the imports before it.
+        seconds: the whole of `train`, without the imports before it; of a resumed run (`facts["resumed"]`) since then.
         facts: what the mode learned on the way (best epoch, penalty, digest of what was frozen, ...).
     """
 
@@ -72,7 +72,7 @@ def judge(session: Session, logits: Logits, started: float) -> TrainResult:
         },
         set_aside=len(manifest.set_aside),
         seconds=round(time.monotonic() - started, 2),
-        facts=session.facts,
+        facts=session.facts | ({"resumed": True} if session.is_resumed else {}),
     )
 
 

@@ -20,6 +20,7 @@ from cnn_tl.errors import ArtefactError, CnnTlError, printable
 from cnn_tl.networks import bundle
 from cnn_tl.recipe import Recipe
 from cnn_tl.training.run_folder import RunFolder
+from cnn_tl.wording import counted
 
 REMEMBERED = 200
 """How many runs the list holds; the ones begun first are forgotten."""
@@ -131,7 +132,7 @@ def _hindrance(run: RunFolder, epochs: int | None = None, *, mind_locks: bool = 
         if mind_locks and run.is_held():
             return "another process is training it"
         if epochs is not None and own is not None and own > epochs:
-            return f"it is to last {own} epochs"
+            return f"it is to last {counted(own, 'epoch')}"
         if run.result.exists():
             return "" if epochs is not None and own is not None and own < epochs else "finished"
         if run.has_only_damaged_checkpoints():

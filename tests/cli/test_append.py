@@ -67,7 +67,7 @@ def test_a_new_file_is_as_without_it(cli: Callable[..., Any], undisturbed: tuple
     assert (done.code, path.read_bytes()) == (3, whole)
     assert done.err.splitlines() == [
         f"the answers are in {path}, 0 of them from before",
-        "error: 2 of 17 pictures could not be read; their rows say why",
+        "error: 2 of 17 images could not be read; their rows say why",
     ]
 
 
@@ -82,7 +82,7 @@ def test_whatever_has_been_cut_off_is_answered_again(
         path.write_bytes(whole[:length])
         done = cli("predict", "run", *PICTURES, "--append", "--output", path)
         assert (done.code, path.read_bytes()) == (3, whole), length
-        assert "error: 2 of 17 pictures could not be read" in done.err
+        assert "error: 2 of 17 images could not be read" in done.err
         assert sum(asked) <= 15
     assert sum(asked) <= 1  # nearly all was there
 

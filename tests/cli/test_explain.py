@@ -52,7 +52,7 @@ def test_a_heat_map_each_and_a_contact_sheet(cli: Callable[..., Any], model: Pat
     pictures = ["1-2.png", "1.png", "_x__ __contact-sheet_.png", "contact-sheet.png"]
     assert names == sorted([*pictures, "SHA256SUMS", "explanations.json"])
     assert "deletion better than a random map on" in done.out
-    assert "of 3 pictures" in done.out
+    assert "of 3 images" in done.out
     assert "layer layer4" in done.out
     for row in rows("explanations/gradcam"):
         assert row["class"] == row["label"]
@@ -127,7 +127,7 @@ def test_a_broken_picture_is_a_row_and_exit_3(cli: Callable[..., Any], model: Pa
     done = cli("explain", model, "a", "--no-faithfulness")
     assert done.code == 3
     assert "error: truncated PNG" in " ".join(done.out.split())
-    assert done.err.endswith("error: 1 of 2 pictures could not be read; their rows say why\n")
+    assert done.err.endswith("error: 1 of 2 images could not be read; its row says why\n")
     assert [row["error"] is None for row in rows("explanations/gradcam")] == [True, False]
 
 

@@ -128,7 +128,7 @@ def test_what_fewer_bits_cost(capsys: pytest.CaptureFixture[str]) -> None:
     from cnn_tl.exporting.options import Options
     from cnn_tl.exporting.parity import Agreement
 
-    paid = Cost("int8", "64 training pictures", 75, 71, 70, 0.96, 0.227, 13_400_000, 3_350_000, 40.0, 70.0)
+    paid = Cost("int8", "64 training images", 75, 71, 70, 0.96, 0.227, 13_400_000, 3_350_000, 40.0, 70.0)
     options = Options(precision="int8").of("onnx")
     facts = {"architecture": "resnet18", "opset": "20"}
     found = Agreement("prepared", 33, 75, 1.1, 1e-4, 72 / 75, ties=1)
@@ -138,11 +138,11 @@ def test_what_fewer_bits_cost(capsys: pytest.CaptureFixture[str]) -> None:
     assert "logits differ by 1.1e+00 at most" in lines
     assert "probabilities change by 22.7 points at most" in lines
     assert "accuracy 94.7% 93.3% -1.33 points" in lines
-    assert "right 71 70 of 75 pictures" in lines
+    assert "right 71 70 of 75 images" in lines
     assert "size 13.4 MB 3.4 MB 0.25 x" in lines
     assert "speed 40 img/s 70 img/s 1.75 x, batches of 32 in turn" in lines
     assert "same answer 96.0% of fp32's" in lines
-    assert "calibrated on 64 training pictures" in lines
+    assert "calibrated on 64 training images" in lines
 
 
 def test_the_flag_knows_every_format() -> None:

@@ -58,7 +58,7 @@ def test_table(cli: Callable[..., Any]) -> None:
         "photos/dark.png    dark         98.9%  light 1.1%",
         "photos/light.png   light        98.9%  dark 1.1%",
     ]
-    assert done.err == "error: 1 of 3 pictures could not be read; their rows say why\n"
+    assert done.err == "error: 1 of 3 images could not be read; its row says why\n"
     assert done.code == 3
 
 
@@ -167,7 +167,7 @@ def test_names_are_escaped_for_people_only(cli: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["absent.png"], 3, "1 of 1 pictures could not be read; their rows say why"),
+        (["absent.png"], 3, "1 of 1 image could not be read; its row says why"),
         (["photos/*.webp"], 3, "no picture matches photos/*.webp"),
         (["photos", "--top", "0"], 2, "Invalid value for '--top'"),
         (["photos", "--format", "xml"], 2, "Invalid value for '--format'"),
@@ -239,7 +239,7 @@ def test_stdin_is_answered_while_it_stays_open() -> None:
             answer = json.loads(process.stdout.readline())  # it would wait for ever for an answer that waits
             assert (answer["file"], answer["label"]) == (name, label)
         process.stdin.close()
-        assert process.stderr.read() == "error: 1 of 3 pictures could not be read; their rows say why\n"
+        assert process.stderr.read() == "error: 1 of 3 images could not be read; its row says why\n"
         assert process.wait() == 3
 
 

@@ -158,7 +158,15 @@ def test_describe(name: str, value: float, expected: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (3599.7, "1 h 0 min"), (7500, "2 h 5 min")],
+    [
+        (0, "under 0.1 s"),
+        (0.4, "0.4 s"),
+        (0.97, "1 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (3599.7, "1 h 0 min"),
+        (7500, "2 h 5 min"),
+    ],
 )
 def test_duration(seconds: float, expected: str) -> None:
     assert duration(seconds) == expected
@@ -225,3 +233,13 @@ def test_an_epoch_is_broken_between_its_figures(clock: Clock, width: int) -> Non
     wide = io.StringIO()
     TerminalObserver(Console(file=wide, width=width, soft_wrap=True), clock).epoch(figures)
     assert wide.getvalue() == whole + "\n"  # off a terminal it is one line
+
+
+@pytest.mark.parametrize(("unit", "shown"), [("images", "img/s"), ("channels", "channels/s"), ("stages", "stages/s")])
+def test_a_rate_names_what_is_counted(clock: Clock, unit: str, shown: str) -> None:
+    watcher, stream = observer(clock, terminal=False)
+    with watcher.task("projecting", 100, unit):
+        for _ in range(2):
+            clock.now += 10
+            watcher.advance(10)
+    assert stream.getvalue().splitlines()[-1] == f"projecting: 20/100  1 {shown}  1 min 20 s left"

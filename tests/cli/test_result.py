@@ -55,13 +55,13 @@ def test_a_head_that_was_better_alone_is_said_plainly(shown: Any) -> None:
 
 def test_a_head_that_is_kept_is_said_plainly(shown: Any) -> None:
     text = words(shown(71, best_epoch=0, epochs=3, fitted_head_accuracy=71 / 75))
-    assert "best epoch 0 of 3; chosen on these, so it flatters" in text
+    assert "best epoch 0 of 3; this choice flatters accuracy" in text
     assert "fine-tuning did not help here: no epoch was better than the fitted head alone," in text
     assert max(map(len, text)) <= 80
 
 
 def test_the_best_epoch_is_that_of_the_model(shown: Any) -> None:
-    assert "best epoch 3 of 5; chosen on these, so it flatters" in words(shown(best_epoch=3, epochs=5))
+    assert "best epoch 3 of 5; this choice flatters accuracy" in words(shown(best_epoch=3, epochs=5))
     lost = words(shown(best_epoch=None, epochs=5))
     assert "last epoch 5 kept: the best weights were lost" in lost
     assert not [line for line in lost if "best epoch" in line]
@@ -105,3 +105,32 @@ def test_every_row_is_one_line_of_80_columns(shown: Any) -> None:
         table = lines[: next(number for number, line in enumerate(lines) if line.startswith(" class"))]
         assert not [line for line in table if line.startswith(" " * 8) and line.strip()], "no row goes on in the next"
     assert "McNemar p ≤ 0.0012 exact test, the best of 100 epochs" in words("\n".join(lines))
+
+
+def test_of_a_single_epoch_nothing_was_chosen(shown: Any) -> None:
+    text = words(shown(best_epoch=1, epochs=1))
+    assert "epoch 1 of 1" in text
+    assert not [line for line in text if "flatters" in line]
+    assert "best epoch 1 of 1; this choice flatters accuracy" in words(
+        shown(best_epoch=1, epochs=1, fitted_head_accuracy=0.8)
+    ), "the head was the other choice"
+
+
+@pytest.mark.parametrize(
+    ("facts", "row"),
+    [
+        ({}, "time 1 h 6 min"),
+        ({"resumed": True}, "time 1 h 6 min since it was resumed"),
+        ({"resumed": True, "verdict": VERDICT, "best_epoch": 2, "epochs": 3},
+         "time 1 h 6 min since it was resumed; cost: all starts"),
+    ],
+)  # fmt: skip
+def test_a_resumed_run_says_which_time_it_tells(shown: Any, facts: dict[str, Any], row: str) -> None:
+    assert row in words(shown(**facts))
+
+
+def test_one_feature_and_no_time_are_said_as_such(shown: Any) -> None:
+    features = FEATURES | {"computed": 1}
+    text = shown(correct=1, features=features, head={"seconds": 0.01, "kind": "ridge"})
+    assert "both together, 1 feature\n" in text
+    assert "under 0.1 s" in text

@@ -71,7 +71,7 @@ def test_a_whole_run_then_its_result_again(cli: Any, data: str, tiny_weights: Pa
     assert again.code == 0
     assert again.err.splitlines()[0] == "no run here is unfinished; the newest finished one is runs/pets-freeze"
     assert "has finished already" in again.err
-    for said in ("validation accuracy", "95% interval", "majority-class baseline", "of 4 pictures"):
+    for said in ("validation accuracy", "95% interval", "majority-class baseline", "of 4 images"):
         assert said in again.out
     assert "cnn-tl predict runs/pets-freeze IMAGES..." in again.out
     assert "cnn-tl export runs/pets-freeze" in again.out

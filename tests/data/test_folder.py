@@ -128,7 +128,7 @@ def test_copies_across_parts_and_classes_are_told(tmp_path: Path) -> None:
 
 def test_imbalance_and_single_pictures_are_told(tmp_path: Path) -> None:
     manifest = scanned(tree(tmp_path, train__many=10, train__one=1, val__many=1))
-    assert "10 training pictures of many, 1 of one" in note(manifest, "balanced")
+    assert "10 training images of many, 1 of one" in note(manifest, "balanced")
     assert note(manifest, "one training picture only").endswith("one")
 
 

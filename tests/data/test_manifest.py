@@ -56,7 +56,7 @@ def test_broken_pictures_move_aside() -> None:
     [
         ([CAT], "class cat in /data has no usable training picture"),
         ([VAL_CAT, VAL_DOG], "no usable validation picture"),
-        ([DOG, DOG2, VAL_CAT], "3 of 5 pictures in /data cannot be read; the first is train/dog/1.jpg: bad"),
+        ([DOG, DOG2, VAL_CAT], "3 of 5 images in /data cannot be read; the first is train/dog/1.jpg: bad"),
     ],
 )
 def test_check_refuses_what_nothing_can_be_learned_from(broken: list[Picture], message: str) -> None:

@@ -43,7 +43,7 @@ def test_a_lower_precision(run: Path, name: str, capfd: pytest.CaptureFixture[st
     found = report.cost
     assert found is not None
     assert (found.precision, found.pictures) == (name, 10)
-    assert found.calibration == ("10 training pictures" if name == "int8" else "")
+    assert found.calibration == ("10 training images" if name == "int8" else "")
     assert found.bytes_after == report.path.stat().st_size < 0.7 * found.bytes_before
     assert min(found.speed_before, found.speed_after) > 0
     assert 0 < found.largest_change <= 1
@@ -63,7 +63,7 @@ def test_a_lower_precision(run: Path, name: str, capfd: pytest.CaptureFixture[st
 
 def test_integers_keep_first_and_last_layer_and_seven_bits(run: Path) -> None:
     network, words = precision.eight_bit(onnx_network(run), bundle.load(run))
-    assert words == "10 training pictures"
+    assert words == "10 training images"
     weights = [t for t in network.graph.initializer if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 4]
     scales = {t.name: t for t in network.graph.initializer}
     assert weights
@@ -129,7 +129,7 @@ def test_what_loses_too_much_is_not_written(run: Path, monkeypatch: pytest.Monke
     files.write_json(run / "manifest.json", values)  # as the model answers, so that it is always right
     monkeypatch.setitem(precision.LOWER, "fp16", ruined)
     with pytest.raises(
-        ArtefactError, match=r"fp16 loses .* points: \d+ instead of 10 of 10 validation pictures"
+        ArtefactError, match=r"fp16 loses .* points: \d+ instead of 10 of 10 validation images"
     ) as caught:
         export(run, options=Options(precision="fp16"))
     assert caught.value.exit_code == 4

@@ -48,7 +48,7 @@ def test_what_a_reader_reads() -> None:
     assert "for onnxruntime 1.18 or newer" in text
     assert "| 95% interval (Wilson) | 40.9% - 92.9% |" in text
     assert "| majority-class baseline (always a&#124;b) | 50.0% |" in text
-    assert "pets: 1,207 pictures for training, 8 for validation" in text
+    assert "pets: 1,207 images for training, 8 for validation" in text
     assert "| a&#124;b | 1,200 | 4 |" in text
     assert "| &lt;c&gt; | 7 | 4 |" in text
     assert "in mode `freeze` from: ImageNet weights from somewhere" in text

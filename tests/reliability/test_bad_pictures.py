@@ -176,6 +176,6 @@ def test_all_kinds_at_once(folder: Path) -> None:
     manifest = decoded(scanned(folder))
     assert {Path(one.path).name for one in manifest.set_aside} == {*REFUSED_BY_SCAN, *REFUSED_BY_LOAD}
     assert len(manifest.pictures) == 8 + len(ACCEPTED)
-    with pytest.raises(DataError, match="19 of 36 pictures"):
+    with pytest.raises(DataError, match="19 of 36 images"):
         manifest.check()
     assert fingerprint(folder) == before

@@ -100,7 +100,7 @@ def test_kept_or_computed_anew_gives_the_same_bits(
 ) -> None:
     chosen = recipe(freeze, run={"precision": precision})
     kept = run_and_listen(chosen, tmp_path / "kept")
-    assert any("are kept: 2 views of 36 pictures" in note for note in kept.notes)
+    assert any("are kept: 2 views of 36 images" in note for note in kept.notes)
     assert [task for task in kept.tasks if task[0].startswith("activations")] == [
         ("activations, view 0", TRAIN),
         ("activations, view 1", TRAIN),
