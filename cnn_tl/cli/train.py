@@ -83,9 +83,12 @@ def train(
                 for text in chosen_run.notes:
                     console.note(text)
         run = run_folder.RunFolder(output)
-        run.require_run()
-        _refuse_what_a_run_keeps(run, mode, epochs)
-        source = recipe or run.recipe
+        if run.never_began:
+            source = recipe or _what_never_began(run, data, mode)
+        else:
+            run.require_run()
+            _refuse_what_a_run_keeps(run, mode, epochs)
+            source = recipe or run.recipe
     chosen = recipes.load(source, set_ or [], flags)
     idle = [flag for flag, value in (("--epochs", epochs), ("--lr", lr)) if value is not None]
     if idle and chosen.mode == "freeze" and chosen.head.kind != "adamw":
@@ -108,6 +111,25 @@ def train(
         console.print_json(result.to_dict())
     else:
         show_result(result)
+
+
+def _what_never_began(run: RunFolder, data: str | None, mode: Mode | None) -> Path | None:
+    """Return what a run was told that was stopped before it wrote its recipe; None: the command line tells all of it.
+
+    Raises:
+        UsageError: neither does.
+    """
+    from cnn_tl import recipe as recipes
+
+    is_told = run.begun.is_file() and mode in (None, recipes.load(run.begun).mode)
+    if not is_told and data is None:
+        raise UsageError(
+            f"{printable(run.path)} was stopped before it wrote its recipe; give the whole command again: "
+            f"cnn-tl train DATA --output {printable(run.path)}"
+        )
+    if launch.speaks():
+        console.note(f"{printable(run.path)} was stopped before it began; it starts from the beginning")
+    return run.begun if is_told else None
 
 
 def _refuse_what_a_run_keeps(run: RunFolder, mode: Mode | None, epochs: int | None) -> None:

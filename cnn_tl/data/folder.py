@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -10,7 +10,7 @@ from typing import Literal
 from cnn_tl.data.image import DEFAULT_LIMITS, ImageLimits, probe
 from cnn_tl.data.layout import ClassFolder, Layout, read_layout
 from cnn_tl.data.loader import readers
-from cnn_tl.data.manifest import SPLITS, Manifest, Picture, SetAside, refuse_mostly_broken
+from cnn_tl.data.manifest import SPLITS, Manifest, Picture, SetAside, Split, refuse_mostly_broken
 from cnn_tl.data.remarks import remarks
 from cnn_tl.data.split import split_off_val
 from cnn_tl.data.walk import Found, Walker
@@ -50,6 +50,7 @@ def scan(
     on_bad_image: Literal["skip", "fail"] = "skip",
     on_progress: Progress | None = None,
     workers: int | None = None,
+    splits: Mapping[Split, str] | None = None,
 ) -> Manifest:
     """Find the classes and pictures below `root`; read every header and checksum, and decode nothing.
 
@@ -61,12 +62,13 @@ def scan(
         on_bad_image: set broken pictures aside, or refuse the folder.
         on_progress: called in this thread with the pictures done and their total number.
         workers: threads; 0: this one alone; None: as many as there are cores.
+        splits: the folder of each split, relative to `root`, where the user has named them.
 
     Raises:
         DataError: the folder cannot be used; the message says why.
     """
     walker = Walker(root)
-    layout = read_layout(walker)
+    layout = read_layout(walker, splits)
     candidates = list(_candidates(walker, layout))
     examined = list(_examine_all(candidates, limits, on_progress, workers))
     pictures = [one.entry for one in examined if isinstance(one.entry, Picture)]
@@ -82,7 +84,7 @@ def scan(
         pictures = split_off_val(pictures, layout.classes, val_fraction=val_fraction, seed=seed)
         pictures.sort(key=lambda picture: SPLITS.index(picture.split))
     classes = tuple(map(portable, layout.classes))
-    manifest = Manifest(walker.root, classes, tuple(pictures), broken, (), layout.text)
+    manifest = Manifest(walker.root, classes, tuple(pictures), broken, (), layout.text, layout.splits)
     manifest.check()
     animated = sum(one.animated for one in examined)
     return replace(manifest, notes=(*layout.notes, *walker.notes(), *remarks(manifest, animated)))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
+from typing import get_args
 
+from cnn_tl.data.arrangement import Arrangement, arrange, refuse_annotated
 from cnn_tl.data.kinds import is_archive
 from cnn_tl.data.manifest import Split
-from cnn_tl.data.walk import NOWHERE, Found, Walker, has_folders, head_of, natural_key, some_of
+from cnn_tl.data.walk import NOWHERE, Found, Walker, contents_of, head_of, is_folder, natural_key, some_of
 from cnn_tl.errors import DataError, printable
 from cnn_tl.transient import retried
-
-_VAL_NAMES = ("val", "valid", "validation")
-PART_NAMES: dict[str, Split] = {"train": "train", **dict.fromkeys(_VAL_NAMES, "val"), "test": "test"}
-"""What the folder of a part may be called -> the part."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class Layout:
         folders: in the order train, val, test, and of the classes within each.
         text: the layout in words.
         notes: remarks for the user.
+        splits: the folder of each split, relative to the root; empty where the folder has none.
     """
 
     classes: tuple[str, ...]
     folders: tuple[ClassFolder, ...]
     text: str
     notes: tuple[str, ...] = ()
+    splits: Mapping[Split, str] = field(default_factory=dict)
 
     @property
     def has_val(self) -> bool:
@@ -49,66 +52,80 @@ class Layout:
         return any(folder.split == "val" for folder in self.folders)
 
 
-def read_layout(walker: Walker) -> Layout:
+def read_layout(walker: Walker, given: Mapping[Split, str] | None = None) -> Layout:
     """Find the class folders below the walker's root.
+
+    Args:
+        given: the folders of the splits, relative to the root, where the user has named them; with `.` for train, all
+            other folders are classes.
 
     Raises:
         DataError: there are none, or one only, or it is not clear what the folder means.
     """
     root = walker.root
     refuse_non_folder(root)
-    folders, loose = walker.look(root)
-    refuse_loose(root, loose)
-    if not folders:
-        where = printable(root)
-        raise DataError(f"no class folders in {where}; expected {where}/<class>/*.jpg")
-    _refuse_clashes(root, [folder.path.name for folder in folders])
-    parts = _parts(root, [folder.path for folder in folders])
-    layout = _split_layout(walker, parts) if parts else _flat_layout([folder.path for folder in folders])
+    folders: list[Found] = []
+    if given:
+        arrangement = _given(root, given)
+    else:
+        folders, loose = walker.look(root)
+        refuse_loose(root, loose)
+        if not folders:
+            where = printable(root)
+            raise DataError(f"no class folders in {where}; expected {where}/<class>/*.jpg")
+        _refuse_clashes(root, [folder.path.name for folder in folders])
+        arrangement = arrange(root)
+        if arrangement.splits:
+            refuse_annotated(arrangement.splits["train"])
+    if arrangement.splits:
+        layout = _split_layout(walker, arrangement)
+    else:
+        layout = _flat_layout(folders if arrangement.place == root else _classes_in(walker, arrangement.place))
     if len(layout.classes) == 1:
-        only = printable(layout.classes[0])
-        raise DataError(f"{printable(root)} has one class only, {only}; a classifier needs at least two")
-    beside = [folder.path.name for folder in folders if parts and folder.path not in parts.values()]
-    notes = [f"folders beside train, left out: {some_of(beside)}"] if beside else []
-    return Layout(layout.classes, layout.folders, layout.text, (*layout.notes, *notes))
+        only, where = printable(layout.classes[0]), printable(layout.folders[0].path.parent)
+        raise DataError(f"{where} has one class only, {only}; a classifier needs at least two")
+    return replace(layout, notes=(*layout.notes, *arrangement.notes))
 
 
-def _parts(root: Path, folders: list[Path]) -> dict[Split, Path]:
-    """Return the folders of train, val and test; none where all are classes (even "train")."""
-    named = {path.name.casefold(): path for path in folders}
-    vals = [name for name in _VAL_NAMES if name in named]
-    only_parts = named.keys() <= PART_NAMES.keys()
-    if "train" not in named or not has_folders(named["train"]):
-        if only_parts and len(named) > 1:
-            where = f"{printable(root)}/train/<class>/*.jpg"
-            raise DataError(f"{some_of(named)} found, but no class folders inside train; expected {where}")
-        return {}
-    if len(vals) > 1:
-        raise DataError(f"{printable(root)} has both {' and '.join(vals)}; keep one of them")
-    if not vals and not only_parts:
-        return {}
-    return {part: named[name] for name, part in PART_NAMES.items() if name in named}
+def _given(root: Path, given: Mapping[Split, str]) -> Arrangement:
+    """Return the arrangement that the user has named."""
+    splits: dict[Split, Path] = {split: root / given[split] for split in get_args(Split) if split in given}
+    for split, place in splits.items():
+        if not is_folder(place):
+            inside = some_of(contents_of(root)[0])
+            raise DataError(f"data.{split}: {printable(place)} is no folder; {printable(root)} holds {inside}")
+    for one, other in combinations(splits, 2):
+        if splits[one].resolve() == splits[other].resolve():
+            raise DataError(f"data.{one} and data.{other} are the same folder, {printable(splits[one])}; change one")
+    return Arrangement(root, splits)
 
 
-def _flat_layout(folders: list[Path]) -> Layout:
-    classes = tuple(folder.name for folder in folders)
-    found = tuple(ClassFolder(folder, label, "train") for label, folder in enumerate(folders))
+def _classes_in(walker: Walker, place: Path) -> list[Found]:
+    folders, loose = walker.look(place)
+    refuse_loose(place, loose)
+    return folders
+
+
+def _flat_layout(folders: Sequence[Found]) -> Layout:
+    classes = tuple(folder.path.name for folder in folders)
+    found = tuple(ClassFolder(folder.path, label, "train") for label, folder in enumerate(folders))
     return Layout(classes, found, "class folders; the validation part is chosen from them by the seed")
 
 
-def _split_layout(walker: Walker, parts: dict[Split, Path]) -> Layout:
+def _split_layout(walker: Walker, arrangement: Arrangement) -> Layout:
     inside: dict[Split, list[Path]] = {}
-    notes = []
+    parts, notes = arrangement.splits, []
     for part, place in parts.items():
         folders, loose = walker.look(place)
         if part == "test" and not folders:
             notes.append(f"pictures of {place.name} without a class, left out: {len(loose):,}")
             continue
         refuse_loose(place, loose)
-        if not folders:
+        others = [other.resolve() for name, other in parts.items() if name != part]
+        inside[part] = [folder.path for folder in folders if folder.path.resolve() not in others]
+        if not inside[part]:
             where = printable(place)
             raise DataError(f"no class folders in {where}; expected {where}/<class>/*.jpg")
-        inside[part] = [folder.path for folder in folders]
     _refuse_clashes(walker.root, {place.name for places in inside.values() for place in places})
     classes = tuple(place.name for place in inside["train"])
     for part, places in inside.items():
@@ -120,10 +137,23 @@ def _split_layout(walker: Walker, parts: dict[Split, Path]) -> Layout:
             )
     labels = {name: label for label, name in enumerate(classes)}
     found = (ClassFolder(one, labels[one.name], part) for part, places in inside.items() for one in places)
-    text = " + ".join(parts[part].name for part in inside)
+    text = " + ".join(_shown(walker.root, parts[part], part) for part in inside)
     if "val" not in inside:
         text += "; the validation part is chosen from train by the seed"
-    return Layout(classes, tuple(found), text, tuple(notes))
+    relative = {part: _relative(walker.root, parts[part]) for part in inside}
+    return Layout(classes, tuple(found), text, tuple(notes), relative)
+
+
+def _relative(root: Path, place: Path) -> str:
+    return Path(os.path.relpath(place, root)).as_posix()
+
+
+def _shown(root: Path, place: Path, part: Split) -> str:
+    """Return the folder of a split, and which one it is where its name does not tell."""
+    name = _relative(root, place)
+    if name == ".":
+        return "class folders"
+    return name if name.casefold() in (part, "valid", "validation") else f"{name} ({part})"
 
 
 def refuse_non_folder(root: Path) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, astuple, dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
@@ -62,6 +62,7 @@ class Manifest:
         set_aside: broken ones.
         notes: remarks about the folder that the user should read.
         layout: how the folder was read, in words.
+        splits: the folder of each split, relative to the root; empty where the data has none of its own.
     """
 
     root: Path
@@ -70,6 +71,7 @@ class Manifest:
     set_aside: tuple[SetAside, ...] = ()
     notes: tuple[str, ...] = ()
     layout: str = ""
+    splits: Mapping[Split, str] = field(default_factory=dict)
 
     def of(self, split: Split) -> tuple[Picture, ...]:
         """Return the pictures of one part."""
@@ -177,10 +179,11 @@ class Manifest:
         return {
             "root": str(self.root),
             "layout": self.layout,
+            "splits": dict(self.splits),
             "classes": list(self.classes),
             "notes": list(self.notes),
             "set_aside": [asdict(broken) for broken in self.set_aside],
-            "picture_fields": [field.name for field in fields(Picture)],
+            "picture_fields": [one.name for one in fields(Picture)],
             "pictures": [list(astuple(picture)) for picture in self.pictures],
         }
 
@@ -200,6 +203,7 @@ class Manifest:
                 set_aside=tuple(SetAside(**broken) for broken in values["set_aside"]),
                 notes=tuple(_text(note) for note in values["notes"]),
                 layout=_text(values["layout"]),
+                splits={split: _text(name) for split, name in values.get("splits", {}).items() if split in SPLITS},
             )
             for picture in manifest.pictures:
                 _check_picture(picture, len(manifest.classes))

@@ -9,13 +9,15 @@ import stat
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from cnn_tl.data.kinds import HEAD_BYTES, accepted_kind, has_picture_extension
 from cnn_tl.errors import DataError, printable
 from cnn_tl.transient import retried
 
 _HIDDEN = re.compile(r"\..*|__MACOSX|@eaDir", re.DOTALL)
+_UNNAMED = 20
+"""So many files without an image's extension are opened to find out whether a folder holds images."""
 _DIGITS = re.compile(r"([0-9]+)")
 NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 """What the system answers where nothing has a name, or a link leads nowhere."""
@@ -132,9 +134,53 @@ def some_of(names: Iterable[str | Path], most: int = 5) -> str:
     return ", ".join(shown[:most]) + more
 
 
-def has_folders(folder: Path) -> bool:
-    """Tell whether a visible folder lies directly in `folder`."""
-    return any(entry.is_dir() and not _HIDDEN.fullmatch(entry.name) for entry in entries_of(folder))
+def contents_of(folder: Path) -> tuple[list[str], bool]:
+    """Return the names of the visible folders directly in `folder`, in natural order, and whether images lie there.
+
+    Raises:
+        DataError: the folder cannot be read.
+        ResourceError: the machine could not read it, and that has lasted.
+    """
+
+    def look() -> tuple[list[str], list[Path], bool]:
+        folders: list[str] = []
+        unnamed: list[Path] = []
+        images = False
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if _HIDDEN.fullmatch(entry.name):
+                    continue
+                if _is_folder(entry):
+                    folders.append(entry.name)
+                elif has_picture_extension(PurePath(entry.name)):
+                    images = True
+                elif len(unnamed) < _UNNAMED:
+                    unnamed.append(Path(entry.path))
+        return folders, unnamed, images
+
+    try:
+        folders, unnamed, images = retried(look, folder)
+    except OSError as error:
+        raise DataError(f"{printable(folder)} cannot be read: {error.strerror}") from error
+    images = images or any(path.is_file() and is_candidate(path) for path in unnamed)
+    return sorted(folders, key=natural_key), images
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno in NOWHERE:
+            return False
+        raise
+
+
+def is_folder(name: str | Path) -> bool:
+    """Say whether a name is a folder's; one that is too long for the system is not."""
+    try:
+        return stat.S_ISDIR(retried(lambda: os.stat(name), Path(name)).st_mode)  # noqa: PTH116 - the name as given
+    except (OSError, ValueError):
+        return False
 
 
 def entries_of(folder: Path) -> list[os.DirEntry[str]]:

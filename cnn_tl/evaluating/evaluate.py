@@ -14,7 +14,7 @@ from cnn_tl.data import transforms
 from cnn_tl.data.loader import Pixels, batches
 from cnn_tl.errors import DataError, printable
 from cnn_tl.evaluating import robustness as robust
-from cnn_tl.evaluating.labelled import Labelled, find_labelled, pictures_trained_on
+from cnn_tl.evaluating.labelled import Labelled, find_labelled, pictures_trained_on, splits_named_in
 from cnn_tl.inference.classifier import Classifier, Logits, load
 from cnn_tl.progress import Observer
 from cnn_tl.runtime import DeviceName, default_workers
@@ -120,7 +120,10 @@ def evaluate(
     with observer.task("loading the model", None):
         model = load(source, device)
     seen = pictures_trained_on(Path(source))
-    found = find_labelled(Path(data), model.classes, part=part, seen=seen, limit=limit, workers=threads)
+    named = splits_named_in(Path(source))
+    found = find_labelled(
+        Path(data), model.classes, part=part, seen=seen, limit=limit, workers=threads, named=named
+    )
     files = [path for path, _ in found.pictures]
     observer.note(counted(len(files), "image") + (f", the split {found.part}" if found.part else ""))
     if robustness:

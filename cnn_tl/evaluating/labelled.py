@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from cnn_tl import files
-from cnn_tl.data.layout import PART_NAMES, refuse_loose, refuse_non_folder
+from cnn_tl.data.arrangement import splits_in
+from cnn_tl.data.layout import refuse_loose, refuse_non_folder
 from cnn_tl.data.loader import readers
 from cnn_tl.data.manifest import Manifest, Split
-from cnn_tl.data.walk import Found, Walker, some_of
+from cnn_tl.data.walk import Found, Walker, contents_of, is_folder, some_of
 from cnn_tl.errors import DataError, UsageError, printable
 from cnn_tl.files import sha256_file
 from cnn_tl.runtime import seed_of
@@ -46,6 +47,7 @@ def find_labelled(
     seen: frozenset[str] | None,
     limit: int | None,
     workers: int,
+    named: Mapping[Split, str] | None = None,
 ) -> Labelled:
     """Find labelled pictures below `root`: class folders, or such folders inside train, val and test.
 
@@ -55,6 +57,7 @@ def find_labelled(
         seen: SHA-256 of the pictures that the model was trained on, which are left out unless the part train is
             asked for; None where that is not known.
         limit: at most so many pictures, of each class its share; which ones follows from their contents alone.
+        named: the folders of the splits, relative to the data, where the model's own run has named them.
 
     Raises:
         DataError: no such pictures, or classes that the model does not know.
@@ -62,13 +65,16 @@ def find_labelled(
     """
     walker = Walker(root)
     refuse_non_folder(walker.root)
-    chosen, folders = _class_folders(walker, classes, part)
+    chosen, folders = _class_folders(walker, classes, part, named or {})
     labels = {name: label for label, name in enumerate(classes)}
     unknown = [folder.path.name for folder in folders if folder.path.name not in labels]
     if unknown:
+        places = [folder.path for folder in folders if folder.path.name in unknown]
+        inside = next((place for place in places if {*contents_of(place)[0]} & labels.keys()), None)
+        hint = f"; its classes are folders in {printable(inside)}, so give that" if inside else ""
         raise DataError(
             f"{printable(root)} has classes that the model does not know: {some_of(unknown)}; it knows "
-            f"{some_of(classes)}"
+            f"{some_of(classes)}{hint}"
         )
     found = [(one.path, labels[folder.path.name]) for folder in folders for one in walker.pictures(folder.path)]
     found.sort(key=lambda one: one[1])
@@ -95,10 +101,27 @@ def pictures_trained_on(source: Path) -> frozenset[str] | None:
     return None
 
 
-def _class_folders(walker: Walker, classes: Sequence[str], part: str | None) -> tuple[Split | None, list[Found]]:
+def splits_named_in(source: Path) -> dict[Split, str]:
+    """Return the folders of the splits that a run was trained on, relative to its data; none where it had none.
+
+    Args:
+        source: as for `pictures_trained_on`.
+    """
+    for folder in (source, source.parent):
+        if (folder / MANIFEST).is_file():
+            return dict(Manifest.from_json(files.read_json(folder / MANIFEST)).splits)
+    return {}
+
+
+def _class_folders(
+    walker: Walker, classes: Sequence[str], part: str | None, named: Mapping[Split, str]
+) -> tuple[Split | None, list[Found]]:
     """Return the part that is taken and its class folders; no part where all folders are classes themselves."""
     folders = _folders(walker, walker.root)
-    parts = {PART_NAMES[one.path.name.casefold()]: one for one in folders if one.path.name.casefold() in PART_NAMES}
+    parts = {split: walker.root / place for split, place in named.items() if place != "."}
+    if not parts or not all(is_folder(place) for place in parts.values()):
+        place, parts = splits_in(walker.root, classes)
+        folders = folders if place == walker.root else _folders(walker, place)
     if not parts or any(one.path.name in classes for one in folders):
         if part is not None:
             raise UsageError(f"{printable(walker.root)} has no parts (train, val, test), so leave --part out")
@@ -110,7 +133,7 @@ def _class_folders(walker: Walker, classes: Sequence[str], part: str | None) -> 
         raise DataError(f"{printable(walker.root)} has neither test nor val; name the part you mean: --part train")
     if chosen not in parts:
         raise UsageError(f"{printable(walker.root)} has no part {chosen}; it has {some_of(parts)}")
-    return chosen, _folders(walker, parts[chosen].path)
+    return chosen, _folders(walker, parts[chosen])
 
 
 def _folders(walker: Walker, place: Path) -> list[Found]:

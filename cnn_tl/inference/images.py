@@ -6,12 +6,11 @@ import codecs
 import glob
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cnn_tl import encoding
-from cnn_tl.data.walk import Walker, entries_of, is_candidate, natural_key
+from cnn_tl.data.walk import Walker, entries_of, is_candidate, is_folder, natural_key
 from cnn_tl.errors import DataError, UsageError, printable
 from cnn_tl.transient import retried
 
@@ -36,7 +35,7 @@ def find(images: str | Path | Iterable[str | Path], *, recursive: bool = True) -
     for name in [images] if isinstance(images, str | Path) else images:
         if not str(name):
             raise UsageError("one of the pictures has an empty name")
-        if _is_folder(name):
+        if is_folder(name):
             yield from _in_folder(Path(name), recursive)
         elif glob.has_magic(str(name)) and not os.path.lexists(name):
             yield from _matches(str(name))
@@ -135,17 +134,9 @@ def _in_folder(folder: Path, recursive: bool) -> list[Path]:
     return found
 
 
-def _is_folder(name: str | Path) -> bool:
-    """Say whether a name is a folder's; one that is too long for the system is not."""
-    try:
-        return stat.S_ISDIR(retried(lambda: os.stat(name), Path(name)).st_mode)  # noqa: PTH116 - the name as given
-    except (OSError, ValueError):
-        return False
-
-
 def _matches(pattern: str) -> list[Path]:
     base = Path(pattern[: re.search(r"[*?[]", pattern).start()] + "x").parent  # type: ignore[union-attr]
-    if _is_folder(base):
+    if is_folder(base):
         list(entries_of(base))  # `glob` takes a folder that cannot be read for an empty one
     names = sorted(glob.iglob(pattern, recursive=True), key=natural_key)  # noqa: PTH207 - keeps the name as given
     found = [path for path in map(Path, names) if retried(path.is_file, path) and is_candidate(path)]

@@ -136,7 +136,7 @@ def _unknown(key: str) -> str:
     section, _, leaf = key.rpartition(".")
     if key in KEYS and section:  # written flat, at the top of a file
         return f"{key} is written in two lines: {section}: and, indented below it, {leaf}: ..."
-    leaves = {name.rpartition(".")[2]: name for name in [*SECTIONS, *KEYS]}
+    leaves = {name.rpartition(".")[2]: name for name in [*KEYS, *SECTIONS]}  # train is a section, and a key of data
     near = difflib.get_close_matches(leaf, leaves, n=1)
     known = _listed(SECTIONS.get(section, Recipe).model_fields)
     hint = f"did you mean {leaves[near[0]]}?" if near else f"known here: {known}"

@@ -20,6 +20,7 @@ from cnn_tl.recipe.defaults import (
     RANDOM_HEAD_TRAIN,
     SCHEDULE_DEFAULTS,
 )
+from cnn_tl.recipe.places import placed
 from cnn_tl.recipe.rules import refuse_contradictions, refuse_unreached_phases, sees_one_view, trains_auxiliary
 from cnn_tl.recipe.sections import (
     SECTIONS,
@@ -87,7 +88,7 @@ class Recipe(Section):
         if train.epochs is not None:  # else the number of pictures decides
             refuse_unreached_phases(model, train.epochs)
         parts = {"head": head, "model": model, "features": features, "augment": augment, "train": train}
-        return self.model_copy(update=parts)
+        return self.model_copy(update={"data": placed(self.data), **parts})
 
     @property
     def own_train(self) -> Train:
@@ -114,7 +115,10 @@ class Recipe(Section):
 KEYS = ["mode", "seed", *(f"{name}.{key}" for name in SECTIONS for key in SECTIONS[name].model_fields)]
 """The dotted name of every setting."""
 
-_PLACES = ("data.path", "data.keep_pictures", "data.memory_gb", "features.cache", "features.budget_gb")
+_PLACES = (
+    *("data.path", "data.train", "data.val", "data.test", "data.keep_pictures", "data.memory_gb"),
+    *("features.cache", "features.budget_gb"),
+)
 """Where things lie, which changes nothing that is learned."""
 
 

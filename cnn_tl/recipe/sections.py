@@ -31,6 +31,11 @@ class Data(Section):
     """Which pictures, and how they are split and checked."""
 
     path: PathText | None = Field(default=None, description="Folder of class folders, or of train and val.")
+    train: PathText | None = Field(
+        default=None, description="Folder of train's classes, below path; . takes all of path. null: found by its name."
+    )
+    val: PathText | None = Field(default=None, description="The same of val, which decides what is kept.")
+    test: PathText | None = Field(default=None, description="The same of test, which no choice ever looks at.")
     val_fraction: float = Field(
         default=0.2, gt=0, le=0.5, description="Share of each class kept for validation, if no val is there."
     )

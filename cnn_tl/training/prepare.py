@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from cnn_tl import files
 from cnn_tl import recipe as recipes
@@ -14,7 +14,7 @@ from cnn_tl.cache.location import default_root
 from cnn_tl.cache.store import FeatureCache
 from cnn_tl.data.folder import scan
 from cnn_tl.data.image import ImageLimits
-from cnn_tl.data.manifest import Manifest
+from cnn_tl.data.manifest import Manifest, Split
 from cnn_tl.distributed import ALONE, World
 from cnn_tl.errors import ArtefactError, CnnTlError, DataError, RecipeError, printable
 from cnn_tl.networks import card as cards
@@ -22,6 +22,7 @@ from cnn_tl.networks import hub, weights
 from cnn_tl.networks.card import Remembered
 from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe
+from cnn_tl.recipe.places import named_splits
 from cnn_tl.runtime import pick_device, require_torch
 from cnn_tl.training import seal
 from cnn_tl.training.refusals import refuse_unknown_classes, refuse_what_cannot_train
@@ -102,6 +103,8 @@ def _begin(run: RunFolder, session: Session) -> None:
         run.result.unlink(missing_ok=True)  # of a run that goes on for longer; a kill here leaves the shorter one
     # last: a folder with a recipe is a run
     seal.write(run.recipe, recipes.to_yaml(session.recipe), weights=digests)
+    with contextlib.suppress(OSError):
+        run.begun.unlink(missing_ok=True)
 
 
 def _may_be_recalled(recipe: Recipe) -> bool:
@@ -187,11 +190,33 @@ def _scan(recipe: Recipe, observer: Observer) -> Manifest:
             on_bad_image=recipe.data.on_bad_image,
             on_progress=show,
             workers=recipe.run.workers,
+            splits=cast("dict[Split, str]", named_splits(recipe.data)),
         )
     warn_of_set_aside(observer, [f"{printable(item.path)}: {item.reason}" for item in manifest.set_aside])
     for text in manifest.notes:
         observer.note(text)
     return manifest
+
+
+def found_again(recipe: Recipe, run: RunFolder) -> Recipe:
+    """Return a recipe whose data and weights are those that the run began with, whatever the working directory is now.
+
+    A recipe may name them relative to the directory in which the run began; where the data was is in manifest.json.
+    """
+    told = recipe.data.path
+    if told is None or Path(told).is_absolute() or told != run.own_recipe().data.path or not run.manifest.is_file():
+        return recipe
+    root = Path(files.read_json(run.manifest).get("root", ""))
+    if not (root.is_absolute() and root.is_dir()):
+        return recipe  # moved, perhaps together with the run
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"path": str(root)})})
+    weights, names = recipe.model.weights, Path(told).parts
+    if weights is None or Path(weights).exists() or root.parts[len(root.parts) - len(names) :] != names:
+        return recipe
+    began_in = Path(*root.parts[: len(root.parts) - len(names)])
+    if not (began_in / weights).exists():
+        return recipe
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"weights": str(began_in / weights)})})
 
 
 def require_checkpoint(run: RunFolder) -> None:

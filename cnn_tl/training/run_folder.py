@@ -34,6 +34,8 @@ from cnn_tl.training import seal
 LOCK = ".lock"
 LAUNCH = ".launch"
 MANIFEST = "manifest.json"
+BEGUN = ".begun.yaml"
+"""What a run was told, until it has written its recipe."""
 
 
 class RunFolder:
@@ -51,6 +53,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.features = self.checkpoints / "features"
         self.bundle = path / "model"
+        self.begun = path / BEGUN
         self._launch = path / LAUNCH
 
     def require_new(self) -> None:
@@ -69,6 +72,14 @@ class RunFolder:
                 raise ResourceError(f"{where} is not empty and is no run of cnn-tl; choose another --output")
         elif self.path.exists():
             raise ResourceError(f"{where} is a file; choose another --output")
+
+    @property
+    def never_began(self) -> bool:
+        """Whether a run was stopped here before it wrote its recipe, so that it can only start again."""
+        if self.recipe.exists() or not self.path.is_dir():
+            return False
+        names = [path.name for path in self.path.iterdir()]
+        return bool(names) and all(map(_is_leftover, names))
 
     def require_run(self) -> None:
         """Refuse a folder that no run has written, or whose recipe is no longer the run's.
@@ -99,6 +110,14 @@ class RunFolder:
             return recipes.load(self.recipe)
         except RecipeError as error:
             raise ArtefactError(f"{error}; restore this run's recipe, or start anew with another --output") from error
+
+    def keep_until_begun(self, recipe: Recipe) -> None:
+        """Keep what the run is told until it has a recipe of its own: `--resume` can then start it again.
+
+        Raises:
+            ResourceError: the disk is full or not writable.
+        """
+        files.write_text(self.begun, recipes.to_yaml(recipe))
 
     def begun_by(self, launch: str) -> None:
         """Keep the name of the launch that begins the run, so that a later start of it knows the run for its own.
@@ -189,9 +208,10 @@ class RunFolder:
 
     def _remove_if_unused(self, *, with_parent: bool) -> None:
         """Leave nothing behind where the run failed before it wrote anything."""
-        if {path.name for path in self.path.iterdir()} <= {LOCK, LAUNCH}:
+        if {path.name for path in self.path.iterdir()} <= {LOCK, LAUNCH, BEGUN}:
             with contextlib.suppress(OSError):
                 self._launch.unlink(missing_ok=True)
+                self.begun.unlink(missing_ok=True)
                 (self.path / LOCK).unlink()
                 self.path.rmdir()
                 if with_parent:
@@ -219,7 +239,7 @@ class RunFolder:
 def _is_leftover(name: str) -> bool:
     """Say whether a file may be what a run left that was killed before it began: the recipe is written last."""
     is_temporary = name.startswith(".") and name.endswith(files.TEMPORARY_SUFFIX)
-    return is_temporary or name in (LOCK, LAUNCH, MANIFEST, seal.DIGESTS)
+    return is_temporary or name in (LOCK, LAUNCH, BEGUN, MANIFEST, seal.DIGESTS)
 
 
 def default_output(data: str, mode: str) -> Path:

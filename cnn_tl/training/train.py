@@ -21,11 +21,12 @@ from cnn_tl.launch import joined
 from cnn_tl.networks import bundle
 from cnn_tl.progress import Observer, Plan
 from cnn_tl.recipe import Recipe
+from cnn_tl.recipe.places import named_splits
 from cnn_tl.runtime import deterministic, stop_on_signals
 from cnn_tl.tracking import require_trackers, tracked
 from cnn_tl.training import run_index, seal
 from cnn_tl.training.history import drawn_in_the_end
-from cnn_tl.training.prepare import is_extension, open_session, require_checkpoint
+from cnn_tl.training.prepare import found_again, is_extension, open_session, require_checkpoint
 from cnn_tl.training.result import TrainResult, judge, read_result, validation_lines
 from cnn_tl.training.run_folder import RunFolder, default_output
 from cnn_tl.training.save import freeze_receipt, save_model
@@ -66,6 +67,8 @@ def train(
     with joined() as world:
         observer = observer if observer and world.is_first else Observer()
         run, resume = world.first(lambda: _opened(recipe, output, resume, world, observer))
+        if resume:
+            recipe = world.first(lambda: found_again(recipe, run))
         with contextlib.ExitStack() as stack:
             world.first(lambda: stack.enter_context(run.locked()))
             if resume and not seal.is_on(run.path):
@@ -78,6 +81,7 @@ def train(
             world.first(lambda: files.remove_temporaries(run.path))
             world.first(lambda: run_index.remember(run.path))
             if not resume:
+                world.first(lambda: run.keep_until_begun(recipe))
                 world.first(lambda: run.begun_by(world.launch))  # before the recipe, with which a folder is a run
             stack.enter_context(deterministic(recipe.run.deterministic))  # before the network is built and tried
             session = open_session(recipe, run, observer, resume=resume, world=world)
@@ -99,7 +103,8 @@ def _opened(
         output = _own_run(recipe, world)
     run = _run_folder(recipe, output)
     is_own = run.was_begun_by(world.launch) if world.launch else world.restarts > 0 and run.recipe.exists()
-    if resume or is_own:
+    resume = (resume or is_own) and not run.never_began
+    if resume:
         run.require_run()
     else:
         run.require_new()
@@ -108,7 +113,7 @@ def _opened(
                 f"{printable(twin.path)} was begun by the same command and can be resumed: {twin.resume_command}; "
                 f"this begins another run, {printable(run.path)}"
             )
-    return run, resume or is_own
+    return run, resume
 
 
 def _own_run(recipe: Recipe, world: World) -> Path | None:
@@ -242,7 +247,9 @@ def _run_folder(recipe: Recipe, output: Path | str | None) -> RunFolder:
     if recipe.data.path is None:
         raise UsageError("no data: name a folder of class folders, as in cnn-tl train DATA")
     path = Path(output) if output is not None else default_output(recipe.data.path, recipe.mode)
-    if path.resolve().is_relative_to(Path(recipe.data.path).resolve()):
+    data = Path(recipe.data.path)
+    places = [data / place for place in named_splits(recipe.data).values()] or [data]
+    if any(path.resolve().is_relative_to(place.resolve()) for place in places):
         raise UsageError(
             f"the run folder {printable(path)} would lie inside the data folder; choose another place with --output"
         )

@@ -243,7 +243,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "loose in train": (with_loose("train", **PARTS), "directly in .*train have no class"),
     "loose in val": (with_loose("val", **PARTS, val__a=1), "directly in .*val have no class"),
     "parts without classes": (of(train=3, val=3), "no class folders inside train"),
-    "val without train": (of(val__a=3, test__a=3), "no class folders inside train"),
+    "val without train": (of(val__a=3, test__a=3), "val, test, and no train split"),
     "val without classes": (of(**PARTS, val=0), "no class folders in .*val"),
     "empty val": (of(**PARTS, val__a=0), "no usable validation picture"),
     "two vals": (of(**PARTS, val__a=2, valid__a=2), "both val and valid"),
