@@ -81,6 +81,11 @@ class RunFolder:
         names = [path.name for path in self.path.iterdir()]
         return bool(names) and all(map(_is_leftover, names))
 
+    @property
+    def told(self) -> Path:
+        """The file with what the run was told: its recipe, or what is kept until it has one."""
+        return self.begun if self.never_began else self.recipe
+
     def require_run(self) -> None:
         """Refuse a folder that no run has written, or whose recipe is no longer the run's.
 
@@ -107,7 +112,7 @@ class RunFolder:
             ArtefactError: recipe.yaml is damaged.
         """
         try:
-            return recipes.load(self.recipe)
+            return recipes.load(self.told)
         except RecipeError as error:
             raise ArtefactError(f"{error}; restore this run's recipe, or start anew with another --output") from error
 

@@ -19,7 +19,7 @@ from cnn_tl.cache.location import default_root
 from cnn_tl.errors import ArtefactError, CnnTlError, printable
 from cnn_tl.networks import bundle
 from cnn_tl.recipe import Recipe
-from cnn_tl.training.run_folder import RunFolder
+from cnn_tl.training.run_folder import BEGUN, RunFolder
 from cnn_tl.wording import counted
 
 REMEMBERED = 200
@@ -127,7 +127,8 @@ def _listed(found: list[_Found]) -> str:
 def _hindrance(run: RunFolder, epochs: int | None = None, *, mind_locks: bool = True) -> str:
     """Say in a few words what keeps a run from being resumed; "": nothing does."""
     try:
-        run.require_run()
+        if not run.never_began:
+            run.require_run()
         own = run.own_recipe().train.epochs
         if mind_locks and run.is_held():
             return "another process is training it"
@@ -154,7 +155,7 @@ def _here() -> set[Path]:
 
 
 def _in_runs() -> set[Path]:
-    return {path.parent for path in Path("runs").glob(f"*/{bundle.RECIPE_OF_RUN}")}
+    return {path.parent for name in (bundle.RECIPE_OF_RUN, BEGUN) for path in Path("runs").glob(f"*/{name}")}
 
 
 def _remembered() -> dict[Path, Path]:
@@ -163,7 +164,7 @@ def _remembered() -> dict[Path, Path]:
     for path in (default_root() / "runs").glob("*.json"):
         with contextlib.suppress(CnnTlError, OSError, KeyError, TypeError, ValueError):
             entry = files.read_json(path)
-            if RunFolder(Path(entry["run"])).recipe.is_file():
+            if RunFolder(Path(entry["run"])).told.is_file():
                 found[Path(entry["run"])] = Path(entry["begun_in"])
     return found
 
@@ -174,7 +175,7 @@ def _newest_first(runs: Iterable[Path]) -> list[RunFolder]:
     for path in runs:
         run = RunFolder(path)
         with contextlib.suppress(OSError):
-            dated.append((run.recipe.stat().st_mtime_ns, str(path), run))
+            dated.append((run.told.stat().st_mtime_ns, str(path), run))
     return [run for *_, run in sorted(dated, key=lambda item: item[:2], reverse=True)]
 
 
