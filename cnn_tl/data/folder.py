@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,7 +82,9 @@ def scan(
         )
     refuse_mostly_broken(walker.root, len(pictures), broken)
     if not layout.has_val:
-        pictures = split_off_val(pictures, layout.classes, val_fraction=val_fraction, seed=seed)
+        pairs = zip(candidates, examined, strict=True)
+        aside = Counter(one.folder.label for one, found in pairs if isinstance(found.entry, SetAside))
+        pictures = split_off_val(pictures, layout.classes, val_fraction=val_fraction, seed=seed, broken=aside)
         pictures.sort(key=lambda picture: SPLITS.index(picture.split))
     classes = tuple(map(portable, layout.classes))
     manifest = Manifest(walker.root, classes, tuple(pictures), broken, (), layout.text, layout.splits)
@@ -92,10 +95,14 @@ def scan(
 
 def _candidates(walker: Walker, layout: Layout) -> Iterator[_Candidate]:
     for folder in layout.folders:
+        before = walker.left_out.copy()
         found = walker.pictures(folder.path)
         if not found and folder.split == "train":
-            where = printable(folder.path)
-            raise DataError(f"class folder {where} has no picture in it; add some or remove it")
+            where, left_out = printable(folder.path), walker.left_out - before
+            reasons = ", ".join(f"{what}: {count:,}" for what, count in left_out.items())
+            raise DataError(
+                f"class folder {where} has no picture in it{f' ({reasons})' if reasons else ''}; add some or remove it"
+            )
         for one in found:
             yield _Candidate(one.path.relative_to(walker.root).as_posix(), folder, one)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
@@ -126,9 +126,12 @@ class Manifest:
         for name, count in self.counts().items():
             if not count["train"]:
                 named = printable(name)
-                raise DataError(f"class {named} in {where} has no usable training picture; add some")
+                broken = [one for one in self.set_aside if one.split == "train" and name in one.path.split("/")[:-1]]
+                raise DataError(f"class {named} in {where} has no usable training picture{_why(broken)}; add some")
         if not self.of("val"):
-            raise DataError(f"{where} has no usable validation picture; add some or remove its val folder")
+            broken = [one for one in self.set_aside if one.split == "val"]
+            what_now = "add some, or remove its val folder" if "val" in self.splits else "add some"
+            raise DataError(f"{where} has no usable validation picture{_why(broken)}; {what_now}")
 
     def verify(self, picture: Picture) -> None:
         """Make sure that a picture is the one that was scanned; its bytes are read only if its time differs.
@@ -230,6 +233,14 @@ def refuse_mostly_broken(root: Path, usable: int, broken: tuple[SetAside, ...]) 
             f"{len(broken):,} of {counted(usable + len(broken), 'image')} in {printable(root)} cannot be read; "
             f"the first is {printable(first.path)}: {first.reason}"
         )
+
+
+def _why(broken: Sequence[SetAside]) -> str:
+    """Say how many pictures cannot be read, and the first of them."""
+    if not broken:
+        return ""
+    first = broken[0]
+    return f" ({len(broken):,} cannot be read, such as {printable(first.path)}: {first.reason})"
 
 
 def _text(value: object) -> str:

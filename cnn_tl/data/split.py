@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NoReturn
 
 from cnn_tl.data.manifest import Picture
 from cnn_tl.errors import DataError, printable
 
 
 def split_off_val(
-    pictures: Sequence[Picture], classes: Sequence[str], *, val_fraction: float, seed: int
+    pictures: Sequence[Picture],
+    classes: Sequence[str],
+    *,
+    val_fraction: float,
+    seed: int,
+    broken: Mapping[int, int] | None = None,
 ) -> list[Picture]:
     """Move about `val_fraction` of every class's training pictures to the validation part.
 
     Which ones depends on the seed and on the pictures' contents alone; equal pictures of a class stay
     together, so that none is trained on and validated on; those that lie in two classes are never validated on.
 
+    Args:
+        broken: how many pictures of each class, by its number, were set aside; for the message.
+
     Raises:
-        DataError: a class has fewer than two different training pictures.
+        DataError: a class has fewer than two different training pictures; the message says where they are.
     """
     contents: list[set[str]] = [set() for _ in classes]
     for picture in pictures:
@@ -28,10 +37,13 @@ def split_off_val(
             contents[picture.label].add(picture.sha256)
     counted = Counter(sha256 for class_contents in contents for sha256 in class_contents)
     contents = [{sha256 for sha256 in found if counted[sha256] == 1} for found in contents]
+    for label, found in enumerate(contents):
+        if len(found) < 2:
+            _refuse(pictures, classes, label, (broken or {}).get(label, 0))
     chosen = {
         (label, sha256)
-        for label, name in enumerate(classes)
-        for sha256 in _choose(contents[label], name, val_fraction, seed)
+        for label in range(len(classes))
+        for sha256 in _choose(contents[label], val_fraction, seed)
     }
     return [
         replace(picture, split="val")
@@ -41,11 +53,35 @@ def split_off_val(
     ]
 
 
-def _choose(contents: set[str], name: str, val_fraction: float, seed: int) -> list[str]:
-    if len(contents) < 2:
-        raise DataError(
-            f"class {printable(name)} has too few usable pictures to choose a validation part from "
-            f"({len(contents)}, copies count once); add pictures, or make train and val folders yourself"
-        )
+def _choose(contents: set[str], val_fraction: float, seed: int) -> list[str]:
     count = min(max(round(len(contents) * val_fraction), 1), len(contents) - 1)
     return sorted(contents, key=lambda sha256: hashlib.sha256(f"{seed}:{sha256}".encode()).digest())[:count]
+
+
+def _refuse(pictures: Sequence[Picture], classes: Sequence[str], label: int, broken: int) -> NoReturn:
+    """Say why a class has no two images between which the splits could be made."""
+    name = printable(classes[label])
+    mine = [picture for picture in pictures if picture.split == "train" and picture.label == label]
+    own = {picture.sha256: picture for picture in reversed(mine)}
+    twins = [(own[one.sha256], one) for one in pictures if one.split == "train" and one.label != label
+             and one.sha256 in own]  # fmt: skip
+    if twins:
+        twin, other = twins[0]
+        shared = len({one.sha256 for _, one in twins})
+        how_many = "all" if shared == len(own) else f"{shared:,}"
+        images = f"{len(own):,} different image{'s' * (len(own) > 1)}"
+        raise DataError(
+            f"class {name} has {images} to choose a validation split from, and {how_many} of them also in another "
+            f"class, such as {printable(other.path)} in {printable(classes[other.label])}, a copy of "
+            f"{printable(twin.path)}; remove the copies from the class where they are wrong"
+        )
+    if len(mine) > len(own):
+        raise DataError(
+            f"the {len(mine):,} images of class {name} are all copies of {printable(next(iter(own.values())).path)}; "
+            "training and validation need different ones: add images"
+        )
+    aside = f" ({broken:,} more cannot be read)" if broken else ""
+    raise DataError(
+        f"class {name} has {'one usable image' if own else 'no usable image'}{aside}, and at least two are needed, one "
+        "to train on and one to validate on; add images, or make train and val folders yourself"
+    )

@@ -130,7 +130,8 @@ def _in_folder(folder: Path, recursive: bool) -> list[Path]:
     found = [entry.path for entry in (walker.pictures(folder) if recursive else walker.look(folder)[1])]
     if not found:
         deeper = "" if recursive else " (the folders in it were not searched)"
-        raise DataError(f"no picture in the folder {printable(folder)}{deeper}")
+        left_out = "".join(f"; {note}" for note in walker.notes())
+        raise DataError(f"no picture in the folder {printable(folder)}{deeper}{left_out}")
     return found
 
 
@@ -141,5 +142,6 @@ def _matches(pattern: str) -> list[Path]:
     names = sorted(glob.iglob(pattern, recursive=True), key=natural_key)  # noqa: PTH207 - keeps the name as given
     found = [path for path in map(Path, names) if retried(path.is_file, path) and is_candidate(path)]
     if not found:
-        raise DataError(f"no picture matches {printable(pattern)}")
+        others = f" (of the {len(names):,} that match, none is one)" if names else ""
+        raise DataError(f"no picture matches {printable(pattern)}{others}")
     return found

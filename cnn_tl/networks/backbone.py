@@ -12,7 +12,7 @@ import torch
 from timm.layers import convert_sync_batchnorm  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
-from cnn_tl.errors import ResourceError, UsageError
+from cnn_tl.errors import CnnTlError, ResourceError, UsageError
 from cnn_tl.networks import bundle, weights
 from cnn_tl.networks.card import Card, Remembered, tensors_digest
 from cnn_tl.preprocessing import Preprocessing
@@ -149,6 +149,30 @@ def classify(model: nn.Module, features_ND: Tensor) -> Tensor:
     return logits.flatten(1)
 
 
+@contextmanager
+def tried(line: str, *, shown: bool = True) -> Iterator[None]:
+    """Turn whatever a network raises while it is tried into one line: its code is not ours, and raises anything.
+
+    Args:
+        line: what the network cannot do.
+        shown: its own words belong to the line.
+
+    Raises:
+        UsageError: it raised something.
+        ResourceError, MemoryError: memory has run out, which says nothing about the network.
+    """
+    try:
+        yield
+    except (CnnTlError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if "can't allocate memory" in str(error):
+            raise
+        words = " ".join(str(error).split())[:200]
+        why = f": {words or type(error).__name__}; use another --image-size or --model" if shown else ""
+        raise UsageError(f"{line}{why}") from error
+
+
 def require_linear_classifier(network: Network) -> int:
     """Make sure that a head can be fitted on this model's features, by trying it on one picture of noise.
 
@@ -162,16 +186,20 @@ def require_linear_classifier(network: Network) -> int:
     model = network.model.eval()
     x_NCHW = torch.rand(1, 3, spec.height, spec.width, generator=torch.Generator().manual_seed(0))
     x_NCHW = x_NCHW.to(linear_classifier(model).weight.device)
+    more = (
+        f"{network.name} does more than one linear layer after its features, so no head can be fitted on them; "
+        "use --mode finetune, or another --model"
+    )
     with torch.inference_mode():
-        whole = model(x_NCHW)
-        with without_classifier(model):
-            features_ND = model(x_NCHW).flatten(1)
-        fits = features_ND.shape[1] == linear_classifier(model).weight.shape[1]
-        if not fits or not torch.allclose(classify(model, features_ND), whole, rtol=1e-3, atol=1e-4):
-            raise UsageError(
-                f"{network.name} does more than one linear layer after its features, so no head can be fitted on them; "
-                "use --mode finetune, or another --model"
-            )
+        with tried(f"{network.name} cannot answer for an image of {spec.height} x {spec.width} px"):
+            whole = model(x_NCHW)
+        with tried(more, shown=False):
+            with without_classifier(model):
+                features_ND = model(x_NCHW).flatten(1)
+            fits = features_ND.shape[1] == linear_classifier(model).weight.shape[1]
+            alike = fits and torch.allclose(classify(model, features_ND), whole, rtol=1e-3, atol=1e-4)
+    if not alike:
+        raise UsageError(more)
     return int(features_ND.shape[1])
 
 

@@ -26,7 +26,7 @@ from cnn_tl.recipe import Recipe
 from cnn_tl.recipe.places import named_splits
 from cnn_tl.runtime import pick_device, require_torch
 from cnn_tl.training import seal
-from cnn_tl.training.refusals import refuse_unknown_classes, refuse_what_cannot_train
+from cnn_tl.training.refusals import FITS_A_HEAD, refuse_unknown_classes, refuse_what_cannot_train
 from cnn_tl.training.result import read_result
 from cnn_tl.training.run_folder import RunFolder
 from cnn_tl.training.session import Session, warn_of_set_aside
@@ -34,9 +34,6 @@ from cnn_tl.training.store import budget_bytes
 
 if TYPE_CHECKING:
     from cnn_tl.networks.backbone import Network
-
-
-FITS_A_HEAD = ("freeze", "lp-ft", "auto")
 
 
 def open_session(

@@ -14,6 +14,9 @@ from cnn_tl.recipe import Recipe
 from cnn_tl.recipe.rules import refuse_unreached_phases
 from cnn_tl.training.session import Session
 
+FITS_A_HEAD = ("freeze", "lp-ft", "auto")
+"""The modes that fit a head on frozen features."""
+
 
 def refuse_unknown_classes(recipe: Recipe, classes: Sequence[str]) -> None:
     """Refuse weights for classes that the data does not have; without torch.
@@ -50,6 +53,36 @@ def refuse_what_cannot_train(session: Session) -> None:
     make_optimizer(session.network.model, recipe.train, torch.device("cpu"), phases.trains, lr=1e-3)
     if recipe.model.bn != "eval" and _smallest_part(session) == 1:
         _refuse_statistics_of_one_value(session)
+    _refuse_what_gives_no_logits(session)
+
+
+def _refuse_what_gives_no_logits(session: Session) -> None:
+    """Refuse a network that fails, or answers with something else than the loss takes, by trying it on one image.
+
+    Raises:
+        UsageError: it does.
+    """
+    import torch
+
+    from cnn_tl.networks.backbone import tried
+
+    if session.recipe.mode in FITS_A_HEAD:  # it was tried when it was built
+        return
+    network, spec = session.network, session.card.preprocessing
+    model, was_training = network.model, network.model.training
+    fails = f"{network.name} cannot answer for an image of {spec.height} x {spec.width} px"
+    x_NCHW = torch.zeros(1, 3, spec.height, spec.width, device=next(model.parameters()).device)
+    model.eval()
+    try:
+        with torch.inference_mode(), tried(fails):
+            logits = model(x_NCHW)
+    finally:
+        model.train(was_training)
+    wanted = (1, len(session.manifest.classes))
+    if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != wanted:
+        raise UsageError(
+            f"{network.name} does not answer with one number for each class, which training needs; use another --model"
+        )
 
 
 def _smallest_part(session: Session) -> int:

@@ -237,7 +237,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "one class": (of(a=5), "has one class only, a; "),
     "one class in train": (of(train__a=5, val__a=5), "has one class only, a; "),
     "empty class": (of(a=5, b=0), "class folder .*b has no picture in it"),
-    "class of one": (of(a=5, b=1), "class b has too few usable pictures"),
+    "class of one": (of(a=5, b=1), "class b has one usable image, and at least two"),
     "loose": (make_loose, r"pictures directly in .* \(7: 0\.png, 1\.png, 2\.png, 3\.png, 4\.png and 2 more"),
     "loose beside classes": (with_loose("", a=2, b=2), r"have no class \(1: x\.png\)"),
     "loose in train": (with_loose("train", **PARTS), "directly in .*train have no class"),
@@ -320,3 +320,34 @@ def test_a_picture_of_two_classes_is_not_validated_on(tmp_path: Path) -> None:
 def test_some_of() -> None:
     assert some_of(["a", "b\n"]) == "a, b\\n"
     assert some_of("abcdefg") == "a, b, c, d, e and 2 more"
+
+
+def copied(root: Path, source: str, target: str, *, number: int = 3, prefix: str = "") -> None:
+    (root / target).mkdir(exist_ok=True)
+    for file in sorted((root / source).iterdir())[:number]:
+        shutil.copy(file, root / target / f"{prefix}{file.name}")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda root: copied(root, "a", "b"), ("class a has 3 different images", "all of them", "b/0.png in b, a copy")),
+        (lambda root: (root / "b").symlink_to("a"), ("all of them also in another class", "b/0.png in b")),
+        (lambda root: (copied(root, "a", "b", number=2), draw(root / "b" / "x.png")), ("2 of them", "another class")),
+        (lambda root: [copied(root, "c", "b", number=1, prefix=p) for p in "xyz"] and (root / "c" / "0.png").unlink(),
+         ("the 3 images of class b are all copies of b/x0.png",)),
+        (lambda root: [(root / "b").mkdir(), draw(root / "b" / "0.png"), (root / "b" / "1.png").write_bytes(b"")],
+         ("class b has one usable image (1 more cannot be read)",)),
+        (lambda root: [(root / "b").mkdir(), (root / "b" / "0.png").symlink_to("nowhere")],
+         ("has no picture in it (links that lead nowhere: 1)",)),
+    ],
+    ids=["copies", "linked folder", "most are copies", "copies within", "broken", "links to nowhere"],
+)  # fmt: skip
+@needs_links
+def test_the_true_reason_is_named(tmp_path: Path, make: Callable[[Path], object], words: tuple[str, ...]) -> None:
+    root = tree(tmp_path, a=3, c=4)
+    make(root)
+    with pytest.raises(DataError) as caught:
+        scanned(root)
+    for word in words:
+        assert word in str(caught.value)

@@ -90,7 +90,7 @@ def test_pipe_is_not_opened(photos: Path) -> None:
     ("name", "recursive", "message"),
     [
         ("photos/*.webp", True, r"no picture matches photos/\*\.webp"),
-        ("photos/*.txt", True, r"no picture matches photos/\*\.txt"),
+        ("photos/*.txt", True, r"no picture matches photos/\*\.txt \(of the 1 that match, none is one\)"),
         ("empty", True, "no picture in the folder empty"),
         ("nested", False, r"no picture in the folder nested \(the folders in it were not searched\)"),
     ],
