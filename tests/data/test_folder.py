@@ -331,7 +331,7 @@ def copied(root: Path, source: str, target: str, *, number: int = 3, prefix: str
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda root: copied(root, "a", "b"), ("class a has 3 different images", "all of them", "b/0.png in b, a copy")),
+        (lambda root: copied(root, "a", "b"), ("class a has 3 different images", "all of them", "in b, a copy of a/0")),
         (lambda root: (root / "b").symlink_to("a"), ("all of them also in another class", "b/0.png in b")),
         (lambda root: (copied(root, "a", "b", number=2), draw(root / "b" / "x.png")), ("2 of them", "another class")),
         (lambda root: [copied(root, "c", "b", number=1, prefix=p) for p in "xyz"] and (root / "c" / "0.png").unlink(),
