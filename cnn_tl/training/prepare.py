@@ -51,6 +51,9 @@ def open_session(
         write: False leaves no trace, in the run folder or elsewhere.
         world: the processes that make the run together; each gets a session.
     """
+    told = recipe
+    if resume:
+        recipe = world.first(lambda: found_again(told, run))
     file = Path(recipe.model.weights) if recipe.model.weights else None
     pretrained = recipe.mode != "scratch"
     memory = cards.folder_of(default_root(), recipe.model.name, file, recipe.model.image_size)
@@ -87,11 +90,11 @@ def open_session(
         session.network = network
     refuse_what_cannot_train(session)
     if write:
-        world.first(lambda: _begin(run, session))
+        world.first(lambda: _begin(run, session, told))
     return session
 
 
-def _begin(run: RunFolder, session: Session) -> None:
+def _begin(run: RunFolder, session: Session, told: Recipe) -> None:
     """Write what the run is told and sees, or refuse weights that are not those it began with."""
     digests = seal.weights_digests(session.remembered) if session.recipe.mode != "scratch" else None
     if session.is_resumed and digests:
@@ -100,7 +103,7 @@ def _begin(run: RunFolder, session: Session) -> None:
     with files.disk_errors(run.result):
         run.result.unlink(missing_ok=True)  # of a run that goes on for longer; a kill here leaves the shorter one
     # last: a folder with a recipe is a run
-    seal.write(run.recipe, recipes.to_yaml(session.recipe), weights=digests)
+    seal.write(run.recipe, recipes.to_yaml(told), weights=digests)
     with contextlib.suppress(OSError):
         run.begun.unlink(missing_ok=True)
 

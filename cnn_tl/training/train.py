@@ -26,7 +26,7 @@ from cnn_tl.runtime import deterministic, stop_on_signals
 from cnn_tl.tracking import require_trackers, tracked
 from cnn_tl.training import run_index, seal
 from cnn_tl.training.history import drawn_in_the_end
-from cnn_tl.training.prepare import found_again, is_extension, open_session, require_checkpoint
+from cnn_tl.training.prepare import is_extension, open_session, require_checkpoint
 from cnn_tl.training.result import TrainResult, judge, read_result, validation_lines
 from cnn_tl.training.run_folder import RunFolder, default_output
 from cnn_tl.training.save import freeze_receipt, save_model
@@ -67,8 +67,6 @@ def train(
     with joined() as world:
         observer = observer if observer and world.is_first else Observer()
         run, resume = world.first(lambda: _opened(recipe, output, resume, world, observer))
-        if resume:
-            recipe = world.first(lambda: found_again(recipe, run))
         with contextlib.ExitStack() as stack:
             world.first(lambda: stack.enter_context(run.locked()))
             if resume and not seal.is_on(run.path):
