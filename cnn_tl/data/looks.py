@@ -35,16 +35,16 @@ class Looks:
 
     def see(self, name: str, file: Path, pixels: NDArray[np.uint8]) -> None:
         """Look at the pixels of one image, decoded or resized, [H, W, C]; where all is white, its file is read anew."""
-        if _range(pixels[::_EVERY, ::_EVERY]) >= _NARROW:
+        if _range(pixels[::_EVERY, ::_EVERY]) > _NARROW:
             return
         width = _range(pixels)
-        if width < _NARROW:
+        if width <= _NARROW:
             blank = width == 0 and pixels.size and pixels.flat[0] == 255 and _is_transparent(file)
             self.found[name] = "transparent" if blank else "narrow" if width else "constant"
 
     def see_image(self, name: str, file: Path, image: Image.Image) -> None:
         """Look at a decoded image; all of it is looked at only where a few pixels show nothing."""
-        if _range(np.asarray(image.resize((_EVERY, _EVERY), Image.Resampling.NEAREST))) < _NARROW:
+        if _range(np.asarray(image.resize((_EVERY, _EVERY), Image.Resampling.NEAREST))) <= _NARROW:
             self.see(name, file, np.asarray(image))
 
     def remarks(self) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from PIL.ImageFile import _Tile
-from PIL.TiffImagePlugin import COMPRESSION_INFO, TiffImageFile
+from PIL.TiffImagePlugin import COMPRESSION_INFO, MAX_SAMPLESPERPIXEL, TiffImageFile
 
 from cnn_tl.data.depth import to_8_bits
 from cnn_tl.data.kinds import UnsupportedError
@@ -71,6 +71,8 @@ class TiffReader(TiffImageFile):
         if _DNG_VERSION in tags or (tags.get(_SUBFILE, 0) & 1 and _SUB_IFDS in tags):
             raise UnsupportedError("a raw photograph")  # what comes first is its thumbnail
         self.pixels = _described(tags)
+        if self.pixels.samples > MAX_SAMPLESPERPIXEL:
+            raise UnsupportedError(f"TIFF {self.pixels}")
         try:
             super()._setup()
         except (SyntaxError, KeyError) as error:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cnn_tl.data import transforms
 from cnn_tl.data.loader import Pixels, batches
+from cnn_tl.data.looks import Looks
 from cnn_tl.errors import DataError, printable
 from cnn_tl.evaluating import robustness as robust
 from cnn_tl.evaluating.labelled import Labelled, find_labelled, pictures_trained_on, splits_named_in
@@ -147,12 +148,17 @@ def _answers(
 
     rows: list[Logits] = []
     unreadable: dict[Path, str] = {}
+    looks = Looks()
     with observer.task("evaluating", len(pictures)):
         for batch in batches(pictures, read, batch_size=batch_size, workers=workers):
             unreadable |= {path: error.reason for (path, _), error in batch.failures}
             if batch.items:
                 rows.append(model.logits(batch.pixels))
+            for (path, _), pixels in zip(batch.items, batch.pixels, strict=True):
+                looks.see(str(path), path, pixels)
             observer.advance(len(batch.items) + len(batch.failures))
+    for text in looks.remarks():
+        observer.warn(text)
     return robust.stacked(rows, len(model.classes)), unreadable
 
 

@@ -27,6 +27,8 @@ def seen(file: Path, pixels: np.ndarray) -> list[dict[str, str]]:
         (DOT, None),
         (PHOTOGRAPH // 15, None),
         (PHOTOGRAPH // 17 + 40, "narrow"),
+        (DOT // 200 * 16, "narrow"),  # 12 bits of 16
+        (DOT // 200 * 17, None),
         (PHOTOGRAPH // 255 + 254, "narrow"),
         (np.full((60, 80, 3), 70, np.uint8), "constant"),
         (np.full((3, 5, 3), 0, np.uint8), "constant"),

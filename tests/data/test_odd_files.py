@@ -335,6 +335,7 @@ def header_of(marker: int, bits: int = 8) -> bytes:
         (header_of(0xC5), "hierarchical JPEG"),
         (sampled("<", COLOUR.astype(np.float32), 2), "TIFF of 3 x 32-bit floating-point samples"),
         (sampled(">", COLOUR.astype(np.uint32), 2), "TIFF of 3 x 32-bit unsigned samples"),
+        (sampled("<", np.stack([GREY] * 8, axis=-1), 1), "TIFF of 8 x 8-bit unsigned samples"),
         (sampled("<", GREY, 3, t258=("H", (16,))), "TIFF palette of 16-bit unsigned samples"),
         (sampled("<", GREY, 1, t259=("H", (34712,))), "TIFF with compression 34712"),
         (sampled("<", GREY, 1, t50706=("I", (1,))), "a raw photograph"),
