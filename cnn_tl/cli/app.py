@@ -9,7 +9,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from inspect import getdoc
 from typing import Annotated
 
 import typer
@@ -25,6 +24,7 @@ from cnn_tl.cli import (
     evaluate,
     explain,
     export,
+    help,
     inspect,
     lr_find,
     models,
@@ -40,6 +40,7 @@ from cnn_tl.transient import is_transient, refusal
 
 app = typer.Typer(
     name="cnn-tl",
+    cls=help.Group,
     help="Transfer learning for image classification: a folder of pictures in, a proven model out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -48,31 +49,20 @@ app = typer.Typer(
 )
 _TRAIN, _USE, _UNDERSTAND, _MACHINE = "Train a model", "Use it", "Understand it", "This machine"
 
-app.command(rich_help_panel=_TRAIN)(train.train)
-app.command("lr-find", rich_help_panel=_TRAIN)(lr_find.lr_find)
-app.command(rich_help_panel=_TRAIN)(models.models)
+app.command(cls=help.Command, rich_help_panel=_TRAIN)(train.train)
+app.command("lr-find", cls=help.Command, rich_help_panel=_TRAIN)(lr_find.lr_find)
+app.command(cls=help.Command, rich_help_panel=_TRAIN)(models.models)
 app.add_typer(recipes.app, name="recipes", rich_help_panel=_TRAIN)
-app.command(rich_help_panel=_USE)(predict.predict)
-app.command(rich_help_panel=_USE)(export.export)
-app.command(rich_help_panel=_USE)(serve.serve)
-app.command(rich_help_panel=_UNDERSTAND)(evaluate.evaluate)
-app.command(rich_help_panel=_UNDERSTAND)(explain.explain)
+app.command(cls=help.Command, rich_help_panel=_USE)(predict.predict)
+app.command(cls=help.Command, rich_help_panel=_USE)(export.export)
+app.command(cls=help.Command, rich_help_panel=_USE)(serve.serve)
+app.command(cls=help.Command, rich_help_panel=_UNDERSTAND)(evaluate.evaluate)
+app.command(cls=help.Command, rich_help_panel=_UNDERSTAND)(explain.explain)
 app.command(cls=inspect.InOrder, rich_help_panel=_UNDERSTAND)(inspect.inspect)
-app.command(rich_help_panel=_UNDERSTAND)(convolve.convolve)
-app.command(rich_help_panel=_MACHINE)(demo.demo)
-app.command(rich_help_panel=_MACHINE)(benchmark.benchmark)
+app.command(cls=help.Command, rich_help_panel=_UNDERSTAND)(convolve.convolve)
+app.command(cls=help.Command, rich_help_panel=_MACHINE)(demo.demo)
+app.command(cls=help.Command, rich_help_panel=_MACHINE)(benchmark.benchmark)
 app.add_typer(cache.app, name="cache", rich_help_panel=_MACHINE)
-
-
-def _let_help_flow(group: typer.Typer) -> None:
-    """Make one line of each paragraph of a command's docstring: typer keeps its line ends in all but the first."""
-    for command in group.registered_commands:
-        paragraphs = getdoc(command.callback).split("\n\n") if command.callback else []  # type: ignore[union-attr]
-        command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-
-
-for _group in (app, recipes.app, cache.app):
-    _let_help_flow(_group)
 
 
 def _version(wanted: bool) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnn_tl.cli import console
+from cnn_tl.cli.help import Command, Group
 from cnn_tl.errors import ResourceError, printable
 from cnn_tl.wording import counted
 
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
     from cnn_tl.cache.housekeeping import CacheInfo, SpaceInfo
 
 app = typer.Typer(
+    cls=Group,
     help="Show, empty or shrink the cache of features and pictures. It lies in ~/.cache/cnn-tl, or where CNN_TL_CACHE "
     "says.",
     no_args_is_help=True,
 )
 
 
-@app.command("info")
+@app.command("info", cls=Command)
 def show_info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
@@ -37,7 +39,7 @@ def show_info(
         _show(found)
 
 
-@app.command()
+@app.command(cls=Command)
 def clear() -> None:
     """Remove everything that is kept."""
     from cnn_tl.cache import housekeeping
@@ -53,7 +55,7 @@ def clear() -> None:
     console.say(f"freed {readable(freed)}")
 
 
-@app.command()
+@app.command(cls=Command)
 def prune(
     max_size: Annotated[
         str, typer.Option("--max-size", metavar="SIZE", help="What may stay, such as 500MB, 2GB or 1.5GiB.")

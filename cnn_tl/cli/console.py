@@ -68,11 +68,13 @@ def say(text: str = "") -> None:
 
 
 def say_command(words: Sequence[str]) -> None:
-    """Print a command to copy; where it is too long for the screen, it goes on in the shell's way, after a backslash.
+    """Print a command to copy; its words are quoted already."""
+    for line in command_lines(words):
+        out.print(Text(line))
 
-    Args:
-        words: those of the command, quoted already; none of them is broken.
-    """
+
+def command_lines(words: Sequence[str]) -> list[str]:
+    """Return a command on as many lines as the screen asks for: it goes on in the shell's way, after a backslash."""
     lines = [""]
     for word in words:
         fits = not breaks_lines(out) or cell_len(lines[-1]) + 1 + cell_len(word) + len(" \\") <= out.width
@@ -80,8 +82,7 @@ def say_command(words: Sequence[str]) -> None:
             lines[-1] += " \\"
             lines.append("   ")
         lines[-1] += f" {word}" if lines[-1] else f"  {word}"
-    for line in lines:
-        out.print(Text(line))
+    return lines
 
 
 def show(renderable: RenderableType, screen: Console = out) -> None:

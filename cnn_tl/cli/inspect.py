@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand
 
 from cnn_tl.cli import console
+from cnn_tl.cli.help import Command
 from cnn_tl.errors import UsageError
 
 Mode = Literal["freeze", "finetune", "lp-ft", "auto", "scratch"]
@@ -17,7 +17,7 @@ STEPS = ("conv", "pool", "fc")
 HEAD, NO_HEAD = "the head is the model's own", "this model has no head"
 
 
-class InOrder(TyperCommand):
+class InOrder(Command):
     """Keeps the order of `--conv`, `--pool` and `--fc`, which are one list to the user and three to the parser."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

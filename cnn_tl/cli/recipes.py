@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cnn_tl.cli import console
+from cnn_tl.cli.help import Command, Group
 from cnn_tl.errors import RecipeError, ResourceError, UsageError, printable
 
 if TYPE_CHECKING:
     from cnn_tl.recipe import Recipe
 
-app = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True)
+app = typer.Typer(cls=Group, help="List, show, copy and check recipes.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A recipe that cnn-tl recipes list names.")]
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_recipes(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -33,7 +34,7 @@ def list_recipes(
         console.show(console.table(["recipe", "what"], [(name, what) for name, _, what in rows]))
 
 
-@app.command()
+@app.command(cls=Command)
 def show(name: Name) -> None:
     """Print a shipped recipe."""
     from cnn_tl import recipe
@@ -41,7 +42,7 @@ def show(name: Name) -> None:
     console.say(recipe.text(name).rstrip())
 
 
-@app.command()
+@app.command(cls=Command)
 def copy(
     name: Name,
     file: Annotated[
@@ -59,9 +60,9 @@ def copy(
     console.say(f"wrote {printable(target)}; edit it, then: cnn-tl train DATA --recipe {printable(target)}")
 
 
-@app.command()
+@app.command(cls=Command)
 def validate(
-    recipes: Annotated[list[str], typer.Argument(metavar="FILE...", help="Recipe files, or shipped names.")],
+    recipes: Annotated[list[str], typer.Argument(metavar="FILE", help="Recipe files, or shipped names.")],
 ) -> None:
     """Check recipes: one line for each, exit code 2 if any is wrong."""
     faults = 0
@@ -93,7 +94,7 @@ def _checked(source: str) -> Recipe:
     return read
 
 
-@app.command()
+@app.command(cls=Command)
 def schema() -> None:
     """Print the JSON schema of a recipe, for editors."""
     from cnn_tl import recipe
