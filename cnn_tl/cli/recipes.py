@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cnn_tl.cli import console
 from cnn_tl.cli.help import Command, Group
 from cnn_tl.errors import RecipeError, ResourceError, UsageError, printable
-
-if TYPE_CHECKING:
-    from cnn_tl.recipe import Recipe
 
 app = typer.Typer(cls=Group, help="List, show, copy and check recipes.", no_args_is_help=True)
 
@@ -64,22 +61,29 @@ def copy(
 def validate(
     recipes: Annotated[list[str], typer.Argument(metavar="FILE", help="Recipe files, or shipped names.")],
 ) -> None:
-    """Check recipes: one line for each, exit code 2 if any is wrong."""
-    faults = 0
+    """Check recipes: a line for each fault, or one that all is well; exit code 2 if anything is wrong."""
+    wrong = False
     for source in recipes:
-        try:
-            console.say(f"{printable(source)}: ok, mode {_checked(source).mode}")
-        except RecipeError as error:
-            faults += 1
-            console.say(str(error))
-    if faults:
+        faults = _faults(source)
+        wrong = wrong or bool(faults)
+        for line in faults or [f"{printable(source)}: ok, mode {_mode(source)}"]:
+            console.say(line)
+    if wrong:
         raise typer.Exit(RecipeError.exit_code)
 
 
-def _checked(source: str) -> Recipe:
-    """Return a recipe after all that can be known without pictures and machine; only rare optimisers need torch."""
+def _mode(source: str) -> str:
     from cnn_tl import recipe
 
+    return recipe.load(source).mode
+
+
+def _faults(source: str) -> list[str]:
+    """Return all that can be known to be wrong without pictures and machine; only rare optimisers need torch."""
+    from cnn_tl import recipe
+
+    if found := recipe.faults(source):
+        return found
     read = recipe.load(source)
     if read.train.optimizer not in (None, "adamw", "sgd"):
         from cnn_tl.runtime import require_torch
@@ -90,8 +94,8 @@ def _checked(source: str) -> Recipe:
         try:
             refuse_optimizer(read.train)
         except UsageError as error:
-            raise RecipeError(f"{printable(source)}: {error}") from error
-    return read
+            return [f"{printable(source)}: {error}"]
+    return []
 
 
 @app.command(cls=Command)

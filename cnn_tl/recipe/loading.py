@@ -16,6 +16,7 @@ from cnn_tl.errors import RecipeError, printable
 from cnn_tl.recipe import shipped, yaml
 from cnn_tl.recipe.defaults import WITHOUT_MEANING_IN_FREEZE
 from cnn_tl.recipe.recipe import KEYS, Recipe
+from cnn_tl.recipe.rules import contradictions
 from cnn_tl.recipe.sections import SECTIONS
 from cnn_tl.recipe.words import shortened, shown
 
@@ -67,13 +68,79 @@ def load(
         raise RecipeError(f"{name}: {error}") from None
 
 
+def faults(source: str | Path) -> list[str]:
+    """Return all that is wrong with a recipe, one line each, in the order of its lines: none where `load` takes it.
+
+    Each begins with the file and, where one is to blame, the line, as `mine.yaml:7: train.lrr is not a key ...`.
+    """
+    try:
+        text = _read_text(source)
+    except RecipeError as error:
+        return [str(error)]
+    value, lines, found = yaml.parse_all(text, source=str(source))
+    if isinstance(value, dict):
+        found += [(_line_of(said, lines), said) for said in _faults_of(_without_empty(value))]
+    elif not found:
+        found = [(0, _no_mapping(value))]
+    where = printable(source)
+    return [f"{where}:{line}: {said}" if line else f"{where}: {said}" for line, said in sorted(found)]
+
+
+def _faults_of(tree: dict[str, Any]) -> list[str]:
+    """Return what is wrong with each key by itself, then what contradicts what among the others."""
+    said = []
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)
+        said = [_explained(one) for one in wrong]
+        for one in wrong:
+            tree = _pruned(tree, one["loc"])
+        try:
+            recipe = Recipe.model_validate(tree)
+        except ValidationError:
+            return said
+    against = list(contradictions(recipe))
+    if not (said or against):
+        try:
+            recipe.resolve()
+        except RecipeError as error:
+            against = [str(error)]
+    return [*said, *against]
+
+
+def _pruned(tree: dict[str, Any], place: tuple[int | str, ...]) -> dict[str, Any]:
+    """Return a copy without what stands at this place; in a list, without the whole list."""
+    first, *rest = place
+    below = tree.get(str(first))
+    if rest and isinstance(below, dict):
+        return {**tree, str(first): _pruned(below, tuple(rest))}
+    return {key: item for key, item in tree.items() if key != first}
+
+
+def _line_of(said: str, lines: Mapping[str, int]) -> int:
+    """Return the line of the key that a message begins with, or of the section that it is missing in; else 0."""
+    key = said.partition(" ")[0].rstrip(":")
+    while key and key not in lines:
+        key = key.rpartition(".")[0]
+    return lines.get(key, 0)
+
+
+def _no_mapping(value: object) -> str:
+    what = "is empty" if value is None else f"holds {shown(value)}"
+    return f"{what}; a recipe is a mapping that begins like mode: freeze"
+
+
+def _without_empty(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tree without sections whose lines are all commented out: they are none."""
+    return {key: item for key, item in tree.items() if not (item is None and key in SECTIONS)}
+
+
 def _read_tree(source: str | Path) -> dict[str, Any]:
     value = yaml.parse(_read_text(source), source=str(source))
     if not isinstance(value, dict):
-        what = "is empty" if value is None else f"holds {shown(value)}"
-        raise RecipeError(f"{printable(source)}: {what}; a recipe is a mapping that begins like mode: freeze")
-    # a section whose lines are all commented out is no section
-    return {key: item for key, item in value.items() if not (item is None and key in SECTIONS)}
+        raise RecipeError(f"{printable(source)}: {_no_mapping(value)}")
+    return _without_empty(value)
 
 
 def _read_text(source: str | Path) -> str:

@@ -40,6 +40,21 @@ def parse(text: str, *, source: str, numbered: bool = True) -> object:
     return _Reader(text, source, numbered=numbered).document()
 
 
+def parse_all(text: str, *, source: str) -> tuple[object, dict[str, int], list[tuple[int, str]]]:
+    """Read a document as far as it can be read.
+
+    Returns:
+        What `parse` returns; the line of each key by its dotted name; what `parse` would refuse, by lines.
+    """
+    reader = _Reader(text, source, numbered=True)
+    reader.goes_on = True
+    try:
+        value = reader.document()
+    except RecipeError:
+        value = None
+    return value, reader.lines, reader.faults
+
+
 def dump(value: object) -> str:
     """Write dicts, lists, text, numbers, booleans and None as YAML that `parse` reads back equal."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
@@ -51,6 +66,10 @@ class _Reader:
         self.source = source
         self.numbered = numbered
         self.events: Iterator[yaml.Event] = iter(())
+        self.goes_on = False
+        self.faults: list[tuple[int, str]] = []
+        self.trail: tuple[str, ...] = ()
+        self.lines: dict[str, int] = {}
 
     def document(self) -> object:
         if len(self.text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
@@ -84,7 +103,7 @@ class _Reader:
             self.refuse(line, "anchors and aliases (& and *) are not read; write the value out")
         if (tag := getattr(event, "tag", None)) is not None:
             short = printable(tag.replace("tag:yaml.org,2002:", "!!"))[:40]
-            self.refuse(line, f"tags such as {short} are not read; a recipe is plain data")
+            self.complain(line, f"tags such as {short} are not read; a recipe is plain data")
         if isinstance(event, yaml.ScalarEvent):
             return self.scalar(event)
         if depth == MAX_DEPTH:
@@ -108,8 +127,12 @@ class _Reader:
             if not isinstance(key, str):
                 self.refuse(line, f"the key {str(key)[:40]} is not text; put it in quotes if it is meant")
             if key in items:
-                self.refuse(line, f"the key {printable(key)[:40]} is here twice, first on line {lines[key]}")
-            items[key] = self.value(next(self.events), depth)
+                self.complain(line, f"the key {printable(key)[:40]} is here twice, first on line {lines[key]}")
+            self.trail = (*self.trail, key)
+            self.lines.setdefault(".".join(self.trail), line)
+            value, before = self.value(next(self.events), depth), items.get(key)
+            items[key] = before | value if isinstance(before, dict) and isinstance(value, dict) else value
+            self.trail = self.trail[:-1]
             lines[key] = line
         return items
 
@@ -124,7 +147,8 @@ class _Reader:
             return _BOOLEANS[text]
         if _INTEGER.fullmatch(text):
             if len(text) > MAX_DIGITS:  # beyond thousands of digits int() itself would refuse
-                self.refuse(_line(event), f"a number of {len(text)} digits")
+                self.complain(_line(event), f"a number of {len(text)} digits")
+                return None
             return int(text)
         if _FLOAT.fullmatch(text):
             return float(re.sub(r"\.(?=[a-zA-Z]+$)", "", text) if text[-1].isalpha() else text)
@@ -134,9 +158,21 @@ class _Reader:
         for number, line in enumerate(self.text.split("\n"), 1):
             content = line.lstrip()
             if content and "\t" in line[: len(line) - len(content)]:
-                self.refuse(number, "indented with a tab; YAML wants spaces")
+                self.complain(number, "indented with a tab; YAML wants spaces")
+
+    def complain(self, line: int, why: str) -> None:
+        """Refuse what the rest can be read without."""
+        if not self.goes_on:
+            self.refuse(line, why)
+        self.note(line, why)
+
+    def note(self, line: int, why: str) -> None:
+        """Remember one fault a line: what comes after it is mostly its consequence."""
+        if all(line != other for other, _ in self.faults):
+            self.faults.append((line, " ".join(why.split())))
 
     def refuse(self, line: int, why: str) -> NoReturn:
+        self.note(line, why)
         place = f"{printable(self.source)}:{line}" if self.numbered else printable(self.source)
         raise RecipeError(f"{place}: {' '.join(why.split())}") from None
 

@@ -74,11 +74,62 @@ def test_validate_gives_one_line_for_each_file(cli: Cli) -> None:
     assert done.code == 2
     assert done.out.splitlines() == [
         "good.yaml: ok, mode finetune",
-        "bad.yaml: train.lrr is not a key of a recipe; did you mean train.lr?",
+        "bad.yaml:2: train.lrr is not a key of a recipe; did you mean train.lr?",
         "scratch: ok, mode scratch",
         f"absent.yaml is neither a file nor a shipped recipe ({NAMES})",
     ]
     assert cli("recipes", "validate", "good.yaml", "scratch").code == 0
+
+
+WRONG = {
+    "mode: finetune\nseed: many\ntrain:\n  lrr: 1\n  epochs: 0\n": [
+        '2: seed: got "many"', "4: train.lrr is not a key of a recipe", "5: train.epochs: got 0",
+    ],
+    "mode: frieze\nmodel: {name: !x y}\ndata: 5\nmode: freeze\n": [
+        "2: tags such as !x", "3: data: got 5, allowed a section", "4: the key mode is here twice, first on line 1",
+    ],
+    "mode: lp-ft\ntrain:\n  epochs: 3\n  steps: 4\n  head_start: fitted\nhead: {kind: knn}\nfoo: 1\n": [
+        "4: train.steps: 4 contradicts train.epochs: 3", "5: train.head_start has no effect",
+        "6: head.kind: knn contradicts mode: lp-ft", "7: foo is not a key",
+    ],
+    "mode: freeze\ntrain: {lr: 1, epochs: 2}\nmodel:\n  unfreeze: [all]\n  bn: train\ntrain: {sampling: 3}\n": [
+        "2: train.epochs has no effect", "2: train.lr has no effect", "4: model.unfreeze contradicts",
+        "5: model.bn: train has no effect", "6: the key train is here twice, first on line 2",
+        "6: train.sampling: got 3",
+    ],
+    "train:\n\tlr: 1\n": ["2: indented with a tab"],
+    "mode: [\n": ["2: expected the node content"],
+    "": [" is empty; a recipe is a mapping"],
+    "3": [" holds 3; a recipe is a mapping"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "expected"), WRONG.items(), ids=range(len(WRONG)))
+def test_validate_prints_every_fault_with_its_line(cli: Cli, text: str, expected: list[str]) -> None:
+    Path("bad.yaml").write_text(text)
+    done = cli("recipes", "validate", "bad.yaml")
+    assert (done.code, done.err) == (2, "")
+    lines = done.out.splitlines()
+    assert len(lines) == len(expected)
+    for line, begins in zip(sorted(lines), sorted(f"bad.yaml:{text}" for text in expected), strict=True):
+        assert line.startswith(begins)
+    order = [line for line in lines if line.split(":")[1].isdecimal()]
+    assert order == sorted(order, key=lambda line: int(line.split(":")[1]))
+
+
+def test_validate_and_load_agree_on_what_is_a_recipe(cli: Cli) -> None:
+    from cnn_tl import recipe
+    from cnn_tl.errors import RecipeError
+
+    for text in WRONG:
+        Path("bad.yaml").write_text(text)
+        with pytest.raises(RecipeError):
+            recipe.load("bad.yaml")
+    for name in recipe.names():
+        assert recipe.faults(name) == []
+    Path("phases.yaml").write_text("mode: finetune\nmodel: {freeze: head, unfreeze: [all]}\ntrain: {epochs: 1}\n")
+    assert recipe.faults("phases.yaml")
+    assert "would begin with epoch 2" in recipe.faults("phases.yaml")[0]
 
 
 def test_validate_asks_timm_for_a_rare_optimiser(cli: Cli) -> None:
