@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cnn_tl.cli import console
+from cnn_tl.cli.judging import ADVICE_AFTER_EVALUATION, show_classes, warn_if_no_better
 from cnn_tl.cli.options import AnyModel, AtOnce, Readers, WhereModelRuns
 from cnn_tl.errors import UsageError, printable
 from cnn_tl.wording import percent
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from cnn_tl.cli.grid import Grid
     from cnn_tl.evaluating.evaluate import Evaluation
 
-MANY_CLASSES = 20
+_ALL_ARE = "--all-classes prints all, --json too"
 _MOST_CONFUSED = 5
 
 
@@ -37,6 +38,9 @@ def evaluate(
         Path | None,
         typer.Option(metavar="PNG", help="Where the plot of --robustness goes.", show_default="robustness.png"),
     ] = None,
+    all_classes: Annotated[
+        bool, typer.Option("--all-classes", help="List every class, however many there are.")
+    ] = False,
     batch_size: AtOnce = 32,
     workers: Readers = None,
     device: WhereModelRuns = "auto",
@@ -64,7 +68,8 @@ def evaluate(
     if json:
         console.print_json(found.to_dict())
     else:
-        show_evaluation(found)
+        show_evaluation(found, all_classes=all_classes)
+    warn_if_no_better(found.accuracy, found.interval, found.baseline, ADVICE_AFTER_EVALUATION)
     for note in found.notes:
         console.note(note)
     for file, reason in found.unreadable:
@@ -73,7 +78,7 @@ def evaluate(
         console.note(f"the plot is in {printable(plot)}")
 
 
-def show_evaluation(found: Evaluation) -> None:
+def show_evaluation(found: Evaluation, *, all_classes: bool = False) -> None:
     """Print how good the model is on these pictures, class by class, and what it confuses."""
     low, high = found.interval
     console.show(
@@ -90,8 +95,11 @@ def show_evaluation(found: Evaluation) -> None:
             ],
         )
     )
-    if len(found.classes) <= MANY_CLASSES:
-        console.show(_classes(found))
+    counts = {
+        name: (count["right"], count["pictures"], f"{count['right']} / {count['answered']}")
+        for name, count in found.per_class.items()
+    }
+    show_classes(["right / pictures>", "right / answers>"], counts, _ALL_ARE, every=all_classes)
     if confused := found.confused():
         rows = [[printable(true), printable(answer), count] for count, true, answer in confused[:_MOST_CONFUSED]]
         console.show(console.table(["shows", "answered", "pictures>"], rows))
@@ -115,18 +123,6 @@ def _pictures(found: Evaluation) -> str:
 def _baseline(found: Evaluation) -> str:
     where = "in training" if found.baseline_from == "training" else "of these images; training's is unknown"
     return f"always {printable(found.baseline_class)}, the majority {where}"
-
-
-def _classes(found: Evaluation) -> Grid:
-    rows = [
-        [
-            printable(name),
-            f"{counts['right']} / {counts['pictures']}",
-            f"{counts['right']} / {counts['answered']}",
-        ]
-        for name, counts in found.per_class.items()
-    ]
-    return console.table(["class", "right / pictures>", "right / answers>"], rows)
 
 
 def _robustness(found: Evaluation) -> Grid:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cnn_tl.cli import console
+from cnn_tl.cli.judging import MANY_CLASSES
 from cnn_tl.cli.progress import duration
 from cnn_tl.errors import printable
 from cnn_tl.wording import counted
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from cnn_tl.progress import FeaturePlan, Plan
-
-MANY_CLASSES = 30
-"""More are not listed one by one."""
 
 
 def plan_table(plan: Plan) -> RenderableType:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cnn_tl.cli import console
-from cnn_tl.cli.plan import MANY_CLASSES
+from cnn_tl.cli.judging import show_classes
 from cnn_tl.cli.progress import duration
 from cnn_tl.errors import printable
 from cnn_tl.wording import counted, percent, points, rate
@@ -39,9 +39,8 @@ def show_result(result: TrainResult) -> None:
         since += "; cost: all starts"
     rows.append(["time", duration(result.seconds), since])
     console.show(console.table(["result", ">", ""], rows, dense=True))
-    if len(result.per_class) <= MANY_CLASSES:
-        classes = [[printable(name), f"{right} / {total}"] for name, (right, total) in result.per_class.items()]
-        console.show(console.table(["class", "right / pictures>"], classes))
+    all_are = f"all are in {printable(result.run / 'result.json')}, under per_class"
+    show_classes(["right / pictures>"], result.per_class, all_are, every=False)
     _say_if_it_was_no_use(result)
     run = shlex.quote(str(result.run))
     console.say("next:")

@@ -9,6 +9,7 @@ import typer
 
 from cnn_tl import launch
 from cnn_tl.cli import console, options
+from cnn_tl.cli.judging import advice_after_training, warn_if_no_better
 from cnn_tl.cli.plan import plan_table
 from cnn_tl.cli.progress import TerminalObserver
 from cnn_tl.cli.result import show_result
@@ -111,6 +112,8 @@ def train(
         console.print_json(result.to_dict())
     else:
         show_result(result)
+    advice = advice_after_training(result.mode, result.baseline)
+    warn_if_no_better(result.accuracy, result.interval, result.baseline, advice)
 
 
 def _what_never_began(run: RunFolder, data: str | None, mode: Mode | None) -> Path | None:
