@@ -48,3 +48,15 @@ def from_bundle(path: Path, image_size: int | None = None) -> Subject:
 
 def _sized(size: Sequence[int], side: int | None) -> tuple[int, int, int]:
     return (size[0], side or size[1], side or size[2])
+
+
+def multiply_adds(name: str) -> int | None:
+    """Count the multiply-adds of a timm model, for one image; None for a model that cannot be run without numbers."""
+    from cnn_tl.anatomy.trace import trace
+
+    subject = from_timm(name)
+    channels, height, width = subject.input
+    try:
+        return sum(run.multiply_adds for run in trace(subject.model, height, width, channels).values())
+    except Exception:  # noqa: BLE001 - a few models go by the numbers they see; a list of models has a blank there
+        return None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cnn_tl.cli import console
 from cnn_tl.errors import UsageError
+
+if TYPE_CHECKING:
+    from cnn_tl.networks.catalog import ModelRow
 
 PLACES = {"package": "here (package)", "cache": "here (cache)", "download": "download", "none": "none"}
 
@@ -21,7 +24,8 @@ def models(
     limit: Annotated[int, typer.Option(min=1, help="How many to show.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
-    """List and search models: parameters, input size, and whether their weights are here."""
+    """List and search models: parameters, multiply-adds, input size, accuracy, and whether their weights are here."""
+    from cnn_tl.anatomy.subject import multiply_adds
     from cnn_tl.networks import catalog, weights
 
     names = catalog.matching(query, here_only=here)
@@ -29,11 +33,27 @@ def models(
         if here and (others := len(catalog.matching(query))):
             raise UsageError(f"none of the models that match {query!r} ({others}) is here; leave out --here")
         raise UsageError(f"no model matches {query!r}{weights.closest(query, catalog.matching())}")
-    rows = [catalog.describe(name) for name in names[:limit]]
+    rows = [(catalog.describe(name), multiply_adds(name)) for name in names[:limit]]
     if as_json:
-        console.print_json([{**asdict(row), "here": row.here} for row in rows])
+        console.print_json([{**asdict(row), "here": row.here, "multiply_adds": count} for row, count in rows])
         return
-    cells = [(r.name, f"{r.parameters / 1e6:.1f} M", f"{r.input_size} px", PLACES[r.weights]) for r in rows]
-    console.show(console.table(["model", "parameters>", "input>", "weights"], cells))
+    cells = [_cells(row, count) for row, count in rows]
+    console.show(console.table(["model", "parameters>", "GMACs>", "input>", "ImageNet>", "weights"], cells, dense=True))
+    if any(row.top1 for row, _ in rows):
+        console.note(
+            "ImageNet: top-1 accuracy of the weights, as timm reports it at the test size it chose; empty where it is "
+            "not stored here. GMACs: billions of multiply-adds for one image."
+        )
     if len(names) > limit:
         console.note(f"{len(names) - limit} more match; narrow the query or raise --limit")
+
+
+def _cells(row: ModelRow, count: int | None) -> list[str]:
+    return [
+        row.name,
+        f"{row.parameters / 1e6:.1f} M",
+        "" if count is None else f"{count / 1e9:,.2f}",
+        f"{row.input_size} px",
+        "" if row.top1 is None else f"{row.top1:.1f} %",
+        PLACES[row.weights],
+    ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from cnn_tl.networks import hub, weights
+from cnn_tl.networks import hub, known, weights
 
 Place = Literal["package", "cache", "download", "none"]
 
@@ -21,12 +22,14 @@ class ModelRow:
         input_size: side of the pictures it was trained for, in pixels.
         weights: where the pretrained ones are: in an installed `package`, in the hub's `cache`, to `download`,
             or `none` were published.
+        top1: what these get on ImageNet's validation images, in per cent; None where it is not known here.
     """
 
     name: str
     parameters: int
     input_size: int
     weights: Place
+    top1: float | None = None
 
     @property
     def here(self) -> bool:
@@ -35,12 +38,15 @@ class ModelRow:
 
 
 def search(query: str | None = None, limit: int = 20, here_only: bool = False) -> list[ModelRow]:
-    """Describe the first `limit` models that match, those with their weights here first."""
+    """Describe the first `limit` models that match, in the order of `matching`."""
     return [describe(name) for name in matching(query, here_only)[:limit]]
 
 
 def matching(query: str | None = None, here_only: bool = False) -> list[str]:
-    """Return the names that hold `query`, or match it as a glob; those with their weights here first.
+    """Return the names that hold `query`, or match it as a glob.
+
+    The one that is the query comes first, then those that begin with it; among them those with their weights here,
+    then well-known ones, each in natural order: resnet9 before resnet50.
 
     A query with a dot searches the tagged names instead (`resnet50.*`): one model, several sets of weights.
     """
@@ -51,8 +57,22 @@ def matching(query: str | None = None, here_only: bool = False) -> list[str]:
     wanted = (query or "").lower()
     pattern = wanted if any(c in wanted for c in "*?[") else f"*{wanted}*"
     names = [name for name in timm.list_models(pretrained="." in wanted) if fnmatchcase(name, pattern)]
-    here = [name for name in names if _place(name) in ("package", "cache")]
-    return here if here_only else here + [name for name in names if name not in set(here)]
+    here = {name for name in names if _place(name) in ("package", "cache")}
+    begins = re.split(r"[*?\[]", wanted)[0]
+
+    def rank(name: str) -> tuple[bool, bool, bool, bool, list[tuple[int, str]]]:
+        return name != wanted, not name.startswith(begins), name not in here, not _is_well_known(name), _natural(name)
+
+    return sorted(here if here_only else names, key=rank)
+
+
+def _is_well_known(name: str) -> bool:
+    return name in known.TOP1 if "." in name else name in known.NAMES
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return what sorts numbers in a name by their size."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name) if part]
 
 
 def describe(name: str) -> ModelRow:
@@ -64,7 +84,8 @@ def describe(name: str) -> ModelRow:
     with torch.device("meta"):
         model = timm.create_model(name)
     parameters = sum(p.numel() for p in model.parameters())
-    return ModelRow(name, parameters, card.input_size[-1], _place(name))
+    top1 = known.TOP1.get(f"{card.architecture}.{card.tag}")
+    return ModelRow(name, parameters, card.input_size[-1], _place(name), top1)
 
 
 def _place(name: str) -> Place:

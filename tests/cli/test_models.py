@@ -19,16 +19,17 @@ def test_table(cli: Callable[..., Any]) -> None:
     assert done.code == 0
     rows = [line.split() for line in done.out.splitlines() if "lite" in line]
     assert rows == [
-        ["tf_efficientnet_lite0", "4.7", "M", "224", "px", "here", "(package)"],
-        ["tf_efficientnet_lite3", "8.2", "M", "300", "px", "download"],
+        ["tf_efficientnet_lite0", "4.7", "M", "0.39", "224", "px", "74.8", "%", "here", "(package)"],
+        ["tf_efficientnet_lite3", "8.2", "M", "1.61", "300", "px", "79.8", "%", "download"],
     ]
-    assert done.err == ""
+    assert done.err.startswith("ImageNet: top-1 accuracy of the weights, as timm reports it;")
+    assert cli("models", "dpn48b").err == ""
 
 
 def test_says_how_many_more(cli: Callable[..., Any]) -> None:
     done = cli("models", "resnet18", "--limit", 2)
     assert done.code == 0
-    assert done.err == "3 more match; narrow the query or raise --limit\n"
+    assert done.err.splitlines()[-1] == "3 more match; narrow the query or raise --limit"
 
 
 def test_here(cli: Callable[..., Any]) -> None:
@@ -39,6 +40,8 @@ def test_here(cli: Callable[..., Any]) -> None:
         "parameters": 4652008,
         "input_size": 224,
         "weights": "package",
+        "top1": 74.83,
+        "multiply_adds": 385187552,
         "here": True,
     }
     assert all(row["here"] for row in found)
