@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cnn_tl.cli import console
+from cnn_tl.cli import completion, console
 from cnn_tl.cli.progress import TerminalObserver
 from cnn_tl.errors import printable
 from cnn_tl.runtime import DeviceName
@@ -21,7 +21,9 @@ def benchmark(
     data: Annotated[
         Path | None, typer.Argument(metavar="DATA", help="Class folders.", show_default="photographs of scikit-learn's")
     ] = None,
-    model: Annotated[str, typer.Option(help="Any timm model; its weights are random.")] = "tf_efficientnet_lite0",
+    model: Annotated[str, typer.Option(
+        help="Any timm model; its weights are random.", autocompletion=completion.models
+    )] = "tf_efficientnet_lite0",
     device: Annotated[DeviceName, typer.Option(help="Where to compute.")] = "auto",
     pictures: Annotated[int, typer.Option(min=32, max=100_000, help="How many pictures to measure on.")] = 256,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,

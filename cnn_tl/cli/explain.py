@@ -21,7 +21,7 @@ Method = Literal[
 
 
 def explain(
-    model: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="A run folder or a bundle.")],
+    model: options.RunOrBundle,
     images: Annotated[
         list[str] | None,
         typer.Argument(metavar="IMAGES", help="Files, folders and patterns; for top-patches those to search."),

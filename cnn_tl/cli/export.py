@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cnn_tl.cli import console
+from cnn_tl.cli.options import RunOrBundle
 from cnn_tl.exporting.options import Precision, Preprocess
 from cnn_tl.wording import counted, percent, points, rate
 
@@ -28,7 +29,7 @@ _GIVEN: dict[Given, str] = {"prepared": "resized, cropped", "whole": "whole"}
 
 
 def export(
-    model: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="A run folder or a bundle.")],
+    model: RunOrBundle,
     format: Annotated[
         Format, typer.Option(help="What to write; openvino and timm are folders, torch is a .pt2 program.")
     ] = "onnx",

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cnn_tl.cli import console
+from cnn_tl.cli import completion, console
 from cnn_tl.cli.help import Command
 from cnn_tl.errors import UsageError
 
@@ -30,7 +30,11 @@ class InOrder(Command):
 def inspect(
     ctx: typer.Context,
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL|RUN|BUNDLE", help="Any timm model, a run folder or a bundle.")
+        str | None,
+        typer.Argument(
+            metavar="MODEL|RUN|BUNDLE", help="Any timm model, a run folder or a bundle.",
+            autocompletion=completion.models_and_runs,
+        ),
     ] = None,
     mode: Annotated[
         Mode | None,

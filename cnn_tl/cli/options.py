@@ -7,9 +7,18 @@ from typing import Annotated
 
 import typer
 
+from cnn_tl.cli import completion
 from cnn_tl.runtime import DeviceName
 
-AnyModel = Annotated[Path, typer.Argument(metavar="RUN|BUNDLE|ONNX", help="A run folder, a bundle or a .onnx file.")]
+AnyModel = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN|BUNDLE|ONNX", help="A run folder, a bundle or a .onnx file.", autocompletion=completion.runs
+    ),
+]
+RunOrBundle = Annotated[
+    Path, typer.Argument(metavar="RUN|BUNDLE", help="A run folder or a bundle.", autocompletion=completion.runs)
+]
 AtOnce = Annotated[int, typer.Option("--batch-size", min=1, help="Pictures that go through the model at once.")]
 Readers = Annotated[
     int | None,
@@ -19,13 +28,22 @@ Readers = Annotated[
 ]
 WhereModelRuns = Annotated[DeviceName, typer.Option("--device", help="Where the model runs.")]
 
-Recipe = Annotated[str | None, typer.Option("--recipe", help="A shipped recipe's name, or a YAML file.")]
+Recipe = Annotated[
+    str | None,
+    typer.Option("--recipe", help="A shipped recipe's name, or a YAML file.", autocompletion=completion.recipes),
+]
 Changes = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="SECTION.KEY=VALUE", help="Change one key; repeatable.", autocompletion=completion.settings
+    ),
 ]
 Backbone = Annotated[
     str | None,
-    typer.Option("--model", help="Any timm model; see cnn-tl models.", show_default="tf_efficientnet_lite0"),
+    typer.Option(
+        "--model", help="Any timm model; see cnn-tl models.", show_default="tf_efficientnet_lite0",
+        autocompletion=completion.models,
+    ),
 ]
 Weights = Annotated[Path | None, typer.Option("--weights", metavar="FILE", help="Weights file: .safetensors or .pth.")]
 StepSize = Annotated[int | None, typer.Option("--batch-size", help="Pictures in one step.")]

@@ -8,13 +8,18 @@ from typing import Annotated
 
 import typer
 
-from cnn_tl.cli import console
+from cnn_tl.cli import completion, console
 from cnn_tl.cli.help import Command, Group
 from cnn_tl.errors import RecipeError, ResourceError, UsageError, printable
 
 app = typer.Typer(cls=Group, help="List, show, copy and check recipes.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A recipe that cnn-tl recipes list names.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="A recipe that cnn-tl recipes list names.", autocompletion=completion.recipes
+    ),
+]
 
 
 @app.command("list", cls=Command)
@@ -59,7 +64,9 @@ def copy(
 
 @app.command(cls=Command)
 def validate(
-    recipes: Annotated[list[str], typer.Argument(metavar="FILE", help="Recipe files, or shipped names.")],
+    recipes: Annotated[list[str], typer.Argument(
+        metavar="FILE", help="Recipe files, or shipped names.", autocompletion=completion.recipes
+    )],
 ) -> None:
     """Check recipes: a line for each fault, or one that all is well; exit code 2 if anything is wrong."""
     wrong = False

@@ -1,0 +1,46 @@
+"""What the shell offers after Tab: names that are known without torch.
+
+Where nothing here begins with what was typed, the shell offers files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def recipes(incomplete: str) -> list[str]:
+    """Return the shipped recipes."""
+    from cnn_tl.recipe import shipped
+
+    return _beginning(shipped.names(), incomplete)
+
+
+def settings(incomplete: str) -> list[str]:
+    """Return the keys of a recipe, as `--set` takes them."""
+    from cnn_tl.recipe import KEYS
+
+    return _beginning([f"{key}=" for key in KEYS], incomplete)
+
+
+def models(incomplete: str) -> list[str]:
+    """Return well-known models: the whole list takes timm, and that seconds."""
+    from cnn_tl.networks.known import NAMES
+
+    return _beginning(NAMES, incomplete)
+
+
+def runs(incomplete: str) -> list[str]:
+    """Return run folders: those beside each other where the typed path ends, and those in `runs`."""
+    typed = Path(incomplete)
+    folder = typed if incomplete.endswith("/") else typed.parent
+    found = {path.parent for place in {folder, Path("runs")} for path in place.glob("*/recipe.yaml")}
+    return _beginning(sorted(str(path) for path in found), incomplete)
+
+
+def models_and_runs(incomplete: str) -> list[str]:
+    """Return both, for a command that takes either."""
+    return [*runs(incomplete), *models(incomplete)]
+
+
+def _beginning(names: list[str] | tuple[str, ...], incomplete: str) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]
