@@ -58,7 +58,8 @@ def write_table(answers: Iterable[Answer], stream: TextIO, expected: Expected) -
     name_width = _LIKELY_WIDTH if files is None else min(_WIDEST_NAME, _widest("file", *files))
     label_width = _widest("label", *expected.classes)
     if screen is not None:
-        name_width = min(name_width, max(len("file"), screen - label_width - 2 * len("  ") - len("probability")))
+        answer_width = max(_NARROWEST, label_width + len("  probability"))
+        name_width = min(name_width, max(len("file"), screen - 2 - answer_width))
 
     def write(name: str, label: str, probability: str, others: str = "") -> None:
         answer = "  ".join((_pad(label, label_width), f"{probability:>11}", others)).rstrip()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from rich.text import Text
 from typer.exceptions import TyperException
 
 from cnn_tl import __version__, interrupts, launch
@@ -187,7 +188,7 @@ def _tell(error: CnnTlError, arguments: Sequence[str]) -> None:
     if not _has_the_word(error, arguments):
         return
     if isinstance(error, Stopped):
-        console.err.print(_one_line(error), markup=False)
+        console.put(Text(_one_line(error)), console.err)
     else:
         console.fail(_one_line(error))
 

@@ -1,14 +1,13 @@
 """The only room that knows rich: results go to stdout, everything else to stderr.
 
-No line is broken inside a word. Texts are broken between words where the screen is a terminal (or `COLUMNS` says how
-wide it is), and stay whole lines for pipes and files; a word longer than the screen, such as a path, stays whole too,
-on a line of its own, so that it can be copied.
+No line is broken inside a word. Texts are broken between words where the screen is a terminal, and stay whole lines for
+pipes and files; a word longer than the screen, such as a path, stays whole too, on a line of its own, so that it can be
+copied.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -25,8 +24,11 @@ err = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
 def breaks_lines(screen: Console) -> bool:
-    """Return whether texts are broken to the width of this screen: not where a program or a file takes them."""
-    return screen.is_terminal or "COLUMNS" in os.environ
+    """Return whether texts are broken to the width of this screen: not where a program or a file takes them.
+
+    `COLUMNS` is no sign of a person: readline leaves it to whatever a program starts.
+    """
+    return screen.is_terminal
 
 
 def put(text: Text, screen: Console) -> None:
@@ -83,6 +85,13 @@ def command_lines(words: Sequence[str]) -> list[str]:
             lines.append("   ")
         lines[-1] += f" {word}" if lines[-1] else f"  {word}"
     return lines
+
+
+def broken_comment(line: str) -> list[str]:
+    """Return a comment of YAML on as many lines as the screen asks for, each a comment."""
+    if not breaks_lines(out):
+        return [line]
+    return [f"# {part.plain}" for part in broken(Text(line.removeprefix("# ")), out.width - 2)]
 
 
 def show(renderable: RenderableType, screen: Console = out) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from cnn_tl.cli import completion, console
 from cnn_tl.cli.help import Command, Group
@@ -41,7 +42,9 @@ def show(name: Name) -> None:
     """Print a shipped recipe."""
     from cnn_tl import recipe
 
-    console.say(recipe.text(name).rstrip())
+    for line in recipe.text(name).rstrip().splitlines():
+        for part in console.broken_comment(line) if line.startswith("# ") else [line]:
+            console.out.print(Text(part))
 
 
 @app.command(cls=Command)

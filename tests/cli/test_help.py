@@ -27,7 +27,7 @@ COMMANDS = list(commands())
 
 def page(cli: Cli, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], width: int) -> str:
     monkeypatch.setattr(console.out, "_width", width)
-    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(console, "breaks_lines", lambda _: True)
     done = cli(*command, "--help")
     assert (done.code, done.err) == (0, "")
     return str(done.out)

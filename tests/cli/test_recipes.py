@@ -36,6 +36,23 @@ def test_show_prints_the_file_with_its_comments(cli: Cli) -> None:
     assert cli("recipes", "show", "finetune").out == recipe.text("finetune")
 
 
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_recipe_on_a_narrow_screen_is_the_same_recipe(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    from cnn_tl import recipe
+    from cnn_tl.cli import console
+
+    monkeypatch.setattr(console, "breaks_lines", lambda _: True)
+    monkeypatch.setattr(console.out, "_width", width)
+    for name in recipe.names():
+        text = cli("recipes", "show", name).out
+        assert max(map(len, text.splitlines())) <= width
+        assert text.replace("\n# ", " ").split() == recipe.text(name).replace("\n# ", " ").split()
+        Path("shown.yaml").write_text(text)
+        assert recipe.load("shown.yaml") == recipe.load(name)
+
+
 def test_show_of_an_unknown_name_lists_the_known_ones(cli: Cli) -> None:
     done = cli("recipes", "show", "frieze")
     assert (done.code, done.out) == (2, "")
