@@ -67,6 +67,17 @@ def test_counts(data: Path) -> None:
     json.dumps(found.to_dict(), allow_nan=False)
 
 
+def test_images_that_show_nothing_are_named(data: Path) -> None:
+    lines: list[str] = []
+    observer = Observer()
+    observer.warn = lines.append  # type: ignore[method-assign]
+    Image.new("RGB", (20, 20), (200,) * 3).save(data / "light" / "plain.png")
+    evaluate("run", data, observer=observer)
+    names = [line.partition(":")[0] for line in lines]
+    assert "images of one colour all over" in names
+    assert "plain.png" in "".join(lines)
+
+
 @pytest.mark.parametrize(("trained_on", "share"), [("dark", 0.2), ("grey", 0.3), ("light", 0.5)])
 def test_the_baseline_answers_what_was_most_frequent_in_training(
     data: Path, monkeypatch: pytest.MonkeyPatch, trained_on: str, share: float
