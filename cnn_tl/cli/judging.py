@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from cnn_tl.cli import console
 from cnn_tl.errors import printable
+from cnn_tl.wording import percent
 
 MANY_CLASSES = 30
 """More are not listed one by one unless that is asked for."""
@@ -50,15 +51,15 @@ def warn_if_no_better(
 
     Args:
         accuracy: the share of right answers.
-        interval: its 95 % interval.
+        interval: its 95% interval.
         baseline: the accuracy of the majority-class baseline.
         advice: what to try.
     """
     if interval[0] > baseline or baseline == 1:
         return
     console.warn(
-        f"an accuracy of {100 * accuracy:.1f} % is not clearly better than the majority-class baseline of "
-        f"{100 * baseline:.1f} %: its 95 % interval begins at {100 * interval[0]:.1f} %; {'; '.join(advice)}"
+        f"an accuracy of {percent(accuracy)} is not clearly better than the majority-class baseline of "
+        f"{percent(baseline)}: its 95% interval begins at {percent(interval[0])}; {'; '.join(advice)}"
     )
 
 

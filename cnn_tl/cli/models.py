@@ -9,6 +9,7 @@ import typer
 
 from cnn_tl.cli import console
 from cnn_tl.errors import UsageError
+from cnn_tl.wording import percent
 
 if TYPE_CHECKING:
     from cnn_tl.networks.catalog import ModelRow
@@ -54,6 +55,6 @@ def _cells(row: ModelRow, count: int | None) -> list[str]:
         f"{row.parameters / 1e6:.1f} M",
         "" if count is None else f"{count / 1e9:,.2f}",
         f"{row.input_size} px",
-        "" if row.top1 is None else f"{row.top1:.1f} %",
+        "" if row.top1 is None else percent(row.top1 / 100),
         PLACES[row.weights],
     ]

@@ -8,6 +8,7 @@ import pytest
 
 from cnn_tl.cli.judging import FEW, MANY_CLASSES, advice_after_training, show_classes, warn_if_no_better
 from cnn_tl.statistics import wilson_interval
+from cnn_tl.wording import percent
 
 
 def classes(count: int) -> dict[str, tuple[int, int]]:
@@ -66,7 +67,7 @@ def test_an_accuracy_at_the_baseline_is_warned_of(
     said = capsys.readouterr().err
     assert bool(said) == warned
     if warned:
-        assert said.startswith(f"warning: an accuracy of {100 * correct / images:.1f} % is not clearly better than")
+        assert said.startswith(f"warning: an accuracy of {percent(correct / images)} is not clearly better than")
         assert "--mode lp-ft" in said
         assert "--set head.class_weights=balanced" in said
 
