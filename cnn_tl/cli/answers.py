@@ -58,7 +58,9 @@ def write_table(answers: Iterable[Answer], stream: TextIO, expected: Expected) -
     name_width = _LIKELY_WIDTH if files is None else min(_WIDEST_NAME, _widest("file", *files))
     label_width = _widest("label", *expected.classes)
     if screen is not None:
-        answer_width = max(_NARROWEST, label_width + len("  probability"))
+        runners_up = min(expected.top, len(expected.classes)) - 1
+        answer_width = label_width + len("  probability") + runners_up * (label_width + len(" 12.3%, "))
+        answer_width = max(_NARROWEST, min(answer_width, screen - 2 - _NARROWEST))
         name_width = min(name_width, max(len("file"), screen - 2 - answer_width))
 
     def write(name: str, label: str, probability: str, others: str = "") -> None:

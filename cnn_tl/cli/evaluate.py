@@ -93,6 +93,7 @@ def show_evaluation(found: Evaluation, *, all_classes: bool = False) -> None:
                 ["calibration error", percent(found.calibration_error), "how far probabilities miss accuracies"],
                 ["log loss", f"{found.log_loss:.3f}", "nats; 0 would be certain and right"],
             ],
+            dense=True,
         )
     )
     counts = {
