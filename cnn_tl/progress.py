@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
+
+MOST_NAMED = 10
+"""Images that are named one by one."""
 
 
 @dataclass(frozen=True)
@@ -99,3 +102,11 @@ class Observer:
             yield
         finally:
             self.finish()
+
+
+def warn_of_set_aside(observer: Observer, broken: Sequence[str]) -> None:
+    """Name the images that are set aside, up to a number that a person reads."""
+    for text in broken[:MOST_NAMED]:
+        observer.warn(f"set aside: {text}")
+    if len(broken) > MOST_NAMED:
+        observer.warn(f"set aside: {len(broken) - MOST_NAMED:,} more; manifest.json in the run folder lists all")

@@ -53,6 +53,11 @@ class _AtOnce(Executor):
         return future
 
 
+def in_groups(items: Sequence[Item], size: int) -> list[list[Item]]:
+    """Cut a sequence into consecutive groups of `size`, the last one smaller."""
+    return [list(items[start : start + size]) for start in range(0, len(items), size)]
+
+
 def readers(workers: int) -> Executor:
     """Return so many threads; 0: none, all is done in the thread that asks."""
     return ThreadPoolExecutor(workers, thread_name_prefix="read") if workers else _AtOnce()

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from cnn_tl.cache.sizes import readable
 from cnn_tl.cache.store import FeatureCache
-from cnn_tl.data.loader import Batch
+from cnn_tl.data.loader import Batch, in_groups
 from cnn_tl.data.manifest import Picture
 from cnn_tl.features.keys import row_key, space_facts
 from cnn_tl.features.speed import hardware_of, noise
 from cnn_tl.networks.backbone import to_input
 from cnn_tl.networks.cut import Cut, cut
 from cnn_tl.runtime import autocast
-from cnn_tl.training.session import Session, in_groups
+from cnn_tl.training.session import Session
 from cnn_tl.training.store import open_cache
 from cnn_tl.wording import counted
 

@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnn_tl.data.loader import in_groups
 from cnn_tl.data.manifest import Picture
 from cnn_tl.networks.backbone import to_input
 from cnn_tl.optimisation.step import is_out_of_memory, memory_for
 from cnn_tl.training.feed import refuse_failures
-from cnn_tl.training.session import Pixels, Session, in_groups
+from cnn_tl.training.session import Pixels, Session
 
 AT_ONCE = 32
 """Pictures that pass the network together: a training step may have many more than find room."""

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from cnn_tl.cache.space import Space
 from cnn_tl.cache.store import FeatureCache
-from cnn_tl.data.loader import Batch
+from cnn_tl.data.loader import Batch, in_groups
 from cnn_tl.data.manifest import Picture
 from cnn_tl.errors import BadImageError, DataError
 from cnn_tl.features.keys import PLAIN, row_key, space_facts, view_seed
 from cnn_tl.features.speed import BATCH_SIZE, Speeds, Way
 from cnn_tl.runtime import default_workers
-from cnn_tl.training.session import Pixels, Session, in_groups
+from cnn_tl.training.session import Pixels, Session
 from cnn_tl.wording import counted
 
 Features = NDArray[np.float32]

@@ -21,7 +21,7 @@ from cnn_tl.errors import ArtefactError, CnnTlError, DataError, RecipeError, pri
 from cnn_tl.networks import card as cards
 from cnn_tl.networks import hub, weights
 from cnn_tl.networks.card import Remembered
-from cnn_tl.progress import Observer
+from cnn_tl.progress import Observer, warn_of_set_aside
 from cnn_tl.recipe import Recipe
 from cnn_tl.recipe.places import named_splits
 from cnn_tl.runtime import pick_device, require_torch
@@ -29,7 +29,7 @@ from cnn_tl.training import seal
 from cnn_tl.training.refusals import FITS_A_HEAD, refuse_unknown_classes, refuse_what_cannot_train
 from cnn_tl.training.result import read_result
 from cnn_tl.training.run_folder import RunFolder
-from cnn_tl.training.session import Session, warn_of_set_aside
+from cnn_tl.training.session import Session
 from cnn_tl.training.store import budget_bytes
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cnn_tl import files
 from cnn_tl.data import transforms
 from cnn_tl.data.augment import Augmentation, augment
-from cnn_tl.data.loader import Batch, reading
+from cnn_tl.data.loader import Batch, in_groups, reading
 from cnn_tl.data.looks import remarks
 from cnn_tl.data.manifest import Manifest, Picture
 from cnn_tl.distributed import ALONE, World
@@ -25,7 +25,7 @@ from cnn_tl.heads import FittedHead
 from cnn_tl.networks.card import Card, Remembered
 from cnn_tl.optimisation import number_format
 from cnn_tl.optimisation.schedule import batches_in_epoch
-from cnn_tl.progress import Observer
+from cnn_tl.progress import Observer, warn_of_set_aside
 from cnn_tl.recipe import Recipe
 from cnn_tl.runtime import Precision, StopRequest, default_workers, pick_device
 from cnn_tl.tracking.tracker import Tracking
@@ -42,7 +42,6 @@ Key = TypeVar("Key")
 Pixels = NDArray[np.uint8]
 Logits = NDArray[np.float32]
 
-MOST_NAMED = 10
 CHECKED_AT_ONCE = 16
 
 
@@ -302,16 +301,3 @@ class Session:
     def resume_command(self) -> str:
         """The command that goes on with this run."""
         return self.run.resume_command
-
-
-def warn_of_set_aside(observer: Observer, broken: Sequence[str]) -> None:
-    """Name the pictures that are set aside, up to a number that a person reads."""
-    for text in broken[:MOST_NAMED]:
-        observer.warn(f"set aside: {text}")
-    if len(broken) > MOST_NAMED:
-        observer.warn(f"set aside: {len(broken) - MOST_NAMED:,} more; manifest.json in the run folder lists all")
-
-
-def in_groups(pictures: Sequence[Item], size: int) -> list[list[Item]]:
-    """Cut a sequence into consecutive groups of `size`, the last one smaller."""
-    return [list(pictures[start : start + size]) for start in range(0, len(pictures), size)]
