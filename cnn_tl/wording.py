@@ -15,7 +15,8 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Return a number with its noun, such as "1 image", "2,000 images" or "3 classes"."""
     if number == 1:
         return f"1 {noun}"
-    return f"{number:,} {plural or noun + ('es' if noun.endswith(('s', 'x', 'ch', 'sh')) else 's')}"
+    sibilant = noun.endswith(("s", "x", "ch", "sh")) and noun != "epoch"
+    return f"{number:,} {plural or noun + ('es' if sibilant else 's')}"
 
 
 def unreadable(unread: int, total: int) -> str:

@@ -50,6 +50,7 @@ def test_differences_have_a_sign_and_a_unit() -> None:
 def test_a_noun_agrees_with_its_number() -> None:
     assert [counted(n, "image") for n in (0, 1, 2, 1000)] == ["0 images", "1 image", "2 images", "1,000 images"]
     assert [counted(n, "class") for n in (1, 3)] == ["1 class", "3 classes"]
+    assert [counted(2, noun) for noun in ("epoch", "batch")] == ["2 epochs", "2 batches"]
     assert counted(2, "entry", "entries") == "2 entries"
 
 

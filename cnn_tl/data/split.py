@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from cnn_tl.data.manifest import Picture
 from cnn_tl.errors import DataError, printable
+from cnn_tl.wording import counted
 
 
 def split_off_val(
@@ -69,7 +70,7 @@ def _refuse(pictures: Sequence[Picture], classes: Sequence[str], label: int, bro
         twin, other = twins[0]
         shared = len({one.sha256 for _, one in twins})
         how_many = "all" if shared == len(own) else f"{shared:,}"
-        images = f"{len(own):,} different image{'s' * (len(own) > 1)}"
+        images = counted(len(own), "different image")
         raise DataError(
             f"class {name} has {images} to choose a validation split from, and {how_many} of them also in another "
             f"class, such as {printable(other.path)} in {printable(classes[other.label])}, a copy of "

@@ -19,6 +19,7 @@ from cnn_tl.recipe.recipe import KEYS, Recipe
 from cnn_tl.recipe.rules import contradictions
 from cnn_tl.recipe.sections import SECTIONS
 from cnn_tl.recipe.words import shortened, shown
+from cnn_tl.transient import retried
 
 FLAGS_OF_A_LOOP = ("train.epochs", "train.lr")
 """What an adamw head takes from the command line in place of the training loop that mode freeze does not have."""
@@ -150,7 +151,7 @@ def _read_text(source: str | Path) -> str:
     try:
         if not Path(source).is_file():
             raise RecipeError(f"{where} is neither a file nor a shipped recipe ({', '.join(shipped.names())})")
-        return encoding.read_text(Path(source), yaml.MAX_BYTES)
+        return retried(lambda: encoding.read_text(Path(source), yaml.MAX_BYTES), Path(source))
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise RecipeError(f"{where}:{line}: not UTF-8 text; save it as UTF-8") from error

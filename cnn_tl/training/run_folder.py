@@ -234,7 +234,7 @@ class RunFolder:
             ArtefactError: it is damaged.
         """
         try:
-            return [json.loads(line) for line in self.metrics.read_text("utf-8").splitlines()]
+            return [json.loads(line) for line in files.read_bytes(self.metrics).decode("utf-8").splitlines()]
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:
