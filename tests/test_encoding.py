@@ -64,7 +64,7 @@ def test_the_command_and_python_in_a_locale_without_utf8(tmp_path: Path, make_pi
     (tmp_path / "ré.yaml").write_text("mode: no such\n")
     told = without_utf8(["-m", "cnn_tl", "recipes", "validate", "ré.yaml"], tmp_path)
     assert told.returncode == 2
-    assert "ré.yaml: mode" in (told.stdout + told.stderr).decode()
+    assert "ré.yaml:" in (told.stdout + told.stderr).decode()
 
     scan = (
         "import json, sys; from pathlib import Path; from cnn_tl.data.folder import scan\n"
