@@ -177,6 +177,16 @@ def test_two_at_once(cli: Callable[..., Any], undisturbed: tuple[Path, bytes]) -
     assert (done.code, done.err) == (5, f"error: another process writes to {path}; wait for it\n")
 
 
+def test_a_writer_wants_the_file_for_itself(cli: Callable[..., Any], undisturbed: tuple[Path, bytes]) -> None:
+    """Somebody who only reads under a lock is not written to behind their back; nor would a second writer be."""
+    fcntl = pytest.importorskip("fcntl")
+    path, _ = undisturbed
+    with path.open("ab") as stream:
+        fcntl.flock(stream, fcntl.LOCK_SH)
+        done = cli("predict", "run", "1.png", "--append", "--output", path)
+    assert (done.code, path.read_bytes()) == (5, b"")
+
+
 SLOW_MODEL = """
 import sys, time
 import numpy as np

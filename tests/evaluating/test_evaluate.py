@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.calibration import calibration_curve
 
 from cnn_tl.data.folder import scan
 from cnn_tl.errors import DataError, UsageError
@@ -97,6 +98,24 @@ def test_log_loss_and_calibration_error(tmp_path: Path) -> None:
     right, wrong = 1 / (1 + math.exp(-8)), 1 / (1 + math.exp(gap))
     assert found.log_loss == pytest.approx(-(math.log(right) + math.log(wrong)) / 2, abs=0.02)
     assert found.calibration_error == pytest.approx(((1 - right) + (1 - wrong)) / 2, abs=0.01)
+
+
+def test_the_calibration_error_is_that_of_scikit_learns_curve_in_15_bins() -> None:
+    """The mean gap of the bins, each with its share of the answers."""
+    draw = np.random.default_rng(0)
+    confidence = draw.uniform(0.3, 1, 500)
+    right = draw.random(500) < confidence**3
+    accuracies, means = calibration_curve(right, confidence, n_bins=15)
+    counts = np.histogram(confidence, np.linspace(0, 1, 16))[0]
+    expected = float(np.abs(accuracies - means) @ counts[counts > 0] / 500)
+    assert evaluating._calibration_error(confidence, right) == pytest.approx(expected)
+
+
+def test_fifteen_bins_by_hand() -> None:
+    """0.61 and 0.69 share a bin of ten and not one of fifteen, where they cannot make up for each other."""
+    confidence, right = np.array([0.61, 0.69]), np.array([True, False])
+    assert evaluating._calibration_error(confidence, right) == pytest.approx((0.39 + 0.69) / 2)
+    assert evaluating._calibration_error(np.array([1.0]), np.array([True])) == 0
 
 
 def test_test_is_taken_before_val_and_train_only_by_name(data: Path, tmp_path: Path) -> None:

@@ -41,6 +41,18 @@ def test_a_shift_moves_the_network_s_view_by_that_share() -> None:
     assert np.array_equal(up[:-8], plain[8:])
 
 
+@pytest.mark.parametrize(("width", "height"), [(60, 20), (20, 60), (40, 32)])
+def test_a_share_of_a_view_that_is_not_square_is_that_of_its_own_side(width: int, height: int) -> None:
+    image = noise(96, 80)
+    pixels = np.asarray(image)
+    across, down = width // 4, height // 4
+    right, left, lower, upper = (np.asarray(one) for one in shifted(image, View(width, height, 1, 1), 25))
+    assert np.array_equal(right[:, across:], pixels[:, :-across])
+    assert np.array_equal(left[:, :-across], pixels[:, across:])
+    assert np.array_equal(lower[down:], pixels[:-down])
+    assert np.array_equal(upper[:-down], pixels[down:])
+
+
 def test_over_the_border_comes_the_mirrored_picture() -> None:
     row = np.arange(4, dtype=np.uint8)[None, :, None].repeat(3, axis=2)
     image = Image.fromarray(row.repeat(4, axis=0))

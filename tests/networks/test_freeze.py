@@ -145,3 +145,23 @@ def test_a_model_without_a_classifier_has_an_empty_head() -> None:
     *before, head = freeze.stages(model)
     assert head == []
     assert sum(len(names) for names in before) == sum(1 for _ in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])
+def test_the_receipt_of_a_stage_sees_its_own_buffers_and_parameters_move(name: str) -> None:
+    model = timm.create_model(name, num_classes=3)
+    freeze.apply(model, "head")
+    before = freeze.receipt(model)
+    checked = 0
+    for number, (_, names) in enumerate(freeze.named_stages(model)[:-1]):
+        holders = {parameter.rpartition(".")[0] for parameter in names}
+        norms = [m for place, m in model.named_modules() if place in holders and isinstance(m, nn.BatchNorm2d)]
+        for tensor in (norms[0].running_mean, norms[-1].running_var, norms[0].weight) if norms else ():
+            with torch.no_grad():
+                tensor += 1e-3
+                moved = [one.sha256 != other.sha256 for one, other in zip(before, freeze.receipt(model), strict=True)]
+                assert moved == [n == number for n in range(len(before))]
+                tensor -= 1e-3
+            checked += 1
+            before = freeze.receipt(model)  # one rounding away from where it was
+    assert checked >= 6

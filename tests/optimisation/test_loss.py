@@ -4,11 +4,37 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from cnn_tl.optimisation.loss import make_loss, targets
 from cnn_tl.recipe.sections import Train
 
 CLASSES = 3
+
+LOGITS_NK = torch.randn(6, CLASSES, generator=torch.Generator().manual_seed(0)) * 3
+LABELS_N = torch.tensor([0, 1, 2, 2, 1, 0])
+WEIGHTS_K = torch.tensor([0.2, 1.0, 3.5])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
+@pytest.mark.parametrize("weights_K", [None, WEIGHTS_K], ids=["alike", "weighted"])
+@pytest.mark.parametrize("settings", [Train(loss="cross-entropy"), Train(loss="focal", focal_gamma=0)], ids=str)
+def test_cross_entropy_is_torchs_own(settings: Train, weights_K: torch.Tensor | None, smoothing: float) -> None:
+    ours_N = make_loss(settings, weights_K)(LOGITS_NK, targets(LABELS_N, CLASSES, smoothing))
+    theirs_N = F.cross_entropy(LOGITS_NK, LABELS_N, weights_K, reduction="none", label_smoothing=smoothing)
+    torch.testing.assert_close(ours_N, theirs_N)
+
+
+def test_targets_by_hand() -> None:
+    expected = torch.tensor([[0.04, 0.04, 0.92], [0.92, 0.04, 0.04]])
+    torch.testing.assert_close(targets(torch.tensor([2, 0]), CLASSES, 0.12), expected)
+
+
+def test_class_weights_count_in_the_focal_loss_too() -> None:
+    focal = Train(loss="focal", focal_gamma=1.5)
+    targets_NK = targets(LABELS_N, CLASSES, 0.0)
+    plain_N, weighted_N = (make_loss(focal, weights)(LOGITS_NK, targets_NK) for weights in (None, WEIGHTS_K))
+    torch.testing.assert_close(weighted_N, WEIGHTS_K[LABELS_N] * plain_N)
 
 
 @pytest.mark.parametrize("gamma", [0.1, 0.5, 1.0, 2.0])

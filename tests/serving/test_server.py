@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import signal
@@ -169,6 +170,36 @@ def test_too_large_a_body_is_413_also_for_who_sends_all_before_reading(served: S
         connection.sendall(head(served, 2**40, "Expect: 100-continue"))
         assert read_all(connection).startswith(b"HTTP/1.1 413 ")
     assert_answers(served)
+
+
+def chunk(content: bytes) -> bytes:
+    return f"{len(content):x}\r\n".encode() + content + b"\r\n"
+
+
+@pytest.mark.parametrize("chunks", [17, 200], ids=["a little", "without end"])
+def test_too_large_a_body_is_413_also_in_chunks_that_declare_no_length(served: Served, chunks: int) -> None:
+    """A limit that only looks at Content-Length is none: whoever leaves it out could fill the memory."""
+    lines = ["POST /predict HTTP/1.1", f"Host: 127.0.0.1:{served.port}", "Transfer-Encoding: chunked"]
+    first = "\r\n".join([*lines, "Content-Type: multipart/form-data; boundary=b", "", ""]).encode()
+    whole = body(b"x" * chunks * 2**16)
+    pieces = [chunk(whole[start : start + 2**16]) for start in range(0, len(whole), 2**16)]
+    if chunks == 17:
+        pieces.append(chunk(b""))
+    with served.connect() as connection:
+        with contextlib.suppress(ConnectionError):  # where it hangs up before all is sent
+            connection.sendall(first + b"".join(pieces))
+        assert read_all(connection).startswith(b"HTTP/1.1 413 ")
+    assert_answers(served)
+
+
+def test_a_body_in_chunks_that_is_small_enough_is_answered(served: Served) -> None:
+    lines = ["POST /predict HTTP/1.1", f"Host: 127.0.0.1:{served.port}", "Transfer-Encoding: chunked"]
+    lines += ["Connection: close", "Content-Type: multipart/form-data; boundary=b", "", ""]
+    content = body(picture(0))
+    pieces = [chunk(content[start : start + 100]) for start in range(0, len(content), 100)]
+    with served.connect() as connection:
+        connection.sendall("\r\n".join(lines).encode() + b"".join([*pieces, chunk(b"")]))
+        assert read_all(connection).startswith(b"HTTP/1.1 200 ")
 
 
 def test_clients_that_hang_up_leave_nothing_behind(served: Served) -> None:

@@ -19,6 +19,7 @@ from whole_runs import StopAfter, assert_same_weights, final_weights, metrics
 
 from cnn_tl.data import loader, transforms
 from cnn_tl.errors import ArtefactError, DataError, DivergedError, RecipeError, ResourceError, Stopped, UsageError
+from cnn_tl.inference.classifier import load
 from cnn_tl.networks import bundle
 from cnn_tl.networks.backbone import to_input
 from cnn_tl.optimisation import step
@@ -53,6 +54,17 @@ def test_a_run_leaves_everything_in_its_folder(recipe: Callable[..., Recipe], tm
 
 def test_colours_are_learned_on_frozen_features(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     assert train(recipe(), tmp_path / "run").correct == 9
+
+
+def test_classes_that_are_numbers_are_answered_by_their_own_name(
+    recipe: Callable[..., Recipe], make_pictures: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Natural order, 2 before 10, from the folders to the answers: sorted as text the names would be exchanged."""
+    folder = make_pictures(tmp_path / "numbers", {"1": 6, "2": 6, "10": 6})
+    result = train(recipe(data={"path": str(folder)}), tmp_path / "run")
+    model = load(result.run)
+    assert model.classes == ("1", "2", "10")
+    assert all(answer.label == Path(answer.file).parent.name for answer in model.predict(folder))
 
 
 def test_timm_loads_the_bundle_and_gives_the_same_logits(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
