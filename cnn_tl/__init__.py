@@ -2,11 +2,13 @@
 
     import cnn_tl
 
-    result = cnn_tl.train(cnn_tl.Recipe(data={"path": "pictures"}))
-    model = cnn_tl.load(result.run)
-    for answer in model.predict(["cat.jpg"]):
+    result = cnn_tl.train("photos")                      # or mode="finetune", model="resnet50", epochs=5, ...
+    print(result.accuracy, result.interval, result.baseline)
+    for answer in cnn_tl.predict(result, "cat.jpg"):     # paths, folders, PIL images, numpy arrays
         print(answer.label, answer.probability)
     cnn_tl.export(result.run)
+
+`help(cnn_tl.train)` says what else there is; every error is a `cnn_tl.CnnTlError` with one line.
 
 Everything is imported at first use, so that `import cnn_tl` costs nothing. It does set the variables that keep other
 packages from reporting to their makers (`telemetry.NO_TELEMETRY`).
@@ -24,33 +26,45 @@ __version__ = "0.1.0"
 forbid_telemetry()  # before anything else can be imported that would report to its maker
 
 _HOMES = {
+    "Answer": "cnn_tl.inference.classifier",
     "Classifier": "cnn_tl.inference.classifier",
     "CnnTlError": "cnn_tl.errors",
+    "Evaluation": "cnn_tl.evaluating.evaluate",
     "Recipe": "cnn_tl.recipe",
+    "RecipeError": "cnn_tl.errors",
     "TrainResult": "cnn_tl.training.result",
     "benchmark": "cnn_tl.benchmarking",
-    "evaluate": "cnn_tl.evaluating.evaluate",
+    "evaluate": "cnn_tl.api.using",
+    "explain": "cnn_tl.api.using",
     "export": "cnn_tl.exporting.export",
+    "inspect": "cnn_tl.api.using",
     "load": "cnn_tl.inference.classifier",
     "load_recipe": "cnn_tl.recipe",
+    "lr_find": "cnn_tl.api.training",
     "models": "cnn_tl.networks.catalog",
-    "predict": "cnn_tl.inference.predict",
+    "predict": "cnn_tl.api.using",
     "recipes": "cnn_tl.recipe",
-    "train": "cnn_tl.training.train",
+    "train": "cnn_tl.api.training",
 }
 _RENAMED = {"load_recipe": "load", "models": "search", "recipes": "names"}
 
 __all__ = [
+    "Answer",
     "Classifier",
     "CnnTlError",
+    "Evaluation",
     "Recipe",
+    "RecipeError",
     "TrainResult",
     "__version__",
     "benchmark",
     "evaluate",
+    "explain",
     "export",
+    "inspect",
     "load",
     "load_recipe",
+    "lr_find",
     "models",
     "predict",
     "recipes",
@@ -58,18 +72,18 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from cnn_tl.api.training import lr_find, train
+    from cnn_tl.api.using import evaluate, explain, inspect, predict
     from cnn_tl.benchmarking import benchmark
-    from cnn_tl.errors import CnnTlError
-    from cnn_tl.evaluating.evaluate import evaluate
+    from cnn_tl.errors import CnnTlError, RecipeError
+    from cnn_tl.evaluating.evaluate import Evaluation
     from cnn_tl.exporting.export import export
-    from cnn_tl.inference.classifier import Classifier, load
-    from cnn_tl.inference.predict import predict
+    from cnn_tl.inference.classifier import Answer, Classifier, load
     from cnn_tl.networks.catalog import search as models
     from cnn_tl.recipe import Recipe
     from cnn_tl.recipe import load as load_recipe
     from cnn_tl.recipe import names as recipes
     from cnn_tl.training.result import TrainResult
-    from cnn_tl.training.train import train
 
 
 def __getattr__(name: str) -> Any:

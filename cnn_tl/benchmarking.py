@@ -32,7 +32,15 @@ from cnn_tl.optimisation import number_format
 from cnn_tl.progress import Observer
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
 from cnn_tl.recipe.sections import Model
-from cnn_tl.runtime import DeviceName, Precision, default_workers, has_fast_bf16, pick_device, require_torch
+from cnn_tl.runtime import (
+    DeviceName,
+    Precision,
+    default_workers,
+    has_fast_bf16,
+    pick_device,
+    require_torch,
+    switches_restored,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +120,7 @@ def benchmark(
     """
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     observer = observer or Observer()
-    with _pictures(data) as (root, name):
+    with switches_restored(), _pictures(data) as (root, name):
         manifest = scan(Path(root), seed=0, val_fraction=0.2)
         require_torch()
         chosen = pick_device(device)

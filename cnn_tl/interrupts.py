@@ -63,6 +63,11 @@ def leave_on_signals() -> None:
             signal.signal(number, _leave)
 
 
+def is_ours(handler: object) -> bool:
+    """Say whether a signal's handler is that of our own program, rather than of whoever uses us as a library."""
+    return handler in (_raise, _leave)
+
+
 def arrived() -> int | None:
     """Return the number of the signal that has come; None: none has."""
     return _arrived[0] if _arrived else None

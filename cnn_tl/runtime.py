@@ -9,9 +9,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from cnn_tl import cores
+from cnn_tl import cores, interrupts
 from cnn_tl.errors import ResourceError, Stopped
 from cnn_tl.light_import import import_timm
 from cnn_tl.packages import missing_line
@@ -70,11 +70,59 @@ def pick_device(wanted: DeviceName = "auto") -> torch.device:
 
 
 def exact_fp32() -> None:
-    """Let float32 mean float32 on CUDA too: by default its convolutions round to TF32, which has 10 bits."""
+    """Let float32 mean float32 on CUDA too: by default its convolutions round to TF32, which has 10 bits.
+
+    It is a setting of the whole process. Inside `switches_restored` it ends with that body.
+    """
+    with _SWITCHES:
+        if _SWITCHES.users and _SWITCHES.before is None:
+            _SWITCHES.before = tuple(switch.fp32_precision for switch in _switches())
+        for switch in _switches():
+            switch.fp32_precision = "ieee"
+
+
+def _switches() -> tuple[Any, ...]:
+    """Return what says how CUDA computes convolutions and products in float32."""
     import torch
 
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
+    return torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
+
+
+class _Switches:
+    """What torch was set to before the first of `users` bodies changed it; None: none has."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self.users = 0
+        self.before: tuple[str, ...] | None = None
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+_SWITCHES = _Switches()
+
+
+@contextmanager
+def switches_restored() -> Iterator[None]:
+    """Undo `exact_fp32` after the body: a library's caller has settings of its own.
+
+    Bodies may overlap in several threads; the last one to end restores.
+    """
+    with _SWITCHES:
+        _SWITCHES.users += 1
+    try:
+        yield
+    finally:
+        with _SWITCHES:
+            _SWITCHES.users -= 1
+            if not _SWITCHES.users and _SWITCHES.before is not None:
+                for switch, precision in zip(_switches(), _SWITCHES.before, strict=True):
+                    switch.fp32_precision = precision
+                _SWITCHES.before = None
 
 
 @contextmanager
@@ -92,7 +140,9 @@ def deterministic(wanted: bool) -> Iterator[None]:
     require_torch()
     import torch
 
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, at the first product of matrices
+    variable = "CUBLAS_WORKSPACE_CONFIG"  # read once, at the first product of matrices
+    is_own = variable not in os.environ
+    os.environ.setdefault(variable, ":4096:8")
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
@@ -106,6 +156,8 @@ def deterministic(wanted: bool) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0])
         torch.backends.cudnn.benchmark = before[1]
+        if is_own:
+            os.environ.pop(variable, None)
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -203,7 +255,9 @@ class StopRequest:
 def stop_on_signals(*, insisting: bool = True) -> Iterator[StopRequest]:
     """Catch the first SIGINT or SIGTERM in a `StopRequest`; the second one ends the process at once.
 
-    Outside the main thread (a server, a notebook's worker) signals are left alone.
+    Where the process is not ours, the second one does what it would have done without us: in a notebook or a prompt
+    it raises `KeyboardInterrupt`, and the session with all its variables lives on. Outside the main thread (a server,
+    a notebook's worker) signals are left alone.
 
     Args:
         insisting: False: the second one does nothing. A launcher passes on what the terminal has sent already.
@@ -215,10 +269,17 @@ def stop_on_signals(*, insisting: bool = True) -> Iterator[StopRequest]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         if request and insisting:
+            callers = before[signal.Signals(number)]
+            if callable(callers) and not interrupts.is_ours(callers):
+                callers(number, frame)
+                return
             os._exit(128 + number)
         request.signal_number = number
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in found.items() if handler is not None}  # else it is not Python's
+    for number in before:
+        signal.signal(number, handle)
     try:
         yield request
     finally:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+
 import pytest
 
 import cnn_tl
 
 SURFACE = [
+    "Answer",
     "Classifier",
     "CnnTlError",
+    "Evaluation",
     "Recipe",
+    "RecipeError",
     "TrainResult",
     "__version__",
     "benchmark",
     "evaluate",
+    "explain",
     "export",
+    "inspect",
     "load",
     "load_recipe",
+    "lr_find",
     "models",
     "predict",
     "recipes",
@@ -41,6 +50,17 @@ def test_functions_are_not_hidden_by_modules_of_the_same_name() -> None:
     import cnn_tl.training.train
 
     assert all(callable(getattr(cnn_tl, name)) for name in ("train", "predict", "export", "models", "recipes", "load"))
+
+
+@pytest.mark.parametrize("name", ["train", "lr_find", "predict", "evaluate", "explain", "inspect"])
+def test_help_has_an_example_and_names_every_keyword(name: str) -> None:
+    function = getattr(cnn_tl, name)
+    told = inspect.getdoc(function)
+    assert told
+    assert re.search(rf"^    .*cnn_tl\.{name}\(\"", told, re.MULTILINE), "an example that can be copied"
+    words = set(re.findall(r"\w+", told))
+    missing = set(inspect.signature(function).parameters) - words
+    assert not missing or (name == "lr_find" and "The others are as in `train`" in told), missing
 
 
 def test_unknown_name() -> None:

@@ -47,11 +47,40 @@ def test_a_signal_is_remembered_and_the_old_handler_returns() -> None:
 
 def test_the_second_signal_ends_the_process() -> None:
     code = (
-        "import os, signal, time\nfrom cnn_tl.runtime import stop_on_signals\n"
+        "import os, signal, time\nfrom cnn_tl import interrupts\nfrom cnn_tl.runtime import stop_on_signals\n"
+        "interrupts.raise_on_signals()\n"
         "with stop_on_signals():\n    os.kill(os.getpid(), signal.SIGINT)\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(30)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 130
+
+
+def test_in_a_notebook_the_second_signal_interrupts_and_the_session_lives_on() -> None:
+    """Pressing stop twice must not cost all the variables of a session."""
+    before = signal.getsignal(signal.SIGINT)
+    with runtime.stop_on_signals() as request:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert request
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == before == signal.default_int_handler
+
+
+def test_float32_is_exact_inside_and_as_the_caller_had_it_afterwards() -> None:
+    switches = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    before = [switch.fp32_precision for switch in switches]
+    try:
+        for switch in switches:
+            switch.fp32_precision = "tf32"
+        with runtime.switches_restored():
+            runtime.exact_fp32()
+            with runtime.switches_restored():
+                runtime.exact_fp32()
+            assert [switch.fp32_precision for switch in switches] == ["ieee"] * 2, "the outer body goes on"
+        assert [switch.fp32_precision for switch in switches] == ["tf32"] * 2
+    finally:
+        for switch, precision in zip(switches, before, strict=True):
+            switch.fp32_precision = precision
 
 
 def test_torch_and_torchvision_that_do_not_belong_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,11 @@ class Table:
     training: Training
     rows: tuple[Row, ...]
 
+    def __repr__(self) -> str:
+        """Return such as `<Table resnet18: 31 rows, 11,689,512 parameters, 1,814,073,344 multiply-adds>`."""
+        sums = f"{self.parameters:,} parameters, {self.multiply_adds:,} multiply-adds"
+        return f"<Table {self.model}: {len(self.rows)} rows, {sums}>"
+
     @property
     def parameters(self) -> int:
         """How many parameters the network has."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -117,58 +115,14 @@ def _steps(given: str, order: list[tuple[Any, str]], form: str) -> None:
 
 
 def _network(model: str, mode: Mode | None, freeze: str | None, image_size: int | None, depth: int, form: str) -> None:
-    from cnn_tl import recipe as recipes
-    from cnn_tl.networks import bundle
+    from cnn_tl.anatomy.lookup import folder_meant, look_up
 
-    path = _folder(model)
-    source = None
-    if path is not None:
-        folder = bundle.find(path)
-        beside = folder.parent / "recipe.yaml"
-        if mode is None and freeze is None and beside.is_file() and folder.name == bundle.FOLDER_IN_RUN:
-            source = beside
-        elif mode is None and freeze is None:
-            mode = bundle.read_config(folder)["cnn_tl"].get("mode")
-    if freeze is not None and mode is None:
-        mode = "finetune"
-    chosen = recipes.load(source, (), {"mode": mode, "model.freeze": _policy(freeze)})
-
-    from cnn_tl.runtime import require_torch
-
-    require_torch()
+    subject, training = look_up(model, mode=mode, freeze=freeze, image_size=image_size)
     from cnn_tl.anatomy import table
-    from cnn_tl.anatomy.subject import from_bundle, from_timm
     from cnn_tl.cli import layers
     from cnn_tl.networks import freeze as policies
 
-    two_phases = chosen.mode in ("lp-ft", "auto")
-    assert chosen.model.freeze is not None
-    training = table.Training(chosen.mode, chosen.model.freeze, "head" if two_phases else None)
-    subject = from_timm(model, image_size) if path is None else from_bundle(path, image_size)
     layers.WRITERS[form](table.inspect(subject, training, depth))
-    if path is None and form == "table":
+    if form == "table" and folder_meant(model) is None:
         has_head = bool(policies.head(subject.model))
         console.note(f"{HEAD if has_head else NO_HEAD}; cnn-tl train puts in one for your classes")
-
-
-def _folder(model: str) -> Path | None:
-    """Return the folder that is meant; a bare name is a model, unless a run or a bundle lies here under it."""
-    path = Path(model)
-    if os.sep in model or path.suffix == ".onnx":
-        return path
-    try:
-        inside = ("config.json", "model/config.json", "recipe.yaml")
-        return path if any((path / name).is_file() for name in inside) else None
-    except (OSError, ValueError):
-        return None
-
-
-def _policy(text: str | None) -> str | list[str] | None:
-    """Return a policy as the recipe has it: a name, or a list where there are commas or what is no policy's name."""
-    import re
-
-    from cnn_tl.recipe.types import FREEZE_PATTERN
-
-    if text is None or re.fullmatch(FREEZE_PATTERN, text):
-        return text
-    return [part.strip() for part in text.split(",")]

@@ -32,6 +32,15 @@ def to_rgb(kind: str, image: ImageFile, stream: BinaryIO) -> Image.Image:
     return _on_white(image)
 
 
+def opened_to_rgb(image: Image.Image) -> Image.Image:
+    """Return the same of an image that somebody else has opened or made, and leave that as it is."""
+    image.load()
+    upright = image
+    with suppress(Exception):  # damaged EXIF says nothing against the pixels
+        upright = ImageOps.exif_transpose(image)
+    return _on_white(upright)
+
+
 def is_all_transparent(image: ImageFile) -> bool:
     """Decode an open picture and tell whether nothing of it is opaque."""
     image.load()

@@ -11,7 +11,6 @@ import io
 import stat
 import struct
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from typing import BinaryIO, TypeVar
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
-from cnn_tl.data.colour import is_all_transparent, to_rgb
+from cnn_tl.data.colour import is_all_transparent, opened_to_rgb, to_rgb
 from cnn_tl.data.kinds import CONVERT, HEAD_BYTES, UnsupportedError, accepted_kind, refusal
 from cnn_tl.errors import BadImageError
 from cnn_tl.preprocessing import MAX_PIXELS, MIN_SIDE
@@ -45,11 +44,6 @@ _READERS = {
 
 _SECOND_TRIES = {"JPEG": "cnn_tl.data.jpeg", "PNG": "cnn_tl.data.png", "WEBP": "cnn_tl.data.webp"}
 """What knows how to read a picture that Pillow refuses for something else than its pixels."""
-
-# What they murmur about damaged metadata is no news for the user. Silenced once and for all, because
-# `catch_warnings` is not safe between threads.
-warnings.filterwarnings("ignore", module=r"PIL\.\w+ImagePlugin")
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
@@ -112,6 +106,21 @@ def read_image(
         return to_rgb(kind, image, stream)
 
     return retried(lambda: _open(source, limits, decode), _path_of(source))
+
+
+def opened_already(image: Image.Image, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
+    """Return an image that Pillow has in memory, or has opened, as `read_image` would; it stays as it is.
+
+    Raises:
+        BadImageError: it cannot be decoded, or is outside the limits.
+    """
+    try:
+        _check_size(None, image.size, limits)
+        return opened_to_rgb(image)
+    except BadImageError:
+        raise
+    except Exception as error:  # a decoder fed with garbage raises whatever it stumbles over
+        raise BadImageError(None, _reason(image.format or "image", error)) from error
 
 
 def is_transparent(source: Path | bytes) -> bool:

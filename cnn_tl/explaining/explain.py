@@ -45,6 +45,15 @@ class Report:
     sheets: tuple[str, ...]
     rows: tuple[dict[str, Any], ...]
 
+    def __repr__(self) -> str:
+        """Return such as `<Report of gradcam: 8 rows in explanations/gradcam>`."""
+        return f"<Report of {self.method}: {len(self.rows)} rows in {printable(self.folder)}>"
+
+    def _repr_png_(self) -> bytes | None:
+        """Let a notebook show the first contact sheet."""
+        path = self.folder / self.sheets[0] if self.sheets else None
+        return path.read_bytes() if path is not None and path.is_file() else None
+
     @property
     def unread(self) -> int:
         """How many pictures could not be read."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from cnn_tl.data.loader import Batch, Pixels, as_they_come, batches
 from cnn_tl.data.looks import Looks
 from cnn_tl.errors import ArtefactError, UsageError, printable
 from cnn_tl.files import CHECKSUMS, sha256_file
-from cnn_tl.inference.images import find
+from cnn_tl.inference.given import Given, Images, find_all
 from cnn_tl.networks import bundle
 from cnn_tl.preprocessing import Preprocessing
 from cnn_tl.progress import Observer
-from cnn_tl.runtime import DeviceName, default_workers, pick_device, require_torch
+from cnn_tl.runtime import DeviceName, default_workers, exact_fp32, pick_device, require_torch, switches_restored
 from cnn_tl.statistics import softmax
 
 Logits = NDArray[np.float32]
@@ -43,6 +43,11 @@ class Answer:
     top: tuple[tuple[str, float], ...]
     error: str | None
 
+    def __repr__(self) -> str:
+        """Return such as `<Answer cat.jpg: cat 98.1 %, dog 1.9 %>`."""
+        ranked = ", ".join(f"{label} {100 * share:.1f} %" for label, share in self.top)
+        return printable(f"<Answer {self.file}: {ranked or self.error}>")
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, probabilities rounded to six digits."""
         return {
@@ -54,9 +59,29 @@ class Answer:
         }
 
 
+class Answers(Iterator[Answer]):
+    """One answer for each image, made while they are taken: by `for`, by `next`, or all at once by `list`."""
+
+    def __init__(self, answers: Iterator[Answer]) -> None:
+        self._answers = answers
+
+    def __next__(self) -> Answer:
+        """Return the next answer."""
+        return next(self._answers)
+
+    def close(self) -> None:
+        """Take no more, and end the threads that read."""
+        if isinstance(self._answers, Generator):
+            self._answers.close()
+
+    def __repr__(self) -> str:
+        """Say how to get at them."""
+        return "<Answers, made while they are taken: list(...) takes them all>"
+
+
 @dataclass(frozen=True)
 class Classifier:
-    """A trained model, ready to be asked.
+    """A trained model, ready to be asked: `model.predict("cat.jpg")`.
 
     Attributes:
         classes: the class names, in the order of the logits.
@@ -70,20 +95,30 @@ class Classifier:
     logits: Callable[[Pixels], Logits]
     majority_class: str | None = None
 
+    def __repr__(self) -> str:
+        """Return such as `<Classifier of 3 classes: pizza, steak, sushi; 224 x 224 px>`."""
+        few = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
+        spec = self.preprocessing
+        return printable(f"<Classifier of {len(self.classes)} classes: {few}; {spec.height} x {spec.width} px>")
+
     def predict(
         self,
-        images: str | Path | Iterable[str | Path],
+        images: Images,
         *,
         top: int = 1,
         batch_size: int = 32,
         workers: int | None = None,
         recursive: bool = True,
         observer: Observer | None = None,
-    ) -> Iterator[Answer]:
-        """Yield one answer for each picture, in the order in which they were named, while the work goes on.
+    ) -> Answers:
+        """Give one answer for each image, in the order in which they were given, while the work goes on.
+
+            for answer in model.predict(["cat.jpg", "photos/", array]):
+                print(answer.file, answer.label, answer.probability)
 
         Args:
-            images: files, folders and patterns, as `find` reads them.
+            images: one or many of: a file, a folder, a pattern such as "photos/*.jpg", a PIL image, a numpy array of
+                uint8, RGB, [H, W, 3], or the bytes of a file.
             top: how many classes each answer lists; more than there are means all.
             batch_size: pictures that go through the model at once.
             workers: threads that read pictures; 0: this one does; None means one for each core.
@@ -92,15 +127,16 @@ class Classifier:
 
         Raises:
             DataError: a folder or a pattern holds no picture.
+            UsageError: something given is no image, such as an array of floats.
         """
-        files = list(find(images, recursive=recursive))
-        return self.answers(
-            files, total=len(files), top=top, batch_size=batch_size, workers=workers, observer=observer
-        )
+        found = list(find_all(images, recursive=recursive))
+        return Answers(self.answers(
+            found, total=len(found), top=top, batch_size=batch_size, workers=workers, observer=observer
+        ))  # fmt: skip
 
     def answers(
         self,
-        files: Iterable[Path],
+        files: Iterable[Path | Given],
         *,
         total: int | None = None,
         live: bool = False,
@@ -136,10 +172,11 @@ class Classifier:
         ranked = tuple((self.classes[k], float(probabilities_K[k])) for k in best)
         return Answer(name, *ranked[0], ranked, None)
 
-    def _read(self, numbered: tuple[int, Path]) -> Pixels:
-        return transforms.load(numbered[1], self.preprocessing)
+    def _read(self, numbered: tuple[int, Path | Given]) -> Pixels:
+        image, spec = numbered[1], self.preprocessing
+        return image.pixels(spec) if isinstance(image, Given) else transforms.load(image, spec)
 
-    def _answers(self, batch: Batch[tuple[int, Path]], top: int) -> list[Answer]:
+    def _answers(self, batch: Batch[tuple[int, Path | Given]], top: int) -> list[Answer]:
         """Return the answers for a batch and its failures, in the order of their numbers."""
         found = {
             number: Answer(str(path), None, None, (), error.reason)
@@ -211,10 +248,12 @@ def _from_bundle(path: Path, device: DeviceName) -> Classifier:
 
     chosen = pick_device(device)
     trained = bundle.load(folder)
-    model = place(trained.model, chosen)
+    with switches_restored():
+        model = place(trained.model, chosen)
 
     def logits(pixels: Pixels) -> Logits:
-        with torch.inference_mode():
+        with switches_restored(), torch.inference_mode():
+            exact_fp32()
             inputs = to_input(pixels, trained.preprocessing, chosen)
             return model(inputs).float().cpu().numpy()  # type: ignore[no-any-return]
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cnn_tl.inference.classifier import Answer, load
-from cnn_tl.inference.images import find
+from cnn_tl.inference.classifier import Answers, load
+from cnn_tl.inference.given import Images, find_all
 from cnn_tl.progress import Observer
 from cnn_tl.runtime import DeviceName
 
 
 def predict(
     source: str | Path,
-    images: str | Path | Iterable[str | Path],
+    images: Images,
     *,
     top: int = 1,
     batch_size: int = 32,
@@ -21,12 +20,12 @@ def predict(
     device: DeviceName = "auto",
     recursive: bool = True,
     observer: Observer | None = None,
-) -> Iterator[Answer]:
+) -> Answers:
     """Load the model of a run folder, a bundle or a .onnx file, and let it answer for each picture in turn.
 
     The call itself finds the pictures and loads the model; the work is done as the answers are taken. See
     `load` and `Classifier.predict` for the arguments and for what they raise.
     """
-    files = list(find(images, recursive=recursive))
+    files = list(find_all(images, recursive=recursive))
     model = load(source, device, many=len(files) >= batch_size)
     return model.predict(files, top=top, batch_size=batch_size, workers=workers, observer=observer)

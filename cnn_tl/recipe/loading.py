@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from cnn_tl import encoding
 from cnn_tl.errors import RecipeError, printable
 from cnn_tl.recipe import shipped, yaml
 from cnn_tl.recipe.defaults import WITHOUT_MEANING_IN_FREEZE
-from cnn_tl.recipe.recipe import KEYS, Recipe
+from cnn_tl.recipe.explanation import explained, fault, unknown
+from cnn_tl.recipe.recipe import Recipe
 from cnn_tl.recipe.rules import contradictions
-from cnn_tl.recipe.sections import SECTIONS
+from cnn_tl.recipe.sections import KEYS, SECTIONS
 from cnn_tl.recipe.words import shortened, shown
 from cnn_tl.transient import retried
 
@@ -29,22 +28,28 @@ _HOW_LONG = {"train.steps": "epochs", "train.epochs": "steps"}
 
 
 def load(
-    source: str | Path | None = None, overrides: Sequence[str] = (), flags: Mapping[str, object] | None = None
+    source: str | Path | Recipe | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, object] | None = None,
+    *,
+    named: Callable[[str], str] | None = None,
 ) -> Recipe:
     """Read a recipe and return it resolved.
 
     Args:
-        source: the name of a shipped recipe or a YAML file; None starts from the defaults.
+        source: the name of a shipped recipe, a YAML file, a recipe or its tree; None starts from the defaults.
         overrides: texts like "train.lr=1e-3", stronger than the file.
         flags: dotted key -> value, stronger still; None means that the flag was not given. In mode freeze the
             flags of the training loop go to an adamw head, which has one of its own; with another head they are
             left out, not refused: one command line can try every mode.
+        named: what a flag is called in a message, by its key; by default as on the command line.
 
     Raises:
         RecipeError: one line with the file, the `--set` or the flag, the key, the value and what is allowed.
     """
-    tree = {} if source is None else _read_tree(source)
-    name = "recipe" if source is None else printable(source)
+    named = named or _flag
+    tree = tree_of(source)
+    name = printable(source) if isinstance(source, str | Path) else "recipe"
     recipe = _validated(tree, name)
     tree = _without_weaker(tree, [text.partition("=")[0].strip() for text in overrides])
     for text in overrides:
@@ -59,8 +64,8 @@ def load(
     for key in sorted(given, key=lambda key: key not in deciding):
         loop_in_head = recipe.mode == "freeze" and recipe.head.kind == "adamw" and key in FLAGS_OF_A_LOOP
         place = f"head.{key.partition('.')[2]}" if loop_in_head else key
-        stronger = _with(_without_weaker(tree, [place]), place, given[key], _flag(key))
-        checked = _validated(stronger, _flag(key))
+        stronger = _with(_without_weaker(tree, [place]), place, given[key], named(key))
+        checked = _validated(stronger, named(key))
         if not (recipe.mode == "freeze" and place in WITHOUT_MEANING_IN_FREEZE):
             tree, recipe = stronger, checked
     try:
@@ -94,7 +99,7 @@ def _faults_of(tree: dict[str, Any]) -> list[str]:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
         wrong = error.errors(include_url=False)
-        said = [_explained(one) for one in wrong]
+        said = [fault(one) for one in wrong]
         for one in wrong:
             tree = _pruned(tree, one["loc"])
         try:
@@ -137,6 +142,19 @@ def _without_empty(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {key: item for key, item in tree.items() if not (item is None and key in SECTIONS)}
 
 
+def tree_of(source: str | Path | Recipe | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what a source of settings says, section by section, and nothing of the defaults.
+
+    Raises:
+        RecipeError: it cannot be read.
+    """
+    if isinstance(source, Recipe):
+        return source.model_dump(exclude_unset=True)
+    if source is None or isinstance(source, Mapping):
+        return dict(source or {})
+    return _read_tree(source)
+
+
 def _read_tree(source: str | Path) -> dict[str, Any]:
     value = yaml.parse(_read_text(source), source=str(source))
     if not isinstance(value, dict):
@@ -172,7 +190,7 @@ def _without_weaker(tree: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]
 def _with(tree: Mapping[str, Any], key: str, value: object, origin: str) -> dict[str, Any]:
     """Return a copy of the tree in which the dotted key has another value."""
     if key not in KEYS and key not in SECTIONS:
-        raise RecipeError(f"{origin}: {_unknown(key)}")
+        raise RecipeError(f"{origin}: {unknown(key)}")
     section, dot, leaf = key.partition(".")
     if dot:
         value = {**(tree.get(section) or {}), leaf: value}
@@ -183,38 +201,7 @@ def _validated(tree: Mapping[str, Any], origin: str) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        first, *others = error.errors(include_url=False)
-        more = f" (and {len(others)} more)" if others else ""
-        raise RecipeError(f"{origin}: {_explained(first)}{more}") from None
-
-
-def _explained(error: ErrorDetails) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return _unknown(key)
-    if error["type"] == "model_type":
-        allowed = f"a section with {_listed(SECTIONS[key].model_fields)}"
-    else:
-        allowed = error["msg"].removeprefix("Input should be ").removeprefix("String should have ")
-    return f"{key}: got {shown(error['input'])}, allowed {allowed}"
-
-
-def _unknown(key: str) -> str:
-    """Say that there is no such key, and name the one whose last part is nearest."""
-    section, _, leaf = key.rpartition(".")
-    if key in KEYS and section:  # written flat, at the top of a file
-        return f"{key} is written in two lines: {section}: and, indented below it, {leaf}: ..."
-    leaves = {name.rpartition(".")[2]: name for name in [*KEYS, *SECTIONS]}  # train is a section, and a key of data
-    near = difflib.get_close_matches(leaf, leaves, n=1)
-    known = _listed(SECTIONS.get(section, Recipe).model_fields)
-    hint = f"did you mean {leaves[near[0]]}?" if near else f"known here: {known}"
-    return f"{printable(shortened(key))} is not a key of a recipe; {hint}"
-
-
-def _listed(names: Iterable[str], most: int = 12) -> str:
-    """Name what there is, as far as a line goes."""
-    first, rest = list(names)[:most], list(names)[most:]
-    return ", ".join(first) + (f" and {len(rest)} more (cnn-tl recipes schema)" if rest else "")
+        raise RecipeError(f"{origin}: {explained(error)}") from None
 
 
 def _flag(key: str) -> str:

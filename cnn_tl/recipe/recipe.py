@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
-from pydantic import Field
+from pydantic import BaseModel, Field, ValidationError
 
+from cnn_tl.errors import RecipeError
 from cnn_tl.recipe import yaml
 from cnn_tl.recipe.defaults import (
     AUX_WEIGHT,
@@ -20,10 +21,11 @@ from cnn_tl.recipe.defaults import (
     RANDOM_HEAD_TRAIN,
     SCHEDULE_DEFAULTS,
 )
+from cnn_tl.recipe.explanation import explained
 from cnn_tl.recipe.places import placed
 from cnn_tl.recipe.rules import refuse_contradictions, refuse_unreached_phases, sees_one_view, trains_auxiliary
 from cnn_tl.recipe.sections import (
-    SECTIONS,
+    KEYS,
     Augment,
     Data,
     Export,
@@ -38,8 +40,26 @@ from cnn_tl.recipe.types import Mode
 from cnn_tl.recipe.words import shown
 
 
-class Recipe(Section):
-    """Everything that a run depends on; frozen, and every value checked."""
+class _InOneLine(type(BaseModel)):  # type: ignore[misc]
+    """Lets `Recipe(...)` refuse in our words; what reads a file or a flag knows better where the mistake stands."""
+
+    def __call__(cls, *args: Any, **values: Any) -> Any:
+        try:
+            return super().__call__(*args, **values)
+        except ValidationError as error:
+            raise RecipeError(f"recipe: {explained(error)}") from None
+
+
+class Recipe(Section, metaclass=_InOneLine):
+    """Everything that a run depends on; frozen, and every value checked.
+
+        recipe = cnn_tl.Recipe(mode="finetune", data={"path": "photos"}, train={"epochs": 5})
+
+    `cnn-tl recipes schema` lists every section and key; what is left out has the default of the mode.
+
+    Raises:
+        RecipeError: an unknown key or a value that cannot be, in one line.
+    """
 
     mode: Mode = Field(
         default="freeze",
@@ -111,9 +131,6 @@ class Recipe(Section):
             options["aux_weight"] = AUX_WEIGHT
         return Train(**defaults | options | own)
 
-
-KEYS = ["mode", "seed", *(f"{name}.{key}" for name in SECTIONS for key in SECTIONS[name].model_fields)]
-"""The dotted name of every setting."""
 
 _PLACES = (
     *("data.path", "data.train", "data.val", "data.test", "data.keep_pictures", "data.memory_gb"),

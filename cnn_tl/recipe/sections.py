@@ -258,3 +258,6 @@ SECTIONS: dict[str, type[Section]] = {
     "run": Run,
     "export": Export,
 }
+
+KEYS = ["mode", "seed", *(f"{name}.{key}" for name in SECTIONS for key in SECTIONS[name].model_fields)]
+"""The dotted name of every setting."""

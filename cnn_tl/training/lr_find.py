@@ -59,6 +59,11 @@ class RangeTest:
     suggestion: float | None
     reason: str = ""
 
+    def __repr__(self) -> str:
+        """Return such as `<RangeTest of 48 rates: suggests 0.0012>`, or why it suggests none."""
+        found = self.reason if self.suggestion is None else f"suggests {self.suggestion:.2g}"
+        return f"<RangeTest of {len(self.rates)} rates: {found}>"
+
 
 def range_test(
     model: nn.Module,

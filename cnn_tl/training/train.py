@@ -22,7 +22,7 @@ from cnn_tl.networks import bundle
 from cnn_tl.progress import Observer, Plan
 from cnn_tl.recipe import Recipe
 from cnn_tl.recipe.places import named_splits
-from cnn_tl.runtime import deterministic, stop_on_signals
+from cnn_tl.runtime import deterministic, stop_on_signals, switches_restored
 from cnn_tl.tracking import require_trackers, tracked
 from cnn_tl.training import run_index, seal
 from cnn_tl.training.history import drawn_in_the_end
@@ -64,7 +64,7 @@ def train(
     started = time.monotonic()
     recipe = recipe.resolve()
     require_trackers(recipe.run.track)
-    with joined() as world:
+    with switches_restored(), joined() as world:
         observer = observer if observer and world.is_first else Observer()
         run, resume = world.first(lambda: _opened(recipe, output, resume, world, observer))
         with contextlib.ExitStack() as stack:
@@ -176,7 +176,7 @@ def plan(recipe: Recipe, output: Path | str | None = None, *, observer: Observer
     require_trackers(recipe.run.track)
     run = _run_folder(recipe, output)
     run.require_new()
-    with deterministic(recipe.run.deterministic):
+    with switches_restored(), deterministic(recipe.run.deterministic):
         session = open_session(recipe, run, observer or Observer(), resume=False, write=False)
         made, _ = MODES[recipe.mode](session, write=False)
     return made
@@ -191,7 +191,8 @@ def find_lr(recipe: Recipe, *, observer: Observer | None = None) -> RangeTest:
     recipe = recipe.resolve()
     if recipe.mode not in ("finetune", "scratch"):
         raise UsageError(f"mode {recipe.mode} begins with a fitted head; find a learning rate for --mode finetune")
-    with tempfile.TemporaryDirectory() as folder, deterministic(recipe.run.deterministic):
+    scratch = tempfile.TemporaryDirectory()
+    with scratch as folder, switches_restored(), deterministic(recipe.run.deterministic):
         run = _run_folder(recipe, Path(folder) / "run")
         session = open_session(recipe, run, observer or Observer(), resume=False, write=False)
         from cnn_tl.training import finetune  # it loads torch, for which a wrong folder need not wait

@@ -435,3 +435,21 @@ def test_phases_and_batchnorm_that_cannot_be_are_refused_without_a_machine(
 def test_phases_that_can_be_are_accepted(write: Write, content: str) -> None:
     made = load(write(f"mode: finetune\n{content}"))
     assert made.resolve() == made
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mode": "finetun"}, "mode: got \"finetun\", allowed 'freeze', 'finetune'"),
+        ({"train": {"epocs": 3}}, "train.epocs is not a key of a recipe; did you mean train.epochs\\?"),
+        ({"data": "pictures"}, 'data: got "pictures", allowed a section with path, val_fraction'),
+        ({"seed": "1", "mode": 3}, "mode: got 3, allowed .* \\(and 1 more\\)"),
+        ({"trian": {}}, "trian is not a key of a recipe; did you mean train\\?"),
+    ],
+)
+def test_a_recipe_made_in_python_is_refused_in_one_line_of_ours(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=f"^recipe: {message}") as refused:
+        Recipe(**settings)
+    assert "\n" not in str(refused.value)
+    assert refused.value.__cause__ is None
+    assert refused.value.__suppress_context__, "a notebook shows our line, not pydantic's above it"

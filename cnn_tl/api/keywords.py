@@ -1,0 +1,77 @@
+"""Keywords and whole sections become a recipe; what is wrong with one is a line that names it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+
+from cnn_tl.errors import RecipeError
+
+if TYPE_CHECKING:
+    from cnn_tl.recipe import Recipe
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+FLAGS = {
+    "mode": "mode", "model": "model.name", "weights": "model.weights", "head": "head.kind", "epochs": "train.epochs",
+    "batch_size": "train.batch_size", "lr": "train.lr", "image_size": "model.image_size", "device": "run.device",
+    "workers": "run.workers", "seed": "seed",
+}  # fmt: skip
+"""Keyword -> the key of the recipe that it sets."""
+
+
+def chosen(
+    data: PathLike | Recipe | None,
+    recipe: PathLike | Recipe | None,
+    given: Mapping[str, Any],
+    sections: Mapping[str, Any],
+) -> Recipe:
+    """Return the resolved recipe that keywords stand for: they override sections, and these the recipe.
+
+    Raises:
+        RecipeError: in one line, by the keyword.
+    """
+    from cnn_tl import recipe as recipes
+    from cnn_tl.recipe.sections import SECTIONS
+
+    if is_recipe(data):
+        if recipe is not None:
+            raise RecipeError("give one recipe: either as the first argument, or as recipe=")
+        recipe, data = data, None
+    whole = {name: value for name, value in given.items() if isinstance(value, Mapping)} | dict(sections)
+    tree = recipes.tree_of(recipe if isinstance(recipe, recipes.Recipe) else as_text(recipe))
+    for name, section in whole.items():
+        if name not in SECTIONS:
+            raise RecipeError(_unknown_keyword(name))
+        if not isinstance(section, Mapping):
+            raise RecipeError(f"{name}: got {section!r}, allowed a dict of settings, such as {name}={{...}}")
+        tree = {**tree, name: {**(tree.get(name) or {}), **section}}
+    keywords = {FLAGS[name]: name for name in given} | {"data.path": "data"}
+    flags = {FLAGS[name]: value for name, value in given.items() if not isinstance(value, Mapping)}
+    places = {"data.path": as_text(data), "model.weights": as_text(flags.get("model.weights"))}
+    return recipes.load(tree, (), flags | places, named=lambda key: keywords.get(key, key))
+
+
+def _unknown_keyword(name: str) -> str:
+    from cnn_tl.recipe.sections import KEYS, SECTIONS
+
+    places = [key for key in KEYS if key.endswith(f".{name}")]
+    if places:
+        section = places[-1].partition(".")[0]
+        return f"there is no keyword {name}; it stands in a section: {section}={{{name!r}: ...}}"
+    near = difflib.get_close_matches(name, [*FLAGS, *SECTIONS, "output", "recipe", "resume", "quiet"], n=1)
+    return f"there is no keyword {name}" + (f"; did you mean {near[0]}?" if near else "; help(cnn_tl.train) lists them")
+
+
+def is_recipe(value: object) -> TypeGuard[Recipe]:
+    """Say whether a whole recipe was given where a folder may stand."""
+    from cnn_tl.recipe import Recipe
+
+    return isinstance(value, Recipe)
+
+
+def as_text(path: Any) -> Any:
+    """Return a path as text; what is no path stays as it is, for the recipe to refuse."""
+    return os.fspath(path) if isinstance(path, os.PathLike) else path

@@ -1,0 +1,49 @@
+"""What is wrong with a recipe, in one line: the key, the value, and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from cnn_tl.errors import printable
+from cnn_tl.recipe.sections import KEYS, SECTIONS
+from cnn_tl.recipe.words import shortened, shown
+
+
+def explained(error: ValidationError) -> str:
+    """Return the first thing that is wrong, and how many more there are."""
+    first, *others = error.errors(include_url=False)
+    return fault(first) + (f" (and {len(others)} more)" if others else "")
+
+
+def fault(error: ErrorDetails) -> str:
+    """Return what is wrong with one key."""
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return unknown(key)
+    if error["type"] == "model_type" and key in SECTIONS:
+        allowed = f"a section with {_listed(SECTIONS[key].model_fields)}"
+    else:
+        allowed = error["msg"].removeprefix("Input should be ").removeprefix("String should have ")
+    return f"{key}: got {shown(error['input'])}, allowed {allowed}"
+
+
+def unknown(key: str) -> str:
+    """Say that there is no such key, and name the one whose last part is nearest."""
+    section, _, leaf = key.rpartition(".")
+    if key in KEYS and section:  # written flat, at the top of a file
+        return f"{key} is written in two lines: {section}: and, indented below it, {leaf}: ..."
+    leaves = {name.rpartition(".")[2]: name for name in [*KEYS, *SECTIONS]}  # train is a section, and a key of data
+    near = difflib.get_close_matches(leaf, leaves, n=1)
+    known = _listed(SECTIONS[section].model_fields if section in SECTIONS else ["mode", "seed", *SECTIONS])
+    hint = f"did you mean {leaves[near[0]]}?" if near else f"known here: {known}"
+    return f"{printable(shortened(key))} is not a key of a recipe; {hint}"
+
+
+def _listed(names: Iterable[str], most: int = 12) -> str:
+    """Name what there is, as far as a line goes."""
+    first, rest = list(names)[:most], list(names)[most:]
+    return ", ".join(first) + (f" and {len(rest)} more (cnn-tl recipes schema)" if rest else "")

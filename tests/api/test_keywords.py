@@ -1,0 +1,92 @@
+"""Keywords, sections and recipes become one recipe; what is wrong is one line that names the keyword."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cnn_tl.api.keywords import FLAGS, chosen
+from cnn_tl.errors import RecipeError
+from cnn_tl.recipe import Recipe, load, to_yaml
+
+VALUES = {
+    "mode": "finetune", "model": "resnet18", "weights": Path("some/weights.pth"), "head": "ridge", "epochs": 7,
+    "batch_size": 9, "lr": 0.125, "image_size": 96, "device": "cpu", "workers": 3, "seed": 11,
+}  # fmt: skip
+
+
+def value_of(recipe: Recipe, key: str) -> Any:
+    section, _, leaf = key.rpartition(".")
+    return getattr(getattr(recipe, section) if section else recipe, leaf)
+
+
+def test_there_is_a_value_for_each_keyword() -> None:
+    assert VALUES.keys() == FLAGS.keys()
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_a_keyword_sets_the_key_that_it_stands_for(name: str) -> None:
+    needed = {"mode": "finetune"} if FLAGS[name].startswith("train.") else {}
+    made = chosen("photos", None, needed | {name: VALUES[name]}, {})
+    found = value_of(made, FLAGS[name])
+    assert found == (str(VALUES[name]) if name == "weights" else VALUES[name])
+    assert made.data.path == "photos"
+
+
+def test_keywords_override_sections_and_these_the_recipe(tmp_path: Path) -> None:
+    base = Recipe(mode="finetune", train={"epochs": 2, "lr": 0.5, "label_smoothing": 0.3}, data={"path": "there"})
+    path = tmp_path / "recipe.yaml"
+    path.write_text(to_yaml(load(base)))
+    for recipe in (base, path, str(path)):
+        made = chosen("here", recipe, {"epochs": 5}, {"train": {"epochs": 4, "lr": 0.25}, "augment": {"flip": False}})
+        assert (made.data.path, made.train.epochs, made.train.lr, made.train.label_smoothing) == ("here", 5, 0.25, 0.3)
+        assert made.augment is not None
+        assert not made.augment.flip
+    assert chosen(base, None, {}, {}) == base.resolve()
+    assert chosen(base, None, {"seed": 4}, {}).seed == 4
+
+
+def test_a_model_or_a_head_may_be_a_section() -> None:
+    made = chosen("x", None, {"model": {"name": "resnet18", "image_size": 64}, "head": {"kind": "knn"}}, {})
+    assert (made.model.name, made.model.image_size, made.head.kind) == ("resnet18", 64, "knn")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"epoch": 3}, "there is no keyword epoch; did you mean epochs?"),
+        ({"nonsense": 3}, r"there is no keyword nonsense; help(cnn_tl.train) lists them"),
+        ({"label_smoothing": 0.1}, "there is no keyword label_smoothing; it stands in a section: "
+                                   "train={'label_smoothing': ...}"),
+        ({"augment": 3}, "augment: got 3, allowed a dict of settings, such as augment={...}"),
+        ({"augment": {"flop": 1}}, "recipe: augment.flop is not a key of a recipe; did you mean augment.flip?"),
+    ],
+)  # fmt: skip
+def test_what_is_no_keyword(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        chosen("x", None, {}, given)
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"mode": "finetun"}, "mode: mode: got \"finetun\", allowed 'freeze'"),
+        ({"mode": "finetune", "epochs": "many"}, 'epochs: train.epochs: got "many", allowed'),
+        ({"mode": "finetune", "lr": -1}, "lr: train.lr: got -1, allowed auto, or a number above 0"),
+        ({"model": 5}, "model: model.name: got 5"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_by_its_keyword(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        chosen("x", None, given, {})
+    assert str(refused.value).startswith(message)
+
+
+def test_two_recipes_or_data_that_is_no_path() -> None:
+    with pytest.raises(RecipeError, match="give one recipe"):
+        chosen(Recipe(), "freeze", {}, {})
+    with pytest.raises(RecipeError, match=r"data: data\.path: got 5"):
+        chosen(5, None, {}, {})  # type: ignore[arg-type]
