@@ -89,6 +89,15 @@ def test_the_baseline_answers_what_was_most_frequent_in_training(
     assert (found.baseline, found.baseline_class, found.baseline_from) == (share, trained_on, "training")
 
 
+def test_confusions_come_by_how_often_they_happen(tmp_path: Path) -> None:
+    put(tmp_path / "dark", {"a": 0, "b": 130})
+    put(tmp_path / "grey", {"a": 128, "b": 1})
+    put(tmp_path / "light", {"a": 135, "b": 140, "c": 120, "d": 255, "e": 2})
+    assert evaluate("run", tmp_path).confused() == [
+        (3, "light", "grey"), (1, "dark", "grey"), (1, "grey", "dark"), (1, "light", "dark")
+    ]  # fmt: skip
+
+
 def test_log_loss_and_calibration_error(tmp_path: Path) -> None:
     """By hand, from the two logits that matter: the third class is 8 or more behind."""
     put(tmp_path / "dark", {"a": 0})

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from cnn_tl.data import transforms
 from cnn_tl.evaluating.perturb import PERTURBATIONS, View, handy, part_seen, rotated, scaled, shifted
@@ -122,3 +122,11 @@ def test_a_huge_picture_is_made_handy_first(mode: Mode, size: tuple[int, int]) -
 def test_a_small_picture_is_left_as_it_is() -> None:
     image = noise(40, 40)
     assert handy(image, spec(32, 0.9)) is image
+
+
+def test_a_blur_is_measured_on_each_side_by_itself() -> None:
+    """Where the network squashes an image, its pixels are not square."""
+    image = noise(64, 64)
+    [made] = PERTURBATIONS["blur"].views(image, View(64, 64, 4, 1), 1.5)
+    assert np.array_equal(np.asarray(made), np.asarray(image.filter(ImageFilter.GaussianBlur((6, 1.5)))))
+    assert not np.array_equal(np.asarray(made), np.asarray(image.filter(ImageFilter.GaussianBlur((1.5, 6)))))

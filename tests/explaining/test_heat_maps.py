@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 
 from cnn_tl.explaining import cam, covering, faithfulness, layers, occlusion
 from cnn_tl.explaining.subject import Subject, log_odds
+from cnn_tl.explaining.top_patches import TopPatches
 from cnn_tl.preprocessing import Preprocessing
 
 SIDE = 32
@@ -159,3 +162,60 @@ def test_a_map_is_as_opaque_as_it_is_hot() -> None:
 )
 def test_when_a_map_must_not_be_trusted(heat: list[float], evidence: float, caveat: str | None) -> None:
     assert covering.caveat(np.array(heat), evidence) == caveat
+
+
+def test_a_patch_is_grey_as_the_preprocessing_has_it() -> None:
+    """The mean of each channel, which normalised is zero; black or white would be another picture, not less of one."""
+    spec = Preprocessing(SIDE, SIDE, "bilinear", 1.0, "center", (0.2, 0.4, 0.8), (0.5, 0.5, 0.5))
+    seen: list[np.ndarray] = []
+
+    def logits(pixels: np.ndarray) -> np.ndarray:
+        seen.extend(pixels.copy())
+        return np.zeros((len(pixels), 2), np.float32)
+
+    covering.heat_map(logits, np.full((SIDE, SIDE, 3), 9, np.uint8), 0, spec)
+    for picture in seen[1:]:
+        colours = {tuple(colour) for colour in picture.reshape(-1, 3).tolist()}
+        assert colours == {(9, 9, 9), (51, 102, 204)}
+
+    class Sees(nn.Module):
+        def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
+            assert set(x_NCHW.unique().tolist()) <= {0.0, 0.75}
+            return x_NCHW.mean((2, 3))[:, :2]
+
+    watched = Subject("sees", Sees(), ("a", "b"), spec, torch.device("cpu"))
+    heat = occlusion.heat_map(watched, torch.full((1, 3, SIDE, SIDE), 0.75), 0)
+    assert heat.shape == (SIDE, SIDE)
+
+
+def test_insertion_begins_with_a_blurred_picture_and_deletion_ends_with_a_grey_one(
+    subject: Subject, picture: torch.Tensor
+) -> None:
+    """Blurred, as much red is left as there was, so insertion begins high; a grey picture has none, which is 0."""
+    red = occlusion.heat_map(subject, picture, 0)
+    found = faithfulness.measure(subject, picture, red, 0)
+    assert found is not None
+    assert (found.deletion[0], found.deletion[-1]) == (pytest.approx(1), pytest.approx(0, abs=1e-6))
+    assert found.insertion[-1] == pytest.approx(1)
+    assert found.insertion[0] > 0.7
+    assert found.random_deletion[0] == pytest.approx(1)
+
+
+def test_top_patches_keep_the_best_of_all_batches_with_their_places() -> None:
+    """Of equals the earlier picture stays; the place is where the peak is on the map."""
+    draw = torch.Generator().manual_seed(0)
+    maps = torch.rand(30, 2, 4, 5, generator=draw)
+    maps[3] = maps[21]  # the same twice: picture 3 is the earlier one
+    maps[[3, 21], 0, 2, 1] = 7.0
+    best = TopPatches()
+    for start in range(0, 30, 8):
+        part = maps[start : start + 8]
+        best.add([(start + n, Path(f"{start + n}.png")) for n in range(len(part))], part)
+    for channel in range(2):
+        peaks = maps[:, channel].flatten(1).max(1)
+        order = torch.argsort(peaks.values, descending=True, stable=True)[:9]
+        assert best.value[channel].tolist() == peaks.values[order].tolist()
+        assert best.place[channel].tolist() == peaks.indices[order].tolist()
+    assert best.picture[0].tolist()[:2] == [3, 21]
+    assert best.place[0, 0] == 2 * 5 + 1
+    assert set(best.files) == set(best.picture.flatten().tolist())

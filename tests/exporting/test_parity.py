@@ -209,3 +209,39 @@ def test_a_damaged_manifest_is_no_reason_for_random_pictures(trained: Bundle) ->
     (trained.path.parent / "manifest.json").write_text("{")
     with pytest.raises(ArtefactError, match=r"manifest\.json is damaged"):
         compare(trained, same, Observer())
+
+
+def test_one_logit_that_is_far_off_is_not_lost_among_many() -> None:
+    expected = np.random.default_rng(0).normal(size=(50, 10)).astype(np.float32)
+    found = expected.copy()
+    found[17, 3] -= 0.25
+    agreement = parity._agreement("prepared", 1, expected, found)
+    assert agreement.largest_difference == pytest.approx(0.25)
+    assert not agreement.holds
+
+
+@pytest.mark.parametrize(("scale", "allowed"), [(0.001, 1e-4), (1.0, 1e-4), (50.0, 5e-3)])
+def test_what_is_allowed_is_a_share_of_the_largest_logit_or_of_one(scale: float, allowed: float) -> None:
+    expected = scale * np.eye(4, dtype=np.float32)
+    agreement = parity._agreement("prepared", 1, expected, expected)
+    assert agreement.allowed_difference == pytest.approx(allowed)
+    assert agreement.holds
+
+
+def test_of_whole_pictures_each_counts_once_however_often_it_fills_a_batch() -> None:
+    class Brightness:
+        inside, spec = True, SPEC
+
+        def __call__(self, pixels: Array) -> Array:
+            mean = pixels.mean((1, 2, 3)) / 255
+            return np.stack([mean, 1 - mean], 1).astype(np.float32)
+
+        def whole(self, pictures: Array) -> Array:
+            logits = self(pictures)
+            logits[pictures[:, 0, 0, 0] == 250] = (0, 1)  # this one is answered wrongly
+            return logits
+
+    pictures = [np.full((20, width, 3), value, np.uint8) for width, value in ((30, 10), (30, 250), (40, 90))]
+    for found in parity._whole_agreements(Brightness(), Brightness(), pictures):  # type: ignore[arg-type]
+        assert (found.pictures, found.sizes, found.top1) == (3, 2, pytest.approx(2 / 3))
+        assert found.largest_difference == pytest.approx(250 / 255)

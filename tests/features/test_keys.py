@@ -125,3 +125,9 @@ def test_a_space_depends_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> No
     before = space_facts(CARD, precision="fp32", device="cpu")
     monkeypatch.setattr(keys, "processor", lambda: "another")
     assert space_facts(CARD, precision="fp32", device="cpu") != before
+
+
+def test_a_kept_view_depends_on_the_decoder_and_the_size_of_its_row() -> None:
+    assert plain_facts(SPEC)["pillow"] == source_facts(96, 128)["pillow"] == version("pillow")
+    assert source_facts(96, 96) != source_facts(96, 128) != source_facts(128, 128)
+    assert plain_facts(SPEC) != plain_facts(replace(SPEC, mean=(0.4, 0.5, 0.5)))

@@ -424,3 +424,84 @@ def test_heads_need_no_torch_but_adamw() -> None:
 def test_the_sections_are_resolved() -> None:
     assert set(HEADS) == set(HEAD_DEFAULTS)
     assert all(isinstance(settings, Head) for settings in HEAD_DEFAULTS.values())
+
+
+def test_what_is_held_out_is_judged_by_its_plain_view() -> None:
+    """Views that say nothing are learned from, and are nobody's answer."""
+    features, labels = blobs(60, 4, 2, spread=0.1)
+    blank = np.broadcast_to(features.mean(0), features.shape).astype(np.float32)
+    facts = fit("lbfgs", [features, blank], labels).facts
+    assert facts["cross_validation_log_loss"] < 0.15, "half of it would be that of a guess, 0.69 / 2"
+
+
+def test_a_calibration_counts_pictures_by_their_weights() -> None:
+    """Right and sure for some, wrong for others: how sure one may be depends on who counts."""
+    scores = np.array([[1.0, 0], [1.0, 0]] * 20)
+    labels = np.array([0, 1] * 20)
+    mostly_right, mostly_wrong = (np.where(labels == 0, *pair) for pair in ((9.0, 1.0), (1.0, 9.0)))
+    factor, likelihood = best_factor(scores, labels, mostly_right)
+    assert 1 / (1 + np.exp(-factor)) == pytest.approx(0.9, abs=0.04), "sure in nine of ten"
+    assert best_factor(scores, labels, mostly_wrong)[0] < factor
+    assert likelihood > best_factor(scores, labels, np.ones(40))[1]
+
+
+def adamw_by_hand(features: Any, labels: Any, head: Head) -> tuple[Any, Any]:
+    """Return weight and bias of a linear head after full batches of torch's own loss and optimiser."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    x = torch.from_numpy((features - features.mean(0)) / features.std(0)).float()
+    y = torch.from_numpy(labels)
+    linear = torch.nn.Linear(x.shape[1], int(labels.max()) + 1)
+    torch.nn.init.zeros_(linear.weight)
+    torch.nn.init.zeros_(linear.bias)
+    groups = [{"params": [linear.weight], "weight_decay": head.weight_decay}, {"params": [linear.bias]}]
+    optimizer = torch.optim.AdamW(groups, lr=1, weight_decay=0)
+    assert head.epochs is not None
+    assert head.lr is not None
+    warm = round(0.1 * head.epochs)
+    for step in range(head.epochs):
+        after = (step - warm) / (head.epochs - warm)
+        factor = (step + 1) / (warm + 1) if step < warm else 0.5 * (1 + np.cos(np.pi * after))
+        for group in optimizer.param_groups:
+            group["lr"] = head.lr * factor
+        optimizer.zero_grad()
+        cross_entropy(linear(x), y, label_smoothing=head.label_smoothing or 0.0).backward()
+        optimizer.step()
+    weight = linear.weight.detach().numpy().astype(np.float64) / features.std(0)
+    return weight, linear.bias.detach().numpy() - weight @ features.mean(0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"label_smoothing": 0.0, "weight_decay": 0.0}, {"label_smoothing": 0.3}, {"weight_decay": 5.0}, {"lr": 0.05}],
+    ids=str,
+)
+def test_an_adamw_head_is_what_torch_does(settings: dict[str, float]) -> None:
+    features, labels = blobs(60, 5)
+    settings = {"epochs": 20, "batch_size": 60, "dropout": 0.0, "lr": 0.01} | settings
+    made = fit("adamw", features, labels, **settings)
+    weight, bias = adamw_by_hand(features, labels, HEAD_DEFAULTS["adamw"].model_copy(update=settings))
+    np.testing.assert_allclose(made.tensors["weight"], weight, rtol=2e-3, atol=1e-4 * np.abs(weight).max())
+    np.testing.assert_allclose(made.tensors["bias"], bias, rtol=2e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize(("batch_size", "steps"), [(90, 2), (30, 6), (32, 6), (200, 2)])
+def test_an_adamw_head_takes_its_batches_and_its_dropout(
+    batch_size: int, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cnn_tl.heads import adamw
+
+    seen: list[tuple[int, float]] = []
+
+    def dropout(x: Any, p: float) -> Any:
+        seen.append((len(x), p))
+        return x
+
+    monkeypatch.setattr(adamw.F, "dropout", dropout)
+    features, labels = blobs(90)
+    fit("adamw", features, labels, epochs=2, batch_size=batch_size, dropout=0.37)
+    assert len(seen) == steps
+    assert sum(count for count, _ in seen) == 2 * 90
+    assert max(count for count, _ in seen) == min(batch_size, 90)
+    assert {p for _, p in seen} == {0.37}

@@ -237,3 +237,10 @@ def test_images_that_show_nothing_are_named_in_the_end(tmp_path: Path) -> None:
         f"images that are transparent everywhere, and so white: 1 ({tmp_path / 'empty.png'})",
         f"images of one colour all over: 1 ({tmp_path / 'plain.png'})",
     ]
+
+
+def test_a_model_that_overflows_gives_no_answer() -> None:
+    """NaN would be a probability of whatever class comes first."""
+    spoilt = Classifier(("one", "two"), SPEC, lambda pixels: np.full((len(pixels), 2), np.nan, np.float32))
+    with pytest.raises(ArtefactError, match="the model's logits are not finite"):
+        list(spoilt.predict(np.zeros((20, 20, 3), np.uint8)))

@@ -124,3 +124,19 @@ def test_a_balanced_epoch_is_a_function_of_seed_and_epoch() -> None:
 def test_equal_classes_make_an_epoch_of_all_items(labels: list[int]) -> None:
     for epoch in (1, 2, 5):
         assert sorted(balanced(epoch, labels=labels)) == list(range(len(labels)))
+
+
+@pytest.mark.parametrize(("steps", "every", "rate"), [(12, 3, 0.5), (10, 1, 0.1), (30, 3, 0.9), (100, 7, 0.5)])
+def test_steps_are_torchs_own(steps: int, every: int, rate: float) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1)], 1.0)
+    theirs = torch.optim.lr_scheduler.StepLR(optimizer, every, rate)
+    settings = Train(schedule="step", warmup=0, decay_every=every / steps, decay_rate=rate)
+    for step in range(steps):
+        assert learning_rate_factor(step, steps, settings) == pytest.approx(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+
+
+def test_constant_is_the_peak_after_the_warm_up() -> None:
+    factors = [learning_rate_factor(step, 10, Train(schedule="constant", warmup=0.2)) for step in range(10)]
+    assert factors == pytest.approx([1 / 3, 2 / 3, *[1.0] * 8])

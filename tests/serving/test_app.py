@@ -151,6 +151,7 @@ def test_a_body_that_hides_its_length_is_stopped_too(client: TestClient) -> None
         ({"Origin": "http://["}, 403),
         ({"Host": "[::"}, 403),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
     ],
 )
 def test_pages_of_others_are_refused(client: TestClient, headers: dict[str, str], code: int) -> None:
@@ -319,3 +320,29 @@ def test_a_machine_without_memory_is_not_a_broken_image(client: TestClient, monk
         assert answer.status_code == 503, answer.text
         assert "not enough memory" in answer.json()["error"]
         assert answer.headers["Retry-After"]
+
+
+def test_the_bodies_of_all_requests_together_have_a_limit() -> None:
+    made = service(replace(LIMITS, bodies=1000))
+    client = client_of(made)
+    for _ in range(3):
+        answer = client.post("/predict", files=files(b"x" * 2000))
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert answer.json() == {"error": "too many bytes are arriving at the moment; try again"}
+    assert client.post("/predict", files=files(picture())).status_code == 503
+    made.close()
+    roomy = service(replace(LIMITS, bodies=5000))
+    for _ in range(5):  # what has been read is given back
+        assert client_of(roomy).post("/predict", files=files(picture())).status_code == 200
+    roomy.close()
+
+
+def test_more_heat_maps_than_there_may_be_are_503_while_answers_go_on() -> None:
+    made = service(replace(LIMITS, heat_maps=0))
+    client = client_of(made)
+    explained = client.post("/explain", files={"file": ("x.png", picture())})
+    assert (explained.status_code, explained.json()["error"]) == (
+        503, "too many heat maps are being made at the moment; try again"
+    )  # fmt: skip
+    assert client.post("/predict", files=files(picture())).status_code == 200
+    made.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -60,4 +61,15 @@ def test_a_failure_is_that_of_its_batch() -> None:
     with pytest.raises(RuntimeError, match="no"):
         first.result(30)
     assert second.result(30)[0] == 1
+    batcher.close()
+
+
+def test_the_first_waits_for_others_as_long_as_it_may() -> None:
+    sizes: list[int] = []
+    batcher = Batcher(means, batch_size=2, max_wait=20, on_batch=sizes.append)
+    first = batcher.submit(pictures(1)[0])
+    time.sleep(0.1)
+    second = batcher.submit(pictures(2)[1])
+    assert (first.result(30)[0], second.result(30)[0]) == (0, 1)
+    assert sizes == [2]
     batcher.close()
