@@ -23,7 +23,7 @@ FLAGS = {
 
 
 def chosen(
-    data: PathLike | Recipe | None,
+    data: PathLike | Recipe | Mapping[str, Any] | None,
     recipe: PathLike | Recipe | None,
     given: Mapping[str, Any],
     sections: Mapping[str, Any],
@@ -40,6 +40,8 @@ def chosen(
         if recipe is not None:
             raise RecipeError("give one recipe: either as the first argument, or as recipe=")
         recipe, data = data, None
+    if isinstance(data, Mapping):
+        sections, data = {"data": data, **sections}, None
     whole = {name: value for name, value in given.items() if isinstance(value, Mapping)} | dict(sections)
     tree = recipes.tree_of(recipe if isinstance(recipe, recipes.Recipe) else as_text(recipe))
     for name, section in whole.items():

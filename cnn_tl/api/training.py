@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    data: PathLike | Recipe | None = None,
+    data: PathLike | Recipe | Mapping[str, Any] | None = None,
     output: PathLike | None = None,
     *,
     recipe: PathLike | Recipe | None = None,
@@ -46,7 +46,8 @@ def train(
         print(result.accuracy, result.interval, result.baseline)
 
     Args:
-        data: a folder of class folders, or of train and val; or a whole recipe.
+        data: a folder of class folders, or of train and val; a dict of folders, {"train": ..., "val": ...}; or a
+            whole recipe.
         output: the run folder; by default the first free one of runs/DATA-MODE, runs/DATA-MODE-2, ...
         recipe: a recipe to start from: the name of a shipped one, a YAML file, or a `Recipe`.
         mode: freeze (default), finetune, lp-ft, auto or scratch.
@@ -73,13 +74,14 @@ def train(
     observer = observer_here(observer, quiet)
     if resume and not is_recipe(data):
         if output is None:
-            found = run_index.to_resume(as_text(data), mode, epochs)
+            found = run_index.to_resume(None if isinstance(data, Mapping) else as_text(data), mode, epochs)
             output = found.path
             for note in found.notes:
                 observer.note(note)
         run = run_folder.RunFolder(Path(output))
-        run.require_run()
-        recipe = recipe or run.recipe
+        if not run.never_began:  # else nothing is known of it but what is said here again
+            run.require_run()
+            recipe = recipe or run.recipe
     whole = chosen(data, recipe, flags, sections)
     idle = [name for name in ("epochs", "lr") if flags[name] is not None]
     if idle and whole.mode == "freeze" and whole.head.kind != "adamw":
@@ -90,7 +92,7 @@ def train(
 
 
 def lr_find(
-    data: PathLike | Recipe | None = None,
+    data: PathLike | Recipe | Mapping[str, Any] | None = None,
     *,
     recipe: PathLike | Recipe | None = None,
     mode: str | None = None,

@@ -21,9 +21,9 @@ class NotebookObserver(TerminalObserver):
         self._shown: Any = None
         self._updated = float("-inf")
 
-    def start(self, task: str, total: int | None) -> None:
+    def start(self, task: str, total: int | None, unit: str = "images") -> None:
         """Name the task."""
-        super().start(task, total)
+        super().start(task, total, unit)
         self._show(task)
 
     def advance(self, done: int, figures: Mapping[str, float] | None = None) -> None:

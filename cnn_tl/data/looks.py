@@ -33,13 +33,13 @@ class Looks:
     def __init__(self) -> None:
         self.found: dict[str, str] = {}
 
-    def see(self, name: str, file: Path, pixels: NDArray[np.uint8]) -> None:
+    def see(self, name: str, file: Path | None, pixels: NDArray[np.uint8]) -> None:
         """Look at the pixels of one image, decoded or resized, [H, W, C]; where all is white, its file is read anew."""
         if _range(pixels[::_EVERY, ::_EVERY]) > _NARROW:
             return
         width = _range(pixels)
         if width <= _NARROW:
-            blank = width == 0 and pixels.size and pixels.flat[0] == 255 and _is_transparent(file)
+            blank = width == 0 and pixels.size and pixels.flat[0] == 255 and file is not None and _is_transparent(file)
             self.found[name] = "transparent" if blank else "narrow" if width else "constant"
 
     def see_image(self, name: str, file: Path, image: Image.Image) -> None:

@@ -20,7 +20,7 @@ from cnn_tl.inference.classifier import Classifier, Logits, load
 from cnn_tl.progress import Observer
 from cnn_tl.runtime import DeviceName, default_workers
 from cnn_tl.statistics import softmax, wilson_interval
-from cnn_tl.wording import counted
+from cnn_tl.wording import counted, percent
 
 _BINS = 15
 """Bins of the calibration error, as Guo et al. 2017, sec. 2, have them."""
@@ -73,9 +73,9 @@ class Evaluation:
     robustness: tuple[robust.Row, ...] = field(default=())
 
     def __repr__(self) -> str:
-        """Return such as `<Evaluation runs/photos-freeze on photos: 94.7 % of 75 right (87.1 to 97.9 %)>`."""
-        low, high = (f"{100 * bound:.1f}" for bound in self.interval)
-        shares = f"{100 * self.accuracy:.1f} % of {self.pictures:,} right ({low} to {high} %)"
+        """Return such as `<Evaluation runs/photos-freeze on photos: 94.7% of 75 right (87.1% to 97.9%)>`."""
+        low, high = map(percent, self.interval)
+        shares = f"{percent(self.accuracy)} of {self.pictures:,} right ({low} to {high})"
         return f"<Evaluation {self.model} on {self.data}: {shares}>"
 
     def to_dict(self) -> dict[str, Any]:

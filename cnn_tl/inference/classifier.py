@@ -21,6 +21,7 @@ from cnn_tl.preprocessing import Preprocessing
 from cnn_tl.progress import Observer
 from cnn_tl.runtime import DeviceName, default_workers, exact_fp32, pick_device, require_torch, switches_restored
 from cnn_tl.statistics import softmax
+from cnn_tl.wording import percent
 
 Logits = NDArray[np.float32]
 
@@ -44,8 +45,8 @@ class Answer:
     error: str | None
 
     def __repr__(self) -> str:
-        """Return such as `<Answer cat.jpg: cat 98.1 %, dog 1.9 %>`."""
-        ranked = ", ".join(f"{label} {100 * share:.1f} %" for label, share in self.top)
+        """Return such as `<Answer cat.jpg: cat 98.1%, dog 1.9%>`."""
+        ranked = ", ".join(f"{label} {percent(share)}" for label, share in self.top)
         return printable(f"<Answer {self.file}: {ranked or self.error}>")
 
     def to_dict(self) -> dict[str, Any]:
@@ -159,8 +160,8 @@ class Classifier:
         looks = Looks()
         with observer.task("predicting", total):
             for batch in in_groups(enumerate(files), self._read, batch_size=batch_size, workers=threads):
-                for (_, path), pixels in zip(batch.items, batch.pixels, strict=True):
-                    looks.see(str(path), path, pixels)
+                for (_, image), pixels in zip(batch.items, batch.pixels, strict=True):
+                    looks.see(str(image), image if isinstance(image, Path) else None, pixels)
                 yield from self._answers(batch, top)
                 observer.advance(len(batch.items) + len(batch.failures))
         for text in looks.remarks():

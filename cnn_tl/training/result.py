@@ -14,6 +14,7 @@ from cnn_tl.statistics import softmax, wilson_interval
 from cnn_tl.training import seal
 from cnn_tl.training.run_folder import RunFolder
 from cnn_tl.training.session import Logits, Session
+from cnn_tl.wording import percent
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,10 @@ class TrainResult:
     facts: dict[str, Any]
 
     def __repr__(self) -> str:
-        """Return such as `<TrainResult runs/photos-freeze: 94.7 % of 75 right (87.1 to 97.9 %), baseline 33.3 %>`."""
-        low, high = (f"{100 * bound:.1f}" for bound in self.interval)
-        shares = f"{100 * self.accuracy:.1f} % of {self.pictures:,} right ({low} to {high} %)"
-        return f"<TrainResult {printable(self.run)}: {shares}, baseline {100 * self.baseline:.1f} %>"
+        """Return such as `<TrainResult runs/photos-freeze: 94.7% of 75 right (87.1% to 97.9%), baseline 33.3%>`."""
+        low, high = map(percent, self.interval)
+        shares = f"{percent(self.accuracy)} of {self.pictures:,} right ({low} to {high})"
+        return f"<TrainResult {printable(self.run)}: {shares}, baseline {percent(self.baseline)}>"
 
     def __fspath__(self) -> str:
         """Return the run folder, so that a result stands wherever a run folder may: `predict(result, "cat.jpg")`."""

@@ -151,6 +151,6 @@ def test_what_is_an_image_and_cannot_be_used_is_an_answer(tmp_path: Path) -> Non
 def test_what_a_prompt_shows() -> None:
     answers = MODEL.predict([np.zeros((20, 20, 3), np.uint8)], top=2)
     assert repr(answers) == "<Answers, made while they are taken: list(...) takes them all>"
-    assert repr(next(answers)) == "<Answer image 0: one 50.0 %, two 50.0 %>"
+    assert repr(next(answers)) == "<Answer image 0: one 50.0%, two 50.0%>"
     assert repr(MODEL) == "<Classifier of 2 classes: one, two; 16 x 16 px>"
     assert repr(Answer("a\nb.png", None, None, (), "empty file")) == "<Answer a\\nb.png: empty file>"

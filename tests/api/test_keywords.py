@@ -53,6 +53,12 @@ def test_a_model_or_a_head_may_be_a_section() -> None:
     assert (made.model.name, made.model.image_size, made.head.kind) == ("resnet18", 64, "knn")
 
 
+def test_splits_may_lie_anywhere() -> None:
+    made = chosen({"train": "here", "val": Path("there")}, None, {}, {})
+    assert (made.data.train, made.data.val, made.data.path) == ("here", "there", None)
+    assert chosen({"path": "here", "val_fraction": 0.3}, None, {}, {}).data.val_fraction == 0.3
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
