@@ -55,7 +55,7 @@ def test_a_model_or_a_head_may_be_a_section() -> None:
 
 def test_splits_may_lie_anywhere() -> None:
     made = chosen({"train": "here", "val": Path("there")}, None, {}, {})
-    assert (made.data.train, made.data.val, made.data.path) == ("here", "there", None)
+    assert (made.data.train, made.data.val, made.data.path) == ("here", "there", ".")
     assert chosen({"path": "here", "val_fraction": 0.3}, None, {}, {}).data.val_fraction == 0.3
 
 
