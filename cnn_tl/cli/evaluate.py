@@ -100,10 +100,10 @@ def show_evaluation(found: Evaluation, *, all_classes: bool = False) -> None:
         name: (count["right"], count["pictures"], f"{count['right']} / {count['answered']}")
         for name, count in found.per_class.items()
     }
-    show_classes(["right / pictures>", "right / answers>"], counts, _ALL_ARE, every=all_classes)
+    show_classes(["right / images>", "right / answers>"], counts, _ALL_ARE, every=all_classes)
     if confused := found.confused():
         rows = [[printable(true), printable(answer), count] for count, true, answer in confused[:_MOST_CONFUSED]]
-        console.show(console.table(["shows", "answered", "pictures>"], rows))
+        console.show(console.table(["shows", "answered", "images>"], rows))
     if found.robustness:
         console.show(_robustness(found))
 

@@ -40,7 +40,7 @@ def plan_table(plan: Plan) -> RenderableType:
             ["device", f"{plan.device}, {plan.precision}"],
             ["schedule", plan.schedule],
             *([["phases", plan.phases]] if plan.phases else []),
-            *([["features", _features(plan.features)]] if plan.features else []),
+            *([["features", _features(plan)]] if plan.features else []),
             *([["pictures", _pictures(plan.pictures)]] if plan.mode != "freeze" else []),
             ["expected", f"about {duration(plan.seconds)}"],
             ["output", plan.output],
@@ -49,15 +49,20 @@ def plan_table(plan: Plan) -> RenderableType:
     return Group(pictures, facts)
 
 
-def _features(plan: FeaturePlan) -> str:
+def _features(plan: Plan) -> str:
     from rich.filesize import decimal
 
-    if not plan.computed:
-        return f"all {plan.from_cache:,} come from the cache; no picture is decoded"
-    found = f"{plan.from_cache:,} come from the cache, " if plan.from_cache else ""
-    if not plan.bytes:
-        return f"{found}{plan.computed:,} are computed, for this run only"
-    return f"{found}{plan.computed:,} are computed and take {decimal(plan.bytes)} in the cache"
+    made = plan.features
+    assert made is not None, "asked only where there are some"
+    if not made.computed:  # a loop decodes images for its own views
+        nothing = "; no image is decoded" if plan.mode == "freeze" else ""
+        return f"all {made.from_cache:,} come from the cache{nothing}"
+    found = f"{made.from_cache:,} come from the cache, " if made.from_cache else ""
+    one = made.computed == 1
+    computed = f"{found}{made.computed:,} {'is' if one else 'are'} computed"
+    if not made.bytes:
+        return f"{computed}, for this run only"
+    return f"{computed} and {'takes' if one else 'take'} {decimal(made.bytes)} in the cache"
 
 
 def _pictures(plan: FeaturePlan | None) -> str:

@@ -40,7 +40,7 @@ def show_result(result: TrainResult) -> None:
     rows.append(["time", duration(result.seconds), since])
     console.show(console.table(["result", ">", ""], rows, dense=True))
     all_are = f"all are in {printable(result.run / 'result.json')}, under per_class"
-    show_classes(["right / pictures>"], result.per_class, all_are, every=False)
+    show_classes(["right / images>"], result.per_class, all_are, every=False)
     _say_if_it_was_no_use(result)
     run = shlex.quote(str(result.run))
     console.say("next:")
@@ -77,7 +77,7 @@ def _epoch_rows(result: TrainResult) -> list[list[str]]:
     best, epochs = facts["best_epoch"], facts["epochs"]
     if best is None:
         return [*rows, ["last epoch", f"{epochs}", "kept: the best weights were lost"]]
-    if epochs == 1 and "fitted_head_accuracy" not in facts:
+    if epochs == 1 and ("fitted_head_accuracy" not in facts or "verdict" in facts):
         return [*rows, ["epoch", f"{best}", "of 1"]]  # there was nothing to choose from
     return [*rows, ["best epoch", f"{best}", f"of {epochs}; this choice flatters accuracy"]]
 

@@ -203,7 +203,7 @@ class _Training:
         self.progress.start = {"epoch": 0, "step": 0, **scores(self.session, of_head_NK)}
         self.session.log(self.progress.metrics)
         accuracy = self.progress.start["val_accuracy"]
-        self.session.observer.note(f"fitted head alone: {percent(accuracy)} of the validation pictures right")
+        self.session.observer.note(f"fitted head alone: {percent(accuracy)} of the validation images right")
 
     def _give_receipt(self) -> None:
         """Show that what was frozen to the end is in the model that is kept as it was at the start."""

@@ -10,7 +10,9 @@ import pytest
 from rich.console import Console
 
 from cnn_tl.cli import console
+from cnn_tl.cli.plan import plan_table
 from cnn_tl.cli.result import show_result
+from cnn_tl.progress import FeaturePlan, Plan
 from cnn_tl.training.result import TrainResult
 
 VERDICT = {
@@ -111,6 +113,8 @@ def test_of_a_single_epoch_nothing_was_chosen(shown: Any) -> None:
     text = words(shown(best_epoch=1, epochs=1))
     assert "epoch 1 of 1" in text
     assert not [line for line in text if "flatters" in line]
+    compared = words(shown(best_epoch=1, epochs=1, fitted_head_accuracy=0.8, verdict=VERDICT | {"kept": "fine-tuned"}))
+    assert "epoch 1 of 1" in compared, "lp-ft keeps it, whatever the head was worth"
     assert "best epoch 1 of 1; this choice flatters accuracy" in words(
         shown(best_epoch=1, epochs=1, fitted_head_accuracy=0.8)
     ), "the head was the other choice"
@@ -134,3 +138,24 @@ def test_one_feature_and_no_time_are_said_as_such(shown: Any) -> None:
     text = shown(correct=1, features=features, head={"seconds": 0.01, "kind": "ridge"})
     assert "both together, 1 feature\n" in text
     assert "under 0.1 s" in text
+
+
+@pytest.mark.parametrize(
+    ("mode", "features", "said"),
+    [
+        ("freeze", FeaturePlan(0, 300, 0), "all 300 come from the cache; no image is decoded"),
+        ("lp-ft", FeaturePlan(0, 300, 0), "all 300 come from the cache"),
+        ("auto", FeaturePlan(1, 299, 2_000), "299 come from the cache, 1 is computed and takes 2.0 kB in the cache"),
+        ("freeze", FeaturePlan(3, 0, 0), "3 are computed, for this run only"),
+    ],
+)
+def test_a_plan_says_what_becomes_of_the_features(mode: str, features: FeaturePlan, said: str) -> None:
+    plan = Plan(
+        mode=mode, data="pets", layout="train + val", counts={"cat": {"train": 1, "val": 1, "test": 0}}, set_aside=0,
+        backbone="resnet18", weights="none", image_size=(64, 64), trainable=1, total=2, device="cpu", precision="fp32",
+        schedule="", phases=None, features=features, pictures=None, seconds=0.0, output="runs/pets",
+    )  # fmt: skip
+    stream = io.StringIO()
+    Console(file=stream, width=120).print(plan_table(plan))
+    assert f"features {said}" in words(stream.getvalue())
+    assert words(stream.getvalue())[1] == "1 class train val"

@@ -319,7 +319,7 @@ def test_fine_tuning_starts_with_a_head_that_was_fitted(recipe: Make, tmp_path: 
     fitted = train(recipe("finetune", train=idle), tmp_path / "fitted", observer=observer)
     random = train(recipe("finetune", train=idle | {"head_start": "random"}), tmp_path / "random")
     assert fitted.correct == frozen.correct > random.correct
-    assert "fitted head alone: 100.0% of the validation pictures right" in observer.notes
+    assert "fitted head alone: 100.0% of the validation images right" in observer.notes
     assert fitted.facts["fitted_head_accuracy"] == frozen.accuracy
     assert "fitted_head_accuracy" not in random.facts
     [alone, after], [only] = metrics(tmp_path / "fitted"), metrics(tmp_path / "random")
