@@ -1,6 +1,6 @@
-"""Figures as all texts write them: counts, shares, differences of shares, rates. JSON and CSV hold the numbers.
+"""Figures as all texts write them: counts, shares and their differences, rates, durations. JSON and CSV hold numbers.
 
-One style: "1 image", "2,000 images", "96.3%", "+1.3 points", "85 img/s".
+One style: "1 image", "2,000 images", "96.3%", "+1.3 points", "85 img/s", "5 min 20 s".
 """
 
 from __future__ import annotations
@@ -46,3 +46,19 @@ def _rounded(factor: int, value: float, digits: int) -> Decimal:
     exact = factor * Decimal(repr(float(value)))  # the shortest decimal that is this float, not its binary expansion
     rounded = exact.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
     return rounded if rounded else abs(rounded)  # no "-0.0"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people read it: "0.31 s", "4.2 s", "45 s", "5 min 20 s" or "1 h 02 min"."""
+    if seconds < 0.005:
+        return "under 0.01 s"
+    if seconds < 0.995:
+        return f"{seconds:.2f} s"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s".replace(".0 s", " s")
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"

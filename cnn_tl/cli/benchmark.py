@@ -11,7 +11,7 @@ from cnn_tl.cli import completion, console
 from cnn_tl.cli.progress import TerminalObserver
 from cnn_tl.errors import printable
 from cnn_tl.runtime import DeviceName
-from cnn_tl.wording import counted, percent
+from cnn_tl.wording import counted, duration, percent
 
 if TYPE_CHECKING:
     from cnn_tl.benchmarking import Report
@@ -51,10 +51,10 @@ def show_report(report: Report) -> None:
             stage.stage,
             "" if stage.images is None else f"{stage.images:,}",
             "" if stage.images_per_second is None else f"{stage.images_per_second:,.0f}",
-            f"{stage.seconds:.2f}",
+            duration(stage.seconds),
             "" if stage.of_floor is None else percent(stage.of_floor, 0),
         ]
         for stage in report.stages
     ]
-    console.show(console.table(["stage", "images>", "img/s>", "seconds>", "of the floor>"], rows))
+    console.show(console.table(["stage", "images>", "img/s>", "time>", "of the floor>"], rows))
     console.say(f"training pictures would be embedded in {report.precision} here")

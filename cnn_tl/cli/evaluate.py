@@ -122,8 +122,8 @@ def _pictures(found: Evaluation) -> str:
 
 
 def _baseline(found: Evaluation) -> str:
-    where = "in training" if found.baseline_from == "training" else "of these images; training's is unknown"
-    return f"always {printable(found.baseline_class)}, the majority {where}"
+    where = "in training" if found.baseline_from == "training" else "here; training's is not known"
+    return f"always {printable(found.baseline_class)}, most common {where}"
 
 
 def _robustness(found: Evaluation) -> Grid:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from cnn_tl.cli import console
 from cnn_tl.cli.judging import MANY_CLASSES
-from cnn_tl.cli.progress import duration
 from cnn_tl.errors import printable
-from cnn_tl.wording import counted
+from cnn_tl.wording import counted, duration
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -42,7 +41,7 @@ def plan_table(plan: Plan) -> RenderableType:
             *([["phases", plan.phases]] if plan.phases else []),
             *([["features", _features(plan)]] if plan.features else []),
             *([["pictures", _pictures(plan.pictures)]] if plan.mode != "freeze" else []),
-            ["expected", f"about {duration(plan.seconds)}"],
+            ["expected", f"about {duration(round(plan.seconds))}"],
             ["output", plan.output],
         ],
     )

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from cnn_tl.cli import console
 from cnn_tl.progress import Observer
-from cnn_tl.wording import percent, rate
+from cnn_tl.wording import duration, percent, rate
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -76,7 +76,7 @@ class _Running:
         """Return such as "3 s left", or nothing where it is not known; `say` puts seconds into words."""
         if not self.rate or self.total is None or self.done >= self.total:
             return ""
-        return f"{say((self.total - self.done) / self.rate)} left"
+        return f"{say(max(1, round((self.total - self.done) / self.rate)))} left"
 
     def others(self) -> list[str]:
         """Return such as ["loss 0.412"]."""
@@ -211,18 +211,6 @@ def describe(name: str, value: float) -> str:
         return rate(value)
     words = name.replace("_", " ")
     return f"{words} {percent(value)}" if name.endswith("accuracy") else f"{words} {value:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """Return such as "0.4 s", "8 s", "3 min 20 s" or "2 h 5 min"; never nothing at all."""
-    if seconds < 0.95:
-        return f"{seconds:.1f} s" if seconds >= 0.05 else "under 0.1 s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _roughly(seconds: float) -> str:

@@ -42,7 +42,7 @@ def test_tables(cli: Callable[..., Any]) -> None:
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
     folded = " ".join(lines)
     assert "accuracy 75.0% 3 right" in lines
-    assert "majority-class baseline 75.0% always dark, the majority of these images; training's is unknown" in folded
+    assert "majority-class baseline 75.0% always dark, most common here; training's is not known" in folded
     assert "dark 2 / 3 2 / 2" in lines
     assert "light 1 / 1 1 / 2" in lines
     assert "dark light 1" in lines

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
-from cnn_tl.cli.progress import TerminalObserver, describe, duration
+from cnn_tl.cli.progress import TerminalObserver, describe
+from cnn_tl.wording import duration
 
 FIGURES = {
     "epoch": 2,
@@ -159,13 +160,11 @@ def test_describe(name: str, value: float, expected: str) -> None:
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
-        (0, "under 0.1 s"),
-        (0.4, "0.4 s"),
-        (0.97, "1 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 0 s"),
-        (3599.7, "1 h 0 min"),
-        (7500, "2 h 5 min"),
+        (0, "under 0.01 s"), (0.004, "under 0.01 s"), (0.31, "0.31 s"),
+        (0.999, "1 s"), (3, "3 s"), (4.2, "4.2 s"),
+        (9.96, "10 s"), (59.4, "59 s"), (59.6, "1 min 00 s"),
+        (320, "5 min 20 s"), (3599.7, "1 h 00 min"), (3725, "1 h 02 min"),
+        (360_000, "100 h 00 min"),
     ],
 )
 def test_duration(seconds: float, expected: str) -> None:
