@@ -1,34 +1,89 @@
-"""How sure scores are: the factor that turns them into honest logits."""
+"""How sure scores are: the factor that turns them into honest logits, and the temperature of a trained network."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-FACTORS = np.logspace(-1, 4, 51)
-"""Three steps double the factor, which is closer than a few hundred pictures can tell."""
+FACTORS = (0.1, 1e4)
+"""The range in which the factor of scores is sought."""
+
+TEMPERATURES = (0.1, 10.0)
+"""The range in which a temperature is sought."""
 
 UNSEEN = 1.0
-"""Pictures of other classes that every training set is imagined to hold besides its own, spread over all of them."""
+"""Images of other classes that every training set is imagined to hold besides its own, spread over all of them."""
+
+SPREAD = math.log(2)
+"""Standard deviation of log T before any image is seen: most trained networks lie between T = 1/2 and T = 2."""
+
+TOLERANCE = 1e-3
+"""Of the logarithm of a factor or temperature: a tenth of a percent."""
+
+Scores = NDArray[np.float64]
 
 
 def best_factor(
-    scores_NK: NDArray[np.float64], labels_N: NDArray[np.int64], weights_N: NDArray[np.float64]
+    scores_NK: Scores, labels_N: NDArray[np.int64], weights_N: NDArray[np.float64]
 ) -> tuple[float, float]:
     """Return the factor whose softmax makes the labels most likely, and the weighted mean of that log likelihood.
 
-    The scores must be those of pictures that were left out of the fit. The targets are smoothed by 1 / (N + 1), as
-    Platt (1999, sec. 2.2) smooths his: where hardly any left-out picture is wrong, the likelihood alone would ask for
-    any factor, and the first picture that is wrong afterwards would pay for it.
+    The scores must be those of images that were left out of the fit. The targets are smoothed by 1 / (N + 1), as
+    Platt (1999, sec. 2.2) smooths his: where hardly any left-out image is wrong, the likelihood alone would ask for
+    any factor, and the first image that is wrong afterwards would pay for it.
     """
-    smoothing = UNSEEN / (len(labels_N) + UNSEEN)
-    each = np.arange(len(labels_N))
+    loss = _loss_of(scores_NK, labels_N, weights_N / weights_N.sum(), _smoothing(labels_N))
+    log_factor = _minimum(loss, FACTORS)
+    return math.exp(log_factor), -loss(log_factor)
+
+
+def temperature_of(logits_NK: Scores, labels_N: NDArray[np.int64]) -> float:
+    """Return the temperature to divide a network's logits by, from validation images whose loss it never raises.
+
+    It minimises the sum of the images' log losses + (log T / SPREAD)^2 / 2: the posterior mode under a prior around
+    T = 1, so few images, or images that hardly tell, move it little. Below 1, which makes a network surer, it goes
+    only as far as smoothed targets agree (see `best_factor`): images without a mistake are no reason to be certain.
+
+    The loss of the images is convex in 1 / T and no higher at the minimum than at T = 1, so neither is it between.
+    """
+    images = np.ones(len(labels_N))
+
+    def minimum(smoothing: float) -> float:
+        loss = _loss_of(logits_NK, labels_N, images, smoothing)
+        return _minimum(lambda log_t: loss(-log_t) + (log_t / SPREAD) ** 2 / 2, TEMPERATURES)
+
+    log_t = minimum(0.0)
+    if log_t < 0:
+        log_t = min(0.0, max(log_t, minimum(_smoothing(labels_N))))
+    return math.exp(log_t)
+
+
+def _smoothing(labels_N: NDArray[np.int64]) -> float:
+    return UNSEEN / (len(labels_N) + UNSEEN)
+
+
+def _loss_of(
+    scores_NK: Scores, labels_N: NDArray[np.int64], weights_N: NDArray[np.float64], smoothing: float
+) -> Callable[[float], float]:
+    """Return the function from the logarithm of a factor to the weighted sum of the log losses of factor * scores."""
     shifted_NK = scores_NK - scores_NK.max(1, keepdims=True)
-    likelihoods = []
-    for factor in FACTORS:
-        logits_NK = factor * shifted_NK
-        logs_NK = logits_NK - np.log(np.exp(logits_NK).sum(1, keepdims=True))
-        smoothed_N = (1 - smoothing) * logs_NK[each, labels_N] + smoothing * logs_NK.mean(1)
-        likelihoods.append(float(np.average(smoothed_N, weights=weights_N)))
-    best = int(np.argmax(likelihoods))
-    return float(FACTORS[best]), likelihoods[best]
+    right_N = shifted_NK[np.arange(len(labels_N)), labels_N]
+    target_N = (1 - smoothing) * right_N + smoothing * shifted_NK.mean(1)
+
+    def loss(log_factor: float) -> float:
+        factor = math.exp(log_factor)
+        log_sums_N = np.log(np.exp(factor * shifted_NK).sum(1))
+        return float(weights_N @ (log_sums_N - factor * target_N))
+
+    return loss
+
+
+def _minimum(loss: Callable[[float], float], between: tuple[float, float]) -> float:
+    """Return where a function of a logarithm is lowest; of a factor the log loss has one minimum."""
+    from scipy.optimize import minimize_scalar
+
+    low, high = map(math.log, between)
+    return float(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": TOLERANCE}).x)

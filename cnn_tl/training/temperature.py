@@ -1,8 +1,9 @@
 """How sure a trained network is: its logits divided by one temperature, which lies in its classifier's own weights.
 
-A network that trains until its loss stalls is surer than it is right, one with smoothed labels less sure; one number,
-fitted on validation pictures, mends most of it and changes no answer (Guo et al. 2017, "On calibration of modern neural
-networks", sec. 4.2). Since it lies in the weights, predict, ONNX, timm and transformers all have it.
+A network that trains until its loss stalls is overconfident, one with smoothed labels underconfident; one number,
+fitted on validation images and shrunk towards 1 (`temperature_of`), fixes most of it, changes no answer and never
+raises the validation loss (Guo et al. 2017, "On calibration of modern neural networks", sec. 4.2). Since it lies in the
+weights, predict, ONNX, timm and transformers all have it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnn_tl.heads.calibration import best_factor
+from cnn_tl.heads.calibration import temperature_of
 from cnn_tl.training.evaluation import scores
 from cnn_tl.training.session import Session
 
@@ -35,7 +35,7 @@ def divide_by_temperature(session: Session, model: nn.Module, logits_NK: Tensor,
         session.observer.note("the classifier is no linear layer that trained, so its temperature stays 1")
         return logits_NK
     labels_N = session.manifest.labels("val")
-    factor, _ = best_factor(logits_NK.double().numpy(), labels_N, np.ones(len(labels_N)))
+    factor = 1 / temperature_of(logits_NK.double().numpy(), labels_N)
     before = [parameter.detach().clone() for parameter in parameters]
     with torch.no_grad():
         for parameter in parameters:

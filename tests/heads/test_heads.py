@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from cnn_tl.errors import DivergedError, RecipeError
 from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights, logistic
-from cnn_tl.heads.calibration import best_factor
+from cnn_tl.heads.calibration import best_factor, temperature_of
 from cnn_tl.heads.folds import stratified_folds, stratified_sample
 from cnn_tl.heads.standard import standard_of
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
@@ -316,6 +316,62 @@ def test_the_factor_is_the_one_that_was_hidden() -> None:
     labels = np.array([chance.choice(3, p=row) for row in softmax(logits)])
     factor, _ = best_factor(logits / 30, labels, np.ones(4000))
     assert 25 < factor < 36
+
+
+@pytest.mark.parametrize("hidden", [7.0, 30.0, 33.3])
+def test_the_factor_is_sought_on_no_grid(hidden: float) -> None:
+    logits, labels = drawn(4000)
+    best = best_factor(logits / hidden, labels, np.ones(4000))[0]
+    assert best / best_factor(logits, labels, np.ones(4000))[0] == pytest.approx(hidden, rel=0.005)
+
+
+def drawn(images: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return logits [N, 3], and labels that are drawn from their softmax, so that T = 1 is the truth."""
+    chance = np.random.default_rng(seed)
+    logits = 2 * chance.normal(size=(images, 3))
+    return logits, np.array([chance.choice(3, p=row) for row in softmax(logits)])
+
+
+def mean_loss(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    return float(-np.log(softmax(logits)[np.arange(len(labels)), labels]).mean())
+
+
+@pytest.mark.parametrize("images", [4, 20, 75, 1000])
+@pytest.mark.parametrize("hidden", [0.3, 0.9, 1.05, 3.0])
+def test_a_temperature_never_raises_the_loss_of_its_images(images: int, hidden: float) -> None:
+    for seed in range(3):
+        logits, labels = drawn(images, seed)
+        found = temperature_of(hidden * logits, labels)
+        assert mean_loss(hidden * logits / found, labels) <= mean_loss(hidden * logits, labels) + 1e-9
+
+
+def test_many_images_find_the_hidden_temperature_and_few_stay_near_1() -> None:
+    logits, labels = drawn(4000)
+    truth = temperature_of(logits, labels)
+    assert truth == pytest.approx(1, abs=0.05)
+    assert temperature_of(3 * logits, labels) == pytest.approx(3 * truth, rel=0.02)
+    few = [temperature_of(3 * logits[at : at + 4], labels[at : at + 4]) for at in range(0, 400, 4)]
+    assert 1.1 < np.exp(np.mean(np.log(few))) < 2.5
+
+
+@pytest.mark.parametrize("images", [10, 75, 1000])
+def test_images_without_a_mistake_make_no_network_surer(images: int) -> None:
+    labels = np.arange(images) % 2
+    assert temperature_of(8 * np.eye(2)[labels], labels) == 1
+    unsure = 0.5 * np.eye(2)[labels]  # right each time, and says so 62 times of 100
+    assert temperature_of(unsure, labels) < 1
+
+
+def test_71_of_75_right_and_about_as_sure_keep_their_loss() -> None:
+    """The loss is lowest near 1.05; a grid and smoothed targets made 1.58 of it, and the loss 11 % higher."""
+    chance = np.random.default_rng(3)
+    gaps = np.where(np.arange(75) < 4, -1.0, chance.uniform(2, 9, 75))
+    logits, labels = np.stack([gaps, np.zeros(75), np.full(75, -2.0)], 1), np.zeros(75, int)
+    found = temperature_of(logits, labels)
+    tried = np.linspace(0.5, 2, 301)
+    lowest = tried[np.argmin([mean_loss(logits / t, labels) for t in tried])]
+    assert min(1, lowest) - 0.01 <= found <= max(1, lowest) + 0.01
+    assert mean_loss(logits / found, labels) <= mean_loss(logits, labels)
 
 
 def test_nothing_wrong_is_no_reason_to_be_certain() -> None:
