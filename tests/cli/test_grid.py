@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -127,3 +131,31 @@ def test_answers_of_predict(width: int, top: int, classes: list[str]) -> None:
     assert "\n".join(lines).split() == "\n".join(whole).split()
     assert all(len(line) <= width or " " not in line.strip() for line in lines)
     assert LONG in [line.strip() for line in lines]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such terminals")
+@pytest.mark.parametrize(
+    "arguments", [["predict", f"{LONG}/run", "x"], ["recipes", "show", "no" * 70], ["train", "x", "--recipe", "y" * 90]]
+)
+def test_a_real_terminal(arguments: list[str]) -> None:
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    command = [sys.executable, "-m", "cnn_tl", *arguments]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=kept | {"TERM": "dumb"}):
+        os.close(theirs)
+        text = b""
+        with contextlib.suppress(OSError):  # how Linux says that the other side is closed
+            while read := os.read(ours, 65_536):
+                text += read
+    os.close(ours)
+    lines = text.decode().replace("\r", "").splitlines()
+    assert len(lines) > 1
+    assert all(len(line) <= 80 or " " not in line for line in lines)
+    whole = subprocess.run(command, capture_output=True, text=True, env=kept | {"COLUMNS": "2000"}, check=False)
+    assert " ".join(lines).split() == (whole.stdout + whole.stderr).split()

@@ -135,3 +135,15 @@ def test_a_mistake_is_one_line(cli: Any, arguments: list[str], code: int, said: 
     assert said in done.err
     assert done.err.count("\n") == 1
     assert done.out == ""
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+def test_the_table_fits_the_screen(cli: Any, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    from cnn_tl.cli import console
+
+    monkeypatch.setattr(console.out, "_width", width)
+    done = cli("inspect", "test_resnet")
+    table = [line for line in done.out.splitlines() if line.startswith(" ")]
+    assert len(table) > 10
+    assert max(map(len, table)) <= width
+    assert ("memory" in done.out) == (width >= 120)
