@@ -12,7 +12,9 @@ WIDTHS = (60, 80, 100, 120)
 ENDLESS = 10_000
 
 
-def faults_of(show: Callable[[Console], None], said: str = "") -> list[str]:
+def faults_of(
+    show: Callable[[Console], None], said: str = "", widths: tuple[int, ...] = WIDTHS
+) -> list[str]:
     """Let something be printed on screens of several widths, and return what is wrong with it.
 
     The words are to be those of an endless line, and no line longer than the screen unless it is one word, such as a
@@ -26,7 +28,7 @@ def faults_of(show: Callable[[Console], None], said: str = "") -> list[str]:
 
     whole = sorted(_words(printed(ENDLESS)))
     faults = []
-    for width in WIDTHS:
+    for width in widths:
         lines = printed(width)
         if sorted(_words(lines)) != whole:
             cut = set(_words(lines)) ^ set(whole)
