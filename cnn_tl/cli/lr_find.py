@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cnn_tl.cli import console, options
 from cnn_tl.cli.progress import TerminalObserver
 from cnn_tl.errors import printable
+
+if TYPE_CHECKING:
+    from cnn_tl.training.lr_find import RangeTest
 
 
 def lr_find(
@@ -33,7 +37,8 @@ def lr_find(
 ) -> None:
     """Find a learning rate: some sixty steps, each at a higher rate; the model is thrown away.
 
-    The rate at which the loss falls fastest is suggested. train --lr auto makes the same test and goes by it.
+    Two are suggested: where the loss falls fastest (steepest), which train --lr auto takes too, and the middle of its
+    longest fall (valley).
     """
     from cnn_tl import recipe as recipes
     from cnn_tl.cli.overwriting import require_plot_place
@@ -48,14 +53,15 @@ def lr_find(
     chosen = recipes.load(recipe, [*([] if recipe else ["mode=finetune"]), *(set_ or [])], flags)
     require_plot_place(output)
     found = find_lr(chosen, observer=TerminalObserver())
-    plot_lr_find(output, found.rates, found.losses, found.suggestion, found.smoothed)
+    plot_lr_find(output, found.rates, found.losses, found.smoothed, found.suggestions, found.default)
     if json:
-        console.print_json({"suggestion": found.suggestion, "rates": found.rates, "losses": found.losses})
+        console.print_json(asdict(found) | {"suggestion": found.suggestion})
         return
+    for line in _lines(found, chosen.mode):
+        console.say(line)
+    console.say(f"the whole course is in {printable(output)}")
     if found.suggestion is None:
-        console.say(f"{found.reason}; the whole course is in {output}")
         return
-    console.say(f"learning rate {found.suggestion:.2g}: there the loss falls fastest; the whole course is in {output}")
     console.say("next:")
     given: dict[str, object] = {
         "--recipe": recipe, "--model": model, "--weights": weights, "--image-size": image_size,
@@ -65,3 +71,12 @@ def lr_find(
     words += [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
     words += [word for change in set_ or () for word in ("--set", change)]
     console.say_command([printable(shlex.quote(word)) for word in (*words, "--lr", f"{found.suggestion:.2g}")])
+
+
+def _lines(found: RangeTest, mode: str) -> list[str]:
+    """Return one line for each rate that the test suggests, that of the mode first, or why there is none."""
+    if found.suggestion is None:
+        return [found.reason]
+    lines = [f"learning rate {found.suggestion:.2g}: {found.reason or f'{found.default}, the default of mode {mode}'}"]
+    others = {name: rate for name, rate in found.suggestions.items() if name != found.default}
+    return lines + [f"learning rate {rate:.2g}: {name}" for name, rate in others.items()]

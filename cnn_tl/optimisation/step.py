@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from cnn_tl.distributed import ALONE, World
 from cnn_tl.errors import ResourceError, UsageError
@@ -73,6 +74,37 @@ class Gradients:
         while (loss := self._try(x, targets_NK, step, first, total)) is None:
             self._forget(held)
         return self.world.sum(loss)
+
+    def loss_with(
+        self,
+        model: nn.Module,
+        weights: dict[str, Tensor],
+        x: Tensor,
+        targets_NK: Tensor,
+        step: int,
+        *,
+        first: int = 0,
+        total: int | None = None,
+    ) -> Tensor:
+        """Return the sum of the step's losses [1] that the model has with other weights and the same randomness.
+
+        Call it after `add`, which finds out how many images fit into the memory.
+
+        Args:
+            model: as it is, not wrapped by `World.parallel`.
+            weights: parameters and buffers by name; running statistics among them move.
+            x, targets_NK, step, first, total: as of `add`.
+        """
+        sums = []
+        with torch.no_grad():
+            for part, targets in self._parts(x, targets_NK, total or len(x)):
+                torch.manual_seed(seed_of(self.seed, "step", step, first))
+                with autocast(self.device, self.precision):
+                    outputs = functional_call(model, weights, (part,))
+                logits_NK = outputs if isinstance(outputs, Tensor) else outputs[0]
+                sums.append(self.loss(logits_NK, targets).sum())
+                first += len(part)
+        return self.world.sum(torch.stack(sums).sum(0, keepdim=True))
 
     def _rehearse(self, x: Tensor, targets_NK: Tensor, total: int) -> None:
         """Make passes of which nothing remains, in all processes, until all find room; then exchange gradients once.

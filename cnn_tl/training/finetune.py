@@ -155,17 +155,19 @@ class _Training:
         with observer.task("learning rates", lr_find.pictures_in(self.feed)):
             optimizer = self._optimizer(lr_find.LOWEST)
             return lr_find.range_test(
-                self.model, optimizer, self.gradients, self.feed, self.targets.of, observer.advance
-            )
+                self.model, optimizer, self.gradients, self.feed, self.targets.of, observer.advance,
+                self.session.recipe.mode,
+            )  # fmt: skip
 
     def _rate_by_a_test(self) -> float:
         """Return the rate that a range test suggests, or the mode's own where it cannot tell."""
-        note, rate = self.session.observer.note, self.find_lr().suggestion
+        note, found = self.session.observer.note, self.find_lr()
+        rate = found.suggestion
         if rate is None:
             rate = _number(self.session.recipe.own_train.lr)
             note(f"learning rate {rate:g}, the mode's own: a range test could not tell of a better one")
         else:
-            note(f"learning rate {rate:.2g}, by a range test")
+            note(f"learning rate {rate:.2g}, by a range test ({found.default})")
         return rate
 
     @property

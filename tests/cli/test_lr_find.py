@@ -41,13 +41,17 @@ def test_a_rate_is_suggested_and_drawn(
     assert json.loads(result.out)["facts"]["lr"] == pytest.approx(found["suggestion"])
 
 
-def test_where_little_is_left_to_learn_the_picture_shows_it(
+def test_under_a_head_that_is_fitted_already_a_rate_is_found_too(
     cli: Cli, words: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     outcome = cli("lr-find", *words)
     assert outcome.code == 0, outcome.err
-    assert "none can be suggested" in outcome.out
+    first, second, third, *_ = outcome.out.splitlines()
+    assert first.startswith("learning rate ")
+    assert first.endswith(": steepest, the default of mode finetune")
+    assert second.endswith(": valley")
+    assert third == "the whole course is in lr-find.png"
     assert (tmp_path / "lr-find.png").exists()
 
 
