@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from cnn_tl.cli import console
 from cnn_tl.cli.judging import show_classes
-from cnn_tl.cli.progress import duration
 from cnn_tl.errors import printable
-from cnn_tl.wording import counted, percent, points, rate
+from cnn_tl.wording import counted, duration, percent, points, rate
 
 if TYPE_CHECKING:
     from cnn_tl.training.result import TrainResult
@@ -145,4 +144,10 @@ def _speed_rows(facts: Mapping[str, Any]) -> list[list[str]]:
         rows.append(["embedding", rate(features["images_per_second"]), both])
     if features["from_cache"]:
         rows.append(["from the cache", f"{features['from_cache']:,}", "features that were at hand already"])
-    return [*rows, ["head", duration(head["seconds"]), str(head["kind"])]]
+    return [*rows, ["head", duration(head["seconds"]), _head(head)]]
+
+
+def _head(head: Mapping[str, Any]) -> str:
+    """Return what was fitted, and why it is not the usual kind."""
+    reason = head.get("chosen_because")
+    return f"{head['kind']}: {reason}" if reason else str(head["kind"])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cnn_tl.training.run_folder import RunFolder
 
 Mode = Literal["freeze", "finetune", "lp-ft", "auto", "scratch"]
-Head = Literal["lbfgs", "ridge", "adamw", "knn", "prototype"]
+Head = Literal["auto", "lbfgs", "ridge", "adamw", "knn", "prototype"]
 
 
 def train(
@@ -40,7 +40,9 @@ def train(
     model: options.Backbone = None,
     weights: options.Weights = None,
     head: Annotated[
-        Head | None, typer.Option(help="How a head on frozen features is fitted.", show_default="lbfgs")
+        Head | None,
+        typer.Option(help="How a head on frozen features is fitted (auto: lbfgs, or ridge for few images of each "
+                     "class or where lbfgs would take minutes).", show_default="auto"),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the training pictures (not in mode freeze, but for --head adamw).")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+from cnn_tl.heads.choice import choose
 from cnn_tl.heads.logistic import fit_logistic
 from cnn_tl.heads.neighbours import fit_neighbours
 from cnn_tl.heads.problem import FittedHead, Problem, Views, class_weights
@@ -21,7 +23,15 @@ def _fit_adamw(problem: Problem, settings: Head) -> FittedHead:
     return fit_adamw(problem, settings)
 
 
+def _fit_auto(problem: Problem, settings: Head) -> FittedHead:
+    """Fit whichever of lbfgs and ridge suits the size of the problem; the facts say which, and why."""
+    choice = choose(len(problem.labels), len(problem.views), problem.views[0].shape[1], problem.num_classes)
+    head = HEADS[choice.kind](problem, settings.model_copy(update={"kind": choice.kind}))
+    return replace(head, facts=head.facts | {"chosen_because": choice.reason})
+
+
 HEADS: dict[HeadKind, Callable[[Problem, Head], FittedHead]] = {
+    "auto": _fit_auto,
     "lbfgs": fit_logistic,
     "ridge": fit_ridge,
     "adamw": _fit_adamw,

@@ -66,6 +66,7 @@ DEFAULT_VIEWS = 4
 """Views of a picture that are kept for a training loop on a frozen part, where the recipe says nothing."""
 
 HEAD_DEFAULTS: dict[HeadKind, Head] = {
+    "auto": Head(kind="auto"),
     "lbfgs": Head(kind="lbfgs"),
     "ridge": Head(kind="ridge"),
     "adamw": Head(
@@ -82,6 +83,7 @@ HEAD_SETTINGS: dict[HeadKind, frozenset[str]] = {
     "adamw": frozenset({"hidden", "dropout", "label_smoothing", "epochs", "batch_size", "lr", "weight_decay"}),
     "knn": frozenset({"neighbours"}),
     "prototype": frozenset(),
+    "auto": frozenset({"penalty"}),
 }
 """The settings that have a meaning for each kind, beside `class_weights`, which all honour."""
 

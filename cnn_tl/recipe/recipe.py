@@ -88,6 +88,8 @@ class Recipe(Section, metaclass=_InOneLine):
         """
         refuse_contradictions(self)
         head = self.head
+        if head.kind == "auto" and head.penalty is not None:
+            head = head.model_copy(update={"kind": "lbfgs"})  # a penalty is in the units of one kind
         if self.mode not in ("finetune", "scratch"):  # whose head is part of the loop
             head = HEAD_DEFAULTS[head.kind].model_copy(update=head.model_dump(exclude_none=True))
         every = self.model.unfreeze_every or (1 if self.model.unfreeze else None)

@@ -33,7 +33,7 @@ class Settings(Protocol):
     def run(self) -> Run: ...
 
 
-_LINEAR = ("lbfgs", "ridge", "adamw", "prototype")
+_LINEAR = ("auto", "lbfgs", "ridge", "adamw", "prototype")
 
 
 def sees_one_view(recipe: Settings) -> bool:
@@ -226,6 +226,8 @@ def has_auxiliary(model: Model) -> bool:
 def _without_fitted_head(recipe: Settings) -> Iterator[str]:
     for key, default in Head().model_dump().items():
         value = getattr(recipe.head, key)
+        if (key, value) == ("kind", "lbfgs"):
+            continue  # the default of earlier versions, which they wrote into every recipe
         if value != default:
             instead = "train.class_weights" if key == "class_weights" else "mode: lp-ft"
             yield (

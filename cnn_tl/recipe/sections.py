@@ -95,8 +95,8 @@ class Head(Section):
     """How the head is fitted on the features of a frozen backbone; null means the default of its kind."""
 
     kind: HeadKind = Field(
-        default="lbfgs",
-        description="Logistic regression, ridge regression, AdamW, nearest neighbours, or nearest class mean.",
+        default="auto",
+        description="Logistic, ridge, AdamW, neighbours, class means; auto: lbfgs, or ridge where that is better.",
     )
     class_weights: ClassWeights = Field(
         default="none", description="Weight of each class: none, balanced (rare ones more), or class: weight."

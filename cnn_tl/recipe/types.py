@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 Mode = Literal["freeze", "finetune", "lp-ft", "auto", "scratch"]
-HeadKind = Literal["lbfgs", "ridge", "adamw", "knn", "prototype"]
+HeadKind = Literal["auto", "lbfgs", "ridge", "adamw", "knn", "prototype"]
 AugmentPolicy = Literal["none", "randaugment", "trivialaugment"]
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 FREEZE_PATTERN = r"^(head|last-stage|last-[1-9][0-9]?|norm|all)$"

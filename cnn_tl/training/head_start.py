@@ -28,7 +28,7 @@ AT_MOST = 20_000
 
 
 def set_fitted_head(session: Session) -> bool:
-    """Fit the classifier of the session's model, a logistic regression on the features of the training pictures.
+    """Fit the classifier of the session's model, logistic or ridge regression on the features of the training pictures.
 
     A model that does more after its features than one linear layer keeps its random head, and the run says so.
 
@@ -67,4 +67,4 @@ def _fit(session: Session, pictures: Sequence[Picture], features_ND: NDArray[np.
     labels = np.array([picture.label for picture in pictures], dtype=np.int64)
     weights = class_weights(session.recipe.train.class_weights or "none", labels, classes, key="train.class_weights")
     problem = Problem([features_ND], labels, len(classes), weights, session.recipe.seed, session.raise_if_stopped)
-    return HEADS["lbfgs"](problem, HEAD_DEFAULTS["lbfgs"]).tensors
+    return HEADS["auto"](problem, HEAD_DEFAULTS["auto"]).tensors

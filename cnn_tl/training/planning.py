@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnn_tl.errors import printable
 from cnn_tl.features.speed import describe, noise
+from cnn_tl.heads.choice import choose, lbfgs_seconds, ridge_seconds
 from cnn_tl.progress import FeaturePlan, Plan
 from cnn_tl.recipe.words import policy_shown
 from cnn_tl.runtime import Precision
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 BACKWARD_COST = 3.0
 """A training step costs about this many forward passes: forward, and two products of that size for the gradients."""
-
-FIT_SECONDS = 1e-7
-"""Fitting a logistic or ridge regression, cross-validation included, for each number of each class."""
 
 ADAMW_STEP_SECONDS = 0.002
 """One step of a head on features."""
@@ -55,7 +53,7 @@ def plan_frozen(session: Session, prepared: Preparation) -> Plan:
         total=card.backbone_parameters + trainable,
         device=speeds.device_name,
         precision=str(way),
-        schedule=f"{_views(session, prepared)}, then the head ({head.kind})",
+        schedule=f"{_views(session, prepared)}, then the head ({_head_kind(session, prepared)})",
         phases=None,
         features=_features(session, prepared),
         pictures=None,
@@ -77,11 +75,27 @@ def _head_seconds(session: Session, prepared: Preparation) -> float:
         return steps * ADAMW_STEP_SECONDS
     if head.kind in ("knn", "prototype"):
         return 0.0
-    return _fit_seconds(session, prepared.train.wanted, session.card.num_features)
+    images, views = _problem_size(prepared)
+    return _fit_seconds(session, head.kind, images, views, session.card.num_features)
 
 
-def _fit_seconds(session: Session, rows: int, num_features: int) -> float:
-    return rows * num_features * max(3, len(session.manifest.classes)) * FIT_SECONDS
+def _head_kind(session: Session, prepared: Preparation) -> str:
+    """Return the kind of head that is fitted, and why, where `auto` chooses another one than lbfgs."""
+    kind = session.recipe.head.kind
+    if kind != "auto":
+        return kind
+    return str(choose(*_problem_size(prepared), session.card.num_features, len(session.manifest.classes)))
+
+
+def _problem_size(prepared: Preparation) -> tuple[int, int]:
+    """Return the number of training images and of views of each."""
+    return len(prepared.train.pictures), prepared.train.views
+
+
+def _fit_seconds(session: Session, kind: str, images: int, views: int, num_features: int) -> float:
+    size = (images, views, num_features, len(session.manifest.classes))
+    fitted = choose(*size).kind if kind == "auto" else kind
+    return ridge_seconds(*size) if fitted == "ridge" else lbfgs_seconds(*size)
 
 
 def plan_loop(session: Session) -> Plan:
@@ -110,9 +124,8 @@ def plan_loop(session: Session) -> Plan:
 def plan_head_first(session: Session, prepared: Preparation) -> Plan:
     """Describe a run in mode `lp-ft` or `auto`: what the head needs, and then the loop."""
     loop = plan_loop(session)
-    kind = session.recipe.head.kind
     features = _features(session, prepared)
-    schedule = f"the head ({kind}) on frozen features, then {loop.schedule}"
+    schedule = f"the head ({_head_kind(session, prepared)}) on frozen features, then {loop.schedule}"
     decode = DECODE_SECONDS / session.read_at_once
     first = prepared.to_compute * max(prepared.speeds.seconds["fp32"], decode) + _head_seconds(session, prepared)
     return replace(loop, schedule=schedule, features=features, seconds=loop.seconds + first)
@@ -199,7 +212,7 @@ def _loop_seconds(session: Session, kept: FeaturePlan | None) -> float:
         from cnn_tl.training.head_start import AT_MOST
 
         pictures, num_features = min(train, AT_MOST), int(session.network.model.num_features)  # type: ignore[arg-type]
-        first += pictures * exact + _fit_seconds(session, pictures, num_features)
+        first += pictures * exact + _fit_seconds(session, "auto", pictures, 1, num_features)
     passed = share * train
     if session.recipe.train.lr == "auto":
         from cnn_tl.training.lr_find import STEPS

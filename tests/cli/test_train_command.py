@@ -65,7 +65,7 @@ def test_a_whole_run_then_its_result_again(cli: Any, data: str, tiny_weights: Pa
     result = json.loads(outcome.out)
     assert result["run"] == "runs/pets-freeze"
     assert result["pictures"] == 4
-    assert "--epochs has no effect: the head (lbfgs) is fitted, not trained" in outcome.err
+    assert "--epochs has no effect: the head (auto) is fitted, not trained" in outcome.err
 
     again = cli("train", "--resume")
     assert again.code == 0

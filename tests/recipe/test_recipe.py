@@ -238,9 +238,9 @@ def test_an_impossible_name_is_refused() -> None:
     ("content", "wins", "idle"),
     [
         ("augment: {flip: true}", "features.views: 1", "augment"),
-        ("features: {views: fresh}", "head.kind: lbfgs", "features.views: fresh"),
+        ("features: {views: fresh}", "head.kind: auto", "features.views: fresh"),
         ("mode: finetune\nfeatures: {views: 2}", "mode: finetune and model.freeze: all", "features.views"),
-        ("head: {hidden: 64}", "head.kind: lbfgs", "head.hidden"),
+        ("head: {hidden: 64}", "head.kind: auto", "head.hidden"),
         ("head: {kind: adamw, penalty: 1}", "head.kind: adamw", "head.penalty"),
         ("train: {epochs: 3}", "mode: freeze", "train.epochs"),
         ("train: {lr: 1e-3}", "mode: freeze", "train.lr"),
