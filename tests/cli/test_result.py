@@ -123,10 +123,10 @@ def test_of_a_single_epoch_nothing_was_chosen(shown: Any) -> None:
 @pytest.mark.parametrize(
     ("facts", "row"),
     [
-        ({}, "time 1 h 6 min"),
-        ({"resumed": True}, "time 1 h 6 min since it was resumed"),
+        ({}, "time 1 h 06 min"),
+        ({"resumed": True}, "time 1 h 06 min since it was resumed"),
         ({"resumed": True, "verdict": VERDICT, "best_epoch": 2, "epochs": 3},
-         "time 1 h 6 min since it was resumed; cost: all starts"),
+         "time 1 h 06 min since it was resumed; cost: all starts"),
     ],
 )  # fmt: skip
 def test_a_resumed_run_says_which_time_it_tells(shown: Any, facts: dict[str, Any], row: str) -> None:
