@@ -137,7 +137,7 @@ def test_one_feature_and_no_time_are_said_as_such(shown: Any) -> None:
     features = FEATURES | {"computed": 1}
     text = shown(correct=1, features=features, head={"seconds": 0.001, "kind": "ridge"})
     assert "both together, 1 feature\n" in text
-    assert "under 0.1 s" in text
+    assert "under 0.01 s" in text
 
 
 @pytest.mark.parametrize(
