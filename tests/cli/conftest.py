@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 from rich.text import Text
-from whole_words import faults_of
+from whole_words import WIDTHS, faults_of
 
 from cnn_tl.cli import console
 
@@ -54,7 +54,8 @@ def words_stay_whole(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def show_table(renderable: Any, screen: Console | None = None) -> None:
         original_show(renderable, screen or console.out)
         if not isinstance(renderable, Text) and (screen is None or is_own(screen)):  # texts are pages of --help
-            faults.extend(faults_of(lambda paper: paper.print(renderable), "table: "))
+            made_for = (120,) if console.width() >= 120 else WIDTHS  # inspect has more columns there
+            faults.extend(faults_of(lambda paper: paper.print(renderable), "table: ", made_for))
 
     monkeypatch.setattr(console, "show", show_table)
     yield
