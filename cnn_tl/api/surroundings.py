@@ -12,9 +12,10 @@ from cnn_tl.progress import Observer
 
 @contextmanager
 def calm() -> Iterator[None]:
-    """Keep from the caller what Pillow murmurs about damaged metadata, and leave the filters as they were."""
+    """Keep from the caller what others murmur about metadata and widgets, and leave the filters as they were."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.\w+ImagePlugin")
+        warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's, in a notebook without widgets
         yield
 
 

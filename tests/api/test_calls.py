@@ -24,7 +24,7 @@ from rich.console import Console
 from whole_runs import StopAfter
 
 import cnn_tl
-from cnn_tl.api.surroundings import observer_here
+from cnn_tl.api.surroundings import calm, observer_here
 from cnn_tl.cli.notebook import NotebookObserver
 from cnn_tl.cli.progress import TerminalObserver
 from cnn_tl.errors import DataError, RecipeError, Stopped, UsageError
@@ -168,6 +168,13 @@ def test_reading_images_leaves_the_warnings_to_the_caller(monkeypatch: pytest.Mo
         before = list(warnings.filters)
         spec.loader.exec_module(again)
         assert list(warnings.filters) == before
+
+
+def test_what_others_murmur_is_kept_back_during_a_call_and_nothing_else_is() -> None:
+    with calm():
+        warnings.warn("IProgress not found. Please update jupyter and ipywidgets.", stacklevel=1)
+        with pytest.warns(UserWarning, match="of the caller's own"):
+            warnings.warn("one of the caller's own", stacklevel=1)
 
 
 @pytest.mark.parametrize(("terminal", "notebook"), [(True, False), (False, True), (False, False)])
