@@ -137,7 +137,7 @@ class _Bench:
     def __init__(self, network: Network, device: torch.device) -> None:
         self.network, self.device = network, device
         formats: list[Precision] = ["fp32", "bf16"] if has_fast_bf16(device) else ["fp32"]
-        speeds = speed.measure(network, device, pictures=0, formats=formats)
+        speeds = speed.measure(network, device, formats=formats)
         self.precision = speed.choose_precision(speeds, "auto")
         self.files: list[Path] = []
         self.labels: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -218,7 +218,7 @@ class _Bench:
         started = time.perf_counter()
         with (
             reading(self._groups(), self._read, workers=default_workers(), ahead=2) as read,
-            embedder(self.network, self.device, precision) as frozen,
+            embedder(self.network, self.device, precision, batch_size=BATCH_SIZE) as frozen,
         ):
             for batch, features_ND in stream(frozen, read):
                 _refuse_failures(batch)

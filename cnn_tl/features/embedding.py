@@ -1,7 +1,9 @@
 """The frozen part at work: batches of pixels in, features out, as fast as the device allows.
 
-The model is in evaluation mode, so a picture's features do not depend on its neighbours in the batch. They may depend,
-in the last bit, on the batch's size when that is tiny, so no batch has fewer than `SMALLEST_BATCH` pictures.
+The model is in evaluation mode, so a picture's features do not depend on its neighbours in the batch. They depend, in
+the last bits, on the batch's size, by which the kernels are chosen. So on a CPU all batches have one size, short ones
+being filled up, and what is computed later, elsewhere or once more is what was computed before. On a GPU, where large
+batches pay and nothing is promised about the last bits, no batch has fewer than `SMALLEST_BATCH` pictures.
 """
 
 from __future__ import annotations
@@ -58,19 +60,21 @@ class Embedder:
         self._model: nn.Module = place(network.model, device).eval()
         self._device = device
         self._precision = precision
-        self._fixed_batch = batch_size if compiled else None
+        self._compiled, self._batch_size = compiled, batch_size
+        self._least = batch_size if compiled or device.type == "cpu" else SMALLEST_BATCH
         if compiled:
             # freezing folds the parameters into the compiled code, which pays only because nothing of them moves
             self._model = torch.compile(self._model, options={"freezing": True})  # type: ignore[assignment]
         self.seconds = 0.0
 
     def start(self, pixels: Pixels) -> UnderWay:
-        """Send uint8 pixels [N, H, W, 3] through the network; return the features [N, D] to come."""
+        """Send uint8 pixels [N, H, W, 3], at most a batch, through the network; return the features [N, D] to come."""
         started = time.perf_counter()
         count = len(pixels)
-        x_NCHW = to_input(_padded(pixels, self._fixed_batch or SMALLEST_BATCH), self._spec, self._device)
+        assert count <= self._batch_size, "another size may give other bits"
+        x_NCHW = to_input(_padded(pixels, self._least), self._spec, self._device)
         # compiled code with frozen parameters takes no inference tensors
-        with torch.no_grad() if self._fixed_batch else torch.inference_mode(), autocast(self._device, self._precision):
+        with torch.no_grad() if self._compiled else torch.inference_mode(), autocast(self._device, self._precision):
             features_ND: Tensor = self._model(x_NCHW)[:count].flatten(1).float()
         copied = None
         if self._device.type == "cuda":
@@ -92,7 +96,7 @@ class Embedder:
 
 @contextmanager
 def embedder(
-    network: Network, device: torch.device, precision: Precision, *, compiled: bool = False, batch_size: int = 32
+    network: Network, device: torch.device, precision: Precision, *, compiled: bool = False, batch_size: int
 ) -> Iterator[Embedder]:
     """Yield an `Embedder`; inside the body the network's classifier is out of the way."""
     with ExitStack() as stack:

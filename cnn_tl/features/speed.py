@@ -1,7 +1,7 @@
 """How fast this machine runs a network, measured in about a second, remembered, and what follows from it.
 
-The number format, the batch size and whether to compile are chosen by what was measured, and what was measured is kept
-beside the features: the same recipe on the same machine makes the same choice again, and a second run measures nothing.
+The number format, a GPU's batch size and whether to compile are chosen by what was measured, and that is kept beside
+the features: the same recipe on the same machine makes the same choice again, and a second run measures nothing.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 
 Compile = Literal["auto", "never", "always"]
 
-BATCH_SIZE = 32
-"""Unless it was measured; on CPUs it hardly matters, and larger ones only take memory."""
+BATCH_SIZE = 16
+"""Of a CPU, always: rows of different sizes of batch would differ in their last bits, and no stopwatch may decide about
+those. Of eight networks and formats on one thread five were fastest with it; 8 and 32 were up to a third slower."""
+
+UNMEASURED = 32
+"""The batch size of a GPU that was not measured."""
 
 BATCH_SIZES = {"cpu": (16, 32), "cuda": (32, 64, 128, 256, 512), "mps": (16, 32, 64, 128)}
-
-WORTH_BATCH_SIZES = 1_000
-"""Number of pictures from which a second spent on choosing the batch size comes back."""
 
 PAYS = 0.9
 """bf16 is taken if it needs less than this share of the time of fp32; a tie goes to the exact format."""
@@ -58,7 +59,7 @@ class Speeds:
     Attributes:
         device: "cpu", "cuda" or "mps". device_name: the same in words.
         seconds: for each way ("fp32", "bf16", "bf16, compiled") the seconds that a picture takes.
-        batch_size: the fastest; None if it was not measured.
+        batch_size: the fastest; None if it was not measured, as on a CPU, where it is fixed.
         compile_seconds: for each compiled way what compiling took, -1 if it failed.
         precision: what `auto` came to, once and for all; None: it follows from `seconds`.
     """
@@ -75,14 +76,18 @@ class Speeds:
         """What computes, in words that do not change with its settings."""
         return self.device_name if self.device == "cuda" else processor()
 
+    @property
+    def at_once(self) -> int:
+        """Pictures that pass the network together."""
+        return BATCH_SIZE if self.device == "cpu" else self.batch_size or UNMEASURED
+
     def is_of(self, device: torch.device) -> bool:
         """Say whether it was this device that was measured."""
         return (self.device, self.hardware) == (device.type, hardware_of(device))
 
-    def lacks(self, formats: Sequence[Precision], pictures: int) -> bool:
-        """Say whether something is left to measure for so many pictures in these number formats."""
-        worth_it = pictures >= WORTH_BATCH_SIZES or self.device != "cpu"
-        return not self.seconds.keys() >= set(formats) or (self.batch_size is None and worth_it)
+    def lacks(self, formats: Sequence[Precision]) -> bool:
+        """Say whether something is left to measure in these number formats."""
+        return not self.seconds.keys() >= set(formats) or (self.batch_size is None and self.device != "cpu")
 
 
 @dataclass(frozen=True)
@@ -132,14 +137,12 @@ def measure(
     network: Network,
     device: torch.device,
     *,
-    pictures: int,
     formats: Sequence[Precision],
     known: Speeds | None = None,
 ) -> Speeds:
     """Time the network on pictures of noise, in turn in each number format.
 
     Args:
-        pictures: how many are to come; with few of them the batch size is not worth measuring.
         formats: fp32, and bf16 where it may be chosen.
         known: what was measured before; it stays, and what it decided stays decided.
     """
@@ -158,7 +161,7 @@ def measure(
         if choose_precision(speeds, "auto") == "bf16" or "bf16" not in timers:
             break  # else against what hardware that multiplies bf16 leads to expect: looked at again before it decides
     speeds = replace(speeds, precision=choose_precision(speeds, "auto"))
-    return _with_batch_size(network, device, speeds) if speeds.lacks(formats, pictures) else speeds
+    return _with_batch_size(network, device, speeds) if speeds.lacks(formats) else speeds
 
 
 def _with_batch_size(network: Network, device: torch.device, speeds: Speeds) -> Speeds:
@@ -175,7 +178,7 @@ def measure_compiled(network: Network, device: torch.device, speeds: Speeds, pre
     """Compile the network, time it, and return the speeds with what came out; a failure is remembered as one."""
     from cnn_tl.features.embedding import embedder
 
-    way, size = str(Way(precision, compiled=True)), speeds.batch_size or BATCH_SIZE
+    way, size = str(Way(precision, compiled=True)), speeds.at_once
     pixels = noise(network, size)
     started = time.perf_counter()
     try:
@@ -204,7 +207,7 @@ class _Timer:
     def run(self) -> None:
         from cnn_tl.features.embedding import embedder
 
-        with embedder(*self._arguments) as frozen:
+        with embedder(*self._arguments, batch_size=len(self._pixels)) as frozen:
             if not self._warm:
                 _timed(frozen, self._pixels)
                 self._warm = True

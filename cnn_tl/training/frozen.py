@@ -32,7 +32,7 @@ class Preparation:
     @property
     def batch_size(self) -> int:
         """Pictures that pass the network at once."""
-        return self.train.session.recipe.train.batch_size or self.speeds.batch_size or speed.BATCH_SIZE
+        return self.train.session.recipe.train.batch_size or self.speeds.at_once
 
     @property
     def to_compute(self) -> int:
@@ -81,23 +81,20 @@ def prepare(session: Session, *, write: bool = True) -> Preparation:
     def missing(way: Way, speeds: Speeds) -> int:
         return len(part(way, speeds).missing)
 
-    pictures = views * len(train_pictures)
-    speeds, way = session.world.first(lambda: _choose(session, pictures, missing, write=write))
+    speeds, way = session.world.first(lambda: _choose(session, missing, write=write))
     val = part_of(session, cache, val_pictures, 1, EXACT, speeds)
     train_part = part(way, speeds)
     train_part.leave_to(val)
     return Preparation(speeds, way, train_part, val)
 
 
-def _choose(
-    session: Session, pictures: int, missing: Callable[[Way, Speeds], int], *, write: bool
-) -> tuple[Speeds, Way]:
+def _choose(session: Session, missing: Callable[[Way, Speeds], int], *, write: bool) -> tuple[Speeds, Way]:
     """Return how fast this machine is, and the way in which the training pictures will pass the network.
 
     Args:
         missing: how many features the cache lacks of those that are computed in a way.
     """
-    speeds = _speeds(session, pictures=pictures, write=write)
+    speeds = _speeds(session, write=write)
     precision = speed.choose_precision(speeds, session.recipe.run.precision)
     wanted, may_try = session.recipe.run.compile, write and session.memory.is_dir()
     if may_try and speed.worth_trying_to_compile(speeds, precision, wanted, missing(Way(precision), speeds)):
@@ -180,7 +177,7 @@ def _compute(session: Session, prepared: Preparation) -> tuple[Part, Part]:
     return prepared.train.without(paths), prepared.val.without(paths)
 
 
-def _speeds(session: Session, *, pictures: int, write: bool) -> Speeds:
+def _speeds(session: Session, *, write: bool) -> Speeds:
     """Return what is known of this machine's speed with this network, measuring what is not.
 
     Where nothing can be remembered, a fixed rule chooses the number format: the stopwatch might choose another one
@@ -189,16 +186,16 @@ def _speeds(session: Session, *, pictures: int, write: bool) -> Speeds:
     recipe = session.recipe
     needed: list[Precision] = ["fp32", "bf16"] if recipe.run.precision == "bf16" else ["fp32"]
     known = speed.recall(session.memory, recipe.run.device)
-    if known is not None and "device" not in vars(session) and not known.lacks(needed, pictures):
+    if known is not None and "device" not in vars(session) and not known.lacks(needed):
         return known  # without torch; `embed` looks whether it is still this device
     if known is not None and not known.is_of(session.device):
         known = None
-    if known is not None and not known.lacks(needed, pictures):
+    if known is not None and not known.lacks(needed):
         return known
     if known is None and has_fast_bf16(session.device):
         needed = ["fp32", "bf16"]
     with session.observer.task("measuring this machine", None):
-        speeds = speed.measure(session.network, session.device, pictures=pictures, formats=needed, known=known)
+        speeds = speed.measure(session.network, session.device, formats=needed, known=known)
     release_freed_memory()
     will_be_remembered = _remember(session, speeds) if write else recipe.features.cache
     if known is None and not will_be_remembered:

@@ -1,4 +1,4 @@
-"""Features do not depend on who shares the batch, and are those that the whole model's classifier would get."""
+"""Features do not depend on who shares the batch, or how many do, and are those that the classifier would get."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import torch
 from cnn_tl.data.loader import Batch
 from cnn_tl.errors import BadImageError
 from cnn_tl.features.embedding import UnderWay, embedder, stream
+from cnn_tl.features.speed import BATCH_SIZE
 from cnn_tl.networks import backbone, weights
 from cnn_tl.networks.backbone import Network, classify, to_input
 from cnn_tl.runtime import Precision
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.numbers
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +33,9 @@ def pixels() -> np.ndarray:
 
 
 def features(network: Network, pixels: np.ndarray, precision: Precision = "fp32") -> np.ndarray:
-    with embedder(network, CPU, precision) as frozen:
-        return frozen.finish(frozen.start(pixels))
+    parts = [pixels[start : start + BATCH_SIZE] for start in range(0, len(pixels), BATCH_SIZE)]
+    with embedder(network, CPU, precision, batch_size=BATCH_SIZE) as frozen:
+        return np.concatenate([frozen.finish(frozen.start(part)) for part in parts])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -44,6 +47,19 @@ def test_a_picture_gives_the_same_bits_in_any_batch(
         assert np.array_equal(features(network, pixels[part], precision), whole[part])
     order = np.random.default_rng(1).permutation(40)
     assert np.array_equal(features(network, pixels[order], precision), whole[order])
+
+
+def test_on_a_cpu_a_batch_always_has_the_same_size(network: Network, pixels: np.ndarray) -> None:
+    """Which kernels it gets depends on the size: on some processors, with one thread, that is another last bit."""
+    seen: list[int] = []
+    with embedder(network, CPU, "fp32", batch_size=BATCH_SIZE) as frozen:
+        watched = network.model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+        for count in (1, 7, 8, 15, BATCH_SIZE):
+            assert len(frozen.finish(frozen.start(pixels[:count]))) == count
+        with pytest.raises(AssertionError):
+            frozen.start(pixels[: BATCH_SIZE + 1])
+        watched.remove()
+    assert seen == [BATCH_SIZE] * 5
 
 
 def test_the_classifier_makes_logits_of_them(network: Network, pixels: np.ndarray) -> None:
@@ -68,7 +84,7 @@ def test_a_stream_keeps_the_order_and_passes_failures_on(network: Network, pixel
         Batch([], pixels[:0], [("c", error)]),
         Batch(["d"], pixels[2:3], [("e", error)]),
     ]
-    with embedder(network, CPU, "fp32") as frozen:
+    with embedder(network, CPU, "fp32", batch_size=BATCH_SIZE) as frozen:
         found = list(stream(frozen, batches))
         assert frozen.seconds > 0
     assert [batch.items for batch, _ in found] == [["a", "b"], [], ["d"]]
@@ -79,7 +95,7 @@ def test_a_stream_keeps_the_order_and_passes_failures_on(network: Network, pixel
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_on_cuda_a_batch_is_not_held_up_by_the_next(network: Network, pixels: np.ndarray) -> None:
     device = torch.device("cuda")
-    with embedder(network, device, "fp32") as frozen:
+    with embedder(network, device, "fp32", batch_size=len(pixels)) as frozen:
         alone = frozen.finish(frozen.start(pixels))
         begun = frozen.start(pixels)
         torch.cuda._sleep(10**9)  # some half a second of work that begins after it
@@ -94,7 +110,7 @@ def test_on_cuda_a_batch_is_not_held_up_by_the_next(network: Network, pixels: np
 def test_only_what_was_begun_is_waited_for(network: Network, pixels: np.ndarray) -> None:
     waited: list[str] = []
     event = SimpleNamespace(synchronize=lambda: waited.append("the event"))
-    with embedder(network, CPU, "fp32") as frozen:
+    with embedder(network, CPU, "fp32", batch_size=BATCH_SIZE) as frozen:
         begun = frozen.start(pixels[:8])
         assert begun.copied is None
         frozen.finish(UnderWay(begun.features, event))  # type: ignore[arg-type]

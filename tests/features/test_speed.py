@@ -75,42 +75,46 @@ CPU = torch.device("cpu")
 
 
 def test_measuring_and_remembering(network: Network, tmp_path: Path) -> None:
-    few = speed.measure(network, CPU, pictures=10, formats=["fp32", "bf16"])
+    few = speed.measure(network, CPU, formats=["fp32", "bf16"])
     assert few.seconds.keys() == {"fp32", "bf16"}
     assert all(0 < seconds < 1 for seconds in few.seconds.values())
     assert few.batch_size is None
-    many = speed.measure(network, CPU, pictures=10_000, formats=["fp32"])
-    assert many.batch_size in speed.BATCH_SIZES["cpu"]
     assert speed.recall(tmp_path, "auto") is None
-    speed.remember(tmp_path, "auto", many)
-    assert speed.recall(tmp_path, "auto") == many
+    speed.remember(tmp_path, "auto", few)
+    assert speed.recall(tmp_path, "auto") == few
     assert speed.recall(tmp_path, "cuda") is None
 
 
 @pytest.mark.parametrize(
-    ("seconds", "formats", "pictures", "lacks"),
+    ("device", "batch_size", "formats", "lacks"),
     [
-        ({"fp32": 0.01}, ["fp32"], 10, False),
-        ({"fp32": 0.01}, ["fp32", "bf16"], 10, True),
-        ({"fp32": 0.01}, ["fp32"], 10_000, True),  # a batch size
+        ("cpu", None, ["fp32"], False),
+        ("cpu", None, ["fp32", "bf16"], True),
+        ("cuda", None, ["fp32"], True),  # a batch size
+        ("cuda", 64, ["fp32"], False),
     ],
 )
 def test_what_is_left_to_measure(
-    seconds: dict[str, float], formats: list[Precision], pictures: int, lacks: bool
+    device: str, batch_size: int | None, formats: list[Precision], lacks: bool
 ) -> None:
-    assert Speeds("cpu", "", seconds).lacks(formats, pictures) == lacks
-    assert not Speeds("cpu", "", {"fp32": 0.01, "bf16": 0.01}, batch_size=16).lacks(formats, pictures)
+    assert Speeds(device, "", {"fp32": 0.01}, batch_size).lacks(formats) == lacks
+
+
+def test_no_stopwatch_decides_how_many_pictures_pass_a_cpu_together() -> None:
+    """Features kept by an older run, or computed where nothing can be remembered, have the same bits."""
+    sizes = {Speeds("cpu", "", {"fp32": 0.01}, measured).at_once for measured in (None, 16, 32)}
+    assert sizes == {speed.BATCH_SIZE}
+    assert Speeds("cuda", "", {"fp32": 0.01}, 256).at_once == 256
 
 
 def test_measuring_more_keeps_what_is_known(network: Network) -> None:
     """What compiling taught stays, and so does the number format: it decides about the features' keys."""
     known = Speeds("cpu", "here", COMPILED, None, {"bf16, compiled": 40.0}, "bf16")
-    more = speed.measure(network, CPU, pictures=10_000, formats=["fp32", "bf16"], known=known)
-    assert more.batch_size in speed.BATCH_SIZES["cpu"]
+    more = speed.measure(network, CPU, formats=["fp32", "bf16"], known=known)
     assert (more.compile_seconds, more.precision) == (known.compile_seconds, "bf16")
     assert {way: more.seconds[way] for way in ("fp32", "bf16, compiled")} == {"fp32": 0.010, "bf16, compiled": 0.002}
     known = Speeds("cpu", "here", {"fp32": 1000.0}, precision="fp32")
-    more = speed.measure(network, CPU, pictures=10, formats=["fp32", "bf16"], known=known)
+    more = speed.measure(network, CPU, formats=["fp32", "bf16"], known=known)
     assert more.seconds.keys() == {"fp32", "bf16"}
     assert speed.choose_precision(more, "auto") == "fp32"
 

@@ -139,6 +139,7 @@ def test_a_signal_is_heard(kind: str) -> None:
         HEADS[kind](Problem([features], labels, 3, np.ones(3), 0, stop), HEAD_DEFAULTS[kind])  # type: ignore[index]
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize(
     ("pictures", "features", "classes", "spread"), [(36, 256, 3, 0.3), (60, 32, 3, 6.0), (200, 64, 4, 2.0)]
 )

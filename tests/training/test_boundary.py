@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from whole_runs import assert_close
 
 from cnn_tl.data import transforms
 from cnn_tl.errors import Stopped, UsageError
@@ -93,24 +95,36 @@ def run_and_listen(recipe: Recipe, run: Path) -> Listener:
     return listener
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("freeze", ["head", "last-stage", "last-2"])
 def test_kept_or_computed_anew_gives_the_same_bits(
-    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, freeze: str, precision: str
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path, freeze: str, precision: str
 ) -> None:
-    chosen = recipe(freeze, run={"precision": precision})
+    """Where there is no room the frozen part is a step of its own too; where it cannot be cut it is not, and rounds
+    as batches of the step's size do."""
+    chosen = recipe(freeze, run={"precision": precision}, train={"temperature": "none"})
     kept = run_and_listen(chosen, tmp_path / "kept")
     assert any("are kept: 2 views of 36 images" in note for note in kept.notes)
     assert [task for task in kept.tasks if task[0].startswith("activations")] == [
         ("activations, view 0", TRAIN),
         ("activations, view 1", TRAIN),
     ]
-    monkeypatch.setattr(boundary, "cut", lambda *_: "this test forbids it")
-    anew = run_and_listen(chosen, tmp_path / "anew")
-    assert any("computed anew in each epoch: test_resnet cannot be cut in two: this" in note for note in anew.notes)
+    shutil.rmtree(own_cache)
+    tight = chosen.model_copy(update={"features": chosen.features.model_copy(update={"budget_gb": 1e-5})})
+    anew = run_and_listen(tight, tmp_path / "anew")
+    assert any("computed anew in each epoch: " in note for note in anew.notes)
     assert_same(tmp_path / "kept", tmp_path / "anew")
+    monkeypatch.setattr(boundary, "cut", lambda *_: "this test forbids it")
+    uncut = run_and_listen(chosen, tmp_path / "uncut")
+    assert any("computed anew in each epoch: test_resnet cannot be cut in two: this" in note for note in uncut.notes)
+    (weights, _), (others, _) = learned(tmp_path / "kept"), learned(tmp_path / "uncut")
+    least = 1e-4 if precision == "fp32" else 0.05
+    for name, tensor in weights.items():
+        assert_close(others[name], tensor, least)
 
 
+@pytest.mark.numbers
 def test_room_in_the_cache_changes_no_bit_of_steps_of_any_size(recipe: Make, tmp_path: Path) -> None:
     small = {"batch_size": 5}
     model = {"name": "tf_efficientnet_lite0", "weights": None, "freeze": "last-stage"}  # its bits depend on the batch

@@ -104,16 +104,14 @@ def test_a_memory_of_another_device(run: Run, own_cache: Path, batch_size: int |
     assert json.loads(memory(own_cache).read_text())["device"] == "cpu"
 
 
-def test_a_larger_run_adds_to_what_is_known(run: Run, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    way = facts(run("a"))["way"]
-    compiled = {f"{way}, compiled": 20.0}
-    change(memory(own_cache), compile_seconds=compiled)
-    before = json.loads(memory(own_cache).read_text())
-    monkeypatch.setattr(speed, "WORTH_BATCH_SIZES", 10)
-    assert facts(run("b"))["computed"] == 0
+def test_a_run_in_another_format_adds_to_what_is_known(run: Run, own_cache: Path) -> None:
+    run("a", run=FP32)
+    compiled = {"fp32, compiled": 20.0}
+    change(memory(own_cache), compile_seconds=compiled, seconds={"fp32": 0.01}, precision="fp32")
+    run("b", run={"precision": "bf16"})
     after = json.loads(memory(own_cache).read_text())
-    assert after["batch_size"] in speed.BATCH_SIZES["cpu"]
-    assert (after["compile_seconds"], after["precision"]) == (compiled, before["precision"])
+    assert after["seconds"].keys() == {"fp32", "bf16"}
+    assert (after["compile_seconds"], after["precision"]) == (compiled, "fp32")
 
 
 @pytest.mark.parametrize("fast", ["fp32", "bf16"])

@@ -18,6 +18,7 @@ from cnn_tl.data.loader import Batch
 from cnn_tl.data.manifest import Picture
 from cnn_tl.distributed import World
 from cnn_tl.errors import CnnTlError
+from cnn_tl.features.speed import BATCH_SIZE
 from cnn_tl.networks.backbone import place
 from cnn_tl.optimisation.phases import Phases
 from cnn_tl.progress import Observer
@@ -157,6 +158,7 @@ def _boundary(session: Session) -> Boundary:
     return found
 
 
+@pytest.mark.numbers
 def test_features_come_together_though_each_machine_has_others_in_its_cache(
     open_one: Callable[..., Session], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -165,7 +167,7 @@ def test_features_come_together_though_each_machine_has_others_in_its_cache(
         monkeypatch.setenv("CNN_TL_CACHE", str(tmp_path / name))
         session = open_one("freeze")
         before = frozen.prepare(session).train
-        features.embed(session, [replace(before, missing=before.missing[known])], 8)
+        features.embed(session, [replace(before, missing=before.missing[known])], BATCH_SIZE)
         sessions.append(session)
         prepared.append(frozen.prepare(session))
     notes: list[str] = []
