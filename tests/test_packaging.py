@@ -35,7 +35,8 @@ def test_readme_names_every_command() -> None:
 
 
 def test_readme_names_only_flags_that_exist() -> None:
-    known = {"--upgrade", "--no-deps", "--logdir", "--backend-store-uri"}  # of pip, tensorboard and mlflow
+    known = {"--upgrade", "--no-deps", "--logdir", "--backend-store-uri"}  # of pip, tensorboard, mlflow
+    known.add("--install-completion")  # typer's
     groups = [command for command in COMMANDS.values() if hasattr(command, "commands")]
     for command in [*COMMANDS.values(), *(inner for group in groups for inner in group.commands.values())]:
         known |= {option for parameter in command.params for option in parameter.opts}

@@ -88,7 +88,7 @@ def test_predicts_with_a_few_packages(light: Path, model: Path) -> None:
         (["predict", "model.onnx", "red.jpg", "--output", "a.parquet"], "pyarrow"),
         (["train", "."], "pyyaml"),
         (["recipes", "list"], "pyyaml"),
-        (["models", "resnet"], "timm"),
+        (["models", "resnet"], "torch"),
         (["cache", "info"], "safetensors"),
     ],
 )
