@@ -24,7 +24,7 @@ def test_a_rate_is_suggested_and_drawn(
     cli: Cli, words: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words += ["--set", "train.head_start=random"]
+    words += ["--set", "train.head_start=random", "--set", "run.precision=fp32"]  # no stopwatch chooses
     outcome = cli("lr-find", *words, "--json")
     assert outcome.code == 0, outcome.err
     found = json.loads(outcome.out)
