@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,8 @@ from cnn_tl import telemetry
 telemetry.forbid_telemetry()  # also of what a test module imports itself
 os.environ.setdefault("MPLCONFIGDIR", str(Path(tempfile.gettempdir(), "cnn-tl-tests-matplotlib")))  # made once
 os.environ.setdefault("SE_AVOID_STATS", "true")  # selenium-manager reports each use
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background: our children would inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does: before torch is loaded
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # several tests run at once, on tiny networks
