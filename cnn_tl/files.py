@@ -63,6 +63,10 @@ def disk_errors(path: Path, needed: int | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         where = printable(path)
+        if error.errno == errno.EDQUOT:  # what is free on the disk is not for this user
+            raise ResourceError(
+                f"cannot write {where}: {error.strerror}; remove files of yours, or choose another --output"
+            ) from error
         if error.errno in NO_SPACE:
             needs = f"; {needed:,} bytes are needed" if needed is not None else ""
             raise ResourceError(

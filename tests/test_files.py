@@ -35,6 +35,14 @@ def test_a_full_disk_is_said_with_path_and_bytes(tmp_path: Path, monkeypatch: py
     assert [p.name for p in tmp_path.iterdir()] == ["model.bin"]
 
 
+def test_a_used_up_quota_says_nothing_of_what_is_free_on_the_disk(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ResourceError, match=r"^cannot write .*model\.bin: Disk quota exceeded; remove"),
+        files.disk_errors(tmp_path / "model.bin", 1000),
+    ):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+
 def test_undecodable_names_survive_json(tmp_path: Path) -> None:
     name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
     files.write_json(tmp_path / "x.json", {"name": name})

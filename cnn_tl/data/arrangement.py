@@ -181,6 +181,8 @@ def _with_splits(
     if not train:
         if len(data) == 1 and data[0].images:
             return Arrangement(place)
+        if not splits["train"] and any(roles.get(one.name) == "unclear" and one.inside for one in data):
+            _refuse(place, root, data, roles)
         _refuse_without_train(place, named, has_train=bool(splits["train"]))
     chosen = {split: found[0] for split, found in splits.items() if found}
     for split, found in splits.items():
@@ -208,7 +210,8 @@ def _without_splits(place: Path, root: Path, data: Sequence[_Seen], roles: Mappi
         )
     alike = _hold_the_same(data)
     unclear = [one for one in data if roles.get(one.name) in ("unclear", "other")]
-    if len(unclear) == len(data) and (alike or any(mentions_a_split(one.name) for one in data)):
+    named = any(mentions_a_split(one.name) for one in data)
+    if (alike and named) or (len(unclear) == len(data) and (alike or named)):
         _refuse(place, root, data, roles)
     if not alike:
         return Arrangement(place)

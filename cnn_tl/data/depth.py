@@ -34,7 +34,8 @@ def to_8_bits(
     values: NDArray[Any] = pixels.astype(np.float64 if pixels.dtype.itemsize > 4 else np.float32)
     unknown = np.isnan(values)
     if no_data is not None:
-        unknown |= values == values.dtype.type(no_data)
+        with np.errstate(over="ignore"):  # a value that this type cannot hold is that of no pixel, or infinite
+            unknown |= values == values.dtype.type(no_data)
     measured = values[~unknown & (np.abs(values) < _INFINITE)]
     low, high = (float(measured.min()), float(measured.max())) if measured.size else (0.0, 0.0)
     low, high = _floats(low, high) if pixels.dtype.kind == "f" else _integers(low, high, pixels.dtype, bits)

@@ -23,14 +23,15 @@ _SCALES = {"L": (255, 1), "L;4": (15, 17), "L;2": (3, 85)}
 
 
 def second_tries(stream: BinaryIO) -> Iterator[BinaryIO]:
-    """Yield the file once more: its critical chunks, transparency and orientation only; then without orientation.
+    """Yield the file once more: its critical chunks, transparency and orientation only; then without orientation, or
+    transparency, or both.
 
     Nothing is inflated, and no more is held in memory than the pixels of the header can take.
 
     Raises:
         ValueError: it holds more than that.
     """
-    for kept in (_KEPT, _KEPT[:1]):
+    for kept in (_KEPT, _KEPT[:1], _KEPT[1:], ()):
         yield _reduced(stream, kept)
 
 

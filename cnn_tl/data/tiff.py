@@ -33,6 +33,7 @@ _AS_WIDE = {  # bits of a pixel -> Pillow's mode and raw modes; two: the first a
     64: ("RGBA", "RGBA;16B", "RGBA;16L"),
 }
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
+_COMPLEX = (5, 6)
 _KIND_NAMES = {"u": "unsigned", "i": "signed", "f": "floating-point"}
 _COLOURS = {3: "palette", 5: "CMYK", 6: "YCbCr", 8: "CIELab", 9: "ICCLab", 10: "ITULab", 32844: "LogL", 32845: "LogLuv"}
 
@@ -171,6 +172,8 @@ def _described(tags: Any) -> Pixels:
     kinds = _numbers(tags.get(_FORMAT, 1))
     samples = int(tags.get(_SAMPLES, 1))
     photometric = int(tags.get(_PHOTOMETRIC, 0))
+    if int(kinds[0]) in _COMPLEX:
+        raise UnsupportedError("TIFF of complex numbers")
     kind = _KINDS.get(int(kinds[0]), "u")
     if len(set(bits)) > 1 or len(set(kinds)) > 1:
         raise UnsupportedError("TIFF with unlike samples")

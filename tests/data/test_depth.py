@@ -65,3 +65,7 @@ def test_no_data_decides_no_range_and_is_black(pixels: np.ndarray, no_data: floa
 def test_nothing_but_no_data_is_black() -> None:
     assert to_8_bits(np.full((2, 2), np.nan, np.float32)).tolist() == [[0, 0], [0, 0]]
     assert to_8_bits(np.full(3, 7, np.uint16), no_data=7).tolist() == [0, 0, 0]
+
+
+def test_no_data_that_the_pixels_cannot_hold_is_none_of_them() -> None:
+    assert to_8_bits(np.array([0, 1], np.float32), no_data=1e40).tolist() == [0, 255]

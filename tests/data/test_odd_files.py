@@ -63,6 +63,8 @@ ODD_CHUNKS = {
     "wrong eXIf": chunk(b"eXIf", b"MM\0*", wrong=1),
     "short pHYs": chunk(b"pHYs", b"\0"),
     "impossible acTL": chunk(b"acTL", struct.pack(">II", 2**31, 0)),
+    "short tRNS": chunk(b"tRNS", b"\0\1"),
+    "empty tRNS": chunk(b"tRNS", b""),
     "wrong tRNS": chunk(b"tRNS", struct.pack(">HHH", *map(int, COLOUR[3, 3])), wrong=1),
 }
 
@@ -337,6 +339,7 @@ def header_of(marker: int, bits: int = 8) -> bytes:
         (sampled(">", COLOUR.astype(np.uint32), 2), "TIFF of 3 x 32-bit unsigned samples"),
         (sampled("<", np.stack([GREY] * 8, axis=-1), 1), "TIFF of 8 x 8-bit unsigned samples"),
         (sampled("<", GREY, 3, t258=("H", (16,))), "TIFF palette of 16-bit unsigned samples"),
+        (sampled("<", GREY.astype(np.uint64), 1, t339=("H", (6,))), "TIFF of complex numbers"),
         (sampled("<", GREY, 1, t259=("H", (34712,))), "TIFF with compression 34712"),
         (sampled("<", GREY, 1, t50706=("I", (1,))), "a raw photograph"),
         (sampled("<", GREY, 1, t254=("I", (1,)), t330=("I", (8,))), "a raw photograph"),
