@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, get_args
 
-from cnn_tl.errors import RecipeError
+from cnn_tl.errors import RecipeError, UsageError
+from cnn_tl.runtime import DeviceName
 
 if TYPE_CHECKING:
     from cnn_tl.recipe import Recipe
@@ -72,6 +73,21 @@ def is_recipe(value: object) -> TypeGuard[Recipe]:
     from cnn_tl.recipe import Recipe
 
     return isinstance(value, Recipe)
+
+
+def refuse_impossible(device: str, **counts: int | None) -> None:
+    """Refuse a device that does not exist, and counts below 1; `workers` may be 0, and None is a default.
+
+    Raises:
+        UsageError: in one line, by the keyword.
+    """
+    devices = get_args(DeviceName)
+    if device not in devices:
+        raise UsageError(f"device: got {device!r}, allowed {', '.join(devices)}")
+    for name, count in counts.items():
+        least = 0 if name == "workers" else 1
+        if count is not None and count < least:
+            raise UsageError(f"{name}: got {count}, allowed {least} or more")
 
 
 def as_text(path: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnn_tl.api.keywords import PathLike
+from cnn_tl.api.keywords import PathLike, refuse_impossible
 from cnn_tl.api.surroundings import calm, observer_here
 from cnn_tl.errors import UsageError
 from cnn_tl.progress import Observer
@@ -54,11 +54,12 @@ def predict(
 
     Raises:
         ArtefactError: there is no model, or it is damaged.
-        DataError: a folder or a pattern holds no image. UsageError: something given is no image.
+        DataError: a folder or a pattern holds no image. UsageError: something given is no image, or a value cannot be.
         An image that cannot be read is no error: its answer says why in `error`.
     """
     from cnn_tl.inference.predict import predict as run_predict
 
+    refuse_impossible(device, top=top, batch_size=batch_size, workers=workers)
     with calm():
         return list(
             run_predict(
@@ -104,10 +105,11 @@ def evaluate(
     Raises:
         ArtefactError: there is no model, or it is damaged.
         DataError: no images, none that can be read, or classes that the model does not know.
-        UsageError: the folder has no such split.
+        UsageError: the folder has no such split, or a value cannot be.
     """
     from cnn_tl.evaluating.evaluate import evaluate as run_evaluate
 
+    refuse_impossible(device, limit=limit, batch_size=batch_size, workers=workers)
     with calm():
         return run_evaluate(
             os.fspath(source),
@@ -168,6 +170,9 @@ def explain(
 
     if method not in requests.READS:
         raise UsageError(f"there is no method {method!r}; {', '.join(requests.READS)} are there")
+    refuse_impossible(device, limit=limit)
+    if not isinstance(images, str | os.PathLike | Sequence):
+        raise UsageError(f"{type(images).__name__} is no path: explain takes files, folders and patterns")
     folder, run = Path(output or Path("explanations", method)), Path(source)
     requests.check_model(run)
     requests.check_output(folder)

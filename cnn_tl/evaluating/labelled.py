@@ -127,6 +127,8 @@ def _class_folders(
             raise UsageError(f"{printable(walker.root)} has no parts (train, val, test), so leave --part out")
         return None, folders
     chosen = next((name for name in get_args(Split) if name == part), None)
+    if chosen is None and part is not None:
+        raise UsageError(f"{printable(walker.root)} has no part {part}; it has {some_of(parts)}")
     if chosen is None:
         chosen = next((name for name in _BEST_FIRST if name in parts), None)
     if chosen is None:

@@ -54,7 +54,7 @@ def plot_lr_find(
     axes.set_xlabel("learning rate (logarithmic)", fontsize=10, color="#374151")
     axes.set_ylabel("loss", fontsize=10, color="#374151")
     axes.set_title("Training loss while the learning rate rises", **TITLE)
-    axes.legend(frameon=False, fontsize=10, loc="best")
+    axes.legend(facecolor="white", edgecolor="none", framealpha=0.9, fontsize=10, loc="best")
     tidy(axes)
     write(figure, path)
 

@@ -12,6 +12,7 @@ import signal
 import sys
 import types
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ def test_errors_are_raised_and_nothing_is_printed(
         (RecipeError, lambda: cnn_tl.train(photos, tmp_path / "run", mode="finetun")),
         (UsageError, lambda: cnn_tl.train(quiet=False)),
         (UsageError, lambda: cnn_tl.explain(tmp_path, photos, method="guess")),
+        (UsageError, lambda: cnn_tl.explain(tmp_path, Image.new("RGB", (8, 8)))),  # type: ignore[arg-type]
         (cnn_tl.CnnTlError, lambda: cnn_tl.predict(tmp_path, photos)),
         (cnn_tl.CnnTlError, lambda: cnn_tl.evaluate(tmp_path, photos)),
         (cnn_tl.CnnTlError, lambda: cnn_tl.explain(tmp_path, photos)),
@@ -89,6 +91,37 @@ def test_errors_are_raised_and_nothing_is_printed(
         with pytest.raises(kind):
             call()
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("call", "given"),
+    [
+        (cnn_tl.predict, {"top": 0}),
+        (cnn_tl.predict, {"batch_size": 0}),
+        (cnn_tl.predict, {"workers": -1}),
+        (cnn_tl.predict, {"device": "gpu"}),
+        (cnn_tl.evaluate, {"limit": -1}),
+        (cnn_tl.evaluate, {"batch_size": -32}),
+        (cnn_tl.evaluate, {"device": "gpu"}),
+        (cnn_tl.explain, {"limit": 0}),
+        (cnn_tl.explain, {"device": "gpu"}),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_before_a_model_is_read(
+    call: Callable[..., Any], given: dict[str, Any], tmp_path: Path
+) -> None:
+    [(name, value)] = given.items()
+    with pytest.raises(UsageError, match=f"^{name}: got {value!r}, allowed "):
+        call(tmp_path / "nowhere", tmp_path, **given)
+
+
+def test_a_split_that_does_not_exist_is_not_taken_for_another(result: cnn_tl.TrainResult, tmp_path: Path) -> None:
+    for label in result.per_class:
+        (tmp_path / "val" / label).mkdir(parents=True)
+        (tmp_path / "train" / label).mkdir(parents=True)
+        Image.new("RGB", (8, 8), "red").save(tmp_path / "val" / label / "a.png")
+    with pytest.raises(UsageError, match="has no part vall; it has "):
+        cnn_tl.evaluate(result, tmp_path, part="vall")
 
 
 def test_stop_raises_our_exception_and_the_handlers_are_the_callers(
