@@ -27,11 +27,13 @@ _TRANSIENT = {
     for name in (
         # the device or the drive
         "EIO", "EREMOTEIO", "ENXIO", "ENODEV", "ENOMEDIUM", "EBUSY", "ENOSPC", "EDQUOT",
+        "ENODATA", "EBADMSG", "EUCLEAN",
         # the tables and the memory of the system
         "EMFILE", "ENFILE", "ENOMEM", "ENOBUFS", "EINTR", "EAGAIN", "EWOULDBLOCK", "ENOLCK", "EDEADLK",
         # a file system that another machine serves
         "ESTALE", "ETIMEDOUT", "ETIME", "ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "ENETRESET",
-        "ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "ESHUTDOWN", "EPIPE", "EPROTO", "ENOLINK", "ECOMM", "EKEYEXPIRED",
+        "ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "ESHUTDOWN", "EPIPE", "EPROTO", "ENOLINK", "ECOMM", "ENONET",
+        "ENOKEY", "EKEYEXPIRED", "EKEYREVOKED",
     )
     if (number := getattr(errno, name, None)) is not None
 }  # fmt: skip

@@ -26,8 +26,10 @@ from cnn_tl.preprocessing import Preprocessing
 SPEC = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 NUMBERS = [
     getattr(errno, name)
-    for name in ("EIO", "ESTALE", "EMFILE", "ENFILE", "ENOMEM", "ENOSPC", "ETIMEDOUT", "ENOTCONN", "EHOSTDOWN")
-]
+    for name in (
+        "EIO", "ESTALE", "EMFILE", "ENFILE", "ENOMEM", "ENOSPC", "ETIMEDOUT", "ENOTCONN", "EHOSTDOWN", "EBADMSG",
+    )
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

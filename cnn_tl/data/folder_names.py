@@ -62,8 +62,9 @@ def is_filler(name: str) -> bool:
 
 
 def mentions_a_split(name: str) -> bool:
-    """Say whether a name has a word for train, val or test in it."""
-    return any(_word(piece) in get_args(Split) for piece in _pieces(name))
+    """Say whether a name has a word for train, val or test in it, or one that begins so: `Trainingsdaten`."""
+    pieces = _pieces(name)
+    return any(_word(piece) in get_args(Split) or piece.startswith(("train", "test", "valid")) for piece in pieces)
 
 
 def splits_of(names: Iterable[str]) -> set[Split]:

@@ -94,6 +94,7 @@ def test_an_empty_folder_beside_the_splits_is_left_out(tmp_path: Path, beside: s
         (("query/{ant,bee}", "gallery/{ant,bee}"), (), ("data.train=", "data.val=")),
         (("bounding_box_train/{ant,bee}", "gallery/{ant,bee}", "query/{ant,bee}"), (), ("data.train=", "data.val=")),
         (("train_on_these/{ant,bee}", "later/{ant,bee}"), (), ("later/{ant, bee}", "--set data.train=.")),
+        (("Trainingsdaten/{ant,bee}", "Testdaten/{ant,bee}"), (), ("data.train=", "Testdaten/{ant, bee}")),
         (("trainval/{ant,bee}", "test/{ant,bee}"), (), ("--set data.train=trainval --set data.test=test",)),
         (("ant/{train,test}", "bee/{train,test}"), (), ("ant/{test, train}", "--set data.train=.")),
         (("train/{ant,bee}", "training/{ant,bee}"), (), ("both train and training",)),
