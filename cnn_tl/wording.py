@@ -26,8 +26,21 @@ def unreadable(unread: int, total: int) -> str:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """Return a share (1 is all) as "96.3%"."""
-    return f"{_rounded(100, share, digits)}%"
+    """Return a share (1 is all) as "96.3%"; only all is "100.0%", and only none is "0.0%".
+
+    What would round to one of these without being it gets the nearest figure that is neither: 2,999 of 3,000 are
+    "99.9%", 1 of 3,000 is "0.1%".
+    """
+    step = Decimal(1).scaleb(-digits)
+    rounded = _rounded(100, share, digits)
+    if 0 < share < 1:
+        rounded = min(max(rounded, step), 100 - step)
+    return f"{rounded}%"
+
+
+def certainty(probability: float) -> str:
+    """Return a probability as "96.3%": only 1 is "100.0%", as in `percent`, but a small one may be "0.0%"."""
+    return percent(probability if probability >= 0.0005 else 0)
 
 
 def points(difference: float, digits: int = 1, unit: str = " points") -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import cnn_tl
-from cnn_tl.wording import counted, percent, points, rate, unreadable
+from cnn_tl.wording import certainty, counted, percent, points, rate, unreadable
 
 SOURCES = sorted(Path(cnn_tl.__file__).parent.rglob("*.py"))
 
@@ -37,6 +37,18 @@ def test_shares_are_rounded_as_by_hand_for_every_count() -> None:
         for right in range(total + 1):
             tenths = (2 * 1000 * right + total) // (2 * total)
             assert percent(right / total) == f"{tenths // 10}.{tenths % 10}%", (right, total)
+
+
+@pytest.mark.parametrize(("right", "total"), [(2999, 3000), (9999, 10_000), (999_999, 1_000_000)])
+def test_only_all_is_all_and_only_none_is_none(right: int, total: int) -> None:
+    assert (percent(right / total), percent(right / total, 0)) == ("99.9%", "99%")
+    assert (percent(1 - right / total), percent(1 - right / total, 0)) == ("0.1%", "1%")
+
+
+def test_no_probability_below_one_is_certain() -> None:
+    assert [certainty(value) for value in (1.0, 0.99999, 0.9994, 0.0005, 1e-9, 0.0)] == [
+        *("100.0%", "99.9%", "99.9%", "0.1%", "0.0%", "0.0%")
+    ]
 
 
 def test_differences_have_a_sign_and_a_unit() -> None:

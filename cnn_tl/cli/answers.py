@@ -18,7 +18,7 @@ from rich.text import Text
 from cnn_tl.cli.folding import broken
 from cnn_tl.errors import printable
 from cnn_tl.inference.classifier import Answer
-from cnn_tl.wording import percent
+from cnn_tl.wording import certainty
 
 _WIDEST_NAME = 80
 _LIKELY_WIDTH = 40
@@ -81,7 +81,7 @@ def write_table(answers: Iterable[Answer], stream: TextIO, expected: Expected) -
         if answer.error is not None:
             write(printable(answer.file), f"error: {answer.error}", "")
         else:
-            (label, probability), *others = ((printable(name), percent(p)) for name, p in answer.top)
+            (label, probability), *others = ((printable(name), certainty(p)) for name, p in answer.top)
             write(printable(answer.file), label, probability, ", ".join(" ".join(other) for other in others))
 
 

@@ -9,7 +9,7 @@ import typer
 
 from cnn_tl.cli import console, options
 from cnn_tl.errors import DataError, printable
-from cnn_tl.wording import counted, percent, unreadable
+from cnn_tl.wording import certainty, counted, unreadable
 
 if TYPE_CHECKING:
     from cnn_tl.cli.grid import Grid
@@ -139,7 +139,7 @@ def _answer_cells(row: dict[str, Any]) -> list[object]:
         return [printable(row["file"]), f"error: {row['error']}", ""]
     label, true = printable(row["label"]), row["true"]
     named = label if true in (None, row["label"]) else f"{label}, not {printable(true)}"
-    return [printable(row["file"]), named, percent(row["probability"])]
+    return [printable(row["file"]), named, certainty(row["probability"])]
 
 
 def _picture_cells(row: dict[str, Any]) -> list[object]:

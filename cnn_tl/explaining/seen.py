@@ -19,7 +19,7 @@ from cnn_tl.explaining.request import SHEET, Request, stems
 from cnn_tl.explaining.subject import Subject
 from cnn_tl.plots.explanation import Curves, Drawing
 from cnn_tl.progress import Observer
-from cnn_tl.wording import percent
+from cnn_tl.wording import certainty
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Seen:
         if self.true is not None:
             verdict = ", right" if self.true == label else f", wrong (true class {printable(self.true)})"
         drawing = Drawing(
-            lines=(f"{name}: {printable(label)} {percent(share)}{verdict}", *lines),
+            lines=(f"{name}: {printable(label)} {certainty(share)}{verdict}", *lines),
             panels=(self.pixels, panel),
             captions=("what the network sees", caption),
             curves=curves,

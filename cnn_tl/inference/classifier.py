@@ -21,7 +21,7 @@ from cnn_tl.preprocessing import Preprocessing
 from cnn_tl.progress import Observer
 from cnn_tl.runtime import DeviceName, default_workers, exact_fp32, pick_device, require_torch, switches_restored
 from cnn_tl.statistics import softmax
-from cnn_tl.wording import percent
+from cnn_tl.wording import certainty
 
 Logits = NDArray[np.float32]
 
@@ -46,7 +46,7 @@ class Answer:
 
     def __repr__(self) -> str:
         """Return such as `<Answer cat.jpg: cat 98.1%, dog 1.9%>`."""
-        ranked = ", ".join(f"{label} {percent(share)}" for label, share in self.top)
+        ranked = ", ".join(f"{label} {certainty(share)}" for label, share in self.top)
         return printable(f"<Answer {self.file}: {ranked or self.error}>")
 
     def to_dict(self) -> dict[str, Any]:

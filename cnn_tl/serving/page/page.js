@@ -50,7 +50,7 @@ function fail(card, text) {
 function addRow(card, file, { label, probability }) {
   const row = $("#row").content.cloneNode(true).firstElementChild;
   $(".label", row).textContent = label;
-  $(".share", row).textContent = `${(100 * probability).toFixed(1)}%`;
+  $(".share", row).textContent = `${(probability < 1 ? Math.min(100 * probability, 99.9) : 100).toFixed(1)}%`;
   $("meter", row).value = probability;
   $("meter", row).textContent = $(".share", row).textContent;
   $("button", row).title = `what speaks for ${label}`;
