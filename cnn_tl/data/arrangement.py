@@ -1,9 +1,8 @@
 """What the folders of a data set are, by their names and contents: classes, or splits with the classes inside them.
 
 Splits taken for classes would train a model that tells "training" from "testing", with a high accuracy and no error. So
-what is plain is accepted, and what could be either is refused, with the setting that says which. Folders are classes
-where no name speaks of a split, even if all hold the same sub-folders (`left` and `right`, or dates): then a note says
-how to have it the other way round.
+what is plain is accepted, and what could be either is refused, with the setting that says which: folders that all hold
+the same sub-folders, whatever they are called (`left` and `right`, or dates, could be classes inside splits).
 """
 
 from __future__ import annotations
@@ -210,18 +209,9 @@ def _without_splits(place: Path, root: Path, data: Sequence[_Seen], roles: Mappi
         )
     alike = _hold_the_same(data)
     unclear = [one for one in data if roles.get(one.name) in ("unclear", "other")]
-    named = any(mentions_a_split(one.name) for one in data)
-    if (alike and named) or (len(unclear) == len(data) and (alike or named)):
+    if alike or (len(unclear) == len(data) and any(mentions_a_split(one.name) for one in data)):
         _refuse(place, root, data, roles)
-    if not alike:
-        return Arrangement(place)
-    return Arrangement(
-        place,
-        notes=(
-            f"all folders hold folders of the same names ({some_of(shared, 3)}), and are taken as classes; if they are "
-            f"splits, say which: {_settings({'train': data[0], 'val': data[1]}, root)}",
-        ),
-    )
+    return Arrangement(place)
 
 
 def _refuse_images_beside_labels(place: Path, seen: Sequence[_Seen], roles: Mapping[str, Role]) -> None:

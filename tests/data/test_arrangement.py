@@ -95,6 +95,10 @@ def test_an_empty_folder_beside_the_splits_is_left_out(tmp_path: Path, beside: s
         (("bounding_box_train/{ant,bee}", "gallery/{ant,bee}", "query/{ant,bee}"), (), ("data.train=", "data.val=")),
         (("train_on_these/{ant,bee}", "later/{ant,bee}"), (), ("later/{ant, bee}", "--set data.train=.")),
         (("Trainingsdaten/{ant,bee}", "Testdaten/{ant,bee}"), (), ("data.train=", "Testdaten/{ant, bee}")),
+        (("ant/{left,right}", "bee/{left,right}"), (), ("ant/{left, right}, bee/{left, right}", "--set data.train=.")),
+        (("ant/{2023,2024}", "bee/{2023,2024}", "cat/{2023,2024}"), (), ("cat/{2023, 2024}", "--set data.train=.")),
+        (("a/{ant,bee}", "b/{ant,bee}"), (), ("a/{ant, bee}, b/{ant, bee}", "--set data.train=a --set data.val=b")),
+        (("old/{ant,bee,cow}", "new/{ant,bee}"), (), ("--set data.train=new --set data.val=old", "data.train=.")),
         (("trainval/{ant,bee}", "test/{ant,bee}"), (), ("--set data.train=trainval --set data.test=test",)),
         (("ant/{train,test}", "bee/{train,test}"), (), ("ant/{test, train}", "--set data.train=.")),
         (("train/{ant,bee}", "training/{ant,bee}"), (), ("both train and training",)),
@@ -125,9 +129,9 @@ def test_what_is_unclear_is_refused_with_a_way_out(
 @pytest.mark.parametrize(
     ("folders", "classes", "remark"),
     [
-        (("ant/{left,right}", "bee/{left,right}"), ("ant", "bee"), "left, right"),
-        (("ant/{2023-01,2023-02,2023-03}", "bee/{2023-01,2023-02,2023-03}"), ("ant", "bee"), "2023-01, 2023-02"),
-        (("a/{ant,bee}", "b/{ant,bee}"), ("a", "b"), "--set data.train=a --set data.val=b"),
+        (("ant/{left,right}", "bee/{red,green}"), ("ant", "bee"), None),
+        (("ant/{2023-01,2023-02,2023-03}", "bee/{2024-01,2024-02,2023-03}"), ("ant", "bee"), None),
+        (("a/{ant,bee}", "b"), ("a", "b"), None),
         (("train", "bus", "car"), ("bus", "car", "train"), None),
         (("train/{left,right}", "bus", "car"), ("bus", "car", "train"), None),
         (("train_station", "test_tube"), ("test_tube", "train_station"), None),
@@ -154,7 +158,9 @@ def test_the_users_word_decides(tmp_path: Path) -> None:
     named = scanned(root, splits={"train": "a", "val": "c", "test": "b"})
     assert (named.classes, named.layout) == (("ant", "bee"), "a (train) + c (val) + b (test)")
     assert {picture.path[0] for picture in named.of("val")} == {"c"}
-    assert scanned(root, splits={"train": "."}).classes == ("a", "b", "c")
+    everything = scanned(root, splits={"train": "."})
+    assert everything.classes == ("a", "b", "c")
+    assert everything.counts()["a"] == {"train": 6, "val": 2, "test": 0}
     tree(root / "hold", "{a,b}")
     assert scanned(root, splits={"train": ".", "test": "hold"}).classes == ("a", "b", "c")
     for splits, words in (
