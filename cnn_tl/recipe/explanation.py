@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+from typing import get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from cnn_tl.errors import printable
 from cnn_tl.recipe.sections import KEYS, SECTIONS
+from cnn_tl.recipe.types import TrackerName
 from cnn_tl.recipe.words import shortened, shown
+
+_WORDS = {
+    "views": ("fresh",), "learning_rate": ("auto",), "class_weights": ("none", "balanced"),
+    "policy": ("head", "last-stage", "norm", "all"), "trackers": get_args(TrackerName),
+}  # fmt: skip
+"""Type of error -> the words that are allowed among other values."""
 
 
 def explained(error: ValidationError) -> str:
@@ -28,7 +37,21 @@ def fault(error: ErrorDetails) -> str:
         allowed = f"a section with {_listed(SECTIONS[key].model_fields)}"
     else:
         allowed = error["msg"].removeprefix("Input should be ").removeprefix("String should have ")
-    return f"{key}: got {shown(error['input'])}, allowed {allowed}"
+    near = _nearest(error["input"], choices(error))
+    hint = f"; did you mean {near}?" if near else ""
+    return f"{key}: got {shown(error['input'])}, allowed {allowed}{hint}"
+
+
+def choices(error: ErrorDetails) -> list[str]:
+    """Return the words that were allowed instead; none where the value is no choice."""
+    if error["type"] == "literal_error":
+        return re.findall(r"'([^']*)'", error["ctx"]["expected"])
+    return list(_WORDS.get(error["type"], ()))
+
+
+def _nearest(value: object, words: list[str]) -> str | None:
+    near = difflib.get_close_matches(value.lower(), words, n=1) if isinstance(value, str) else []
+    return near[0] if near else None
 
 
 def unknown(key: str) -> str:
@@ -36,11 +59,17 @@ def unknown(key: str) -> str:
     section, _, leaf = key.rpartition(".")
     if key in KEYS and section:  # written flat, at the top of a file
         return f"{key} is written in two lines: {section}: and, indented below it, {leaf}: ..."
-    leaves = {name.rpartition(".")[2]: name for name in [*KEYS, *SECTIONS]}  # train is a section, and a key of data
-    near = difflib.get_close_matches(leaf, leaves, n=1)
+    near = nearest_key(key)
     known = _listed(SECTIONS[section].model_fields if section in SECTIONS else ["mode", "seed", *SECTIONS])
-    hint = f"did you mean {leaves[near[0]]}?" if near else f"known here: {known}"
+    hint = f"did you mean {near}?" if near else f"known here: {known}"
     return f"{printable(shortened(key))} is not a key of a recipe; {hint}"
+
+
+def nearest_key(key: str) -> str | None:
+    """Return the key or section whose last part is nearest to that of a key that does not exist."""
+    leaves = {name.rpartition(".")[2]: name for name in [*KEYS, *SECTIONS]}  # train is a section, and a key of data
+    near = _nearest(key.rpartition(".")[2], list(leaves))
+    return leaves[near] if near else None
 
 
 def _listed(names: Iterable[str], most: int = 12) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from cnn_tl import encoding
 from cnn_tl.errors import RecipeError, printable
 from cnn_tl.recipe import shipped, yaml
 from cnn_tl.recipe.defaults import WITHOUT_MEANING_IN_FREEZE
-from cnn_tl.recipe.explanation import explained, fault, unknown
+from cnn_tl.recipe.explanation import choices, explained, fault, nearest_key, unknown
 from cnn_tl.recipe.recipe import Recipe
 from cnn_tl.recipe.rules import contradictions
 from cnn_tl.recipe.sections import KEYS, SECTIONS
@@ -93,8 +95,9 @@ def faults(source: str | Path) -> list[str]:
 
 
 def _faults_of(tree: dict[str, Any]) -> list[str]:
-    """Return what is wrong with each key by itself, then what contradicts what among the others."""
-    said = []
+    """Return what is wrong with each key by itself, then what contradicts what whatever these keys are to be."""
+    said: list[str] = []
+    wrong: list[ErrorDetails] = []
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
@@ -107,12 +110,36 @@ def _faults_of(tree: dict[str, Any]) -> list[str]:
         except ValidationError:
             return said
     against = list(contradictions(recipe))
+    for one in wrong:
+        for mended in _mended(tree, one):
+            holds = set(contradictions(mended))
+            against = [line for line in against if line in holds]
     if not (said or against):
         try:
             recipe.resolve()
         except RecipeError as error:
             against = [str(error)]
     return [*said, *against]
+
+
+_ANY_VALUE = (1, 8, 0.5, True, False, "fresh", "auto", "balanced", "head", "last-stage", "all", ["last-stage", "all"])
+"""What a setting that is no choice between words may be; of these a setting takes some."""
+
+
+def _mended(tree: dict[str, Any], error: ErrorDetails) -> Iterator[Recipe]:
+    """Yield recipes in which the key that was wrong, or is mistyped, has one value or another that it may have."""
+    key: str | None = ".".join(str(part) for part in error["loc"][:2])
+    if error["type"] == "extra_forbidden":
+        key = nearest_key(str(key))
+    for place in [one for one in KEYS if key is not None and (one == key or one.startswith(f"{key}."))]:
+        try:
+            Recipe.model_validate(_with(tree, place, "\0", ""))
+            continue
+        except ValidationError as refused:
+            values = choices(refused.errors(include_url=False)[0]) if refused.error_count() == 1 else []
+        for value in {*values} or _ANY_VALUE:
+            with suppress(ValidationError):
+                yield Recipe.model_validate(_with(tree, place, value, ""))
 
 
 def _pruned(tree: dict[str, Any], place: tuple[int | str, ...]) -> dict[str, Any]:

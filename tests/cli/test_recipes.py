@@ -114,6 +114,15 @@ WRONG = {
         "5: model.bn: train has no effect", "6: the key train is here twice, first on line 2",
         "6: train.sampling: got 3",
     ],
+    "mode: fintune\naugment: {flip: false}\ntrain: {epochs: 2, class_weights: balanced, sampling: balanced}\n": [
+        '1: mode: got "fintune", allowed \'freeze\', \'finetune\'',
+    ],
+    "mode: freeze\nhead: {kind: ridg, neighbours: 3}\naugment: {policy: rand}\nfeatures: {viewz: 8}\n": [
+        '2: head.kind: got "ridg"', '3: augment.policy: got "rand"', "4: features.viewz is not a key",
+    ],
+    "mode: finetune\ntrain: {schedul: step, decay_rate: 0.5, steps: 4, epochs: 3}\n": [
+        "2: train.schedul is not a key", "2: train.steps: 4 contradicts train.epochs: 3",
+    ],
     "train:\n\tlr: 1\n": ["2: indented with a tab"],
     "mode: [\n": ["2: expected the node content"],
     "": [" is empty; a recipe is a mapping"],
@@ -132,6 +141,25 @@ def test_validate_prints_every_fault_with_its_line(cli: Cli, text: str, expected
         assert line.startswith(begins)
     order = [line for line in lines if line.split(":")[1].isdecimal()]
     assert order == sorted(order, key=lambda line: int(line.split(":")[1]))
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("mode: fintune", "finetune"),
+        ("mode: Freeze", "freeze"),
+        ("head: {kind: prototpye}", "prototype"),
+        ("model: {freeze: last-stag}", "last-stage"),
+        ("train: {lr: atuo}", "auto"),
+        ("run: {track: tensorbord}", "tensorboard"),
+    ],
+)
+def test_a_mistyped_word_gets_the_one_that_is_meant(text: str, meant: str) -> None:
+    from cnn_tl import recipe
+
+    Path("bad.yaml").write_text(text)
+    (fault,) = recipe.faults("bad.yaml")
+    assert fault.endswith(f"; did you mean {meant}?")
 
 
 def test_validate_and_load_agree_on_what_is_a_recipe(cli: Cli) -> None:
