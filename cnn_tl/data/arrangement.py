@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn, get_args
 
-from cnn_tl.data.folder_names import Role, is_filler, mentions_a_split, roles_of, splits_of
+from cnn_tl.data.folder_names import Role, is_filler, is_unlabelled, mentions_a_split, roles_of, splits_of
 from cnn_tl.data.manifest import Split
 from cnn_tl.data.walk import contents_of, some_of
+from cnn_tl.data.wrapping import DEPTH, innermost, unwrapped
 from cnn_tl.errors import DataError, printable
-
-_DEPTH = 4
-"""So many folders may lie around the data, each alone in the other."""
 
 _FOUND = "the data lies in"
 
@@ -63,7 +61,7 @@ class _Seen:
         return f"{printable(self.name)}/{inside}"
 
 
-def arrange(place: Path, root: Path | None = None, depth: int = _DEPTH) -> Arrangement:
+def arrange(place: Path, root: Path | None = None, depth: int = DEPTH) -> Arrangement:
     """Find out what the folders in `place` are; there is one at least.
 
     Args:
@@ -77,71 +75,37 @@ def arrange(place: Path, root: Path | None = None, depth: int = _DEPTH) -> Arran
     roles = roles_of([one.name for one in seen])
     full = [one for one in seen if one.inside or one.images]
     _refuse_images_beside_labels(place, seen, roles)
-    data = [one for one in full if roles.get(one.name) != "clutter"]
-    if len(data) == 1 and all(one in full or roles.get(one.name) == "clutter" for one in seen):
+    unlabelled = [one for one in seen if is_unlabelled(one.name)]
+    data = [one for one in full if roles.get(one.name) != "clutter" and one not in unlabelled]
+    if len(data) == 1 and all(one in full or one in unlabelled or roles.get(one.name) == "clutter" for one in seen):
         [only] = data
         if not only.images and roles.get(only.name) not in get_args(Split):
-            return _inside(place, only, root, depth)
+            found = _inside(place, only, root, depth)
+            return replace(found, notes=(*found.notes, *_left_out(only.name, unlabelled)))
     splits = {split: [one for one in seen if roles.get(one.name) == split] for split in get_args(Split)}
     if any(splits.values()):
         found = _with_splits(place, root, data, splits, roles)
         taken = {path.relative_to(place).parts[0] for path in found.splits.values()}
-        beside = [one.name for one in seen if one.name not in taken]
-        notes = (f"folders beside train, left out: {some_of(beside)}",) if taken and beside else ()
-        return replace(found, notes=notes)
+        beside = [one for one in seen if one.name not in taken]
+        return replace(found, notes=_left_out("train", beside) if taken else ())
+    _refuse_unlabelled(place, unlabelled, f"say that it is one: {_settings({'train': place}, root)}")
     return _without_splits(place, root, data, roles)
 
 
-def unwrapped(folder: Path, depth: int = _DEPTH) -> Path:
-    """Return the folder that holds the classes of a split: itself, or one alone in it that repeats its name.
-
-    Raises:
-        DataError: a folder cannot be read.
-    """
-    inside, images = contents_of(folder)
-    if depth and len(inside) == 1 and not images:
-        [only] = inside
-        roles = roles_of([folder.name, only])
-        same = roles.get(only) is not None and roles.get(only) == roles.get(folder.name)
-        if same or only.casefold() == folder.name.casefold() or is_filler(only):
-            return unwrapped(folder / only, depth - 1)
-    return folder
-
-
-def splits_in(place: Path, classes: Collection[str], depth: int = _DEPTH) -> tuple[Path, dict[Split, Path]]:
-    """Return the folder in which classes that are known lie, or else splits, and these; it may be alone in `place`.
-
-    Raises:
-        DataError: two folders could be the same split.
-    """
-    inside, images = contents_of(place)
-    if any(name in classes for name in inside):
-        return place, {}
-    roles = roles_of(inside)
-    found: dict[Split, Path] = {}
-    for split in get_args(Split):
-        alike = [name for name in inside if roles.get(name) == split]
-        alike = [name for name in alike if contents_of(place / name)[0]] or alike
-        if len(alike) > 1:
-            raise DataError(
-                f"{printable(place)} has both {' and '.join(map(printable, alike))}, and each could be the {split} "
-                f"split; give the one that you mean: {printable(place / alike[0])}"
-            )
-        if alike:
-            found[split] = unwrapped(place / alike[0])
-    if not found and len(inside) == 1 and not images and depth:
-        return splits_in(place / inside[0], classes, depth - 1)
-    return place, found
-
-
 def refuse_annotated(folder: Path) -> None:
-    """Refuse a folder in which images lie beside their annotations, rather than in class folders.
+    """Refuse a folder in which images lie beside their annotations or unlabelled ones, rather than in class folders.
 
     Raises:
         DataError: it is one.
     """
     seen = [_look(folder / name) for name in contents_of(folder)[0]]
     _refuse_images_beside_labels(folder, seen, roles_of([one.name for one in seen]))
+    _refuse_unlabelled(folder, seen, "name the folder that holds the classes: --set data.train=FOLDER")
+
+
+def _left_out(taken: str, beside: Sequence[_Seen]) -> tuple[str, ...]:
+    names = some_of(one.name for one in beside)
+    return (f"folders beside {printable(taken)}, left out: {names}",) if beside else ()
 
 
 def _look(folder: Path) -> _Seen:
@@ -158,11 +122,12 @@ def _inside(place: Path, only: _Seen, root: Path, depth: int) -> Arrangement:
         deeper = any(note.startswith(_FOUND) for note in found.notes)
         note = f"{_FOUND} {printable(os.path.relpath(only.path if found.splits else found.place, root))}"
         return found if deeper else replace(found, notes=(note, *found.notes))
-    inner = found.place if wraps else only.path
-    where = printable(place)
+    inner = innermost(found.place)
+    names = contents_of(inner)[0]
+    advice = f". It holds folders itself ({some_of(names)}); if these are the classes, give {printable(inner)}"
     raise DataError(
-        f"{where} has one class only, {printable(only.name)}; a classifier needs at least two. It holds folders "
-        f"itself ({some_of(contents_of(inner)[0])}); if these are the classes, give {printable(inner)}"
+        f"{printable(place)} has one class only, {printable(only.name)}; a classifier needs at least two"
+        + (advice if len(names) > 1 else "")
     )
 
 
@@ -226,6 +191,15 @@ def _refuse_images_beside_labels(place: Path, seen: Sequence[_Seen], roles: Mapp
     raise DataError(
         f"{printable(place)} holds {shown}, which are no classes: annotation files are not read; {what_now}"
     )
+
+
+def _refuse_unlabelled(place: Path, seen: Sequence[_Seen], advice: str) -> None:
+    for one in seen:
+        if is_unlabelled(one.name):
+            raise DataError(
+                f"{printable(place)} holds {printable(one.name)}, which is no class by its name; move it to another "
+                f"place, or {advice}"
+            )
 
 
 def _refuse_without_train(place: Path, named: Sequence[_Seen], *, has_train: bool) -> NoReturn:

@@ -18,7 +18,7 @@ _WORDS: dict[str, Role] = {
     **dict.fromkeys(("test", "testing", "tests", "tst"), "test"),
     **dict.fromkeys(("sample", "samples", "example", "examples", "demo", "extra", "submission"), "other"),
     **dict.fromkeys(("pred", "predict", "prediction", "predictions", "infer", "inference"), "other"),
-    **dict.fromkeys(("unlabeled", "unlabelled", "nolabel", "unsorted"), "other"),
+    **dict.fromkeys(("unlabeled", "unlabelled", "nolabel", "unannotated", "unsorted"), "other"),
     **dict.fromkeys(("trainval", "eval", "evaluation", "holdout", "heldout", "query", "gallery", "probe"), "unclear"),
     **dict.fromkeys(("public", "private", "support", "fold", "folds", "split", "part", "batch", "subset"), "unclear"),
     **dict.fromkeys(("logs", "log", "runs", "results", "output", "outputs", "checkpoints", "models"), "clutter"),
@@ -31,6 +31,9 @@ _LABELS |= {"segmentation", "segmentations", "segmentationclass", "segmentationo
 _LABELS |= {"groundtruth", "gt", "json", "jsons", "metadata", "meta", "attributes", "parts", "csv", "splits"}
 _FILLERS = {*_IMAGES, "set", "sets", "data", "dataset", "datasets", "folder", "files", "dir", "raw"}
 _FILLERS |= {"jpg", "jpeg", "png", "resized", "cropped", "final", "new", "all", "the", "my"}
+_LABELLED = {"labelled", "labeled", "annotated"}
+_FILLERS |= _LABELLED
+_UNLABELLED = re.compile(r"(?:un|non?|not|without)(?:label(?:led|ed|s)?|annotat(?:ed|ions?))")
 _PIECES = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
 _JOINED = re.compile(r"(?:set|data|images|imgs|folder|dir)?(train(?:ing)?|val(?:id(?:ation)?)?|dev|test(?:ing)?)"
                      r"(?:set|data|images|imgs|folder|dir|split)?")  # fmt: skip
@@ -59,6 +62,16 @@ def is_filler(name: str) -> bool:
     """Say whether a name only tells that there is data: `images`, `raw_data`; no class is called that."""
     pieces = _pieces(name)
     return bool(pieces) and all(piece in _FILLERS for piece in pieces)
+
+
+def is_unlabelled(name: str) -> bool:
+    """Say whether a name tells that nobody has labelled what lies there: `unlabelled_images`; no class is called that.
+
+    `unlabelled bottle` may be one.
+    """
+    pieces = _pieces(name)
+    kept = [piece for piece in pieces if piece in _LABELLED or piece not in _FILLERS]
+    return any(_UNLABELLED.fullmatch("".join(some)) for some in (pieces, kept))
 
 
 def mentions_a_split(name: str) -> bool:
