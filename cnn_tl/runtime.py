@@ -76,16 +76,29 @@ def exact_fp32() -> None:
     """
     with _SWITCHES:
         if _SWITCHES.users and _SWITCHES.before is None:
-            _SWITCHES.before = tuple(switch.fp32_precision for switch in _switches())
-        for switch in _switches():
-            switch.fp32_precision = "ieee"
+            _SWITCHES.before = tuple(_state(switch, name) for switch, name in _switches())
+        for switch, name in _switches():
+            setattr(switch, name, False if name == "allow_tf32" else "ieee")
 
 
-def _switches() -> tuple[Any, ...]:
-    """Return what says how CUDA computes convolutions and products in float32."""
+def _switches() -> tuple[tuple[Any, str], ...]:
+    """Return what says how CUDA computes in float32, the older names first, which set the newer ones too.
+
+    torch keeps both, and `torch.export` refuses to run where they disagree.
+    """
     import torch
 
-    return torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    newer: tuple[Any, ...] = cudnn.conv, cudnn.rnn, matmul  # type: ignore[attr-defined]
+    return (cudnn, "allow_tf32"), (matmul, "allow_tf32"), *((switch, "fp32_precision") for switch in newer)
+
+
+def _state(switch: Any, name: str) -> Any:
+    """Return the state of a switch; None where the caller has set it in both ways, and they disagree."""
+    try:
+        return getattr(switch, name)
+    except RuntimeError:
+        return None
 
 
 class _Switches:
@@ -94,7 +107,7 @@ class _Switches:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self.users = 0
-        self.before: tuple[str, ...] | None = None
+        self.before: tuple[Any, ...] | None = None
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -120,8 +133,9 @@ def switches_restored() -> Iterator[None]:
         with _SWITCHES:
             _SWITCHES.users -= 1
             if not _SWITCHES.users and _SWITCHES.before is not None:
-                for switch, precision in zip(_switches(), _SWITCHES.before, strict=True):
-                    switch.fp32_precision = precision
+                for (switch, name), state in zip(_switches(), _SWITCHES.before, strict=True):
+                    if state is not None:
+                        setattr(switch, name, state)
                 _SWITCHES.before = None
 
 

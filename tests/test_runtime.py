@@ -83,6 +83,15 @@ def test_float32_is_exact_inside_and_as_the_caller_had_it_afterwards() -> None:
             switch.fp32_precision = precision
 
 
+def test_torch_can_export_where_float32_is_exact() -> None:
+    """It reads the older names of these switches, and refuses where they and the newer ones disagree."""
+    with runtime.switches_restored():
+        runtime.exact_fp32()
+        assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (False, False)
+        torch.export.export(torch.nn.Conv2d(3, 2, 3), (torch.zeros(1, 3, 8, 8),))
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (True, False)
+
+
 def test_torch_and_torchvision_that_do_not_belong_together(monkeypatch: pytest.MonkeyPatch) -> None:
     class Refuse:
         def find_spec(self, name: str, *_: object) -> None:

@@ -51,12 +51,22 @@ class _Found:
 def remember(run: Path) -> None:
     """Keep in mind where a run lies, so that `--resume` finds it; where the cache cannot be written, do without."""
     with contextlib.suppress(CnnTlError, OSError):
-        folder = default_root() / "runs"
-        where = str(run.resolve())
-        name = hashlib.sha256(where.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        files.write_json(folder / f"{name}.json", {"run": where, "begun_in": str(Path.cwd())})
-        for old in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-REMEMBERED]:
+        entry = _entry(run)
+        files.write_json(entry, {"run": str(run.resolve()), "begun_in": str(Path.cwd())})
+        for old in sorted(entry.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-REMEMBERED]:
             old.unlink(missing_ok=True)
+
+
+def forget_if_gone(run: Path) -> None:
+    """Forget a run that was refused and has left no folder."""
+    with contextlib.suppress(OSError):
+        if not run.exists():
+            _entry(run).unlink(missing_ok=True)
+
+
+def _entry(run: Path) -> Path:
+    name = hashlib.sha256(str(run.resolve()).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return default_root() / "runs" / f"{name}.json"
 
 
 def to_resume(

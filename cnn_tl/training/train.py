@@ -68,6 +68,7 @@ def train(
         observer = observer if observer and world.is_first else Observer()
         run, resume = world.first(lambda: _opened(recipe, output, resume, world, observer))
         with contextlib.ExitStack() as stack:
+            stack.callback(run_index.forget_if_gone, run.path)  # after the lock is gone
             world.first(lambda: stack.enter_context(run.locked()))
             if resume and not seal.is_on(run.path):
                 observer.warn(
