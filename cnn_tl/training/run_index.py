@@ -108,13 +108,15 @@ def to_resume(
 
 def stopped_twin(recipe: Recipe) -> RunFolder | None:
     """Return the newest run of this place that the same recipe has begun, that was stopped and can be resumed."""
-    for run in _newest_first(_here()):
-        if run.result.exists() or _hindrance(run):
-            continue
-        own = run.own_recipe()
-        if not recipes.diff(own, recipe) and _same_folder(own.data.path, recipe.data.path):
-            return run
-    return None
+    return next((run for run in _newest_first(_here()) if is_stopped_twin(run, recipe)), None)
+
+
+def is_stopped_twin(run: RunFolder, recipe: Recipe) -> bool:
+    """Say whether the same recipe has begun this run, and it was stopped and can be resumed."""
+    if run.result.exists() or _hindrance(run):
+        return False
+    own = run.own_recipe()
+    return not recipes.diff(own, recipe) and _same_folder(own.data.path, recipe.data.path)
 
 
 def begun_by(launch: str, data: str | None, mode: str | None) -> Path | None:

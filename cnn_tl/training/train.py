@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from cnn_tl import files
 from cnn_tl.data.layout import refuse_non_folder
 from cnn_tl.distributed import World
-from cnn_tl.errors import ArtefactError, UsageError, printable
+from cnn_tl.errors import ArtefactError, ResourceError, UsageError, printable
 from cnn_tl.launch import joined
 from cnn_tl.networks import bundle
 from cnn_tl.progress import Observer, Plan
@@ -106,6 +106,11 @@ def _opened(
     if resume:
         run.require_run()
     else:
+        if not run.never_began and run_index.is_stopped_twin(run, recipe):
+            raise ResourceError(
+                f"{printable(run.path)} was begun by the same command and can be resumed: {run.resume_command}; "
+                "or choose another --output"
+            )
         run.require_new()
         if output is None and (twin := run_index.stopped_twin(recipe)):
             observer.warn(

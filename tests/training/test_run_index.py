@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from cnn_tl import recipe as recipes
-from cnn_tl.errors import ArtefactError
+from cnn_tl.errors import ArtefactError, ResourceError
 from cnn_tl.files import write_json, write_text
 from cnn_tl.recipe import Recipe
 from cnn_tl.training import run_index, seal
 from cnn_tl.training.run_folder import RunFolder
 from cnn_tl.training.run_index import begun_by, stopped_twin, to_resume
+from cnn_tl.training.train import train
 
 Begin = Callable[..., RunFolder]
 
@@ -145,6 +146,17 @@ def test_the_twin_of_a_command_has_its_recipe_and_was_stopped(begin: Begin) -> N
     assert found.path == twin.path
     with twin.locked():
         assert stopped_twin(recipe) is None, "it is at work"
+
+
+def test_the_same_command_into_its_own_stopped_run_says_how_to_resume(begin: Begin) -> None:
+    recipe = Recipe.model_validate({"data": {"path": "pets"}, "mode": "finetune", "train": {"epochs": 5}})
+    same = r"^runs/cc was begun by the same command and can be resumed: cnn-tl train --resume --output runs/cc; or "
+    begin("runs/cc")
+    with pytest.raises(ResourceError, match=same):
+        train(recipe, "runs/cc")
+    for other in (begin("runs/rate", seed=3), begin("runs/done", finished=True)):
+        with pytest.raises(ResourceError, match="holds another run; go on with it"):
+            train(recipe, other.path)
 
 
 def test_a_run_knows_its_launch(begin: Begin) -> None:
