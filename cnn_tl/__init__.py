@@ -89,6 +89,10 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'cnn_tl' has no attribute {name!r}")
+    if _HOMES[name] not in ("cnn_tl.errors", "cnn_tl.recipe"):  # the others may import torch
+        from cnn_tl.light_import import require_working_directory
+
+        require_working_directory()
     value = getattr(importlib.import_module(_HOMES[name]), _RENAMED.get(name, name))
     globals()[name] = value
     return value

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
+
+from cnn_tl.errors import ResourceError
 
 _DYNAMO = "torch._dynamo"
 _LOCK = threading.Lock()
@@ -25,7 +28,10 @@ def import_timm() -> None:
 
     Raises:
         ImportError, RuntimeError, OSError: one is missing, or they were not built for each other.
+        ResourceError: there is no working directory.
     """
+    if "torch" not in sys.modules:
+        require_working_directory()
     with _LOCK:
         importlib.import_module("torch")
         try:
@@ -35,6 +41,20 @@ def import_timm() -> None:
         except (ImportError, AttributeError):
             importlib.import_module("torchvision")
             importlib.import_module("timm")
+
+
+def require_working_directory() -> None:
+    """Refuse to start in a directory that was deleted meanwhile: torch's MKL would end the process in it.
+
+    Raises:
+        ResourceError: there is none.
+    """
+    try:
+        os.getcwd()  # noqa: PTH109 - the question is whether there is one
+    except OSError as error:
+        raise ResourceError(
+            f"the working directory no longer exists, or cannot be reached ({error.strerror}); change to one that does"
+        ) from error
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnn_tl.api.keywords import FLAGS, PathLike, as_text, chosen, is_recipe
 from cnn_tl.api.surroundings import calm, observer_here
+from cnn_tl.light_import import require_working_directory
 from cnn_tl.progress import Observer
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def train(
         UsageError, DataError, ArtefactError, ResourceError, DivergedError: see `cnn_tl.errors`.
         Stopped: Ctrl-C, or the notebook's stop button; the same call with resume=True goes on.
     """
+    require_working_directory()
     flags = {name: value for name, value in locals().items() if name in FLAGS}
     from cnn_tl.training import run_folder, run_index
     from cnn_tl.training.train import train as run_training
@@ -121,6 +123,7 @@ def lr_find(
     Raises:
         The errors of `train`.
     """
+    require_working_directory()
     flags = {name: value for name, value in locals().items() if name in FLAGS}
     if mode is None and recipe is None and not is_recipe(data):
         flags["mode"] = "finetune"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cnn_tl.api.keywords import PathLike, refuse_impossible
 from cnn_tl.api.surroundings import calm, observer_here
 from cnn_tl.errors import UsageError
+from cnn_tl.light_import import require_working_directory
 from cnn_tl.progress import Observer
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def predict(
         DataError: a folder or a pattern holds no image. UsageError: something given is no image, or a value cannot be.
         An image that cannot be read is no error: its answer says why in `error`.
     """
+    require_working_directory()
     from cnn_tl.inference.predict import predict as run_predict
 
     refuse_impossible(device, top=top, batch_size=batch_size, workers=workers)
@@ -107,6 +109,7 @@ def evaluate(
         DataError: no images, none that can be read, or classes that the model does not know.
         UsageError: the folder has no such split, or a value cannot be.
     """
+    require_working_directory()
     from cnn_tl.evaluating.evaluate import evaluate as run_evaluate
 
     refuse_impossible(device, limit=limit, batch_size=batch_size, workers=workers)
@@ -163,6 +166,7 @@ def explain(
         UsageError: a method, layer, class or channel that there is not, or a folder that holds other things.
         ArtefactError: there is no model, or it is damaged. DataError: none of the images can be read.
     """
+    require_working_directory()
     from cnn_tl.explaining import request as requests
     from cnn_tl.inference.images import find
     from cnn_tl.networks import bundle
@@ -224,6 +228,7 @@ def inspect(
         UsageError: there is no such model, or it has not what the policy names.
         ArtefactError: the folder holds no whole model.
     """
+    require_working_directory()
     from cnn_tl.anatomy.lookup import look_up
 
     name = os.fspath(model)

@@ -35,6 +35,7 @@ from cnn_tl.cli import (
     train,
 )
 from cnn_tl.errors import CnnTlError, ResourceError, Stopped, printable
+from cnn_tl.light_import import require_working_directory
 from cnn_tl.packages import missing_line
 from cnn_tl.runtime import keep_freed_memory, wait_passively
 from cnn_tl.transient import is_transient, refusal
@@ -121,7 +122,7 @@ def _called(arguments: Sequence[str]) -> int:
         Exception: whatever else the command raises.
     """
     if arguments and not _HELP.intersection(arguments):
-        _require_working_directory()
+        require_working_directory()
     try:
         result = app(list(arguments), prog_name="cnn-tl", standalone_mode=False)
         sys.stdout.flush()
@@ -135,20 +136,6 @@ def _called(arguments: Sequence[str]) -> int:
 
 
 _HELP = frozenset(("--help", "-h", "--version"))
-
-
-def _require_working_directory() -> None:
-    """Refuse to start in a directory that was deleted under the shell: numpy's MKL would end the process in it.
-
-    Raises:
-        ResourceError: there is none.
-    """
-    try:
-        os.getcwd()  # noqa: PTH109 - the question is whether there is one
-    except OSError as error:
-        raise ResourceError(
-            f"the working directory no longer exists, or cannot be reached ({error.strerror}); change to one that does"
-        ) from error
 
 
 _INTERRUPTED = 130

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 import typer
 from typer.main import get_group
 
+import cnn_tl
 from cnn_tl.cli.app import app
+from cnn_tl.errors import CnnTlError, ResourceError
 
 
 def every_command() -> Iterator[list[str]]:
@@ -47,6 +50,20 @@ def test_help_needs_no_directory(cli: Callable[..., Any], command: list[str]) ->
     done = cli(*command)
     assert done.code == (0 if command else 2)
     assert "cnn-tl" in done.out
+
+
+@pytest.mark.usefixtures("deleted")
+@pytest.mark.parametrize("name", ["train", "lr_find", "predict", "evaluate", "explain", "inspect", "load", "export"])
+def test_python_gets_one_error_of_ours(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "the working directory no longer exists"
+    if name not in ("load", "export"):
+        home = importlib.import_module("cnn_tl.api.training" if name in ("train", "lr_find") else "cnn_tl.api.using")
+        with pytest.raises(ResourceError, match=said):
+            getattr(home, name)(*[tmp_path] * (1 if name in ("train", "lr_find", "inspect") else 2))
+    monkeypatch.delitem(cnn_tl.__dict__, name, raising=False)
+    with pytest.raises(ResourceError, match=said):
+        getattr(cnn_tl, name)
+    assert cnn_tl.CnnTlError is CnnTlError
 
 
 def test_the_table_has_every_command() -> None:
