@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, get_args
 
+from cnn_tl.api.phrasing import FLAGS, with_keywords
 from cnn_tl.errors import RecipeError, UsageError
 from cnn_tl.runtime import DeviceName
 
@@ -15,14 +16,8 @@ if TYPE_CHECKING:
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
-FLAGS = {
-    "mode": "mode", "model": "model.name", "weights": "model.weights", "head": "head.kind", "epochs": "train.epochs",
-    "batch_size": "train.batch_size", "lr": "train.lr", "image_size": "model.image_size", "device": "run.device",
-    "workers": "run.workers", "seed": "seed",
-}  # fmt: skip
-"""Keyword -> the key of the recipe that it sets."""
 
-
+@with_keywords
 def chosen(
     data: PathLike | Recipe | Mapping[str, Any] | None,
     recipe: PathLike | Recipe | None,
@@ -32,7 +27,7 @@ def chosen(
     """Return the resolved recipe that keywords stand for: they override sections, and these the recipe.
 
     Raises:
-        RecipeError: in one line, by the keyword.
+        RecipeError, UsageError: in one line, by the keyword.
     """
     from cnn_tl import recipe as recipes
     from cnn_tl.recipe.sections import SECTIONS
@@ -41,6 +36,8 @@ def chosen(
         if recipe is not None:
             raise RecipeError("give one recipe: either as the first argument, or as recipe=")
         recipe, data = data, None
+    if not (recipe is None or isinstance(recipe, recipes.Recipe | Mapping)):
+        recipe = path_text(recipe, "recipe", "a shipped name, a YAML file or a Recipe")
     if isinstance(data, Mapping):
         sections, data = {"data": data, **sections}, None
     whole = {name: value for name, value in given.items() if isinstance(value, Mapping)} | dict(sections)
@@ -76,7 +73,7 @@ def is_recipe(value: object) -> TypeGuard[Recipe]:
 
 
 def refuse_impossible(device: str, **counts: int | None) -> None:
-    """Refuse a device that does not exist, and counts below 1; `workers` may be 0, and None is a default.
+    """Refuse a device that does not exist, and counts below 1; `workers` and `depth` may be 0, and None is a default.
 
     Raises:
         UsageError: in one line, by the keyword.
@@ -85,9 +82,20 @@ def refuse_impossible(device: str, **counts: int | None) -> None:
     if device not in devices:
         raise UsageError(f"device: got {device!r}, allowed {', '.join(devices)}")
     for name, count in counts.items():
-        least = 0 if name == "workers" else 1
+        least = 0 if name in ("workers", "depth") else 1
         if count is not None and count < least:
             raise UsageError(f"{name}: got {count}, allowed {least} or more")
+
+
+def path_text(path: object, name: str, allowed: str = "a path") -> str:
+    """Return a path as text.
+
+    Raises:
+        UsageError: in one line, by the keyword: it is no path.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"{name}: got {path!r}, allowed {allowed}")
+    return os.fsdecode(path)
 
 
 def as_text(path: Any) -> Any:

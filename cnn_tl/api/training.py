@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn_tl.api.keywords import FLAGS, PathLike, as_text, chosen, is_recipe
+from cnn_tl.api.keywords import PathLike, as_text, chosen, is_recipe, path_text
+from cnn_tl.api.phrasing import FLAGS, with_keywords
 from cnn_tl.api.surroundings import calm, observer_here
 from cnn_tl.light_import import require_working_directory
 from cnn_tl.progress import Observer
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from cnn_tl.training.result import TrainResult
 
 
+@with_keywords
 def train(
     data: PathLike | Recipe | Mapping[str, Any] | None = None,
     output: PathLike | None = None,
@@ -73,6 +75,7 @@ def train(
     from cnn_tl.training import run_folder, run_index
     from cnn_tl.training.train import train as run_training
 
+    output = None if output is None else path_text(output, "output")
     observer = observer_here(observer, quiet)
     if resume and not is_recipe(data):
         if output is None:
@@ -90,9 +93,10 @@ def train(
         have = "has" if len(idle) == 1 else "have"
         observer.note(f"{' and '.join(idle)} {have} no effect: the head ({whole.head.kind}) is fitted, not trained")
     with calm():
-        return run_training(whole, as_text(output), resume=resume, observer=observer)
+        return run_training(whole, output, resume=resume, observer=observer)
 
 
+@with_keywords
 def lr_find(
     data: PathLike | Recipe | Mapping[str, Any] | None = None,
     *,

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnn_tl.api.keywords import PathLike, refuse_impossible
+from cnn_tl.api.keywords import PathLike, path_text, refuse_impossible
+from cnn_tl.api.phrasing import with_keywords
 from cnn_tl.api.surroundings import calm, observer_here
 from cnn_tl.errors import UsageError
 from cnn_tl.light_import import require_working_directory
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from cnn_tl.inference.given import Images
     from cnn_tl.runtime import DeviceName
 
+_MODEL = "the path of a model, or the result of train"
 
+
+@with_keywords
 def predict(
     source: PathLike,
     images: Images,
@@ -65,7 +69,7 @@ def predict(
     with calm():
         return list(
             run_predict(
-                os.fspath(source),
+                path_text(source, "source", _MODEL),
                 images,
                 top=top,
                 batch_size=batch_size,
@@ -77,6 +81,7 @@ def predict(
         )
 
 
+@with_keywords
 def evaluate(
     source: PathLike,
     data: PathLike,
@@ -115,8 +120,8 @@ def evaluate(
     refuse_impossible(device, limit=limit, batch_size=batch_size, workers=workers)
     with calm():
         return run_evaluate(
-            os.fspath(source),
-            os.fspath(data),
+            path_text(source, "source", _MODEL),
+            path_text(data, "data"),
             part=part,
             robustness=robustness,
             limit=limit,
@@ -127,6 +132,7 @@ def evaluate(
         )
 
 
+@with_keywords
 def explain(
     source: PathLike,
     images: PathLike | Sequence[PathLike] = (),
@@ -177,7 +183,8 @@ def explain(
     refuse_impossible(device, limit=limit)
     if not isinstance(images, str | os.PathLike | Sequence):
         raise UsageError(f"{type(images).__name__} is no path: explain takes files, folders and patterns")
-    folder, run = Path(output or Path("explanations", method)), Path(source)
+    run = Path(path_text(source, "source", _MODEL))
+    folder = Path("explanations", method) if output is None else Path(path_text(output, "output"))
     requests.check_model(run)
     requests.check_output(folder)
     bundle.find(run)  # a wrong path is refused before the seconds that torch takes
@@ -201,6 +208,7 @@ def explain(
         return run_explain(load(run, device), request, folder, observer_here(observer, quiet))
 
 
+@with_keywords
 def inspect(
     model: PathLike,
     *,
@@ -231,7 +239,8 @@ def inspect(
     require_working_directory()
     from cnn_tl.anatomy.lookup import look_up
 
-    name = os.fspath(model)
+    refuse_impossible("auto", image_size=image_size, depth=depth)
+    name = path_text(model, "model", f"a name of timm's or {_MODEL}")
     if not isinstance(model, str) and os.sep not in name:
         name = os.path.join(os.curdir, name)  # noqa: PTH118 - a path, not the name of a model; Path drops the dot
     subject, training = look_up(name, mode=mode, freeze=freeze, image_size=image_size)

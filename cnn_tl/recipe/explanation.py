@@ -37,7 +37,7 @@ def fault(error: ErrorDetails) -> str:
         allowed = f"a section with {_listed(SECTIONS[key].model_fields)}"
     else:
         allowed = error["msg"].removeprefix("Input should be ").removeprefix("String should have ")
-    near = _nearest(error["input"], choices(error))
+    near = _nearest(error["input"], choices(error), 0.7)  # gpu is no slip of the pen for cpu
     hint = f"; did you mean {near}?" if near else ""
     return f"{key}: got {shown(error['input'])}, allowed {allowed}{hint}"
 
@@ -49,8 +49,8 @@ def choices(error: ErrorDetails) -> list[str]:
     return list(_WORDS.get(error["type"], ()))
 
 
-def _nearest(value: object, words: list[str]) -> str | None:
-    near = difflib.get_close_matches(value.lower(), words, n=1) if isinstance(value, str) else []
+def _nearest(value: object, words: list[str], alike: float = 0.6) -> str | None:
+    near = difflib.get_close_matches(value.lower(), words, 1, alike) if isinstance(value, str) else []
     return near[0] if near else None
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cnn_tl.api.keywords import FLAGS, chosen
-from cnn_tl.errors import RecipeError
+import cnn_tl
+from cnn_tl.api.keywords import chosen
+from cnn_tl.api.phrasing import FLAGS, rephrased
+from cnn_tl.errors import RecipeError, UsageError
 from cnn_tl.recipe import Recipe, load, to_yaml
 
 VALUES = {
@@ -79,10 +82,10 @@ def test_what_is_no_keyword(given: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"mode": "finetun"}, "mode: mode: got \"finetun\", allowed 'freeze'"),
-        ({"mode": "finetune", "epochs": "many"}, 'epochs: train.epochs: got "many", allowed'),
-        ({"mode": "finetune", "lr": -1}, "lr: train.lr: got -1, allowed auto, or a number above 0"),
-        ({"model": 5}, "model: model.name: got 5"),
+        ({"mode": "finetun"}, "mode: got \"finetun\", allowed 'freeze'"),
+        ({"mode": "finetune", "epochs": "many"}, 'epochs: got "many", allowed'),
+        ({"mode": "finetune", "lr": -1}, "lr: got -1, allowed auto, or a number above 0"),
+        ({"model": 5}, "model: got 5"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_by_its_keyword(given: dict[str, Any], message: str) -> None:
@@ -94,5 +97,44 @@ def test_a_value_that_cannot_be_is_refused_by_its_keyword(given: dict[str, Any],
 def test_two_recipes_or_data_that_is_no_path() -> None:
     with pytest.raises(RecipeError, match="give one recipe"):
         chosen(Recipe(), "freeze", {}, {})
-    with pytest.raises(RecipeError, match=r"data: data\.path: got 5"):
+    with pytest.raises(RecipeError, match=r"^data: got 5"):
         chosen(5, None, {}, {})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("leave --part out", "leave part out"),
+        ("use --mode lp-ft, or another --model", 'use mode="lp-ft", or another model'),
+        ("give --weights FILE, or a larger --batch-size", 'give weights="FILE", or a larger batch_size'),
+        ("no data, as in cnn-tl train DATA", 'no data, as in cnn_tl.train("photos")'),
+        ("stopped: cnn-tl train --resume --output 'a b'", "stopped: cnn_tl.train(output='a b', resume=True)"),
+        ("try --set run.precision=fp32", "try run={'precision': 'fp32'}"),
+        ("mode: mode: got 3", "mode: got 3"),
+        ("recipe: train.lr: got 3", "recipe: train.lr: got 3"),
+        ("photos/a--mode.png is damaged", "photos/a--mode.png is damaged"),
+        ("use --trace-child", "use --trace-child"),
+    ],
+)
+def test_messages_name_keywords_in_place_of_flags(said: str, told: str) -> None:
+    assert rephrased(said) == told
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: cnn_tl.train(quiet=True), 'no data: name a folder of class folders, as in cnn_tl.train("photos")'),
+        (lambda: cnn_tl.train("x", 3, quiet=True), "output: got 3, allowed a path"),  # type: ignore[arg-type]
+        (lambda: cnn_tl.predict(3, "a.png"), "source: got 3, allowed the path of a model, or the result of train"),  # type: ignore[arg-type]
+        (lambda: cnn_tl.evaluate("run", 3), "data: got 3, allowed a path"),  # type: ignore[arg-type]
+        (lambda: cnn_tl.lr_find("x", mode="lp-ft"), "mode lp-ft begins with a fitted head; find a learning rate for "
+                                                    'mode="finetune"'),
+        (lambda: cnn_tl.inspect("resnet18", depth=-1), "depth: got -1, allowed 0 or more"),
+        (lambda: cnn_tl.inspect("resnet18", mode="x"), "mode: got \"x\", allowed 'freeze', 'finetune', 'lp-ft', 'auto' "
+                                                       "or 'scratch'"),
+    ],
+)  # fmt: skip
+def test_functions_refuse_in_the_words_of_their_keywords(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        call()
+    assert str(refused.value) == message

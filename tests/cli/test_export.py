@@ -132,7 +132,9 @@ def test_what_fewer_bits_cost(capsys: pytest.CaptureFixture[str]) -> None:
     options = Options(precision="int8").of("onnx")
     facts = {"architecture": "resnet18", "opset": "20"}
     found = Agreement("prepared", 33, 75, 1.1, 1e-4, 72 / 75, ties=1)
-    show_report(ExportReport(Path("m.onnx"), "onnx", 3_350_000, "", facts, "images", options, (found,), paid))
+    report = ExportReport(Path("m.onnx"), "onnx", 3_350_000, "", facts, "images", options, (found,), paid)
+    assert repr(report) == "<ExportReport m.onnx: onnx, 3.35 MB, same answer for 72 of 75 images, 1 tied>"
+    show_report(report)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == "same answer for 72 of 75 images, 1 tied"
     assert "logits differ by 1.1e+00 at most" in lines
