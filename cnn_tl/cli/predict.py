@@ -51,6 +51,7 @@ def predict(
     workers: Readers = None,
     device: WhereModelRuns = "auto",
     recursive: Annotated[bool, typer.Option(help="Look into the folders inside folders too.")] = True,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Say what a trained model sees in pictures, one row each; a broken picture gets a row with its error."""
     from cnn_tl.cli.answers import Expected
@@ -60,7 +61,10 @@ def predict(
     from cnn_tl.inference.images import find, listed
 
     live = _is_stdin(images, null)
-    format = format or _FORMAT_OF_SUFFIX.get(output.suffix.lower() if output else "", "table")
+    if json and format not in (None, "json"):
+        raise UsageError(f"--json contradicts --format {format}; leave one of them out")
+    by_name = _FORMAT_OF_SUFFIX.get(output.suffix.lower() if output else "", "table")
+    format = format or ("json" if json else by_name)
     _check(output, format, append)
     if output is not None:
         require_harmless(output, model)

@@ -93,6 +93,9 @@ def test_json(cli: Callable[..., Any]) -> None:
         "file": "photos/broken.png", "label": None, "probability": None, "top": [], "error": "truncated PNG"
     }  # fmt: skip
     assert done.code == 3
+    assert cli("predict", "run", "photos/*.png", "--json", "--top", 5).out == done.out
+    refused = cli("predict", "run", "photos/*.png", "--json", "--format", "csv")
+    assert (refused.code, refused.err) == (2, "error: --json contradicts --format csv; leave one of them out\n")
 
 
 def test_json_lines(cli: Callable[..., Any]) -> None:
@@ -282,7 +285,7 @@ def test_the_flags_are_exactly_these() -> None:
     found = {name for p in command.params if p.param_type_name == "option" for name in p.opts}
     assert found == {
         "--top", "--format", "--output", "--append", "--null", "-0", "--batch-size", "--workers", "--device",
-        "--recursive",
+        "--recursive", "--json",
     }  # fmt: skip
 
 
