@@ -140,7 +140,7 @@ def test_a_second_run_computes_no_activations(recipe: Make, tmp_path: Path) -> N
     second = run_and_listen(recipe(), tmp_path / "second")
     [before] = [note for note in first.notes if "are kept" in note]
     [after] = [note for note in second.notes if "are kept" in note]
-    size = before.partition("pictures, ")[2].partition(";")[0]
+    size = before.partition("images, ")[2].partition(";")[0]
     assert before.endswith("; 0 B are at hand")
     assert after.endswith(f"; {size} are at hand")
     assert not [task for task, _ in second.tasks if task.startswith("activations")]
