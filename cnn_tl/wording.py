@@ -48,6 +48,13 @@ def points(difference: float, digits: int = 1, unit: str = " points") -> str:
     return f"{_rounded(100, difference, digits):+}{unit}"
 
 
+def small(value: float) -> str:
+    """Return what may be tiny in two digits, such as "1.1", "0.037" or "8.1e-06"."""
+    if value >= 99.5:
+        return f"{value:,.0f}"
+    return f"{value:.2g}" if value >= 0.01 or not value else f"{value:.1e}"
+
+
 def rate(per_second: float, unit: str = "images") -> str:
     """Return how many pass in a second, such as "85 img/s", "7.36 img/s" or "1,204 channels/s"."""
     number = f"{per_second:.3g}" if per_second < 100 else f"{per_second:,.0f}"

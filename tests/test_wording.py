@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import cnn_tl
-from cnn_tl.wording import certainty, counted, percent, points, rate, unreadable
+from cnn_tl.wording import certainty, counted, percent, points, rate, small, unreadable
 
 SOURCES = sorted(Path(cnn_tl.__file__).parent.rglob("*.py"))
 
@@ -69,6 +69,11 @@ def test_a_noun_agrees_with_its_number() -> None:
 def test_rows_agree_with_how_many_there_are() -> None:
     assert unreadable(1, 1) == "1 of 1 image could not be read; its row says why"
     assert unreadable(2, 1700) == "2 of 1,700 images could not be read; their rows say why"
+
+
+def test_a_difference_has_an_exponent_where_it_is_small() -> None:
+    values = (1234.5, 23.4, 1.1, 0.0372, 0.01, 8.1e-6, 0.0)
+    assert [small(value) for value in values] == ["1,234", "23", "1.1", "0.037", "0.01", "8.1e-06", "0"]
 
 
 def test_rates_name_what_they_count() -> None:

@@ -11,7 +11,7 @@ import typer
 from cnn_tl.cli import console
 from cnn_tl.cli.options import RunOrBundle
 from cnn_tl.exporting.options import Precision, Preprocess
-from cnn_tl.wording import counted, percent, points, rate
+from cnn_tl.wording import counted, percent, points, rate, small
 
 if TYPE_CHECKING:
     from cnn_tl.exporting.cost import Cost
@@ -131,9 +131,10 @@ def _differences(report: ExportReport) -> list[list[str]]:
     rows: list[list[str]] = []
     for given in _GIVEN:
         if (found := report.largest(given)) is not None:
-            allowed = "" if report.cost else f"; {found.allowed_difference:.1e} is allowed"  # the cost is the bound
+            allowed = "" if report.cost else f"; {small(found.allowed_difference)} is allowed"  # the cost is the bound
             whole = f" on {found.pictures:,} whole images" if given == "whole" else ""
-            rows.append(["" if rows else "logits differ", f"by {found.largest_difference:.1e} at most{whole}{allowed}"])
+            differs = f"by {small(found.largest_difference)} at most{whole}{allowed}"
+            rows.append(["" if rows else "logits differ", differs])
     return rows
 
 
@@ -142,8 +143,8 @@ def _show_agreements(report: ExportReport) -> None:
     for found in report.parity:
         same = f"{found.same:,}" + (f", {found.ties} tied" if found.ties else "")
         given = _GIVEN[found.given] + (f", {found.sizes} sizes" if found.sizes > 1 else "")
-        allowed = "any" if report.cost else f"{found.allowed_difference:.1e}"
-        rows.append([given, found.batch_size, found.pictures, same, f"{found.largest_difference:.1e}", allowed])
+        allowed = "any" if report.cost else small(found.allowed_difference)
+        rows.append([given, found.batch_size, found.pictures, same, small(found.largest_difference), allowed])
     columns = ["given", "batch>", "images>", "same answer>", "logits differ>", "allowed>"]
     console.show(console.table(columns, rows))
 

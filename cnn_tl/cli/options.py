@@ -51,6 +51,6 @@ ImageSize = Annotated[int | None, typer.Option("--image-size", metavar="PIXELS",
 WhereToCompute = Annotated[DeviceName | None, typer.Option("--device", help="Where to compute.", show_default="auto")]
 RecipeReaders = Annotated[
     int | None,
-    typer.Option("--workers", help="Threads that read pictures; 0: the main one.", show_default="one a core"),
+    typer.Option("--workers", help="Threads that read pictures; 0: the main one.", show_default="one per core"),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Every random choice follows from it.", show_default="0")]

@@ -65,7 +65,8 @@ def train(
 ) -> None:  # fmt: skip
     """Train a classifier on a folder of pictures.
 
-    Strength: recipe < --set < flags. The run folder holds the resolved recipe, the metrics and the model.
+    Flags override --set, which overrides the recipe.
+    The run folder holds the resolved recipe, the metrics and the model.
     """
     from cnn_tl import recipe as recipes
     from cnn_tl.training import run_folder, run_index

@@ -133,7 +133,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
             str | None, Query(alias="class", description="The class to explain; by default the answered one.")
         ] = None,
     ) -> Response:
-        """Draw what speaks for a class where, as PNG, over the part of the picture that the network sees."""
+        """Draw where the evidence for a class lies, as PNG, over the part of the image that the network sees."""
         named = _as_spelt(request, "class", label)
         explained, png, caveat = await service.heat(await file.read(), named)
         headers = {"X-Class": quote(explained, errors="surrogatepass"), "X-Method": service.explains}

@@ -137,7 +137,7 @@ def test_what_fewer_bits_cost(capsys: pytest.CaptureFixture[str]) -> None:
     show_report(report)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == "same answer for 72 of 75 images, 1 tied"
-    assert "logits differ by 1.1e+00 at most" in lines
+    assert "logits differ by 1.1 at most" in lines
     assert "probabilities change by 22.7 points at most" in lines
     assert "accuracy 94.7% 93.3% -1.33 points" in lines
     assert "right 71 70 of 75 images" in lines

@@ -90,12 +90,12 @@ def test_a_dropped_picture_gets_classes_and_a_heat_map(page: webdriver.Chrome, s
     assert texts(page, "article h2") == ["<i>light</i>.png"]
     assert texts(page, "article .label") == ["<b>light</b>", "grün", "dark"]
     assert texts(page, "article .share") == ["98.0%", "1.9%", "0.0%"]
-    assert "what speaks for <b>light</b> (occlusion)" in text(page, ".heat figcaption")
+    assert "evidence for <b>light</b> (occlusion)" in text(page, ".heat figcaption")
     assert not page.find_elements(By.CSS_SELECTOR, "article b, article i")
     original = page.find_element(By.CSS_SELECTOR, ".original img")
     assert page.execute_script("return arguments[0].naturalWidth", original) == 20
     before = page.find_element(By.CSS_SELECTOR, ".heat img").get_attribute("src")
-    page.find_elements(By.CSS_SELECTOR, "article button")[2].send_keys(Keys.ENTER)  # by keyboard: what speaks for dark
+    page.find_elements(By.CSS_SELECTOR, "article button")[2].send_keys(Keys.ENTER)  # by keyboard: evidence for dark
     until(page, lambda: heat_is_drawn(page) and "for dark" in text(page, ".heat figcaption"))
     assert page.find_element(By.CSS_SELECTOR, ".heat img").get_attribute("src") != before
     assert [one.get_attribute("aria-pressed") for one in page.find_elements(By.CSS_SELECTOR, "article button")] == [
@@ -149,7 +149,7 @@ def test_each_picture_is_a_request_and_any_class_is_explained(
     assert len(browser.find_elements(By.TAG_NAME, "article")) == 3
     until(browser, lambda: heat_is_drawn(browser))
     caption = browser.find_element(By.CSS_SELECTOR, ".heat figcaption")  # its driver cannot read a lone surrogate
-    said = r"return arguments[0].textContent.startsWith('what speaks for dark \udcff (')"
+    said = r"return arguments[0].textContent.startsWith('evidence for dark \udcff (')"
     assert browser.execute_script(said, caption)
 
 

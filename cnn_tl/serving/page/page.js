@@ -53,7 +53,7 @@ function addRow(card, file, { label, probability }) {
   $(".share", row).textContent = `${(probability < 1 ? Math.min(100 * probability, 99.9) : 100).toFixed(1)}%`;
   $("meter", row).value = probability;
   $("meter", row).textContent = $(".share", row).textContent;
-  $("button", row).title = `what speaks for ${label}`;
+  $("button", row).title = `evidence for ${label}`;
   $("button", row).addEventListener("click", () => showHeat(card, file, label));
   $("ol", card).append(row);
 }
@@ -85,12 +85,12 @@ async function showHeat(card, file, label) {
     const url = URL.createObjectURL(made);
     image.onload = () => URL.revokeObjectURL(url);
     image.src = url;
-    image.alt = `heat map: what speaks for ${label}`;
+    image.alt = `heat map: evidence for ${label}`;
     image.hidden = false;
     waiting.hidden = true;
     caveat.textContent = response.headers.get("X-Caveat") ?? "";
     caveat.hidden = !caveat.textContent;
-    caption.textContent = `what speaks for ${label} (${facts.heat_map}), on the part that the network sees`;
+    caption.textContent = `evidence for ${label} (${facts.heat_map}), on the part that the network sees`;
   } catch (error) {
     if (card.wanted === label) waiting.textContent = `no heat map: ${error.message}`;
   }
