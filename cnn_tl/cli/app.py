@@ -43,7 +43,7 @@ from cnn_tl.transient import is_transient, refusal
 app = typer.Typer(
     name="cnn-tl",
     cls=help.Group,
-    help="Transfer learning for image classification: a folder of pictures in, a proven model out.",
+    help="Transfer learning for image classification: a folder of images in, a proven model out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

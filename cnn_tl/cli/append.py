@@ -84,7 +84,7 @@ def appending(path: Path, format: str, model: str, expected: Expected) -> Iterat
             stream.seek(answered.end)
             if length - answered.end > LONGEST_ROW or not _may_be_cut_off(stream.read(), format, answered, expected):
                 raise _foreign(path, answered.end)
-            console.note(f"the last row of {printable(path)} was cut off; its picture is answered again")
+            console.note(f"the last row of {printable(path)} was cut off; its image is answered again")
             stream.truncate(answered.end)
         stream.seek(0, io.SEEK_END)
         with files.disk_errors(path), io.TextIOWrapper(stream, "utf-8", "surrogateescape", newline="") as text:

@@ -25,7 +25,7 @@ def benchmark(
         help="Any timm model; its weights are random.", autocompletion=completion.models
     )] = "tf_efficientnet_lite0",
     device: Annotated[DeviceName, typer.Option(help="Where to compute.")] = "auto",
-    pictures: Annotated[int, typer.Option(min=32, max=100_000, help="How many pictures to measure on.")] = 256,
+    pictures: Annotated[int, typer.Option(min=32, max=100_000, help="How many images to measure on.")] = 256,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Measure this machine: decode, bare forward pass, embedding, head fit, fine-tuning step.
@@ -57,4 +57,4 @@ def show_report(report: Report) -> None:
         for stage in report.stages
     ]
     console.show(console.table(["stage", "images>", "img/s>", "time>", "of the floor>"], rows))
-    console.say(f"training pictures would be embedded in {report.precision} here")
+    console.say(f"training images would be embedded in {report.precision} here")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     cls=Group,
-    help="Show, empty or shrink the cache of features and pictures. It lies in ~/.cache/cnn-tl, or where CNN_TL_CACHE "
+    help="Show, empty or shrink the cache of features and images. It lies in ~/.cache/cnn-tl, or where CNN_TL_CACHE "
     "says.",
     no_args_is_help=True,
 )

@@ -14,7 +14,7 @@ Padding = Literal["zeros", "reflect", "replicate", "none"]
 
 
 def convolve(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture.")],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image.")],
     kernel: Annotated[
         str,
         typer.Option(
@@ -24,7 +24,7 @@ def convolve(
         ),
     ] = "sobel",
     padding: Annotated[
-        Padding, typer.Option(help="What stands around the picture, so that stride 1 keeps its size; or none.")
+        Padding, typer.Option(help="What stands around the image, so that stride 1 keeps its size; or none.")
     ] = "zeros",
     stride: Annotated[int, typer.Option(min=1, help="Pixels from one place of the kernel to the next.")] = 1,
     output: Annotated[

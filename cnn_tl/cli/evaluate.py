@@ -29,10 +29,10 @@ def evaluate(
         typer.Option(help="The part of DATA that is meant.", show_default="test if there is one, else val"),
     ] = None,
     robustness: Annotated[
-        bool, typer.Option("--robustness", help="Also shift, scale, turn, blur and light the pictures otherwise.")
+        bool, typer.Option("--robustness", help="Also shift, scale, rotate, blur and relight the images.")
     ] = False,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many pictures, of each class its share.")
+        int | None, typer.Option(min=1, help="At most so many images, of each class its share.")
     ] = None,
     output: Annotated[
         Path | None,
@@ -46,9 +46,9 @@ def evaluate(
     device: WhereModelRuns = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
 ) -> None:
-    """Evaluate a trained model on labelled pictures; with --robustness on changed ones too.
+    """Evaluate a trained model on labelled images; with --robustness on changed ones too.
 
-    Pictures that the model was trained on are left out, wherever they lie now, if the run folder is at hand.
+    Images that the model was trained on are left out, wherever they lie now, if the run folder is at hand.
     """
     from cnn_tl.cli.overwriting import require_plot_place
     from cnn_tl.cli.progress import TerminalObserver

@@ -39,16 +39,16 @@ def explain(
     ] = None,
     patch: Annotated[
         float | None,
-        typer.Option(min=0.01, max=1, help="Side of occlusion's patch, a share of the picture's.", show_default="0.2"),
+        typer.Option(min=0.01, max=1, help="Side of occlusion's patch, a share of the image's.", show_default="0.2"),
     ] = None,
     stride: Annotated[
         float | None, typer.Option(min=0.01, max=1, help="Its step, likewise.", show_default="0.08")
     ] = None,
     faithfulness: Annotated[
-        bool, typer.Option(help="Measure deletion and insertion of each heat map; 200 passes a picture.")
+        bool, typer.Option(help="Measure deletion and insertion of each heat map; 200 passes an image.")
     ] = True,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Take at most so many of the pictures.", show_default="all")
+        int | None, typer.Option(min=1, help="Take at most so many of the images.", show_default="all")
     ] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where to write.", show_default="explanations/METHOD")
@@ -56,7 +56,7 @@ def explain(
     device: options.WhereModelRuns = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
-    """Show why a trained model answers as it does: one PNG a picture, and a contact sheet.
+    """Show why a trained model answers as it does: one PNG for each image, and a contact sheet.
 
     gradcam, xgradcam, layercam and occlusion give heat maps, each with its deletion and insertion areas beside those of
     random maps. feature-maps, deconv and guided show the strongest channels of a layer (as maps, or projected back to

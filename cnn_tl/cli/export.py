@@ -38,7 +38,7 @@ def export(
         typer.Option(metavar="PATH", help="Where to write it.", show_default="RUN/model.onnx, RUN/model-timm, ..."),
     ] = None,
     precision: Annotated[
-        Precision, typer.Option(help="Of the network's numbers; int8 is calibrated on the training pictures.")
+        Precision, typer.Option(help="Of the network's numbers; int8 is calibrated on the training images.")
     ] = "fp32",
     max_drop: Annotated[
         float | None,
@@ -51,13 +51,13 @@ def export(
         float | None,
         typer.Option(
             min=0, max=1, metavar="SHARE", show_default="the recipe's, 0.9",
-            help="The share of pictures to which they must give fp32's answer.",
+            help="The share of images to which they must give fp32's answer.",
         ),
     ] = None,
     preprocess: Annotated[
         Preprocess | None,
         typer.Option(
-            help="inside: the file takes whole pictures; none: normalised ones.", show_default="inside for onnx"
+            help="inside: the file takes whole images; none: normalised ones.", show_default="inside for onnx"
         ),
     ] = None,
     outputs: Annotated[
@@ -73,7 +73,7 @@ def export(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Export a trained model, and compare it with the original on the validation pictures.
+    """Export a trained model, and compare it with the original on the validation images.
 
     An ONNX file takes whole pictures, uint8 [N, H, W, 3] of any size, in batches of any size, and carries the class
     names. If its answers differ from the original's, or a lower precision costs too much, no file is left.

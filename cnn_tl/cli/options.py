@@ -19,11 +19,11 @@ AnyModel = Annotated[
 RunOrBundle = Annotated[
     Path, typer.Argument(metavar="RUN|BUNDLE", help="A run folder or a bundle.", autocompletion=completion.runs)
 ]
-AtOnce = Annotated[int, typer.Option("--batch-size", min=1, help="Pictures that go through the model at once.")]
+AtOnce = Annotated[int, typer.Option("--batch-size", min=1, help="Images that go through the model at once.")]
 Readers = Annotated[
     int | None,
     typer.Option(
-        "--workers", min=0, max=64, help="Threads that read pictures; 0: the main one.", show_default="one per core"
+        "--workers", min=0, max=64, help="Threads that read images; 0: the main one.", show_default="one per core"
     ),
 ]
 WhereModelRuns = Annotated[DeviceName, typer.Option("--device", help="Where the model runs.")]
@@ -46,11 +46,11 @@ Backbone = Annotated[
     ),
 ]
 Weights = Annotated[Path | None, typer.Option("--weights", metavar="FILE", help="Weights file: .safetensors or .pth.")]
-StepSize = Annotated[int | None, typer.Option("--batch-size", help="Pictures in one step.")]
+StepSize = Annotated[int | None, typer.Option("--batch-size", help="Images in one step.")]
 ImageSize = Annotated[int | None, typer.Option("--image-size", metavar="PIXELS", help="Side of the network's input.")]
 WhereToCompute = Annotated[DeviceName | None, typer.Option("--device", help="Where to compute.", show_default="auto")]
 RecipeReaders = Annotated[
     int | None,
-    typer.Option("--workers", help="Threads that read pictures; 0: the main one.", show_default="one per core"),
+    typer.Option("--workers", help="Threads that read images; 0: the main one.", show_default="one per core"),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Every random choice follows from it.", show_default="0")]

@@ -40,7 +40,7 @@ def plan_table(plan: Plan) -> RenderableType:
             ["schedule", plan.schedule],
             *([["phases", plan.phases]] if plan.phases else []),
             *([["features", _features(plan)]] if plan.features else []),
-            *([["pictures", _pictures(plan.pictures)]] if plan.mode != "freeze" else []),
+            *([["images", _pictures(plan.pictures)]] if plan.mode != "freeze" else []),
             ["expected", f"about {duration(round(plan.seconds))}"],
             ["output", plan.output],
         ],

@@ -36,7 +36,7 @@ def predict(
             help="Files, folders and patterns such as '*.jpg'; or - for paths from stdin, one a line.",
         ),
     ],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to list for each picture.")] = 1,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to list for each image.")] = 1,
     format: Annotated[
         Format | None, typer.Option(help="How to write the answers; by default as --output ends, or a table.")
     ] = None,
@@ -53,7 +53,7 @@ def predict(
     recursive: Annotated[bool, typer.Option(help="Look into the folders inside folders too.")] = True,
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
-    """Say what a trained model sees in pictures, one row each; a broken picture gets a row with its error."""
+    """Say what a trained model sees in images, one row each; a broken image gets a row with its error."""
     from cnn_tl.cli.answers import Expected
     from cnn_tl.cli.overwriting import never, require_harmless
     from cnn_tl.cli.progress import TerminalObserver, WarningsOnly

@@ -28,18 +28,18 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen at; 0: any free one.")] = 8000,
     batch_size: AtOnce = 16,
     max_wait: Annotated[
-        float, typer.Option(min=0, max=1000, help="Milliseconds that a picture waits for others to join its batch.")
+        float, typer.Option(min=0, max=1000, help="Milliseconds that an image waits for others to join its batch.")
     ] = 5,
-    queue: Annotated[int, typer.Option(min=1, help="Pictures that may wait; more are answered with 503.")] = 256,
+    queue: Annotated[int, typer.Option(min=1, help="Images that may wait; more are answered with 503.")] = 256,
     max_files: Annotated[
-        int, typer.Option(min=1, max=1000, help="Pictures in one request, and no more than may wait.")
+        int, typer.Option(min=1, max=1000, help="Images in one request, and no more than may wait.")
     ] = 64,
     max_mb: Annotated[float, typer.Option(min=0.001, max=1e6, help="Megabytes of one request.")] = 32,
     max_pixels: Annotated[
-        int | None, typer.Option(min=1, help="Pixels of one picture.", show_default="the model's own limit")
+        int | None, typer.Option(min=1, help="Pixels of one image.", show_default="the model's own limit")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, max=64, help="Threads that read pictures.", show_default="one per core")
+        int | None, typer.Option(min=1, max=64, help="Threads that read images.", show_default="one per core")
     ] = None,
     device: WhereModelRuns = "auto",
 ) -> None:

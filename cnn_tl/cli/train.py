@@ -45,7 +45,7 @@ def train(
                      "class or where lbfgs would take minutes).", show_default="auto"),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the training pictures (not in mode freeze, but for --head adamw).")
+        int | None, typer.Option(help="Passes over the training images (not in mode freeze, but for --head adamw).")
     ] = None,
     batch_size: options.StepSize = None,
     lr: Annotated[
@@ -63,7 +63,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:  # fmt: skip
-    """Train a classifier on a folder of pictures.
+    """Train a classifier on a folder of images.
 
     Flags override --set, which overrides the recipe.
     The run folder holds the resolved recipe, the metrics and the model.

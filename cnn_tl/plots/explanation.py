@@ -164,7 +164,7 @@ def _draw_curves(axes: Axes, curves: Curves) -> None:
     axes.set_ylim(min(every.min(), 0) - 0.03, max(every.max(), 1) + 0.03)
     axes.set_box_aspect(1)
     axes.set_xlabel("share of the pixels", fontsize=8, color=GREY)
-    axes.set_title("evidence: 0 grey, 1 this picture", **CAPTION)
+    axes.set_title("evidence: 0 grey, 1 this image", **CAPTION)
     axes.legend(frameon=False, fontsize=7, loc="best")
     tidy(axes)
     axes.tick_params(labelsize=7)

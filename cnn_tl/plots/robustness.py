@@ -37,7 +37,7 @@ def plot_robustness(path: Path, panels: Mapping[str, Points], accuracy: float, b
     for axes in grid[len(panels) :]:
         axes.axis("off")
     handles, names = grid[0].get_legend_handles_labels()
-    title = f"unchanged pictures: {percent(accuracy)} right"
+    title = f"unchanged images: {percent(accuracy)} right"
     legend.legend(handles, names, title=title, frameon=False, fontsize=10, title_fontsize=10, loc="center")
     write(figure, path)
 

@@ -166,7 +166,7 @@ class Feed:
         if not is_faster_there or share <= WAITS or self._boundary is not None or self._finishes_on_device:
             return
         if agrees(session.device, session.card.preprocessing):
-            session.observer.note("the device waited for pictures: light and erasing are its own work from here on")
+            session.observer.note("the device waited for images: light and erasing are its own work from here on")
             self._finishes_on_device = True
 
     def _occurrences(self, epoch: int) -> list[list[tuple[Picture, int]]]:

@@ -224,7 +224,7 @@ class Session:
         total = len(pictures) - len(lacking) + len(mine)
         with (
             self.world.together(),
-            self.observer.task("preparing pictures" if keep else "checking pictures", total),
+            self.observer.task("preparing images" if keep else "checking images", total),
             self.pictures.keeper(lacking, write=keep) as keeper,
         ):
             if len(lacking) < len(pictures):

@@ -143,7 +143,7 @@ def test_without_keeping_each_epoch_decodes(
         train(recipe(data={"keep_pictures": False}), tmp_path / "anew", observer=listener)
     epochs, check, head, start, end = 2, 1, 1, 1, 1
     assert len(files) == (epochs + check) * (TRAIN + VAL) + head * TRAIN + (start + end) * VAL
-    assert "checking pictures" in listener.tasks
+    assert "checking images" in listener.tasks
     assert listener.plans[0].pictures is None
     assert "pictures" not in json.loads((tmp_path / "anew" / "result.json").read_text())["facts"]
     assert_same(tmp_path / "kept", tmp_path / "anew")

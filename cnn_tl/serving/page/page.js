@@ -12,7 +12,7 @@ function say(text, isProblem = false) {
 
 async function ask(path, field, file) {
   const form = new FormData();
-  form.append(field, file, file.name || "picture");
+  form.append(field, file, file.name || "image");
   try {
     return await fetch(path, { method: "POST", body: form });
   } catch {
@@ -31,7 +31,7 @@ async function problemOf(response) {
 
 function addCard(file) {
   const card = $("#card").content.cloneNode(true).firstElementChild;
-  $("h2", card).textContent = file.name || "picture";
+  $("h2", card).textContent = file.name || "image";
   const original = $(".original img", card);
   const url = URL.createObjectURL(file);
   original.onload = original.onerror = () => URL.revokeObjectURL(url);
@@ -121,11 +121,11 @@ async function take(list) {
   if (!files.length) return say("that was no file", true);
   let answered = 0;
   for (const [number, file] of files.entries()) {
-    say(files.length > 1 ? `picture ${number + 1} of ${files.length}` : "");
+    say(files.length > 1 ? `image ${number + 1} of ${files.length}` : "");
     if (await answer(file)) answered += 1;
   }
   const failed = files.length - answered;
-  const closing = `${answered} ${answered === 1 ? "picture" : "pictures"} answered${failed ? `, ${failed} not` : ""}`;
+  const closing = `${answered} ${answered === 1 ? "image" : "images"} answered${failed ? `, ${failed} not` : ""}`;
   say(files.length > 1 ? closing : "");
 }
 
