@@ -53,7 +53,7 @@ class Expected:
 
 
 def write_table(answers: Iterable[Answer], stream: TextIO, expected: Expected) -> None:
-    """Write aligned columns: file, label, probability, and the runners-up in words."""
+    """Write aligned columns: file, label, probability, and the runners-up in words; nothing without an answer."""
     files, screen = expected.files, expected.columns_wide
     name_width = _LIKELY_WIDTH if files is None else min(_WIDEST_NAME, _widest("file", *files))
     label_width = _widest("label", *expected.classes)
@@ -76,8 +76,9 @@ def write_table(answers: Iterable[Answer], stream: TextIO, expected: Expected) -
                 name = ""
         stream.flush()
 
-    write("file", "label", "probability")
-    for answer in answers:
+    for number, answer in enumerate(answers):
+        if not number:
+            write("file", "label", "probability")
         if answer.error is not None:
             write(printable(answer.file), f"error: {answer.error}", "")
         else:

@@ -159,3 +159,9 @@ def test_a_real_terminal(arguments: list[str]) -> None:
     assert all(len(line) <= 80 or " " not in line for line in lines)
     whole = subprocess.run(command, capture_output=True, text=True, env=kept | {"COLUMNS": "2000"}, check=False)
     assert " ".join(lines).split() == (whole.stdout + whole.stderr).split()
+
+
+def test_no_answer_leaves_no_header_before_the_error() -> None:
+    stream = io.StringIO()
+    answers.write_table(iter(()), stream, answers.Expected(None, ["a", "b"], 1))
+    assert stream.getvalue() == ""
