@@ -38,7 +38,8 @@ def show_classes(
     seen = {name: (right / images, images) for name, (right, images, *_) in classes.items() if images}
     worst = sorted(seen, key=lambda name: (seen[name][0], -seen[name][1]))[:FEW]
     best = sorted(seen.keys() - set(worst), key=lambda name: (-seen[name][0], -seen[name][1], name))[:FEW]
-    rows = [cells(name) for name in worst] + [["...", *("" for _ in columns)]] + [cells(name) for name in best[::-1]]
+    best.sort(key=lambda name: (*seen[name], name))
+    rows = [cells(name) for name in worst] + [["...", *("" for _ in columns)]] + [cells(name) for name in best]
     console.show(console.table(header, rows))
     console.say(f"the worst and the best {FEW} of {len(classes):,} classes are shown; {where}")
     console.say()

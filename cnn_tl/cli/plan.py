@@ -23,7 +23,7 @@ def plan_table(plan: Plan) -> RenderableType:
     splits = [split for split, total in totals.items() if total]
     rows = [[printable(name), *(counts[split] for split in splits)] for name, counts in plan.counts.items()]
     if len(rows) > MANY_CLASSES:
-        rows[MANY_CLASSES:] = [["...", *("" for _ in splits)]]
+        rows[MANY_CLASSES:] = [[f"and {len(rows) - MANY_CLASSES:,} more", *("" for _ in splits)]]
     rows.append(["total", *(totals[split] for split in splits)])
     pictures = console.table([counted(len(plan.counts), "class"), *(f"{split}>" for split in splits)], rows)
     height, width = plan.image_size

@@ -33,6 +33,12 @@ def test_the_worst_and_the_best_of_many_classes(capsys: pytest.CaptureFixture[st
     assert f"the worst and the best {FEW} of {count + 1:,} classes are shown; all are elsewhere" in out
 
 
+def test_equal_classes_are_listed_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    shown, _ = table(capsys, {f"class0{number}": (0, 1) for number in range(10, 70)})
+    names = [row[0] for row in shown]
+    assert names == [*sorted(names[:FEW]), "...", *sorted(names[-FEW:])]
+
+
 def test_few_classes_and_all_where_that_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     shown, out = table(capsys, classes(MANY_CLASSES - 1))
     assert len(shown) == MANY_CLASSES

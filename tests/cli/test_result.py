@@ -150,12 +150,26 @@ def test_one_feature_and_no_time_are_said_as_such(shown: Any) -> None:
     ],
 )
 def test_a_plan_says_what_becomes_of_the_features(mode: str, features: FeaturePlan, said: str) -> None:
+    text = planned(mode, features)
+    assert f"features {said}" in words(text)
+    assert words(text)[1] == "1 class train val"
+
+
+def test_a_plan_of_many_classes_says_how_many_it_does_not_list() -> None:
+    lines = words(planned("freeze", FeaturePlan(3, 0, 0), classes=1_234))
+    assert lines.count("class29 1 1") == 1
+    assert "class30 1 1" not in lines
+    assert "and 1,204 more" in lines
+    assert "total 1234 1234" in lines
+
+
+def planned(mode: str, features: FeaturePlan, classes: int = 1) -> str:
+    counts = {f"class{number}": {"train": 1, "val": 1, "test": 0} for number in range(classes)}
     plan = Plan(
-        mode=mode, data="pets", layout="train + val", counts={"cat": {"train": 1, "val": 1, "test": 0}}, set_aside=0,
+        mode=mode, data="pets", layout="train + val", counts=counts, set_aside=0,
         backbone="resnet18", weights="none", image_size=(64, 64), trainable=1, total=2, device="cpu", precision="fp32",
         schedule="", phases=None, features=features, pictures=None, seconds=0.0, output="runs/pets",
     )  # fmt: skip
     stream = io.StringIO()
     Console(file=stream, width=120).print(plan_table(plan))
-    assert f"features {said}" in words(stream.getvalue())
-    assert words(stream.getvalue())[1] == "1 class train val"
+    return stream.getvalue()
