@@ -65,6 +65,7 @@ def _refuse_what_gives_no_logits(session: Session) -> None:
     import torch
 
     from cnn_tl.networks.backbone import tried
+    from cnn_tl.optimisation.step import is_out_of_memory
 
     if session.recipe.mode in FITS_A_HEAD:  # it was tried when it was built
         return
@@ -76,6 +77,10 @@ def _refuse_what_gives_no_logits(session: Session) -> None:
     try:
         with torch.inference_mode(), tried(fails):
             logits = model(x_NCHW)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return  # the loop, which tries smaller parts, says what fits
     finally:
         model.train(was_training)
     wanted = (1, len(session.manifest.classes))

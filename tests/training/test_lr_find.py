@@ -177,7 +177,7 @@ def test_progress_counts_pictures_not_steps(recipe: Callable[..., Recipe]) -> No
     totals: dict[str, int | None] = {}
     done: list[int] = []
     observer = Observer()
-    observer.start = totals.__setitem__  # type: ignore[method-assign]
+    observer.start = lambda task, total, unit="images": totals.update({task: total})  # type: ignore[method-assign]
     observer.advance = lambda pictures, figures=None: done.append(pictures)  # type: ignore[method-assign]
     found = find_lr(recipe("scratch"), observer=observer)
     steps = done[-len(found.rates) :]
