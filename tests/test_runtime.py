@@ -85,11 +85,12 @@ def test_float32_is_exact_inside_and_as_the_caller_had_it_afterwards() -> None:
 
 def test_torch_can_export_where_float32_is_exact() -> None:
     """It reads the older names of these switches, and refuses where they and the newer ones disagree."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     with runtime.switches_restored():
         runtime.exact_fp32()
         assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (False, False)
         torch.export.export(torch.nn.Conv2d(3, 2, 3), (torch.zeros(1, 3, 8, 8),))
-    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (True, False)
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == before
 
 
 def test_torch_and_torchvision_that_do_not_belong_together(monkeypatch: pytest.MonkeyPatch) -> None:
