@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from whole_runs import assert_close
 
 from cnn_tl.cache import writer
 from cnn_tl.cache.room import Room
@@ -278,7 +279,9 @@ def test_activations_are_those_of_the_same_views(
     with decoded(monkeypatch) as files:
         train(recipe(**sections), tmp_path / "anew")
     assert len(files) == 2 * TRAIN + VAL, "the plain view, and the source of the other one"
-    assert_same(tmp_path / "activations", tmp_path / "anew")
+    cut, whole = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("activations", "anew"))
+    for name, tensor in cut.items():
+        assert_close(whole[name], tensor, 0.01)  # cut, the frozen part passes in batches of another size
 
 
 def test_a_kill_while_pictures_are_prepared_loses_little(
