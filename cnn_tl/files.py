@@ -245,8 +245,9 @@ def replace_folder(fresh: Path, final: Path) -> None:
             try:
                 fresh.replace(final)
                 break
-            except OSError:
-                if not final.is_dir():
+            except OSError as error:
+                # asking whether `final` is there would be too late: a third process may have just moved it away
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) and not final.is_dir():
                     with contextlib.suppress(OSError):
                         old.replace(final)
                     raise

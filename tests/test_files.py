@@ -101,6 +101,25 @@ def test_writers_of_one_folder_do_not_disturb_each_other(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["final"]
 
 
+def test_a_folder_that_comes_and_goes_at_the_moment_of_replacing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second process puts its folder there, which makes the rename fail, and a third one moves it away."""
+    rename, refused = Path.replace, [errno.ENOTEMPTY, errno.EEXIST]
+
+    def replace(path: Path, target: Path) -> Path:
+        if target.name == "final" and refused:
+            raise OSError(refused.pop(), "Directory not empty")
+        return rename(path, target)
+
+    (tmp_path / "fresh").mkdir()
+    (tmp_path / "fresh" / "x").write_text("new")
+    monkeypatch.setattr(Path, "replace", replace)
+    files.replace_folder(tmp_path / "fresh", tmp_path / "final")
+    assert not refused
+    assert (tmp_path / "final" / "x").read_text() == "new"
+
+
 def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "final").mkdir()
     (tmp_path / "final" / "x").write_text("old")
