@@ -11,7 +11,7 @@
 `help(cnn_tl.train)` says what else there is; every error is a `cnn_tl.CnnTlError` with one line.
 
 Everything is imported at first use, so that `import cnn_tl` costs nothing. It does set the variables that keep other
-packages from reporting to their makers (`telemetry.NO_TELEMETRY`).
+packages from reporting to their makers (`core.telemetry.NO_TELEMETRY`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from cnn_tl.telemetry import forbid_telemetry
+from cnn_tl.core.telemetry import forbid_telemetry
 
 __version__ = "0.1.0"
 
@@ -28,12 +28,12 @@ forbid_telemetry()  # before anything else can be imported that would report to 
 _HOMES = {
     "Answer": "cnn_tl.inference.classifier",
     "Classifier": "cnn_tl.inference.classifier",
-    "CnnTlError": "cnn_tl.errors",
+    "CnnTlError": "cnn_tl.core.errors",
     "Evaluation": "cnn_tl.evaluating.evaluate",
     "Recipe": "cnn_tl.recipe",
-    "RecipeError": "cnn_tl.errors",
+    "RecipeError": "cnn_tl.core.errors",
     "TrainResult": "cnn_tl.training.result",
-    "benchmark": "cnn_tl.benchmarking",
+    "benchmark": "cnn_tl.evaluating.benchmark",
     "evaluate": "cnn_tl.api.using",
     "explain": "cnn_tl.api.using",
     "export": "cnn_tl.exporting.export",
@@ -41,7 +41,7 @@ _HOMES = {
     "load": "cnn_tl.inference.classifier",
     "load_recipe": "cnn_tl.recipe",
     "lr_find": "cnn_tl.api.training",
-    "models": "cnn_tl.networks.catalog",
+    "models": "cnn_tl.networks.pretrained.catalog",
     "predict": "cnn_tl.api.using",
     "recipes": "cnn_tl.recipe",
     "train": "cnn_tl.api.training",
@@ -74,12 +74,12 @@ __all__ = [
 if TYPE_CHECKING:
     from cnn_tl.api.training import lr_find, train
     from cnn_tl.api.using import evaluate, explain, inspect, predict
-    from cnn_tl.benchmarking import benchmark
-    from cnn_tl.errors import CnnTlError, RecipeError
+    from cnn_tl.core.errors import CnnTlError, RecipeError
+    from cnn_tl.evaluating.benchmark import benchmark
     from cnn_tl.evaluating.evaluate import Evaluation
     from cnn_tl.exporting.export import export
     from cnn_tl.inference.classifier import Answer, Classifier, load
-    from cnn_tl.networks.catalog import search as models
+    from cnn_tl.networks.pretrained.catalog import search as models
     from cnn_tl.recipe import Recipe
     from cnn_tl.recipe import load as load_recipe
     from cnn_tl.recipe import names as recipes
@@ -89,8 +89,8 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'cnn_tl' has no attribute {name!r}")
-    if _HOMES[name] not in ("cnn_tl.errors", "cnn_tl.recipe"):  # the others may import torch
-        from cnn_tl.light_import import require_working_directory
+    if _HOMES[name] not in ("cnn_tl.core.errors", "cnn_tl.recipe"):  # the others may import torch
+        from cnn_tl.core.imports import require_working_directory
 
         require_working_directory()
     value = getattr(importlib.import_module(_HOMES[name]), _RENAMED.get(name, name))

@@ -2,18 +2,18 @@
 
 import sys
 
-from cnn_tl import encoding, interrupts
+from cnn_tl.core import encoding, signals
 
 
 def main() -> None:
     """Entry point of the console script."""
     encoding.restart_in_utf8()
-    interrupts.raise_on_signals()
+    signals.raise_on_signals()
     try:
         from cnn_tl.cli.app import main as command
     except BaseException as error:
-        if number := interrupts.arrived():
-            interrupts.leave(number)
+        if number := signals.arrived():
+            signals.leave(number)
         _say_what_is_missing(error)
         raise
     command()
@@ -21,8 +21,8 @@ def main() -> None:
 
 def _say_what_is_missing(error: BaseException) -> None:
     """End with a line if a package is missing that every command needs, such as rich, which prints elsewhere."""
-    from cnn_tl.errors import ResourceError
-    from cnn_tl.packages import missing_line
+    from cnn_tl.core.errors import ResourceError
+    from cnn_tl.core.packages import missing_line
 
     if isinstance(error, ImportError) and (line := missing_line(error)):
         sys.stderr.write(f"error: {line}\n")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_tl import telemetry
+from cnn_tl.core import telemetry
 
 telemetry.forbid_telemetry()  # also of what a test module imports itself
 os.environ.setdefault("MPLCONFIGDIR", str(Path(tempfile.gettempdir(), "cnn-tl-tests-matplotlib")))  # made once

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cnn_tl.explaining import covering
+from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.explaining.methods import covering
 from cnn_tl.inference.classifier import Classifier
-from cnn_tl.preprocessing import Preprocessing
 from cnn_tl.serving import app, server
 from cnn_tl.serving.limits import Limits
 from cnn_tl.serving.service import Service
@@ -56,7 +56,7 @@ def picture(value: int = 0, kind: str = "PNG", side: int = 20) -> bytes:
 
 def main() -> None:
     """Serve the model; the arguments are seconds that each batch takes, then header and body seconds."""
-    from cnn_tl.errors import CnnTlError
+    from cnn_tl.core.errors import CnnTlError
 
     pause, server.HEADER_SECONDS, body_seconds = map(float, sys.argv[1:4])
 

@@ -47,7 +47,7 @@ def test_each_name_is_there_and_documented(name: str) -> None:
 def test_functions_are_not_hidden_by_modules_of_the_same_name() -> None:
     import cnn_tl.exporting.export
     import cnn_tl.inference.predict
-    import cnn_tl.training.train
+    import cnn_tl.training.run
 
     assert all(callable(getattr(cnn_tl, name)) for name in ("train", "predict", "export", "models", "recipes", "load"))
 

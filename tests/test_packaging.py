@@ -44,13 +44,6 @@ def test_readme_names_only_flags_that_exist() -> None:
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", ours)) <= known
 
 
-def test_readme_tree_names_every_module() -> None:
-    tree = README[README.index("## The tree") :]
-    for path in (ROOT / "cnn_tl").rglob("*.py"):
-        if path.parent.name != "cli" and not path.stem.startswith("__"):
-            assert re.search(rf"\b{path.stem}\b", tree), f"{path.stem} is missing from the tree"
-
-
 @pytest.mark.parametrize("name", recipe.names())
 def test_each_recipe_opens_with_its_command_and_what_to_expect(name: str) -> None:
     lines = recipe.text(name).splitlines()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from cnn_tl.progress import Observer
+from cnn_tl.core.progress import Observer
 
 
 class StopAfter(Observer):

@@ -12,9 +12,7 @@ WIDTHS = (60, 80, 100, 120)
 ENDLESS = 10_000
 
 
-def faults_of(
-    show: Callable[[Console], None], said: str = "", widths: tuple[int, ...] = WIDTHS
-) -> list[str]:
+def faults_of(show: Callable[[Console], None], said: str = "", widths: tuple[int, ...] = WIDTHS) -> list[str]:
     """Let something be printed on screens of several widths, and return what is wrong with it.
 
     The words are to be those of an endless line, and no line longer than the screen unless it is one word, such as a

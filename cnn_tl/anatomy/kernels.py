@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnn_tl import encoding
 from cnn_tl.anatomy.arithmetic import Slide
-from cnn_tl.errors import UsageError, printable
-from cnn_tl.wording import percent
+from cnn_tl.core import encoding
+from cnn_tl.core.errors import UsageError, printable
+from cnn_tl.core.formatting import percent
 
 Padding = Literal["zeros", "reflect", "replicate", "none"]
 Matrix = NDArray[np.float64]

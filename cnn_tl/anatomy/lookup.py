@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnn_tl import recipe as recipes
+from cnn_tl.core.device import require_torch
 from cnn_tl.networks import bundle
 from cnn_tl.recipe.types import FREEZE_PATTERN
-from cnn_tl.runtime import require_torch
 
 if TYPE_CHECKING:
     from cnn_tl.anatomy.subject import Subject

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cnn_tl.networks import bundle, weights
+from cnn_tl.networks import bundle
+from cnn_tl.networks.pretrained import weights
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any, Literal
 from torch import nn
 
 from cnn_tl.anatomy.arithmetic import Slide, same_padding
-from cnn_tl.anatomy.fields import Field
+from cnn_tl.anatomy.receptive_field import Field
 from cnn_tl.anatomy.subject import Subject
 from cnn_tl.anatomy.trace import Run, Window, trace
-from cnn_tl.errors import UsageError
+from cnn_tl.core.errors import UsageError
 from cnn_tl.networks import freeze
 
 State = Literal["frozen", "trains", "later", "partly", ""]

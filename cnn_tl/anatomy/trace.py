@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnn_tl.anatomy.arithmetic import Slide
-from cnn_tl.anatomy.fields import Field, Fields, storage_of, tensors_in
+from cnn_tl.anatomy.receptive_field import Field, Fields, storage_of, tensors_in
 
 aten = torch.ops.aten
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, get_args
 
 from cnn_tl.api.phrasing import FLAGS, with_keywords
-from cnn_tl.errors import RecipeError, UsageError
-from cnn_tl.runtime import DeviceName
+from cnn_tl.core.device import DeviceName
+from cnn_tl.core.errors import RecipeError, UsageError
 
 if TYPE_CHECKING:
     from cnn_tl.recipe import Recipe

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from cnn_tl.errors import CnnTlError
+from cnn_tl.core.errors import CnnTlError
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from cnn_tl.progress import Observer
+from cnn_tl.core.progress import Observer
 
 
 @contextmanager
@@ -43,8 +43,8 @@ def observer_here(chosen: Observer | None, quiet: bool) -> Observer:
         return chosen or Observer()
     from rich.console import Console
 
-    from cnn_tl.cli.notebook import NotebookObserver
-    from cnn_tl.cli.progress import TerminalObserver
+    from cnn_tl.cli.terminal.bars import TerminalObserver
+    from cnn_tl.cli.terminal.notebook import NotebookObserver
 
     screen = Console(highlight=False, soft_wrap=True, stderr=True)
     if screen.is_jupyter:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from cnn_tl.api.keywords import PathLike, as_text, chosen, is_recipe, path_text
 from cnn_tl.api.phrasing import FLAGS, with_keywords
 from cnn_tl.api.surroundings import calm, observer_here
-from cnn_tl.light_import import require_working_directory
-from cnn_tl.progress import Observer
+from cnn_tl.core.imports import require_working_directory
+from cnn_tl.core.progress import Observer
 
 if TYPE_CHECKING:
     from cnn_tl.recipe import Recipe
-    from cnn_tl.training.lr_find import RangeTest
+    from cnn_tl.training.loop.lr_range_test import RangeTest
     from cnn_tl.training.result import TrainResult
 
 
@@ -67,13 +67,13 @@ def train(
 
     Raises:
         RecipeError: a setting that does not exist, cannot be, or contradicts another.
-        UsageError, DataError, ArtefactError, ResourceError, DivergedError: see `cnn_tl.errors`.
+        UsageError, DataError, ArtefactError, ResourceError, DivergedError: see `cnn_tl.core.errors`.
         Stopped: Ctrl-C, or the notebook's stop button; the same call with resume=True goes on.
     """
     require_working_directory()
     flags = {name: value for name, value in locals().items() if name in FLAGS}
     from cnn_tl.training import run_folder, run_index
-    from cnn_tl.training.train import train as run_training
+    from cnn_tl.training.run import train as run_training
 
     output = None if output is None else path_text(output, "output")
     observer = observer_here(observer, quiet)
@@ -132,7 +132,7 @@ def lr_find(
     if mode is None and recipe is None and not is_recipe(data):
         flags["mode"] = "finetune"
     whole = chosen(data, recipe, flags, sections)
-    from cnn_tl.training.train import find_lr
+    from cnn_tl.training.run import find_lr
 
     with calm():
         return find_lr(whole, observer=observer_here(observer, quiet))

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 from cnn_tl.api.keywords import PathLike, path_text, refuse_impossible
 from cnn_tl.api.phrasing import with_keywords
 from cnn_tl.api.surroundings import calm, observer_here
-from cnn_tl.errors import UsageError
-from cnn_tl.light_import import require_working_directory
-from cnn_tl.progress import Observer
+from cnn_tl.core.errors import UsageError
+from cnn_tl.core.imports import require_working_directory
+from cnn_tl.core.progress import Observer
 
 if TYPE_CHECKING:
     from cnn_tl.anatomy.table import Table
+    from cnn_tl.core.device import DeviceName
     from cnn_tl.evaluating.evaluate import Evaluation
     from cnn_tl.explaining.explain import Report
     from cnn_tl.inference.classifier import Answer
-    from cnn_tl.inference.given import Images
-    from cnn_tl.runtime import DeviceName
+    from cnn_tl.inference.in_memory import Images
 
 _MODEL = "the path of a model, or the result of train"
 
@@ -173,10 +173,10 @@ def explain(
         ArtefactError: there is no model, or it is damaged. DataError: none of the images can be read.
     """
     require_working_directory()
+    from cnn_tl.core.device import default_workers, require_torch, switches_restored
     from cnn_tl.explaining import request as requests
-    from cnn_tl.inference.images import find
+    from cnn_tl.inference.inputs import find
     from cnn_tl.networks import bundle
-    from cnn_tl.runtime import default_workers, require_torch, switches_restored
 
     if method not in requests.READS:
         raise UsageError(f"there is no method {method!r}; {', '.join(requests.READS)} are there")

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnn_tl import files
 from cnn_tl.cache import shard
 from cnn_tl.cache.inventory import Piece, pieces, remove, tidy
 from cnn_tl.cache.location import CARD
-from cnn_tl.errors import CnnTlError
+from cnn_tl.core import files
+from cnn_tl.core.errors import CnnTlError
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
     <root>/features/<space>/space.json                    what the rows of the space have in common, for people
     <root>/features/<space>/<time>-<token>.safetensors    a shard of rows
     <root>/pictures/<space>/...                           the same, where the rows are decoded pictures
-    <root>/networks/<request>/...                         a remembered network (cnn_tl/networks/card.py)
+    <root>/networks/<request>/...                         a remembered network (cnn_tl/networks/info.py)
 
 Whatever has another name is not ours: it is neither counted nor removed, even where somebody points the cache at a
 folder that holds other things.

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from cnn_tl import files
-from cnn_tl.cache.places import KEY_BYTES, Bytes
+from cnn_tl.cache.index import KEY_BYTES, Bytes
+from cnn_tl.core import files
 
 Rows = NDArray[Any]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cnn_tl.errors import UsageError
+from cnn_tl.core.errors import UsageError
 
 _UNITS = {"": 1, "B": 1}
 _UNITS |= {f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)}

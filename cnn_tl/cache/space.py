@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from cnn_tl import files
 from cnn_tl.cache import shard
+from cnn_tl.cache.eviction import Room
+from cnn_tl.cache.index import NOWHERE, PlaceIndex, Places, as_keys
 from cnn_tl.cache.location import CARD, new_shard, shards_in
-from cnn_tl.cache.places import NOWHERE, PlaceIndex, Places, as_keys
-from cnn_tl.cache.room import Room
 from cnn_tl.cache.shard import Damaged, Gone, Index, Rows, RowType
 from cnn_tl.cache.writer import Writer
-from cnn_tl.errors import CnnTlError, printable
+from cnn_tl.core import files
+from cnn_tl.core.errors import CnnTlError, printable
 
 READ_BYTES = 8 * 2**20
 """The most that is read in one piece, or one row if that is larger."""

@@ -16,8 +16,8 @@ from typing import Literal
 
 import numpy as np
 
+from cnn_tl.cache.eviction import Room
 from cnn_tl.cache.location import FEATURES, PICTURES
-from cnn_tl.cache.room import Room
 from cnn_tl.cache.shard import RowType
 from cnn_tl.cache.space import Space
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cnn_tl.cache.places import KEY_BYTES, as_array
+from cnn_tl.cache.index import KEY_BYTES, as_array
 from cnn_tl.cache.shard import DIGEST_BYTES, Index, Rows, RowType, row_bytes, row_digest
 
 SHARD_BYTES = 64 * 2**20

@@ -15,17 +15,15 @@ import typer
 from rich.text import Text
 from typer.exceptions import TyperException
 
-from cnn_tl import __version__, interrupts, launch
-from cnn_tl.cli import (
+from cnn_tl import __version__
+from cnn_tl.cli.commands import (
     benchmark,
     cache,
-    console,
     convolve,
     demo,
     evaluate,
     explain,
     export,
-    help,
     inspect,
     lr_find,
     models,
@@ -34,11 +32,13 @@ from cnn_tl.cli import (
     serve,
     train,
 )
-from cnn_tl.errors import CnnTlError, ResourceError, Stopped, printable
-from cnn_tl.light_import import require_working_directory
-from cnn_tl.packages import missing_line
-from cnn_tl.runtime import keep_freed_memory, wait_passively
-from cnn_tl.transient import is_transient, refusal
+from cnn_tl.cli.terminal import console, help
+from cnn_tl.core import launch, signals
+from cnn_tl.core.device import keep_freed_memory, wait_passively
+from cnn_tl.core.errors import CnnTlError, ResourceError, Stopped, printable
+from cnn_tl.core.imports import require_working_directory
+from cnn_tl.core.packages import missing_line
+from cnn_tl.core.retries import is_transient, refusal
 
 app = typer.Typer(
     name="cnn-tl",
@@ -95,8 +95,8 @@ def run(arguments: Sequence[str]) -> int:
             console.fail(message + _help_hint(error))
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        console.fail(interrupts.LINE)
-        return 128 + (interrupts.arrived() or signal.SIGINT)
+        console.fail(signals.LINE)
+        return 128 + (signals.arrived() or signal.SIGINT)
     except BrokenPipeError:
         _discard_stdout()
         return 0
@@ -127,7 +127,7 @@ def _called(arguments: Sequence[str]) -> int:
         result = app(list(arguments), prog_name="cnn-tl", standalone_mode=False)
         sys.stdout.flush()
     except (Exception, SystemExit) as error:
-        if interrupts.arrived() and not isinstance(error, Stopped):
+        if signals.arrived() and not isinstance(error, Stopped):
             raise KeyboardInterrupt from error
         raise
     if result == _INTERRUPTED:
@@ -144,7 +144,7 @@ _INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line of this process, and end it."""
-    interrupts.raise_on_signals()
+    signals.raise_on_signals()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # the caller has closed it (`>&-`): nobody reads, and all else goes on
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
@@ -158,14 +158,14 @@ def main() -> None:
     try:
         code = run(sys.argv[1:])
     except KeyboardInterrupt:  # while an error was being told
-        interrupts.leave(interrupts.arrived() or signal.SIGINT)
-    interrupts.leave_on_signals()
+        signals.leave(signals.arrived() or signal.SIGINT)
+    signals.leave_on_signals()
     launch.let_go()
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         _discard_stdout()
-    if interrupts.arrived():  # Python kills itself by SIGINT in the end where an interruption came upon an `exec`
+    if signals.arrived():  # Python kills itself by SIGINT in the end where an interruption came upon an `exec`
         os._exit(code)
     sys.exit(code)
 

@@ -24,7 +24,7 @@ def settings(incomplete: str) -> list[str]:
 
 def models(incomplete: str) -> list[str]:
     """Return well-known models: the whole list takes timm, and that seconds."""
-    from cnn_tl.networks.known import NAMES
+    from cnn_tl.networks.pretrained.known import NAMES
 
     return _beginning(NAMES, incomplete)
 

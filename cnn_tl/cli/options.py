@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cnn_tl.cli import completion
-from cnn_tl.runtime import DeviceName
+from cnn_tl.core.device import DeviceName
 
 AnyModel = Annotated[
     Path,
@@ -41,7 +41,9 @@ Changes = Annotated[
 Backbone = Annotated[
     str | None,
     typer.Option(
-        "--model", help="Any timm model; see cnn-tl models.", show_default="tf_efficientnet_lite0",
+        "--model",
+        help="Any timm model; see cnn-tl models.",
+        show_default="tf_efficientnet_lite0",
         autocompletion=completion.models,
     ),
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cnn_tl import files
+from cnn_tl.core import files
 
 
 def write_digits(folder: Path) -> int:

@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.errors import BadImageError
+from cnn_tl.core.errors import BadImageError
 
 Item = TypeVar("Item")
 Pixels = NDArray[np.uint8]

@@ -11,11 +11,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.encoding import native
-from cnn_tl.errors import ArtefactError, DataError, printable
-from cnn_tl.files import sha256_file
-from cnn_tl.transient import retried
-from cnn_tl.wording import counted
+from cnn_tl.core.encoding import native
+from cnn_tl.core.errors import ArtefactError, DataError, printable
+from cnn_tl.core.files import sha256_file
+from cnn_tl.core.formatting import counted
+from cnn_tl.core.retries import retried
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -88,9 +88,7 @@ class Manifest:
     def counts(self) -> dict[str, dict[Split, int]]:
         """Return the number of usable pictures, `counts[class][split]`."""
         found = Counter((picture.label, picture.split) for picture in self.pictures)
-        return {
-            name: {split: found[label, split] for split in SPLITS} for label, name in enumerate(self.classes)
-        }
+        return {name: {split: found[label, split] for split in SPLITS} for label, name in enumerate(self.classes)}
 
     def largest_class(self) -> str:
         """Return the class with the most training images; of several, the first in the order of the classes."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
+from cnn_tl.core.errors import printable
+from cnn_tl.core.formatting import counted
+from cnn_tl.data.folders.walk import some_of
 from cnn_tl.data.manifest import Manifest, Picture
-from cnn_tl.data.walk import some_of
-from cnn_tl.errors import printable
-from cnn_tl.wording import counted
 
 _IMBALANCE = 10
 

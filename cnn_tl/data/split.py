@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
+from cnn_tl.core.errors import DataError, printable
+from cnn_tl.core.formatting import counted
 from cnn_tl.data.manifest import Picture
-from cnn_tl.errors import DataError, printable
-from cnn_tl.wording import counted
 
 
 def split_off_val(
@@ -42,9 +42,7 @@ def split_off_val(
         if len(found) < 2:
             _refuse(pictures, classes, label, (broken or {}).get(label, 0))
     chosen = {
-        (label, sha256)
-        for label in range(len(classes))
-        for sha256 in _choose(contents[label], val_fraction, seed)
+        (label, sha256) for label in range(len(classes)) for sha256 in _choose(contents[label], val_fraction, seed)
     }
     return [
         replace(picture, split="val")

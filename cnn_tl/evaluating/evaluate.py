@@ -10,17 +10,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.data import transforms
+from cnn_tl.core.device import DeviceName, default_workers
+from cnn_tl.core.errors import DataError, printable
+from cnn_tl.core.formatting import counted, percent
+from cnn_tl.core.progress import Observer
+from cnn_tl.core.statistics import softmax, wilson_interval
+from cnn_tl.data.blank_images import Looks
 from cnn_tl.data.loader import Pixels, batches
-from cnn_tl.data.looks import Looks
-from cnn_tl.errors import DataError, printable
+from cnn_tl.data.views import transforms
 from cnn_tl.evaluating import robustness as robust
 from cnn_tl.evaluating.labelled import Labelled, find_labelled, pictures_trained_on, splits_named_in
 from cnn_tl.inference.classifier import Classifier, Logits, load
-from cnn_tl.progress import Observer
-from cnn_tl.runtime import DeviceName, default_workers
-from cnn_tl.statistics import softmax, wilson_interval
-from cnn_tl.wording import counted, percent
 
 _BINS = 15
 """Bins of the calibration error, as Guo et al. 2017, sec. 2, have them."""
@@ -128,9 +128,7 @@ def evaluate(
         model = load(source, device)
     seen = pictures_trained_on(Path(source))
     named = splits_named_in(Path(source))
-    found = find_labelled(
-        Path(data), model.classes, part=part, seen=seen, limit=limit, workers=threads, named=named
-    )
+    found = find_labelled(Path(data), model.classes, part=part, seen=seen, limit=limit, workers=threads, named=named)
     files = [path for path, _ in found.pictures]
     observer.note(counted(len(files), "image") + (f", the split {found.part}" if found.part else ""))
     if robustness:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from cnn_tl import files
-from cnn_tl.data.layout import refuse_loose, refuse_non_folder
+from cnn_tl.core import files
+from cnn_tl.core.device import seed_of
+from cnn_tl.core.errors import DataError, UsageError, printable
+from cnn_tl.core.files import sha256_file
+from cnn_tl.data.folders.layout import refuse_loose, refuse_non_folder
+from cnn_tl.data.folders.walk import Found, Walker, contents_of, is_folder, some_of
+from cnn_tl.data.folders.wrapping import splits_in
 from cnn_tl.data.loader import readers
 from cnn_tl.data.manifest import Manifest, Split
-from cnn_tl.data.walk import Found, Walker, contents_of, is_folder, some_of
-from cnn_tl.data.wrapping import splits_in
-from cnn_tl.errors import DataError, UsageError, printable
-from cnn_tl.files import sha256_file
-from cnn_tl.runtime import seed_of
 from cnn_tl.training.run_folder import MANIFEST
 
 _BEST_FIRST: tuple[Split, ...] = ("test", "val")

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnn_tl.data import transforms
+from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.core.progress import Observer
 from cnn_tl.data.loader import Pixels, batches
-from cnn_tl.evaluating.perturb import PERTURBATIONS, View, handy, part_seen
+from cnn_tl.data.views import transforms
+from cnn_tl.evaluating.perturbations import PERTURBATIONS, View, handy, part_seen
 from cnn_tl.inference.classifier import Classifier, Logits
-from cnn_tl.preprocessing import Preprocessing
-from cnn_tl.progress import Observer
 
 _PICTURES_AT_ONCE = 4
 """Pictures in memory together, each with all its changed forms."""

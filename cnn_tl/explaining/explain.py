@@ -11,18 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnn_tl import files
-from cnn_tl.data import transforms
+from cnn_tl.core import files
+from cnn_tl.core.errors import DataError, printable
+from cnn_tl.core.progress import Observer
 from cnn_tl.data.loader import Pixels, batches
-from cnn_tl.errors import DataError, printable
-from cnn_tl.explaining import cam, covering, deconv, faithfulness, feature_maps, layers, occlusion
+from cnn_tl.data.views import transforms
+from cnn_tl.explaining import faithfulness, layers
+from cnn_tl.explaining.methods import cam, covering, deconv, feature_maps, occlusion
+from cnn_tl.explaining.methods.top_patches import TopPatches, maps_of
 from cnn_tl.explaining.request import ROWS, SHEET, Request, check_output
 from cnn_tl.explaining.seen import Explanation, look, read
 from cnn_tl.explaining.subject import BATCH, Subject, log_odds
-from cnn_tl.explaining.top_patches import TopPatches, maps_of
 from cnn_tl.plots import explanation as plots
 from cnn_tl.plots.explanation import Drawing
-from cnn_tl.progress import Observer
 
 ON_ONE_SHEET = 20
 _TILE = 112

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from cnn_tl.explaining.covering import LEAST_EVIDENCE
+from cnn_tl.core.device import seed_of
+from cnn_tl.explaining.methods.covering import LEAST_EVIDENCE
 from cnn_tl.explaining.subject import Subject, log_odds
 from cnn_tl.plots.explanation import Curves
-from cnn_tl.runtime import seed_of
 
 STEPS = 20
 RANDOM_MAPS = 4

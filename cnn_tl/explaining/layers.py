@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnn_tl.errors import UsageError, printable
+from cnn_tl.core.errors import UsageError, printable
 
 LARGEST_SHARE_OF_TOKENS = 0.5
 """A network of which more than this share of the layers gives tokens, after its last map, does not see in maps."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from cnn_tl import files
-from cnn_tl.errors import UsageError, printable
+from cnn_tl.core import files
+from cnn_tl.core.errors import UsageError, printable
 from cnn_tl.inference.classifier import is_onnx
 
 READS: dict[str, frozenset[str]] = {

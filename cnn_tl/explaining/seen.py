@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from cnn_tl.data import transforms
+from cnn_tl.core.errors import printable
+from cnn_tl.core.formatting import certainty
+from cnn_tl.core.progress import Observer
 from cnn_tl.data.loader import Pixels, batches
-from cnn_tl.errors import printable
+from cnn_tl.data.views import transforms
 from cnn_tl.explaining.request import SHEET, Request, stems
 from cnn_tl.explaining.subject import Subject
 from cnn_tl.plots.explanation import Curves, Drawing
-from cnn_tl.progress import Observer
-from cnn_tl.wording import certainty
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cnn_tl.errors import UsageError, printable
+from cnn_tl.core.device import DeviceName, pick_device
+from cnn_tl.core.errors import UsageError, printable
+from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.networks import bundle
 from cnn_tl.networks.backbone import place, to_input
-from cnn_tl.preprocessing import Preprocessing
-from cnn_tl.runtime import DeviceName, pick_device
 
 BATCH = 32
 """Pictures that go through the model at once."""

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.data import transforms
+from cnn_tl.core.device import default_workers
+from cnn_tl.core.errors import ArtefactError, DataError, printable
+from cnn_tl.core.formatting import counted, percent
+from cnn_tl.core.progress import Observer
+from cnn_tl.core.statistics import softmax
 from cnn_tl.data.loader import Pixels, batches
-from cnn_tl.errors import ArtefactError, DataError, printable
+from cnn_tl.data.views import transforms
 from cnn_tl.exporting import parity
 from cnn_tl.exporting.options import Options, Precision
 from cnn_tl.exporting.parity import Exported
 from cnn_tl.networks.bundle import Bundle
-from cnn_tl.progress import Observer
-from cnn_tl.runtime import default_workers
-from cnn_tl.statistics import softmax
-from cnn_tl.wording import counted, percent
 
 BATCH_SIZE = 32
 FEWEST_ROUNDS, MOST_ROUNDS, ENOUGH_SECONDS = 5, 25, 10.0

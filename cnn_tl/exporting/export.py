@@ -7,15 +7,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cnn_tl import __version__, files, recipe
-from cnn_tl.errors import ArtefactError, DataError, ResourceError, UsageError, printable
-from cnn_tl.exporting import cost, onnx, openvino, parity, timm, torch
+from cnn_tl import __version__, recipe
+from cnn_tl.core import files
+from cnn_tl.core.errors import ArtefactError, DataError, ResourceError, UsageError, printable
+from cnn_tl.core.progress import Observer
+from cnn_tl.exporting import cost, parity
 from cnn_tl.exporting.cost import Cost, Lowered
+from cnn_tl.exporting.formats import onnx, openvino, timm, torch
 from cnn_tl.exporting.options import Options, require_package
 from cnn_tl.exporting.parity import Agreement, Exported, Given
 from cnn_tl.networks import bundle, onnx_model
 from cnn_tl.networks.bundle import Bundle
-from cnn_tl.progress import Observer
 from cnn_tl.recipe.sections import Export
 
 EXPORTERS: dict[str, Callable[[Bundle, Path, Options], Exported | Lowered]] = {

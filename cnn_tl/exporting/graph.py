@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import onnx
 from onnx import compose, helper, parser
 
+from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.exporting.pixels import CROPPED, preparing_graph
 from cnn_tl.networks.onnx_model import INPUT, LOGITS, PICTURES, PREPARED, PROBABILITIES
-from cnn_tl.preprocessing import Preprocessing
 
 
 def from_pixels(network: onnx.ModelProto, spec: Preprocessing) -> onnx.ModelProto:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from cnn_tl.errors import ResourceError, UsageError, printable
+from cnn_tl.core.errors import ResourceError, UsageError, printable
 
 if TYPE_CHECKING:
     from cnn_tl.recipe.sections import Export
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 Preprocess = Literal["inside", "none"]
 Output = Literal["probabilities", "logits", "features"]
 Precision = Literal["fp32", "fp16", "int8"]
+
 
 @dataclass(frozen=True)
 class Abilities:

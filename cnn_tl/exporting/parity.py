@@ -18,16 +18,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnn_tl import files
-from cnn_tl.data import transforms
+from cnn_tl.core import files
+from cnn_tl.core.device import default_workers, seed_of
+from cnn_tl.core.errors import ArtefactError, BadImageError
+from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.core.progress import Observer
 from cnn_tl.data.loader import Pixels, batches
 from cnn_tl.data.manifest import Manifest, Picture
-from cnn_tl.errors import ArtefactError, BadImageError
+from cnn_tl.data.views import transforms
 from cnn_tl.networks.backbone import place, to_input
 from cnn_tl.networks.bundle import Bundle, run_of
-from cnn_tl.preprocessing import Preprocessing
-from cnn_tl.progress import Observer
-from cnn_tl.runtime import default_workers, seed_of
 
 Logits = NDArray[np.float32]
 

@@ -1,6 +1,6 @@
 """The preprocessing as an ONNX graph: whole pictures in, what the network takes out.
 
-It follows `data/transforms.py` step by step, on uint8. onnxruntime's antialiased Resize of uint8 is Pillow's algorithm,
+It follows `data/views/transforms.py` step by step, on uint8. onnxruntime's antialiased Resize of uint8 is Pillow's algorithm,
 with its rounding after each direction, in float32 where Pillow has float64: now and then a value differs by 1 of 255,
 by 2 where a strip is stretched to a square.
 
@@ -13,10 +13,10 @@ from __future__ import annotations
 import onnx
 from onnx import parser
 
-from cnn_tl.data import transforms
-from cnn_tl.errors import UsageError
+from cnn_tl.core.errors import UsageError
+from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.data.views import transforms
 from cnn_tl.networks.onnx_model import PICTURES
-from cnn_tl.preprocessing import Preprocessing
 
 CROPPED = "cropped"
 

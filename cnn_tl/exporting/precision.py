@@ -19,17 +19,17 @@ from typing import Any
 
 import onnx
 
-from cnn_tl import telemetry
-from cnn_tl.data import transforms
+from cnn_tl.core import telemetry
+from cnn_tl.core.device import default_workers
+from cnn_tl.core.errors import DataError, printable
+from cnn_tl.core.formatting import counted
+from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.loader import Pixels, batches
 from cnn_tl.data.manifest import Manifest, Picture
-from cnn_tl.errors import DataError, printable
+from cnn_tl.data.views import transforms
 from cnn_tl.exporting import parity
 from cnn_tl.networks.bundle import Bundle
 from cnn_tl.networks.onnx_model import INPUT, LOGITS
-from cnn_tl.preprocessing import Preprocessing
-from cnn_tl.runtime import default_workers
-from cnn_tl.wording import counted
 
 CALIBRATION_PICTURES = 64
 """Training pictures whose activations are watched: with twice as many the logits came no nearer."""

@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cnn_tl.core.device import Precision, autocast
 from cnn_tl.data.loader import Batch
 from cnn_tl.networks.backbone import Network, place, to_input, without_classifier
-from cnn_tl.runtime import Precision, autocast
 
 Item = TypeVar("Item")
 Pixels = NDArray[np.uint8]

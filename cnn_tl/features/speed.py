@@ -18,10 +18,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cnn_tl import files
-from cnn_tl.errors import CnnTlError
-from cnn_tl.runtime import Precision, default_workers
-from cnn_tl.wording import counted
+from cnn_tl.core import files
+from cnn_tl.core.device import Precision, default_workers
+from cnn_tl.core.errors import CnnTlError
+from cnn_tl.core.formatting import counted
 
 if TYPE_CHECKING:
     import torch

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnn_tl.errors import DivergedError
+from cnn_tl.core.device import seed_of
+from cnn_tl.core.errors import DivergedError
 from cnn_tl.heads.problem import Features, FittedHead, Problem
-from cnn_tl.heads.standard import Standard, standard_of
+from cnn_tl.heads.scaling import Standard, standard_of
 from cnn_tl.recipe.sections import Head
-from cnn_tl.runtime import seed_of
 
 WARMUP = 0.1
 """The share of the steps in which the learning rate rises."""

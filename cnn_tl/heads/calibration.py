@@ -26,9 +26,7 @@ TOLERANCE = 1e-3
 Scores = NDArray[np.float64]
 
 
-def best_factor(
-    scores_NK: Scores, labels_N: NDArray[np.int64], weights_N: NDArray[np.float64]
-) -> tuple[float, float]:
+def best_factor(scores_NK: Scores, labels_N: NDArray[np.int64], weights_N: NDArray[np.float64]) -> tuple[float, float]:
     """Return the factor whose softmax makes the labels most likely, and the weighted mean of that log likelihood.
 
     The scores must be those of images that were left out of the fit. The targets are smoothed by 1 / (N + 1), as

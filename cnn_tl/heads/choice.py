@@ -16,9 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from cnn_tl.core.formatting import duration
 from cnn_tl.heads.logistic import CROSS_VALIDATION_PICTURES, FOLDS
 from cnn_tl.heads.ridge import PENALTIES
-from cnn_tl.wording import duration
 
 FEW = 5
 """So many images of each class, on average, are enough for logistic regression."""

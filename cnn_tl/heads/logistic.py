@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cnn_tl.heads.folds import stratified_folds, stratified_sample
 from cnn_tl.heads.problem import Features, FittedHead, Problem
-from cnn_tl.heads.standard import standard_of
+from cnn_tl.heads.scaling import standard_of
 from cnn_tl.recipe.sections import Head
 
 STRONGEST, FIRST, WEAKEST = 8, 1, -10

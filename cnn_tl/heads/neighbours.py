@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn_tl.core.statistics import VOTE_SMALLEST_SHARE, VOTE_TEMPERATURE, VOTE_TIE
 from cnn_tl.heads.problem import Features, FittedHead, Problem
 from cnn_tl.recipe.sections import Head
-from cnn_tl.statistics import VOTE_SMALLEST_SHARE, VOTE_TEMPERATURE, VOTE_TIE
 
 
 def fit_neighbours(problem: Problem, settings: Head) -> FittedHead:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.errors import DivergedError, RecipeError
+from cnn_tl.core.errors import DivergedError, RecipeError
 
 Features = NDArray[np.float32]
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from cnn_tl.heads.calibration import best_factor
 from cnn_tl.heads.problem import FittedHead, Problem
-from cnn_tl.heads.standard import standard_of
+from cnn_tl.heads.scaling import standard_of
 from cnn_tl.recipe.sections import Head
 
 Array = NDArray[np.float64]

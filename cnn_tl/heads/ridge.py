@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cnn_tl.heads.calibration import best_factor
 from cnn_tl.heads.problem import FittedHead, Problem
-from cnn_tl.heads.standard import standard_of
+from cnn_tl.heads.scaling import standard_of
 from cnn_tl.recipe.sections import Head
 
 PENALTIES = [10.0 ** (half / 2) for half in range(-8, 5)]

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.data import transforms
+from cnn_tl.core.device import DeviceName, default_workers, exact_fp32, pick_device, require_torch, switches_restored
+from cnn_tl.core.errors import ArtefactError, UsageError, printable
+from cnn_tl.core.files import CHECKSUMS, sha256_file
+from cnn_tl.core.formatting import certainty
+from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.core.progress import Observer
+from cnn_tl.core.statistics import softmax
+from cnn_tl.data.blank_images import Looks
 from cnn_tl.data.loader import Batch, Pixels, as_they_come, batches
-from cnn_tl.data.looks import Looks
-from cnn_tl.errors import ArtefactError, UsageError, printable
-from cnn_tl.files import CHECKSUMS, sha256_file
-from cnn_tl.inference.given import Given, Images, find_all
+from cnn_tl.data.views import transforms
+from cnn_tl.inference.in_memory import Given, Images, find_all
 from cnn_tl.networks import bundle
-from cnn_tl.preprocessing import Preprocessing
-from cnn_tl.progress import Observer
-from cnn_tl.runtime import DeviceName, default_workers, exact_fp32, pick_device, require_torch, switches_restored
-from cnn_tl.statistics import softmax
-from cnn_tl.wording import certainty
 
 Logits = NDArray[np.float32]
 
@@ -179,10 +179,7 @@ class Classifier:
 
     def _answers(self, batch: Batch[tuple[int, Path | Given]], top: int) -> list[Answer]:
         """Return the answers for a batch and its failures, in the order of their numbers."""
-        found = {
-            number: Answer(str(path), None, None, (), error.reason)
-            for (number, path), error in batch.failures
-        }
+        found = {number: Answer(str(path), None, None, (), error.reason) for (number, path), error in batch.failures}
         if batch.items:
             probabilities = softmax(finite(self.logits(batch.pixels)))
             for (number, path), row in zip(batch.items, probabilities, strict=True):

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn_tl import __version__, files
-from cnn_tl.errors import ArtefactError, printable
+from cnn_tl import __version__
+from cnn_tl.core import files
+from cnn_tl.core.errors import ArtefactError, printable
+from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.networks import model_card
-from cnn_tl.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -19,7 +19,7 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from cnn_tl.errors import UsageError
+from cnn_tl.core.errors import UsageError
 
 Policy = str | Sequence[str]
 """A name in `FREEZE`, "last-3", or patterns of names of modules and parameters."""

@@ -6,9 +6,9 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
-from cnn_tl.errors import printable
-from cnn_tl.packages import OLDEST_ONNXRUNTIME
-from cnn_tl.wording import counted, percent
+from cnn_tl.core.errors import printable
+from cnn_tl.core.formatting import counted, percent
+from cnn_tl.core.packages import OLDEST_ONNXRUNTIME
 
 NAME = "README.md"
 LICENSE = "unknown"

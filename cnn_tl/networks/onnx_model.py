@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl import __version__, files, telemetry
-from cnn_tl.errors import ArtefactError, printable
-from cnn_tl.preprocessing import Preprocessing
-from cnn_tl.runtime import default_workers
+from cnn_tl import __version__
+from cnn_tl.core import files, telemetry
+from cnn_tl.core.device import default_workers
+from cnn_tl.core.errors import ArtefactError, printable
+from cnn_tl.core.preprocessing import Preprocessing
 
 onnxruntime = telemetry.onnxruntime()
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnn_tl.core.formatting import percent
+from cnn_tl.core.statistics import wilson_interval
 from cnn_tl.plots.figure import BLUE, GREY, ORANGE, TITLE, new_figure, shorten, tidy, write
-from cnn_tl.statistics import wilson_interval
-from cnn_tl.wording import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -206,9 +206,7 @@ def _points(rows: Rows, column: str) -> Points:
     """Return the epochs and the column's values; NaN, which is not drawn, where there is none, or nothing at all."""
     if not any(_is_number(row.get(column)) for row in rows):
         return [], []
-    return [row["epoch"] for row in rows], [
-        row[column] if _is_number(row.get(column)) else math.nan for row in rows
-    ]
+    return [row["epoch"] for row in rows], [row[column] if _is_number(row.get(column)) else math.nan for row in rows]
 
 
 def _is_number(value: object) -> bool:

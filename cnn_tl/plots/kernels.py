@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn_tl.errors import printable
+from cnn_tl.core.errors import printable
 from cnn_tl.plots.figure import TITLE, WIDTH, new_figure, write
 
 if TYPE_CHECKING:

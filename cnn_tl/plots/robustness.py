@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cnn_tl.core.formatting import percent
 from cnn_tl.plots.figure import BLUE, GREY, ORANGE, TITLE, new_figure, tidy, write
-from cnn_tl.wording import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

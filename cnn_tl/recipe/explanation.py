@@ -10,10 +10,10 @@ from typing import get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from cnn_tl.errors import printable
+from cnn_tl.core.errors import printable
+from cnn_tl.recipe.naming import shortened, shown
 from cnn_tl.recipe.sections import KEYS, SECTIONS
 from cnn_tl.recipe.types import TrackerName
-from cnn_tl.recipe.words import shortened, shown
 
 _WORDS = {
     "views": ("fresh",), "learning_rate": ("auto",), "class_weights": ("none", "balanced"),

@@ -11,16 +11,16 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from cnn_tl import encoding
-from cnn_tl.errors import RecipeError, printable
+from cnn_tl.core import encoding
+from cnn_tl.core.errors import RecipeError, printable
+from cnn_tl.core.retries import retried
 from cnn_tl.recipe import shipped, yaml
 from cnn_tl.recipe.defaults import WITHOUT_MEANING_IN_FREEZE
 from cnn_tl.recipe.explanation import choices, explained, fault, nearest_key, unknown
+from cnn_tl.recipe.naming import shortened, shown
 from cnn_tl.recipe.recipe import Recipe
 from cnn_tl.recipe.rules import contradictions
 from cnn_tl.recipe.sections import KEYS, SECTIONS
-from cnn_tl.recipe.words import shortened, shown
-from cnn_tl.transient import retried
 
 FLAGS_OF_A_LOOP = ("train.epochs", "train.lr")
 """What an adamw head takes from the command line in place of the training loop that mode freeze does not have."""

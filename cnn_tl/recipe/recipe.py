@@ -7,8 +7,9 @@ from typing import Any, cast
 
 from pydantic import BaseModel, Field, ValidationError
 
-from cnn_tl.errors import RecipeError
+from cnn_tl.core.errors import RecipeError
 from cnn_tl.recipe import yaml
+from cnn_tl.recipe.data_folders import placed
 from cnn_tl.recipe.defaults import (
     AUX_WEIGHT,
     DEFAULT_VIEWS,
@@ -22,7 +23,7 @@ from cnn_tl.recipe.defaults import (
     SCHEDULE_DEFAULTS,
 )
 from cnn_tl.recipe.explanation import explained
-from cnn_tl.recipe.places import placed
+from cnn_tl.recipe.naming import shown
 from cnn_tl.recipe.rules import refuse_contradictions, refuse_unreached_phases, sees_one_view, trains_auxiliary
 from cnn_tl.recipe.sections import (
     KEYS,
@@ -37,7 +38,6 @@ from cnn_tl.recipe.sections import (
     Train,
 )
 from cnn_tl.recipe.types import Mode
-from cnn_tl.recipe.words import shown
 
 
 class _InOneLine(type(BaseModel)):  # type: ignore[misc]
@@ -66,9 +66,7 @@ class Recipe(Section, metaclass=_InOneLine):
         description="freeze: fit a head on a frozen backbone; finetune: train all from pretrained weights; "
         "lp-ft: first the head, then all; auto: the better of lp-ft and freeze; scratch: from nothing.",
     )
-    seed: int = Field(
-        default=0, ge=0, le=2**63 - 1, description="Decides the split, the order and the augmentation."
-    )
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Decides the split, the order and the augmentation.")
     data: Data = Data()
     model: Model = Model()
     features: Features = Features()

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Protocol
 
-from cnn_tl.errors import RecipeError
+from cnn_tl.core.errors import RecipeError
 from cnn_tl.recipe.defaults import AUXILIARY_MODELS, HEAD_SETTINGS, POLICY_DEFAULTS, WITHOUT_MEANING_IN_FREEZE
+from cnn_tl.recipe.naming import policy_shown
 from cnn_tl.recipe.sections import Augment, Features, Head, Model, Run, Train
 from cnn_tl.recipe.types import Mode
-from cnn_tl.recipe.words import policy_shown
 
 
 class Settings(Protocol):
@@ -119,9 +119,7 @@ def _with_loop(recipe: Settings) -> Iterator[str]:
             "remove features.views, or set model.freeze: last-stage"
         )
     if train.steps is not None and train.epochs is not None:
-        yield (
-            f"train.steps: {train.steps} contradicts train.epochs: {train.epochs}: both say how long; remove one"
-        )
+        yield (f"train.steps: {train.steps} contradicts train.epochs: {train.epochs}: both say how long; remove one")
     for key in ("decay_every", "decay_rate"):
         if getattr(train, key) is not None and train.schedule != "step":
             yield (
@@ -145,9 +143,7 @@ def _with_loop(recipe: Settings) -> Iterator[str]:
             "of which it is a part; make it smaller"
         )
     if model.unfreeze_every is not None and not model.unfreeze:
-        yield (
-            "model.unfreeze_every has no effect without model.unfreeze; set that, as [last-stage, all]"
-        )
+        yield ("model.unfreeze_every has no effect without model.unfreeze; set that, as [last-stage, all]")
     if model.unfreeze and model.freeze in (None, "all"):
         yield (
             "model.unfreeze has no effect with model.freeze: all, which wins: all trains from the start; "

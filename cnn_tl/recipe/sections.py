@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cnn_tl.preprocessing import MAX_PIXELS, MIN_SIDE
+from cnn_tl.core.device import DeviceName
+from cnn_tl.core.preprocessing import MAX_PIXELS, MIN_SIDE
 from cnn_tl.recipe.types import (
     AugmentPolicy,
     ClassWeights,
@@ -18,7 +19,6 @@ from cnn_tl.recipe.types import (
     Trackers,
     Views,
 )
-from cnn_tl.runtime import DeviceName
 
 
 class Section(BaseModel):

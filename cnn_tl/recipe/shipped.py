@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cnn_tl.errors import RecipeError, printable
-from cnn_tl.recipe.words import shortened
+from cnn_tl.core.errors import RecipeError, printable
+from cnn_tl.recipe.naming import shortened
 
 
 def names() -> list[str]:

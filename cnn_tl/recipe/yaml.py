@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import yaml
 
-from cnn_tl.errors import RecipeError, printable
+from cnn_tl.core.errors import RecipeError, printable
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 8
@@ -190,6 +190,4 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Dumper.add_representer(str, _Dumper.represent_text)
-_Dumper.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(f"(?:{_FLOAT.pattern})$"), list("-+.0123456789")
-)
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"(?:{_FLOAT.pattern})$"), list("-+.0123456789"))

@@ -15,11 +15,11 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from cnn_tl import __version__
-from cnn_tl.errors import BadImageError, ResourceError
+from cnn_tl.core.errors import BadImageError, ResourceError
+from cnn_tl.core.formatting import counted
 from cnn_tl.serving.limits import Gate
 from cnn_tl.serving.metrics import Measured
 from cnn_tl.serving.service import Service
-from cnn_tl.wording import counted
 
 PAGE = {
     "/": ("index.html", "text/html"),

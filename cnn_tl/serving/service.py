@@ -13,16 +13,16 @@ from typing import TypeVar
 import numpy as np
 from starlette.exceptions import HTTPException
 
-from cnn_tl.data import transforms
+from cnn_tl.core.errors import BadImageError, printable
+from cnn_tl.core.statistics import softmax
 from cnn_tl.data.loader import Pixels
-from cnn_tl.errors import BadImageError, printable
-from cnn_tl.explaining import covering
+from cnn_tl.data.views import transforms
+from cnn_tl.explaining.methods import covering
 from cnn_tl.inference.classifier import Answer, Classifier, finite
 from cnn_tl.serving.batching import Batcher, Logits
-from cnn_tl.serving.heat import HeatMap, drawn, why_not
+from cnn_tl.serving.heat_map import HeatMap, drawn, why_not
 from cnn_tl.serving.limits import Limits, Places, busy
 from cnn_tl.serving.metrics import Metrics
-from cnn_tl.statistics import softmax
 
 Made = TypeVar("Made")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnn_tl.errors import ResourceError
+from cnn_tl.core.errors import ResourceError
 from cnn_tl.recipe.types import TrackerName
 from cnn_tl.tracking.table import flatten
 from cnn_tl.tracking.tracker import Opener, Subject, Tracker, Tracking

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn_tl import files
-from cnn_tl.errors import ArtefactError, printable
-from cnn_tl.telemetry import forbid_telemetry
+from cnn_tl.core import files
+from cnn_tl.core.errors import ArtefactError, printable
+from cnn_tl.core.telemetry import forbid_telemetry
 from cnn_tl.tracking.table import Scalar, by_step, numbers
 from cnn_tl.tracking.tracker import Rows, Subject
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import wandb
 
-from cnn_tl import files
 from cnn_tl.cache.location import default_root
-from cnn_tl.errors import ArtefactError
+from cnn_tl.core import files
+from cnn_tl.core.errors import ArtefactError
 from cnn_tl.tracking.table import by_step, numbers
 from cnn_tl.tracking.tracker import Rows, Subject
 

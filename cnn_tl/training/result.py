@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cnn_tl import files
-from cnn_tl.errors import ArtefactError, printable
-from cnn_tl.statistics import softmax, wilson_interval
-from cnn_tl.training import seal
+from cnn_tl.core import files
+from cnn_tl.core.errors import ArtefactError, printable
+from cnn_tl.core.formatting import percent
+from cnn_tl.core.statistics import softmax, wilson_interval
+from cnn_tl.training.checkpoints import digests
+from cnn_tl.training.context import Logits, Session
 from cnn_tl.training.run_folder import RunFolder
-from cnn_tl.training.session import Logits, Session
-from cnn_tl.wording import percent
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def read_result(run: RunFolder) -> TrainResult:
     Raises:
         ArtefactError: it is damaged, or has changed since.
     """
-    seal.check(run.result, f"remove it, and this writes it anew: {run.resume_command}")
+    digests.check(run.result, f"remove it, and this writes it anew: {run.resume_command}")
     stored = files.read_json(run.result)
     try:
         return _from_dict(stored, run)

@@ -1,15 +1,15 @@
 """The run folder: what a run was told, what it saw, how it went and what came out. Data only, never code.
 
-    recipe.yaml       the resolved recipe
-    manifest.json     the pictures, their classes and splits
-    metrics.jsonl     one line an epoch
-    metrics.csv       the same as a table
-    curves.png        the same as a picture, where there were epochs
-    validation.jsonl  what the finished model answers on each validation picture
-    result.json       the accuracy and all that is printed at the end
-    digests.json      what recipe.yaml, result.json and the weights were, see `seal`
-    checkpoints/      where to go on from
-    model/            the bundle
+recipe.yaml       the resolved recipe
+manifest.json     the pictures, their classes and splits
+metrics.jsonl     one line an epoch
+metrics.csv       the same as a table
+curves.png        the same as a picture, where there were epochs
+validation.jsonl  what the finished model answers on each validation picture
+result.json       the accuracy and all that is printed at the end
+digests.json      what recipe.yaml, result.json and the weights were, see `seal`
+checkpoints/      where to go on from
+model/            the bundle
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnn_tl import files
 from cnn_tl import recipe as recipes
-from cnn_tl.errors import ArtefactError, RecipeError, ResourceError, printable
+from cnn_tl.core import files
+from cnn_tl.core.errors import ArtefactError, RecipeError, ResourceError, printable
 from cnn_tl.networks import bundle
 from cnn_tl.recipe import Recipe
 from cnn_tl.tracking.table import csv_text
-from cnn_tl.training import seal
+from cnn_tl.training.checkpoints import digests
 
 LOCK = ".lock"
 LAUNCH = ".launch"
@@ -94,7 +94,7 @@ class RunFolder:
         """
         if not self.recipe.is_file():
             raise ArtefactError(f"{printable(self.path)} is not a run folder, so there is nothing to resume")
-        seal.check(
+        digests.check(
             self.recipe,
             "restore it, or begin another run from it: "
             f"cnn-tl train --recipe {shlex.quote(printable(self.recipe))} --output ANOTHER",
@@ -244,7 +244,7 @@ class RunFolder:
 def _is_leftover(name: str) -> bool:
     """Say whether a file may be what a run left that was killed before it began: the recipe is written last."""
     is_temporary = name.startswith(".") and name.endswith(files.TEMPORARY_SUFFIX)
-    return is_temporary or name in (LOCK, LAUNCH, BEGUN, MANIFEST, seal.DIGESTS)
+    return is_temporary or name in (LOCK, LAUNCH, BEGUN, MANIFEST, digests.DIGESTS)
 
 
 def default_output(data: str, mode: str) -> Path:

@@ -13,14 +13,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnn_tl import files
 from cnn_tl import recipe as recipes
 from cnn_tl.cache.location import default_root
-from cnn_tl.errors import ArtefactError, CnnTlError, printable
+from cnn_tl.core import files
+from cnn_tl.core.errors import ArtefactError, CnnTlError, printable
+from cnn_tl.core.formatting import counted
 from cnn_tl.networks import bundle
 from cnn_tl.recipe import Recipe
 from cnn_tl.training.run_folder import BEGUN, RunFolder
-from cnn_tl.wording import counted
 
 REMEMBERED = 200
 """How many runs the list holds; the ones begun first are forgotten."""

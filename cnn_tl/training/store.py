@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from cnn_tl.cache.location import default_root
 from cnn_tl.cache.store import FeatureCache
-from cnn_tl.progress import Observer
+from cnn_tl.core.progress import Observer
 from cnn_tl.recipe import Recipe
 from cnn_tl.training.run_folder import RunFolder
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from cnn_tl.anatomy.kernels import KERNELS, Kernel, Padding, convolve, find
-from cnn_tl.cli.convolve import Padding as PaddingOfTheCommand
-from cnn_tl.errors import UsageError
+from cnn_tl.cli.commands.convolve import Padding as PaddingOfTheCommand
+from cnn_tl.core.errors import UsageError
 
 TORCH_PADDING = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "none": None}
 

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cnn_tl.anatomy.subject import Subject, from_timm
 from cnn_tl.anatomy.table import ITSELF, Table, Training, inspect
-from cnn_tl.errors import UsageError
+from cnn_tl.core.errors import UsageError
 
 ALL = Training("finetune", "all")
 QUICK = {

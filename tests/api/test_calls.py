@@ -26,10 +26,10 @@ from whole_runs import StopAfter
 
 import cnn_tl
 from cnn_tl.api.surroundings import calm, observer_here
-from cnn_tl.cli.notebook import NotebookObserver
-from cnn_tl.cli.progress import TerminalObserver
-from cnn_tl.errors import DataError, RecipeError, Stopped, UsageError
-from cnn_tl.progress import Observer
+from cnn_tl.cli.terminal.bars import TerminalObserver
+from cnn_tl.cli.terminal.notebook import NotebookObserver
+from cnn_tl.core.errors import DataError, RecipeError, Stopped, UsageError
+from cnn_tl.core.progress import Observer
 
 ROOT = Path(cnn_tl.__file__).parents[1]
 
@@ -190,7 +190,7 @@ def test_nothing_of_the_process_is_left_changed(
 
 def test_reading_images_leaves_the_warnings_to_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow's own warnings are kept from a training run by a filter that ends with it, not by one for ever."""
-    from cnn_tl.data import image
+    from cnn_tl.data.decoding import image
 
     spec = importlib.util.spec_from_file_location("again", str(image.__file__))
     assert spec is not None

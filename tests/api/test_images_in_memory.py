@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_tl.errors import UsageError
+from cnn_tl.core.errors import UsageError
+from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.inference.classifier import Answer, Classifier
-from cnn_tl.preprocessing import Preprocessing
 
 SPEC = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

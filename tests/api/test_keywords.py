@@ -11,7 +11,7 @@ import pytest
 import cnn_tl
 from cnn_tl.api.keywords import chosen
 from cnn_tl.api.phrasing import FLAGS, rephrased
-from cnn_tl.errors import RecipeError, UsageError
+from cnn_tl.core.errors import RecipeError, UsageError
 from cnn_tl.recipe import Recipe, load, to_yaml
 
 VALUES = {

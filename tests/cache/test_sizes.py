@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from cnn_tl.cache import sizes
-from cnn_tl.errors import UsageError
+from cnn_tl.core.errors import UsageError
 
 
 @pytest.mark.parametrize(

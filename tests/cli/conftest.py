@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 from whole_words import WIDTHS, faults_of
 
-from cnn_tl.cli import console
+from cnn_tl.cli.terminal import console
 
 
 @pytest.fixture(autouse=True)

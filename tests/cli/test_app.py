@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from cnn_tl import errors
 from cnn_tl.cli import app
-from cnn_tl.errors import BadImageError, CnnTlError, Stopped
+from cnn_tl.core import errors
+from cnn_tl.core.errors import BadImageError, CnnTlError, Stopped
 
 CODES = {
     "UsageError": 2, "RecipeError": 2, "DataError": 3, "BadImageError": 3, "ArtefactError": 4, "ResourceError": 5,

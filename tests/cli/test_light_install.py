@@ -17,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 import cnn_tl
+from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.networks import onnx_model
-from cnn_tl.preprocessing import Preprocessing
 
 LIGHT = ["numpy", "PIL", "onnxruntime", "typer", "rich"]
 THEIRS = ["pydantic", "pydantic_core", "annotated_types", "annotated_doc", "typing_extensions", "typing_inspection"]

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from cnn_tl import files
+from cnn_tl.core import files
 from cnn_tl.recipe import load
-from cnn_tl.training import prepare, train
+from cnn_tl.training import run as train
+from cnn_tl.training import setup
 from cnn_tl.training.run_folder import RunFolder
 
 Cli = Callable[..., Any]
@@ -49,9 +50,9 @@ def test_stopped_before_the_recipe_was_written(cli: Cli, project: Path, where: s
     if where == "scan":  # a kill leaves what an interruption clears away
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(RunFolder, "_remove_if_unused", lambda self, with_parent: None)
-            stopped(cli, prepare, "scan", *output)
+            stopped(cli, setup, "scan", *output)
     else:
-        stopped(cli, prepare.seal, "write", *output)
+        stopped(cli, setup.seal, "write", *output)
     assert run.never_began
     done = cli("train", "--resume", *again)
     assert done.code == 0, done.err

@@ -13,7 +13,7 @@ from typer.main import get_group
 
 import cnn_tl
 from cnn_tl.cli.app import app
-from cnn_tl.errors import CnnTlError, ResourceError
+from cnn_tl.core.errors import CnnTlError, ResourceError
 
 
 def every_command() -> Iterator[list[str]]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cnn_tl.core.errors import BadImageError
 from cnn_tl.data.loader import Pixels, as_they_come, batches
-from cnn_tl.errors import BadImageError
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

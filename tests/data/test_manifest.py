@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from cnn_tl.core.errors import ArtefactError, DataError
 from cnn_tl.data.manifest import Manifest, Picture, SetAside, Split
-from cnn_tl.errors import ArtefactError, DataError
 
 
 def picture(path: str, label: int = 0, split: Split = "train") -> Picture:

@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 from sklearn.calibration import calibration_curve
 
-from cnn_tl.data.folder import scan
-from cnn_tl.errors import DataError, UsageError
+from cnn_tl.core.errors import DataError, UsageError
+from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.core.progress import Observer
+from cnn_tl.data.folders.scan import scan
 from cnn_tl.evaluating import evaluate as evaluating
 from cnn_tl.evaluating.evaluate import Evaluation, evaluate
 from cnn_tl.inference.classifier import Classifier
-from cnn_tl.preprocessing import Preprocessing
-from cnn_tl.progress import Observer
 
 SPEC = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CLASSES = ("dark", "grey", "light")

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cnn_tl.explaining import deconv, layers
+from cnn_tl.explaining import layers
+from cnn_tl.explaining.methods import deconv
 
 
 class SmallVgg(nn.Module):

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from cnn_tl.errors import UsageError
+from cnn_tl.core.errors import UsageError
 from cnn_tl.explaining import layers
 from cnn_tl.networks import classic  # noqa: F401 - registers LeNet-5
 

@@ -10,10 +10,10 @@ import pytest
 import timm
 import torch
 
-from cnn_tl import files
-from cnn_tl.data.folder import scan
+from cnn_tl.core import files
+from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.data.folders.scan import scan
 from cnn_tl.networks import bundle
-from cnn_tl.preprocessing import Preprocessing
 
 CLASSES = ("blue", "red")
 

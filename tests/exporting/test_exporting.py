@@ -13,11 +13,11 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from cnn_tl import files
-from cnn_tl.errors import ArtefactError, DataError, ResourceError, UsageError
+from cnn_tl.core import files
+from cnn_tl.core.errors import ArtefactError, DataError, ResourceError, UsageError
 from cnn_tl.exporting import export as exporting
-from cnn_tl.exporting import onnx as onnx_format
 from cnn_tl.exporting.export import EXPORTERS, export
+from cnn_tl.exporting.formats import onnx as onnx_format
 from cnn_tl.exporting.options import Options
 from cnn_tl.networks import backbone, bundle, onnx_model
 from cnn_tl.networks.bundle import Bundle

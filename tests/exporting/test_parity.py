@@ -9,13 +9,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from cnn_tl import files
-from cnn_tl.data.folder import scan
-from cnn_tl.errors import ArtefactError
+from cnn_tl.core import files
+from cnn_tl.core.errors import ArtefactError
+from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.core.progress import Observer
+from cnn_tl.data.folders.scan import scan
 from cnn_tl.exporting import parity
 from cnn_tl.networks.bundle import Bundle
-from cnn_tl.preprocessing import Preprocessing
-from cnn_tl.progress import Observer
 
 Array = NDArray[np.float32]
 SPEC = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

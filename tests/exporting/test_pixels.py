@@ -14,16 +14,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnn_tl import telemetry
-from cnn_tl.data import transforms
-from cnn_tl.errors import UsageError
+from cnn_tl.core import telemetry
+from cnn_tl.core.errors import UsageError
+from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.data.views import transforms
 from cnn_tl.exporting import graph, pixels
-from cnn_tl.exporting import onnx as onnx_format
+from cnn_tl.exporting.formats import onnx as onnx_format
 from cnn_tl.exporting.options import Options
 from cnn_tl.networks import bundle, onnx_model
 from cnn_tl.networks.bundle import Bundle
 from cnn_tl.networks.onnx_model import OnnxModel
-from cnn_tl.preprocessing import Preprocessing
 
 onnxruntime = telemetry.onnxruntime()
 

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from cnn_tl import files
+from cnn_tl.core import files
+from cnn_tl.core.errors import ArtefactError, DataError, UsageError
 from cnn_tl.data.manifest import Manifest
-from cnn_tl.errors import ArtefactError, DataError, UsageError
 from cnn_tl.exporting import cost, precision
 from cnn_tl.exporting.cost import Cost
 from cnn_tl.exporting.export import export
@@ -76,7 +76,7 @@ def test_integers_keep_first_and_last_layer_and_seven_bits(run: Path) -> None:
 
 
 def onnx_network(run: Path) -> onnx.ModelProto:
-    from cnn_tl.exporting.onnx import network_of
+    from cnn_tl.exporting.formats.onnx import network_of
 
     return network_of(bundle.load(run))
 

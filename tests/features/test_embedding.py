@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from cnn_tl.core.device import Precision
+from cnn_tl.core.errors import BadImageError
 from cnn_tl.data.loader import Batch
-from cnn_tl.errors import BadImageError
 from cnn_tl.features.embedding import UnderWay, embedder, stream
 from cnn_tl.features.speed import BATCH_SIZE
-from cnn_tl.networks import backbone, weights
+from cnn_tl.networks import backbone
 from cnn_tl.networks.backbone import Network, classify, to_input
-from cnn_tl.runtime import Precision
+from cnn_tl.networks.pretrained import weights
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.numbers
@@ -39,9 +40,7 @@ def features(network: Network, pixels: np.ndarray, precision: Precision = "fp32"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_picture_gives_the_same_bits_in_any_batch(
-    network: Network, pixels: np.ndarray, precision: Precision
-) -> None:
+def test_a_picture_gives_the_same_bits_in_any_batch(network: Network, pixels: np.ndarray, precision: Precision) -> None:
     whole = features(network, pixels, precision)
     for part in (slice(0, 1), slice(3, 5), slice(7, 20), slice(8, 40)):
         assert np.array_equal(features(network, pixels[part], precision), whole[part])

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from cnn_tl.core.device import Precision
 from cnn_tl.features import speed
 from cnn_tl.features.speed import Speeds, Way
-from cnn_tl.networks import backbone, weights
+from cnn_tl.networks import backbone
 from cnn_tl.networks.backbone import Network
-from cnn_tl.runtime import Precision
+from cnn_tl.networks.pretrained import weights
 
 COMPILED = {"fp32": 0.010, "bf16": 0.005, "bf16, compiled": 0.002}
 
@@ -94,9 +95,7 @@ def test_measuring_and_remembering(network: Network, tmp_path: Path) -> None:
         ("cuda", 64, ["fp32"], False),
     ],
 )
-def test_what_is_left_to_measure(
-    device: str, batch_size: int | None, formats: list[Precision], lacks: bool
-) -> None:
+def test_what_is_left_to_measure(device: str, batch_size: int | None, formats: list[Precision], lacks: bool) -> None:
     assert Speeds(device, "", {"fp32": 0.01}, batch_size).lacks(formats) == lacks
 
 

@@ -10,14 +10,14 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from cnn_tl.errors import DivergedError, RecipeError
+from cnn_tl.core.errors import DivergedError, RecipeError
+from cnn_tl.core.statistics import softmax
 from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights, logistic
 from cnn_tl.heads.calibration import best_factor, temperature_of
 from cnn_tl.heads.folds import stratified_folds, stratified_sample
-from cnn_tl.heads.standard import standard_of
+from cnn_tl.heads.scaling import standard_of
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
 from cnn_tl.recipe.sections import Head
-from cnn_tl.statistics import softmax
 
 KINDS = sorted(HEADS)
 NAMES = ("ash", "birch", "cedar")

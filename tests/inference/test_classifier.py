@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_tl import files
+from cnn_tl.core import files
+from cnn_tl.core.errors import ArtefactError, UsageError
+from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.core.progress import Observer
+from cnn_tl.core.statistics import softmax
 from cnn_tl.data.loader import Pixels
-from cnn_tl.errors import ArtefactError, UsageError
 from cnn_tl.inference.classifier import Answer, Classifier, Logits, load
 from cnn_tl.inference.predict import predict
-from cnn_tl.preprocessing import Preprocessing
-from cnn_tl.progress import Observer
-from cnn_tl.statistics import softmax
 
 CLASSES = ("dark", "grey", "light")
 SPEC = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -196,10 +196,8 @@ def test_unfinished_run(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_onnx_file_gives_the_same_answers_without_torch(
-    run_folder: Path, noise: list[Path], tmp_path: Path
-) -> None:
-    from cnn_tl.exporting.onnx import write
+def test_onnx_file_gives_the_same_answers_without_torch(run_folder: Path, noise: list[Path], tmp_path: Path) -> None:
+    from cnn_tl.exporting.formats.onnx import write
     from cnn_tl.exporting.options import Options
     from cnn_tl.networks import bundle
 

@@ -9,11 +9,11 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from cnn_tl.errors import CnnTlError, ResourceError, UsageError
+from cnn_tl.core.errors import CnnTlError, ResourceError, UsageError
+from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.networks import backbone
-from cnn_tl.networks.weights import Source
-from cnn_tl.preprocessing import Preprocessing
-from cnn_tl.training import refusals
+from cnn_tl.networks.pretrained.weights import Source
+from cnn_tl.training import preflight
 
 SPEC = Preprocessing(8, 8, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -84,7 +84,7 @@ def test_whatever_a_network_raises_is_a_refusal(error: Exception) -> None:
     with pytest.raises(UsageError, match=r"strange cannot answer for an image of 8 x 8 px: [\w']"):
         backbone.require_linear_classifier(never)
     with pytest.raises(UsageError, match=r"strange cannot answer for an image of 8 x 8 px: [\w']"):
-        refusals._refuse_what_gives_no_logits(session_of(never))
+        preflight._refuse_what_gives_no_logits(session_of(never))
     plain = backbone.Network("plain", Strange(lambda x: x), SPEC, source)
     assert backbone.require_linear_classifier(plain) == 12
 
@@ -100,7 +100,7 @@ def test_memory_is_not_the_networks_fault(lacking: Exception) -> None:
 def test_what_a_loss_cannot_take_is_refused(last: Callable[[Tensor], Any]) -> None:
     network = backbone.Network("strange", Strange(last).train(), SPEC, Source("random", None, ""))
     with pytest.raises(CnnTlError, match="strange does not answer with one number for each class"):
-        refusals._refuse_what_gives_no_logits(session_of(network))
+        preflight._refuse_what_gives_no_logits(session_of(network))
     assert network.model.training
 
 

@@ -9,8 +9,8 @@ import pytest
 import timm
 import torch
 
+from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.networks import bundle
-from cnn_tl.preprocessing import Preprocessing
 
 SPEC = Preprocessing(32, 32, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

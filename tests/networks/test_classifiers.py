@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from cnn_tl import telemetry
-from cnn_tl.errors import ArtefactError
+from cnn_tl.core import telemetry
+from cnn_tl.core.errors import ArtefactError
 from cnn_tl.heads import HEADS, FittedHead, Problem
-from cnn_tl.networks import backbone, bundle, classifiers, weights
+from cnn_tl.networks import backbone, bundle, classifiers
+from cnn_tl.networks.pretrained import weights
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
 from cnn_tl.recipe.types import HeadKind
 

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from cnn_tl.errors import UsageError
+from cnn_tl.core.errors import UsageError
 from cnn_tl.networks import freeze
 
 POLICIES = [*sorted(freeze.FREEZE), "last-2"]

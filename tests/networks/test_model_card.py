@@ -10,10 +10,10 @@ import timm
 import yaml
 from huggingface_hub import ModelCard
 
-from cnn_tl import files
-from cnn_tl.errors import ArtefactError
+from cnn_tl.core import files
+from cnn_tl.core.errors import ArtefactError
+from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.networks import bundle, model_card
-from cnn_tl.preprocessing import Preprocessing
 
 SPEC = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 FACTS = {

@@ -8,11 +8,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from cnn_tl.errors import ArtefactError
+from cnn_tl.core.errors import ArtefactError
+from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.inference.classifier import load
 from cnn_tl.networks import onnx_model
 from cnn_tl.networks.onnx_model import OnnxModel, seal
-from cnn_tl.preprocessing import Preprocessing
 
 CLASSES = ("cat", "chien d'été", "狗")
 SPEC = Preprocessing(8, 8, "bicubic", 0.875, "center", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

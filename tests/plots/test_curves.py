@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_tl.core.statistics import wilson_interval
 from cnn_tl.plots import curves, figure
 from cnn_tl.plots.curves import Story, best_row, plot_curves
-from cnn_tl.statistics import wilson_interval
 
 
 def rows(count: int, **more: Any) -> list[dict[str, Any]]:

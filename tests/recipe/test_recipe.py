@@ -12,8 +12,8 @@ import pytest
 from pydantic import ValidationError
 
 from cnn_tl import recipe
-from cnn_tl.data.policies import POLICIES
-from cnn_tl.errors import RecipeError
+from cnn_tl.core.errors import RecipeError
+from cnn_tl.data.views.policies import POLICIES
 from cnn_tl.recipe import KEYS, Recipe, diff, load, names, text, to_yaml
 from cnn_tl.recipe.defaults import MODE_TRAIN, POLICY_DEFAULTS
 from cnn_tl.recipe.sections import SECTIONS
@@ -151,8 +151,11 @@ def test_a_file_beside_a_shipped_name_needs_a_path(tmp_path: Path, monkeypatch: 
         ("lr: 1", "lr is not a key of a recipe; did you mean train.lr?"),
         ("mdoe: freeze", "mdoe is not a key of a recipe; did you mean mode?"),
         ("trian: {lr: 1}", "trian is not a key of a recipe; did you mean train?"),
-        ("head: {zzz: 1}", "head.zzz is not a key of a recipe; known here: kind, class_weights, penalty, hidden, "
-         "dropout, label_smoothing, epochs, batch_size, lr, weight_decay, neighbours"),
+        (
+            "head: {zzz: 1}",
+            "head.zzz is not a key of a recipe; known here: kind, class_weights, penalty, hidden, "
+            "dropout, label_smoothing, epochs, batch_size, lr, weight_decay, neighbours",
+        ),
         ("train.lr: 1", "train.lr is written in two lines: train: and, indented below it, lr: ..."),
         ("train: {epochs: true}", "train.epochs: got true, allowed a valid integer"),
         ("train: {epochs: 5.5}", "train.epochs: got 5.5, allowed a valid integer"),
@@ -246,8 +249,11 @@ def test_an_impossible_name_is_refused() -> None:
         ("train: {lr: 1e-3}", "mode: freeze", "train.lr"),
         ("model: {name: googlenet}\ntrain: {aux_weight: 0.3}", "mode: freeze", "train.aux_weight"),
         ("mode: finetune\ntrain: {aux_weight: 0.3}", "model.name: tf_efficientnet_lite0", "train.aux_weight"),
-        ("mode: finetune\nmodel: {name: googlenet, freeze: last-2}\ntrain: {aux_weight: 0.3}",
-         "model.freeze: last-2", "train.aux_weight"),
+        (
+            "mode: finetune\nmodel: {name: googlenet, freeze: last-2}\ntrain: {aux_weight: 0.3}",
+            "model.freeze: last-2",
+            "train.aux_weight",
+        ),
         ("mode: scratch\nmodel: {weights: a.pth}", "mode: scratch", "model.weights"),
         ("head: {kind: prototype, penalty: 1}", "head.kind: prototype", "head.penalty"),
         ("mode: finetune\naugment: {magnitude: 9}", "augment.policy: none", "augment.magnitude"),
@@ -256,8 +262,11 @@ def test_an_impossible_name_is_refused() -> None:
         ("features: {views: 8}\naugment: {cutmix: 1}", "mode: freeze", "augment.cutmix"),
         ("mode: finetune\nmodel: {freeze: last-2}\naugment: {cutmix: 1}", "model.freeze: last-2", "augment.cutmix"),
         ("mode: finetune\ntrain: {batch_size: 1}\naugment: {mixup: 1}", "train.batch_size: 1", "augment.mixup"),
-        ("mode: finetune\nmodel: {freeze: head}\nfeatures: {views: 2}\naugment: {cutmix: 1}",
-         "model.freeze: head", "augment.cutmix"),
+        (
+            "mode: finetune\nmodel: {freeze: head}\nfeatures: {views: 2}\naugment: {cutmix: 1}",
+            "model.freeze: head",
+            "augment.cutmix",
+        ),
     ],
 )
 def test_contradictions_say_which_setting_wins(write: Write, content: str, wins: str, idle: str) -> None:

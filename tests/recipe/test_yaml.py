@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from cnn_tl.errors import RecipeError
+from cnn_tl.core.errors import RecipeError
 from cnn_tl.recipe.yaml import MAX_BYTES, MAX_DEPTH, dump, parse
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_tl.data.folder import scan
-from cnn_tl.data.image import ImageLimits
+from cnn_tl.core.errors import BadImageError, DataError
+from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.data.decoding.image import ImageLimits
+from cnn_tl.data.folders.scan import scan
 from cnn_tl.data.manifest import Manifest
-from cnn_tl.data.transforms import load
-from cnn_tl.errors import BadImageError, DataError
-from cnn_tl.preprocessing import Preprocessing
+from cnn_tl.data.views.transforms import load
 
 LIMITS = ImageLimits(max_pixels=100_000)
 SPEC = Preprocessing(

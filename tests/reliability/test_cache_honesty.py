@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from cnn_tl.errors import ArtefactError
+from cnn_tl.core.errors import ArtefactError
+from cnn_tl.core.progress import Observer
 from cnn_tl.heads import HEADS
-from cnn_tl.networks import card
-from cnn_tl.progress import Observer
+from cnn_tl.networks import info
 from cnn_tl.recipe import Recipe
 from cnn_tl.training.result import TrainResult
-from cnn_tl.training.train import train
+from cnn_tl.training.run import train
 
 Train = Callable[..., TrainResult]
 COUNTS = {"ash": 10, "birch": 10, "cedar": 10}
@@ -167,9 +167,7 @@ def test_a_flipped_byte_is_said_and_computed_again(run: Train, own_cache: Path) 
     assert computed(run("c")) == 0
 
 
-def test_a_cache_that_cannot_be_written_is_said_and_does_no_harm(
-    run: Train, own_cache: Path, tmp_path: Path
-) -> None:
+def test_a_cache_that_cannot_be_written_is_said_and_does_no_harm(run: Train, own_cache: Path, tmp_path: Path) -> None:
     own_cache.parent.mkdir(parents=True, exist_ok=True)
     own_cache.write_text("a file stands where the cache would be")
     notes: list[str] = []
@@ -202,13 +200,13 @@ def test_weights_that_change_under_a_run_are_refused(
     run("a")
     [shard, *_] = sorted(own_cache.glob("features/*/*.safetensors"))
     shard.unlink()
-    read = card.recall
+    read = info.recall
 
     def replaced(folder: Path) -> Any:
         known = read(folder)
         save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights)
         return known
 
-    monkeypatch.setattr(card, "recall", replaced)
+    monkeypatch.setattr(info, "recall", replaced)
     with pytest.raises(ArtefactError, match="have changed while the run was at work"):
         run("b")

@@ -87,8 +87,8 @@ def slip_of_the_root(chance: random.Random) -> list[str]:
 @pytest.fixture
 def _nothing_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in a folder with a few traps; a download or a training that begins is a failure."""
-    import cnn_tl.training.train
-    from cnn_tl.networks import hub
+    import cnn_tl.training.run
+    from cnn_tl.networks.pretrained import hub
 
     def begun(*_: object, **__: object) -> None:
         raise AssertionError("work has begun")
@@ -97,7 +97,7 @@ def _nothing_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_traps(tmp_path)
     monkeypatch.setattr(hub, "knock_early", lambda model: None)
     monkeypatch.setattr(hub, "download", begun)
-    monkeypatch.setattr(cnn_tl.training.train, "MODES", dict.fromkeys(("freeze", "finetune", "scratch"), begun))
+    monkeypatch.setattr(cnn_tl.training.run, "MODES", dict.fromkeys(("freeze", "finetune", "scratch"), begun))
 
 
 def set_traps(folder: Path) -> None:

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_tl.data.image import ImageLimits, probe, read_image
-from cnn_tl.errors import BadImageError
+from cnn_tl.core.errors import BadImageError
+from cnn_tl.data.decoding.image import ImageLimits, probe, read_image
 
 FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"]
 LIMITS = ImageLimits(max_pixels=1_000_000)
@@ -155,8 +155,8 @@ def test_bombs_need_no_memory(tmp_path: Path) -> None:
     script = """
 import resource, sys
 from pathlib import Path
-from cnn_tl.data.image import probe, read_image
-from cnn_tl.errors import BadImageError
+from cnn_tl.data.decoding.image import probe, read_image
+from cnn_tl.core.errors import BadImageError
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 before = peak()
 for path in Path(sys.argv[1]).iterdir():

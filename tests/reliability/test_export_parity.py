@@ -10,12 +10,12 @@ import pytest
 import timm
 import torch
 
-from cnn_tl import files
+from cnn_tl.core import files
+from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.digits import write_digits
-from cnn_tl.data.folder import scan
+from cnn_tl.data.folders.scan import scan
 from cnn_tl.exporting.export import EXPORTERS, export
 from cnn_tl.networks import bundle
-from cnn_tl.preprocessing import Preprocessing
 
 FAMILIES = ["tf_efficientnet_lite0", "mobilenetv2_100", "resnet18", "vgg11", "convnext_atto", "vit_tiny_patch16_224"]
 FAMILIES += ["mobilenetv3_small_050", "densenet121"]

@@ -16,9 +16,9 @@ from whole_runs import newest_checkpoint
 
 from cnn_tl.networks import backbone as backbone_module
 from cnn_tl.networks import freeze
-from cnn_tl.networks.weights import Source
+from cnn_tl.networks.pretrained.weights import Source
 from cnn_tl.recipe import Recipe
-from cnn_tl.training.train import train
+from cnn_tl.training.run import train
 
 BACKBONES = ["test_resnet", "test_efficientnet", "test_convnext", "test_vit", "mobilenetv3_small_050", "test_byobnet"]
 POLICIES = [*sorted(freeze.FREEZE), "last-2"]

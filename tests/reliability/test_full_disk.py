@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from cnn_tl import files
 from cnn_tl.cli import app
+from cnn_tl.core import files
 
 SIZE = "48m"
 IN_A_NAMESPACE = ["unshare", "--map-root-user", "--mount"]

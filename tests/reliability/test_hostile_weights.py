@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 import torch
 
-from cnn_tl.errors import ArtefactError
-from cnn_tl.networks import state_dict
+from cnn_tl.core.errors import ArtefactError
+from cnn_tl.networks.pretrained import state_dict
 
 LIMIT_MB = 200
 
@@ -86,9 +86,7 @@ def zip_bomb() -> bytes:
 def csr_out_of_bounds(_: Path) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        sparse = torch.sparse_csr_tensor(
-            [0, 1, 2], [0, 10**12], [1.0, 2.0], size=(2, 2), check_invariants=False
-        )
+        sparse = torch.sparse_csr_tensor([0, 1, 2], [0, 10**12], [1.0, 2.0], size=(2, 2), check_invariants=False)
     return saved({"w": sparse})
 
 
@@ -172,8 +170,8 @@ def test_refused_and_nothing_ran(name: str, tmp_path: Path) -> None:
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from cnn_tl.errors import ArtefactError
-from cnn_tl.networks import state_dict
+from cnn_tl.core.errors import ArtefactError
+from cnn_tl.networks.pretrained import state_dict
 import timm.models
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:

@@ -63,7 +63,7 @@ class Trainer:
         words += [] if mode == "scratch" else ["--weights", self.weights]
         words += ["--batch-size", 4, "--device", device or "cpu", "--set", "run.precision=fp32"]
         words += ["--set", "run.deterministic=true"] if device == "cuda" else []
-        words += ([] if mode == "freeze" else ["--epochs", epochs])
+        words += [] if mode == "freeze" else ["--epochs", epochs]
         return [str(word) for word in words]
 
     def start(self, words: list[str], workers: int = 2) -> subprocess.Popen[bytes]:

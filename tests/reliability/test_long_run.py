@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cnn_tl.progress import Observer
+from cnn_tl.core.progress import Observer
 from cnn_tl.recipe import Recipe
-from cnn_tl.training.train import train
+from cnn_tl.training.run import train
 
 STATUS = Path("/proc/self/status")
 DESCRIPTORS = Path("/proc/self/fd")

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnn_tl.data import transforms
+from cnn_tl.core.device import default_workers
 from cnn_tl.data.loader import batches
+from cnn_tl.data.views import transforms
 from cnn_tl.inference.classifier import load
-from cnn_tl.inference.images import find
-from cnn_tl.runtime import default_workers
+from cnn_tl.inference.inputs import find
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 
@@ -30,10 +30,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export of the default backbone with random weights and five classes."""
     import timm
 
-    from cnn_tl.exporting.onnx import write
+    from cnn_tl.core.preprocessing import Preprocessing
+    from cnn_tl.exporting.formats.onnx import write
     from cnn_tl.exporting.options import Options
     from cnn_tl.networks import bundle
-    from cnn_tl.preprocessing import Preprocessing
 
     folder = tmp_path_factory.mktemp("model")
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=5)

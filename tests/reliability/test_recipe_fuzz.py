@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cnn_tl import recipe
-from cnn_tl.errors import RecipeError
+from cnn_tl.core.errors import RecipeError
 
 TOKENS = [
     b"\t", b"\0", b"\xff", b"\r", b"\xef\xbb\xbf", b"\xc2\x85", b"&a ", b"*a",

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cnn_tl import files
-from cnn_tl.training import checkpoint
-from cnn_tl.training.checkpoint import Checkpoint
+from cnn_tl.core import files
+from cnn_tl.training.checkpoints import checkpoint
+from cnn_tl.training.checkpoints.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 

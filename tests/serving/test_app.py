@@ -19,8 +19,8 @@ from PIL.PngImagePlugin import PngImageFile
 from small_server import CLASSES, SPEC, by_brightness, classifier, picture, service
 from starlette.testclient import TestClient
 
-from cnn_tl import transient
-from cnn_tl.explaining import covering
+from cnn_tl.core import retries
+from cnn_tl.explaining.methods import covering
 from cnn_tl.plots.explanation import heat_over
 from cnn_tl.serving import app
 from cnn_tl.serving.limits import HEADERS, Limits
@@ -246,9 +246,7 @@ def test_heat_map(client: TestClient) -> None:
         (136, "<b>light</b>", covering.NO_EVIDENCE),  # grey is 128: a little less light
     ],
 )
-def test_a_heat_map_that_proves_nothing_says_so(
-    client: TestClient, value: int, label: str, caveat: str | None
-) -> None:
+def test_a_heat_map_that_proves_nothing_says_so(client: TestClient, value: int, label: str, caveat: str | None) -> None:
     answer = client.post("/explain", params={"class": label}, files={"file": picture(value, side=16)})
     assert answer.headers.get("x-caveat") == caveat
 
@@ -313,7 +311,7 @@ def test_a_machine_without_memory_is_not_a_broken_image(client: TestClient, monk
     def load(self: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(transient, "PAUSES", [])
+    monkeypatch.setattr(retries, "PAUSES", [])
     monkeypatch.setattr(PngImageFile, "load", load)
     for path, name in (("/predict", "files"), ("/explain", "file")):
         answer = client.post(path, files={name: ("0.png", picture(7))})

@@ -17,7 +17,7 @@ import httpx2 as httpx
 import pytest
 from small_server import Served, picture, running, serving
 
-from cnn_tl.errors import ResourceError, UsageError
+from cnn_tl.core.errors import ResourceError, UsageError
 from cnn_tl.serving import server
 
 

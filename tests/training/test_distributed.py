@@ -17,11 +17,11 @@ import pytest
 import torch
 from whole_runs import StopAfter, assert_same_weights, final_weights, metrics
 
-from cnn_tl.distributed import ALONE, World
-from cnn_tl.errors import DataError, ResourceError, Stopped
-from cnn_tl.launch import _brief
+from cnn_tl.core.errors import DataError, ResourceError, Stopped
+from cnn_tl.core.launch import _brief
+from cnn_tl.core.processes import ALONE, World
 from cnn_tl.recipe import Recipe
-from cnn_tl.training.train import train
+from cnn_tl.training.run import train
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="gloo and signals as here are those of Unix")
 
@@ -290,8 +290,8 @@ def test_an_error_of_one_is_raised_in_all(tmp_path: Path) -> None:
         textwrap.dedent("""
         import os
         import torch
-        from cnn_tl.launch import joined
-        from cnn_tl.errors import BadImageError, CnnTlError
+        from cnn_tl.core.launch import joined
+        from cnn_tl.core.errors import BadImageError, CnnTlError
 
         def fail():
             raise BadImageError(None, "first fails")
@@ -329,7 +329,7 @@ def test_no_thread_of_the_group_is_left(tmp_path: Path) -> None:
         textwrap.dedent("""
         from pathlib import Path
         import torch
-        from cnn_tl.launch import joined
+        from cnn_tl.core.launch import joined
 
         def of_the_group():
             return [name for t in Path("/proc/self/task").iterdir() if "gloo" in (name := (t / "comm").read_text())]

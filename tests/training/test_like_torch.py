@@ -23,13 +23,13 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from whole_runs import metrics, newest_checkpoint
 
-from cnn_tl.data import transforms
-from cnn_tl.data.folder import scan
+from cnn_tl.data.folders.scan import scan
+from cnn_tl.data.views import transforms
 from cnn_tl.networks import backbone
-from cnn_tl.networks.weights import Source
+from cnn_tl.networks.pretrained.weights import Source
 from cnn_tl.plots import curves
 from cnn_tl.recipe import Recipe
-from cnn_tl.training.train import train
+from cnn_tl.training.run import train
 
 Make = Callable[..., Recipe]
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cnn_tl.errors import ArtefactError, ResourceError
+from cnn_tl.core.errors import ArtefactError, ResourceError
 from cnn_tl.training.run_folder import RunFolder, default_output
 
 

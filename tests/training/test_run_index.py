@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from cnn_tl import recipe as recipes
-from cnn_tl.errors import ArtefactError, ResourceError
-from cnn_tl.files import write_json, write_text
+from cnn_tl.core.errors import ArtefactError, ResourceError
+from cnn_tl.core.files import write_json, write_text
 from cnn_tl.recipe import Recipe
-from cnn_tl.training import run_index, seal
+from cnn_tl.training import run_index
+from cnn_tl.training.checkpoints import digests
+from cnn_tl.training.run import train
 from cnn_tl.training.run_folder import RunFolder
 from cnn_tl.training.run_index import begun_by, stopped_twin, to_resume
-from cnn_tl.training.train import train
 
 Begin = Callable[..., RunFolder]
 
@@ -33,7 +34,7 @@ def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
         run = RunFolder(Path(path))
         own = Recipe.model_validate({"data": {"path": data}, "mode": mode, "train": {"epochs": epochs}} | more)
         own = own if mode != "freeze" else Recipe.model_validate({"data": {"path": data}})
-        seal.write(run.recipe, recipes.to_yaml(own.resolve()))
+        digests.write(run.recipe, recipes.to_yaml(own.resolve()))
         when = next(seconds)
         os.utime(run.recipe, (when, when))
         if finished:

@@ -14,21 +14,21 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 
+from cnn_tl.core.errors import CnnTlError
+from cnn_tl.core.processes import World
+from cnn_tl.core.progress import Observer
 from cnn_tl.data.loader import Batch
 from cnn_tl.data.manifest import Picture
-from cnn_tl.distributed import World
-from cnn_tl.errors import CnnTlError
 from cnn_tl.features.speed import BATCH_SIZE
 from cnn_tl.networks.backbone import place
-from cnn_tl.optimisation.phases import Phases
-from cnn_tl.progress import Observer
 from cnn_tl.recipe import Recipe
-from cnn_tl.training import features, frozen
-from cnn_tl.training.boundary import Boundary, open_boundary
-from cnn_tl.training.pictures import Pictures
-from cnn_tl.training.prepare import open_session
+from cnn_tl.training.context import Session
+from cnn_tl.training.images import Pictures
+from cnn_tl.training.loop.activations import Boundary, open_boundary
+from cnn_tl.training.modes import features, freeze
 from cnn_tl.training.run_folder import RunFolder
-from cnn_tl.training.session import Session
+from cnn_tl.training.setup import open_session
+from cnn_tl.training.step.unfreezing import Phases
 
 T = TypeVar("T")
 PATIENCE = 60.0
@@ -166,20 +166,20 @@ def test_features_come_together_though_each_machine_has_others_in_its_cache(
     for name, known in (("first", slice(0, 12)), ("second", slice(6, 24))):
         monkeypatch.setenv("CNN_TL_CACHE", str(tmp_path / name))
         session = open_one("freeze")
-        before = frozen.prepare(session).train
+        before = freeze.prepare(session).train
         features.embed(session, [replace(before, missing=before.missing[known])], BATCH_SIZE)
         sessions.append(session)
-        prepared.append(frozen.prepare(session))
+        prepared.append(freeze.prepare(session))
     notes: list[str] = []
     sessions[0].observer.note = notes.append  # type: ignore[method-assign]
     lacking, had = prepared[0].to_compute, {wanted.picture for wanted in before.missing[slice(12, 24)]}
 
-    parts = side_by_side(sessions, lambda rank: frozen._compute(sessions[rank], prepared[rank]))
+    parts = side_by_side(sessions, lambda rank: freeze._compute(sessions[rank], prepared[rank]))
     brought = sum(World(1, 2).is_mine(picture.sha256) for picture in had)
     assert 0 < brought < len(had)
     assert {session.facts["features"]["computed"] for session in sessions} == {lacking - brought}
     whole = open_one("freeze", features={"cache": False})
-    expected = frozen._compute(whole, frozen.prepare(whole))
+    expected = freeze._compute(whole, freeze.prepare(whole))
     for mine, theirs in zip(parts[0], expected, strict=True):
         assert np.array_equal(mine[0], theirs[0])
     assert not notes, "nothing was lost on the way"

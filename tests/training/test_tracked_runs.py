@@ -14,10 +14,10 @@ import pytest
 from whole_runs import StopAfter, assert_same_weights
 
 from cnn_tl import tracking
-from cnn_tl.errors import ResourceError, Stopped
-from cnn_tl.progress import Observer
+from cnn_tl.core.errors import ResourceError, Stopped
+from cnn_tl.core.progress import Observer
 from cnn_tl.recipe import Recipe, to_yaml
-from cnn_tl.training.train import plan, train
+from cnn_tl.training.run import plan, train
 
 Make = Callable[..., Recipe]
 

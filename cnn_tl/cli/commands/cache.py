@@ -1,0 +1,110 @@
+"""`cnn-tl cache`: what is kept on this machine for later runs, and removing it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cnn_tl.cli.terminal import console
+from cnn_tl.cli.terminal.help import Command, Group
+from cnn_tl.core.errors import ResourceError, printable
+from cnn_tl.core.formatting import counted
+
+if TYPE_CHECKING:
+    from cnn_tl.cache.housekeeping import CacheInfo, SpaceInfo
+
+app = typer.Typer(
+    cls=Group,
+    help="Show, empty or shrink the cache of features and images. It lies in ~/.cache/cnn-tl, or where CNN_TL_CACHE "
+    "says.",
+    no_args_is_help=True,
+)
+
+
+@app.command("info", cls=Command)
+def show_info(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
+) -> None:
+    """Show what is kept, how large it is, and when it was last used."""
+    from cnn_tl.cache import housekeeping
+    from cnn_tl.cache.location import default_root
+
+    found = housekeeping.info(default_root())
+    if as_json:
+        console.print_json({**asdict(found), "root": str(found.root)})
+    else:
+        _show(found)
+
+
+@app.command(cls=Command)
+def clear() -> None:
+    """Remove everything that is kept."""
+    from cnn_tl.cache import housekeeping
+    from cnn_tl.cache.location import default_root
+    from cnn_tl.cache.sizes import readable
+
+    root = default_root()
+    freed = housekeeping.clear(root)
+    if left := housekeeping.info(root).nbytes:
+        raise ResourceError(
+            f"{readable(left)} in {printable(root)} cannot be removed; see who may write there, and who uses it"
+        )
+    console.say(f"freed {readable(freed)}")
+
+
+@app.command(cls=Command)
+def prune(
+    max_size: Annotated[
+        str, typer.Option("--max-size", metavar="SIZE", help="What may stay, such as 500MB, 2GB or 1.5GiB.")
+    ],
+) -> None:
+    """Remove what was not used for the longest time."""
+    from cnn_tl.cache import housekeeping, sizes
+    from cnn_tl.cache.location import default_root
+
+    most = sizes.parse(max_size)
+    root = default_root()
+    freed = housekeeping.prune(root, most)
+    left = housekeeping.info(root)
+    if left.nbytes - left.leftover_nbytes > most:
+        raise ResourceError(
+            f"{sizes.readable(left.nbytes)} in {printable(root)} stay, more than {max_size}, because they cannot be "
+            "removed; see who may write there, and who uses it"
+        )
+    console.say(f"freed {sizes.readable(freed)}; {sizes.readable(left.nbytes)} are left")
+
+
+def _show(found: CacheInfo) -> None:
+    from cnn_tl.cache.sizes import readable
+
+    console.say(f"{printable(found.root)}: {readable(found.nbytes)}")
+    rows = [(*_described(s), f"{s.rows:,}", readable(s.nbytes), _ago(s.used)) for s in found.spaces]
+    rows += [(n.model, "network", "", readable(n.nbytes), _ago(n.used)) for n in found.networks]
+    if rows:
+        console.show(console.table(["model", "what", "rows>", "size>", "last used"], rows))
+    if found.leftover_nbytes:
+        console.note(f"{readable(found.leftover_nbytes)} are of writers that were killed, or that write just now")
+
+
+def _described(space: SpaceInfo) -> tuple[str, str]:
+    """Return the model and what its rows are, in words."""
+    facts: dict[str, Any] = space.facts
+    pixels = facts.get("preprocessing")
+    size = f"{pixels.get('width')} px" if isinstance(pixels, dict) and "width" in pixels else None
+    if kind := facts.get("pictures"):
+        side = facts.get("side")
+        shown = f"{kind}, {size}" if size else f"{kind} of {side} px, rows of {facts.get('row_side')}"
+        return "pictures", printable(shown)
+    parts = [facts.get("boundary", "features"), size, facts.get("precision"), facts.get("device")]
+    return printable(str(facts.get("model", "?"))), printable(", ".join(str(part) for part in parts if part))
+
+
+def _ago(used: float) -> str:
+    seconds = max(0.0, time.time() - used)
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            return f"{counted(int(seconds // length), unit)} ago"
+    return "just now"

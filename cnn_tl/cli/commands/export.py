@@ -1,0 +1,180 @@
+"""`cnn-tl export`: a trained model as one file for other programs, proven to be the same model."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cnn_tl.cli.options import RunOrBundle
+from cnn_tl.cli.terminal import console
+from cnn_tl.core.formatting import counted, percent, points, rate, small
+from cnn_tl.exporting.options import Precision, Preprocess
+
+if TYPE_CHECKING:
+    from cnn_tl.exporting.cost import Cost
+    from cnn_tl.exporting.export import ExportReport
+    from cnn_tl.exporting.parity import Given
+
+Format = Literal["onnx", "openvino", "timm", "torch"]
+_NEXT: dict[str, str] = {
+    "onnx": "cnn-tl predict {quoted} IMAGES...",
+    "openvino": "openvino.compile_model({xml!r})",
+    "timm": "timm.create_model({local!r}, pretrained=True)",
+    "torch": "torch.export.load({path!r}).module()",
+}
+_GIVEN: dict[Given, str] = {"prepared": "resized, cropped", "whole": "whole"}
+
+
+def export(
+    model: RunOrBundle,
+    format: Annotated[
+        Format, typer.Option(help="What to write; openvino and timm are folders, torch is a .pt2 program.")
+    ] = "onnx",
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Where to write it.", show_default="RUN/model.onnx, RUN/model-timm, ..."),
+    ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="Of the network's numbers; int8 is calibrated on the training images.")
+    ] = "fp32",
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=100,
+            metavar="POINTS",
+            show_default="the recipe's, 1",
+            help="The accuracy that fp16 or int8 may cost, or none is written.",
+        ),
+    ] = None,
+    min_agreement: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SHARE",
+            show_default="the recipe's, 0.9",
+            help="The share of images to which they must give fp32's answer.",
+        ),
+    ] = None,
+    preprocess: Annotated[
+        Preprocess | None,
+        typer.Option(
+            help="inside: the file takes whole images; none: normalised ones.", show_default="inside for onnx"
+        ),
+    ] = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="What it gives, of probabilities, logits and features, by commas.",
+            show_default="probabilities,logits where it can",
+        ),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also print the comparison for each batch size.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Export a trained model, and compare it with the original on the validation images.
+
+    An ONNX file takes whole pictures, uint8 [N, H, W, 3] of any size, in batches of any size, and carries the class
+    names. If its answers differ from the original's, or a lower precision costs too much, no file is left.
+    """
+    from cnn_tl.cli.terminal.bars import TerminalObserver
+    from cnn_tl.core.device import require_torch
+    from cnn_tl.exporting.options import Options, require_package
+    from cnn_tl.networks import bundle
+
+    asked = None if outputs is None else Options.read_outputs(outputs)
+    options = Options(preprocess, asked, precision, max_drop, min_agreement).of(format)
+    require_package(format)
+    bundle.find(model)  # a wrong path is refused before the seconds that torch takes
+    console.note(f"exporting to {format} and comparing; this takes a while")
+    require_torch()
+    from cnn_tl.exporting.export import export as run_export
+
+    report = run_export(model, output, format=format, options=options, observer=TerminalObserver())
+    if json:
+        console.print_json(report.to_dict())
+    else:
+        show_report(report, verbose=verbose)
+
+
+def show_report(report: ExportReport, *, verbose: bool = False) -> None:
+    """Print the verdict, what was written, and what to do with the file; `verbose` adds every comparison."""
+    console.say(report.verdict)
+    facts, path = report.facts, report.to_dict()["path"]
+    written = f"{report.format} opset {facts['opset']}" if "opset" in facts else report.format
+    rows = [
+        ["folder" if report.path.is_dir() else "file", f"{path} ({report.bytes / 1e6:.1f} MB)"],
+        ["model", f"{facts['architecture']}, {written}, {report.options.precision}"],
+        *_differences(report),
+    ]
+    if "onnxruntime" in facts:
+        rows.insert(2, ["needs", f"onnxruntime {facts['onnxruntime']} or newer"])
+    if report.cost and report.cost.calibration:
+        rows.append(["calibrated on", report.cost.calibration])
+    console.show(console.table(["export", ""], rows))
+    if report.cost:
+        _show_cost(report.cost)
+    if verbose:
+        _show_agreements(report)
+    console.say("next:")
+    places = {"path": path, "xml": f"{path}/model.xml", "local": f"local-dir:{path}"}
+    quoted, following = shlex.quote(str(report.path)), _NEXT[report.format]
+    if following.startswith("cnn-tl"):
+        console.say_command([word.format(quoted=quoted) for word in following.split()])
+    else:
+        console.say("  " + following.format(**places))
+
+
+def _differences(report: ExportReport) -> list[list[str]]:
+    """Return by how much logits differ, for each way in which images were given."""
+    rows: list[list[str]] = []
+    for given in _GIVEN:
+        if (found := report.largest(given)) is not None:
+            allowed = "" if report.cost else f"; {small(found.allowed_difference)} is allowed"  # the cost is the bound
+            whole = f" on {found.pictures:,} whole images" if given == "whole" else ""
+            differs = f"by {small(found.largest_difference)} at most{whole}{allowed}"
+            rows.append(["" if rows else "logits differ", differs])
+    return rows
+
+
+def _show_agreements(report: ExportReport) -> None:
+    rows = []
+    for found in report.parity:
+        same = f"{found.same:,}" + (f", {found.ties} tied" if found.ties else "")
+        given = _GIVEN[found.given] + (f", {found.sizes} sizes" if found.sizes > 1 else "")
+        allowed = "any" if report.cost else small(found.allowed_difference)
+        rows.append([given, found.batch_size, found.pictures, same, small(found.largest_difference), allowed])
+    columns = ["given", "batch>", "images>", "same answer>", "logits differ>", "allowed>"]
+    console.show(console.table(columns, rows))
+
+
+def _show_cost(cost: Cost) -> None:
+    """Print a lower precision beside fp32."""
+    before, after = cost.right_before / cost.pictures, cost.right_after / cost.pictures
+    times = cost.speed_after / cost.speed_before
+    rows = [
+        ["accuracy", percent(before), percent(after), points(-cost.drop / 100, 2)],
+        ["right", f"{cost.right_before:,}", f"{cost.right_after:,}", f"of {counted(cost.pictures, 'image')}"],
+        [
+            "size",
+            f"{cost.bytes_before / 1e6:.1f} MB",
+            f"{cost.bytes_after / 1e6:.1f} MB",
+            f"{cost.bytes_after / cost.bytes_before:.2f} x",
+        ],
+        [
+            "speed",
+            rate(cost.speed_before),
+            rate(cost.speed_after),
+            f"{times:.2f} x, batches of 32 in turn",
+        ],
+        ["same answer", "", percent(cost.same_answer), "of fp32's"],
+        ["probabilities", "", "", f"change by {points(cost.largest_change)[1:]} at most"],
+    ]
+    console.show(console.table(["", "fp32>", f"{cost.precision}>", ""], rows))

@@ -1,0 +1,60 @@
+"""`cnn-tl models`: search the models that `--model` takes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cnn_tl.cli.terminal import console
+from cnn_tl.core.errors import UsageError
+from cnn_tl.core.formatting import percent
+
+if TYPE_CHECKING:
+    from cnn_tl.networks.pretrained.catalog import ModelRow
+
+PLACES = {"package": "here (package)", "cache": "here (cache)", "download": "download", "none": "none"}
+
+
+def models(
+    query: Annotated[
+        str | None, typer.Argument(help="Part of a name, or a glob such as 'vit_tiny*'.", show_default=False)
+    ] = None,
+    here: Annotated[bool, typer.Option("--here", help="Only models with weights on this machine.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="How many to show.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
+) -> None:
+    """List and search models: parameters, multiply-adds, input size, accuracy, and whether their weights are here."""
+    from cnn_tl.anatomy.subject import multiply_adds
+    from cnn_tl.networks.pretrained import catalog, weights
+
+    names = catalog.matching(query, here_only=here)
+    if query and not names:
+        if here and (others := len(catalog.matching(query))):
+            raise UsageError(f"none of the models that match {query!r} ({others}) is here; leave out --here")
+        raise UsageError(f"no model matches {query!r}{weights.closest(query, catalog.matching())}")
+    rows = [(catalog.describe(name), multiply_adds(name)) for name in names[:limit]]
+    if as_json:
+        console.print_json([{**asdict(row), "here": row.here, "multiply_adds": count} for row, count in rows])
+        return
+    cells = [_cells(row, count) for row, count in rows]
+    console.show(console.table(["model", "parameters>", "GMACs>", "input>", "ImageNet>", "weights"], cells, dense=True))
+    if any(row.top1 for row, _ in rows):
+        console.note(
+            "ImageNet: top-1 accuracy of the weights, as timm reports it at the test size it chose; empty where it is "
+            "not stored here. GMACs: billions of multiply-adds for one image."
+        )
+    if len(names) > limit:
+        console.note(f"{len(names) - limit} more match; narrow the query or raise --limit")
+
+
+def _cells(row: ModelRow, count: int | None) -> list[str]:
+    return [
+        row.name,
+        f"{row.parameters / 1e6:.1f} M",
+        "" if count is None else f"{count / 1e9:,.2f}",
+        f"{row.input_size} px",
+        "" if row.top1 is None else percent(row.top1 / 100),
+        PLACES[row.weights],
+    ]

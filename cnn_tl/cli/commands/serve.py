@@ -1,0 +1,128 @@
+"""`cnn-tl serve`: a trained model behind HTTP, with a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cnn_tl.cli.options import AnyModel, AtOnce, WhereModelRuns
+from cnn_tl.cli.terminal import console
+from cnn_tl.core.device import DeviceName, default_workers
+from cnn_tl.core.errors import ArtefactError, ResourceError, printable
+from cnn_tl.core.formatting import counted
+
+if TYPE_CHECKING:
+    from socket import socket
+
+    from cnn_tl.serving.limits import Limits
+    from cnn_tl.serving.service import Service
+
+
+def serve(
+    model: AnyModel,
+    host: Annotated[
+        str, typer.Option(help="The address to listen at; 0.0.0.0 lets the whole network in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen at; 0: any free one.")] = 8000,
+    batch_size: AtOnce = 16,
+    max_wait: Annotated[
+        float, typer.Option(min=0, max=1000, help="Milliseconds that an image waits for others to join its batch.")
+    ] = 5,
+    queue: Annotated[int, typer.Option(min=1, help="Images that may wait; more are answered with 503.")] = 256,
+    max_files: Annotated[
+        int, typer.Option(min=1, max=1000, help="Images in one request, and no more than may wait.")
+    ] = 64,
+    max_mb: Annotated[float, typer.Option(min=0.001, max=1e6, help="Megabytes of one request.")] = 32,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Pixels of one image.", show_default="the model's own limit")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Threads that read images.", show_default="one per core")
+    ] = None,
+    device: WhereModelRuns = "auto",
+) -> None:
+    """Answer over HTTP: POST /predict, POST /explain, GET /health, /metrics, /openapi.json, and a page at /.
+
+    The answers are those of predict. Ctrl-C or SIGTERM ends it, when what has come is answered.
+    """
+    require_packages()
+    from cnn_tl.serving import server
+    from cnn_tl.serving.limits import MEGABYTE, Limits
+
+    _check_is_there(model)
+    whole = model.resolve()
+    name = f"{whole.parent.name}/{whole.name}" if whole.stem == "model" else whole.name
+    body = int(max_mb * MEGABYTE)
+    at_once = min(max_files, queue)  # with more, a request could never be answered
+    limits = Limits(body, max(16 * body, 512 * MEGABYTE), files=at_once, pixels=max_pixels, pictures=queue)
+    with server.bind(host, port) as listening:  # before the seconds that a model takes
+        service = _service(
+            model,
+            name,
+            device,
+            limits,
+            batch_size=batch_size,
+            max_wait=max_wait / 1000,
+            workers=workers or default_workers(),
+        )
+        try:
+            _serve(service, listening)
+        finally:
+            service.close()
+
+
+def _service(model: Path, name: str, device: DeviceName, limits: Limits, **settings: Any) -> Service:
+    from cnn_tl.cli.terminal.bars import TerminalObserver
+    from cnn_tl.inference.classifier import load
+    from cnn_tl.serving import heat_map
+    from cnn_tl.serving.service import Service
+
+    with TerminalObserver().task("loading the model", None):
+        classifier = load(model, device)
+        service = Service(name, classifier, heat_map.load(model, classifier, device), limits, **settings)
+        service.warm_up()
+    return service
+
+
+def _serve(service: Service, listening: socket) -> None:
+    """Say where it can be reached, and serve until a signal comes."""
+    from cnn_tl.serving import app, server
+
+    local = server.is_loopback(listening)
+
+    def say_where() -> None:
+        where = server.url(listening)
+        if not local:
+            console.warn(f"everybody on the network can reach {where}; without --host only this machine can")
+        classes = len(service.classifier.classes)
+        console.say(f"{printable(service.name)} ({counted(classes, 'class')}) answers at {where}; Ctrl-C stops it")
+        console.out.file.flush()
+
+    server.serve(app.build(service, local=local), listening, say_where, service.promise_no_more)
+
+
+def require_packages() -> None:
+    """Say in one line how to get what serving needs.
+
+    Raises:
+        ResourceError: fastapi, uvicorn, python-multipart or prometheus-client is missing.
+    """
+    from importlib.util import find_spec
+
+    needed = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}
+    needed |= {"prometheus_client": "prometheus-client"}
+    missing = [package for module, package in needed.items() if find_spec(module) is None]
+    if missing:
+        raise ResourceError(f"serve needs {', '.join(missing)}, missing here; pip install {' '.join(missing)} adds it")
+
+
+def _check_is_there(model: Path) -> None:
+    from cnn_tl.inference.classifier import is_onnx
+    from cnn_tl.networks import bundle
+
+    if not is_onnx(model):
+        bundle.find(model)
+    elif not model.is_file():
+        raise ArtefactError(f"{printable(model)} cannot be read: there is no such file")

@@ -1,0 +1,149 @@
+"""`--help`, in two columns whose words stay whole on a screen of any width.
+
+typer's own pages cut names, choices and defaults where a column is narrow, and say `<bool>` of a switch.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from rich.text import Text
+from typer.core import TyperCommand, TyperGroup
+
+from cnn_tl.cli.examples import EXAMPLES
+from cnn_tl.cli.terminal import console
+from cnn_tl.cli.terminal.line_breaks import broken
+
+_LEFT = 26
+"""Columns for the names on the left; the help of a longer one begins on the next line."""
+
+_KINDS = {int: "N", float: "X", str: "TEXT"}
+"""What stands for the value of an option that names no other word."""
+
+
+class Command(TyperCommand):
+    """A command whose help is a page of ours."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the page."""
+        _print_page(self, ctx)
+
+
+class Group(TyperGroup):
+    """A group of commands, likewise."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the page."""
+        _print_page(self, ctx)
+
+
+def _print_page(command: Command | Group, ctx: Any) -> None:
+    console.show(Text("\n").join(_page(command, ctx)))
+
+
+def _page(command: Command | Group, ctx: Any) -> Iterator[Text]:
+    """Yield the lines of a page."""
+    yield from broken(Text.assemble(("Usage: ", "bold"), _usage(command, ctx)), console.width())
+    for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
+        yield Text()
+        yield from broken(Text(" ".join(paragraph.split())), console.width())
+    parameters: list[Any] = [p for p in command.get_params(ctx) if not getattr(p, "hidden", False)]
+    arguments = [(p.display_name_raw, _help(p, ctx)) for p in parameters if p.param_type_name == "argument"]
+    options = [(_names(p), _help(p, ctx)) for p in parameters if p.param_type_name == "option"]
+    yield from _section("Arguments", arguments)
+    if isinstance(command, Group):
+        for title, rows in _commands(command, ctx):
+            yield from _section(title, rows)
+    yield from _section("Options", options)
+    if examples := EXAMPLES.get(" ".join(ctx.command_path.split()[1:])):
+        yield from _heading("Examples")
+        for example in examples:
+            yield from map(Text, console.command_lines(example.split(" ")))
+
+
+def _usage(command: Command | Group, ctx: Any) -> str:
+    words = [ctx.command_path, *command.collect_usage_pieces(ctx)]
+    return " ".join(words).replace("{", "").replace("}", "")
+
+
+def _section(title: str, rows: Sequence[tuple[str, str]]) -> Iterator[Text]:
+    """Yield names on the left and what they mean on the right."""
+    if not rows:
+        return
+    yield from _heading(title)
+    left = min(_LEFT, max(len(name) for name, _ in rows))
+    for name, text in rows:
+        lines = broken(Text(text), max(20, console.width() - left - 4))
+        if len(name) > left:
+            yield Text(f"  {name}", style="cyan")
+            name = ""
+        for line in lines:
+            yield Text.assemble((f"  {name.ljust(left)}  ", "cyan"), line)
+            name = ""
+
+
+def _heading(text: str) -> Iterator[Text]:
+    yield Text()
+    yield Text(f"{text}:", style="bold")
+
+
+def _names(option: Any) -> str:
+    """Return such as `-0, --null`, `--method METHOD` or `--faithfulness, --no-faithfulness`."""
+    names = ", ".join(sorted([*option.opts, *option.secondary_opts], key=lambda name: name.startswith("--")))
+    return names if option.is_flag else f"{names} {_placeholder(option)}"
+
+
+def _placeholder(option: Any) -> str:
+    if option.metavar:
+        return str(option.metavar)
+    described = option.type_descriptor
+    if described.is_choice:
+        return str(option.opts[0]).removeprefix("--").upper()
+    if described.is_path:
+        return "FILE"
+    return _KINDS.get(described.annotation, "N" if described.is_list else "TEXT")
+
+
+def _help(parameter: Any, ctx: Any) -> str:
+    """Return what a parameter means, what can be chosen, and what holds without it."""
+    words = [parameter.help or ""]
+    described = parameter.type_descriptor
+    if described.is_choice:
+        words.append(f"One of {', '.join(map(str, described.choices))}.")
+    facts = [*_bounds(parameter), *_default(parameter, ctx)]
+    return " ".join([*words, f"[{'; '.join(facts)}]" if facts else ""]).strip()
+
+
+def _bounds(parameter: Any) -> Iterator[str]:
+    least, most = parameter.min, parameter.max
+    if least is not None and most is not None:
+        yield f"{least:,} to {most:,.7g}"
+    elif least is not None:
+        yield f"at least {least:,}"
+
+
+def _default(parameter: Any, ctx: Any) -> Iterator[str]:
+    if isinstance(parameter.show_default, str):
+        yield f"default: {parameter.show_default}"
+        return
+    value = parameter.get_default(ctx, call=False)
+    if parameter.required or not parameter.show_default or value is None:
+        return
+    if isinstance(value, bool):
+        if parameter.secondary_opts:
+            yield f"default: {(parameter.opts if value else parameter.secondary_opts)[0]}"
+    else:
+        yield f"default: {value}"
+
+
+def _commands(group: Group, ctx: Any) -> Iterable[tuple[str, list[tuple[str, str]]]]:
+    """Return the commands of a group by the headings they stand under."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for name in group.list_commands(ctx):
+        command: Any = group.get_command(ctx, name)
+        first = " ".join((command.help or "").split("\n\n")[0].split())
+        title = getattr(command, "rich_help_panel", None)
+        sections.setdefault(title if isinstance(title, str) else "Commands", []).append((name, first))
+    return sections.items()

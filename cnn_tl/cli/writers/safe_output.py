@@ -1,0 +1,132 @@
+"""Answers and plots never take the place of a model, a run or a picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from cnn_tl.core.errors import ArtefactError, ResourceError, UsageError, printable
+from cnn_tl.core.files import CHECKSUMS
+from cnn_tl.data.decoding.file_types import has_picture_extension
+from cnn_tl.networks import bundle
+
+OF_A_RUN = frozenset(
+    {bundle.RECIPE_OF_RUN, "manifest.json", "metrics.jsonl", "metrics.csv", "validation.jsonl", "result.json"}
+    | {"digests.json", "curves.png", "checkpoints", ".launch", ".begun.yaml"}
+)
+"""What a run folder holds beside its model, as `RunFolder` has it, which the light install cannot import; any other
+file in it is the user's own."""
+
+OF_A_MODEL = frozenset({".onnx", ".pt2", ".pt", ".pth", ".safetensors"})
+"""How the names of files end that hold networks."""
+
+
+def require_harmless(output: Path, model: Path) -> None:
+    """Refuse an output that is a part of a model, an export or a run, looks like a picture, or is no file.
+
+    Raises:
+        UsageError: it is.
+    """
+    where = f"--output {printable(output)}"
+    if has_picture_extension(output):
+        raise UsageError(f"{where} is a name for a picture; choose another one")
+    if output.exists() and not output.is_file():
+        raise UsageError(f"{where} is no file; without --output, stdout is used")
+    if _is_of(output, model):
+        raise UsageError(f"{where} would replace a part of the model {printable(model)}; choose another one")
+    if output.suffix.lower() in OF_A_MODEL:
+        raise UsageError(f"{where} is a name for a model; choose another one")
+    if kept := _kept_by(output.resolve()):
+        raise UsageError(f"{where} would replace a part of {printable(kept.name)}; choose another one")
+
+
+def require_plot_place(output: Path) -> None:
+    """Refuse a place where no plot can be written, or where another picture is, before any work is done.
+
+    Raises:
+        UsageError: it is a folder, no name for a PNG, or there is a picture that cnn-tl has not drawn.
+        ResourceError: nothing can be written there.
+    """
+    where = f"--output {printable(output)}"
+    if output.is_dir():
+        raise UsageError(f"{where} is a folder; name the picture, as in --output {printable(output / 'plot.png')}")
+    if output.suffix.lower() != ".png":
+        raise UsageError(f"{where}: the plot is a PNG; give a name that ends in .png")
+    there = next(folder for folder in output.absolute().parents if os.path.lexists(folder))
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise ResourceError(f"cannot write {printable(output)} into {printable(there)}; choose another --output")
+    if os.path.lexists(output) and not _is_plot(output):
+        raise UsageError(f"{where} is there already, and no plot of cnn-tl; remove it, or choose another name")
+
+
+def _is_plot(path: Path) -> bool:
+    from PIL import Image
+
+    from cnn_tl.plots.figure import DRAWN_BY
+
+    try:
+        with path.open("rb") as stream, Image.open(stream, formats=["PNG"]) as picture:
+            return picture.info.get("Software") == DRAWN_BY
+    except (OSError, SyntaxError, ValueError):
+        return False
+
+
+def never(output: Path | None, pictures: Iterable[Path]) -> Iterator[Path]:
+    """Yield the pictures.
+
+    Raises:
+        UsageError: one of them is the output.
+    """
+    if output is None or not output.exists():
+        yield from pictures
+        return
+    own = _identity(output)
+    for picture in pictures:
+        if _identity(picture) == own:
+            raise UsageError(f"--output {printable(output)} is one of the pictures; choose another one")
+        yield picture
+
+
+def _is_of(output: Path, model: Path) -> bool:
+    if model.is_file():
+        report = model.with_name(f"{model.name}.json")
+        return output.exists() and any(_identity(output) == _identity(own) for own in (model, report))
+    try:
+        folder = bundle.find(model).resolve()
+    except ArtefactError:
+        return False  # which is told when it is loaded
+    whole = output.resolve()
+    run = bundle.run_of(folder)
+    of_the_run = run is not None and any(whole.is_relative_to(run / name) for name in OF_A_RUN)
+    return whole.is_relative_to(folder) or of_the_run
+
+
+def _kept_by(output: Path) -> Path | None:
+    """Return the run, the export or the bundle that an absolute path is a part of, whatever model answers."""
+    for run in output.parents:
+        of_the_run = any(output.is_relative_to(run / name) for name in OF_A_RUN | {bundle.FOLDER_IN_RUN})
+        if of_the_run and (run / bundle.RECIPE_OF_RUN).is_file() and (run / "manifest.json").is_file():
+            return run
+    if output.exists() and _is_sealed(output):
+        return output.parent
+    export = output.with_suffix("")
+    is_export = export.suffix.lower() in OF_A_MODEL or (export / CHECKSUMS).is_file()
+    return export if output.suffix == ".json" and is_export and export.exists() else None
+
+
+def _is_sealed(path: Path) -> bool:
+    """Say whether a file is one of those that the checksums beside it name, or these themselves."""
+    try:
+        named = (path.parent / CHECKSUMS).read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    return path.name == CHECKSUMS or any(line.endswith(f"  {path.name}") for line in named)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a name too long for the system is simply no file here
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino

@@ -1,0 +1,1 @@
+"""What every room needs: errors, files, devices, seeds, signals, processes, statistics. Imports no other room."""

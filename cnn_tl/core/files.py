@@ -1,0 +1,296 @@
+"""Files that are either whole or absent: atomic writes, checksums, JSON and safetensors.
+
+Every write goes to a temporary file in the same folder, is flushed and fsynced, takes its name by `os.replace`, and the
+folder is fsynced after it. A kill at any moment leaves the old file or the new one, never half of either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Container, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnn_tl.core.errors import ArtefactError, ResourceError, printable
+from cnn_tl.core.retries import retried
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+CHECKSUMS = "SHA256SUMS"
+TEMPORARY_SUFFIX = ".tmp"
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+"""What the system answers where the disk, or the user's share of it, is full."""
+
+REPLACING_ATTEMPTS = 20
+"""How often a folder may be put in the way by others before a rename counts as failed."""
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary file beside `path`; on a clean exit it takes the name `path`, otherwise it is removed.
+
+    Raises:
+        ResourceError: the disk is full or the folder cannot be written.
+    """
+    temporary = _temporary(path)
+    try:
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch()
+        yield temporary
+        with disk_errors(path):
+            _fsync(temporary)
+            temporary.replace(path)
+            _fsync(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path, needed: int | None = None) -> Iterator[None]:
+    """Turn the operating system's refusals to write at `path` into a `ResourceError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        where = printable(path)
+        if error.errno == errno.EDQUOT:  # what is free on the disk is not for this user
+            raise ResourceError(
+                f"cannot write {where}: {error.strerror}; remove files of yours, or choose another --output"
+            ) from error
+        if error.errno in NO_SPACE:
+            needs = f"; {needed:,} bytes are needed" if needed is not None else ""
+            raise ResourceError(
+                f"no space to write {where}{needs}, {_free_bytes(path):,} bytes are free; "
+                "free some space or choose another --output"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise ResourceError(f"cannot write {where}: {error.strerror}; choose another --output") from error
+        raise ResourceError(f"cannot write {where}: {error.strerror or error}") from error
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically."""
+    with atomic_path(path) as temporary, disk_errors(path, len(data)):
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically, as UTF-8."""
+    write_bytes(path, text.encode("utf-8", "surrogatepass"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as JSON; undecodable file names survive because everything beyond ASCII is escaped."""
+    write_text(path, as_json(value))
+
+
+def as_json(value: object) -> str:
+    """Return `value` as the text of a JSON file of ours."""
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of ours.
+
+    Raises:
+        ArtefactError: it is missing or is not JSON.
+        ResourceError: the machine could not read it, and that has lasted.
+    """
+    try:
+        return json.loads(read_bytes(path))
+    except FileNotFoundError as error:
+        raise ArtefactError(f"{printable(path)} is missing") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtefactError(f"{printable(path)} is damaged: {error}") from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors as safetensors, atomically."""
+    from safetensors.torch import save
+
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(contiguous, dict(metadata or {})))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None) -> None:
+    """Write numpy arrays as safetensors, atomically."""
+    import numpy as np
+    from safetensors.numpy import save
+
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    write_bytes(path, save(contiguous, dict(metadata or {})))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file onto the CPU.
+
+    Raises:
+        ArtefactError: it is missing, truncated or not safetensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return retried(lambda: load_file(path), path)
+    except FileNotFoundError as error:
+        raise ArtefactError(f"{printable(path)} is missing") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtefactError(f"{printable(path)} is not a whole safetensors file: {error}") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        ResourceError: the machine could not read it, and that has lasted.
+    """
+    return retried(path.read_bytes, path)
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+        ResourceError: the machine could not read it, and that has lasted.
+    """
+
+    def digest() -> str:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    return retried(digest, path)
+
+
+def write_checksums(folder: Path) -> None:
+    """Write `SHA256SUMS` for the files directly in `folder`, in the format of `sha256sum -c`."""
+    names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name != CHECKSUMS)
+    write_text(folder / CHECKSUMS, "".join(f"{sha256_file(folder / name)}  {name}\n" for name in names))
+
+
+def verify_checksums(folder: Path, required: Iterable[str] = (), ignoring: Container[str] = ()) -> None:
+    """Check every file that the folder's `SHA256SUMS` lists.
+
+    Args:
+        required: names that the list must have.
+        ignoring: names of files that may be changed or gone.
+
+    Raises:
+        ArtefactError: the list is missing, it lacks a name, or a file is missing or differs.
+    """
+    sums = folder / CHECKSUMS
+    try:
+        lines = read_bytes(sums).decode("utf-8").splitlines()
+        pairs = [(line[:64], line[66:]) for line in lines]
+    except (OSError, ValueError) as error:
+        raise ArtefactError(f"{printable(sums)} cannot be read: {error}") from error
+    if not pairs:
+        raise ArtefactError(f"{printable(sums)} is empty")
+    if unlisted := set(required) - {name for _, name in pairs}:
+        raise ArtefactError(f"{printable(sums)} does not list {', '.join(sorted(unlisted))}")
+    for digest, name in pairs:
+        if name in ignoring:
+            continue
+        path = folder / name
+        if Path(name).name != name or not path.is_file() or sha256_file(path) != digest:
+            raise ArtefactError(f"{printable(path)} is missing or differs from its checksum: damaged after writing")
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`; on a clean exit it gets its checksums and takes the name `folder`.
+
+    An older folder of that name goes away; see `replace_folder`. Two writers of one name do not meet before that.
+
+    Raises:
+        ResourceError: the disk is full or not writable; the older folder is untouched.
+    """
+    fresh = _temporary(folder)
+    with disk_errors(folder):
+        fresh.mkdir(parents=True)
+    try:
+        yield fresh
+        with disk_errors(folder):
+            write_checksums(fresh)
+        replace_folder(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def replace_folder(fresh: Path, final: Path) -> None:
+    """Give the finished folder `fresh` the name `final`; an older folder of that name goes away after it.
+
+    Of several processes that do so at the same moment the last one wins. A kill between the two renames leaves the
+    older folder beside, under a temporary name, and no `final`.
+
+    Raises:
+        ResourceError: it cannot be renamed.
+    """
+    with disk_errors(final):
+        for attempt in range(REPLACING_ATTEMPTS):
+            old = _temporary(final)
+            with contextlib.suppress(FileNotFoundError):
+                final.replace(old)
+            try:
+                fresh.replace(final)
+                break
+            except OSError as error:
+                # asking whether `final` is there would be too late: a third process may have just moved it away
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) and not final.is_dir():
+                    with contextlib.suppress(OSError):
+                        old.replace(final)
+                    raise
+                if attempt == REPLACING_ATTEMPTS - 1:
+                    raise
+            # another process has just put its own there, which is newer than what we have moved away
+            shutil.rmtree(old, ignore_errors=True)
+        _fsync(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed writers left behind in `folder`."""
+    for path in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """Return a name beside `path` that no other writer takes."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+
+
+def _fsync(path: Path) -> None:
+    if os.name == "nt":  # Windows cannot fsync a folder, and wants a writable handle for a file
+        if path.is_dir():
+            return
+        descriptor = os.open(path, os.O_RDWR)
+    else:
+        descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # some file systems cannot fsync a folder
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _free_bytes(path: Path) -> int:
+    for folder in (path, *path.parents):
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(folder).free
+    return 0

@@ -1,0 +1,147 @@
+"""Training pictures, each time a little different: a random crop, a mirror image, a policy, other light, a hole."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance
+
+from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.data.views import policies
+from cnn_tl.data.views.transforms import FILTERS, mean_colour
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far a training picture may stray.
+
+    Attributes:
+        crop_scale_min: the smallest share of the area that a random crop is drawn to keep (Szegedy et al. 2014, sec.
+            6); of a picture that is much wider or higher than the network's input it keeps what there is room for.
+        flip: mirror every second picture, left to right.
+        color: brightness, contrast and saturation each vary by up to this share.
+        policy: one of `policies.POLICIES`, after the crop and the mirror image.
+        magnitude, ops: how strong and how many the operations of the policy are, where it has such settings.
+        erasing: the probability that a rectangle is painted over.
+
+    What is at its default does not enter the key of a kept view (`features/cache_keys.py`): a new setting must have a default
+    that changes no pixel.
+    """
+
+    crop_scale_min: float
+    flip: bool
+    color: float
+    policy: str = "none"
+    magnitude: int | None = None
+    ops: int | None = None
+    erasing: float = 0.0
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What a view goes through last, when it has its size: arithmetic on pixels that can be done anywhere.
+
+    Attributes:
+        light: factors of brightness, contrast and saturation, in this order; None: they stay.
+        hole: left, top, right, bottom of a box that is painted over, in pixels; None: there is none.
+    """
+
+    light: tuple[float, float, float] | None
+    hole: tuple[int, int, int, int] | None
+
+
+@dataclass(frozen=True)
+class View:
+    """A random view as drawn: the box that is cut from the picture, whether it is mirrored, and what follows."""
+
+    box: tuple[float, float, float, float]
+    mirrored: bool
+    operations: list[policies.Operation]
+    finish: Finish
+
+
+def augment(
+    image: Image.Image, spec: Preprocessing, settings: Augmentation, seed: int, *, finished: bool = True
+) -> NDArray[np.uint8]:
+    """Return uint8 pixels [H, W, 3] of a random view of an RGB image; the view is a function of `seed` alone.
+
+    Args:
+        finished: False leaves out what `finish_of` says, to be done elsewhere.
+    """
+    drawn = _drawn(image.width, image.height, spec, settings, seed)
+    view = image.resize((spec.width, spec.height), FILTERS[spec.interpolation], box=drawn.box)
+    if drawn.mirrored:
+        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    view = policies.perform(view, drawn.operations, mean_colour(spec))
+    return np.asarray(finish(view, drawn.finish, spec) if finished else view)
+
+
+def finish_of(spec: Preprocessing, settings: Augmentation, seed: int) -> Finish:
+    """Return what the view that `seed` draws goes through last; it does not depend on the picture."""
+    return _drawn(spec.width, spec.height, spec, settings, seed).finish
+
+
+def _drawn(width: int, height: int, spec: Preprocessing, settings: Augmentation, seed: int) -> View:
+    """Draw a view of a picture of this size; the size decides where the box lies, and nothing else.
+
+    So whatever the size, equally many numbers are drawn before the finish: `finish_of` counts on that.
+    """
+    draw = random.Random(seed)
+    box = _crop(width, height, spec.width / spec.height, settings.crop_scale_min, draw)
+    mirrored = settings.flip and draw.random() < 0.5
+    size = spec.width, spec.height
+    operations = policies.POLICIES[settings.policy](draw, size, settings.magnitude, settings.ops)
+    light = None
+    if settings.color > 0:
+        brightness, contrast, saturation = (draw.uniform(1 - settings.color, 1 + settings.color) for _ in range(3))
+        light = brightness, contrast, saturation
+    erased = settings.erasing > 0 and draw.random() < settings.erasing
+    return View(box, mirrored, operations, Finish(light, _hole(*size, draw) if erased else None))
+
+
+def finish(view: Image.Image, drawn: Finish, spec: Preprocessing) -> Image.Image:
+    """Return a view in its light and with its hole; the hole is made in the very image that is given."""
+    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    for enhancer, factor in zip(enhancers, drawn.light or (), strict=False):
+        view = enhancer(view).enhance(factor)
+    if drawn.hole is not None:
+        view.paste(mean_colour(spec), drawn.hole)
+    return view
+
+
+def _crop(
+    width: int, height: int, proportion: float, scale_min: float, draw: random.Random
+) -> tuple[float, float, float, float]:
+    """Draw a box of `scale_min`..1 of the area whose proportions are the target's, give or take a third.
+
+    Where that is wider or higher than the picture it ends at the border: less of the area, and no other proportions
+    than it has to have.
+    """
+    area = width * height * draw.uniform(scale_min, 1)
+    ratio = proportion * math.exp(draw.uniform(math.log(3 / 4), math.log(4 / 3)))
+    crop_width = min(width, math.sqrt(area * ratio))
+    crop_height = min(height, math.sqrt(area / ratio))
+    left = draw.uniform(0, width - crop_width)
+    top = draw.uniform(0, height - crop_height)
+    return left, top, left + crop_width, top + crop_height
+
+
+def _hole(width: int, height: int, draw: random.Random) -> tuple[int, int, int, int] | None:
+    """Draw the box that random erasing paints over (Zhong et al. 2020, alg. 1), as left, top, right, bottom in pixels.
+
+    It takes 2% to a third of the area, its sides at most in the proportion 3 : 10. None: none of ten that were drawn
+    fits, as happens in a long strip.
+    """
+    for _ in range(10):
+        area = width * height * draw.uniform(0.02, 1 / 3)
+        ratio = math.exp(draw.uniform(math.log(0.3), -math.log(0.3)))
+        hole_width, hole_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < hole_width < width and 0 < hole_height < height:
+            left = int(draw.random() * (width - hole_width + 1))
+            top = int(draw.random() * (height - hole_height + 1))
+            return left, top, left + hole_width, top + hole_height
+    return None

@@ -1,0 +1,110 @@
+"""Pixels as the network wants them: one implementation for training's evaluation and every later command.
+
+The result equals timm's `create_transform(is_training=False)`, without torch. Arrays carry their shape in
+their name: H height, W width, C channel, N picture.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.data.decoding.image import ImageLimits, read_image
+
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+LONGEST_STRIP = 16
+_BLACK = (0, 0, 0)
+
+
+def load(source: Path | bytes, spec: Preprocessing) -> NDArray[np.uint8]:
+    """Return the picture as uint8 [H, W, C], ready for `normalise`. Every command gets its pixels here.
+
+    Raises:
+        BadImageError: the picture cannot be read.
+    """
+    return evaluate(read(source, spec), spec)
+
+
+def read(source: Path | bytes, spec: Preprocessing, *, zoom: float = 1) -> Image.Image:
+    """Return the whole picture, RGB, no smaller than what `evaluate` or an augmentation makes of it needs.
+
+    Args:
+        zoom: how much finer the picture must be because only a part of it will be used.
+
+    Raises:
+        BadImageError: the picture cannot be read, or is outside the limits of the specification.
+    """
+    return read_image(source, ImageLimits(spec.max_pixels, spec.min_side), draft=draft_size(spec, zoom))
+
+
+def draft_size(spec: Preprocessing, zoom: float = 1) -> tuple[int, int]:
+    """Return the least width and height to decode a JPEG at: twice what it is then resized to."""
+    side = round(2 * zoom * max(spec.resized))
+    return side, side
+
+
+def evaluate(image: Image.Image, spec: Preprocessing) -> NDArray[np.uint8]:
+    """Resize and crop an RGB picture without any randomness; return uint8 [H, W, C]."""
+    fill = _BLACK
+    if spec.crop_mode == "center":
+        image = trim_strip(image)
+    elif spec.crop_mode == "border":
+        fill = mean_colour(spec)
+    height, width = resized(image, spec)
+    image = image.resize((width, height), FILTERS[spec.interpolation])
+    canvas = Image.new("RGB", (spec.width, spec.height), fill)
+    canvas.paste(image, (-_offset(width, spec.width), -_offset(height, spec.height)))
+    return np.asarray(canvas)
+
+
+def resized(image: Image.Image, spec: Preprocessing) -> tuple[int, int]:
+    """Return the height and width, in pixels, that a picture takes before the crop."""
+    target_h, target_w = spec.resized
+    if spec.crop_mode == "squash":
+        return target_h, target_w
+    if spec.crop_mode == "center" and target_h == target_w:
+        # torchvision's Resize rounds the longer side down, where timm's own rounds to the nearest
+        short = min(image.size)
+        return target_h * image.height // short, target_h * image.width // short
+    ratios = image.height / target_h, image.width / target_w
+    ratio = max(ratios) if spec.crop_mode == "border" else min(ratios)
+    return max(1, round(image.height / ratio)), max(1, round(image.width / ratio))
+
+
+def mean_colour(spec: Preprocessing) -> tuple[int, int, int]:
+    """Return the RGB colour that `normalise` turns into zero, or nearly: it tells the network nothing."""
+    red, green, blue = (min(max(round(255 * mean), 0), 255) for mean in spec.mean)
+    return red, green, blue
+
+
+def normalise(pixels_nhwc: NDArray[np.uint8], spec: Preprocessing) -> NDArray[np.float32]:
+    """Scale uint8 [N, H, W, C] by the specification's mean and std; return float32 [N, C, H, W]."""
+    x_nchw = np.ascontiguousarray(pixels_nhwc.transpose(0, 3, 1, 2), dtype=np.float32)
+    x_nchw /= 255
+    x_nchw -= np.asarray(spec.mean, np.float32).reshape(3, 1, 1)
+    x_nchw /= np.asarray(spec.std, np.float32).reshape(3, 1, 1)
+    return x_nchw
+
+
+def _offset(size: int, wanted: int) -> int:
+    """Return where the middle `wanted` of `size` pixels begin; below zero where padding is needed."""
+    return round((size - wanted) / 2) if size >= wanted else -((wanted - size) // 2)
+
+
+def trim_strip(image: Image.Image) -> Image.Image:
+    """Cut the ends off a long strip: the crop never reaches them, and resized they could fill the memory."""
+    longest = LONGEST_STRIP * min(image.size)
+    if max(image.size) <= longest:
+        return image
+    width, height = min(image.width, longest), min(image.height, longest)
+    left, top = _offset(image.width, width), _offset(image.height, height)
+    return image.crop((left, top, left + width, top + height))

@@ -1,0 +1,126 @@
+"""A picture moved, scaled, turned, blurred or lit otherwise, before the preprocessing that every picture gets.
+
+All is done to the picture as it was read, so that the network sees real detail wherever there is some; what comes in
+over the border is the picture mirrored. The levels are measured in what the network sees: a shift of 10% is a tenth of
+its view, a blur of 1 px one of its pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance, ImageFilter
+
+from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.data.views import transforms
+
+_FINEST = 4
+"""Pixels of a picture for one of the network's, along one axis, that are enough: scaling shows twice the detail."""
+
+
+@dataclass(frozen=True)
+class View:
+    """The part of a picture that the network sees.
+
+    Attributes:
+        width, height: in pixels of the picture.
+        pixel_width, pixel_height: how many of these the network gets as one.
+    """
+
+    width: float
+    height: float
+    pixel_width: float
+    pixel_height: float
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """One way to change a picture, at several strengths.
+
+    Attributes:
+        levels: the strengths, without the one that changes nothing, which is `identity`.
+        unit: how a strength is written, a format for one number.
+        views: the changed pictures for a strength; several where a direction would otherwise be chosen.
+    """
+
+    levels: tuple[float, ...]
+    identity: float
+    unit: str
+    views: Callable[[Image.Image, View, float], Sequence[Image.Image]]
+
+
+def handy(image: Image.Image, spec: Preprocessing) -> Image.Image:
+    """Return the picture with no more pixels than its changed forms can show: a huge one would fill the memory."""
+    if spec.crop_mode == "center":
+        image = transforms.trim_strip(image)
+    seen = part_seen(image, spec)
+    spare = max(1, int(seen.pixel_width / _FINEST)), max(1, int(seen.pixel_height / _FINEST))
+    return image if spare == (1, 1) else image.reduce(spare)
+
+
+def part_seen(image: Image.Image, spec: Preprocessing) -> View:
+    """Return what `transforms.evaluate` shows the network of a picture."""
+    height, width = transforms.resized(image, spec)
+    across, down = image.width / width, image.height / height
+    return View(across * spec.width, down * spec.height, across, down)
+
+
+def shifted(image: Image.Image, view: View, share: float) -> Sequence[Image.Image]:
+    """Move the picture right, left, down and up by a share of the view."""
+    dx, dy = round(share / 100 * view.width), round(share / 100 * view.height)
+    return [_window(image, -x, -y, *image.size) for x, y in ((dx, 0), (-dx, 0), (0, dy), (0, -dy))]
+
+
+def scaled(image: Image.Image, view: View, factor: float) -> Sequence[Image.Image]:
+    """Show everything `factor` times as large, about the middle."""
+    width, height = max(1, round(image.width / factor)), max(1, round(image.height / factor))
+    return [_window(image, (image.width - width) // 2, (image.height - height) // 2, width, height)]
+
+
+def rotated(image: Image.Image, view: View, degrees: float) -> Sequence[Image.Image]:
+    """Turn the picture about its middle, both ways."""
+    radius = math.hypot(view.width, view.height) / 2
+    room_x, room_y = (max(0, math.ceil(radius - side / 2)) for side in image.size)
+    large = _window(image, -room_x, -room_y, image.width + 2 * room_x, image.height + 2 * room_y)
+    angles = (degrees, -degrees) if degrees % 180 else (degrees,)
+    turned = (large.rotate(angle, Image.Resampling.BICUBIC) for angle in angles)
+    return [one.crop((room_x, room_y, room_x + image.width, room_y + image.height)) for one in turned]
+
+
+def brightened(image: Image.Image, view: View, factor: float) -> Sequence[Image.Image]:
+    """Multiply all values, as they are stored (sRGB), by a factor."""
+    return [ImageEnhance.Brightness(image).enhance(factor)]
+
+
+def blurred(image: Image.Image, view: View, sigma: float) -> Sequence[Image.Image]:
+    """Blur with a Gaussian whose standard deviation is measured in the network's pixels."""
+    radius = sigma * view.pixel_width, sigma * view.pixel_height
+    return [image.filter(ImageFilter.GaussianBlur(radius))]
+
+
+PERTURBATIONS = {
+    "shift": Perturbation((0.5, 2, 5, 10, 20), 0, "{:g}%", shifted),
+    "scale": Perturbation((0.5, 0.7, 0.85, 1.2, 1.5, 2), 1, "× {:g}", scaled),
+    "rotation": Perturbation((5, 15, 30, 45, 90, 180), 0, "{:g}°", rotated),
+    "blur": Perturbation((0.5, 1, 2, 4), 0, "{:g} px", blurred),
+    "brightness": Perturbation((0.25, 0.5, 0.75, 1.5, 2), 1, "× {:g}", brightened),
+}
+
+
+def _window(image: Image.Image, left: int, top: int, width: int, height: int) -> Image.Image:
+    """Cut a window out of a picture that is mirrored at its borders, as often as it takes."""
+    inside = left >= 0 and top >= 0 and left + width <= image.width and top + height <= image.height
+    if inside:
+        return image.crop((left, top, left + width, top + height))
+    columns, rows = _mirrored(left, width, image.width), _mirrored(top, height, image.height)
+    return Image.fromarray(np.asarray(image)[rows[:, None], columns])
+
+
+def _mirrored(start: int, count: int, size: int) -> NDArray[np.int64]:
+    """Return which of `size` pixels stand from `start` on, where a b c d goes on as d c b a at either end."""
+    places = np.arange(start, start + count) % (2 * size)
+    return np.where(places < size, places, 2 * size - 1 - places)

@@ -1,0 +1,69 @@
+"""OpenVINO: model.xml and model.bin, converted from the ONNX network; from normalised pictures to what is asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_tl import __version__
+from cnn_tl.core import telemetry
+from cnn_tl.core.errors import ArtefactError, printable
+from cnn_tl.exporting import graph
+from cnn_tl.exporting.formats import onnx as onnx_format
+from cnn_tl.exporting.options import Options
+from cnn_tl.exporting.parity import TakesNormalised
+from cnn_tl.networks.bundle import Bundle
+from cnn_tl.networks.onnx_model import INPUT, LOGITS
+
+MODEL = "model.xml"
+
+
+class OpenVinoModel(TakesNormalised):
+    """The folder as OpenVINO reads it, on the CPU, in float32; see `parity.Exported`."""
+
+    def __init__(self, folder: Path) -> None:
+        openvino = telemetry.openvino()
+        model = openvino.Core().read_model(folder / MODEL)
+        self._compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        self.facts: Mapping[str, str] = {"architecture": str(model.get_rt_info(["cnn_tl", "architecture"]).value)}
+
+    def __call__(self, x_nchw: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the logits [N, K] of normalised pictures."""
+        logits: NDArray[np.float32] = self._compiled({INPUT: x_nchw})[LOGITS]
+        return logits
+
+
+def write(trained: Bundle, path: Path, options: Options) -> OpenVinoModel:
+    """Write the folder's files into `path` and return the model as read back.
+
+    Raises:
+        ArtefactError: the model cannot be converted.
+    """
+    openvino = telemetry.openvino()
+    outputs = options.of("openvino").outputs
+    assert outputs is not None
+    network = graph.with_outputs(onnx_format.network_of(trained), outputs)
+    with TemporaryDirectory() as scratch:
+        plain = Path(scratch) / "network.onnx"
+        onnx_format.save(network, plain)
+        try:
+            model = openvino.Core().read_model(plain)
+        except Exception as error:  # OpenVINO has no one class for what it cannot do
+            reason = " ".join(str(error).split())[:200]
+            raise ArtefactError(f"{printable(trained.path)} cannot be converted to OpenVINO: {reason}") from error
+    about = {
+        "version": __version__,
+        "architecture": trained.model.pretrained_cfg["architecture"],  # type: ignore[index]
+        "class_names": json.dumps(trained.classes),
+        "preprocessing": json.dumps(trained.preprocessing.to_dict()),
+    }
+    for key, value in about.items():
+        model.set_rt_info(value, ["cnn_tl", key])
+    openvino.save_model(model, path / MODEL, compress_to_fp16=False)
+    return OpenVinoModel(path)

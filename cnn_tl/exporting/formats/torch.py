@@ -1,0 +1,71 @@
+"""torch: a program of `torch.export`, for any batch size, from normalised pictures to logits.
+
+A .pt2 file is a zip of JSON and tensors, and `torch.export.load` may unpickle parts of such a file: load only those
+whose SHA-256 you know. Class names and preprocessing are in it as the extra file `cnn_tl.json`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cnn_tl import __version__
+from cnn_tl.core.errors import ArtefactError, printable
+from cnn_tl.exporting.options import Options
+from cnn_tl.exporting.parity import TakesNormalised
+from cnn_tl.networks.bundle import Bundle
+
+ABOUT = "cnn_tl.json"
+
+
+class TorchProgram(TakesNormalised):
+    """A program read back; see `parity.Exported`."""
+
+    def __init__(self, content: bytes) -> None:
+        extra = {ABOUT: ""}
+        self._module: Any = torch.export.load(io.BytesIO(content), extra_files=extra).module()
+        self.facts: Mapping[str, str] = {"architecture": json.loads(extra[ABOUT])["architecture"]}
+
+    def __call__(self, x_nchw: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the logits [N, K] of normalised pictures."""
+        with torch.inference_mode():
+            return self._module(torch.from_numpy(x_nchw)).numpy()  # type: ignore[no-any-return]
+
+
+def write(trained: Bundle, path: Path, options: Options) -> TorchProgram:
+    """Write the program and return it as read back.
+
+    Raises:
+        ArtefactError: torch cannot express this model as a program.
+    """
+    spec = trained.preprocessing
+    x_nchw = torch.zeros(2, 3, spec.height, spec.width)
+    batch = torch.export.Dim("batch", min=1)
+    about = {
+        "cnn_tl": __version__,
+        "architecture": trained.model.pretrained_cfg["architecture"],  # type: ignore[index]
+        "class_names": trained.classes,
+        "preprocessing": spec.to_dict(),
+    }
+    buffer = io.BytesIO()  # torch wants the suffix of a path that it writes to
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.export.export(trained.model, (x_nchw,), dynamic_shapes=({0: batch},), strict=False)
+            program.example_inputs = None
+            torch.export.save(program, buffer, extra_files={ABOUT: json.dumps(about)})
+            path.write_bytes(buffer.getvalue())
+            return TorchProgram(buffer.getvalue())
+        except OSError:
+            raise
+        except Exception as error:  # each architecture fails in its own way
+            reason = f"{type(error).__name__}: {error}"[:200]
+            raise ArtefactError(f"{printable(trained.path)} cannot be expressed as a program: {reason}") from error

@@ -1,0 +1,111 @@
+"""What decides a feature, or a kept picture: the keys under which the cache keeps it.
+
+A row's key is the picture's content and the view of it. A space's facts are everything else that changes the numbers:
+the weights and the code around them, where the network is cut, the number format, how a picture becomes pixels. Where a
+file lies, which run asked and when do not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import fields
+from importlib.metadata import version
+from typing import Any
+
+from cnn_tl.core.device import Precision, seed_of
+from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.data.views.augment import Augmentation
+from cnn_tl.data.views.source import FILTER as SOURCE_FILTER
+from cnn_tl.features.speed import processor
+from cnn_tl.networks.info import Card
+
+PLAIN = 0
+"""The view that evaluation sees; the others are augmented."""
+
+FEATURES = "features"
+"""The boundary just before the classifier."""
+
+
+def row_key(
+    picture_sha256: str, view: int, seed: int, augmentation: Augmentation | None, source_side: int | None = None
+) -> bytes:
+    """Return the 32 bytes that name one view of one picture.
+
+    Args:
+        view: `PLAIN`, or the number of an augmented view.
+        seed, augmentation: what draws the augmented views; the plain one does not depend on them.
+        source_side: of the source that they are cut from (data/views/source.py); None: they are cut from the whole picture.
+    """
+    if view == PLAIN:
+        return bytes.fromhex(picture_sha256)
+    drawn = json.dumps(
+        [picture_sha256, view, seed, _chosen(augmentation) if augmentation else None]
+        + ([] if source_side is None else [f"source {source_side} {SOURCE_FILTER}"])
+    )
+    return hashlib.sha256(drawn.encode()).digest()
+
+
+def view_seed(picture_sha256: str, view: int, seed: int) -> int:
+    """Return the seed that draws an augmented view: of the picture's content, so that its place does not count."""
+    return seed_of(seed, "view", view, picture_sha256)
+
+
+def _chosen(augmentation: Augmentation) -> dict[str, Any]:
+    """Return the settings that are not at their default, so that a new one leaves the keys of older views as they are.
+
+    Those without a default always count.
+    """
+    values = {field.name: (getattr(augmentation, field.name), field.default) for field in fields(augmentation)}
+    return {name: value for name, (value, default) in values.items() if value != default}
+
+
+def space_facts(
+    card: Card,
+    *,
+    precision: Precision,
+    device: str,
+    hardware: str | None = None,
+    boundary: str = FEATURES,
+    compiled: bool = False,
+) -> dict[str, Any]:
+    """Return what all rows of one space have in common, as plain data for JSON.
+
+    Args:
+        device: "cpu", "cuda" or "mps"; they round differently.
+        hardware: the device's name, for the same reason; by default the processor's.
+        boundary: where the network is cut: `FEATURES`, or the name of the first module of the part that trains.
+        compiled: by torch.compile, which rounds differently too.
+    """
+    return {
+        "model": card.architecture,
+        "arguments": card.arguments,
+        "backbone_sha256": card.backbone_sha256,
+        "boundary": boundary,
+        "precision": precision + (", compiled" if compiled else ""),
+        "device": device,
+        "hardware": processor() if hardware is None else hardware,
+        "preprocessing": _pixels(card.preprocessing),
+        "timm": card.timm,
+        "torch": version("torch"),
+        "pillow": version("pillow"),
+    }
+
+
+def source_facts(side: int, row_side: int) -> dict[str, Any]:
+    """Return what the kept sources of one size of row have in common (data/views/source.py); a row's key is the picture's."""
+    facts = {"pictures": "sources", "side": side, "filter": SOURCE_FILTER, "row_side": row_side}
+    return facts | {"pillow": version("pillow")}
+
+
+def plain_facts(spec: Preprocessing) -> dict[str, Any]:
+    """Return what kept plain views have in common, which are what evaluation sees; a row's key is the picture's."""
+    return {"pictures": "plain", "preprocessing": _pixels(spec), "pillow": version("pillow")}
+
+
+def _pixels(spec: Preprocessing) -> dict[str, Any]:
+    """Return what decides the pixels, and the numbers that the network gets for them."""
+    pixels = spec.to_dict()
+    for limit in ("max_pixels", "min_side"):  # they refuse pictures, and change none
+        del pixels[limit]
+    return pixels

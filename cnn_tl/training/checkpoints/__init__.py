@@ -1,0 +1,1 @@
+"""What a run saves while it trains, and the digests that protect it."""

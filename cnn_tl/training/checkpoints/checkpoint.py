@@ -1,0 +1,128 @@
+"""Checkpoints: folders of safetensors and JSON with checksums, each whole or absent.
+
+    checkpoints/
+      step-00000042-00003/   model.safetensors  optimizer.safetensors  state.json  SHA256SUMS
+      best-00002/            model.safetensors  state.json  SHA256SUMS
+
+A step checkpoint carries the step and the number of finished epochs, the best weights their epoch. So no step is ever
+replaced by another of its name, and there is no moment at which a kill could lose both. The best weights are: an epoch
+that no checkpoint knows of yet may be trained again, for longer.
+Nothing in them can execute, and no generator's state is stored: a step's randomness is a function of the seed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnn_tl.core import files
+from cnn_tl.core.errors import ArtefactError, printable
+
+KEEP = 2
+BEST = "best"
+_STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Groups of tensors by name ("model", "optimizer"), and where training was, as plain data for JSON."""
+
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    state: Mapping[str, Any]
+
+
+def save_step(folder: Path, step: int, epochs: int, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint of `step`, after `epochs` finished ones, and remove all but the newest `KEEP`.
+
+    Raises:
+        ResourceError: the disk is full or not writable; the older checkpoints are untouched.
+    """
+    target = folder / f"step-{step:08d}-{epochs:05d}"
+    if not _is_whole(target):
+        save(target, checkpoint)
+    for old in _steps(folder)[KEEP:]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_best_but(kept: Path) -> None:
+    """Remove the weights of the epochs that were the best before."""
+    for old in kept.parent.glob(f"{BEST}-*"):
+        if old != kept:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def save(target: Path, checkpoint: Checkpoint) -> None:
+    """Write one checkpoint folder, in place of an older one of that name; it appears whole or not at all."""
+    with files.atomic_folder(target) as fresh:
+        for name, tensors in checkpoint.tensors.items():
+            files.write_tensors(fresh / f"{name}.safetensors", tensors)
+        files.write_json(fresh / _STATE, checkpoint.state)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        files.verify_checksums(folder)
+    except ArtefactError:
+        return False
+    return True
+
+
+def load(folder: Path) -> Checkpoint:
+    """Read one checkpoint folder.
+
+    Raises:
+        ArtefactError: it is missing or damaged.
+    """
+    files.verify_checksums(folder)
+    tensors = {path.stem: files.read_tensors(path) for path in folder.glob("*.safetensors")}
+    return Checkpoint(tensors, files.read_json(folder / _STATE))
+
+
+def load_newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """Read the newest checkpoint that is whole; each damaged one before it gives a warning.
+
+    Returns None where none was ever written.
+
+    Raises:
+        ArtefactError: there are checkpoints, and every one is damaged.
+    """
+    steps = _steps(folder)
+    for path in steps:
+        try:
+            return load(path)
+        except ArtefactError as error:
+            warn(f"{error}; trying the checkpoint before it")
+    if steps:
+        raise ArtefactError(f"every checkpoint in {printable(folder)} is damaged; start again with another --output")
+    return None
+
+
+@contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """Put back what a checkpoint in `folder` holds inside the body, or say in one line that it does not fit the run.
+
+    Raises:
+        ArtefactError: it does not; whole as it is, it belongs to another recipe, or another version wrote it.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ArtefactError(
+            f"the checkpoints in {printable(folder)} do not fit the recipe beside them: {reason[:120]}; restore "
+            "recipe.yaml, or start anew with another --output"
+        ) from error
+
+
+def _steps(folder: Path) -> list[Path]:
+    """Return the step checkpoints, newest first."""
+    return sorted((p for p in folder.glob("step-*") if p.is_dir()), reverse=True)

@@ -1,0 +1,113 @@
+"""The digests of what a run began with and of what it wrote, so that nobody goes on with what has changed meanwhile.
+
+    digests.json   {"weights": {"file": sha256, "backbone": sha256},
+                    "recipe.yaml": [sha256, ...], "result.json": [sha256]}
+
+No two files change at the same moment. So the digest of a new text comes first, beside that of the text which it
+replaces; then the text; and last the older digest goes. A kill between them leaves a text whose digest is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cnn_tl.core import files
+from cnn_tl.core.errors import ArtefactError, printable
+from cnn_tl.networks.info import Remembered
+
+DIGESTS = "digests.json"
+_WEIGHTS = "weights"
+
+
+def is_on(folder: Path) -> bool:
+    """Say whether the run folder has digests; one that an earlier version wrote has none."""
+    return (folder / DIGESTS).exists()
+
+
+def write(path: Path, text: str, *, weights: Mapping[str, str] | None = None) -> None:
+    """Write a file of a run folder, and its digest.
+
+    Args:
+        weights: digests of what the run begins with, kept too.
+
+    Raises:
+        ArtefactError: digests.json is damaged.
+        ResourceError: the disk is full or not writable.
+    """
+    digests = path.parent / DIGESTS
+    known = _read(path.parent) | ({_WEIGHTS: dict(weights)} if weights else {})
+    new = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    old = files.sha256_file(path) if path.is_file() else new
+    files.write_json(digests, known | {path.name: sorted({old, new})})
+    files.write_text(path, text)
+    if old != new:
+        files.write_json(digests, known | {path.name: [new]})
+
+
+def check(path: Path, what_now: str) -> None:
+    """Refuse a file of a run folder that is not the one which the run wrote.
+
+    Args:
+        what_now: what the user can do, as the end of a line.
+
+    Raises:
+        ArtefactError: it has changed; or digests.json is damaged.
+    """
+    if not is_on(path.parent):
+        return
+    try:
+        found = files.sha256_file(path)
+    except OSError as error:
+        raise ArtefactError(f"{printable(path)} cannot be read: {error.strerror}") from error
+    if found not in _read(path.parent).get(path.name, ()):
+        raise ArtefactError(f"{printable(path)} has changed since the run wrote it; {what_now}")
+
+
+def weights_digests(remembered: Remembered) -> dict[str, str]:
+    """Return what tells the weights of a run from others: the digests of their file, if there is one, and the backbone.
+
+    Either is enough. A file may be rewritten with the same backbone in it; and from the same file the position
+    embeddings of a transformer, resized to another picture size, differ in the last bits between kinds of processors.
+    """
+    source = remembered.source
+    file = {"file": files.sha256_file(source)} if source else {}
+    return {"backbone": remembered.card.backbone_sha256, **file}
+
+
+def check_weights(folder: Path, now: Mapping[str, str], name: str) -> None:
+    """Refuse other weights than those that the run began with.
+
+    Args:
+        now: see `weights_digests`.
+        name: the weights in words, for the line.
+
+    Raises:
+        ArtefactError: they differ; or digests.json is damaged.
+    """
+    began = _read(folder).get(_WEIGHTS)
+    if began and not any(began.get(kind) == sha256 for kind, sha256 in now.items()):
+        raise ArtefactError(
+            f"the {printable(name)} have changed since {printable(folder)} was begun (sha256 of the backbone: "
+            f"{began['backbone'][:12]} then, {now['backbone'][:12]} now); put the former back, or start anew with "
+            "another --output"
+        )
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    if not is_on(folder):
+        return {}
+    known: dict[str, Any] = files.read_json(folder / DIGESTS)
+    if not (isinstance(known, dict) and all(_makes_sense(name, value) for name, value in known.items())):
+        where = printable(folder / DIGESTS)
+        raise ArtefactError(f"{where} is damaged; restore it, or start anew with another --output")
+    return known
+
+
+def _makes_sense(name: str, value: object) -> bool:
+    """Say whether digests.json may say this of a file, or of the weights."""
+    if name == _WEIGHTS:
+        return isinstance(value, dict) and isinstance(value.get("backbone"), str)
+    return isinstance(value, list) and all(isinstance(digest, str) for digest in value)

@@ -1,0 +1,303 @@
+"""What every way of training works with: the recipe, the pictures, the network, the machine, the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_tl.core import files
+from cnn_tl.core.device import Precision, StopRequest, default_workers, pick_device
+from cnn_tl.core.errors import BadImageError, DataError
+from cnn_tl.core.processes import ALONE, World
+from cnn_tl.core.progress import Observer, warn_of_set_aside
+from cnn_tl.data.blank_images import remarks
+from cnn_tl.data.loader import Batch, in_groups, reading
+from cnn_tl.data.manifest import Manifest, Picture
+from cnn_tl.data.views import transforms
+from cnn_tl.data.views.augment import Augmentation, augment
+from cnn_tl.heads import FittedHead
+from cnn_tl.networks.info import Card, Remembered
+from cnn_tl.recipe import Recipe
+from cnn_tl.tracking.tracker import Tracking
+from cnn_tl.training.images import Pictures, open_pictures
+from cnn_tl.training.run_folder import RunFolder
+from cnn_tl.training.step import precision as number_format
+from cnn_tl.training.step.schedule import batches_in_epoch
+
+if TYPE_CHECKING:
+    import torch
+
+    from cnn_tl.networks.backbone import Network
+
+Item = TypeVar("Item")
+Key = TypeVar("Key")
+Pixels = NDArray[np.uint8]
+Logits = NDArray[np.float32]
+
+CHECKED_AT_ONCE = 16
+
+
+@dataclass
+class Session:
+    """One training run in the making.
+
+    Attributes:
+        manifest: shrinks when a picture turns out to be broken while it is decoded.
+        remembered: the network in words and numbers, with the tensors of its backbone.
+        memory: the folder where what is known of the network is kept between runs; it may not exist.
+        build: makes the network itself; it takes torch and seconds, so it is called only where the network runs.
+        stop: set by SIGINT and SIGTERM.
+        facts: what the run learns about itself, for result.json.
+        head: the head that mode freeze has fitted.
+        tracking: the open trackers; there may be none.
+        world: the processes that make this run together.
+        is_resumed: the run goes on with what lies in its folder.
+    """
+
+    recipe: Recipe
+    manifest: Manifest
+    remembered: Remembered
+    memory: Path
+    build: Callable[[], Network]
+    run: RunFolder
+    observer: Observer
+    stop: StopRequest = field(default_factory=StopRequest)
+    facts: dict[str, Any] = field(default_factory=dict)
+    head: FittedHead | None = None
+    leaves_traces: bool = True
+    tracking: Tracking = field(default_factory=Tracking)
+    world: World = ALONE
+    is_resumed: bool = False
+
+    @property
+    def card(self) -> Card:
+        """What there is to know about the network without building it."""
+        return self.remembered.card
+
+    @cached_property
+    def network(self) -> Network:
+        """The network itself; building it takes torch and seconds."""
+        return self.build()
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return pick_device(self.recipe.run.device)
+
+    @property
+    def workers(self) -> int:
+        """How many threads read pictures; 0: the main one does."""
+        wanted = self.recipe.run.workers
+        return max(1, default_workers() // self.world.local_size) if wanted is None else wanted
+
+    @property
+    def read_at_once(self) -> int:
+        """How many pictures are read at the same time."""
+        return min(max(1, self.workers), default_workers())
+
+    @property
+    def batch_size(self) -> int:
+        """How many pictures make a step of the training loop."""
+        assert self.recipe.train.batch_size is not None, "the recipe is resolved, and its mode has a loop"
+        return self.recipe.train.batch_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many steps an epoch of the training loop has."""
+        return batches_in_epoch(len(self.manifest.of("train")), self.batch_size)
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs the training loop has, the last of which may be cut short."""
+        settings = self.recipe.train
+        return settings.epochs or -(-(settings.steps or 0) // self.steps_per_epoch)
+
+    @cached_property
+    def precision(self) -> Precision:
+        """The number format of the training loop; validation is always float32, as in predict."""
+        began = number_format.began_in(self.run.checkpoints, self.device) if self.is_resumed else None
+        known = (self.recipe, self.network, self.device, self.memory, self.observer)
+        return self.world.first(lambda: number_format.of_the_loop(*known, began=began, write=self.leaves_traces))
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """How training pictures are varied; None: they are not."""
+        chosen = self.recipe.augment
+        return None if chosen is None else Augmentation(**chosen.model_dump(exclude={"mixup", "cutmix"}))
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        """The pixels of pictures, kept where a training loop runs and the recipe allows it."""
+        return open_pictures(
+            self.recipe,
+            self.run,
+            self.observer,
+            self.card.preprocessing,
+            self.augmentation,
+            self.file_of,
+            read_only=not self.leaves_traces,
+            sharers=self.world.local_size,
+        )
+
+    def file_of(self, picture: Picture) -> Path:
+        """Return the picture's file, after a cheap check that it is the one that was scanned.
+
+        Raises:
+            DataError: it has changed or vanished since.
+        """
+        self.manifest.verify(picture)
+        return self.manifest.file(picture)
+
+    def evaluation_pixels(self, picture: Picture) -> Pixels:
+        """Return a picture's pixels the way predict reads them, uint8 [H, W, 3]; kept ones are the same."""
+        return self.pictures.plain(picture)
+
+    def augmented_pixels(self, picture: Picture, seed: int) -> Pixels:
+        """Read a picture and return the random view of it that `seed` draws, uint8 [H, W, 3].
+
+        Mode freeze cuts it from the whole picture, once; a loop cuts often, and from a source (`Pictures.augmented`).
+        """
+        spec, settings = self.card.preprocessing, self.augmentation
+        assert settings is not None, "the recipe is resolved, and asks for augmented views"
+        file = self.file_of(picture)
+        image = transforms.read(file, spec, zoom=settings.crop_scale_min**-0.5)
+        self.pictures.looks.see_image(picture.path, file, image)
+        return augment(image, spec, settings, seed)
+
+    def read(self, groups: Sequence[Sequence[Item]], pixels_of: Callable[[Item], Pixels]) -> Iterator[Batch[Item]]:
+        """Yield batches in order; see `reading`."""
+        with self.reading(groups, pixels_of) as batches:
+            yield from batches
+
+    @contextmanager
+    def reading(
+        self, groups: Sequence[Sequence[Item]], pixels_of: Callable[[Item], Pixels], *, ahead: int = 2
+    ) -> Iterator[Iterator[Batch[Item]]]:
+        """Begin to read, `ahead` groups before the first is asked for, and give an iterator over the batches in order.
+
+        The iterator ends at once when a signal asks for it, or a bad picture by the recipe's policy.
+
+        Raises (while it is iterated):
+            DataError: a picture cannot be read, and the recipe says `on_bad_image: fail`.
+            Stopped: a signal came.
+        """
+
+        def checked(batches: Iterator[Batch[Item]]) -> Iterator[Batch[Item]]:
+            for batch in batches:
+                self.raise_if_stopped()
+                if batch.failures and self.recipe.data.on_bad_image == "fail":
+                    raise DataError(f"{batch.failures[0][1]}; mend or remove it, or set data.on_bad_image: skip")
+                yield batch
+
+        with reading(groups, pixels_of, workers=self.workers, ahead=ahead) as batches:
+            yield checked(batches)
+
+    def check_pictures(self, pictures: Sequence[Picture] | None = None, *, keep: bool = True) -> bool:
+        """Decode pictures once and set the broken ones aside, before hours are spent on the others.
+
+        A training loop keeps what it decodes; what was kept before is whole and is not decoded again.
+
+        Args:
+            pictures: all of the training and validation part by default.
+            keep: False leaves no trace.
+
+        Returns:
+            Whether any was set aside.
+
+        Raises:
+            DataError: what is left cannot be trained on.
+            Stopped: a signal came.
+        """
+        if pictures is None:
+            pictures = self.manifest.of("train") + self.manifest.of("val")
+        lacking, broken = self.pictures.lacking(pictures), []
+        keep = keep and self.pictures.are_kept
+        mine = [picture for picture in lacking if self.world.falls_here(picture.sha256)]
+        total = len(pictures) - len(lacking) + len(mine)
+        with (
+            self.world.together(),
+            self.observer.task("preparing images" if keep else "checking images", total),
+            self.pictures.keeper(lacking, write=keep) as keeper,
+        ):
+            if len(lacking) < len(pictures):
+                self.observer.advance(len(pictures) - len(lacking))
+            for batch in self.read(in_groups(mine, CHECKED_AT_ONCE), keeper.decode):
+                keeper.keep(batch.items)
+                broken += batch.failures
+                self.observer.advance(len(batch.items) + len(batch.failures))
+        broken = self.found_by_all(broken)
+        self.set_aside(broken)
+        self.remark_on_looks()
+        if keep:
+            self._account_for(len(lacking), len(pictures))
+        return bool(broken)
+
+    def found_by_all(self, found: Sequence[tuple[Key, Item]]) -> list[tuple[Key, Item]]:
+        """Return what any process of the run has found out about pictures, each picture once."""
+        return list(dict(chain.from_iterable(self.world.gather(list(found)))).items())
+
+    def _account_for(self, decoded: int, total: int) -> None:
+        """Keep for result.json what was decoded, and say if not every picture is kept."""
+        pictures = self.manifest.of("train") + self.manifest.of("val")
+        anew, in_memory = len(self.pictures.lacking(pictures)), self.pictures.in_memory(pictures)
+        self.facts["pictures"] = {"decoded": decoded, "from_cache": total - decoded, "decoded_in_each_epoch": anew}
+        if self.pictures.refusals and (anew or in_memory):
+            self.observer.note(
+                f"{self.pictures.refusals[0]}; {in_memory:,} are held in memory and {anew:,} are decoded in each epoch"
+            )
+
+    def set_aside(self, failures: list[tuple[Picture, BadImageError]]) -> None:
+        """Take pictures that could not be decoded out of the manifest.
+
+        Raises:
+            DataError: what is left cannot be trained on.
+        """
+        if not failures:
+            return
+        warn_of_set_aside(self.observer, [str(error) for _, error in failures])
+        self.manifest = self.manifest.without((picture, error.reason) for picture, error in failures)
+        self.manifest.check()
+        self._write_manifest()  # a resumed run leaves them out too
+
+    def remark_on_looks(self) -> None:
+        """Name the images that were decoded lately and show nothing; the manifest keeps the remark."""
+        found = self.pictures.looks.found
+        lines = remarks(self.found_by_all(list(found.items())))
+        found.clear()
+        for text in lines:
+            self.observer.warn(text)
+        if lines:
+            self.manifest = replace(self.manifest, notes=(*self.manifest.notes, *lines))
+            self._write_manifest()
+
+    def _write_manifest(self) -> None:
+        """Write it where there is a run by now; a plan writes nothing."""
+        if self.world.is_first and self.run.recipe.exists():
+            files.write_json(self.run.manifest, self.manifest.to_json())
+
+    def log(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write all rows of metrics so far, into the run folder and to the trackers.
+
+        Raises:
+            ResourceError: the disk is full or not writable.
+        """
+        if self.world.is_first:
+            self.run.write_metrics(rows)
+            self.tracking.rows(rows)
+
+    def raise_if_stopped(self) -> None:
+        """End the run with the line that says how to go on, if a signal has come."""
+        self.stop.raise_if_asked(f"stopped; go on with: {self.resume_command}")
+
+    @property
+    def resume_command(self) -> str:
+        """The command that goes on with this run."""
+        return self.run.resume_command

@@ -1,0 +1,80 @@
+"""The last part of augmentation on the device, in batches: other light, and holes.
+
+The pixels are those that Pillow computes one by one in the threads that read, bit for bit and on any device: every
+operation here is a single one of integers, or of floats that IEEE 754 rounds in one way. So a run may do it here or
+there, as it goes, and its weights are the same. A build of Pillow for another processor may round twice in one place
+less; `agrees` looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.data.views.augment import Finish, finish
+from cnn_tl.data.views.transforms import mean_colour
+
+
+def finished(pixels_NHW3: Tensor, finishes: Sequence[Finish], colour: tuple[int, int, int]) -> Tensor:
+    """Return uint8 pixels [N, H, W, 3] in their light, and with their holes in one colour.
+
+    Args:
+        pixels_NHW3: views without their finish, uint8.
+        finishes: one for each picture.
+    """
+    device = pixels_NHW3.device
+    if lights := [finish.light for finish in finishes if finish.light is not None]:
+        assert len(lights) == len(finishes), "all views of a run get other light, or none does"
+        pixels_NHW3 = _lit(pixels_NHW3, torch.tensor(lights, device=device))
+    if any(finish.hole for finish in finishes):
+        mask_NHW1 = _holes(finishes, pixels_NHW3)
+        pixels_NHW3 = torch.where(mask_NHW1, torch.tensor(colour, dtype=torch.uint8, device=device), pixels_NHW3)
+    return pixels_NHW3
+
+
+def agrees(device: torch.device, spec: Preprocessing) -> bool:
+    """Say whether the device gives the very pixels that Pillow gives here, by trying with noise."""
+    draw = np.random.default_rng(0)
+    views = draw.integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
+    lights = draw.uniform(0.5, 1.5, (16, 3))
+    finishes = [Finish((b, c, s), (number, 2, 40, 50)) for number, (b, c, s) in enumerate(lights.tolist())]
+    one_by_one = [finish(Image.fromarray(view), last, spec) for view, last in zip(views, finishes, strict=True)]
+    in_a_batch = finished(torch.from_numpy(views).to(device), finishes, mean_colour(spec))
+    return torch.equal(in_a_batch.cpu(), torch.from_numpy(np.stack([np.asarray(image) for image in one_by_one])))
+
+
+def _lit(pixels_NHW3: Tensor, factors_N3: Tensor) -> Tensor:
+    """Vary brightness, contrast and saturation, as `PIL.ImageEnhance` does: each time blended with less of it."""
+    brightness, contrast, saturation = factors_N3.float()[:, :, None, None, None].unbind(1)
+    x = _blended(torch.zeros_like(pixels_NHW3, dtype=torch.float32), pixels_NHW3.float(), brightness)
+    grey_N111 = _grey(x).long().sum((1, 2, 3), keepdim=True)
+    count = pixels_NHW3.shape[1] * pixels_NHW3.shape[2]
+    mean_N111 = (2 * grey_N111 + count) // (2 * count)  # rounded to the nearest integer
+    x = _blended(mean_N111.float(), x, contrast)
+    return _blended(_grey(x), x, saturation).to(torch.uint8)
+
+
+def _blended(less: Tensor, more: Tensor, factor: Tensor) -> Tensor:
+    """Go from `less` towards `more` by the factor, or beyond it, and cut off what is no byte, as Pillow's Blend.c."""
+    return (less + factor * (more - less)).clamp_(0, 255).floor_()
+
+
+def _grey(x_NHW3: Tensor) -> Tensor:
+    """Return the luma [N, H, W, 1] of whole numbers from 0 to 255, by ITU-R 601-2 in 16 bits, as Pillow's Convert.c."""
+    red, green, blue = x_NHW3.int()[..., None].unbind(3)
+    luma_NHW1: Tensor = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
+    return luma_NHW1.float()
+
+
+def _holes(finishes: Sequence[Finish], pixels_NHW3: Tensor) -> Tensor:
+    """Return where there are holes, bool [N, H, W, 1]."""
+    (_, height, width, _), device = pixels_NHW3.shape, pixels_NHW3.device
+    boxes = torch.tensor([finish.hole or (0, 0, 0, 0) for finish in finishes], device=device)
+    left, top, right, bottom = boxes[:, :, None, None, None].unbind(1)
+    rows, columns = torch.arange(height, device=device)[:, None, None], torch.arange(width, device=device)[:, None]
+    return (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)

@@ -1,0 +1,300 @@
+"""A learning-rate range test (Smith 2017, "Cyclical learning rates", sec. 3.3): what `--lr auto` uses.
+
+Batches differ more than a rate changes the loss in a few steps, above all under a fitted head. So each step's loss is
+divided by that of the same batch (images, views, dropout) under the weights that the test began with. The logarithm of
+this ratio is smoothed and searched; with the mean loss at the start it gives the line of the plot.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cnn_tl.core.errors import DivergedError
+from cnn_tl.data.manifest import Picture
+from cnn_tl.training.loop.batches import Feed, Step
+from cnn_tl.training.step.gradients import Gradients
+
+LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 60
+"""The rates that are tried, at even distances on a logarithmic scale; three steps double the rate."""
+
+GONE, GONE_BY = 3.0, 0.1
+"""The test ends where the smoothed loss is so many times its lowest, and by so much (in nats) above all of the first
+losses: beyond, there is only divergence. Under a fitted head the lowest is nearly 0, and any batch many times that."""
+
+LEAST_STEPS = 8
+"""So many steps are made at least; from fewer losses nothing can be told."""
+
+CLEAR = 3.0
+"""A change counts from so many of its own standard errors on, at any rate up to the best: near the best, where earlier
+steps have changed the weights most, batches differ most."""
+
+FELT = 1e-3
+"""And from this share of the loss at the start on."""
+
+SAFE = 0.1
+"""Share of the rate at which the loss begins to rise, where none lowers it."""
+
+SMOOTHING = 0.8
+"""Weight of the past in the moving average of the losses, by which the test ends."""
+
+WINDOW = 0.4
+"""Standard deviation of the weights around a rate, in powers of ten, where a rate is sought."""
+
+NARROW = 0.25
+"""The same where a change is tested, and for the line that is drawn, which must follow where the loss runs away."""
+
+VALLEY, STEEPEST, BELOW_RISE = "valley", "steepest", "below the rise"
+
+DEFAULT: Mapping[str, str] = dict.fromkeys(("finetune", "lp-ft", "auto", "scratch"), STEEPEST)
+"""Which suggestion a mode takes. The valley is lower, the more so as pairs of losses show a fall from the first rates:
+for fine-tuning on the dishes it was 1.7e-5, the steepest place 6.8e-5, and 1e-4 had been found by trying."""
+
+_ADVICE = "set one by train --lr, or leave --lr out for that of the mode"
+
+
+class UndecidedError(ValueError):
+    """The losses do not tell one learning rate from another."""
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """What the test measured.
+
+    Attributes:
+        rates, losses: what was tried, and the loss at each. starts: the loss of the same batches under the weights that
+            the test began with. smoothed: the course of the loss without the batches' differences, as long as `losses`.
+        suggestions: the valley and the steepest place, see `suggest`; empty where the losses tell nothing.
+        default: which of them the mode takes. reason: why there are others or none, in a sentence; else empty.
+    """
+
+    rates: list[float]
+    losses: list[float]
+    starts: list[float]
+    smoothed: list[float]
+    suggestions: dict[str, float] = field(default_factory=dict)
+    default: str = STEEPEST
+    reason: str = ""
+
+    def __repr__(self) -> str:
+        """Return such as `<RangeTest of 48 rates: suggests 0.0012>`, or why it suggests none."""
+        found = self.reason if self.suggestion is None else f"suggests {self.suggestion:.2g}"
+        return f"<RangeTest of {len(self.rates)} rates: {found}>"
+
+    @property
+    def suggestion(self) -> float | None:
+        """The rate that the mode takes; None where the losses tell nothing."""
+        return self.suggestions.get(self.default)
+
+
+def range_test(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    gradients: Gradients,
+    feed: Feed,
+    targets_of: Callable[[Sequence[Picture]], Tensor],
+    advance: Callable[[int], None],
+    mode: str = "finetune",
+) -> RangeTest:
+    """Raise the learning rate from step to step until the loss runs away; leave the model as it was.
+
+    Args:
+        optimizer: a fresh one, which is of no use afterwards.
+        targets_of: the target probabilities [N, K] of a step's pictures.
+        advance: called after each step with the number of its pictures.
+        mode: of the run, which decides what is suggested first.
+
+    Raises:
+        DivergedError: the loss is not finite at the lowest rates already, or there are too few.
+    """
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    at_start = {name: tensor.clone() for name, tensor in before.items()}
+    rates, losses, starts = [], [], []
+    try:
+        tried = np.geomspace(LOWEST, HIGHEST, STEPS).tolist()
+        for number, (rate, step) in enumerate(zip(tried, _endless(feed), strict=False)):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["factor"]
+            optimizer.zero_grad()
+            targets_NK = targets_of(step.pictures) * step.counts
+            where = {"first": step.first, "total": step.total}
+            losses_of_step = gradients.add(step.x, targets_NK, number, **where)
+            loss = losses_of_step[0].item() / step.total
+            if not math.isfinite(loss):
+                if number < LEAST_STEPS:
+                    raise DivergedError(
+                        f"the loss is not finite at a learning rate of {rate:.2g} already, so none can be suggested; "
+                        "try --set run.precision=fp32, or other weights"
+                    )
+                break
+            rates.append(rate)
+            losses.append(loss)
+            start = gradients.loss_with(model, at_start, step.x, targets_NK, number, **where)
+            starts.append(start.item() / step.total)
+            advance(step.total)
+            if is_gone(losses):
+                break
+            optimizer.step()
+    finally:
+        model.load_state_dict(before)
+        model.zero_grad()
+    return judged(rates, losses, starts, mode)
+
+
+def judged(rates: Sequence[float], losses: Sequence[float], starts: Sequence[float], mode: str) -> RangeTest:
+    """Return what a test with these losses suggests to a mode.
+
+    Raises:
+        DivergedError: too few losses to tell.
+    """
+    measured = (list(rates), list(losses), list(starts), course(rates, losses, starts))
+    try:
+        suggestions = suggest(rates, losses, starts)
+    except UndecidedError as undecided:
+        return RangeTest(*measured, reason=str(undecided))
+    if BELOW_RISE in suggestions:
+        why = "no learning rate lowered the loss clearly, so this is a tenth of the one from which on it rises"
+        return RangeTest(*measured, suggestions, BELOW_RISE, why)
+    return RangeTest(*measured, suggestions, DEFAULT[mode])
+
+
+def pictures_in(feed: Feed) -> int:
+    """Return how many pictures pass the network where the test goes on to the highest rate."""
+    batches = itertools.chain.from_iterable(map(feed.batches, itertools.count(1)))
+    return sum(map(len, itertools.islice(batches, STEPS)))
+
+
+def _endless(feed: Feed) -> Iterator[Step]:
+    """Yield the steps of one epoch after the other."""
+    epoch = 1
+    while True:
+        feed.prepare(epoch)
+        with feed.inputs(epoch, 0) as inputs:
+            yield from inputs
+        epoch += 1
+
+
+def is_gone(losses: Sequence[float]) -> bool:
+    """Say whether the loss has run away, so that higher rates need not be tried."""
+    if len(losses) < LEAST_STEPS:
+        return False
+    smoothed = smooth(losses)
+    return smoothed[-1] > max(GONE * min(smoothed), max(losses[:LEAST_STEPS]) + GONE_BY)
+
+
+def smooth(losses: Sequence[float]) -> list[float]:
+    """Return the exponential moving average of the losses, corrected for its start."""
+    average, smoothed = 0.0, []
+    for count, loss in enumerate(losses, 1):
+        average = SMOOTHING * average + (1 - SMOOTHING) * loss
+        smoothed.append(average / (1 - SMOOTHING**count))
+    return smoothed
+
+
+def suggest(rates: Sequence[float], losses: Sequence[float], starts: Sequence[float]) -> dict[str, float]:
+    """Return the rates that speak for themselves, by name, as fastai defines them, on the smooth course of the loss.
+
+    `steepest` is where it falls fastest against the logarithm of the rate, before its lowest; `valley` is the middle of
+    its longest fall: of the longest series of rates, others in between, along which it only falls, the first tenth of
+    all rates left out. Where none lowers the loss clearly, `below the rise` is a tenth of the rate where it rises.
+
+    Raises:
+        DivergedError: too few losses to tell.
+        UndecidedError: no rate changes the loss clearly.
+    """
+    if len(losses) < LEAST_STEPS:
+        raise DivergedError(f"{len(losses)} losses are too few to tell rates apart, so none can be suggested")
+    change = _change(losses, starts)
+    capped = np.minimum(change, _edge(change))
+    level, slopes = _lines(rates, capped)[:2]
+    near, _, errors = _lines(rates, capped, NARROW)
+    felt = np.maximum(CLEAR * errors, FELT)
+    lowest = int(level.argmin())
+    if lowest > 0 and (near < -felt)[: lowest + 1].any():
+        steepest = 1 + int((np.exp(level) * slopes)[1 : lowest + 1].argmin())
+        skipped = len(rates) // 10
+        fall = [skipped + place for place in longest_fall(level[skipped:].tolist())]
+        return {VALLEY: float(rates[fall[len(fall) // 2]]), STEEPEST: float(rates[steepest])}
+    rising = np.flatnonzero(near > felt)
+    if len(rising):
+        return {BELOW_RISE: float(SAFE * rates[int(rising[0])])}
+    raise UndecidedError(
+        f"no learning rate from {rates[0]:.0e} to {rates[-1]:.2g} changed the loss ({np.mean(starts):.2g} at first) "
+        f"by more than chance, so none can be suggested: there is little left to learn, or batches are small; {_ADVICE}"
+    )
+
+
+def longest_fall(values: Sequence[float]) -> list[int]:
+    """Return the places of the longest strictly decreasing subsequence; the first where several are as long."""
+    ends: list[float] = []  # the highest last value, negated, of a fall of each length
+    places: list[int] = []
+    before: list[int] = []
+    for place, value in enumerate(values):
+        length = bisect_left(ends, -value)
+        before.append(places[length - 1] if length else -1)
+        ends[length : length + 1], places[length : length + 1] = [-value], [place]
+    fall = []
+    place = places[-1] if places else -1
+    while place >= 0:
+        fall.append(place)
+        place = before[place]
+    return fall[::-1]
+
+
+def course(rates: Sequence[float], losses: Sequence[float], starts: Sequence[float]) -> list[float]:
+    """Return the smooth course of the loss, all of it, the batches' differences removed."""
+    if len(losses) == 0:
+        return []
+    level, _, _ = _lines(rates, _change(losses, starts), NARROW)
+    added = _added(starts)
+    smooth: list[float] = ((np.mean(starts) + added) * np.exp(level) - added).tolist()
+    return smooth
+
+
+def _change(losses: Sequence[float], starts: Sequence[float]) -> NDArray[np.float64]:
+    """Return the logarithm of each batch's loss as a multiple of its loss at the start."""
+    added = _added(starts)
+    return np.log((np.asarray(losses) + added) / (np.asarray(starts) + added))
+
+
+def _added(starts: Sequence[float]) -> float:
+    """Return what is added to both losses of a batch: of nearly nothing any ratio is chance."""
+    return 0.1 * float(np.mean(starts)) + 1e-12
+
+
+def _edge(change: NDArray[np.float64]) -> float:
+    """Return the change from which on a loss has run away: what the best rate lowers it by, upwards, or a tenth.
+
+    What is higher among the first, at rates that change nothing yet, is chance.
+    """
+    early = change[: max(1, len(change) // 4)]
+    return max(float(early.max()), -float(change.min()), GONE_BY)
+
+
+def _lines(
+    rates: Sequence[float], y: NDArray[np.float64], window: float = WINDOW
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Fit a line around each rate, by least squares with Gaussian weights (Cleveland 1979, with another kernel).
+
+    A moving average would lag behind the loss, and so suggest a rate that is nearly twice as high.
+
+    Returns:
+        The values and the slopes of the lines, and the standard errors of the values, all [N].
+    """
+    x = np.log10(rates)
+    weights = np.exp(-0.5 * ((x - x[:, None]) / window) ** 2)
+    weights /= weights.sum(1, keepdims=True)
+    x_mean, y_mean = weights @ x, weights @ y
+    distances = x - x_mean[:, None]
+    slopes = ((weights * distances) @ y) / np.maximum((weights * distances**2).sum(1), 1e-12)
+    level = y_mean + slopes * (x - x_mean)
+    errors = np.sqrt((weights**2) @ (y - level) ** 2)
+    return level, slopes, errors

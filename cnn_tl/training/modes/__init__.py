@@ -1,0 +1,1 @@
+"""One file a mode: what `--mode freeze`, `finetune` and `lp-ft` do."""

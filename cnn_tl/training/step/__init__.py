@@ -1,0 +1,1 @@
+"""One training step: views, targets, loss, gradients, optimizer, schedule, precision."""

@@ -1,0 +1,251 @@
+"""One step's gradients, from as many parts of the batch as the memory needs.
+
+Out of memory is no end: the batch passes the network in halves, and again, while the gradients add up, so the effective
+batch stays what the recipe says, and the result what it would have been with `train.micro_batch` of that size.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from cnn_tl.core.device import Precision, autocast, seed_of
+from cnn_tl.core.errors import ResourceError, UsageError
+from cnn_tl.core.processes import ALONE, World
+from cnn_tl.training.step.loss import Loss
+
+Held = list[tuple[Tensor, Tensor]]
+"""Buffers that a forward pass moves, each with a copy of what was in it before."""
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+@dataclass
+class Gradients:
+    """Computes the gradients of one step after another.
+
+    Attributes:
+        micro_batch: pictures that pass the network at once; it halves when memory runs out, and stays there.
+        note: hears of that.
+        world: the processes that have each step between them; `model` is then what `World.parallel` returns.
+        aux_weight: of the loss of each auxiliary classifier, where the model has any.
+    """
+
+    model: nn.Module
+    loss: Loss
+    device: torch.device
+    precision: Precision
+    seed: int
+    micro_batch: int
+    note: Callable[[str], None]
+    world: World = ALONE
+    aux_weight: float = 0.0
+    _fits: bool = False
+
+    def use(self, model: nn.Module) -> None:
+        """Take the same model in another form: other parameters train now, so it may need more memory."""
+        self.model, self._fits = model, False
+
+    def add(self, x: Tensor, targets_NK: Tensor, step: int, *, first: int = 0, total: int | None = None) -> Tensor:
+        """Add the gradients of the step's mean loss to the parameters', and return the sum of all its losses, [1 + A].
+
+        The first is the classifier's; those of A auxiliary classifiers follow, each without its weight. Of many
+        processes each has a part of the step, and all have the same gradients and sums in the end.
+
+        Args:
+            x: what the model takes, [N, ...].
+            step: with the seed it decides all randomness inside the network (dropout, stochastic depth).
+            first, total: where this process's pictures begin among all of the step's, and how many those are.
+
+        Raises:
+            ResourceError: a single picture does not fit.
+            UsageError: batch normalisation cannot train on one value.
+        """
+        total = total or len(x)
+        if not self.world.is_alone and not self._fits:
+            self._rehearse(x, targets_NK, total)
+        held = self._moving_buffers()
+        while (loss := self._try(x, targets_NK, step, first, total)) is None:
+            self._forget(held)
+        return self.world.sum(loss)
+
+    def loss_with(
+        self,
+        model: nn.Module,
+        weights: dict[str, Tensor],
+        x: Tensor,
+        targets_NK: Tensor,
+        step: int,
+        *,
+        first: int = 0,
+        total: int | None = None,
+    ) -> Tensor:
+        """Return the sum of the step's losses [1] that the model has with other weights and the same randomness.
+
+        Call it after `add`, which finds out how many images fit into the memory.
+
+        Args:
+            model: as it is, not wrapped by `World.parallel`.
+            weights: parameters and buffers by name; running statistics among them move.
+            x, targets_NK, step, first, total: as of `add`.
+        """
+        sums = []
+        with torch.no_grad():
+            for part, targets in self._parts(x, targets_NK, total or len(x)):
+                torch.manual_seed(seed_of(self.seed, "step", step, first))
+                with autocast(self.device, self.precision):
+                    outputs = functional_call(model, weights, (part,))
+                logits_NK = outputs if isinstance(outputs, Tensor) else outputs[0]
+                sums.append(self.loss(logits_NK, targets).sum())
+                first += len(part)
+        return self.world.sum(torch.stack(sums).sum(0, keepdim=True))
+
+    def _rehearse(self, x: Tensor, targets_NK: Tensor, total: int) -> None:
+        """Make passes of which nothing remains, in all processes, until all find room; then exchange gradients once.
+
+        Where memory runs out amid an exchange, all is lost. And after its first exchange DDP regroups the gradients, in
+        which it adds up in another order: with that one made here, all steps are alike, also the first after a resume.
+        """
+        held = self._moving_buffers()
+        with _statistics_kept_apart(self.model):  # an exchange of which some processes would make more than others
+            fits = False
+            while not fits:
+                with self.world.together(), self.no_sync():
+                    found = self._try(x, targets_NK, 0, 0, total) is not None
+                self._forget(held, quietly=found)
+                fits = all(self.world.gather(found))
+                self.micro_batch = min(self.world.gather(self.micro_batch))
+            self._fits = True
+            self._in_parts(x, targets_NK, 0, 0, total)
+        self._forget(held, quietly=True)
+
+    def _moving_buffers(self) -> Held:
+        modules = (module for module in self.model.modules() if module.training)
+        return [(buffer, buffer.clone()) for module in modules for buffer in module.buffers(recurse=False)]
+
+    def _try(self, x: Tensor, targets_NK: Tensor, step: int, first: int, total: int) -> Tensor | None:
+        """Return the sums of the losses [1 + A]; None if memory ran out."""
+        try:
+            return self._in_parts(x, targets_NK, step, first, total)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            size = min(self.micro_batch, len(x))
+            if self._fits:
+                raise ResourceError(f"out of memory amid training; set train.micro_batch below {size}") from error
+            if size == 1:
+                raise ResourceError(
+                    f"not even one picture of {tuple(x.shape[1:])} fits into the memory of {self.device}; "
+                    "use a smaller --image-size or --model, or --device cpu"
+                ) from error
+            self.micro_batch = -(-size // 2)
+            return None  # the traceback, which keeps every activation alive, goes with this frame
+
+    def _in_parts(self, x: Tensor, targets_NK: Tensor, step: int, first: int, total: int) -> Tensor:
+        losses = []
+        parts = self._parts(x, targets_NK, total)
+        for number, (part, targets) in enumerate(parts, 1):
+            torch.manual_seed(seed_of(self.seed, "step", step, first))
+            with self.no_sync() if number < len(parts) else nullcontext():
+                with autocast(self.device, self.precision):
+                    outputs = self._forward(part)
+                each = (outputs,) if isinstance(outputs, Tensor) else outputs
+                loss = torch.stack([self.loss(logits_NK, targets).sum() for logits_NK in each])
+                whole = loss[0] + self.aux_weight * loss[1:].sum()
+                own = whole / total * self.world.size  # the exchange takes the mean over the processes
+                own.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+            first += len(part)
+        return torch.stack(losses).sum(0)
+
+    def _parts(self, x: Tensor, targets_NK: Tensor, total: int) -> list[tuple[Tensor, Tensor]]:
+        """Cut the pictures into equally many parts in every process, as BatchNorm over all processes needs.
+
+        So where one has a picture less than another, its last one may come twice, the second time without a weight.
+        """
+        count = parts_in_step(total, self.world.size, self.micro_batch)
+        if (lacking := count - len(x)) > 0:
+            x = torch.cat([x, x[-1:].expand(lacking, *x.shape[1:])])
+            targets_NK = torch.cat([targets_NK, targets_NK.new_zeros(lacking, targets_NK.shape[1])])
+        return list(zip(x.tensor_split(count), targets_NK.tensor_split(count), strict=True))
+
+    def no_sync(self) -> AbstractContextManager[None]:
+        """Inside the body gradients stay in this process."""
+        return nullcontext() if self.world.is_alone else self.model.no_sync()  # type: ignore[operator]
+
+    def _forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return the logits [N, K]; of a model with auxiliary classifiers, theirs too, behind its own."""
+        try:
+            return self.model(x)  # type: ignore[no-any-return]
+        except ValueError as error:
+            if not is_of_one_value(error):
+                raise
+            raise UsageError(
+                "batch normalisation cannot train on a single picture of this size; "
+                "use a larger --batch-size, train.micro_batch or --image-size"
+            ) from error
+
+    def _forget(self, held: Held, *, quietly: bool = False) -> None:
+        """Undo what an attempt has left: gradients, running statistics, memory."""
+        self.model.zero_grad()
+        with torch.no_grad():
+            for buffer, before in held:
+                buffer.copy_(before)
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if not quietly:
+            size = self.micro_batch
+            self.note(f"out of memory: the pictures of a step pass the network {size} at a time from here on")
+
+
+def parts_in_step(total: int, processes: int, micro_batch: int) -> int:
+    """Return in how many parts each process takes its pictures of a step of `total`."""
+    most = -(-total // processes)
+    return -(-most // micro_batch)
+
+
+@contextmanager
+def _statistics_kept_apart(model: nn.Module) -> Iterator[None]:
+    """Let no BatchNorm exchange statistics with other processes inside the body."""
+    exchanging = [m for m in model.modules() if isinstance(m, nn.SyncBatchNorm) and m.training]
+    for module in exchanging:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module in exchanging:
+            module.train()
+
+
+@contextmanager
+def memory_for(what: str, advice: str) -> Iterator[None]:
+    """Say in one line for what memory has run out inside the body, where halving the batch would not help.
+
+    Raises:
+        ResourceError: it has.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ResourceError(f"out of memory for {what}; {advice}") from error
+
+
+def is_of_one_value(error: ValueError) -> bool:
+    """Say whether an error is how BatchNorm refuses to train on one value of a channel."""
+    return "more than 1 value per channel" in str(error)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error is how CUDA, MPS or the CPU says that memory has run out."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY)

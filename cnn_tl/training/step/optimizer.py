@@ -1,0 +1,149 @@
+"""The optimiser: one of timm's factory, on groups of parameters that learn at their own pace."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import torch
+from timm.models import group_parameters
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers  # type: ignore[attr-defined]
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from cnn_tl.core.errors import UsageError
+from cnn_tl.networks import freeze
+from cnn_tl.recipe.sections import Train
+
+MOMENTUM = 0.9
+
+NOT_HERE = {
+    "adahessian": "needs second derivatives",
+    "kron": "draws random numbers of its own, so a run could not be resumed to the bit",
+}
+"""Optimisers of timm's that the loop cannot drive, by the start of their name, and why."""
+
+
+def make_optimizer(
+    model: nn.Module, settings: Train, device: torch.device, trains: Collection[str], lr: float
+) -> Optimizer:
+    """Return the optimiser that the recipe names, over the parameters that train at some time of the run.
+
+    Each group has a key "factor": its learning rate as a multiple of the schedule's.
+
+    Args:
+        trains: the names of the parameters.
+        lr: the peak of the schedule.
+
+    Raises:
+        UsageError: there is no such optimiser, its package is missing, or a setting means nothing to it.
+    """
+    refuse_optimizer(settings)
+    name = settings.optimizer or "adamw"
+    options: dict[str, Any] = {}
+    if device.type == "cuda" and name in ("adam", "adamw", "sgd", "momentum"):
+        options["fused"] = True
+    groups = parameter_groups(model, settings, trains)
+    try:
+        return create_optimizer_v2(
+            groups,
+            opt=name,
+            lr=lr,  # the schedule sets it before each step
+            weight_decay=settings.weight_decay or 0.0,
+            momentum=MOMENTUM if settings.momentum is None else settings.momentum,
+            **options,
+        )
+    except (AssertionError, ImportError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        raise UsageError(f"train.optimizer: {name} cannot be used here: {error}; adamw and sgd always can") from error
+
+
+def parameter_groups(model: nn.Module, settings: Train, trains: Collection[str]) -> list[dict[str, Any]]:
+    """Split parameters by pace and decay.
+
+    The head learns `head_lr_factor` times faster; each of timm's layers towards the input learns `layer_decay` times
+    as fast as the one after it (Clark et al. 2020, ELECTRA, sec. A.1). Norms, biases and what the model itself exempts
+    (`no_weight_decay`, such as position embeddings) do not decay.
+    """
+    head = freeze.head(model)
+    layer_decay, head_factor = settings.layer_decay or 1.0, settings.head_lr_factor or 1.0
+    depths = _depths(model) if layer_decay < 1 else {}
+    exempt = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if name in trains:
+            factor = head_factor if name in head else layer_decay ** depths.get(name, 0)
+            decays = parameter.ndim > 1 and name not in exempt
+            groups.setdefault((factor, (settings.weight_decay or 0.0) if decays else 0.0), []).append(parameter)
+    return [{"params": params, "factor": f, "weight_decay": d} for (f, d), params in groups.items()]
+
+
+def _depths(model: nn.Module) -> dict[str, int]:
+    """Return for each parameter how many of timm's layers lie between it and the head.
+
+    Raises:
+        UsageError: timm does not know the layers of this family.
+    """
+    if not hasattr(model, "group_matcher"):
+        raise UsageError(f"timm does not say what the layers of {type(model).__name__} are; remove train.layer_decay")
+    layers: Mapping[str, int] = group_parameters(model, model.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
+    last = max(layers.values())
+    return {name: last - layer for name, layer in layers.items()}
+
+
+def refuse_optimizer(settings: Train) -> None:
+    """Refuse what timm does not have, what the loop cannot drive, and a momentum that means nothing to it.
+
+    Raises:
+        UsageError: it is one of these.
+    """
+    name = settings.optimizer or "adamw"
+    known = list_optimizers()
+    if name not in known:
+        few = ", ".join(n for n in ("adamw", "sgd", "lamb", "lion", "nadamw", "rmsprop") if n in known)
+        raise UsageError(f"train.optimizer: timm has no optimiser called {name}; it has {few} and others")
+    for start, why in NOT_HERE.items():
+        if name.startswith(start):
+            raise UsageError(f"train.optimizer: {name} {why}; set adamw or sgd")
+    if settings.momentum is not None and not get_optimizer_info(name).has_momentum:
+        raise UsageError(f"train.momentum has no effect with train.optimizer: {name}; remove it, or set sgd")
+
+
+def state_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """Return the tensors of the optimiser's state, as "state.3.exp_avg" and (few have any) "groups.0.step"."""
+    return {name: value for name, value in _entries(optimizer) if isinstance(value, Tensor)}
+
+
+def state_numbers(optimizer: Optimizer) -> dict[str, Any]:
+    """Return what else its state and its groups hold, as plain data for JSON."""
+    return {name: value for name, value in _entries(optimizer) if _is_plain(value)}
+
+
+def restore(optimizer: Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+    """Put back what `state_tensors` and `state_numbers` returned."""
+    groups = optimizer.state_dict()["param_groups"]
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in [*tensors.items(), *numbers.items()]:
+        kind, index, key = name.split(".", 2)
+        entry = state.setdefault(int(index), {}) if kind == "state" else groups[int(index)]
+        entry[key] = tuple(value) if isinstance(value, list) else value
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, entry in optimizer.state.items():
+        for key, value in entry.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                # as it lay in memory: sums of a tensor in another order differ in the last bit
+                entry[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _entries(optimizer: Optimizer) -> Iterator[tuple[str, Any]]:
+    state = optimizer.state_dict()
+    for index, entry in state["state"].items():
+        yield from ((f"state.{index}.{key}", value) for key, value in entry.items())
+    for index, group in enumerate(state["param_groups"]):
+        yield from ((f"groups.{index}.{key}", value) for key, value in group.items() if key != "params")
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return all(isinstance(item, int | float) for item in value) and bool(value)
+    return value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))

@@ -1,0 +1,185 @@
+"""The number format of a training loop: what the recipe says, or what a stopwatch has said once and for all.
+
+No format is fastest everywhere (measured on two cores, img/s in fp32 and bf16: tf_efficientnet_lite0 18.8 and 17.8,
+resnet18 17.9 and 35.0). But the same recipe must give the same weights on the same machine, so what was measured is
+kept with what is known of the network, and a run that goes on keeps the format that it began in. Where nothing can be
+kept, a rule decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnn_tl.cache.inventory import touch
+from cnn_tl.core import files
+from cnn_tl.core.device import Precision, autocast, has_fast_bf16, release_freed_memory
+from cnn_tl.core.errors import CnnTlError
+from cnn_tl.features import speed
+from cnn_tl.networks.info import LOOP
+
+if TYPE_CHECKING:
+    import torch
+
+    from cnn_tl.core.progress import Observer
+    from cnn_tl.networks.backbone import Network
+    from cnn_tl.recipe import Recipe
+
+FORMATS: tuple[Precision, Precision] = ("fp32", "bf16")
+
+ROUNDS = 3
+"""How often each format is timed, in turn; the best time of each counts."""
+
+CLEAR = 2.0
+"""Where one takes so many times as long as the other, once is enough."""
+
+
+def of_the_loop(
+    recipe: Recipe,
+    network: Network,
+    device: torch.device,
+    memory: Path,
+    observer: Observer,
+    *,
+    began: Precision | None,
+    write: bool,
+) -> Precision:
+    """Return the number format in which a run trains.
+
+    Args:
+        memory: the folder where what is known of the network is kept between runs; it need not exist.
+        began: the one in which a run that goes on began, see `began_in`.
+        write: False keeps nothing, and may measure again what was not known.
+    """
+    if recipe.run.precision != "auto":
+        return recipe.run.precision
+    if began is not None:
+        return began
+    if not has_fast_bf16(device):
+        return "fp32"
+    loop = [recipe.run.device, recipe.model.freeze, recipe.model.unfreeze, recipe.model.bn]
+    file = memory / speed.file_name(str(loop), LOOP)
+    if (known := _recall(file, device)) is not None:
+        return known
+    seconds = None
+    if recipe.features.cache:
+        with observer.task("measuring this machine", None):
+            seconds = seconds_of_a_step(network, device)
+    if seconds is None:
+        return by_rule(network, device)
+    if (known := _recall(file, device)) is not None:  # another process was quicker
+        return known
+    if write and not _keep(file, device, seconds, recipe.model.name):
+        return by_rule(network, device)
+    return faster(seconds)
+
+
+def began_in(checkpoints: Path, device: torch.device) -> Precision | None:
+    """Return the number format in which the run with these checkpoints began, if it was on this kind of device."""
+    formats: dict[str, Precision] = {f"{name} on {device.type}": name for name in FORMATS}
+    for folder in sorted(checkpoints.glob("step-*"), reverse=True):
+        with contextlib.suppress(CnnTlError, KeyError, TypeError):
+            return formats.get(files.read_json(folder / "state.json")["progress"]["computed"])
+    return None
+
+
+def find(network: Network, device: torch.device) -> Precision:
+    """Return the number format in which the parameters that train do so faster on this device, found by trying."""
+    seconds = seconds_of_a_step(network, device) if has_fast_bf16(device) else None
+    return faster(seconds) if seconds else by_rule(network, device)
+
+
+def by_rule(network: Network, device: torch.device) -> Precision:
+    """Return the format that mostly pays: bf16 where the device multiplies it, but for depthwise networks on CPUs."""
+    from cnn_tl.networks.backbone import is_depthwise
+
+    slow = device.type == "cpu" and is_depthwise(network.model)
+    return "bf16" if has_fast_bf16(device) and not slow else "fp32"
+
+
+def faster(seconds: Mapping[str, float]) -> Precision:
+    """Return the format that needs less time; one that is hardly faster loses to the exact one."""
+    return "bf16" if seconds["bf16"] < speed.PAYS * seconds["fp32"] else "fp32"
+
+
+def seconds_of_a_step(network: Network, device: torch.device) -> dict[str, float] | None:
+    """Time forward and backward pass in each format, of the parameters that train; None if memory does not suffice.
+
+    Returns:
+        Format -> seconds for each picture.
+    """
+    import torch
+
+    from cnn_tl.networks import freeze
+    from cnn_tl.networks.backbone import place, to_input
+    from cnn_tl.training.step.gradients import is_out_of_memory
+
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            model = place(copy.deepcopy(network.model), device)
+            freeze.train_mode(model)
+            pixels = speed.noise(network, 8 if device.type == "cpu" else 32)
+            x_NCHW = to_input(pixels, network.preprocessing, device)
+            best = dict.fromkeys(FORMATS, math.inf)
+            for number in range(ROUNDS + 1):  # the first one warms up
+                for precision in FORMATS:
+                    took = _seconds(model, x_NCHW, precision) / len(pixels)
+                    best[precision] = min(best[precision], took) if number else math.inf
+                if number and max(best.values()) > CLEAR * min(best.values()):
+                    break
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+    finally:
+        release_freed_memory()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return {str(precision): took for precision, took in best.items()}
+
+
+def _seconds(model: torch.nn.Module, x_NCHW: torch.Tensor, precision: Precision) -> float:
+    import torch
+
+    def settle() -> None:
+        if x_NCHW.device.type == "cuda":
+            torch.cuda.synchronize(x_NCHW.device)
+
+    settle()
+    started = time.perf_counter()
+    with autocast(x_NCHW.device, precision):
+        outputs = model(x_NCHW)
+    each: Sequence[torch.Tensor] = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
+    sum(logits_NK.float().square().mean() for logits_NK in each).backward()  # type: ignore[union-attr]
+    settle()
+    model.zero_grad()
+    return time.perf_counter() - started
+
+
+def _recall(file: Path, device: torch.device) -> Precision | None:
+    """Return what was found, if it was on this hardware and makes sense."""
+    try:
+        found = files.read_json(file)
+        seconds = {str(name): found["seconds"][name] for name in FORMATS}
+        makes_sense = all(isinstance(took, float) and 0 < took < speed.LONGEST for took in seconds.values())
+        if not makes_sense or found["hardware"] != speed.hardware_of(device):
+            return None
+    except (CnnTlError, KeyError, TypeError):
+        return None
+    touch(file.parent)  # used now: the last to go
+    return faster(seconds)
+
+
+def _keep(file: Path, device: torch.device, seconds: dict[str, float], model: str) -> bool:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        files.write_json(file, {"model": model, "hardware": speed.hardware_of(device), "seconds": seconds})
+    except (CnnTlError, OSError):
+        return False
+    return True

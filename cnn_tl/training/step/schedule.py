@@ -1,0 +1,134 @@
+"""The learning rate and the order of the pictures, as pure functions of where training is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_tl.core.device import seed_of
+from cnn_tl.recipe.sections import Train
+
+T = TypeVar("T")
+
+ONE_CYCLE_START = 1 / 25
+ONE_CYCLE_END = 1e-4 / 25
+"""Where one-cycle begins and ends, as shares of its peak: the values of torch.optim.lr_scheduler.OneCycleLR."""
+
+
+def cosine(progress: float, settings: Train) -> float:
+    """Fall from 1 to 0 along half a cosine (Loshchilov and Hutter 2017, without restarts)."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def constant(progress: float, settings: Train) -> float:
+    """Stay at 1."""
+    return 1.0
+
+
+def stepwise(progress: float, settings: Train) -> float:
+    """Multiply by `decay_rate` each time that a share `decay_every` of the steps has passed."""
+    assert settings.decay_every is not None, "the recipe is resolved"
+    assert settings.decay_rate is not None, "the recipe is resolved"
+    return settings.decay_rate ** math.floor(progress / settings.decay_every + 1e-9)
+
+
+SCHEDULES: dict[str, Callable[[float, Train], float]] = {
+    "cosine": cosine,
+    "step": stepwise,
+    "constant": constant,
+}
+"""Name -> function from the progress after a linear warm-up (0 at its end, towards 1) to a share of the peak."""
+
+
+def learning_rate_factor(step: int, steps: int, settings: Train) -> float:
+    """Return the share of the peak learning rate at `step` (0 for the first) of `steps`."""
+    if settings.schedule == "one-cycle":
+        return one_cycle(step, steps, settings)
+    warm = round((settings.warmup or 0.0) * steps)
+    if step >= warm:
+        progress = (step - warm) / max(1, steps - warm)
+        return SCHEDULES[settings.schedule or "cosine"](progress, settings)
+    return (step + 1) / (warm + 1)
+
+
+def one_cycle(step: int, steps: int, settings: Train) -> float:
+    """Rise to 1 for a share `warmup` of the steps and fall to nearly 0 with the last one, each along half a cosine.
+
+    Smith and Topin 2018; step by step what torch.optim.lr_scheduler.OneCycleLR does.
+    """
+    peak, last = (settings.warmup or 0.0) * steps - 1, steps - 1
+    if step <= peak:
+        return ONE_CYCLE_START + (1 - ONE_CYCLE_START) * (1 - cosine(step / peak if peak else 1.0, settings))
+    if last == 0:
+        return 1.0
+    return ONE_CYCLE_END + (1 - ONE_CYCLE_END) * cosine((step - peak) / (last - peak), settings)
+
+
+def epoch_batches(items: Sequence[T], batch_size: int, seed: int, epoch: int) -> list[list[T]]:
+    """Return the epoch's batches, shuffled by (seed, epoch): about `batch_size` each, sizes that differ by one at most.
+
+    None is larger, but for one case: a single picture left over, on which batch normalisation would fail, joins
+    another batch.
+    """
+    order = np.random.default_rng(seed_of(seed, "shuffle", epoch)).permutation(len(items))
+    return _in_batches(items, order, batch_size)
+
+
+def balanced_batches(
+    items: Sequence[T], labels: Sequence[int], batch_size: int, seed: int, epoch: int
+) -> list[list[T]]:
+    """Return an epoch in which each class has equally many places, give or take one; sizes as in `epoch_batches`.
+
+    An epoch has as many places as there are items. Each class goes through its items in shuffled passes, one after the
+    other, and goes on in the next epoch where it stopped in the last one: no item comes again before all others of its
+    class have come, and over many epochs all items of a class come equally often. So an epoch may have the items of a
+    rare class several times, and leaves out some of a frequent one.
+
+    Args:
+        labels: the class of each item.
+        epoch: 1 for the first.
+    """
+    members = [np.flatnonzero(np.equal(labels, label)) for label in np.unique(labels)]
+    places = _places(len(items), len(members), seed, epoch)
+    drawn = [
+        _passes(own, start, stop, (seed, "balanced", number))
+        for number, (own, (start, stop)) in enumerate(zip(members, places, strict=True))
+    ]
+    order = np.random.default_rng(seed_of(seed, "shuffle", epoch)).permutation(np.concatenate(drawn))
+    return _in_batches(items, order, batch_size)
+
+
+def _places(total: int, classes: int, seed: int, epoch: int) -> list[tuple[int, int]]:
+    """Return for each class how many places it had before the epoch and has after it, counted from the first epoch.
+
+    What is left when the places of an epoch are divided by the classes goes round among them, in an order of the seed.
+    """
+    each, left = divmod(total, classes)
+    turns = np.random.default_rng(seed_of(seed, "turns")).permutation(classes)
+
+    def until(epoch: int, turn: int) -> int:
+        return epoch * each + (epoch * left - turn + classes - 1) // classes
+
+    return [(until(epoch - 1, int(turn)), until(epoch, int(turn))) for turn in turns]
+
+
+def _passes(own: NDArray[np.intp], start: int, stop: int, name: tuple[int | str, ...]) -> NDArray[np.intp]:
+    """Return places `start` to `stop` of an endless row of shuffled passes over the items of a class."""
+    first, last = start // len(own), max(start, stop - 1) // len(own)
+    row = [np.random.default_rng(seed_of(*name, number)).permutation(own) for number in range(first, last + 1)]
+    return np.concatenate(row)[start - first * len(own) : stop - first * len(own)]
+
+
+def batches_in_epoch(places: int, batch_size: int) -> int:
+    """Return into how many batches an epoch of so many places is cut."""
+    parts = math.ceil(places / batch_size)
+    return parts if batch_size == 1 else max(1, min(parts, places // 2))
+
+
+def _in_batches(items: Sequence[T], order: NDArray[np.intp], batch_size: int) -> list[list[T]]:
+    parts = batches_in_epoch(len(order), batch_size)
+    return [[items[i] for i in part] for part in np.array_split(order, parts)]

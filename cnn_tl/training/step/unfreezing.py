@@ -1,0 +1,94 @@
+"""Which part of the network trains in which epoch, and the proof that the rest stood still.
+
+Gradual unfreezing (Howard and Ruder 2018, ULMFiT, sec. 3.3): the recipe's `model.freeze` first, then the policies of
+`model.unfreeze`, one after the other. A phase is a stretch of epochs with one policy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from cnn_tl.core.errors import UsageError
+from cnn_tl.networks import freeze
+from cnn_tl.recipe.naming import policy_shown
+from cnn_tl.recipe.sections import Model
+
+
+class Phases:
+    """The phases of a run, and a receipt for each.
+
+    Attributes:
+        receipts: for each phase that has begun, as plain data: its first epoch, its policy, the digest of what it
+            froze as it began, and its stages.
+    """
+
+    def __init__(self, model: nn.Module, settings: Model, receipts: list[dict[str, Any]] | None = None) -> None:
+        assert settings.freeze is not None, "the recipe is resolved"
+        self._model = model
+        self._bn = settings.bn or "train"
+        self._every = settings.unfreeze_every or 1
+        self._policies = [settings.freeze, *(settings.unfreeze or ())]
+        self.receipts = receipts if receipts is not None else []
+        self._entered: int | None = None
+        self._refuse_freezing_again()
+
+    @property
+    def trains(self) -> set[str]:
+        """The names of the parameters that train in some phase."""
+        return set().union(*(freeze.trainable(self._model, policy) for policy in self._policies))
+
+    @property
+    def gradual(self) -> bool:
+        """Whether there is more than one phase."""
+        return len(self._policies) > 1
+
+    def phase(self, epoch: int) -> int:
+        """Return the number of the phase, from 0, that an epoch, from 1, belongs to."""
+        return min((epoch - 1) // self._every, len(self._policies) - 1)
+
+    def enter(self, epoch: int) -> bool:
+        """Freeze what the epoch does not train; return whether a phase begins with it.
+
+        Raises:
+            RuntimeError: a bug of ours: something moved in what was frozen until now.
+        """
+        phase = self.phase(epoch)
+        if phase == self._entered:
+            return False
+        if self._entered is not None:
+            self.verify()
+        policy = self._policies[phase]
+        freeze.apply(self._model, policy, self._bn)
+        self._entered = phase
+        if phase < len(self.receipts):  # a resumed run
+            self.verify()
+            return True
+        self.receipts.append(
+            {
+                "epoch": epoch,
+                "policy": policy_shown(policy),
+                "frozen_sha256": freeze.frozen_digest(self._model),
+                "stages": [asdict(stage) for stage in freeze.receipt(self._model)],
+            }
+        )
+        return True
+
+    def verify(self) -> None:
+        """Show that nothing moved in what the present phase freezes.
+
+        Raises:
+            RuntimeError: a bug of ours: something did.
+        """
+        if freeze.frozen_digest(self._model) != self.receipts[-1]["frozen_sha256"]:
+            raise RuntimeError("a frozen tensor moved")
+
+    def _refuse_freezing_again(self) -> None:
+        for before, after in zip(self._policies, self._policies[1:], strict=False):
+            if missing := freeze.trainable(self._model, before) - freeze.trainable(self._model, after):
+                raise UsageError(
+                    f"model.unfreeze: {policy_shown(after)} would freeze {sorted(missing)[0]} again, which "
+                    f"{policy_shown(before)} trains; each step must train all that the one before it does"
+                )

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from cnn_tl.core.statistics import compare_paired, thresholds, wilson_interval
+
+
+@pytest.mark.parametrize(("right", "total"), [(0, 1), (1, 1), (71, 75), (75, 75), (0, 75), (500, 1000)])
+def test_agrees_with_scipy(right: int, total: int) -> None:
+    expected = binomtest(right, total).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(right, total) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_all_or_none_right_ends_at_one_or_nought_for_any_count() -> None:
+    for total in [*range(1, 500), 10_000, 123_457]:
+        assert wilson_interval(total, total)[1] == 1.0, total
+        assert wilson_interval(0, total)[0] == 0.0, total
+
+
+@pytest.mark.parametrize(("right", "total"), [(0, 0), (2, 1), (-1, 3)])
+def test_refuses_nonsense(right: int, total: int) -> None:
+    with pytest.raises(ValueError, match="successes"):
+        wilson_interval(right, total)
+
+
+def paired(both: int, only_first: int, only_second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
+    first = [True] * (both + only_first) + [False] * (only_second + neither)
+    second = [True] * both + [False] * only_first + [True] * only_second + [False] * neither
+    return np.array(first), np.array(second)
+
+
+def test_two_models_are_compared_by_the_pictures_that_only_one_gets_right() -> None:
+    found = compare_paired(*paired(60, 1, 9, 5))
+    assert (found.only_first, found.only_second) == (1, 9)
+    assert found.gain == pytest.approx(8 / 75)
+    assert found.p == pytest.approx(2 * 11 / 2**10)  # 0 or 1 of 10, on either side
+    assert found.interval[0] < found.gain < found.interval[1]
+    worse, even = compare_paired(*paired(60, 9, 1, 5)), compare_paired(*paired(60, 5, 5, 5))
+    assert [one.more_than_chance for one in (found, worse, even)] == [True, False, False]
+    assert [one.worse_than_chance for one in (found, worse, even)] == [False, True, False]
+
+
+def test_the_best_of_several_must_win_by_more() -> None:
+    pictures = paired(60, 1, 9, 5)
+    once, best_of_three = compare_paired(*pictures), compare_paired(*pictures, chosen_from=3)
+    assert best_of_three.p == pytest.approx(3 * once.p)
+    assert (once.more_than_chance, best_of_three.more_than_chance) == (True, False)
+    assert compare_paired(*paired(3, 1, 1, 0), chosen_from=9).p == 1.0
+
+
+def test_thresholds_are_where_surer_answers_are_reliable() -> None:
+    """Of 400 answers the 300 surest are right, of the others every second."""
+    sureness = np.linspace(0.99, 0.51, 400)
+    probabilities = np.stack([sureness, 1 - sureness], axis=1)
+    labels = np.where((np.arange(400) >= 300) & (np.arange(400) % 2 == 0), 1, 0)
+    found = thresholds(probabilities, labels)
+    assert [one["accuracy"] for one in found] == [0.9, 0.95]  # 99% would take 381 right answers in a row
+    for one in found:
+        surer = sureness >= one["probability"]
+        assert one["share"] == surer.mean()
+        assert wilson_interval(int((labels[surer] == 0).sum()), int(surer.sum()))[0] >= one["accuracy"]
+    assert found[0]["probability"] < found[1]["probability"] < sureness[299]
+    assert thresholds(probabilities[:5], labels[:5]) == []

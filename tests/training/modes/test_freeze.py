@@ -1,0 +1,234 @@
+"""Mode freeze on this machine and on others: what was measured is kept, mended, and never believed blindly."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cnn_tl.cache import housekeeping
+from cnn_tl.core.progress import Observer
+from cnn_tl.features import speed
+from cnn_tl.heads import HEADS
+from cnn_tl.recipe import Recipe
+from cnn_tl.training.modes import features, freeze
+from cnn_tl.training.result import TrainResult
+from cnn_tl.training.run import plan, train
+from cnn_tl.training.step import precision
+
+Run = Callable[..., TrainResult]
+PICTURES = 20
+FP32 = {"precision": "fp32"}
+
+
+class Listener(Observer):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+@pytest.fixture
+def data(tmp_path: Path, make_pictures: Callable[..., Path]) -> Path:
+    return make_pictures(tmp_path / "data", {"ash": 10, "birch": 10})
+
+
+@pytest.fixture
+def run(tmp_path: Path, data: Path, tiny_weights: Path) -> Run:
+    def go(name: str, observer: Observer | None = None, **sections: Mapping[str, Any]) -> TrainResult:
+        tree: dict[str, Any] = {
+            "data": {"path": str(data)},
+            "model": {"name": "test_resnet", "image_size": 64, "weights": str(tiny_weights)},
+        }
+        for section, values in sections.items():
+            tree[section] = tree.get(section, {}) | values
+        return train(Recipe.model_validate(tree), tmp_path / name, observer=observer)
+
+    return go
+
+
+def facts(result: TrainResult) -> dict[str, Any]:
+    found: dict[str, Any] = result.facts["features"]
+    return found
+
+
+def memory(cache: Path) -> Path:
+    [file] = cache.glob("networks/*/speeds-*.json")
+    return file
+
+
+def change(file: Path, **values: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def test_a_number_format_that_was_not_measured(run: Run, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a processor without bf16, which is measured in float32 alone, somebody asks for it later."""
+    monkeypatch.setattr(freeze, "has_fast_bf16", lambda device: False)
+    assert facts(run("a"))["way"] == "fp32"
+    assert facts(run("b", run={"precision": "bf16"}))["way"] == "bf16"
+    assert json.loads(memory(own_cache).read_text())["seconds"].keys() == {"fp32", "bf16"}
+    assert facts(run("c"))["way"] == "fp32"
+    assert facts(run("c2"))["computed"] == 0
+
+
+def test_a_memory_that_makes_no_sense(run: Run, own_cache: Path) -> None:
+    run("a", run=FP32)
+    change(memory(own_cache), seconds={})
+    assert facts(run("b", run=FP32))["computed"] == 0
+    assert json.loads(memory(own_cache).read_text())["seconds"]["fp32"] > 0
+
+
+@pytest.mark.parametrize("batch_size", [None, 32])  # None: it would have to be measured, and torch is loaded early
+def test_a_memory_of_another_device(run: Run, own_cache: Path, batch_size: int | None) -> None:
+    """The driver of the graphics card is gone: nothing is kept under the name of a device that did not compute it."""
+    run("a", run=FP32)
+    change(memory(own_cache), device="cuda", device_name="cuda (Pretend)", batch_size=batch_size)
+    listener = Listener()
+    again = run("b", listener, run=FP32)
+    assert any("another device" in note for note in listener.notes) == (batch_size is not None)
+    assert facts(again)["computed"] == 0
+    assert facts(again)["device"].startswith("cpu")
+    cards = [json.loads(path.read_text()) for path in own_cache.glob("features/*/space.json")]
+    assert {card["facts"]["device"] for card in cards} == {"cpu"}
+    assert json.loads(memory(own_cache).read_text())["device"] == "cpu"
+
+
+def test_a_run_in_another_format_adds_to_what_is_known(run: Run, own_cache: Path) -> None:
+    run("a", run=FP32)
+    compiled = {"fp32, compiled": 20.0}
+    change(memory(own_cache), compile_seconds=compiled, seconds={"fp32": 0.01}, precision="fp32")
+    run("b", run={"precision": "bf16"})
+    after = json.loads(memory(own_cache).read_text())
+    assert after["seconds"].keys() == {"fp32", "bf16"}
+    assert (after["compile_seconds"], after["precision"]) == (compiled, "fp32")
+
+
+@pytest.mark.parametrize("fast", ["fp32", "bf16"])
+def test_no_stopwatch_decides_where_nothing_is_remembered(run: Run, monkeypatch: pytest.MonkeyPatch, fast: str) -> None:
+    """The same recipe gives the same weights, whatever else the machine does while it is measured."""
+
+    def measured(network: Any, device: torch.device, **options: Any) -> speed.Speeds:
+        seconds = {"fp32": 0.01, "bf16": 0.01} | {fast: 0.001}
+        return speed.Speeds(device.type, speed.describe(device), seconds, precision=fast)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(speed, "measure", measured)
+    monkeypatch.setattr(precision, "has_fast_bf16", lambda device: True)
+    assert facts(run("a", features={"cache": False}))["way"] == "bf16"
+    assert facts(run("b"))["way"] == fast
+
+
+def test_copies_pass_the_network_once(run: Run, data: Path) -> None:
+    for number in range(5):
+        shutil.copy(data / "ash" / "0.png", data / "ash" / f"copy {number}.png")
+        shutil.copy(data / "birch" / "0.png", data / "birch" / f"copy {number}.png")
+    first = run("a", run=FP32, features={"cache": False})  # both parts share the space
+    assert facts(first)["computed"] == PICTURES
+    assert first.pictures > 0
+    again = run("b", run=FP32)
+    assert (again.run / "validation.jsonl").read_text() == (first.run / "validation.jsonl").read_text()
+
+
+def test_copies_of_a_broken_picture_are_broken(run: Run, data: Path) -> None:
+    whole = (data / "ash" / "0.png").read_bytes()
+    for name in ("broken 1.png", "broken 2.png", "broken 3.png"):
+        (data / "ash" / name).write_bytes(whole[: len(whole) // 2])
+    listener = Listener()
+    result = run("a", listener)
+    assert len(listener.warnings) == 3
+    assert facts(result)["computed"] == PICTURES
+    assert all(f"broken {number}.png" in warning for number, warning in enumerate(sorted(listener.warnings), 1))
+
+
+def test_readers_beyond_the_cores_add_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "default_workers", lambda: 2)
+    done = features.Embedded(rows=100, decode_seconds=10.0, forward_seconds=1.0, seconds=1.0)
+    rates = [done.facts(workers)["decode_images_per_second"] for workers in (1, 2, 32)]
+    assert rates == [10, 20, 20]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_is_lost_during_the_fit_is_computed_again(
+    run: Run, own_cache: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    """Somebody empties the cache, or another run needs the room, while this one fits its head."""
+    first = run("a")
+    fit = HEADS["lbfgs"]
+
+    def robbed(problem: Any, settings: Any) -> Any:
+        housekeeping.clear(own_cache)
+        fitted = fit(problem, settings)
+        housekeeping.clear(own_cache)
+        return fitted
+
+    monkeypatch.setitem(HEADS, "lbfgs", robbed)
+    if not kept:
+        monkeypatch.setattr("cnn_tl.cache.eviction.Room.make", lambda self, nbytes: "there is no room")
+    listener = Listener()
+    again = run("b", listener)
+    assert sum("has lost" in note for note in listener.notes) == 2
+    assert listener.warnings == []
+    assert (again.run / "validation.jsonl").read_text() == (first.run / "validation.jsonl").read_text()
+    assert again.facts["frozen_sha256"] == first.facts["frozen_sha256"]
+
+
+@pytest.mark.parametrize("mode", ["freeze", "finetune", "lp-ft"])
+def test_a_dry_run_leaves_no_trace(
+    run: Run, data: Path, tiny_weights: Path, tmp_path: Path, own_cache: Path, mode: str
+) -> None:
+    def look() -> dict[Path, float]:
+        model = {"name": "test_resnet", "image_size": 64, "weights": str(tiny_weights)}
+        recipe = Recipe.model_validate({"mode": mode, "data": {"path": str(data)}, "model": model})
+        plan(recipe, tmp_path / "planned")
+        return {path: path.stat().st_mtime for path in tmp_path.rglob("*")}
+
+    before = {path: path.stat().st_mtime for path in tmp_path.rglob("*")}
+    assert look() == before
+    run("a")
+    for path in sorted(own_cache.rglob("*")):
+        os.utime(path, (10**9, 10**9))
+    before = {path: path.stat().st_mtime for path in tmp_path.rglob("*")}
+    assert look() == before
+
+
+def test_remembered_networks_keep_to_the_budget(run: Run, data: Path, own_cache: Path) -> None:
+    """The network, 1.9 MB, is larger than the budget; what is small enough is kept, and found by the next run."""
+    small = {"features": {"budget_gb": 0.001}, "run": FP32}
+    listener = Listener()
+    assert facts(run("a", listener, **small))["computed"] == PICTURES
+    assert any("the network is not remembered: " in note and "budget" in note for note in listener.notes)
+    assert facts(run("b", **small))["computed"] == 0
+    assert housekeeping.info(own_cache).nbytes < 1_000_000
+
+
+def test_another_network_takes_the_place_of_an_older_one(run: Run, own_cache: Path) -> None:
+    fits_one = {"features": {"budget_gb": 0.003}, "run": FP32}
+    for number, side in enumerate((64, 96)):
+        assert facts(run(f"a{number}", model={"image_size": side}, **fits_one))["computed"] == PICTURES
+        assert len(housekeeping.info(own_cache).networks) == 1
+    assert facts(run("b", model={"image_size": 96}, **fits_one))["computed"] == 0
+    assert housekeeping.info(own_cache).nbytes <= 3_000_000
+
+
+def test_a_cache_that_may_only_be_read_is_enough(run: Run, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that others share: times cannot be set there."""
+    first = run("a")
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr("cnn_tl.training.setup._build", refuse)
+    again = run("b")
+    assert facts(again)["computed"] == 0
+    assert (again.run / "validation.jsonl").read_text() == (first.run / "validation.jsonl").read_text()
