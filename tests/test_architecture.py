@@ -13,7 +13,7 @@ import cnn_tl
 
 ROOT = Path(cnn_tl.__file__).parent
 FLOORS = [
-    {"core"},
+    {"core", "guides"},
     {"recipe", "data", "networks", "cache"},
     {"features", "heads", "anatomy", "tracking", "plots"},
     {"training", "inference", "exporting"},

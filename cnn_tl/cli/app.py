@@ -24,6 +24,7 @@ from cnn_tl.cli.commands import (
     evaluate,
     explain,
     export,
+    guide,
     inspect,
     lr_find,
     models,
@@ -65,6 +66,7 @@ app.command(cls=help.Command, rich_help_panel=_UNDERSTAND)(convolve.convolve)
 app.command(cls=help.Command, rich_help_panel=_MACHINE)(demo.demo)
 app.command(cls=help.Command, rich_help_panel=_MACHINE)(benchmark.benchmark)
 app.add_typer(cache.app, name="cache", rich_help_panel=_MACHINE)
+app.command(cls=help.Command, rich_help_panel=_MACHINE)(guide.guide)
 
 
 def _version(wanted: bool) -> None:

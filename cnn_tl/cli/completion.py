@@ -15,6 +15,13 @@ def recipes(incomplete: str) -> list[str]:
     return _beginning(shipped.names(), incomplete)
 
 
+def guides(incomplete: str) -> list[str]:
+    """Return the topics of the documentation."""
+    from cnn_tl.guides import topics
+
+    return _beginning(topics(), incomplete)
+
+
 def settings(incomplete: str) -> list[str]:
     """Return the keys of a recipe, as `--set` takes them."""
     from cnn_tl.recipe import KEYS

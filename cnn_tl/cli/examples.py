@@ -59,6 +59,10 @@ EXAMPLES: dict[str, list[str]] = {
         "cnn-tl benchmark",
         "cnn-tl benchmark photos --model resnet50 --pictures 512",
     ],
+    "guide": [
+        "cnn-tl guide",
+        "cnn-tl guide cache",
+    ],
     "recipes": [
         "cnn-tl recipes list",
         "cnn-tl recipes copy finetune mine.yaml",

@@ -8,6 +8,11 @@ copied.
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -18,6 +23,7 @@ from rich.text import Text
 
 from cnn_tl.cli.terminal.line_breaks import broken
 from cnn_tl.cli.terminal.tables import Grid
+from cnn_tl.core.errors import ResourceError
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
@@ -97,6 +103,44 @@ def broken_comment(line: str) -> list[str]:
 def show(renderable: RenderableType, screen: Console = out) -> None:
     """Print a table or a group of them."""
     screen.print(renderable)
+
+
+def show_paged(renderable: RenderableType) -> None:
+    """Print a long text: page by page on a terminal, else as it is, without colours."""
+    if out.is_terminal and sys.stdin.isatty() and (command := _pager()):
+        with out.capture() as captured:
+            out.print(renderable, soft_wrap=False, crop=False)
+        _page(captured.get(), command)
+    else:
+        with out.capture() as captured:
+            out.print(renderable, soft_wrap=False, crop=False)
+        sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def _pager() -> list[str]:
+    """Return the command that shows a text page by page: `PAGER`, else less; nothing where there is neither."""
+    if (wanted := os.environ.get("PAGER")) is not None:
+        return shlex.split(wanted)
+    less = shutil.which("less")
+    return [less] if less else []
+
+
+def _page(text: str, command: Sequence[str]) -> None:
+    """Hand a text to a pager and wait for it.
+
+    Raises:
+        ResourceError: the pager cannot be started.
+    """
+    environment = {"LESS": "-FRX", "LESSCHARSET": "utf-8"} | os.environ  # end if it fits, colours, leave it there
+    try:
+        pager = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, encoding="utf-8")
+    except OSError as error:
+        raise ResourceError(f"the pager {command[0]} cannot be started ({error.strerror}); unset PAGER") from error
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pager
+    try:
+        pager.communicate(text)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def print_json(value: object) -> None:

@@ -1,0 +1,132 @@
+"""Markdown on a terminal: rich's, with tables, code, links and images drawn as everything else here is.
+
+rich cuts words in narrow columns, puts code on dark blocks, and shows an image as a pictogram.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markdown import CodeBlock, Heading, Markdown, MarkdownElement, Paragraph, TableElement
+from rich.syntax import Syntax
+from rich.text import Text
+from rich.theme import Theme
+
+from cnn_tl.cli.terminal.line_breaks import broken
+from cnn_tl.cli.terminal.tables import Grid
+
+WIDEST = 100
+"""Columns that prose takes at most: longer lines are hard to follow."""
+
+_INDENT = 2
+_COMMENT = re.compile(r"^<!--.*?-->\n", re.MULTILINE | re.DOTALL)
+_GUIDE = re.compile(r"([a-z-]+)\.md(#.*)?")
+_THEME = Theme(
+    {
+        "markdown.h1": "bold underline",
+        "markdown.h2": "bold cyan",
+        "markdown.h3": "bold",
+        "markdown.code": "cyan",
+        "markdown.link_url": "underline",
+    }
+)
+
+
+class _Title(Heading):
+    """A heading at the left edge."""
+
+    LEVEL_ALIGN: ClassVar = {}
+
+
+class _Prose(Paragraph):
+    """A paragraph whose words stay whole."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in broken(self.text, options.max_width):
+            yield _uncut(line)
+
+
+class _Code(CodeBlock):
+    """Code as it is, a little to the right; in a console, what is typed stands out from what is answered."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in self._coloured().split("\n"):
+            yield _uncut(Text(" " * _INDENT).append_text(line))
+
+    def _coloured(self) -> Text:
+        code = self.text.plain.rstrip("\n")
+        if self.lexer_name != "console":
+            text = Syntax(code, self.lexer_name, theme="ansi_dark", background_color="default").highlight(code)
+            text.rstrip()
+            return text
+        lines: list[Text] = []
+        typed = False
+        for line in code.split("\n"):
+            typed = line.startswith("$ ") or (typed and lines[-1].plain.endswith("\\"))
+            lines.append(Text(line, style="bold" if typed else ""))
+        return Text("\n").join(lines)
+
+
+class _Table(TableElement):
+    """A table whose columns share the whole width of the screen."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        assert self.header is not None
+        assert self.header.row is not None
+        columns = [cell.content.plain + (">" if cell.justify == "right" else "") for cell in self.header.row.cells]
+        rows = [[cell.content for cell in row.cells] for row in (self.body.rows if self.body else [])]
+        lines = list(Grid(columns, rows).__rich_console__(console, options.update(width=console.width)))
+        yield from lines[1:-1]  # the blank lines around it are this document's
+
+
+class Document(Markdown):
+    """A Markdown text without its comments."""
+
+    elements: ClassVar[dict[str, type[MarkdownElement]]] = Markdown.elements | {
+        "paragraph_open": _Prose,
+        "heading_open": _Title,
+        "fence": _Code,
+        "code_block": _Code,
+        "table_open": _Table,
+    }
+
+    def __init__(self, text: str) -> None:
+        super().__init__(_COMMENT.sub("", text))
+        for token in self.parsed:
+            if token.children:
+                token.children = list(_in_words(token.children))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw it."""
+        with console.use_theme(_THEME):
+            yield from super().__rich_console__(console, options.update(width=min(options.max_width, WIDEST)))
+
+
+def _in_words(tokens: Iterable[Any]) -> Iterator[Any]:
+    """Yield the tokens of a text with images and the targets of links as words that a terminal can show."""
+    from markdown_it.token import Token
+
+    def said(kind: str, content: str) -> Any:
+        return Token(kind, "code" if kind == "code_inline" else "", 0, content=content)
+
+    target = ""
+    for token in tokens:
+        if token.type == "image":
+            yield said("text", f"[image: {token.content}]")
+        elif token.type == "link_open":
+            target = str(token.attrs["href"])
+        elif token.type == "link_close":
+            if guide := _GUIDE.fullmatch(target):
+                yield from (said("text", " ("), said("code_inline", f"cnn-tl guide {guide[1]}"), said("text", ")"))
+            elif "://" in target:
+                yield said("text", f" ({target})")
+        else:
+            yield token
+
+
+def _uncut(line: Text) -> Text:
+    line.no_wrap, line.overflow = True, "ignore"
+    return line

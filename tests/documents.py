@@ -1,0 +1,109 @@
+"""What a document of Markdown says that can be run: its fenced blocks, and the marks that stand before them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_MARK = re.compile(r"<!-- (not run|output|exit|file): (.+?) -->")
+_MASKS = (
+    (re.compile(r"\b[0-9a-f]{12,64}\b"), "#"),  # digests
+    (re.compile(r"\d+(?:[.,]\d+)*(?:e[-+]?\d+)?(?: ?(?:ms|s|min|h|kB|MB|GB|[kM])\b)?"), "#"),
+    (re.compile(r"# #"), "#"),  # 1 min 3 s
+    (re.compile(r"[─━]+"), ""),
+)
+
+
+@dataclass
+class Block:
+    """A fenced block.
+
+    Attributes:
+        language: the word after the fence.
+        line: where it begins in the document, from 1.
+        lines: what stands in it.
+        marks: the marks before it, such as `{"not run": "takes an hour"}`.
+    """
+
+    language: str
+    line: int
+    lines: list[str] = field(default_factory=list)
+    marks: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """What stands in it, as a text."""
+        return "\n".join(self.lines) + "\n"
+
+
+def blocks_of(path: Path) -> list[Block]:
+    """Return the fenced blocks of a document in their order."""
+    blocks: list[Block] = []
+    inside: Block | None = None
+    marks: dict[str, str] = {}
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        fence = re.fullmatch(r"( *)```(\w*)", line)
+        if fence and inside is None:
+            inside = Block(fence[2], number, marks=marks)
+            indent = len(fence[1])
+            marks = {}
+        elif fence and inside is not None:
+            blocks.append(inside)
+            inside = None
+        elif inside is not None:
+            inside.lines.append(line[indent:] if line[:indent].isspace() else line)
+        elif mark := _MARK.fullmatch(line.strip()):
+            marks[mark[1]] = mark[2]
+        elif line.strip():
+            assert not line.startswith("<!--") or line == "<!-- tests -->", f"{path.name}:{number}: no such mark"
+            marks = {}
+    assert inside is None, f"{path.name}:{inside.line}: the block has no end" if inside else ""
+    return blocks
+
+
+def commands_of(block: Block) -> Iterator[tuple[str, list[str]]]:
+    """Yield each command of a console block with the output shown beneath it."""
+    command, shown = "", []
+    going_on = False
+    for line in block.lines:
+        if line.startswith("$ "):
+            if command:
+                yield command, shown
+            command, shown = line[2:], []
+        elif going_on:
+            command += line.removeprefix("> ").strip()
+        else:
+            assert command, f"line {block.line}: output before a command"
+            shown.append(line)
+        if going_on := command.endswith("\\") and not shown:
+            command = command.removesuffix("\\")
+    if command:
+        yield command, shown
+
+
+def masked(line: str) -> str:
+    """Return what of a line of output is the same on every machine: no numbers, times, sizes, rules and blanks."""
+    for pattern, sign in _MASKS:
+        line = pattern.sub(sign, line)
+    return " ".join(line.split())
+
+
+def difference(shown: list[str], printed: list[str]) -> str | None:
+    """Say where shown output departs from what was printed; ` ...` stands for any lines."""
+    wanted = [masked(line) for line in shown if masked(line)]
+    there = [masked(line) for line in printed if masked(line)]
+    place, loose = 0, False
+    for line in wanted:
+        if line == "...":
+            loose = True
+            continue
+        if loose and line in there[place:]:
+            place = there.index(line, place)
+        if place >= len(there) or there[place] != line:
+            return f"shown: {line}\nprinted: {there[place] if place < len(there) else '(nothing more)'}"
+        place, loose = place + 1, False
+    if not loose and place < len(there):
+        return f"printed and not shown: {there[place]}"
+    return None

@@ -1,0 +1,121 @@
+"""The commands of README.md and the guides are run, and print what stands beneath them.
+
+CONTRIBUTING.md says how a document is written; `conftest.py` says what lies in the folder where it is run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+import subprocess
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+from documents import Block, blocks_of, commands_of, difference
+
+from cnn_tl import guides, recipe
+from cnn_tl.cli import app
+
+ROOT = Path(__file__).parents[2]
+GUIDES = sorted((ROOT / "cnn_tl" / "guides").glob("*.md"))
+DOCUMENTS = GUIDES
+SHOWN = {"text", "json"}
+"""Languages of blocks that are neither run nor checked."""
+
+_FOR_BASH = re.compile(r"[|<>;&$`]|^(?!cnn-tl )")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
+def test_what_a_document_shows_happens(path: Path, scratch: Path) -> None:
+    faults: list[str] = []
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for block in blocks_of(path):
+        if file := block.marks.get("file"):
+            (scratch / file).write_text(block.text, "utf-8")
+        if "not run" in block.marks:
+            continue
+        faults += [f"{path.name}:{block.line}: {fault}" for fault in _faults(block, scratch, names)]
+    assert not faults, "\n".join(faults)
+
+
+def _faults(block: Block, folder: Path, names: dict[str, Any]) -> list[str]:
+    """Run a block, and say what did not happen as it says."""
+    if block.language == "console":
+        return _faults_of_commands(block)
+    if block.language == "python":
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(compile(block.text, f"line {block.line}", "exec"), names)
+        except Exception:  # noqa: BLE001 - whatever a reader would meet
+            return [traceback.format_exc()]
+        return []
+    if block.language == "yaml":
+        source = folder / "a recipe of this document.yaml"
+        source.write_text(block.text, "utf-8")
+        return [str(fault) for fault in recipe.faults(str(source))]
+    if block.language in SHOWN:
+        return []
+    return [f"a block of {block.language or 'no language'} is not run: mark it so, with a reason, or call it console"]
+
+
+def _faults_of_commands(block: Block) -> list[str]:
+    faults = []
+    commands = list(commands_of(block))
+    for number, (command, shown) in enumerate(commands, 1):
+        wanted = int(block.marks.get("exit", 0)) if number == len(commands) else 0
+        code, printed = _run(command)
+        if code != wanted:
+            faults.append(f"$ {command}\nexit code {code}, not {wanted}:\n{printed}")
+        elif shown and "output" not in block.marks and (fault := difference(shown, printed.splitlines())):
+            faults.append(f"$ {command}\n{fault}\nall that was printed:\n{printed}")
+    return faults
+
+
+def _run(command: str) -> tuple[int, str]:
+    """Run a command, in this process where it needs no shell; return its exit code and all that it prints."""
+    if _FOR_BASH.search(command):
+        done = subprocess.run(["bash", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return done.returncode, done.stdout
+    words = []
+    for word in shlex.split(command)[1:]:
+        found = sorted(map(str, Path().glob(word))) if re.search(r"[*?\[]", word) else []
+        words += found or [word]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        code = app.run(words)
+    return code, printed.getvalue()
+
+
+@pytest.mark.parametrize("topic", guides.topics())
+def test_a_guide_opens_with_its_title_and_one_line(topic: str) -> None:
+    guide = guides.read(topic)
+    assert re.fullmatch(r"[a-z]+(-[a-z]+)*", topic)
+    assert guide.text.startswith(f"# {guide.title}\n\n{guide.summary}\n")
+    assert 0 < len(guide.summary) <= 100
+    assert guide.title
+    assert guide.summary.endswith(".")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
+def test_lines_fit(path: Path) -> None:
+    prose = [line for line in path.read_text("utf-8").splitlines() if not line.startswith("|")]
+    assert [line for line in prose if len(line) > 120] == []
+    code = [line for block in blocks_of(path) for line in block.lines]
+    assert [line for line in code if len(line) > 78] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text("utf-8")):
+        if "://" in target:
+            continue
+        file, _, heading = target.partition("#")
+        linked = path.parent / file if file else path
+        assert linked.is_file(), target
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", linked.read_text("utf-8"), re.MULTILINE)
+            assert heading in [re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in headings], target
