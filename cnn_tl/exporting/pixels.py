@@ -1,8 +1,8 @@
 """The preprocessing as an ONNX graph: whole pictures in, what the network takes out.
 
-It follows `data/views/transforms.py` step by step, on uint8. onnxruntime's antialiased Resize of uint8 is Pillow's algorithm,
-with its rounding after each direction, in float32 where Pillow has float64: now and then a value differs by 1 of 255,
-by 2 where a strip is stretched to a square.
+It follows `data/views/transforms.py` step by step, on uint8. onnxruntime's antialiased Resize of uint8 is Pillow's
+algorithm, which rounds after each direction, but in float32 instead of float64. So a value rarely differs by 1 of 255,
+or by 2 where a strip is stretched to a square.
 
 In the graph's text H and W are a picture's sides and `hw` is both, int64 [2]. Types go by number: 2 uint8, 6 int32,
 7 int64, 11 double.

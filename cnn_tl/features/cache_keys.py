@@ -35,7 +35,7 @@ def row_key(
     Args:
         view: `PLAIN`, or the number of an augmented view.
         seed, augmentation: what draws the augmented views; the plain one does not depend on them.
-        source_side: of the source that they are cut from (data/views/source.py); None: they are cut from the whole picture.
+        source_side: of the source that views are cropped from (data/views/source.py); None: from the whole image.
     """
     if view == PLAIN:
         return bytes.fromhex(picture_sha256)
@@ -93,7 +93,7 @@ def space_facts(
 
 
 def source_facts(side: int, row_side: int) -> dict[str, Any]:
-    """Return what the kept sources of one size of row have in common (data/views/source.py); a row's key is the picture's."""
+    """Return what cached sources of one row size share (data/views/source.py); the image is a row's key."""
     facts = {"pictures": "sources", "side": side, "filter": SOURCE_FILTER, "row_side": row_side}
     return facts | {"pillow": version("pillow")}
 

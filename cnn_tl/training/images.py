@@ -1,8 +1,8 @@
 """The pixels of a run's pictures: each file is decoded once, and what comes of it is kept.
 
-Of a picture two things may be kept: the plain view, which evaluation sees, and the source that random views are cut
-from. Both are pure functions of the file (data/views/transforms.py, data/views/source.py), so nothing that is learned depends on
-whether a picture came from the cache, from memory or from its file.
+Two things of an image may be cached: the plain view, which evaluation sees, and the source that random views are
+cropped from. Both are pure functions of the file (data/views/transforms.py, data/views/source.py), so training gives
+the same result whether an image came from the cache, from memory or from its file.
 """
 
 from __future__ import annotations

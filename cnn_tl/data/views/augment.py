@@ -28,8 +28,8 @@ class Augmentation:
         magnitude, ops: how strong and how many the operations of the policy are, where it has such settings.
         erasing: the probability that a rectangle is painted over.
 
-    What is at its default does not enter the key of a kept view (`features/cache_keys.py`): a new setting must have a default
-    that changes no pixel.
+    A setting at its default does not enter the key of a cached view (`features/cache_keys.py`), so the default of a new
+    setting must change no pixel.
     """
 
     crop_scale_min: float
