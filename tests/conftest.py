@@ -1,4 +1,4 @@
-"""What several test modules share: generated pictures, weights of a tiny network, the command line, real data."""
+"""What several test modules share: generated images, weights of a tiny network, the command line, real data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # several tests run at once, on tiny networks
 
 TINY = "test_resnet"
-"""A timm model of 0.5 M parameters that takes 160 px pictures; its weights in the tests are random."""
+"""A timm model of 0.5 M parameters that takes 160 px images; its weights in the tests are random."""
 
 
 @pytest.hookimpl(trylast=True)
@@ -96,8 +96,8 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def make_pictures() -> Callable[..., Path]:
-    """Write class folders of small noisy pictures whose mean colour tells the class."""
+def make_images() -> Callable[..., Path]:
+    """Write class folders of small noisy images whose mean colour tells the class."""
 
     def make(root: Path, counts: Mapping[str, int], side: int = 24, seed: int = 0) -> Path:
         random = np.random.default_rng(seed)
@@ -139,8 +139,8 @@ def openvino() -> Any:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Return the folder of real pictures and weights for acceptance, or skip."""
+    """Return the folder of real images and weights for acceptance, or skip."""
     folder = Path(os.environ.get("CNN_TL_SHARED", Path(__file__).parents[2] / "shared"))
     if not (folder / "data").is_dir():
-        pytest.skip("the folder of real pictures is absent (set CNN_TL_SHARED)")
+        pytest.skip("the folder of real images is absent (set CNN_TL_SHARED)")
     return folder

@@ -23,25 +23,25 @@ LONG = ("benchmark", "lr-find")
 
 def commands(work: Path, port: int) -> list[list[str]]:
     tiny = ["--model", "test_resnet", "--weights", str(work / "tiny.safetensors"), "--image-size", "64"]
-    data, run, picture = str(work / "data"), str(work / "run"), str(work / "data/ash/0.png")
+    data, run, image = str(work / "data"), str(work / "run"), str(work / "data/ash/0.png")
     model = f"{run}/model.onnx"
     return [
         ["train", data, *tiny, "--output", run],
         ["train", data, *tiny, "--mode", "finetune", "--epochs", "1", "--output", f"{run}-tuned"],
-        ["predict", run, picture],
+        ["predict", run, image],
         ["evaluate", run, data],
-        ["explain", run, picture, "--no-faithfulness", "--output", str(work / "why")],
+        ["explain", run, image, "--no-faithfulness", "--output", str(work / "why")],
         ["lr-find", data, *tiny, "--output", str(work / "rates.png")],
-        ["benchmark", data, "--model", "test_resnet", "--pictures", "32"],
+        ["benchmark", data, "--model", "test_resnet", "--images", "32"],
         ["export", run],
-        ["predict", model, picture],
+        ["predict", model, image],
         ["serve", model, "--port", str(port)],
     ]
 
 
-def ask(port: int, picture: Path, seconds: float) -> None:
+def ask(port: int, image: Path, seconds: float) -> None:
     """Ask the server, wherever it has come up, for its page and an answer; then let it stop."""
-    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + picture.read_bytes()
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + image.read_bytes()
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
     post = urllib.request.Request(f"http://127.0.0.1:{port}/predict", body + b"\r\n--x--\r\n", headers)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -30,7 +30,7 @@ CLASSES = ("dark", "<b>light</b>", "grün")
 
 
 def by_brightness(pixels_NHWC: Any) -> Any:
-    """Logits that grow smoothly with what a picture's upper left quarter holds."""
+    """Logits that grow smoothly with what an image's upper left quarter holds."""
     light_N = pixels_NHWC[:, :8, :8].mean(axis=(1, 2, 3)) / 255
     return np.stack([4 - 8 * light_N, 8 * light_N - 4, 0 * light_N], axis=1).astype(np.float32)
 
@@ -45,8 +45,8 @@ def service(limits: Limits | None = None, logits: Any = by_brightness, **options
     return Service("small", classifier(logits), heat, limits or Limits(), **settings)
 
 
-def picture(value: int = 0, kind: str = "PNG", side: int = 20) -> bytes:
-    """Return a picture whose upper left quarter has a grey value; the rest is noise."""
+def image(value: int = 0, kind: str = "PNG", side: int = 20) -> bytes:
+    """Return an image whose upper left quarter has a grey value; the rest is noise."""
     pixels = np.random.default_rng(value).integers(0, 255, (side, side, 3), np.uint8)
     pixels[: side // 2, : side // 2] = value
     stream = io.BytesIO()
@@ -65,7 +65,7 @@ def main() -> None:
         return by_brightness(pixels_NHWC)
 
     listening = server.bind("127.0.0.1", 0)
-    made = service(Limits(body=2**20, body_seconds=body_seconds, pictures=64), slow)
+    made = service(Limits(body=2**20, body_seconds=body_seconds, images=64), slow)
     try:
         url = server.url(listening)
         server.serve(app.build(made, local=True), listening, lambda: os.write(1, f"{url}\n".encode()), lambda: None)

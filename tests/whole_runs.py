@@ -16,10 +16,10 @@ from cnn_tl.core.progress import Observer
 
 
 class StopAfter(Observer):
-    """Sends this process a signal once so many pictures have gone through the task."""
+    """Sends this process a signal once so many images have gone through the task."""
 
-    def __init__(self, task: str, pictures: int, number: int = signal.SIGINT) -> None:
-        self.task_name, self.left, self.number = task, pictures, number
+    def __init__(self, task: str, images: int, number: int = signal.SIGINT) -> None:
+        self.task_name, self.left, self.number = task, images, number
         self.current = ""
         self.notes: list[str] = []
 

@@ -84,7 +84,7 @@ def same_padding(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> 
 def grow(field: float, jump: float, kernel: int, stride: int = 1, dilation: int = 1) -> tuple[float, float]:
     """Return receptive field and jump after one more layer: r + d(u - 1)j, and j * s.
 
-    The field r is the side of what one unit sees of the picture, the jump j the distance between neighbouring units
+    The field r is the side of what one unit sees of the image, the jump j the distance between neighbouring units
     there, both in pixels (Araujo et al. 2019, "Computing receptive fields of convolutional neural networks", sec. 2).
     """
     return field + dilation * (kernel - 1) * jump, jump * stride

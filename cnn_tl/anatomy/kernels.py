@@ -1,4 +1,4 @@
-"""Kernels by hand: a small matrix slides over a picture, and at each place the products are added up.
+"""Kernels by hand: a small matrix slides over an image, and at each place the products are added up.
 
 That is cross-correlation, what every deep-learning library calls convolution; mathematics turns the kernel by 180
 degrees first. A network learns the numbers of its kernels, these are given.
@@ -35,7 +35,7 @@ KERNELS: dict[str, list[list[list[float]]]] = {
     "sharpen": [[[0, -1, 0], [-1, 5, -1], [0, -1, 0]]],
     "emboss": [[[-2, -1, 0], [-1, 1, 1], [0, 1, 2]]],
 }
-"""Name -> its matrices. Of two, the picture shows the length of both answers together: Sobel's gradient magnitude."""
+"""Name -> its matrices. Of two, the image shows the length of both answers together: Sobel's gradient magnitude."""
 
 _FILLED_BY: dict[str, Any] = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}
 _NUMBER = re.compile(r"[-+]?(\d{1,15}\.?\d{0,15}|\.\d{1,15})(e[-+]?\d{1,2})?(/\d{1,9})?", re.IGNORECASE)
@@ -60,13 +60,13 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Convolved:
-    """A picture before and after.
+    """An image before and after.
 
     Attributes:
         before: uint8 [H, W, 3], or [H, W] where a kernel finds edges: it sees brightness, not colours.
         after: the bare sums, float32 [H', W', 3] or [H', W'].
         rows, columns: how the window slid.
-        shown: `after` as a picture, uint8. how: what its greys mean, one phrase.
+        shown: `after` as an image, uint8. how: what its greys mean, one phrase.
     """
 
     before: NDArray[np.uint8]
@@ -151,17 +151,17 @@ def _no_number(word: str, where: str) -> NoReturn:
     raise UsageError(f"{where}: {shown!r} is no number; write -1, 0.25, 1e-3 or 1/9")
 
 
-def convolve(picture: Image.Image, kernel: Kernel, padding: Padding = "zeros", stride: int = 1) -> Convolved:
-    """Slide the kernel over an RGB picture, each colour by itself.
+def convolve(image: Image.Image, kernel: Kernel, padding: Padding = "zeros", stride: int = 1) -> Convolved:
+    """Slide the kernel over an RGB image, each colour by itself.
 
     With padding, the size stays at stride 1: u - 1 pixels are added, where that is odd the larger part behind.
 
     Raises:
-        UsageError: the kernel is larger than the padded picture, or reflection has too few pixels to show.
+        UsageError: the kernel is larger than the padded image, or reflection has too few pixels to show.
     """
     from scipy.ndimage import correlate
 
-    before = np.asarray(picture.convert("L") if kernel.finds_edges else picture)
+    before = np.asarray(image.convert("L") if kernel.finds_edges else image)
     sides = [_side(before.shape[axis], kernel.matrices[0].shape[axis], padding, stride, axis) for axis in (0, 1)]
     rows, columns = sides
     around = [(side.before, side.after) for side in sides] + [(0, 0)] * (before.ndim - 2)
@@ -176,7 +176,7 @@ def convolve(picture: Image.Image, kernel: Kernel, padding: Padding = "zeros", s
         ends = [start + (side.output - 1) * stride + 1 for start, side in zip(starts, sides, strict=True)]
         answers.append(whole[starts[0] : ends[0] : stride, starts[1] : ends[1] : stride])
     after = answers[0] if len(answers) == 1 else np.hypot(*answers)
-    shown, how = _as_picture(after, kernel)
+    shown, how = _as_image(after, kernel)
     return Convolved(before, after, rows, columns, shown, how)
 
 
@@ -185,13 +185,13 @@ def _side(size: int, kernel: int, padding: Padding, stride: int, axis: int) -> S
     side = Slide(size, kernel, stride, more // 2, more - more // 2)
     name = ("height", "width")[axis]
     if not side.fits:
-        raise UsageError(f"the kernel covers {kernel} pixels, the picture's {name} is {size}; take a smaller kernel")
+        raise UsageError(f"the kernel covers {kernel} pixels, the image's {name} is {size}; take a smaller kernel")
     if padding == "reflect" and side.after >= size:
-        raise UsageError(f"--padding reflect needs {side.after} pixels beside the edge, the picture's {name} is {size}")
+        raise UsageError(f"--padding reflect needs {side.after} pixels beside the edge, the image's {name} is {size}")
     return side
 
 
-def _as_picture(after: NDArray[np.float32], kernel: Kernel) -> tuple[NDArray[np.uint8], str]:
+def _as_image(after: NDArray[np.float32], kernel: Kernel) -> tuple[NDArray[np.uint8], str]:
     """Bring the sums into 0..255 and say how."""
     reach = float(np.abs(after).max())
     most = f"{reach:,.0f}" if reach >= 10 else f"{reach:.2g}"

@@ -1,9 +1,9 @@
-"""What each unit of a network sees of the picture, followed from operation to operation.
+"""What each unit of a network sees of the image, followed from operation to operation.
 
 A receptive field is a property of convolutions and poolings: side r and jump j grow by `arithmetic.grow`, and where
 branches meet, the largest counts. It has no fixed size after global pooling, attention, or a linear layer over the
-tokens of a picture. A gate (squeeze-excite and its kin) is a factor computed from the whole picture; the map that it
-scales keeps its own field and is marked, since strictly all of the picture has a say. The statistics of normalisation
+tokens of an image. A gate (squeeze-excite and its kin) is a factor computed from the whole image; the map that it
+scales keeps its own field and is marked, since strictly all of the image has a say. The statistics of normalisation
 layers are not counted.
 """
 
@@ -27,10 +27,10 @@ class Field:
 
     Attributes:
         size: rows and columns, in pixels; None where it is no fixed window.
-        jump: distance of neighbouring units in the picture, rows and columns, in pixels.
+        jump: distance of neighbouring units in the image, rows and columns, in pixels.
         map: height and width of the map that the units form.
         channels: numbers at each place of the map.
-        gated: whether a gate that sees the whole picture has scaled the map.
+        gated: whether a gate that sees the whole image has scaled the map.
     """
 
     size: tuple[float, float] | None
@@ -41,20 +41,20 @@ class Field:
 
 
 class Fields:
-    """The fields of all tensors that come from the picture; what is not here comes from parameters.
+    """The fields of all tensors that come from the image; what is not here comes from parameters.
 
     Tensors are told apart by their storage, so a view has the field of what it views. On the meta device storages take
     no memory, and all are kept alive: no two share an address.
     """
 
-    def __init__(self, picture: Tensor) -> None:
+    def __init__(self, image: Tensor) -> None:
         self._of: dict[int, Field] = {}
         self._alive: list[Any] = []
-        channels, height, width = picture.shape[1:]
-        self.put(picture, Field((1, 1), (1, 1), (height, width), channels))
+        channels, height, width = image.shape[1:]
+        self.put(image, Field((1, 1), (1, 1), (height, width), channels))
 
     def of(self, tensor: object) -> Field | None:
-        """Return the field of a tensor, or None if no picture went into it."""
+        """Return the field of a tensor, or None if no image went into it."""
         return self._of.get(storage_of(tensor)) if isinstance(tensor, Tensor) else None
 
     def put(self, tensor: Tensor, field: Field) -> None:
@@ -147,30 +147,30 @@ def _left(args: Sequence[Any]) -> Any:
 
 
 def _convolved(seen: Seen, args: Sequence[Any], out: Any) -> Field:
-    picture, weight, _, stride, _, dilation, transposed = args[:7]
-    field = next((field for tensor, field in seen if tensor is picture), None)
-    if field is None or field.size is None or picture.ndim != 4 or transposed:
+    image, weight, _, stride, _, dilation, transposed = args[:7]
+    field = next((field for tensor, field in seen if tensor is image), None)
+    if field is None or field.size is None or image.ndim != 4 or transposed:
         return _unbounded(seen, args, out)
-    gated = any(tensor is weight for tensor, _ in seen)  # filters mixed by what the whole picture shows
-    found = _slid(field, picture, out, weight.shape[2:], stride, dilation)
+    gated = any(tensor is weight for tensor, _ in seen)  # filters mixed by what the whole image shows
+    found = _slid(field, image, out, weight.shape[2:], stride, dilation)
     return replace(found, gated=found.gated or gated)
 
 
 def _pooled(seen: Seen, args: Sequence[Any], out: Any) -> Field:
-    picture, kernel, *rest = args
+    image, kernel, *rest = args
     stride = rest[0] if rest and rest[0] else kernel
     if seen[0][1].size is None:
         return seen[0][1]
     dilation = rest[2] if len(rest) > 2 and isinstance(rest[2], list | tuple) else [1, 1]
-    return _slid(seen[0][1], picture, next(tensors_in(out)), kernel, stride, dilation)
+    return _slid(seen[0][1], image, next(tensors_in(out)), kernel, stride, dilation)
 
 
-def _slid(field: Field, picture: Tensor, out: Tensor, kernel: Any, stride: Any, dilation: Any) -> Field:
+def _slid(field: Field, image: Tensor, out: Tensor, kernel: Any, stride: Any, dilation: Any) -> Field:
     assert field.size is not None
     sizes, jumps = [], []
     for axis in (0, 1):
         size, jump = field.size[axis], field.jump[axis]
-        folded = round(field.map[axis] / picture.shape[-2 + axis])  # neighbours made into channels beforehand
+        folded = round(field.map[axis] / image.shape[-2 + axis])  # neighbours made into channels beforehand
         size, jump = grow(size, jump, max(folded, 1), max(folded, 1))
         size, jump = grow(size, jump, *(int(pair[axis % len(pair)]) for pair in (kernel, stride, dilation)))
         sizes.append(size)

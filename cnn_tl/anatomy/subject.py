@@ -15,7 +15,7 @@ from cnn_tl.networks.pretrained import weights
 
 @dataclass(frozen=True)
 class Subject:
-    """A network to look at: its name, the model on the meta device, and its pictures: channels, height, width."""
+    """A network to look at: its name, the model on the meta device, and its images: channels, height, width."""
 
     name: str
     model: nn.Module
@@ -26,7 +26,7 @@ def from_timm(name: str, image_size: int | None = None) -> Subject:
     """Build a timm model without its numbers: nothing is downloaded, and the largest takes no memory.
 
     Raises:
-        UsageError: timm has no such model, or it cannot take pictures of that size.
+        UsageError: timm has no such model, or it cannot take images of that size.
     """
     source = weights.locate(name, pretrained=False)
     with torch.device("meta"):

@@ -32,8 +32,8 @@ class Row:
         padding_mode: what that padding holds: zeros, reflect, replicate, circular, or -inf (max pooling); "" for none.
         same: whether the layer pads by itself, as TensorFlow's "SAME" does.
         input, output: shapes without the batch, as torch has them; None where it did not run.
-        receptive_field: rows and columns of the picture that a unit of the output sees; None for no fixed window.
-        gated: whether a gate that sees the whole picture scales it.
+        receptive_field: rows and columns of the image that a unit of the output sees; None for no fixed window.
+        gated: whether a gate that sees the whole image scales it.
         parameters: with biases; a parameter that several modules share is counted once, and a module that several
             share stands, with all its calls, under its first name.
         trainable, state: how many of them train, and whether: `later` is the second phase of lp-ft and auto.
@@ -81,7 +81,7 @@ class Table:
     Attributes:
         model: the name in timm's registry. input: channels, height, width. training: what the states mean.
         rows: in the order in which the layers first run.
-        parameters, trainable, multiply_adds, activation_bytes: of the whole network, for one picture.
+        parameters, trainable, multiply_adds, activation_bytes: of the whole network, for one image.
     """
 
     model: str
@@ -106,12 +106,12 @@ class Table:
 
     @property
     def multiply_adds(self) -> int:
-        """What one picture costs."""
+        """What one image costs."""
         return sum(row.multiply_adds for row in self.rows)
 
     @property
     def activation_bytes(self) -> int:
-        """What the outputs of all layers take for one picture, in float32."""
+        """What the outputs of all layers take for one image, in float32."""
         return sum(row.activation_bytes for row in self.rows)
 
 
@@ -122,7 +122,7 @@ def inspect(subject: Subject, training: Training, depth: int = 0) -> Table:
         depth: how many parts of a name make a row, such as 2 for `layer1.0`; 0 for every single layer.
 
     Raises:
-        UsageError: the model cannot take pictures of this size, or has not what the policy names.
+        UsageError: the model cannot take images of this size, or has not what the policy names.
     """
     model = subject.model
     trained = freeze.trainable(model, training.policy)
@@ -133,7 +133,7 @@ def inspect(subject: Subject, training: Training, depth: int = 0) -> Table:
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
         size = f"{height} x {width} pixels"
-        raise UsageError(f"{subject.name} cannot take pictures of {size}: {reason}") from error
+        raise UsageError(f"{subject.name} cannot take images of {size}: {reason}") from error
     owned = {name: [f"{name}.{own}".lstrip(".") for own, _ in m.named_parameters(recurse=False)]
              for name, m in model.named_modules()}  # fmt: skip
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}

@@ -60,39 +60,39 @@ class Run:
 
 
 def trace(model: nn.Module, height: int, width: int, channels: int = 3) -> dict[str, Run]:
-    """Send one picture without numbers through a model on the meta device; return what ran, by the modules' names.
+    """Send one image without numbers through a model on the meta device; return what ran, by the modules' names.
 
     The model is put in evaluation mode. The network itself has the empty name.
 
     Raises:
-        Exception: whatever the model raises where it cannot take pictures of this size.
+        Exception: whatever the model raises where it cannot take images of this size.
     """
     model.eval()
     with torch.device("meta"), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), ExitStack() as stack:
-        picture = torch.empty(1, channels, height, width)
-        watch = _Watch(picture)
+        image = torch.empty(1, channels, height, width)
+        watch = _Watch(image)
         for hook in watch.hooks(model):
             stack.callback(hook.remove)
         for module in model.modules():
             if isinstance(module, nn.LSTM):
                 stack.enter_context(mock.patch.object(module, "forward", partial(watch.recur, module)))
         with watch:
-            model(picture)
+            model(image)
     return watch.runs
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operation, and which module it belongs to."""
 
-    def __init__(self, picture: Tensor) -> None:
+    def __init__(self, image: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.runs: dict[str, Run] = {}
-        self.fields = Fields(picture)
+        self.fields = Fields(image)
         self._inside: list[tuple[str, set[int]]] = []
         self._orders = count()
         self._made_in: dict[int, str] = {}
         self._alive: list[Any] = []  # no two storages are to share an address
-        self._kept = {storage_of(picture)}
+        self._kept = {storage_of(image)}
 
     def hooks(self, model: nn.Module) -> list[Any]:
         """Let every module say when it begins and ends."""
@@ -161,8 +161,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _convolution(args: Sequence[Any], out: Tensor) -> int:
     """Count u*u*C/groups for each output, or for each input where the convolution is transposed."""
-    picture, weight, transposed = args[0], args[1], args[6]
-    return int((picture if transposed else out).numel() * prod(weight.shape[1:]))
+    image, weight, transposed = args[0], args[1], args[6]
+    return int((image if transposed else out).numel() * prod(weight.shape[1:]))
 
 
 def _product(args: Sequence[Any], out: Tensor) -> int:
@@ -180,29 +180,29 @@ pooling and sums are not."""
 
 
 def _convolution_window(args: Sequence[Any]) -> Window | None:
-    picture, weight, _, stride, padding, dilation, transposed, _, groups = args
+    image, weight, _, stride, padding, dilation, transposed, _, groups = args
     if transposed:  # which spreads pixels, and slides over none
         return None
-    sides = [_slide(picture, axis, weight.shape[2:], stride, padding, dilation) for axis in (0, 1)]
+    sides = [_slide(image, axis, weight.shape[2:], stride, padding, dilation) for axis in (0, 1)]
     return Window(sides[0], sides[1], groups)
 
 
 def _pool_window(args: Sequence[Any]) -> Window:
-    picture, kernel, *rest = args
+    image, kernel, *rest = args
     stride = rest[0] if rest and rest[0] else kernel
     padding = rest[1] if len(rest) > 1 else [0, 0]
     flags = [arg for arg in rest[2:4] if isinstance(arg, bool)]
     dilation = rest[2] if len(rest) > 2 and isinstance(rest[2], list | tuple) else [1, 1]
     ceil = bool(flags and flags[0])
-    sides = [_slide(picture, axis, kernel, stride, padding, dilation, ceil) for axis in (0, 1)]
+    sides = [_slide(image, axis, kernel, stride, padding, dilation, ceil) for axis in (0, 1)]
     return Window(sides[0], sides[1], 0)
 
 
 def _slide(
-    picture: Tensor, axis: int, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool = False
+    image: Tensor, axis: int, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool = False
 ) -> Slide:
     size, step, around, holes = (int(pair[axis % len(pair)]) for pair in (kernel, stride, padding, dilation))
-    return Slide(int(picture.shape[-2 + axis]), size, step, around, around, holes, ceil)
+    return Slide(int(image.shape[-2 + axis]), size, step, around, around, holes, ceil)
 
 
 WINDOWS: dict[Any, Callable[[Sequence[Any]], Window | None]] = {

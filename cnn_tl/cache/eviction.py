@@ -27,8 +27,8 @@ class Room:
     Attributes:
         root: the cache's folder.
         budget_bytes: the most that it may hold; None: as much as the disk allows.
-        for_pictures: whether decoded pictures want the room. They are large and quickly made, so for them nothing but
-            other pictures goes, and for features pictures go first.
+        for_images: whether decoded images want the room. They are large and quickly made, so for them nothing but
+            other images goes, and for features images go first.
         read_only: nothing is written, removed or touched.
         in_use: shards and remembered networks that this process has used; they stay.
         claims: keeps them from other processes too, as long as this lives.
@@ -37,11 +37,11 @@ class Room:
     """
 
     def __init__(
-        self, root: Path, budget_bytes: int | None, *, for_pictures: bool = False, read_only: bool = False
+        self, root: Path, budget_bytes: int | None, *, for_images: bool = False, read_only: bool = False
     ) -> None:
         self.root = root
         self.budget_bytes = budget_bytes
-        self.for_pictures = for_pictures
+        self.for_images = for_images
         self.read_only = read_only
         self.in_use: set[Path] = set()
         self.own: set[Path] = set()
@@ -125,15 +125,15 @@ class Room:
     def _in_order(self, held: list[Piece]) -> list[Piece]:
         """Return what may go, in the order in which it goes: leftovers, others' spaces and networks, then our own.
 
-        Among the others those of pictures go first.
+        Among the others those of images go first.
         """
         leftovers = [piece for piece in held if piece.kind == "leftover" and piece.is_old]
         unused = [piece for piece in held if piece.kind != "leftover" and piece.path not in self.in_use]
-        if self.for_pictures:
-            unused = [piece for piece in unused if piece.holds_pictures]
+        if self.for_images:
+            unused = [piece for piece in unused if piece.holds_images]
 
         def order(piece: Piece) -> tuple[bool, bool, float]:
-            return piece.path.parent in self.own, not piece.holds_pictures, piece.used
+            return piece.path.parent in self.own, not piece.holds_images, piece.used
 
         return leftovers + sorted(unused, key=order)
 

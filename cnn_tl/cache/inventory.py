@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cnn_tl.cache.location import CARD, FEATURES, NETWORKS, PICTURES, leftovers_in, networks_in, shards_in, spaces_in
+from cnn_tl.cache.location import CARD, FEATURES, IMAGES, NETWORKS, leftovers_in, networks_in, shards_in, spaces_in
 
 LEFTOVER_SECONDS = 3600.0
 """Age from which a temporary file is taken for a killed writer's; a younger one may be in the making."""
@@ -35,9 +35,9 @@ class Piece:
     used: float
 
     @property
-    def holds_pictures(self) -> bool:
-        """Say whether this is a shard of decoded pictures, which cost less to make again than features do."""
-        return self.kind == "shard" and self.path.parent.parent.name == PICTURES
+    def holds_images(self) -> bool:
+        """Say whether this is a shard of decoded images, which cost less to make again than features do."""
+        return self.kind == "shard" and self.path.parent.parent.name == IMAGES
 
     @property
     def is_old(self) -> bool:
@@ -79,7 +79,7 @@ def tidy(root: Path) -> None:
             with contextlib.suppress(OSError):
                 (space / CARD).unlink(missing_ok=True)
             _remove_if_empty(space)
-    for folder in (root / FEATURES, root / PICTURES, root / NETWORKS):
+    for folder in (root / FEATURES, root / IMAGES, root / NETWORKS):
         _remove_if_empty(folder)
 
 

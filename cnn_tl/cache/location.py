@@ -2,7 +2,7 @@
 
     <root>/features/<space>/space.json                    what the rows of the space have in common, for people
     <root>/features/<space>/<time>-<token>.safetensors    a shard of rows
-    <root>/pictures/<space>/...                           the same, where the rows are decoded pictures
+    <root>/images/<space>/...                           the same, where the rows are decoded images
     <root>/networks/<request>/...                         a remembered network (cnn_tl/networks/info.py)
 
 Whatever has another name is not ours: it is neither counted nor removed, even where somebody points the cache at a
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 FEATURES = "features"
-PICTURES = "pictures"
+IMAGES = "pictures"  # as it is in the caches that people have
 NETWORKS = "networks"
 CARD = "space.json"
 
@@ -60,7 +60,7 @@ def shards_in(space: Path) -> list[os.DirEntry[str]]:
 
 def spaces_in(root: Path) -> list[Path]:
     """Return the folders of the spaces."""
-    return _folders(root / FEATURES, _SPACE) + _folders(root / PICTURES, _SPACE)
+    return _folders(root / FEATURES, _SPACE) + _folders(root / IMAGES, _SPACE)
 
 
 def networks_in(root: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The cache of features, and of decoded pictures: rows found by key, whatever run or folder they came from.
+"""The cache of features, and of decoded images: rows found by key, whatever run or folder they came from.
 
 A space holds the rows that were computed in the same way; what that way is (weights, preprocessing, boundary, number
 format, our format version) gives the space its name. So whatever changes the numbers leads to another space, and
@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from cnn_tl.cache.eviction import Room
-from cnn_tl.cache.location import FEATURES, PICTURES
+from cnn_tl.cache.location import FEATURES, IMAGES
 from cnn_tl.cache.shard import RowType
 from cnn_tl.cache.space import Space
 
@@ -40,7 +40,7 @@ class FeatureCache:
         self,
         root: Path,
         *,
-        holds: Literal["feature", "picture"] = "feature",
+        holds: Literal["feature", "image"] = "feature",
         budget_bytes: int | None = None,
         read_only: bool = False,
         warn: Callable[[str], None] = lambda text: None,
@@ -48,7 +48,7 @@ class FeatureCache:
     ) -> None:
         self.root = root
         self._holds = holds
-        self._room = Room(root, budget_bytes, for_pictures=holds == "picture", read_only=read_only)
+        self._room = Room(root, budget_bytes, for_images=holds == "image", read_only=read_only)
         self._warn, self._note = warn, note
         self._spaces: dict[str, Space] = {}
 
@@ -67,7 +67,7 @@ class FeatureCache:
             self._spaces[name].refresh()
         else:
             row = RowType(tuple(shape), np.dtype("uint16" if dtype == "bfloat16" else dtype))
-            folder = self.root / (PICTURES if self._holds == "picture" else FEATURES) / name
+            folder = self.root / (IMAGES if self._holds == "image" else FEATURES) / name
             self._spaces[name] = Space(
                 folder, card, row, self._room, holds=self._holds, warn=self._warn, note=self._note
             )

@@ -57,7 +57,7 @@ EXAMPLES: dict[str, list[str]] = {
     ],
     "benchmark": [
         "cnn-tl benchmark",
-        "cnn-tl benchmark photos --model resnet50 --pictures 512",
+        "cnn-tl benchmark photos --model resnet50 --images 512",
     ],
     "guide": [
         "cnn-tl guide",

@@ -207,7 +207,7 @@ def seed_of(*parts: int | str) -> int:
 
 
 def default_workers() -> int:
-    """Return how many threads read pictures when nothing else is asked for: one for each core that we may use."""
+    """Return how many threads read images when nothing else is asked for: one for each core that we may use."""
     return min(cpu.usable(), 64)
 
 
@@ -243,7 +243,7 @@ def wait_passively() -> None:
     """Let OpenMP's threads sleep while they wait for each other, unless the user has said how they should.
 
     By default they spin. That is a little quicker on an idle machine; but whenever something else wants a core (our
-    own readers of pictures do), the spinning threads keep it from the one that they are waiting for: measured beside
+    own readers of images do), the spinning threads keep it from the one that they are waiting for: measured beside
     two other busy processes, embedding ran 2.4 to 5 times faster asleep. It must be said before torch is loaded, and
     is for programs to say, not for a library.
     """

@@ -3,8 +3,8 @@
     CnnTlError                    1   (only its children are raised; a bare one is a bug of ours)
     ├── UsageError                2   a flag or an argument that cannot be meant
     │   └── RecipeError           2   a recipe that cannot be read, or contradicts itself
-    ├── DataError                 3   the folder of pictures, or a picture in it
-    │   └── BadImageError         3   one picture that cannot be read
+    ├── DataError                 3   the folder of images, or an image in it
+    │   └── BadImageError         3   one image that cannot be read
     ├── ArtefactError             4   a checkpoint, weights file, bundle or export
     ├── ResourceError             5   disk, memory, device, network, lock
     ├── DivergedError             6   the loss or the weights are no longer finite
@@ -36,13 +36,13 @@ class RecipeError(UsageError):
 
 
 class DataError(CnnTlError):
-    """The data folder is unusable, or pictures changed under a run."""
+    """The data folder is unusable, or images changed under a run."""
 
     exit_code = 3
 
 
 class BadImageError(DataError):
-    """One picture that cannot be used.
+    """One image that cannot be used.
 
     Attributes:
         path: the file, or None for bytes that came from elsewhere.

@@ -1,4 +1,4 @@
-"""Which pictures are taken, and what happens to them before the network sees them.
+"""Which images are taken, and what happens to them before the network sees them.
 
 One specification, stored in every bundle and every export. Only data lives here, so that reading a bundle needs neither
 torch nor Pillow; `data/views/transforms.py` carries it out.
@@ -22,7 +22,7 @@ MAX_PIXELS = 89_478_485
 MIN_SIDE = 4
 
 MAX_RESIZED = 16384**2
-"""Pixels of a resized picture before the crop: no network takes as many, and a file that asks for more is damaged."""
+"""Pixels of a resized image before the crop: no network takes as many, and a file that asks for more is damaged."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Preprocessing:
     Attributes:
         height, width: what the network takes, in pixels.
         interpolation: the resampling filter, antialiased.
-        crop_pct: the share of the resized picture's sides that the crop keeps, 0.1 <= crop_pct <= 1.
+        crop_pct: the share of the resized image's sides that the crop keeps, 0.1 <= crop_pct <= 1.
         crop_mode: `center` keeps the proportions and cuts the middle out; `squash` ignores them; `border` keeps
             everything and pads.
         mean, std: per channel, for pixels scaled to [0, 1]: x' = (x / 255 - mean) / std.
-        max_pixels, min_side: a picture with more pixels, or with a shorter side, is refused.
+        max_pixels, min_side: an image with more pixels, or with a shorter side, is refused.
     """
 
     height: int
@@ -101,7 +101,7 @@ class Preprocessing:
 
     @property
     def resized(self) -> tuple[int, int]:
-        """Height and width, in pixels, of the picture before the crop (rounded down, as timm does)."""
+        """Height and width, in pixels, of the image before the crop (rounded down, as timm does)."""
         return math.floor(self.height / self.crop_pct), math.floor(self.width / self.crop_pct)
 
 

@@ -78,7 +78,7 @@ class World:
         return list(items[self.rank :: self.size])
 
     def falls_here(self, sha256: str) -> bool:
-        """Say whether a picture of this content falls to this process, where those of each machine have all of them.
+        """Say whether an image of this content falls to this process, where those of each machine have all of them.
 
         Its place in a list would not do: what is lacking in the cache looks different as soon as one of them has begun
         to write, and what is left would be cut into other parts.
@@ -86,7 +86,7 @@ class World:
         return _number_of(sha256) % self.local_size == self.local_rank
 
     def is_mine(self, sha256: str) -> bool:
-        """Say the same where all processes have the pictures between them, on whatever machine."""
+        """Say the same where all processes have the images between them, on whatever machine."""
         return _number_of(sha256) % self.size == self.rank
 
     def gather(self, value: T) -> list[T]:
@@ -188,7 +188,7 @@ class World:
         return torch.cat([other[:size] for other, size in zip(parts, sizes, strict=True)])
 
     def same_buffers(self, *models: nn.Module) -> None:
-        """Give all processes the first one's buffers: each BatchNorm has met other pictures in each of them."""
+        """Give all processes the first one's buffers: each BatchNorm has met other images in each of them."""
         if self.is_alone:
             return
         import torch.distributed as dist

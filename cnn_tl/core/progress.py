@@ -15,7 +15,7 @@ MOST_NAMED = 10
 class FeaturePlan:
     """How many features are computed and how many come from the cache; what the new ones take there, in bytes.
 
-    Of pictures: how many are decoded, and how many come from the cache.
+    Of images: how many are decoded, and how many come from the cache.
     """
 
     computed: int
@@ -31,8 +31,8 @@ class Plan:
         mode: freeze, finetune or scratch.
         data: the folder, printable.
         layout: how it was read, in words.
-        counts: pictures per class and split, `counts[class][split]`.
-        set_aside: broken pictures found so far.
+        counts: images per class and split, `counts[class][split]`.
+        set_aside: broken images found so far.
         backbone: timm's name.
         weights: where the weights come from, in words.
         image_size: height and width in pixels.
@@ -41,7 +41,7 @@ class Plan:
         schedule: epochs, steps, batch size and learning rate, in words.
         phases: what trains in which epochs, in words; None where that does not change.
         features: in mode freeze, how many are computed, and kept in how many bytes; how many come from the cache.
-        pictures: in a training loop, the same of pictures; None where each is decoded whenever it is used.
+        images: in a training loop, the same of images; None where each is decoded whenever it is used.
         seconds: the expected duration of the whole run, loading torch included, from what was measured on this machine.
         output: the run folder, printable.
     """
@@ -61,7 +61,7 @@ class Plan:
     schedule: str
     phases: str | None
     features: FeaturePlan | None
-    pictures: FeaturePlan | None
+    images: FeaturePlan | None
     seconds: float
     output: str
 

@@ -50,13 +50,13 @@ RELIABLE = (0.9, 0.95, 0.99)
 def thresholds(probabilities_NK: NDArray[np.float64], labels_N: NDArray[np.int64]) -> list[dict[str, float]]:
     """Say how sure an answer must be, so that answers at least as sure are right often enough.
 
-    For each accuracy of `RELIABLE` the least probability of the first class from which on the answers to these pictures
+    For each accuracy of `RELIABLE` the least probability of the first class from which on the answers to these images
     were right so often that the whole 95% interval lies above (selective classification; Geifman and El-Yaniv 2017,
     "Selective classification for deep neural networks", sec. 3, bound the risk so, too). None for an accuracy that so
-    few pictures cannot prove.
+    few images cannot prove.
 
     Returns:
-        `accuracy`, `probability`, and the `share` of the pictures that were answered as surely.
+        `accuracy`, `probability`, and the `share` of the images that were answered as surely.
     """
     right_N = probabilities_NK.argmax(1) == labels_N
     sureness_N = probabilities_NK.max(1)
@@ -65,7 +65,7 @@ def thresholds(probabilities_NK: NDArray[np.float64], labels_N: NDArray[np.int64
     found = []
     for accuracy in RELIABLE:
         enough = [n for n in range(1, len(order_N) + 1) if wilson_interval(int(rights[n - 1]), n)[0] >= accuracy]
-        if enough:  # with one more picture the interval would reach below
+        if enough:  # with one more image the interval would reach below
             least = float(sureness_N[order_N[enough[-1] - 1]])
             found.append({"accuracy": accuracy, "probability": least, "share": enough[-1] / len(order_N)})
     return found
@@ -73,10 +73,10 @@ def thresholds(probabilities_NK: NDArray[np.float64], labels_N: NDArray[np.int64
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """Two models on the same pictures.
+    """Two models on the same images.
 
     Attributes:
-        only_first, only_second: pictures that only one of them gets right; the others tell nothing.
+        only_first, only_second: images that only one of them gets right; the others tell nothing.
         gain: by how much the second's accuracy is higher. interval: its 95% confidence interval.
         p: how likely at least such an imbalance is if neither model is better (McNemar 1947, exact form); at most,
             where the second was chosen from several.
@@ -102,16 +102,16 @@ class PairedComparison:
 def compare_paired(
     first: NDArray[np.bool_], second: NDArray[np.bool_], *, chosen_from: int = 1, z: float = Z95
 ) -> PairedComparison:
-    """Compare two models by which pictures [N] they get right.
+    """Compare two models by which images [N] they get right.
 
-    The interval is Bonett and Price's (2012), which holds for few pictures too.
+    The interval is Bonett and Price's (2012), which holds for few images too.
 
     Args:
-        chosen_from: of how many candidates the second is the one that is best on these very pictures; p is multiplied
+        chosen_from: of how many candidates the second is the one that is best on these very images; p is multiplied
             by it (Bonferroni's bound, Dunn 1961), or the best of many would beat the first by luck.
 
     Raises:
-        ValueError: there are no pictures, or not the same number.
+        ValueError: there are no images, or not the same number.
     """
     from scipy.stats import binomtest
 

@@ -1,1 +1,1 @@
-"""Pictures: a folder becomes a manifest, a file becomes pixels."""
+"""Images: a folder becomes a manifest, a file becomes pixels."""

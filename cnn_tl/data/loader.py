@@ -1,4 +1,4 @@
-"""Pictures read by threads, in order, a bounded number ahead of whoever uses them.
+"""Images read by threads, in order, a bounded number ahead of whoever uses them.
 
 Threads rather than processes: Pillow releases the interpreter while it decodes and resizes, nothing is copied between
 processes, no shared memory is needed, and the result cannot depend on the number of workers.
@@ -27,7 +27,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Batch(Generic[Item]):
-    """Some pictures in the order they were asked for.
+    """Some images in the order they were asked for.
 
     Attributes:
         items: those that could be read.
@@ -41,7 +41,7 @@ class Batch(Generic[Item]):
 
 
 class _AtOnce(Executor):
-    """Runs each call where it is submitted, so that the thread that uses the pictures reads them too."""
+    """Runs each call where it is submitted, so that the thread that uses the images reads them too."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Return what the call gave or raised; a KeyboardInterrupt ends the submission itself."""
@@ -66,7 +66,7 @@ def readers(workers: int) -> Executor:
 def batches(
     items: Iterable[Item], read: Callable[[Item], Pixels], *, batch_size: int, workers: int
 ) -> Iterator[Batch[Item]]:
-    """Yield batches of at most `batch_size` pictures; see `read_groups`."""
+    """Yield batches of at most `batch_size` images; see `read_groups`."""
     source = iter(items)
     groups = iter(lambda: list(islice(source, batch_size)), [])
     return read_groups(groups, read, workers=workers)
@@ -99,7 +99,7 @@ def as_they_come(
                 while not _put(waiting, entry):
                     if left.is_set():
                         return
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that uses the pictures
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that uses the images
             failed.append(error)
         while not (_put(waiting, None) or left.is_set()):
             pass
@@ -137,7 +137,7 @@ def reading(
 ) -> Iterator[Iterator[Batch[Item]]]:
     """Begin to read, `ahead` groups before the first is asked for, and give an iterator over the batches in order.
 
-    A picture that raises `BadImageError` is reported in its batch; any other error ends the iteration.
+    An image that raises `BadImageError` is reported in its batch; any other error ends the iteration.
     """
     source = iter(groups)
     waiting: deque[list[tuple[Item, Future[Pixels]]]] = deque()

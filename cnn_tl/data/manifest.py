@@ -1,4 +1,4 @@
-"""The manifest: which pictures a run uses, their labels and parts, and whether they are still the same."""
+"""The manifest: which images a run uses, their labels and parts, and whether they are still the same."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
+_RENAMED = {"picture_fields": "image_fields", "pictures": "images"}
+"""Keys of the manifest.json of older run folders -> today's."""
+
+
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One usable picture.
+class ImageRecord:
+    """One usable image.
 
     Attributes:
         path: relative to the root, with forward slashes; as UTF-8 reads the bytes of its name, in any locale.
@@ -43,7 +47,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """One broken picture that is not used, and why."""
+    """One broken image that is not used, and why."""
 
     path: str
     split: Split
@@ -53,12 +57,12 @@ class SetAside:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All pictures of a data folder.
+    """All images of a data folder.
 
     Attributes:
         root: the folder.
         classes: in natural order; one list for every part.
-        pictures: those that are used, part by part and class by class.
+        images: those that are used, part by part and class by class.
         set_aside: broken ones.
         notes: remarks about the folder that the user should read.
         layout: how the folder was read, in words.
@@ -67,27 +71,27 @@ class Manifest:
 
     root: Path
     classes: tuple[str, ...]
-    pictures: tuple[Picture, ...]
+    images: tuple[ImageRecord, ...]
     set_aside: tuple[SetAside, ...] = ()
     notes: tuple[str, ...] = ()
     layout: str = ""
     splits: Mapping[Split, str] = field(default_factory=dict)
 
-    def of(self, split: Split) -> tuple[Picture, ...]:
-        """Return the pictures of one part."""
-        return tuple(picture for picture in self.pictures if picture.split == split)
+    def of(self, split: Split) -> tuple[ImageRecord, ...]:
+        """Return the images of one part."""
+        return tuple(image for image in self.images if image.split == split)
 
     def labels(self, split: Split) -> NDArray[np.int64]:
-        """Return the classes of the pictures of one part, by number, [N]."""
-        return np.array([picture.label for picture in self.of(split)], dtype=np.int64)
+        """Return the classes of the images of one part, by number, [N]."""
+        return np.array([image.label for image in self.of(split)], dtype=np.int64)
 
-    def file(self, picture: Picture) -> Path:
-        """Return where the picture lies."""
-        return self.root / native(picture.path)
+    def file(self, image: ImageRecord) -> Path:
+        """Return where the image lies."""
+        return self.root / native(image.path)
 
     def counts(self) -> dict[str, dict[Split, int]]:
-        """Return the number of usable pictures, `counts[class][split]`."""
-        found = Counter((picture.label, picture.split) for picture in self.pictures)
+        """Return the number of usable images, `counts[class][split]`."""
+        found = Counter((image.label, image.split) for image in self.images)
         return {name: {split: found[label, split] for split in SPLITS} for label, name in enumerate(self.classes)}
 
     def largest_class(self) -> str:
@@ -98,14 +102,14 @@ class Manifest:
     def baseline_accuracy(self) -> float:
         """Return the validation accuracy of the majority-class baseline: always answering `largest_class`."""
         answer, val = self.classes.index(self.largest_class()), self.of("val")
-        return sum(picture.label == answer for picture in val) / len(val)
+        return sum(image.label == answer for image in val) / len(val)
 
-    def without(self, broken: Iterable[tuple[Picture, str]]) -> Manifest:
-        """Return a manifest in which pictures that could not be decoded are set aside, with their reasons."""
+    def without(self, broken: Iterable[tuple[ImageRecord, str]]) -> Manifest:
+        """Return a manifest in which images that could not be decoded are set aside, with their reasons."""
         reasons = dict(broken)
         return replace(
             self,
-            pictures=tuple(picture for picture in self.pictures if picture not in reasons),
+            images=tuple(image for image in self.images if image not in reasons),
             set_aside=(
                 *self.set_aside,
                 *(SetAside(p.path, p.split, p.sha256, reason) for p, reason in reasons.items()),
@@ -116,32 +120,32 @@ class Manifest:
         """Refuse to go on when too much is set aside.
 
         Raises:
-            DataError: more than half of the pictures are broken, or none is left to train a class on or to
+            DataError: more than half of the images are broken, or none is left to train a class on or to
                 validate on.
         """
         where = printable(self.root)
-        refuse_mostly_broken(self.root, len(self.pictures), self.set_aside)
+        refuse_mostly_broken(self.root, len(self.images), self.set_aside)
         for name, count in self.counts().items():
             if not count["train"]:
                 named = printable(name)
                 broken = [one for one in self.set_aside if one.split == "train" and name in one.path.split("/")[:-1]]
-                raise DataError(f"class {named} in {where} has no usable training picture{_why(broken)}; add some")
+                raise DataError(f"class {named} in {where} has no usable training image{_why(broken)}; add some")
         if not self.of("val"):
             broken = [one for one in self.set_aside if one.split == "val"]
             what_now = "add some, or remove its val folder" if "val" in self.splits else "add some"
-            raise DataError(f"{where} has no usable validation picture{_why(broken)}; {what_now}")
+            raise DataError(f"{where} has no usable validation image{_why(broken)}; {what_now}")
 
-    def verify(self, picture: Picture) -> None:
-        """Make sure that a picture is the one that was scanned; its bytes are read only if its time differs.
+    def verify(self, image: ImageRecord) -> None:
+        """Make sure that an image is the one that was scanned; its bytes are read only if its time differs.
 
         Raises:
             DataError: it vanished or changed.
         """
-        path = self.file(picture)
+        path = self.file(image)
         try:
             now = retried(path.stat, path)
-            same = now.st_size == picture.bytes and (
-                now.st_mtime_ns == picture.mtime_ns or sha256_file(path) == picture.sha256
+            same = now.st_size == image.bytes and (
+                now.st_mtime_ns == image.mtime_ns or sha256_file(path) == image.sha256
             )
         except OSError as error:
             raise DataError(
@@ -152,9 +156,9 @@ class Manifest:
             raise DataError(f"{printable(path)} changed since the run began; put it back, or start anew")
 
     def diff(self, now: Manifest) -> list[str]:
-        """Say, a line each, how the pictures of `now` differ from these, by content.
+        """Say, a line each, how the images of `now` differ from these, by content.
 
-        The place of the root and the times of files do not count; a picture that is set aside in one of the
+        The place of the root and the times of files do not count; an image that is set aside in one of the
         two does not differ as long as its bytes are the same.
         """
         before, after = self._contents(), now._contents()
@@ -176,7 +180,7 @@ class Manifest:
         return sorted(map(printable, lines))
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data for JSON; each picture is a list of its fields' values."""
+        """Return plain data for JSON; each image is a list of its fields' values."""
         return {
             "root": str(self.root),
             "layout": self.layout,
@@ -184,8 +188,8 @@ class Manifest:
             "classes": list(self.classes),
             "notes": list(self.notes),
             "set_aside": [asdict(broken) for broken in self.set_aside],
-            "picture_fields": [one.name for one in fields(Picture)],
-            "pictures": [list(astuple(picture)) for picture in self.pictures],
+            "image_fields": [one.name for one in fields(ImageRecord)],
+            "images": [list(astuple(image)) for image in self.images],
         }
 
     @classmethod
@@ -196,18 +200,19 @@ class Manifest:
             ArtefactError: something is missing or has an impossible value.
         """
         try:
-            names = values["picture_fields"]
+            values = {_RENAMED.get(key, key): value for key, value in values.items()}
+            names = values["image_fields"]
             manifest = cls(
                 root=Path(values["root"]),
                 classes=tuple(_text(name) for name in values["classes"]),
-                pictures=tuple(Picture(**dict(zip(names, row, strict=True))) for row in values["pictures"]),
+                images=tuple(ImageRecord(**dict(zip(names, row, strict=True))) for row in values["images"]),
                 set_aside=tuple(SetAside(**broken) for broken in values["set_aside"]),
                 notes=tuple(_text(note) for note in values["notes"]),
                 layout=_text(values["layout"]),
                 splits={split: _text(name) for split, name in values.get("splits", {}).items() if split in SPLITS},
             )
-            for picture in manifest.pictures:
-                _check_picture(picture, len(manifest.classes))
+            for image in manifest.images:
+                _check_image(image, len(manifest.classes))
             for broken in manifest.set_aside:
                 _check_file(broken)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
@@ -215,12 +220,12 @@ class Manifest:
         return manifest
 
     def _contents(self) -> dict[str, tuple[str, Split]]:
-        entries: tuple[Picture | SetAside, ...] = (*self.pictures, *self.set_aside)
+        entries: tuple[ImageRecord | SetAside, ...] = (*self.images, *self.set_aside)
         return {entry.path: (entry.sha256, entry.split) for entry in entries}
 
 
 def refuse_mostly_broken(root: Path, usable: int, broken: tuple[SetAside, ...]) -> None:
-    """Refuse a folder in which more than half of the pictures are broken, whatever the policy.
+    """Refuse a folder in which more than half of the images are broken, whatever the policy.
 
     Raises:
         DataError: it is so.
@@ -234,7 +239,7 @@ def refuse_mostly_broken(root: Path, usable: int, broken: tuple[SetAside, ...]) 
 
 
 def _why(broken: Sequence[SetAside]) -> str:
-    """Say how many pictures cannot be read, and the first of them."""
+    """Say how many images cannot be read, and the first of them."""
     if not broken:
         return ""
     first = broken[0]
@@ -247,16 +252,16 @@ def _text(value: object) -> str:
     return value
 
 
-def _check_picture(picture: Picture, classes: int) -> None:
-    _check_file(picture)
-    for number in (picture.label, picture.bytes, picture.mtime_ns):
+def _check_image(image: ImageRecord, classes: int) -> None:
+    _check_file(image)
+    for number in (image.label, image.bytes, image.mtime_ns):
         if type(number) is not int:
             raise TypeError(f"an integer expected, not {number!r}")
-    if not 0 <= picture.label < classes:
-        raise ValueError(f"{picture.path} has label {picture.label} of {classes} classes")
+    if not 0 <= image.label < classes:
+        raise ValueError(f"{image.path} has label {image.label} of {classes} classes")
 
 
-def _check_file(entry: Picture | SetAside) -> None:
+def _check_file(entry: ImageRecord | SetAside) -> None:
     path = PurePosixPath(_text(entry.path))
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"{path} leads out of the data folder")

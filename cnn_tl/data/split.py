@@ -10,45 +10,43 @@ from typing import NoReturn
 
 from cnn_tl.core.errors import DataError, printable
 from cnn_tl.core.formatting import counted
-from cnn_tl.data.manifest import Picture
+from cnn_tl.data.manifest import ImageRecord
 
 
 def split_off_val(
-    pictures: Sequence[Picture],
+    images: Sequence[ImageRecord],
     classes: Sequence[str],
     *,
     val_fraction: float,
     seed: int,
     broken: Mapping[int, int] | None = None,
-) -> list[Picture]:
-    """Move about `val_fraction` of every class's training pictures to the validation part.
+) -> list[ImageRecord]:
+    """Move about `val_fraction` of every class's training images to the validation part.
 
-    Which ones depends on the seed and on the pictures' contents alone; equal pictures of a class stay
+    Which ones depends on the seed and on the images' contents alone; equal images of a class stay
     together, so that none is trained on and validated on; those that lie in two classes are never validated on.
 
     Args:
-        broken: how many pictures of each class, by its number, were set aside; for the message.
+        broken: how many images of each class, by its number, were set aside; for the message.
 
     Raises:
-        DataError: a class has fewer than two different training pictures; the message says where they are.
+        DataError: a class has fewer than two different training images; the message says where they are.
     """
     contents: list[set[str]] = [set() for _ in classes]
-    for picture in pictures:
-        if picture.split == "train":
-            contents[picture.label].add(picture.sha256)
+    for image in images:
+        if image.split == "train":
+            contents[image.label].add(image.sha256)
     counted = Counter(sha256 for class_contents in contents for sha256 in class_contents)
     contents = [{sha256 for sha256 in found if counted[sha256] == 1} for found in contents]
     for label, found in enumerate(contents):
         if len(found) < 2:
-            _refuse(pictures, classes, label, (broken or {}).get(label, 0))
+            _refuse(images, classes, label, (broken or {}).get(label, 0))
     chosen = {
         (label, sha256) for label in range(len(classes)) for sha256 in _choose(contents[label], val_fraction, seed)
     }
     return [
-        replace(picture, split="val")
-        if picture.split == "train" and (picture.label, picture.sha256) in chosen
-        else picture
-        for picture in pictures
+        replace(image, split="val") if image.split == "train" and (image.label, image.sha256) in chosen else image
+        for image in images
     ]
 
 
@@ -57,20 +55,20 @@ def _choose(contents: set[str], val_fraction: float, seed: int) -> list[str]:
     return sorted(contents, key=lambda sha256: hashlib.sha256(f"{seed}:{sha256}".encode()).digest())[:count]
 
 
-def _refuse(pictures: Sequence[Picture], classes: Sequence[str], label: int, broken: int) -> NoReturn:
+def _refuse(images: Sequence[ImageRecord], classes: Sequence[str], label: int, broken: int) -> NoReturn:
     """Say why a class has no two images between which the splits could be made."""
     name = printable(classes[label])
-    mine = [picture for picture in pictures if picture.split == "train" and picture.label == label]
-    own = {picture.sha256: picture for picture in reversed(mine)}
-    twins = [(own[one.sha256], one) for one in pictures if one.split == "train" and one.label != label
+    mine = [image for image in images if image.split == "train" and image.label == label]
+    own = {image.sha256: image for image in reversed(mine)}
+    twins = [(own[one.sha256], one) for one in images if one.split == "train" and one.label != label
              and one.sha256 in own]  # fmt: skip
     if twins:
         twin, other = twins[0]
         shared = len({one.sha256 for _, one in twins})
         how_many = "all" if shared == len(own) else f"{shared:,}"
-        images = counted(len(own), "different image")
+        different = counted(len(own), "different image")
         raise DataError(
-            f"class {name} has {images} to choose a validation split from, and {how_many} of them also in another "
+            f"class {name} has {different} to choose a validation split from, and {how_many} of them also in another "
             f"class, such as {printable(other.path)} in {printable(classes[other.label])}, a copy of "
             f"{printable(twin.path)}; remove the copies from the class where they are wrong"
         )

@@ -1,1 +1,1 @@
-"""How good a trained model is on labelled pictures, and how well its answers hold when the pictures change."""
+"""How good a trained model is on labelled images, and how well its answers hold when the images change."""

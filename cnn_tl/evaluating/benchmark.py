@@ -82,13 +82,13 @@ class Report:
     """A benchmark.
 
     Attributes:
-        data: what was measured on. pictures: how many of it. model, device: in words.
-        precision: the number format that training pictures would get here.
+        data: what was measured on. images: how many of it. model, device: in words.
+        precision: the number format that training images would get here.
         load: the machine's load average before the benchmark began, None where there is none.
     """
 
     data: str
-    pictures: int
+    images: int
     model: str
     device: str
     precision: str
@@ -105,7 +105,7 @@ def benchmark(
     *,
     model: str = DEFAULT_MODEL,
     device: DeviceName = "auto",
-    pictures: int = 256,
+    images: int = 256,
     observer: Observer | None = None,
 ) -> Report:
     """Measure decoding, the bare forward pass, embedding, a head's fit and a fine-tuning step.
@@ -113,22 +113,22 @@ def benchmark(
     Args:
         data: class folders; by default crops of the two photographs that come with scikit-learn.
         model: a timm model; its weights are random, which makes no difference to speed.
-        pictures: how many are used; with fewer in the folder they are used again.
+        images: how many are used; with fewer in the folder they are used again.
 
     Raises:
         UsageError: unknown model. DataError: an unusable folder. ResourceError: the device is not there.
     """
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     observer = observer or Observer()
-    with switches_restored(), _pictures(data) as (root, name):
+    with switches_restored(), _images(data) as (root, name):
         manifest = scan(Path(root), seed=0, val_fraction=0.2)
         require_torch()
         chosen = pick_device(device)
         bench = _Bench(_network(model, len(manifest.classes)), chosen)
-        found = [(manifest.file(picture), picture.label) for picture in manifest.pictures]
-        bench.take([found[index % len(found)] for index in range(pictures)])
+        found = [(manifest.file(image), image.label) for image in manifest.images]
+        bench.take([found[index % len(found)] for index in range(images)])
         stages = bench.run(observer)
-        return Report(name, pictures, model, speed.describe(chosen), bench.precision, load, stages)
+        return Report(name, images, model, speed.describe(chosen), bench.precision, load, stages)
 
 
 class _Bench:
@@ -142,10 +142,10 @@ class _Bench:
         self.files: list[Path] = []
         self.labels: NDArray[np.int64] = np.zeros(0, np.int64)
 
-    def take(self, pictures: Sequence[tuple[Path, int]]) -> None:
+    def take(self, images: Sequence[tuple[Path, int]]) -> None:
         """Measure on these files; the first batch of them serves the bare passes."""
-        self.files = [path for path, _ in pictures]
-        self.labels = np.array([label for _, label in pictures])
+        self.files = [path for path, _ in images]
+        self.labels = np.array([label for _, label in images])
         first = next(batches(self.files, self._read, batch_size=BATCH_SIZE, workers=default_workers()))
         if not first.items:
             raise DataError(str(first.failures[0][1]))
@@ -295,7 +295,7 @@ def _refuse_failures(batch: Batch[Path]) -> None:
 
 
 @contextmanager
-def _pictures(data: Path | str | None) -> Iterator[tuple[Path, str]]:
+def _images(data: Path | str | None) -> Iterator[tuple[Path, str]]:
     """Yield the folder to measure on, and its name."""
     if data is not None:
         yield Path(data), str(data)
@@ -306,7 +306,7 @@ def _pictures(data: Path | str | None) -> Iterator[tuple[Path, str]]:
 
 
 def _write_crops(root: Path) -> None:
-    """Write JPEG crops of scikit-learn's two photographs, of the size of an ordinary data set's pictures."""
+    """Write JPEG crops of scikit-learn's two photographs, of the size of an ordinary data set's images."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
 

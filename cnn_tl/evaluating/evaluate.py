@@ -1,4 +1,4 @@
-"""`cnn-tl evaluate`: a trained model on labelled pictures, through the very path that predict takes."""
+"""`cnn-tl evaluate`: a trained model on labelled images, through the very path that predict takes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cnn_tl.data.blank_images import Looks
 from cnn_tl.data.loader import Pixels, batches
 from cnn_tl.data.views import transforms
 from cnn_tl.evaluating import robustness as robust
-from cnn_tl.evaluating.labelled import Labelled, find_labelled, pictures_trained_on, splits_named_in
+from cnn_tl.evaluating.labelled import Labelled, find_labelled, images_trained_on, splits_named_in
 from cnn_tl.inference.classifier import Classifier, Logits, load
 
 _BINS = 15
@@ -30,13 +30,13 @@ Labelling = tuple[Path, int]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How good a model is on labelled pictures.
+    """How good a model is on labelled images.
 
     Attributes:
         model, data: as they were named, printable.
         part: the part of the data folder; None where it has no parts.
-        trained_on: pictures that were left out because the model was trained on them; None where that is unknown.
-        pictures, correct: counts. accuracy: top-1. interval: its 95% Wilson score interval.
+        trained_on: images that were left out because the model was trained on them; None where that is unknown.
+        images, correct: counts. accuracy: top-1. interval: its 95% Wilson score interval.
         baseline: the accuracy of the majority-class baseline, which always answers `baseline_class`.
         baseline_from: where `baseline_class` is the most frequent class: in "training", as in the result of train, or,
             where the model does not say what it was trained on, in the "evaluated" images themselves.
@@ -44,9 +44,9 @@ class Evaluation:
         log_loss: the mean negative log of the probability that the right class got, in nats.
         calibration_error: by how much the probability of the answer misses its accuracy, in the mean (Guo et al.
             2017, eq. 3, in 15 bins).
-        per_class: class -> its pictures, how many of them are answered right, how often it is answered in all.
-        confusion: pictures by true class (row) and answer (column), in the order of `classes`.
-        unreadable: [file, reason] of pictures that could not be read, and count nowhere.
+        per_class: class -> its images, how many of them are answered right, how often it is answered in all.
+        confusion: images by true class (row) and answer (column), in the order of `classes`.
+        unreadable: [file, reason] of images that could not be read, and count nowhere.
         notes: remarks about the folder.
         robustness: one row for each change at each strength; empty where it was not asked for.
     """
@@ -55,7 +55,7 @@ class Evaluation:
     data: str
     part: str | None
     trained_on: int | None
-    pictures: int
+    images: int
     correct: int
     accuracy: float
     interval: tuple[float, float]
@@ -75,7 +75,7 @@ class Evaluation:
     def __repr__(self) -> str:
         """Return such as `<Evaluation runs/photos-freeze on photos: 94.7% of 75 right (87.1% to 97.9%)>`."""
         low, high = map(percent, self.interval)
-        shares = f"{percent(self.accuracy)} of {self.pictures:,} right ({low} to {high})"
+        shares = f"{percent(self.accuracy)} of {self.images:,} right ({low} to {high})"
         return f"<Evaluation {self.model} on {self.data}: {shares}>"
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class Evaluation:
         return asdict(self)
 
     def confused(self) -> list[tuple[int, str, str]]:
-        """Return (pictures, true class, answer) for each pair of classes that were confused, most frequent first."""
+        """Return (images, true class, answer) for each pair of classes that were confused, most frequent first."""
         pairs = [
             (count, self.classes[true], self.classes[answer])
             for true, row in enumerate(self.confusion)
@@ -105,47 +105,47 @@ def evaluate(
     device: DeviceName = "auto",
     observer: Observer | None = None,
 ) -> Evaluation:
-    """Let a trained model answer for labelled pictures, and count.
+    """Let a trained model answer for labelled images, and count.
 
     Args:
         source: a run folder, a bundle or a .onnx file.
         data: class folders, or such folders inside train, val and test.
-        part: which one is meant; None: test if there is one, else val. Pictures that the model was trained on are
+        part: which one is meant; None: test if there is one, else val. Images that the model was trained on are
             left out, where its run folder tells which those are, unless the part train is asked for.
-        robustness: answer for each picture changed in many ways, too.
-        limit: at most so many pictures, of each class its share.
-        batch_size: pictures that go through the model at once.
-        workers: threads that read pictures; 0: this one does; None means one for each core.
+        robustness: answer for each image changed in many ways, too.
+        limit: at most so many images, of each class its share.
+        batch_size: images that go through the model at once.
+        workers: threads that read images; 0: this one does; None means one for each core.
 
     Raises:
         ArtefactError: there is no model, or it is damaged.
-        DataError: no pictures, none that can be read, or classes that the model does not know.
+        DataError: no images, none that can be read, or classes that the model does not know.
         UsageError: the folder has no such part.
     """
     observer = observer or Observer()
     threads = default_workers() if workers is None else workers
     with observer.task("loading the model", None):
         model = load(source, device)
-    seen = pictures_trained_on(Path(source))
+    seen = images_trained_on(Path(source))
     named = splits_named_in(Path(source))
     found = find_labelled(Path(data), model.classes, part=part, seen=seen, limit=limit, workers=threads, named=named)
-    files = [path for path, _ in found.pictures]
+    files = [path for path, _ in found.images]
     observer.note(counted(len(files), "image") + (f", the split {found.part}" if found.part else ""))
     if robustness:
         answers, unreadable, rows = robust.measure(
-            model, found.pictures, batch_size=batch_size, workers=threads, observer=observer
+            model, found.images, batch_size=batch_size, workers=threads, observer=observer
         )
     else:
-        answers, unreadable = _answers(model, found.pictures, batch_size, threads, observer)
+        answers, unreadable = _answers(model, found.images, batch_size, threads, observer)
         rows = ()
-    kept = [one for one in found.pictures if one[0] not in unreadable]
+    kept = [one for one in found.images if one[0] not in unreadable]
     return _count(model, found, kept, answers, unreadable, rows, str(source), str(data))
 
 
 def _answers(
-    model: Classifier, pictures: Sequence[Labelling], batch_size: int, workers: int, observer: Observer
+    model: Classifier, images: Sequence[Labelling], batch_size: int, workers: int, observer: Observer
 ) -> tuple[Logits, dict[Path, str]]:
-    """Return the logits [N, K] of the pictures that can be read, in their order, and why the others cannot."""
+    """Return the logits [N, K] of the images that can be read, in their order, and why the others cannot."""
 
     def read(one: Labelling) -> Pixels:
         return transforms.load(one[0], model.preprocessing)
@@ -153,8 +153,8 @@ def _answers(
     rows: list[Logits] = []
     unreadable: dict[Path, str] = {}
     looks = Looks()
-    with observer.task("evaluating", len(pictures)):
-        for batch in batches(pictures, read, batch_size=batch_size, workers=workers):
+    with observer.task("evaluating", len(images)):
+        for batch in batches(images, read, batch_size=batch_size, workers=workers):
             unreadable |= {path: error.reason for (path, _), error in batch.failures}
             if batch.items:
                 rows.append(model.logits(batch.pixels))
@@ -180,7 +180,7 @@ def _count(
 
     if not kept:
         path, reason = next(iter(unreadable.items()))
-        raise DataError(f"no picture of {printable(data)} can be read, such as {printable(path)}: {reason}")
+        raise DataError(f"no image of {printable(data)} can be read, such as {printable(path)}: {reason}")
     labels = np.array([label for _, label in kept])
     probabilities = softmax(logits_NK)
     answers = probabilities.argmax(1)
@@ -198,7 +198,7 @@ def _count(
         data=printable(data),
         part=found.part,
         trained_on=found.trained_on,
-        pictures=len(labels),
+        images=len(labels),
         correct=correct,
         accuracy=correct / len(labels),
         interval=wilson_interval(correct, len(labels)),
@@ -210,7 +210,7 @@ def _count(
         calibration_error=_calibration_error(probabilities.max(1), answers == labels),
         classes=model.classes,
         per_class={
-            name: {"pictures": int(sizes[k]), "right": int(right[k]), "answered": int(confusion[:, k].sum())}
+            name: {"images": int(sizes[k]), "right": int(right[k]), "answered": int(confusion[:, k].sum())}
             for k, name in enumerate(model.classes)
         },
         confusion=confusion.tolist(),

@@ -1,4 +1,4 @@
-"""Labelled pictures for a model that exists already: its classes are given, and what it was trained on is known."""
+"""Labelled images for a model that exists already: its classes are given, and what it was trained on is known."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _BEST_FIRST: tuple[Split, ...] = ("test", "val")
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures and what they show.
+    """Images and what they show.
 
     Attributes:
-        pictures: files, class by class, each with the place of its class among the model's.
+        images: files, class by class, each with the place of its class among the model's.
         part: the part of the data folder that they are; None where it has no parts.
         trained_on: how many more there were that the model has seen in training; None where that cannot be known.
         notes: remarks for the user.
     """
 
-    pictures: tuple[tuple[Path, int], ...]
+    images: tuple[tuple[Path, int], ...]
     part: Split | None
     trained_on: int | None
     notes: tuple[str, ...]
@@ -49,18 +49,18 @@ def find_labelled(
     workers: int,
     named: Mapping[Split, str] | None = None,
 ) -> Labelled:
-    """Find labelled pictures below `root`: class folders, or such folders inside train, val and test.
+    """Find labelled images below `root`: class folders, or such folders inside train, val and test.
 
     Args:
         classes: the model's; a folder with another name is refused.
         part: which one is meant; None: test if there is one, else val, else all there is.
-        seen: SHA-256 of the pictures that the model was trained on, which are left out unless the part train is
+        seen: SHA-256 of the images that the model was trained on, which are left out unless the part train is
             asked for; None where that is not known.
-        limit: at most so many pictures, of each class its share; which ones follows from their contents alone.
+        limit: at most so many images, of each class its share; which ones follows from their contents alone.
         named: the folders of the splits, relative to the data, where the model's own run has named them.
 
     Raises:
-        DataError: no such pictures, or classes that the model does not know.
+        DataError: no such images, or classes that the model does not know.
         UsageError: the folder has no such part.
     """
     walker = Walker(root)
@@ -76,20 +76,20 @@ def find_labelled(
             f"{printable(root)} has classes that the model does not know: {some_of(unknown)}; it knows "
             f"{some_of(classes)}{hint}"
         )
-    found = [(one.path, labels[folder.path.name]) for folder in folders for one in walker.pictures(folder.path)]
+    found = [(one.path, labels[folder.path.name]) for folder in folders for one in walker.images(folder.path)]
     found.sort(key=lambda one: one[1])
     kept, trained_on = _unseen(found, None if chosen == "train" else seen, limit, workers)
     if not kept:
         why = "the model was trained on all of them; give it others, or --part train" if trained_on else "none is there"
-        raise DataError(f"no pictures to evaluate on in {printable(root)}: {why}")
+        raise DataError(f"no images to evaluate on in {printable(root)}: {why}")
     absent = sorted(set(range(len(classes))) - {label for _, label in kept})
-    notes = [f"no pictures of: {some_of(classes[label] for label in absent)}"] if absent else []
+    notes = [f"no images of: {some_of(classes[label] for label in absent)}"] if absent else []
     known = trained_on if seen is not None and chosen != "train" else None
     return Labelled(tuple(kept), chosen, known, (*walker.notes(), *notes))
 
 
-def pictures_trained_on(source: Path) -> frozenset[str] | None:
-    """Return the SHA-256 of each picture that a run folder's model was trained on; None where no manifest tells.
+def images_trained_on(source: Path) -> frozenset[str] | None:
+    """Return the SHA-256 of each image that a run folder's model was trained on; None where no manifest tells.
 
     Args:
         source: the run folder, or the bundle or export inside it.
@@ -97,7 +97,7 @@ def pictures_trained_on(source: Path) -> frozenset[str] | None:
     for folder in (source, source.parent):
         if (folder / MANIFEST).is_file():
             manifest = Manifest.from_json(files.read_json(folder / MANIFEST))
-            return frozenset(picture.sha256 for picture in manifest.of("train"))
+            return frozenset(image.sha256 for image in manifest.of("train"))
     return None
 
 
@@ -105,7 +105,7 @@ def splits_named_in(source: Path) -> dict[Split, str]:
     """Return the folders of the splits that a run was trained on, relative to its data; none where it had none.
 
     Args:
-        source: as for `pictures_trained_on`.
+        source: as for `images_trained_on`.
     """
     for folder in (source, source.parent):
         if (folder / MANIFEST).is_file():
@@ -149,7 +149,7 @@ def _folders(walker: Walker, place: Path) -> list[Found]:
 def _unseen(
     found: Sequence[tuple[Path, int]], seen: frozenset[str] | None, limit: int | None, workers: int
 ) -> tuple[list[tuple[Path, int]], int]:
-    """Return the pictures that are not in `seen`, no more than `limit`, and how many are."""
+    """Return the images that are not in `seen`, no more than `limit`, and how many are."""
     if seen is None and (limit is None or limit >= len(found)):
         return list(found), 0
     digests = list(_digests([path for path, _ in found], workers))
@@ -175,7 +175,7 @@ def _digests(paths: Sequence[Path], workers: int) -> Iterator[str]:
 
 
 def _share_of_each(kept: list[tuple[tuple[Path, int], str]], limit: int) -> list[tuple[tuple[Path, int], str]]:
-    """Take `limit` pictures, spread over the classes as all are: the k-th of n stands at (k + 1/2) / n of its class."""
+    """Take `limit` images, spread over the classes as all are: the k-th of n stands at (k + 1/2) / n of its class."""
     shuffled = sorted(range(len(kept)), key=lambda i: seed_of("evaluate", kept[i][1]))
     classes: dict[int, list[int]] = {}
     for i in shuffled:

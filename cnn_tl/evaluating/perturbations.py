@@ -1,7 +1,7 @@
-"""A picture moved, scaled, turned, blurred or lit otherwise, before the preprocessing that every picture gets.
+"""An image moved, scaled, turned, blurred or lit otherwise, before the preprocessing that every image gets.
 
-All is done to the picture as it was read, so that the network sees real detail wherever there is some; what comes in
-over the border is the picture mirrored. The levels are measured in what the network sees: a shift of 10% is a tenth of
+All is done to the image as it was read, so that the network sees real detail wherever there is some; what comes in
+over the border is the image mirrored. The levels are measured in what the network sees: a shift of 10% is a tenth of
 its view, a blur of 1 px one of its pixels.
 """
 
@@ -19,15 +19,15 @@ from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.views import transforms
 
 _FINEST = 4
-"""Pixels of a picture for one of the network's, along one axis, that are enough: scaling shows twice the detail."""
+"""Pixels of an image for one of the network's, along one axis, that are enough: scaling shows twice the detail."""
 
 
 @dataclass(frozen=True)
 class View:
-    """The part of a picture that the network sees.
+    """The part of an image that the network sees.
 
     Attributes:
-        width, height: in pixels of the picture.
+        width, height: in pixels of the image.
         pixel_width, pixel_height: how many of these the network gets as one.
     """
 
@@ -39,12 +39,12 @@ class View:
 
 @dataclass(frozen=True)
 class Perturbation:
-    """One way to change a picture, at several strengths.
+    """One way to change an image, at several strengths.
 
     Attributes:
         levels: the strengths, without the one that changes nothing, which is `identity`.
         unit: how a strength is written, a format for one number.
-        views: the changed pictures for a strength; several where a direction would otherwise be chosen.
+        views: the changed images for a strength; several where a direction would otherwise be chosen.
     """
 
     levels: tuple[float, ...]
@@ -54,7 +54,7 @@ class Perturbation:
 
 
 def handy(image: Image.Image, spec: Preprocessing) -> Image.Image:
-    """Return the picture with no more pixels than its changed forms can show: a huge one would fill the memory."""
+    """Return the image with no more pixels than its changed forms can show: a huge one would fill the memory."""
     if spec.crop_mode == "center":
         image = transforms.trim_strip(image)
     seen = part_seen(image, spec)
@@ -63,14 +63,14 @@ def handy(image: Image.Image, spec: Preprocessing) -> Image.Image:
 
 
 def part_seen(image: Image.Image, spec: Preprocessing) -> View:
-    """Return what `transforms.evaluate` shows the network of a picture."""
+    """Return what `transforms.evaluate` shows the network of an image."""
     height, width = transforms.resized(image, spec)
     across, down = image.width / width, image.height / height
     return View(across * spec.width, down * spec.height, across, down)
 
 
 def shifted(image: Image.Image, view: View, share: float) -> Sequence[Image.Image]:
-    """Move the picture right, left, down and up by a share of the view."""
+    """Move the image right, left, down and up by a share of the view."""
     dx, dy = round(share / 100 * view.width), round(share / 100 * view.height)
     return [_window(image, -x, -y, *image.size) for x, y in ((dx, 0), (-dx, 0), (0, dy), (0, -dy))]
 
@@ -82,7 +82,7 @@ def scaled(image: Image.Image, view: View, factor: float) -> Sequence[Image.Imag
 
 
 def rotated(image: Image.Image, view: View, degrees: float) -> Sequence[Image.Image]:
-    """Turn the picture about its middle, both ways."""
+    """Turn the image about its middle, both ways."""
     radius = math.hypot(view.width, view.height) / 2
     room_x, room_y = (max(0, math.ceil(radius - side / 2)) for side in image.size)
     large = _window(image, -room_x, -room_y, image.width + 2 * room_x, image.height + 2 * room_y)
@@ -112,7 +112,7 @@ PERTURBATIONS = {
 
 
 def _window(image: Image.Image, left: int, top: int, width: int, height: int) -> Image.Image:
-    """Cut a window out of a picture that is mirrored at its borders, as often as it takes."""
+    """Cut a window out of an image that is mirrored at its borders, as often as it takes."""
     inside = left >= 0 and top >= 0 and left + width <= image.width and top + height <= image.height
     if inside:
         return image.crop((left, top, left + width, top + height))

@@ -1,4 +1,4 @@
-"""How far a model's answers hold when the pictures are moved, scaled, turned, blurred or lit otherwise.
+"""How far a model's answers hold when the images are moved, scaled, turned, blurred or lit otherwise.
 
 A convolution is equivariant to translation: shift its input, and its output shifts. Strides and padding break that, and
 the head sees what is left of it (Azulay and Weiss 2019; Zhang 2019), so it is measured rather than believed.
@@ -21,20 +21,20 @@ from cnn_tl.data.views import transforms
 from cnn_tl.evaluating.perturbations import PERTURBATIONS, View, handy, part_seen
 from cnn_tl.inference.classifier import Classifier, Logits
 
-_PICTURES_AT_ONCE = 4
-"""Pictures in memory together, each with all its changed forms."""
+_IMAGES_AT_ONCE = 4
+"""Images in memory together, each with all its changed forms."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One change at one strength, over all pictures and directions.
+    """One change at one strength, over all images and directions.
 
     Attributes:
         change: what is done, a key of `PERTURBATIONS`, or "none".
         level: how much. text: the same, as it is shown.
         accuracy: the share of right answers.
-        agreement: the share of answers that are those to the unchanged picture, right or wrong.
-        views: how many answers that are; a picture may be moved in four directions.
+        agreement: the share of answers that are those to the unchanged image, right or wrong.
+        views: how many answers that are; an image may be moved in four directions.
     """
 
     change: str
@@ -47,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True)
 class _Form:
-    """A change at a strength, and where its views stand among all views of a picture."""
+    """A change at a strength, and where its views stand among all views of an image."""
 
     change: str
     level: float
@@ -57,19 +57,19 @@ class _Form:
 
 def measure(
     model: Classifier,
-    pictures: Sequence[tuple[Path, int]],
+    images: Sequence[tuple[Path, int]],
     *,
     batch_size: int,
     workers: int,
     observer: Observer,
 ) -> tuple[Logits, dict[Path, str], tuple[Row, ...]]:
-    """Let the model answer for every picture in every form.
+    """Let the model answer for every image in every form.
 
     Args:
-        pictures: files with the place of their class.
+        images: files with the place of their class.
 
     Returns:
-        The logits [N, K] of the unchanged pictures that can be read, in their order; why the others cannot; the rows.
+        The logits [N, K] of the unchanged images that can be read, in their order; why the others cannot; the rows.
     """
     forms = _forms()
 
@@ -80,8 +80,8 @@ def measure(
     answers: list[NDArray[np.int64]] = []
     labels: list[int] = []
     unreadable: dict[Path, str] = {}
-    with observer.task("evaluating all forms", len(pictures) * forms[-1].place.stop, "views"):
-        for batch in batches(pictures, read, batch_size=_PICTURES_AT_ONCE, workers=workers):
+    with observer.task("evaluating all forms", len(images) * forms[-1].place.stop, "views"):
+        for batch in batches(images, read, batch_size=_IMAGES_AT_ONCE, workers=workers):
             unreadable |= {path: error.reason for (path, _), error in batch.failures}
             labels += [label for _, label in batch.items]
             for views in batch.pixels:  # [V, H, W, 3]
@@ -103,7 +103,7 @@ def _parts(views: Pixels, size: int) -> list[Pixels]:
 
 
 def _views(path: Path, spec: Preprocessing) -> Pixels:
-    """Return all forms of a picture, uint8 [V, H, W, 3], the unchanged one first: what predict would see."""
+    """Return all forms of an image, uint8 [V, H, W, 3], the unchanged one first: what predict would see."""
     image = transforms.read(path, spec)
     forms = [transforms.evaluate(image, spec)]
     image = handy(image, spec)
@@ -115,7 +115,7 @@ def _views(path: Path, spec: Preprocessing) -> Pixels:
 
 
 def _forms() -> list[_Form]:
-    """Say where each change and strength stands, by making them all of a picture that is quickly made."""
+    """Say where each change and strength stands, by making them all of an image that is quickly made."""
     forms = [_Form("none", 0.0, "", slice(0, 1))]
     image, seen = Image.new("RGB", (8, 8)), View(8, 8, 1, 1)
     for name, change in PERTURBATIONS.items():

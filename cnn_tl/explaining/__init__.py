@@ -1,1 +1,1 @@
-"""Why a trained model answers as it does, in pictures, and how far each picture can be trusted."""
+"""Why a trained model answers as it does, in images, and how far each image can be trusted."""

@@ -1,4 +1,4 @@
-"""From pictures to explanations: what each method draws, and the folder that they are written to."""
+"""From images to explanations: what each method draws, and the folder that they are written to."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Report:
     Attributes:
         method, layer: how, and where in the model; no layer for a method that has none.
         folder: with one PNG for each explanation, the contact sheets and the rows as JSON.
-        sheets: the names of the contact sheets. rows: one for each picture, channel or layer.
+        sheets: the names of the contact sheets. rows: one for each image, channel or layer.
     """
 
     method: str
@@ -57,11 +57,11 @@ class Report:
 
     @property
     def unread(self) -> int:
-        """How many pictures could not be read."""
+        """How many images could not be read."""
         return sum(row.get("error") is not None for row in self.rows)
 
     def better_than_random(self, curve: str) -> tuple[int, int]:
-        """Return on how many pictures the area is better than that of random maps, and of how many."""
+        """Return on how many images the area is better than that of random maps, and of how many."""
         judged = [row for row in self.rows if row.get(curve) is not None]
         sign = -1 if curve == "deletion" else 1
         return sum(sign * (row[curve] - row[f"random_{curve}"]) > 0 for row in judged), len(judged)
@@ -80,7 +80,7 @@ def explain(subject: Subject, request: Request, output: Path, observer: Observer
 
     Raises:
         UsageError: a layer, class or channel that the model has not, or a folder that holds other things.
-        DataError: none of the pictures can be read; what lies in the folder stays.
+        DataError: none of the images can be read; what lies in the folder stays.
         ResourceError: the disk is full or not writable.
     """
     check_output(output)
@@ -101,7 +101,7 @@ def explain(subject: Subject, request: Request, output: Path, observer: Observer
 
         for found in draw(subject, request, layer, observer or Observer()):
             name = f"{found.stem}.png" if found.drawing is not None else None
-            rows.append({**found.row, "picture": name})
+            rows.append({**found.row, "image": name})
             if found.drawing is not None and name is not None:
                 plots.plot_explanation(folder / name, found.drawing)
                 waiting.append(found.drawing)
@@ -109,7 +109,7 @@ def explain(subject: Subject, request: Request, output: Path, observer: Observer
                 write_sheet()
         write_sheet()
         if not sheets:
-            raise DataError(f"no picture can be read, such as {printable(rows[0]['file'])}: {rows[0]['error']}")
+            raise DataError(f"no image can be read, such as {printable(rows[0]['file'])}: {rows[0]['error']}")
         report = Report(request.method, layer.name if layer else None, output, tuple(sheets), tuple(rows))
         files.write_json(folder / ROWS, report.to_dict())
     return report
@@ -118,7 +118,7 @@ def explain(subject: Subject, request: Request, output: Path, observer: Observer
 def _heat_maps(
     subject: Subject, request: Request, layer: layers.MapLayer | None, observer: Observer
 ) -> Iterator[Explanation]:
-    """Draw a heat map over each picture, with its deletion and insertion curves."""
+    """Draw a heat map over each image, with its deletion and insertion curves."""
     wanted = None if request.label is None else subject.class_index(request.label)
     blank_1K = subject.logits(subject.blank())
     for seen in look(subject, request, observer):
@@ -154,7 +154,7 @@ def _heat_map(subject: Subject, request: Request, layer: layers.MapLayer | None,
 def _channels(
     subject: Subject, request: Request, layer: layers.MapLayer | None, observer: Observer
 ) -> Iterator[Explanation]:
-    """Draw the strongest channels of each picture: as maps over it, or projected back to pixels."""
+    """Draw the strongest channels of each image: as maps over it, or projected back to pixels."""
     assert layer is not None
     for seen in look(subject, request, observer):
         if isinstance(seen, Explanation):
@@ -211,16 +211,16 @@ def _top_patches(
 
 
 def _one_channel(subject: Subject, layer: layers.MapLayer, best: TopPatches, channel: int) -> Explanation:
-    paths = [best.files[number] for number in best.picture[channel].tolist()]
-    pictures = [transforms.load(path, subject.preprocessing) for path in paths]
-    x_NCHW = torch.cat([subject.to_input(pixels) for pixels in pictures])
+    paths = [best.files[number] for number in best.image[channel].tolist()]
+    images = [transforms.load(path, subject.preprocessing) for path in paths]
+    x_NCHW = torch.cat([subject.to_input(pixels) for pixels in images])
     channel_N, place_N = torch.full((len(paths),), channel), best.place[channel]
     rule = "deconv" if deconv.has_switches(subject.model) else "guided"
     signals_NCHW = deconv.project(rule, subject.model, layer, x_NCHW, channel_N, place_N)
     signals = signals_NCHW.permute(0, 2, 3, 1).cpu().numpy()
     boxes = deconv.receptive_fields(subject.model, layer, x_NCHW, channel_N, place_N)
     cuts = [(slice(top, bottom), slice(left, right)) for top, left, bottom, right in boxes]
-    patches = [pixels[cut] for pixels, cut in zip(pictures, cuts, strict=True)]
+    patches = [pixels[cut] for pixels, cut in zip(images, cuts, strict=True)]
     projections = [plots.signed(signal[cut]) for signal, cut in zip(signals, cuts, strict=True)]
     values = best.value[channel].tolist()
     found = [

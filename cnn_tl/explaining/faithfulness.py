@@ -1,12 +1,12 @@
 """How far a heat map can be trusted: deletion and insertion (Petsiuk et al. 2018, RISE, sec. 4.3).
 
 Pixels are taken away in the order of the map, the hottest first: if the map is right, what speaks for the class is gone
-soon, and the area under the curve is small. Or they are put into a blurred picture in that order: then it should be
-large. An area alone says little, as pictures differ; so beside it stands that of random maps of the same picture.
+soon, and the area under the curve is small. Or they are put into a blurred image in that order: then it should be
+large. An area alone says little, as images differ; so beside it stands that of random maps of the same image.
 
 RISE takes the probability of one class in a thousand. A model of a few classes gives one of them a probability near 1
-until hardly anything is left, even for a grey picture. So evidence is measured in log-odds, from 0, what the grey
-picture says, to 1, what the whole one says.
+until hardly anything is left, even for a grey image. So evidence is measured in log-odds, from 0, what the grey
+image says, to 1, what the whole one says.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RANDOM_GRID = 7
 """Random maps are as coarse as those of a last layer: single pixels here and there would be another attack."""
 
 BLUR_KERNEL, BLUR_SIGMA = 11, 5.0
-"""Of the picture that insertion starts from, in pixels; as the authors have it."""
+"""Of the image that insertion starts from, in pixels; as the authors have it."""
 
 
 AREAS = ("deletion", "random_deletion", "insertion", "random_insertion")
@@ -46,9 +46,9 @@ class Faithfulness(Curves):
 
 
 def measure(subject: Subject, x_1CHW: Tensor, map_hw: Tensor, index: int) -> Faithfulness | None:
-    """Take the picture apart and put it together in the order of a heat map [h, w] of class `index`.
+    """Take the image apart and put it together in the order of a heat map [h, w] of class `index`.
 
-    None where a grey picture speaks for the class as loudly as this one.
+    None where a grey image speaks for the class as loudly as this one.
     """
     height, width = x_1CHW.shape[-2:]
     maps = [map_hw, *_random_maps(x_1CHW)]
@@ -65,7 +65,7 @@ def measure(subject: Subject, x_1CHW: Tensor, map_hw: Tensor, index: int) -> Fai
 
 
 def enlarge(map_hw: Tensor, height: int, width: int) -> Tensor:
-    """Return the map at the size of the picture, [H, W], bilinear."""
+    """Return the map at the size of the image, [H, W], bilinear."""
     return F.interpolate(map_hw[None, None].float(), (height, width), mode="bilinear", align_corners=False)[0, 0]
 
 
@@ -86,7 +86,7 @@ def _order(map_HW: Tensor) -> Tensor:
 
 
 def _random_maps(x_1CHW: Tensor) -> list[Tensor]:
-    """Return the random maps of a picture: a function of its pixels, so the same each time."""
+    """Return the random maps of an image: a function of its pixels, so the same each time."""
     digest = hashlib.sha256(np.ascontiguousarray(x_1CHW.cpu().numpy()).tobytes()).hexdigest()
     maps = []
     for number in range(RANDOM_MAPS):

@@ -1,4 +1,4 @@
-"""The layers of a network that give maps, found by watching one picture pass: no family is known by name."""
+"""The layers of a network that give maps, found by watching one image pass: no family is known by name."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ LARGEST_SHARE_OF_TOKENS = 0.5
 
 @dataclass(frozen=True)
 class MapLayer:
-    """A module whose output is a map of the picture.
+    """A module whose output is a map of the image.
 
     Attributes:
         name, module: the module, and its name in the model.
-        channels, height, width: of its output for one picture.
+        channels, height, width: of its output for one image.
         channels_last: it gives [N, H, W, C], as the families do that mix attention windows into a CNN's stages.
     """
 
@@ -47,7 +47,7 @@ class _ReachedError(Exception):
 
 
 def activations(model: nn.Module, layer: MapLayer, x_NCHW: Tensor) -> Tensor:
-    """Return the layer's activations [N, C, H, W] for pictures, and compute nothing after them."""
+    """Return the layer's activations [N, C, H, W] for images, and compute nothing after them."""
 
     def stop(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         raise _ReachedError(output)
@@ -66,7 +66,7 @@ def find(model: nn.Module, x_NCHW: Tensor, name: str | None = None) -> MapLayer:
     """Return the layer of that name; by default the last map with more than one place, before the global pool.
 
     Args:
-        x_NCHW: one picture, whatever it shows.
+        x_NCHW: one image, whatever it shows.
 
     Raises:
         UsageError: there is no such layer, it gives no map, or the network does not see in maps.
@@ -85,7 +85,7 @@ def find(model: nn.Module, x_NCHW: Tensor, name: str | None = None) -> MapLayer:
 
 
 def first_convolution(model: nn.Module, x_NCHW: Tensor) -> tuple[str, nn.Conv2d]:
-    """Return the name and the convolution that meets the picture first.
+    """Return the name and the convolution that meets the image first.
 
     Raises:
         UsageError: the model has no convolution.
@@ -105,7 +105,7 @@ def _named(model: nn.Module, maps: dict[str, MapLayer], name: str) -> MapLayer:
     near = difflib.get_close_matches(name, maps, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else f"some that do: {', '.join(large[-8:])}"
     known = name in dict(model.named_modules())
-    problem = "gives no map of the picture" if known else f"is not in this {type(model).__name__}"
+    problem = "gives no map of the image" if known else f"is not in this {type(model).__name__}"
     raise UsageError(f"layer {printable(name)} {problem}; {hint}")
 
 
@@ -146,7 +146,7 @@ def _run_with_hooks(model: nn.Module, x_NCHW: Tensor, note: Callable[[str, nn.Mo
 
 
 def _as_map(name: str, module: nn.Module, output: object, height: int, width: int) -> MapLayer | None:
-    """Read an output as a map, [1, C, h, w] or [1, h, w, C], where h x w has the proportions of the picture."""
+    """Read an output as a map, [1, C, h, w] or [1, h, w, C], where h x w has the proportions of the image."""
     if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[0] != 1:
         return None
     if isinstance(module, nn.Dropout | nn.Softmax):  # after a map it is that map again; inside attention, no map at all

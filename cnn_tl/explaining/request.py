@@ -32,13 +32,13 @@ class Request:
 
     Attributes:
         method: one of `READS`.
-        images: the pictures; for `top-patches` those that are searched.
+        images: the images; for `top-patches` those that are searched.
         layer: its name in the model; None takes the last map before the global pool.
         label: the class to explain; None takes the one that the model answers.
         channels: of the layer; none means the strongest.
-        patch, stride: of the occlusion, as shares of the picture's sides; None takes the defaults.
+        patch, stride: of the occlusion, as shares of the image's sides; None takes the defaults.
         faithfulness: measure deletion and insertion too.
-        workers: threads that read pictures.
+        workers: threads that read images.
     """
 
     method: str
@@ -55,7 +55,7 @@ class Request:
         """Refuse what the method would not read.
 
         Raises:
-            UsageError: an option that says nothing to this method, or pictures that are missing.
+            UsageError: an option that says nothing to this method, or images that are missing.
         """
         reads = READS[self.method] | {"method", "faithfulness", "workers"}
         flags = {"images": "IMAGES", "label": "--class", "channels": "--channel"}
@@ -65,7 +65,7 @@ class Request:
                 heeding = ", ".join(method for method, read in READS.items() if field.name in read)
                 raise UsageError(f"--method {self.method} does not go by {flag}; these do: {heeding}")
         if "images" in reads and not self.images:
-            raise UsageError(f"--method {self.method} needs pictures: cnn-tl explain RUN IMAGES...")
+            raise UsageError(f"--method {self.method} needs images: cnn-tl explain RUN IMAGES...")
 
 
 def check_model(model: Path) -> None:
@@ -108,11 +108,11 @@ def check_output(folder: Path) -> None:
 
 
 def stems(images: Sequence[Path], reserved: str) -> list[str]:
-    """Return a file name without extension for each picture: its own, plain, with a number where two would meet."""
+    """Return a file name without extension for each image: its own, plain, with a number where two would meet."""
     taken = {reserved.casefold()}
     names = []
     for path in images:
-        plain = "".join(c if c.isalnum() or c in "-_. " else "_" for c in path.stem).strip(". ")[:60] or "picture"
+        plain = "".join(c if c.isalnum() or c in "-_. " else "_" for c in path.stem).strip(". ")[:60] or "image"
         name, number = plain, 1
         while name.casefold() in taken:
             number += 1

@@ -1,4 +1,4 @@
-"""Each picture as a model sees it, with its answer, and what is said of it in the end."""
+"""Each image as a model sees it, with its answer, and what is said of it in the end."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from cnn_tl.plots.explanation import Curves, Drawing
 
 @dataclass(frozen=True)
 class Explanation:
-    """One picture that was written, or why it was not.
+    """One image that was written, or why it was not.
 
     Attributes:
         row: what there is to say about it, for JSON.
         stem: the name of its PNG without extension.
-        drawing: what the PNG shows; None if the picture could not be read.
+        drawing: what the PNG shows; None if the image could not be read.
     """
 
     row: dict[str, Any]
@@ -39,7 +39,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Seen:
-    """A picture that could be read.
+    """An image that could be read.
 
     Attributes:
         file: as it was named. stem: see `Explanation`.
@@ -64,7 +64,7 @@ class Seen:
         caption: str,
         curves: Curves | None = None,
     ) -> Explanation:
-        """Return the explanation: the picture with `panel` beside it, under its answer and `lines`."""
+        """Return the explanation: the image with `panel` beside it, under its answer and `lines`."""
         name, label, share = printable(Path(self.file).name), self.answer["label"], self.answer["probability"]
         verdict = ""
         if self.true is not None:
@@ -80,7 +80,7 @@ class Seen:
 
 
 def look(subject: Subject, request: Request, observer: Observer) -> Iterator[Seen | Explanation]:
-    """Yield each picture with its answer; for one that cannot be read all that there is to say, which is why."""
+    """Yield each image with its answer; for one that cannot be read all that there is to say, which is why."""
     names = stems(request.images, SHEET)
     with observer.task(request.method, len(names)):
         for batch in batches(enumerate(request.images), partial(read, subject), batch_size=1, workers=request.workers):
@@ -100,12 +100,12 @@ def true_class(path: Path, classes: Sequence[str]) -> str | None:
 
 
 def read(subject: Subject, numbered: tuple[int, Path]) -> Pixels:
-    """Return what the network sees of a picture, uint8 [H, W, 3]; its number is carried along."""
+    """Return what the network sees of an image, uint8 [H, W, 3]; its number is carried along."""
     return transforms.load(numbered[1], subject.preprocessing)
 
 
 def _answer(subject: Subject, x_1CHW: Tensor) -> dict[str, Any]:
-    """Return the predicted class of one picture and its probability."""
+    """Return the predicted class of one image and its probability."""
     probability_K = subject.logits(x_1CHW)[0].double().softmax(dim=0).cpu().numpy()
     best = int(np.argmax(probability_K))
     return {"label": subject.classes[best], "probability": round(float(probability_K[best]), 6)}

@@ -19,12 +19,12 @@ from cnn_tl.networks import bundle
 from cnn_tl.networks.backbone import place, to_input
 
 BATCH = 32
-"""Pictures that go through the model at once."""
+"""Images that go through the model at once."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained model with gradients, and what its pictures go through.
+    """A trained model with gradients, and what its images go through.
 
     Attributes:
         name: the architecture.
@@ -39,11 +39,11 @@ class Subject:
     device: torch.device
 
     def to_input(self, pixels_HWC: NDArray[np.uint8]) -> Tensor:
-        """Return one picture as the network takes it, [1, 3, H, W]; zero is the mean of the preprocessing."""
+        """Return one image as the network takes it, [1, 3, H, W]; zero is the mean of the preprocessing."""
         return to_input(pixels_HWC[None].copy(), self.preprocessing, self.device)  # torch wants to be able to write
 
     def blank(self) -> Tensor:
-        """Return the picture that says nothing, [1, 3, H, W]: the mean of the preprocessing everywhere."""
+        """Return the image that says nothing, [1, 3, H, W]: the mean of the preprocessing everywhere."""
         return torch.zeros(1, 3, self.preprocessing.height, self.preprocessing.width, device=self.device)
 
     @torch.no_grad()

@@ -53,17 +53,17 @@ class Cost:
 
     Attributes:
         precision, calibration: as in `Lowered`.
-        pictures: of the validation part, that both were asked about.
+        images: of the validation part, that both were asked about.
         right_before, right_after: how many of them each gets right; before is float32.
-        same_answer: the share of pictures with the same answer.
+        same_answer: the share of images with the same answer.
         largest_change: of any class's probability for any of them, 0..1.
         bytes_before, bytes_after: sizes of the files.
-        speed_before, speed_after: pictures a second through the ready-made model, batches of 32 in turn, medians.
+        speed_before, speed_after: images a second through the ready-made model, batches of 32 in turn, medians.
     """
 
     precision: Precision
     calibration: str
-    pictures: int
+    images: int
     right_before: int
     right_after: int
     same_answer: float
@@ -76,49 +76,49 @@ class Cost:
     @property
     def drop(self) -> float:
         """Points of accuracy lost; below zero where some are won."""
-        return 100 * (self.right_before - self.right_after) / self.pictures
+        return 100 * (self.right_before - self.right_after) / self.images
 
     def require(self, options: Options) -> None:
         """Refuse what loses too much.
 
         Raises:
             ArtefactError: it loses more accuracy, or changes more answers, than `options` allow; the message says of
-                how many pictures.
+                how many images.
         """
         assert options.max_drop is not None
         assert options.min_agreement is not None
         if self.drop > options.max_drop + 1e-9:
             raise ArtefactError(
                 f"{self.precision} loses {self.drop:.2f} points: {self.right_after:,} instead of {self.right_before:,} "
-                f"of {counted(self.pictures, 'validation image')} are right, and --max-drop {options.max_drop:g} "
-                f"allows {int(options.max_drop * self.pictures / 100 + 1e-9):,} fewer; no file was written"
+                f"of {counted(self.images, 'validation image')} are right, and --max-drop {options.max_drop:g} "
+                f"allows {int(options.max_drop * self.images / 100 + 1e-9):,} fewer; no file was written"
             )
         if self.same_answer < options.min_agreement - 1e-9:
             raise ArtefactError(
                 f"{self.precision} is another model: it gives fp32's answer to {percent(self.same_answer)} of "
-                f"{counted(self.pictures, 'validation image')}, and --min-agreement asks for "
+                f"{counted(self.images, 'validation image')}, and --min-agreement asks for "
                 f"{percent(options.min_agreement)}; "
                 "no file was written"
             )
 
 
 def measure(trained: Bundle, lowered: Lowered, size: int, observer: Observer) -> Cost:
-    """Ask both models about the validation pictures, then time them in turn; `size` is that of the file, in bytes.
+    """Ask both models about the validation images, then time them in turn; `size` is that of the file, in bytes.
 
     Raises:
-        DataError: the validation pictures are not here.
+        DataError: the validation images are not here.
     """
     answers: dict[str, list[NDArray[Any]]] = {"before": [], "after": [], "labels": []}
     ready: Pixels | None = None
     models = {"before": lowered.original, "after": lowered.export}
     manifest = parity.manifest_of(trained.path)
-    pictures = [(manifest.file(picture), picture.label) for picture in parity.lot(manifest)] if manifest else []
+    images = [(manifest.file(image), image.label) for image in parity.lot(manifest)] if manifest else []
 
     def read(labelled: tuple[Path, int]) -> Pixels:
         return transforms.load(labelled[0], trained.preprocessing)
 
-    with observer.task("measuring", len(pictures)):
-        for batch in batches(pictures, read, batch_size=BATCH_SIZE, workers=default_workers()):
+    with observer.task("measuring", len(images)):
+        for batch in batches(images, read, batch_size=BATCH_SIZE, workers=default_workers()):
             if not batch.items:
                 continue
             ready = batch.pixels if ready is None else ready
@@ -128,7 +128,7 @@ def measure(trained: Bundle, lowered: Lowered, size: int, observer: Observer) ->
             observer.advance(len(batch.items))
     if ready is None:
         raise DataError(
-            f"--precision {lowered.precision} needs the validation pictures of {printable(trained.path)}, or its "
+            f"--precision {lowered.precision} needs the validation images of {printable(trained.path)}, or its "
             "loss cannot be measured, and they are not here"
         )
     before, after, labels = (np.concatenate(answers[name]) for name in ("before", "after", "labels"))
@@ -137,7 +137,7 @@ def measure(trained: Bundle, lowered: Lowered, size: int, observer: Observer) ->
     return Cost(
         precision=lowered.precision,
         calibration=lowered.calibration,
-        pictures=len(labels),
+        images=len(labels),
         right_before=int((before.argmax(1) == labels).sum()),
         right_after=int((after.argmax(1) == labels).sum()),
         same_answer=float((before.argmax(1) == after.argmax(1)).mean()),
@@ -154,7 +154,7 @@ def _run(model: Exported, pixels: Pixels, trained: Bundle) -> NDArray[np.float32
 
 
 def _speeds(models: Sequence[Exported], pixels: Pixels, trained: Bundle) -> list[float]:
-    """Return pictures a second of each model, for a batch that is ready; the models take turns."""
+    """Return images a second of each model, for a batch that is ready; the models take turns."""
     ready = pixels[np.arange(BATCH_SIZE) % len(pixels)]
     x = ready if models[0].inside else transforms.normalise(ready, trained.preprocessing)
     seconds: list[list[float]] = [[] for _ in models]

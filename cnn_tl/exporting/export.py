@@ -41,9 +41,9 @@ class ExportReport:
         format: a key of `EXPORTERS`.
         bytes, sha256: of the file; of a folder the size of all its files, and the digest of its SHA256SUMS.
         facts: what the file says about itself.
-        pictures: the kind of images that the models were compared on, in words.
+        images: the kind of images that the models were compared on, in words.
         options: what was asked for.
-        parity: the agreement for each kind of picture at each batch size.
+        parity: the agreement for each kind of image at each batch size.
         cost: what a precision below fp32 costs and brings.
     """
 
@@ -52,7 +52,7 @@ class ExportReport:
     bytes: int
     sha256: str
     facts: Mapping[str, str]
-    pictures: str
+    images: str
     options: Options
     parity: tuple[Agreement, ...]
     cost: Cost | None = None
@@ -67,7 +67,7 @@ class ExportReport:
         found = [one for one in self.parity if one.given == given]
         if not found:
             return None
-        most = max(found, key=lambda one: one.pictures)
+        most = max(found, key=lambda one: one.images)
         return replace(most, largest_difference=max(one.largest_difference for one in found))
 
     @property
@@ -76,7 +76,7 @@ class ExportReport:
         found = self.largest("prepared")
         assert found is not None
         tied = f", {found.ties:,} tied" if found.ties else ""
-        return f"same answer for {found.same:,} of {found.pictures:,} {self.pictures}{tied}"
+        return f"same answer for {found.same:,} of {found.images:,} {self.images}{tied}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -96,13 +96,13 @@ def export(
 
     Args:
         output: the file or folder; None for one beside the bundle, named after it (RUN/model.onnx, RUN/model-timm).
-        options: what it takes and gives; None: for ONNX whole pictures in, probabilities and logits out. Bounds that
+        options: what it takes and gives; None: for ONNX whole images in, probabilities and logits out. Bounds that
             it does not set are those of the run's recipe.
 
     Raises:
         ArtefactError: there is no whole model at `source`, its export is another model, or loses more accuracy than
             is allowed, or keeps fewer answers; no file is left.
-        DataError: a precision below fp32, and the pictures that it needs are not here.
+        DataError: a precision below fp32, and the images that it needs are not here.
         ResourceError: `output` is another file than an earlier export, or cannot be written; a package is missing.
         UsageError: unknown format, or one that cannot be what is asked for.
     """
@@ -113,7 +113,7 @@ def export(
     require_package(format)
     folder = bundle.find(Path(source))
     if options.precision != "fp32":
-        _require_pictures(folder, options)
+        _require_images(folder, options)
         options = options.within(_bounds(folder))
     output = Path(output) if output is not None else _beside(folder, format)
     _require_replaceable(output, format)
@@ -132,16 +132,16 @@ def export(
             paid = cost.measure(trained, written, size, observer)
             paid.require(options)
         exported = written.export if isinstance(written, Lowered) else written
-        agreements, pictures = parity.compare(trained, exported, observer)
+        agreements, images = parity.compare(trained, exported, observer)
         if paid is None:
-            parity.require(agreements, pictures)
+            parity.require(agreements, images)
         report = ExportReport(
             path=output,
             format=format,
             bytes=size,
             sha256=sha256,
             facts=exported.facts,
-            pictures=pictures,
+            images=images,
             options=options,
             parity=agreements,
             cost=paid,
@@ -158,8 +158,8 @@ def _bounds(folder: Path) -> Export:
     return recipe.load(written).export if written and written.is_file() else Export()
 
 
-def _require_pictures(folder: Path, options: Options) -> None:
-    """Refuse at once what needs pictures, where nobody knows which they were.
+def _require_images(folder: Path, options: Options) -> None:
+    """Refuse at once what needs images, where nobody knows which they were.
 
     Raises:
         DataError: the bundle lies in no run.
@@ -167,7 +167,7 @@ def _require_pictures(folder: Path, options: Options) -> None:
     if parity.manifest_of(folder) is None:
         which = "training" if options.precision == "int8" else "validation"
         raise DataError(
-            f"--precision {options.precision} needs the {which} pictures of {printable(folder)}, and there is no "
+            f"--precision {options.precision} needs the {which} images of {printable(folder)}, and there is no "
             "manifest.json beside it that names them; export from the run folder"
         )
 

@@ -9,13 +9,13 @@ from onnx import compose, helper, parser
 
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.exporting.pixels import CROPPED, preparing_graph
-from cnn_tl.networks.onnx_model import INPUT, LOGITS, PICTURES, PREPARED, PROBABILITIES
+from cnn_tl.networks.onnx_model import IMAGES, INPUT, LOGITS, PREPARED, PROBABILITIES
 
 
 def from_pixels(network: onnx.ModelProto, spec: Preprocessing) -> onnx.ModelProto:
-    """Return the network behind its preprocessing: it takes whole pictures, uint8 [N, H, W, 3] of any size.
+    """Return the network behind its preprocessing: it takes whole images, uint8 [N, H, W, 3] of any size.
 
-    A second input, the bool `prepared`, may be left out; true says that the pictures have been resized and cropped.
+    A second input, the bool `prepared`, may be left out; true says that the images have been resized and cropped.
 
     Args:
         network: takes `input`, normalised float32 [N, 3, height, width].
@@ -53,14 +53,14 @@ def with_outputs(network: onnx.ModelProto, outputs: Sequence[str]) -> onnx.Model
 
 
 def _front(spec: Preprocessing, opset: int, ir_version: int) -> str:
-    """Return the graph from pictures to normalised ones, with the choice between two ways still empty.
+    """Return the graph from images to normalised ones, with the choice between two ways still empty.
 
     Its names must not be among the network's.
     """
     mean, std = (", ".join(f"{number!r}" for number in numbers) for numbers in (spec.mean, spec.std))
     return f"""
         <ir_version: {ir_version}, opset_import: ["" : {opset}]>
-        front (uint8[batch, H, W, 3] {PICTURES}, bool {PREPARED})
+        front (uint8[batch, H, W, 3] {IMAGES}, bool {PREPARED})
             => (float[batch, 3, {spec.height}, {spec.width}] front_x)
         {{
             {CROPPED} = If ({PREPARED})
@@ -77,11 +77,11 @@ def _front(spec: Preprocessing, opset: int, ir_version: int) -> str:
 
 def _as_it_is(spec: Preprocessing) -> onnx.GraphProto:
     output = helper.make_tensor_value_info("as_it_is", onnx.TensorProto.UINT8, ["batch", spec.height, spec.width, 3])
-    return helper.make_graph([helper.make_node("Identity", [PICTURES], ["as_it_is"])], "prepared_outside", [], [output])
+    return helper.make_graph([helper.make_node("Identity", [IMAGES], ["as_it_is"])], "prepared_outside", [], [output])
 
 
 def _branch(graph: onnx.GraphProto) -> onnx.GraphProto:
-    """Return the same graph as a branch: it takes its pictures from the graph around it, and has names of its own."""
+    """Return the same graph as a branch: it takes its images from the graph around it, and has names of its own."""
     names = {name: f"prepare/{name}" for node in graph.node for name in node.output}
     for node in graph.node:
         for names_of_node in (node.input, node.output):

@@ -34,7 +34,7 @@ ABILITIES: dict[str, Abilities] = {
     "onnx": Abilities(("inside", "none"), get_args(Output), get_args(Precision)),
     "openvino": Abilities(outputs=get_args(Output)),
 }
-"""Format -> what it can be asked for; any other is a plain float32 network from normalised pictures to logits."""
+"""Format -> what it can be asked for; any other is a plain float32 network from normalised images to logits."""
 
 
 PACKAGES = {"openvino": "openvino"}
@@ -57,12 +57,12 @@ class Options:
     """What the exported model takes and gives; None stands for what the format is by default.
 
     Attributes:
-        preprocess: `inside`: it takes whole pictures, uint8 [N, H, W, 3] of any size; `none`: normalised ones, float32
+        preprocess: `inside`: it takes whole images, uint8 [N, H, W, 3] of any size; `none`: normalised ones, float32
             [N, 3, height, width].
         outputs: in this order; `logits` among them, by which the export is compared.
         precision: of the network's numbers.
         max_drop: points of validation accuracy that a lower precision may cost.
-        min_agreement: share of the validation pictures to which it must give float32's answer.
+        min_agreement: share of the validation images to which it must give float32's answer.
     """
 
     preprocess: Preprocess | None = None

@@ -1,10 +1,10 @@
-"""The preprocessing as an ONNX graph: whole pictures in, what the network takes out.
+"""The preprocessing as an ONNX graph: whole images in, what the network takes out.
 
 It follows `data/views/transforms.py` step by step, on uint8. onnxruntime's antialiased Resize of uint8 is Pillow's
 algorithm, which rounds after each direction, but in float32 instead of float64. So a value rarely differs by 1 of 255,
 or by 2 where a strip is stretched to a square.
 
-In the graph's text H and W are a picture's sides and `hw` is both, int64 [2]. Types go by number: 2 uint8, 6 int32,
+In the graph's text H and W are an image's sides and `hw` is both, int64 [2]. Types go by number: 2 uint8, 6 int32,
 7 int64, 11 double.
 """
 
@@ -16,7 +16,7 @@ from onnx import parser
 from cnn_tl.core.errors import UsageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.views import transforms
-from cnn_tl.networks.onnx_model import PICTURES
+from cnn_tl.networks.onnx_model import IMAGES
 
 CROPPED = "cropped"
 
@@ -32,18 +32,18 @@ def preparing_graph(spec: Preprocessing, *, opset: int, ir_version: int) -> onnx
     if spec.interpolation not in _RESIZE:
         raise UsageError(
             f"ONNX has no resampling filter that is Pillow's {spec.interpolation}; use --preprocess none, and prepare "
-            "the pictures outside"
+            "the images outside"
         )
-    trim = _TRIM if spec.crop_mode == "center" else "kept = Identity (hw) trimmed = Identity (pictures)"
+    trim = _TRIM if spec.crop_mode == "center" else "kept = Identity (hw) trimmed = Identity (images)"
     steps = trim + _size(spec) + _resize(spec) + _MIDDLE + (_pad(spec) if spec.crop_mode == "border" else _NO_PAD)
     return parser.parse_model(f"""
         <ir_version: {ir_version}, opset_import: ["" : {opset}]>
-        prepare (uint8[batch, H, W, 3] {PICTURES}) => (uint8[batch, {spec.height}, {spec.width}, 3] {CROPPED})
+        prepare (uint8[batch, H, W, 3] {IMAGES}) => (uint8[batch, {spec.height}, {spec.width}, 3] {CROPPED})
         {{
             axes = {_ints(1, 2)}
             half = Constant <value = double {{0.5}}> ()
             wanted = {_ints(spec.height, spec.width)}
-            hw = Shape <start = 1, end = 3> ({PICTURES})
+            hw = Shape <start = 1, end = 3> ({IMAGES})
             {steps}
         }}""")
 
@@ -68,11 +68,11 @@ _TRIM = f"""
             kept = Min (hw, longest)
             spare = Sub (hw, kept){_half("first", "spare")}
             last = Add (first, kept)
-            trimmed = Slice ({PICTURES}, first, last, axes)"""
+            trimmed = Slice ({IMAGES}, first, last, axes)"""
 
 
 def _size(spec: Preprocessing) -> str:
-    """Return the steps of `transforms.resized`: what a picture of `kept` becomes before the crop."""
+    """Return the steps of `transforms.resized`: what an image of `kept` becomes before the crop."""
     height, width = spec.resized
     if spec.crop_mode == "squash":
         return f"""
@@ -98,10 +98,10 @@ def _size(spec: Preprocessing) -> str:
 
 def _resize(spec: Preprocessing) -> str:
     return f"""
-            number = Shape <start = 0, end = 1> ({PICTURES})
+            number = Shape <start = 0, end = 1> ({IMAGES})
             channels = {_ints(3)}
             shape = Concat <axis = 0> (number, resized, channels)
-            picture = Resize <{_RESIZE[spec.interpolation]}, antialias = 1, exclude_outside = 1> (trimmed, , , shape)"""
+            image = Resize <{_RESIZE[spec.interpolation]}, antialias = 1, exclude_outside = 1> (trimmed, , , shape)"""
 
 
 _MIDDLE = f"""
@@ -109,7 +109,7 @@ _MIDDLE = f"""
             difference = Sub (resized, wanted)
             over = Max (difference, none){_half("top_left", "over")}
             bottom_right = Add (top_left, wanted)
-            middle = Slice (picture, top_left, bottom_right, axes)"""
+            middle = Slice (image, top_left, bottom_right, axes)"""
 
 _NO_PAD = f"""
             {CROPPED} = Identity (middle)"""

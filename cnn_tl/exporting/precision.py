@@ -1,4 +1,4 @@
-"""Fewer bits for the network: half precision, or eight-bit integers calibrated on the run's own training pictures.
+"""Fewer bits for the network: half precision, or eight-bit integers calibrated on the run's own training images.
 
 Both change the network alone; the preprocessing before it and the softmax behind it stay exact. Integers follow Jacob
 et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", sec. 2:
@@ -25,14 +25,14 @@ from cnn_tl.core.errors import DataError, printable
 from cnn_tl.core.formatting import counted
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.loader import Pixels, batches
-from cnn_tl.data.manifest import Manifest, Picture
+from cnn_tl.data.manifest import ImageRecord, Manifest
 from cnn_tl.data.views import transforms
 from cnn_tl.exporting import parity
 from cnn_tl.networks.bundle import Bundle
 from cnn_tl.networks.onnx_model import INPUT, LOGITS
 
-CALIBRATION_PICTURES = 64
-"""Training pictures whose activations are watched: with twice as many the logits came no nearer."""
+CALIBRATION_IMAGES = 64
+"""Training images whose activations are watched: with twice as many the logits came no nearer."""
 _BATCH = 8
 
 
@@ -54,21 +54,21 @@ def eight_bit(network: onnx.ModelProto, trained: Bundle) -> tuple[onnx.ModelProt
     """Return the network with int8 weights and uint8 activations, and in words what it was calibrated on.
 
     Raises:
-        DataError: the training pictures are not here.
+        DataError: the training images are not here.
     """
     quantization = telemetry.onnxruntime("quantization")
     shapes = telemetry.onnxruntime("quantization.shape_inference")
 
     manifest = parity.manifest_of(trained.path)
-    chosen = calibration_pictures(manifest) if manifest else []
+    chosen = calibration_images(manifest) if manifest else []
     with tempfile.TemporaryDirectory() as scratch, _quiet():
         traced, plain, integers = (Path(scratch) / f"{name}.onnx" for name in ("traced", "plain", "integers"))
         onnx.save(network, traced)
         shapes.quant_pre_process(str(traced), str(plain), skip_symbolic_shape=True)
-        reader = _Reader([manifest.file(picture) for picture in chosen] if manifest else [], trained.preprocessing)
-        if not reader.any_picture():
+        reader = _Reader([manifest.file(image) for image in chosen] if manifest else [], trained.preprocessing)
+        if not reader.any_image():
             raise DataError(
-                f"--precision int8 needs the training pictures of {printable(trained.path)} to calibrate on, and "
+                f"--precision int8 needs the training images of {printable(trained.path)} to calibrate on, and "
                 f"none is in {printable(manifest.root if manifest else trained.path)}"
             )
         quantization.quantize_static(
@@ -89,13 +89,13 @@ LOWER: dict[str, Callable[[onnx.ModelProto, Bundle], tuple[onnx.ModelProto, str]
 """Precision below fp32 -> the function that gives the network in it, and what it was calibrated on."""
 
 
-def calibration_pictures(manifest: Manifest) -> list[Picture]:
-    """Return training pictures, the classes in turn, chosen by their content: moved ones are the same."""
-    by_class: list[list[Picture]] = [[] for _ in manifest.classes]
-    for picture in sorted(manifest.of("train"), key=lambda picture: picture.sha256):
-        by_class[picture.label].append(picture)
-    turns = [(turn, picture) for pictures in by_class for turn, picture in enumerate(pictures)]
-    return [picture for _, picture in sorted(turns, key=lambda pair: pair[0])][:CALIBRATION_PICTURES]
+def calibration_images(manifest: Manifest) -> list[ImageRecord]:
+    """Return training images, the classes in turn, chosen by their content: moved ones are the same."""
+    by_class: list[list[ImageRecord]] = [[] for _ in manifest.classes]
+    for image in sorted(manifest.of("train"), key=lambda image: image.sha256):
+        by_class[image.label].append(image)
+    turns = [(turn, image) for images in by_class for turn, image in enumerate(images)]
+    return [image for _, image in sorted(turns, key=lambda pair: pair[0])][:CALIBRATION_IMAGES]
 
 
 def _sensitive(network: onnx.GraphProto) -> list[str]:
@@ -106,7 +106,7 @@ def _sensitive(network: onnx.GraphProto) -> list[str]:
 
 
 class _Reader:
-    """Hands out normalised pictures in batches, as onnxruntime's calibration asks for them."""
+    """Hands out normalised images in batches, as onnxruntime's calibration asks for them."""
 
     def __init__(self, paths: list[Path], spec: Preprocessing) -> None:
         self.seen = 0
@@ -114,7 +114,7 @@ class _Reader:
         self._blocks = self._read(paths)
         self._first: Pixels | None = None
 
-    def any_picture(self) -> bool:
+    def any_image(self) -> bool:
         self._first = next(self._blocks, None)
         return self._first is not None
 

@@ -1,1 +1,1 @@
-"""The frozen part of a network: run once for each picture, and kept."""
+"""The frozen part of a network: run once for each image, and kept."""

@@ -1,7 +1,7 @@
-"""What decides a feature, or a kept picture: the keys under which the cache keeps it.
+"""What decides a feature, or a kept image: the keys under which the cache keeps it.
 
-A row's key is the picture's content and the view of it. A space's facts are everything else that changes the numbers:
-the weights and the code around them, where the network is cut, the number format, how a picture becomes pixels. Where a
+A row's key is the image's content and the view of it. A space's facts are everything else that changes the numbers:
+the weights and the code around them, where the network is cut, the number format, how an image becomes pixels. Where a
 file lies, which run asked and when do not count.
 """
 
@@ -28,9 +28,9 @@ FEATURES = "features"
 
 
 def row_key(
-    picture_sha256: str, view: int, seed: int, augmentation: Augmentation | None, source_side: int | None = None
+    image_sha256: str, view: int, seed: int, augmentation: Augmentation | None, source_side: int | None = None
 ) -> bytes:
-    """Return the 32 bytes that name one view of one picture.
+    """Return the 32 bytes that name one view of one image.
 
     Args:
         view: `PLAIN`, or the number of an augmented view.
@@ -38,17 +38,17 @@ def row_key(
         source_side: of the source that views are cropped from (data/views/source.py); None: from the whole image.
     """
     if view == PLAIN:
-        return bytes.fromhex(picture_sha256)
+        return bytes.fromhex(image_sha256)
     drawn = json.dumps(
-        [picture_sha256, view, seed, _chosen(augmentation) if augmentation else None]
+        [image_sha256, view, seed, _chosen(augmentation) if augmentation else None]
         + ([] if source_side is None else [f"source {source_side} {SOURCE_FILTER}"])
     )
     return hashlib.sha256(drawn.encode()).digest()
 
 
-def view_seed(picture_sha256: str, view: int, seed: int) -> int:
-    """Return the seed that draws an augmented view: of the picture's content, so that its place does not count."""
-    return seed_of(seed, "view", view, picture_sha256)
+def view_seed(image_sha256: str, view: int, seed: int) -> int:
+    """Return the seed that draws an augmented view: of the image's content, so that its place does not count."""
+    return seed_of(seed, "view", view, image_sha256)
 
 
 def _chosen(augmentation: Augmentation) -> dict[str, Any]:
@@ -94,18 +94,19 @@ def space_facts(
 
 def source_facts(side: int, row_side: int) -> dict[str, Any]:
     """Return what cached sources of one row size share (data/views/source.py); the image is a row's key."""
+    # "pictures" stays as it is: another key would be another cache
     facts = {"pictures": "sources", "side": side, "filter": SOURCE_FILTER, "row_side": row_side}
     return facts | {"pillow": version("pillow")}
 
 
 def plain_facts(spec: Preprocessing) -> dict[str, Any]:
-    """Return what kept plain views have in common, which are what evaluation sees; a row's key is the picture's."""
+    """Return what kept plain views have in common, which are what evaluation sees; a row's key is the image's."""
     return {"pictures": "plain", "preprocessing": _pixels(spec), "pillow": version("pillow")}
 
 
 def _pixels(spec: Preprocessing) -> dict[str, Any]:
     """Return what decides the pixels, and the numbers that the network gets for them."""
     pixels = spec.to_dict()
-    for limit in ("max_pixels", "min_side"):  # they refuse pictures, and change none
+    for limit in ("max_pixels", "min_side"):  # they refuse images, and change none
         del pixels[limit]
     return pixels

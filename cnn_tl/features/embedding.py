@@ -1,9 +1,9 @@
 """The frozen part at work: batches of pixels in, features out, as fast as the device allows.
 
-The model is in evaluation mode, so a picture's features do not depend on its neighbours in the batch. They depend, in
+The model is in evaluation mode, so an image's features do not depend on its neighbours in the batch. They depend, in
 the last bits, on the batch's size, by which the kernels are chosen. So on a CPU all batches have one size, short ones
 being filled up, and what is computed later, elsewhere or once more is what was computed before. On a GPU, where large
-batches pay and nothing is promised about the last bits, no batch has fewer than `SMALLEST_BATCH` pictures.
+batches pay and nothing is promised about the last bits, no batch has fewer than `SMALLEST_BATCH` images.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Embedder:
     it. So the next batch can be under way while this one is fetched.
 
     Attributes:
-        seconds: time spent in `start` and `finish`, where the pictures pass the network.
+        seconds: time spent in `start` and `finish`, where the images pass the network.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ def _finished(frozen: Embedder, batch: Batch[Item], begun: UnderWay | None) -> t
 
 
 def _padded(pixels: Pixels, size: int) -> Pixels:
-    """Fill a batch up to `size` pictures by repeating its first one."""
+    """Fill a batch up to `size` images by repeating its first one."""
     lacking = size - len(pixels)
     return pixels if lacking <= 0 else np.concatenate([pixels, np.repeat(pixels[:1], lacking, axis=0)])
 

@@ -58,7 +58,7 @@ class Speeds:
 
     Attributes:
         device: "cpu", "cuda" or "mps". device_name: the same in words.
-        seconds: for each way ("fp32", "bf16", "bf16, compiled") the seconds that a picture takes.
+        seconds: for each way ("fp32", "bf16", "bf16, compiled") the seconds that an image takes.
         batch_size: the fastest; None if it was not measured, as on a CPU, where it is fixed.
         compile_seconds: for each compiled way what compiling took, -1 if it failed.
         precision: what `auto` came to, once and for all; None: it follows from `seconds`.
@@ -78,7 +78,7 @@ class Speeds:
 
     @property
     def at_once(self) -> int:
-        """Pictures that pass the network together."""
+        """Images that pass the network together."""
         return BATCH_SIZE if self.device == "cpu" else self.batch_size or UNMEASURED
 
     def is_of(self, device: torch.device) -> bool:
@@ -92,7 +92,7 @@ class Speeds:
 
 @dataclass(frozen=True)
 class Way:
-    """How the pictures pass the network: the number format, and compiled or not."""
+    """How the images pass the network: the number format, and compiled or not."""
 
     precision: Precision
     compiled: bool = False
@@ -102,7 +102,7 @@ class Way:
 
 
 def choose_precision(speeds: Speeds, wanted: Literal["auto", "fp32", "bf16"]) -> Precision:
-    """Return the number format for the features of training pictures."""
+    """Return the number format for the features of training images."""
     if wanted != "auto":
         return wanted
     if speeds.precision is not None:
@@ -140,7 +140,7 @@ def measure(
     formats: Sequence[Precision],
     known: Speeds | None = None,
 ) -> Speeds:
-    """Time the network on pictures of noise, in turn in each number format.
+    """Time the network on images of noise, in turn in each number format.
 
     Args:
         formats: fp32, and bf16 where it may be chosen.
@@ -196,7 +196,7 @@ def measure_compiled(network: Network, device: torch.device, speeds: Speeds, pre
 
 
 class _Timer:
-    """Repeats a forward pass of noise; `best` is the least time a picture took, in seconds."""
+    """Repeats a forward pass of noise; `best` is the least time an image took, in seconds."""
 
     def __init__(self, network: Network, device: torch.device, precision: Precision, *, batch_size: int) -> None:
         self._arguments = (network, device, precision)
@@ -219,7 +219,7 @@ class _Timer:
 
 
 def noise(network: Network, count: int) -> Pixels:
-    """Return so many pictures of the size that the network takes, uint8 [N, H, W, 3]."""
+    """Return so many images of the size that the network takes, uint8 [N, H, W, 3]."""
     import numpy as np
 
     shape = (count, network.preprocessing.height, network.preprocessing.width, 3)

@@ -1,6 +1,6 @@
 """A linear head, or one with a hidden layer, trained by AdamW on the features.
 
-Epoch e sees view e mod V of each picture.
+Epoch e sees view e mod V of each image.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _train(problem: Problem, settings: Head, standard: Standard, parameters: dic
     assert batch_size is not None
     assert lr is not None
     labels_N = torch.from_numpy(problem.labels)
-    weights_N = torch.from_numpy(problem.picture_weights.astype(np.float32))
+    weights_N = torch.from_numpy(problem.image_weights.astype(np.float32))
     steps_per_epoch = math.ceil(len(labels_N) / batch_size)
     decay = [p for p in parameters.values() if p.ndim > 1]
     rest = [p for p in parameters.values() if p.ndim <= 1]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cnn_tl.core.formatting import duration
-from cnn_tl.heads.logistic import CROSS_VALIDATION_PICTURES, FOLDS
+from cnn_tl.heads.logistic import CROSS_VALIDATION_IMAGES, FOLDS
 from cnn_tl.heads.ridge import PENALTIES
 
 FEW = 5
@@ -64,7 +64,7 @@ def choose(images: int, views: int, num_features: int, num_classes: int) -> Choi
 
 def lbfgs_seconds(images: int, views: int, num_features: int, num_classes: int) -> float:
     """Return about what `fit_logistic` takes on one core, its cross-validation included."""
-    held = min(images, max(CROSS_VALIDATION_PICTURES, FOLDS * num_classes)) * views
+    held = min(images, max(CROSS_VALIDATION_IMAGES, FOLDS * num_classes)) * views
     rows = images * views
     fold = 4.0 * held * min(held, num_features) * num_classes / SINGLE + OVERHEAD
     whole = 4.0 * rows * min(rows, num_features) * num_classes / SINGLE + OVERHEAD

@@ -1,10 +1,10 @@
 """Multinomial logistic regression by L-BFGS, its penalty chosen by cross-validation.
 
-The optimum lies in the span of the pictures, so with fewer pictures than features the fit is done in that span: rotated
+The optimum lies in the span of the images, so with fewer images than features the fit is done in that span: rotated
 by the singular vectors nothing changes, the penalty included, and everything gets cheaper. Along these axes nothing is
 correlated, so scaling each by its curvature makes the problem round, and a few dozen steps suffice.
 
-Shapes as in problem.py; R rows are V views of N pictures, S the dimensions of a fit, F folds.
+Shapes as in problem.py; R rows are V views of N images, S the dimensions of a fit, F folds.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ STRONGEST, FIRST, WEAKEST = 8, 1, -10
 """Penalties are tried in half powers of ten: 10 ** (half / 2), from the first to weaker ones, then to stronger ones."""
 
 WORTH = 1e-3
-"""Log loss that a weaker penalty must gain. Pictures without a mistake would ask for ever weaker ones."""
+"""Log loss that a weaker penalty must gain. Images without a mistake would ask for ever weaker ones."""
 
 MAX_ITERATIONS = 500
 MEMORY = 20
 """Past steps that L-BFGS keeps, where there is room."""
 
 FOLDS = 5
-CROSS_VALIDATION_PICTURES = 1_000
-"""The penalty is chosen on at most about this many pictures; twice as many took twice the time and chose as well."""
+CROSS_VALIDATION_IMAGES = 1_000
+"""The penalty is chosen on at most about this many images; twice as many took twice the time and chose as well."""
 
 WITHOUT_FOLDS = 0.1
-"""The penalty where every class has one picture only, so that nothing can be left out."""
+"""The penalty where every class has one image only, so that nothing can be left out."""
 
 FAR_BELOW = 0.25
 """Where a fit ends with less than this share of the objective that it began with, it goes on in new units."""
@@ -77,19 +77,19 @@ def fit_logistic(problem: Problem, settings: Head) -> FittedHead:
 
     Minimises the weighted mean of the cross-entropy + penalty / 2 * |W|^2 over standardised features; the bias is not
     penalised. Without a penalty, the one with the lowest log loss in stratified cross-validation is taken: all views of
-    a picture on one side, the held-out pictures judged by their plain view.
+    an image on one side, the held-out images judged by their plain view.
 
     Raises:
         DivergedError: the features or the fitted head are not finite.
     """
-    raw_RD, picture_R = problem.stacked()
+    raw_RD, image_R = problem.stacked()
     standard = standard_of(raw_RD)
     features_RS, basis_SD = _in_span(standard(raw_RD))
-    rows = _Rows(features_RS, problem.labels[picture_R], problem.picture_weights[picture_R].astype(np.float32))
+    rows = _Rows(features_RS, problem.labels[image_R], problem.image_weights[image_R].astype(np.float32))
     penalty = settings.penalty
     facts: dict[str, Any] = {"kind": "lbfgs", "penalty_chosen": penalty is None}
     if penalty is None:
-        penalty, chosen = choose_penalty(problem, rows, picture_R, rotated=basis_SD is not None)
+        penalty, chosen = choose_penalty(problem, rows, image_R, rotated=basis_SD is not None)
         facts |= chosen
     if features_RS.size * problem.num_classes <= EXACT:
         rows = replace(rows, features=features_RS.astype(np.float64))
@@ -101,7 +101,7 @@ def fit_logistic(problem: Problem, settings: Head) -> FittedHead:
 
 
 def choose_penalty(
-    problem: Problem, rows: _Rows, picture_R: NDArray[np.int64], *, rotated: bool
+    problem: Problem, rows: _Rows, image_R: NDArray[np.int64], *, rotated: bool
 ) -> tuple[float, dict[str, Any]]:
     """Return the penalty with the lowest log loss in cross-validation, and facts about the choice.
 
@@ -112,14 +112,14 @@ def choose_penalty(
         rotated: the features are along the axes of their span already.
     """
     labels_N = problem.labels
-    kept = stratified_sample(labels_N, CROSS_VALIDATION_PICTURES, FOLDS, problem.seed)
+    kept = stratified_sample(labels_N, CROSS_VALIDATION_IMAGES, FOLDS, problem.seed)
     fold_N = np.full(len(labels_N), -1)
     fold_N[kept] = stratified_folds(labels_N[kept], FOLDS, problem.seed)
     fold_N[np.bincount(labels_N)[labels_N] == 1] = FOLDS  # alone in its class: learned from, never held out
     used_F = np.unique(fold_N[(fold_N >= 0) & (fold_N < FOLDS)])
     if not len(used_F):
         return WITHOUT_FOLDS, {"cross_validation_log_loss": None, "penalty_at_edge": False}
-    fold_R, plain_R = fold_N[picture_R], np.arange(len(picture_R)) < len(labels_N)
+    fold_R, plain_R = fold_N[image_R], np.arange(len(image_R)) < len(labels_N)
     sample = rows.of(fold_R >= 0)
     if not rotated:
         sample = replace(sample, features=_principal(sample.features)[0])
@@ -127,7 +127,7 @@ def choose_penalty(
     fitted_FR = (fold_R != used_F[:, None]) * sample.weights
     fitted_FR /= fitted_FR.sum(1, keepdims=True)
     half, log_loss = _best_of_folds(problem, sample, fitted_FR, (fold_R == used_F[:, None]) & plain_R)
-    share = float((fitted_FR > 0).sum(1).mean()) / len(picture_R)
+    share = float((fitted_FR > 0).sum(1).mean()) / len(image_R)
     facts = {"cross_validation_log_loss": log_loss, "penalty_at_edge": half in (STRONGEST, WEAKEST)}
     return 10 ** (half / 2) * share, facts
 

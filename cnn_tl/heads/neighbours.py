@@ -1,4 +1,4 @@
-"""The votes of the nearest training pictures."""
+"""The votes of the nearest training images."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from cnn_tl.recipe.sections import Head
 
 
 def fit_neighbours(problem: Problem, settings: Head) -> FittedHead:
-    """Keep the training pictures; a picture's neighbours by cosine vote, weighted by exp(similarity / 0.07).
+    """Keep the training images; an image's neighbours by cosine vote, weighted by exp(similarity / 0.07).
 
     (Wu et al. 2018, sec. 3.4.) The logits are the logarithms of the shares of the votes, each of which counts as much
     as its class does.
 
     No answer depends on the order of neighbours that are equally near, which is another in each library: all that are
-    as near as the last one vote too. Pictures with the same features are one neighbour with all their votes, so that
+    as near as the last one vote too. Images with the same features are one neighbour with all their votes, so that
     such votes weigh the same to the last bit.
 
     Raises:
         DivergedError: the features are not finite.
     """
     assert settings.neighbours is not None, "the recipe is resolved"
-    raw_RD, picture_R = problem.stacked()
+    raw_RD, image_R = problem.stacked()
     bank_RD, row_of = _distinct(_unit(raw_RD))
     votes_RK = np.zeros((len(bank_RD), problem.num_classes), np.float32)
-    labels_R = problem.labels[picture_R]
+    labels_R = problem.labels[image_R]
     np.add.at(votes_RK, (row_of, labels_R), problem.class_weights[labels_R])
     count = min(settings.neighbours, len(bank_RD))
 

@@ -1,6 +1,6 @@
 """What a head is fitted on, and what a fit gives.
 
-Shapes: N pictures, V views of each, D features, K classes.
+Shapes: N images, V views of each, D features, K classes.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Features = NDArray[np.float32]
 
 
 class Views(Protocol):
-    """The features of some pictures: V views of each, the plain one first."""
+    """The features of some images: V views of each, the plain one first."""
 
     def __len__(self) -> int:
         """Return V."""
         ...
 
     def __getitem__(self, view: int) -> Features:
-        """Return one view of every picture, float32 [N, D]."""
+        """Return one view of every image, float32 [N, D]."""
         ...
 
 
@@ -35,7 +35,7 @@ class Problem:
 
     Attributes:
         labels: int64 [N] in 0..K-1.
-        class_weights: float64 [K], how much a picture of each class counts; 1 is neutral.
+        class_weights: float64 [K], how much an image of each class counts; 1 is neutral.
         check: called again and again while a fit goes on; what it raises ends the fit.
     """
 
@@ -47,13 +47,13 @@ class Problem:
     check: Callable[[], None] = lambda: None
 
     @property
-    def picture_weights(self) -> NDArray[np.float64]:
-        """How much each picture counts, float64 [N], 1 on average."""
+    def image_weights(self) -> NDArray[np.float64]:
+        """How much each image counts, float64 [N], 1 on average."""
         weights_N = self.class_weights[self.labels]
         return weights_N / weights_N.mean()  # type: ignore[no-any-return]
 
     def stacked(self) -> tuple[Features, NDArray[np.int64]]:
-        """Return all views below each other, float32 [V * N, D], and of which picture each row is, [V * N].
+        """Return all views below each other, float32 [V * N, D], and of which image each row is, [V * N].
 
         Raises:
             DivergedError: the features are not finite.
@@ -108,7 +108,7 @@ def class_weights(
     *,
     key: str = "head.class_weights",
 ) -> NDArray[np.float64]:
-    """Return how much a picture of each class counts, float64 [K].
+    """Return how much an image of each class counts, float64 [K].
 
     Args:
         setting: "none"; "balanced", so that every class counts as much as another; or weights by class name, 1 for

@@ -17,7 +17,7 @@ def fit_prototype(problem: Problem, settings: Head) -> FittedHead:
     """Fit one Gaussian a class with a shared spherical variance (Snell et al. 2017, sec. 2.3).
 
     How sure the answers are does not follow from the variance, since features go together. It is the factor that makes
-    the answers most likely for pictures that are left out of the mean of their class, all their views at once.
+    the answers most likely for images that are left out of the mean of their class, all their views at once.
 
     Class means have no prior, so every class counts as much as another, as `class_weights: balanced` means it; weights
     that are given by name enter as a prior.
@@ -25,8 +25,8 @@ def fit_prototype(problem: Problem, settings: Head) -> FittedHead:
     Raises:
         DivergedError: the features are not finite.
     """
-    raw_RD, picture_R = problem.stacked()
-    labels_R = problem.labels[picture_R]
+    raw_RD, image_R = problem.stacked()
+    labels_R = problem.labels[image_R]
     standard = standard_of(raw_RD)
     features_RD = standard(raw_RD).astype(np.float64)
     means_KD = np.stack([features_RD[labels_R == k].mean(0) for k in range(problem.num_classes)])
@@ -40,7 +40,7 @@ def fit_prototype(problem: Problem, settings: Head) -> FittedHead:
 
 
 def _factor(features_RD: Array, means_KD: Array, problem: Problem, variance: float) -> float:
-    """Return the factor for scores that are divided by the variance; 1 where every picture is alone in its class."""
+    """Return the factor for scores that are divided by the variance; 1 where every image is alone in its class."""
     labels_N, views = problem.labels, len(problem.views)
     each, counts_K = np.arange(len(labels_N)), np.bincount(labels_N, minlength=problem.num_classes)
     others_N = counts_K[labels_N] - 1
@@ -49,7 +49,7 @@ def _factor(features_RD: Array, means_KD: Array, problem: Problem, variance: flo
     plain_ND = features_RD[: len(labels_N)]
     views_ND = features_RD.reshape(views, len(labels_N), -1).mean(0)
     own_ND = means_KD[labels_N]
-    own_ND = own_ND + (own_ND - views_ND) / np.maximum(others_N, 1)[:, None]  # the mean without the picture
+    own_ND = own_ND + (own_ND - views_ND) / np.maximum(others_N, 1)[:, None]  # the mean without the image
     scores_NK = plain_ND @ means_KD.T - np.square(means_KD).sum(1) / 2
     scores_NK[each, labels_N] = (plain_ND * own_ND).sum(1) - np.square(own_ND).sum(1) / 2
     as_much_N = 1 / counts_K[labels_N]

@@ -1,6 +1,6 @@
-"""Least squares with an L2 penalty: every penalty from one eigendecomposition, every picture left out once.
+"""Least squares with an L2 penalty: every penalty from one eigendecomposition, every image left out once.
 
-Shapes as in problem.py; R rows are V views of N pictures, S is the rank.
+Shapes as in problem.py; R rows are V views of N images, S is the rank.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ Array = NDArray[np.float64]
 def fit_ridge(problem: Problem, settings: Head) -> FittedHead:
     """Fit one-against-the-rest targets (1, 0) by weighted ridge regression (Hoerl and Kennard 1970).
 
-    The penalty is the one that makes the pictures most likely when they are left out: exactly, all views of the picture
+    The penalty is the one that makes the images most likely when they are left out: exactly, all views of the image
     at once, from the hat matrix (Golub, Heath and Wahba 1979, sec. 1). The scores, which are near 0 and 1, are
     multiplied by the factor that calibrates the left-out ones, so that the softmax can be read as a probability.
 
     Raises:
         DivergedError: the features or the fitted head are not finite.
     """
-    raw_RD, picture_R = problem.stacked()
+    raw_RD, image_R = problem.stacked()
     standard = standard_of(raw_RD)
     features_RD = standard(raw_RD).astype(np.float64)
-    weights_R = problem.picture_weights[picture_R]
-    targets_RK = np.eye(problem.num_classes)[problem.labels[picture_R]]
+    weights_R = problem.image_weights[image_R]
+    targets_RK = np.eye(problem.num_classes)[problem.labels[image_R]]
     mean_D, mean_K = (np.average(rows, axis=0, weights=weights_R) for rows in (features_RD, targets_RK))
     root_R1 = np.sqrt(weights_R)[:, None]
     x_RD, y_RK = root_R1 * (features_RD - mean_D), root_R1 * (targets_RK - mean_K)
@@ -45,7 +45,7 @@ def fit_ridge(problem: Problem, settings: Head) -> FittedHead:
         problem.check()
         shrink_S = values_S / (values_S + penalty * unit)
         scores_NK = _left_out(left_RS, shrink_S, y_RK, root_R1, len(problem.labels)) + mean_K
-        tried.append((*best_factor(scores_NK, problem.labels, problem.picture_weights), scores_NK))
+        tried.append((*best_factor(scores_NK, problem.labels, problem.image_weights), scores_NK))
     best = max(range(len(tried)), key=lambda index: tried[index][1])
     factor, _, scores_NK = tried[best]
     right_N = scores_NK.argmax(1) == problem.labels
@@ -53,7 +53,7 @@ def fit_ridge(problem: Problem, settings: Head) -> FittedHead:
     bias_K = mean_K - weight_KD @ mean_D
     facts = {
         "kind": "ridge", "penalty": candidates[best], "penalty_chosen": settings.penalty is None,
-        "left_out_accuracy": float(np.average(right_N, weights=problem.picture_weights)),
+        "left_out_accuracy": float(np.average(right_N, weights=problem.image_weights)),
         "factor": factor,
     }  # fmt: skip
     return standard.folded(factor * weight_KD, factor * bias_K, facts)
@@ -73,18 +73,18 @@ def _decomposed(x_RD: Array) -> tuple[Array, Array, Array]:
     return x_RD @ right / np.sqrt(values), values, right.T
 
 
-def _left_out(left_RS: Array, shrink_S: Array, y_RK: Array, root_R1: Array, pictures: int) -> Array:
-    """Return what the fit without a picture says about its plain view, less the mean, [N, K]."""
-    views = len(y_RK) // pictures
+def _left_out(left_RS: Array, shrink_S: Array, y_RK: Array, root_R1: Array, images: int) -> Array:
+    """Return what the fit without an image says about its plain view, less the mean, [N, K]."""
+    views = len(y_RK) // images
     fitted_RK = (left_RS * shrink_S) @ (left_RS.T @ y_RK)
-    by_picture = (views, pictures)
-    left_NVS = left_RS.reshape(*by_picture, -1).transpose(1, 0, 2)
+    by_image = (views, images)
+    left_NVS = left_RS.reshape(*by_image, -1).transpose(1, 0, 2)
     hat_NVV = (left_NVS * shrink_S) @ left_NVS.transpose(0, 2, 1)
     # the weighted mean is fitted too: it takes a share of 1 / R of each row's own weight
-    root_NV = root_R1[:, 0].reshape(by_picture).T
+    root_NV = root_R1[:, 0].reshape(by_image).T
     hat_NVV = hat_NVV + root_NV[:, :, None] * root_NV[:, None, :] / float(np.square(root_R1).sum())
-    residual_NVK = (y_RK - fitted_RK).reshape(*by_picture, -1).transpose(1, 0, 2)
+    residual_NVK = (y_RK - fitted_RK).reshape(*by_image, -1).transpose(1, 0, 2)
     identity = np.eye(views) * (1 + 1e-9)
     wrong_NVK = np.linalg.solve(identity - hat_NVV, residual_NVK)
-    plain_NK = y_RK.reshape(*by_picture, -1)[0] - wrong_NVK[:, 0]
+    plain_NK = y_RK.reshape(*by_image, -1)[0] - wrong_NVK[:, 0]
     return plain_NK / root_NV[:, :1]  # type: ignore[no-any-return]

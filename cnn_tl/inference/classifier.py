@@ -28,14 +28,14 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says about one picture.
+    """What the model says about one image.
 
     Attributes:
-        file: the picture as it was named; a terminal wants `errors.printable` of it.
-        label: the most probable class; None if the picture could not be read.
+        file: the image as it was named; a terminal wants `errors.printable` of it.
+        label: the most probable class; None if the image could not be read.
         probability: its probability, 0..1.
         top: the most probable classes and their probabilities, best first.
-        error: why the picture could not be read; None if it could.
+        error: why the image could not be read; None if it could.
     """
 
     file: str
@@ -86,7 +86,7 @@ class Classifier:
 
     Attributes:
         classes: the class names, in the order of the logits.
-        preprocessing: what a picture goes through before the model.
+        preprocessing: what an image goes through before the model.
         logits: the model itself, from pixels uint8 [N, H, W, 3] to logits float32 [N, K].
         majority_class: the most frequent class of the training split; None where the model does not say.
     """
@@ -121,13 +121,13 @@ class Classifier:
             images: one or many of: a file, a folder, a pattern such as "photos/*.jpg", a PIL image, a numpy array of
                 uint8, RGB, [H, W, 3], or the bytes of a file.
             top: how many classes each answer lists; more than there are means all.
-            batch_size: pictures that go through the model at once.
-            workers: threads that read pictures; 0: this one does; None means one for each core.
+            batch_size: images that go through the model at once.
+            workers: threads that read images; 0: this one does; None means one for each core.
             recursive: look into the folders inside folders too.
             observer: hears of the progress, and in the end of images that show nothing.
 
         Raises:
-            DataError: a folder or a pattern holds no picture.
+            DataError: a folder or a pattern holds no image.
             UsageError: something given is no image, such as an array of floats.
         """
         found = list(find_all(images, recursive=recursive))
@@ -149,7 +149,7 @@ class Classifier:
         """Yield one answer for each of the files, as `predict` does, without looking for them.
 
         Args:
-            files: the pictures themselves; no more of them are taken than are read ahead.
+            files: the images themselves; no more of them are taken than are read ahead.
             total: how many they are, if that is known.
             live: they come from where one has to wait for them: answer what has come, in smaller batches.
             top, batch_size, workers, observer: as in `predict`.
@@ -168,7 +168,7 @@ class Classifier:
             observer.warn(text)
 
     def answer(self, name: str, probabilities_K: NDArray[np.floating[Any]], top: int) -> Answer:
-        """Put the probabilities of one picture into words."""
+        """Put the probabilities of one image into words."""
         best = np.argsort(-probabilities_K, kind="stable")[:top]
         ranked = tuple((self.classes[k], float(probabilities_K[k])) for k in best)
         return Answer(name, *ranked[0], ranked, None)
@@ -206,7 +206,7 @@ def load(source: str | Path, device: DeviceName = "auto", *, many: bool = False)
     Args:
         source: a run folder, a bundle or a .onnx file.
         device: where it runs.
-        many: get ready for many pictures rather than for a quick answer about one; see `OnnxModel.open`.
+        many: get ready for many images rather than for a quick answer about one; see `OnnxModel.open`.
 
     Raises:
         ArtefactError: there is no model, or it is damaged, foreign or newer than this version.

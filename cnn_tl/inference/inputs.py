@@ -1,4 +1,4 @@
-"""Which pictures are meant: files, folders and patterns become a list of files, or a pipe names them."""
+"""Which images are meant: files, folders and patterns become a list of files, or a pipe names them."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _VIDEO_EXTENSIONS = re.compile(r"\.(mp4|m4v|mov|avi|mkv|webm|mpe?g|wmv|flv|3gp|o
 
 
 def find(images: str | Path | Iterable[str | Path], *, recursive: bool = True) -> Iterator[Path]:
-    """Yield the pictures that are meant, in the order in which they are named.
+    """Yield the images that are meant, in the order in which they are named.
 
-    A folder stands for the pictures in it and below it, in natural order; hidden files and files that are no
-    pictures are left out. A name with `*`, `?` or `[` that is not itself a file is a pattern for the pictures
+    A folder stands for the images in it and below it, in natural order; hidden files and files that are no
+    images are left out. A name with `*`, `?` or `[` that is not itself a file is a pattern for the images
     that match, with `**` for any depth. Any other name is taken as it is: reading it will tell.
 
     Raises:
-        DataError: a folder or a pattern holds no picture, a folder cannot be read, or a file is a video.
+        DataError: a folder or a pattern holds no image, a folder cannot be read, or a file is a video.
         UsageError: a name is empty, or a URL.
     """
     for name in [images] if isinstance(images, str | Path) else images:
         if not str(name):
-            raise UsageError("one of the pictures has an empty name")
+            raise UsageError("one of the images has an empty name")
         if is_folder(name):
             yield from _in_folder(Path(name), recursive)
         elif glob.has_magic(str(name)) and not os.path.lexists(name):
@@ -113,7 +113,7 @@ def _named(name: str | Path) -> Path:
     path = _file(name)
     if _VIDEO_EXTENSIONS.fullmatch(path.suffix) and os.path.isfile(path) and not is_candidate(path):  # noqa: PTH113
         raise DataError(
-            f"{printable(path)} is a video, and only pictures are read; this takes one out of it for each second: "
+            f"{printable(path)} is a video, and only images are read; this takes one out of it for each second: "
             "ffmpeg -i VIDEO -r 1 frame%05d.png"
         )
     return path
@@ -127,11 +127,11 @@ def _file(name: str | Path) -> Path:
 
 def _in_folder(folder: Path, recursive: bool) -> list[Path]:
     walker = Walker(folder)
-    found = [entry.path for entry in (walker.pictures(folder) if recursive else walker.look(folder)[1])]
+    found = [entry.path for entry in (walker.images(folder) if recursive else walker.look(folder)[1])]
     if not found:
         deeper = "" if recursive else " (the folders in it were not searched)"
         left_out = "".join(f"; {note}" for note in walker.notes())
-        raise DataError(f"no picture in the folder {printable(folder)}{deeper}{left_out}")
+        raise DataError(f"no image in the folder {printable(folder)}{deeper}{left_out}")
     return found
 
 
@@ -143,5 +143,5 @@ def _matches(pattern: str) -> list[Path]:
     found = [path for path in map(Path, names) if retried(path.is_file, path) and is_candidate(path)]
     if not found:
         others = f" (of the {len(names):,} that match, none is one)" if names else ""
-        raise DataError(f"no picture matches {printable(pattern)}{others}")
+        raise DataError(f"no image matches {printable(pattern)}{others}")
     return found

@@ -1,4 +1,4 @@
-"""Pictures in, answers out: the library's side of `cnn-tl predict`."""
+"""Images in, answers out: the library's side of `cnn-tl predict`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def predict(
     recursive: bool = True,
     observer: Observer | None = None,
 ) -> Answers:
-    """Load the model of a run folder, a bundle or a .onnx file, and let it answer for each picture in turn.
+    """Load the model of a run folder, a bundle or a .onnx file, and let it answer for each image in turn.
 
-    The call itself finds the pictures and loads the model; the work is done as the answers are taken. See
+    The call itself finds the images and loads the model; the work is done as the answers are taken. See
     `load` and `Classifier.predict` for the arguments and for what they raise.
     """
     files = list(find_all(images, recursive=recursive))

@@ -31,7 +31,7 @@ class Network:
     Attributes:
         name: the name in timm's registry, with its tag if one was given.
         model: the timm model, on the CPU, float32.
-        preprocessing: what its pictures go through.
+        preprocessing: what its images go through.
         source: where its weights came from.
         loading_seconds: what loading torch and timm took for it; next to nothing where they were loaded already.
     """
@@ -175,7 +175,7 @@ def tried(line: str, *, shown: bool = True) -> Iterator[None]:
 
 
 def require_linear_classifier(network: Network) -> int:
-    """Make sure that a head can be fitted on this model's features, by trying it on one picture of noise.
+    """Make sure that a head can be fitted on this model's features, by trying it on one image of noise.
 
     Returns the number of features, D.
 
@@ -243,7 +243,7 @@ def place(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def require_synchronisable(device: torch.device) -> None:
-    """Refuse a device on which BatchNorm cannot take its statistics from the pictures of all processes.
+    """Refuse a device on which BatchNorm cannot take its statistics from the images of all processes.
 
     Raises:
         ResourceError: the device is no GPU; torch exchanges statistics between those only.
@@ -253,7 +253,7 @@ def require_synchronisable(device: torch.device) -> None:
 
 
 def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
-    """Return the model with every BatchNorm taking its statistics from the pictures of all processes.
+    """Return the model with every BatchNorm taking its statistics from the images of all processes.
 
     Raises:
         ResourceError: see `require_synchronisable`.

@@ -49,7 +49,7 @@ class Bundle:
         path: the bundle's folder.
         model: the timm model, evaluation mode, float32, on the CPU.
         classes: the class names, in the order of the logits.
-        preprocessing: what a picture goes through before the model.
+        preprocessing: what an image goes through before the model.
         facts: what training recorded about itself (accuracy, recipe, ...).
     """
 

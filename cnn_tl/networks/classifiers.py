@@ -30,7 +30,7 @@ class Perceptron(nn.Module):
 
 
 class Neighbours(nn.Module):
-    """The votes of the nearest training pictures, weighted by exp(cosine / 0.07) (Wu et al. 2018, sec. 3.4).
+    """The votes of the nearest training images, weighted by exp(cosine / 0.07) (Wu et al. 2018, sec. 3.4).
 
     Whoever is as near as the last of them votes too, so the order of equals, which `topk` leaves open, has no say.
     """

@@ -103,7 +103,7 @@ def last_stages(model: nn.Module, count: int) -> set[str]:
 
 
 def stages(model: nn.Module) -> list[list[str]]:
-    """Return the names of the parameters by stage, from the pictures to the classifier.
+    """Return the names of the parameters by stage, from the images to the classifier.
 
     The stages are timm's own, from its `group_matcher`: four and a stem in a ResNet, one for each block in a ViT. The
     last entry holds the classifier and what timm groups with it; it is no stage that counts. It is empty where a model

@@ -47,7 +47,7 @@ class Card:
         arguments: what `timm.create_model` was told besides the name.
         timm: the version that built it.
         weights: where the weights came from, in words.
-        preprocessing: what its pictures go through.
+        preprocessing: what its images go through.
         backbone_sha256: digest of every tensor but the classifier's, see `tensors_digest`.
         num_features: D, what the classifier takes.
         backbone_parameters: their number, without the classifier's.
@@ -70,7 +70,7 @@ class Card:
     config: dict[str, Any]
 
     def with_limits(self, max_pixels: int, min_side: int) -> Card:
-        """Return the card with the recipe's limits for pictures."""
+        """Return the card with the recipe's limits for images."""
         return replace(self, preprocessing=replace(self.preprocessing, max_pixels=max_pixels, min_side=min_side))
 
     def classifier_tensors(self, weight_KD: NDArray[np.float32], bias_K: NDArray[np.float32]) -> dict[str, Any]:
@@ -169,7 +169,7 @@ class Remembered:
 
 
 def folder_of(root: Path, model: str, weights: Path | None, image_size: int | None) -> Path:
-    """Return where a network is remembered: by the model's name, the weights file and the picture size."""
+    """Return where a network is remembered: by the model's name, the weights file and the image size."""
     request = [
         FORMAT_VERSION, model, str(weights.resolve()) if weights else None, image_size,
         version("timm"), version("torch"), os.environ.get("HF_HOME"), os.environ.get("HF_HUB_CACHE"),

@@ -12,7 +12,7 @@ from cnn_tl.core.packages import OLDEST_ONNXRUNTIME
 
 NAME = "README.md"
 LICENSE = "unknown"
-"""What the hub calls a licence that is not given: nobody but the owner of model and pictures can give one."""
+"""What the hub calls a licence that is not given: nobody but the owner of model and images can give one."""
 MOST_CLASSES = 100
 """Classes that the card lists one by one."""
 
@@ -61,7 +61,7 @@ def _title(config: Mapping[str, Any]) -> str:
     if "weights" in facts:
         lines += f" from: {_plain(facts['weights'])}"
     spec = facts["preprocessing"]
-    return lines + f". It takes pictures of {spec['width']} x {spec['height']} px; preprocessing is in config.json."
+    return lines + f". It takes images of {spec['width']} x {spec['height']} px; preprocessing is in config.json."
 
 
 def _accuracy(config: Mapping[str, Any]) -> str:
@@ -70,7 +70,7 @@ def _accuracy(config: Mapping[str, Any]) -> str:
         return ""
     low, high = validation["interval"]
     rows = [
-        ("validation accuracy", f"{percent(validation['accuracy'])} of {counted(validation['pictures'], 'image')}"),
+        ("validation accuracy", f"{percent(validation['accuracy'])} of {counted(_images(validation), 'image')}"),
         ("95% interval (Wilson)", f"{percent(low)} - {percent(high)}"),
     ]
     if baseline:
@@ -82,12 +82,17 @@ def _accuracy(config: Mapping[str, Any]) -> str:
     return "## Accuracy\n\n| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows)
 
 
+def _images(facts: Mapping[str, Any]) -> Any:
+    """Return how many images there are; bundles of older versions call them pictures."""
+    return facts["images"] if "images" in facts else facts["pictures"]
+
+
 def _data(config: Mapping[str, Any]) -> str:
     data, names = config["cnn_tl"].get("data"), config["label_names"]
-    counts = data["pictures"] if data else {}
+    counts = _images(data) if data else {}
     total = ""
     if data:
-        train, val = (sum(pictures[part] for pictures in counts.values()) for part in ("train", "val"))
+        train, val = (sum(images[part] for images in counts.values()) for part in ("train", "val"))
         total = f"{_plain(data['name'])}: {counted(train, 'image')} for training, {val:,} for validation."
     if len(names) > MOST_CLASSES:
         return f"## Data\n\n{total or counted(len(names), 'class')}\n\nThe classes are in config.json."
@@ -117,15 +122,15 @@ from PIL import Image, ImageOps
 model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_data_config(model.pretrained_cfg), is_training=False)
 with torch.inference_mode():
-    picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")
-    probabilities = model(transform(picture)[None]).softmax(1)
+    image = ImageOps.exif_transpose(Image.open("image.jpg")).convert("RGB")
+    probabilities = model(transform(image)[None]).softmax(1)
 print(model.pretrained_cfg["label_names"], probabilities)
 ```
 
 ```python
 from transformers import pipeline
 
-print(pipeline("image-classification", model="FOLDER")("picture.jpg"))
+print(pipeline("image-classification", model="FOLDER")("image.jpg"))
 ```"""
 
 
@@ -134,7 +139,7 @@ def _license(config: Mapping[str, Any]) -> str:
     start = f" The weights that training began with are under: {_plain(known)}." if known else ""
     return (
         f"## Licence\n\nNot given: put yours into `license:` at the top before you publish.{start} "
-        "What your pictures allow, you know."
+        "What your images allow, you know."
     )
 
 

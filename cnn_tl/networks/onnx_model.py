@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ FORMAT_VERSION = 2
 PLAIN_FORMAT_VERSION = 1
 """What a file without preprocessing is written as: every version of cnn-tl reads it."""
 
-INPUT, PICTURES, PREPARED = "input", "pictures", "prepared"
+INPUT, IMAGES, PREPARED = "input", "images", "prepared"
+OLDER_IMAGES = "pictures"  # what older exports call the input
 LOGITS, PROBABILITIES, FEATURES = "logits", "probabilities", "features"
 
 _FACTS = ("architecture", "opset", "onnxruntime", "precision", "cnn_tl.version", "majority_class")
@@ -44,8 +46,8 @@ class OnnxModel:
     Attributes:
         path: the file.
         classes: the class names, in the order of the logits.
-        preprocessing: what a picture goes through before the model.
-        inside: whether it does its own preprocessing: it then takes pictures, uint8 [N, H, W, 3], not normalised ones.
+        preprocessing: what an image goes through before the model.
+        inside: whether it does its own preprocessing: it then takes images, uint8 [N, H, W, 3], not normalised ones.
         facts: architecture, opset, the oldest onnxruntime that reads it, precision, the version of cnn-tl that wrote
             the file, and the most frequent class of the training split.
         session: an `onnxruntime.InferenceSession`.
@@ -66,7 +68,7 @@ class OnnxModel:
 
         Args:
             path: the file.
-            many: for many pictures the cores share out a batch, where for one they share out each layer of it, which
+            many: for many images the cores share out a batch, where for one they share out each layer of it, which
                 answers the one sooner and all of them later: threads that meet after each layer wait for each other.
 
         Raises:
@@ -96,10 +98,10 @@ class OnnxModel:
             raise ArtefactError(f"{where} cannot be loaded: {error}") from error
 
     def __call__(self, x: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the logits [N, K] of pictures of the network's size.
+        """Return the logits [N, K] of images of the network's size.
 
         Args:
-            x: where the preprocessing is inside, resized and cropped pictures, uint8 [N, height, width, 3]; else
+            x: where the preprocessing is inside, resized and cropped images, uint8 [N, height, width, 3]; else
                 normalised ones, float32 [N, 3, height, width].
         """
         parts = np.array_split(x, max(1, min(self.side_by_side, len(x))))
@@ -108,13 +110,18 @@ class OnnxModel:
         with ThreadPoolExecutor(len(parts), thread_name_prefix="onnx") as pool:
             return np.concatenate(list(pool.map(self._prepared, parts)))
 
-    def whole(self, pictures_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the logits [N, K] of whole pictures of any one size, where the preprocessing is inside."""
+    def whole(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the logits [N, K] of whole images of any one size, where the preprocessing is inside."""
         assert self.inside
-        return self._logits({PICTURES: pictures_nhwc})
+        return self._logits({self._images: images_nhwc})
 
     def _prepared(self, x: NDArray[Any]) -> NDArray[np.float32]:
-        return self._logits({PICTURES: x, PREPARED: np.array(True)} if self.inside else {INPUT: x})
+        return self._logits({self._images: x, PREPARED: np.array(True)} if self.inside else {INPUT: x})
+
+    @cached_property
+    def _images(self) -> str:
+        """The name of the input for whole images."""
+        return IMAGES if IMAGES in {one.name for one in self.session.get_inputs()} else OLDER_IMAGES
 
     def _logits(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         logits: NDArray[np.float32] = self.session.run([LOGITS], inputs)[0]
@@ -191,9 +198,9 @@ def _check_ends(session: Any, metadata: Mapping[str, str]) -> None:
         ValueError: it takes or gives something else, or has other classes.
     """
     inputs, outputs = ({one.name: one for one in ends} for ends in (session.get_inputs(), session.get_outputs()))
-    wanted = PICTURES if metadata.get("preprocessing_inside") == "true" else INPUT
-    if wanted not in inputs or LOGITS not in outputs:
-        raise ValueError(f"its graph has no input {wanted} or no output {LOGITS}")
+    wanted = (IMAGES, OLDER_IMAGES) if metadata.get("preprocessing_inside") == "true" else (INPUT,)
+    if not any(name in inputs for name in wanted) or LOGITS not in outputs:
+        raise ValueError(f"its graph has no input {wanted[0]} or no output {LOGITS}")
     classes = json.loads(metadata["class_names"])
     count = outputs[LOGITS].shape[-1]
     named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)

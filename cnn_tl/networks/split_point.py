@@ -1,6 +1,6 @@
 """A network cut in two where its frozen part ends, whatever family it is of.
 
-The frozen part is a prefix that gives the same activations for a picture in every epoch, so they can be kept; what
+The frozen part is a prefix that gives the same activations for an image in every epoch, so they can be kept; what
 trains is the rest. timm's models have no method that starts in the middle. So the rest is the model's own forward pass,
 in which each frozen module before the boundary only pretends: it answers at once with an empty tensor of the right
 shape, and the boundary module is handed the kept activations in place of its input. No family is known by name; that
@@ -47,7 +47,7 @@ class Cut:
 
     Attributes:
         boundary: the name of the first module of the rest.
-        shape, dtype: of the activations that it takes, for one picture.
+        shape, dtype: of the activations that it takes, for one image.
         channels_last: they lie in memory as [N, H, W, C].
     """
 
@@ -107,13 +107,13 @@ def cut(model: nn.Module, x_NCHW: Tensor) -> Cut | str:
     The model is left as it was.
 
     Args:
-        x_NCHW: three pictures of noise or more; the last is left out of the trace, so that the proof on all of them
-            shows that the number of pictures is free.
+        x_NCHW: three images of noise or more; the last is left out of the trace, so that the proof on all of them
+            shows that the number of images is free.
 
     Returns:
         The two parts; or in words why there are none.
     """
-    assert len(x_NCHW) > 2, "a trace and a proof with different numbers of pictures"
+    assert len(x_NCHW) > 2, "a trace and a proof with different numbers of images"
     if all(p.requires_grad for p in model.parameters()):
         return "no part of it is frozen"
     with _as_it_was(model):
@@ -121,7 +121,7 @@ def cut(model: nn.Module, x_NCHW: Tensor) -> Cut | str:
         calls, path = _trace(model, x_NCHW[:-1])
         starts = _starts(path, len(x_NCHW) - 1)
         if not starts:
-            return "what trains begins at the picture itself"
+            return "what trains begins at the image itself"
         whole = _logits_and_gradients(model, x_NCHW)
         for start in starts:
             found = _cut_at(model, start, calls, x_NCHW[:-1])
@@ -176,7 +176,7 @@ def _starts(path: list[Call], batch: int) -> list[Call]:
 def _cut_at(model: nn.Module, start: Call, calls: list[Call], x_NCHW: Tensor) -> Cut:
     """Let everything pretend that was called and had returned before `start`, if it is frozen and was given a tensor.
 
-    What was given none, such as a table of relative positions, cannot depend on the picture and stays as it is.
+    What was given none, such as a table of relative positions, cannot depend on the image and stays as it is.
     """
     stand_ins: dict[nn.Module, list[Any]] = {}
     for call in calls:
@@ -223,7 +223,7 @@ class _Pass:
         return forward
 
     def _scaled(self, meta: Tensor, kept: Tensor, traced: int) -> Tensor:
-        """Return an empty tensor like the traced one, with as many pictures as there are now."""
+        """Return an empty tensor like the traced one, with as many images as there are now."""
         rows, *others = meta.shape or (1,)
         rows = rows * len(kept) // traced if rows % traced == 0 else rows
         return self._empty((rows, *others) if meta.ndim else (), meta.dtype, kept.device)

@@ -1,1 +1,1 @@
-"""Pictures of numbers, drawn by matplotlib without a display. Only the functions here import it."""
+"""Images of numbers, drawn by matplotlib without a display. Only the functions here import it."""

@@ -1,4 +1,4 @@
-"""Explanations as pictures: the original beside what explains it, one by one and on contact sheets."""
+"""Explanations as images: the original beside what explains it, one by one and on contact sheets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Curves:
 
     Attributes:
         share: 0..1, [S + 1]. deletion, insertion, random_deletion, random_insertion: [S + 1], 0 for what a grey
-            picture says and 1 for what the whole picture says.
+            image says and 1 for what the whole image says.
     """
 
     share: NDArray[np.float64]
@@ -51,8 +51,8 @@ class Drawing:
     """One explanation.
 
     Attributes:
-        lines: what stands above it: the picture, the answer, the figures.
-        panels: a picture and what explains it (or only that), uint8 [H, W, 3].
+        lines: what stands above it: the image, the answer, the figures.
+        panels: an image and what explains it (or only that), uint8 [H, W, 3].
         captions: what each panel is.
         curves: deletion and insertion, if they were measured.
     """

@@ -20,7 +20,7 @@ TITLE: dict[str, Any] = {"loc": "left", "fontsize": 11, "fontweight": "bold", "c
 """How the title of a panel looks: what is drawn, above its top left corner."""
 
 WIDTH = 8.0
-"""In inches; with 10 pt type a picture is readable where it is shown 800 pixels wide."""
+"""In inches; with 10 pt type an image is readable where it is shown 800 pixels wide."""
 
 DOTS_PER_INCH = 200
 

@@ -1,4 +1,4 @@
-"""The picture of a convolution: before, the kernel, after."""
+"""The image of a convolution: before, the kernel, after."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def plot_kernels(
     name: str,
     lines: Sequence[str],
 ) -> None:
-    """Draw a picture before and after a convolution, with the kernel between them, as a PNG.
+    """Draw an image before and after a convolution, with the kernel between them, as a PNG.
 
     Args:
         before, after: uint8 [H, W] or [H, W, 3].
         matrices: the kernel's, one below the other.
-        name: the kernel's. lines: what stands below the pictures, such as how the sizes come about.
+        name: the kernel's. lines: what stands below the images, such as how the sizes come about.
 
     Raises:
         ResourceError: the disk is full or not writable.
@@ -44,16 +44,16 @@ def plot_kernels(
     panels = min(max(0.4 * WIDTH * tall, 0.17 * WIDTH * len(matrices)), WIDTH)
     figure = new_figure(height=panels + 0.6 + 0.22 * len(lines))
     grid = figure.add_gridspec(1, 3, width_ratios=[1, 0.36, 1])
-    _picture(figure.add_subplot(grid[0, 0]), before, "before")
+    _image(figure.add_subplot(grid[0, 0]), before, "before")
     inner = grid[0, 1].subgridspec(len(matrices), 1)
     for index, matrix in enumerate(matrices):
         _kernel(figure.add_subplot(inner[index, 0]), matrix, name if index == 0 else "")
-    _picture(figure.add_subplot(grid[0, 2]), after, "after")
+    _image(figure.add_subplot(grid[0, 2]), after, "after")
     figure.supxlabel("\n".join(lines), fontsize=9, color="#374151")
     write(figure, path)
 
 
-def _picture(axes: Axes, pixels: NDArray[np.uint8], name: str) -> None:
+def _image(axes: Axes, pixels: NDArray[np.uint8], name: str) -> None:
     height, width = pixels.shape[:2]
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
     axes.set_title(f"{name}, {height} x {width}", **TITLE)

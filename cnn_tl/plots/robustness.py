@@ -1,4 +1,4 @@
-"""How accuracy and agreement fall as pictures are changed more and more."""
+"""How accuracy and agreement fall as images are changed more and more."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def plot_robustness(path: Path, panels: Mapping[str, Points], accuracy: float, b
     """Draw one panel for each change, as a PNG.
 
     Args:
-        panels: change -> its points, the unchanged pictures among them.
-        accuracy: on the unchanged pictures. baseline: that of the majority-class baseline.
+        panels: change -> its points, the unchanged images among them.
+        accuracy: on the unchanged images. baseline: that of the majority-class baseline.
 
     Raises:
         ResourceError: the disk is full or not writable.

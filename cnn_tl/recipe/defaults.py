@@ -63,7 +63,7 @@ POLICY_DEFAULTS: dict[AugmentPolicy, dict[str, int]] = {
 """The settings that have a meaning for each policy, and what they are where the recipe says nothing."""
 
 DEFAULT_VIEWS = 4
-"""Views of a picture that are kept for a training loop on a frozen part, where the recipe says nothing."""
+"""Views of an image that are kept for a training loop on a frozen part, where the recipe says nothing."""
 
 HEAD_DEFAULTS: dict[HeadKind, Head] = {
     "auto": Head(kind="auto"),

@@ -20,7 +20,7 @@ from cnn_tl.recipe.explanation import choices, explained, fault, nearest_key, un
 from cnn_tl.recipe.naming import shortened, shown
 from cnn_tl.recipe.recipe import Recipe
 from cnn_tl.recipe.rules import contradictions
-from cnn_tl.recipe.sections import KEYS, SECTIONS
+from cnn_tl.recipe.sections import KEYS, RENAMED_KEYS, SECTIONS
 
 FLAGS_OF_A_LOOP = ("train.epochs", "train.lr")
 """What an adamw head takes from the command line in place of the training loop that mode freeze does not have."""
@@ -216,6 +216,7 @@ def _without_weaker(tree: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]
 
 def _with(tree: Mapping[str, Any], key: str, value: object, origin: str) -> dict[str, Any]:
     """Return a copy of the tree in which the dotted key has another value."""
+    key = RENAMED_KEYS.get(key, key)
     if key not in KEYS and key not in SECTIONS:
         raise RecipeError(f"{origin}: {unknown(key)}")
     section, dot, leaf = key.partition(".")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from cnn_tl.core.errors import RecipeError
 from cnn_tl.recipe import yaml
@@ -36,6 +36,7 @@ from cnn_tl.recipe.sections import (
     Run,
     Section,
     Train,
+    with_new_keys,
 )
 from cnn_tl.recipe.types import Mode
 
@@ -73,10 +74,15 @@ class Recipe(Section, metaclass=_InOneLine):
     head: Head = Head()
     train: Train = Train()
     augment: Augment | None = Field(
-        default=None, description="How training pictures are varied; null means the default of the mode."
+        default=None, description="How training images are varied; null means the default of the mode."
     )
     run: Run = Run()
     export: Export = Export()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_renamed_keys(cls, tree: Any) -> Any:
+        return with_new_keys(tree)
 
     def resolve(self) -> Recipe:
         """Return the recipe with the mode's defaults filled in; resolving twice changes nothing.
@@ -105,7 +111,7 @@ class Recipe(Section, metaclass=_InOneLine):
             chosen = augment.model_dump(exclude_none=True)
             augment = augment.model_copy(update=POLICY_DEFAULTS[augment.policy] | chosen)
         train = self._resolved_train()
-        if train.epochs is not None:  # else the number of pictures decides
+        if train.epochs is not None:  # else the number of images decides
             refuse_unreached_phases(model, train.epochs)
         parts = {"head": head, "model": model, "features": features, "augment": augment, "train": train}
         return self.model_copy(update={"data": placed(self.data), **parts})
@@ -133,7 +139,7 @@ class Recipe(Section, metaclass=_InOneLine):
 
 
 _PLACES = (
-    *("data.path", "data.train", "data.val", "data.test", "data.keep_pictures", "data.memory_gb"),
+    *("data.path", "data.train", "data.val", "data.test", "data.keep_images", "data.memory_gb"),
     *("features.cache", "features.budget_gb"),
 )
 """Where things lie, which changes nothing that is learned."""

@@ -37,7 +37,7 @@ _LINEAR = ("auto", "lbfgs", "ridge", "adamw", "prototype")
 
 
 def sees_one_view(recipe: Settings) -> bool:
-    """Say whether the network sees each training picture in one way only, so that nothing is random about it."""
+    """Say whether the network sees each training image in one way only, so that nothing is random about it."""
     return recipe.features.views == 1 or (recipe.mode == "freeze" and recipe.features.views is None)
 
 
@@ -62,7 +62,7 @@ def contradictions(recipe: Settings) -> Iterator[str]:
         yield from _mixed_with_another(recipe, recipe.augment)
     if sees_one_view(recipe) and recipe.augment is not None:
         yield (
-            "augment has no effect with features.views: 1, which wins: each picture is seen in one way only; "
+            "augment has no effect with features.views: 1, which wins: each image is seen in one way only; "
             "remove augment, or set features.views: 8"
         )
     if recipe.mode == "freeze":
@@ -292,12 +292,12 @@ def _in_augment(recipe: Settings, augment: Augment) -> Iterator[str]:
         if getattr(augment, key) > 0 and recipe.mode == "freeze":
             yield (
                 f"augment.{key} has no effect with mode: freeze, which wins: the head is fitted on the features of "
-                f"whole pictures; remove augment.{key}, or set mode: finetune"
+                f"whole images; remove augment.{key}, or set mode: finetune"
             )
         if getattr(augment, key) > 0 and _keeps_activations(recipe):
             yield (
                 f"augment.{key} has no effect with model.freeze: {policy_shown(recipe.model.freeze)}, which wins: "
-                f"activations of whole pictures are kept; remove augment.{key}, or set features.views: fresh"
+                f"activations of whole images are kept; remove augment.{key}, or set features.views: fresh"
             )
 
 
@@ -305,7 +305,7 @@ def _mixed_with_another(recipe: Settings, augment: Augment) -> Iterator[str]:
     for key in ("mixup", "cutmix"):
         if getattr(augment, key) > 0 and recipe.train.batch_size == 1:
             yield (
-                f"augment.{key} has no effect with train.batch_size: 1, which wins: the pictures of a step are mixed "
+                f"augment.{key} has no effect with train.batch_size: 1, which wins: the images of a step are mixed "
                 f"with each other; remove augment.{key}, or set train.batch_size: 32"
             )
 

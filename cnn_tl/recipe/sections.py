@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,7 +29,7 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    """Which pictures, and how they are split and checked."""
+    """Which images, and how they are split and checked."""
 
     path: PathText | None = Field(default=None, description="Folder of class folders, or of train and val.")
     train: PathText | None = Field(
@@ -40,17 +41,17 @@ class Data(Section):
         default=0.2, gt=0, le=0.5, description="Share of each class kept for validation, if no val is there."
     )
     on_bad_image: Literal["skip", "fail"] = Field(
-        default="skip", description="Set a broken picture aside by name, or end the run."
+        default="skip", description="Set a broken image aside by name, or end the run."
     )
     max_pixels: int = Field(
-        default=MAX_PIXELS, ge=1, le=2**40, description="A picture with more pixels is refused unread."
+        default=MAX_PIXELS, ge=1, le=2**40, description="An image with more pixels is refused unread."
     )
-    min_side: int = Field(default=MIN_SIDE, ge=1, le=8192, description="A picture with a shorter side is refused.")
-    keep_pictures: bool = Field(
-        default=True, description="A training loop decodes each picture once, and keeps it for later runs too."
+    min_side: int = Field(default=MIN_SIDE, ge=1, le=8192, description="An image with a shorter side is refused.")
+    keep_images: bool = Field(
+        default=True, description="A training loop decodes each image once, and keeps it for later runs too."
     )
     memory_gb: float = Field(
-        default=1, ge=0, le=1e6, description="The most memory for kept pictures that find no room in the cache, in GB."
+        default=1, ge=0, le=1e6, description="The most memory for kept images that find no room in the cache, in GB."
     )
 
 
@@ -85,7 +86,7 @@ class Features(Section):
 
     views: Views | None = Field(
         default=None,
-        description="Views of a picture that are kept: plain, then augmented; fresh: new ones each epoch.",
+        description="Views of an image that are kept: plain, then augmented; fresh: new ones each epoch.",
     )
     cache: bool = Field(default=True, description="Keep features for later runs, in the cache of this machine.")
     budget_gb: float = Field(default=10, gt=0, le=1e6, description="The most that the cache may hold, in GB.")
@@ -112,7 +113,7 @@ class Head(Section):
         default=None, ge=0, lt=1, description="Probability that the adamw head spreads over all classes."
     )
     epochs: int | None = Field(default=None, ge=1, le=100_000, description="Passes of the adamw head.")
-    batch_size: int | None = Field(default=None, ge=1, le=1_000_000, description="Pictures in a step of adamw.")
+    batch_size: int | None = Field(default=None, ge=1, le=1_000_000, description="Images in a step of adamw.")
     lr: float | None = Field(default=None, gt=0, le=100, description="Peak learning rate of the adamw head.")
     weight_decay: float | None = Field(default=None, ge=0, le=10, description="Weight decay of the adamw head.")
     neighbours: int | None = Field(default=None, ge=1, le=10_000, description="Neighbours that vote in a knn head.")
@@ -121,12 +122,12 @@ class Head(Section):
 class Train(Section):
     """The training loop; null means the default of the mode."""
 
-    epochs: int | None = Field(default=None, ge=1, le=100_000, description="Passes over the pictures.")
+    epochs: int | None = Field(default=None, ge=1, le=100_000, description="Passes over the images.")
     steps: int | None = Field(default=None, ge=1, le=10**9, description="Updates, in place of epochs.")
-    batch_size: int | None = Field(default=None, ge=1, le=65_536, description="Pictures in one step.")
+    batch_size: int | None = Field(default=None, ge=1, le=65_536, description="Images in one step.")
     micro_batch: int | None = Field(
         default=None, ge=1, le=65_536,
-        description="Pictures that pass the network at once, a part of a step; null: as many as fit.",
+        description="Images that pass the network at once, a part of a step; null: as many as fit.",
     )  # fmt: skip
     optimizer: str | None = Field(
         default=None, pattern=r"^[a-z0-9]+$", description="adamw, sgd (Nesterov), or another of timm's factory."
@@ -156,7 +157,7 @@ class Train(Section):
     )
     decay_rate: float | None = Field(default=None, gt=0, le=1, description="What it then multiplies lr by.")
     loss: Literal["cross-entropy", "focal"] | None = Field(
-        default=None, description="Focal loss attends to the pictures that are still hard."
+        default=None, description="Focal loss attends to the images that are still hard."
     )
     focal_gamma: float | None = Field(default=None, ge=0, le=10, description="How much it does; 0 is cross-entropy.")
     aux_weight: float | None = Field(
@@ -176,7 +177,7 @@ class Train(Section):
         default=None, ge=0, lt=1, description="Decay of the moving average of the weights that is kept; 0: none."
     )
     temperature: Literal["fitted", "none"] | None = Field(
-        default=None, description="fitted: in the end the logits are made as sure as the validation pictures justify."
+        default=None, description="fitted: in the end the logits are made as sure as the validation images justify."
     )
     patience: int | None = Field(
         default=None, ge=1, le=100_000, description="Epochs without a better one after which training ends early."
@@ -184,12 +185,12 @@ class Train(Section):
 
 
 class Augment(Section):
-    """How training pictures are varied, each time they are seen."""
+    """How training images are varied, each time they are seen."""
 
     crop_scale_min: float = Field(
-        default=0.5, gt=0, le=1, description="Smallest share of the area a crop keeps, if the picture has room for it."
+        default=0.5, gt=0, le=1, description="Smallest share of the area a crop keeps, if the image has room for it."
     )
-    flip: bool = Field(default=True, description="Mirror half of the pictures left to right.")
+    flip: bool = Field(default=True, description="Mirror half of the images left to right.")
     color: float = Field(default=0.2, ge=0, le=1, description="Jitter of brightness, contrast, saturation.")
     policy: AugmentPolicy = Field(
         default="none", description="Operations drawn from a list: two or so of one strength, or one of any strength."
@@ -198,16 +199,16 @@ class Augment(Section):
         default=None, ge=0, le=30, description="Strength of each operation of randaugment; null means 9."
     )
     ops: int | None = Field(
-        default=None, ge=1, le=14, description="Operations that randaugment applies to a picture; null means 2."
+        default=None, ge=1, le=14, description="Operations that randaugment applies to an image; null means 2."
     )
     erasing: float = Field(
-        default=0, ge=0, le=1, description="Probability that a rectangle of a picture is painted over."
+        default=0, ge=0, le=1, description="Probability that a rectangle of an image is painted over."
     )
     mixup: float = Field(
-        default=0, ge=0, le=100, description="Alpha of mixup: two pictures and their labels are blended; 0: none."
+        default=0, ge=0, le=100, description="Alpha of mixup: two images and their labels are blended; 0: none."
     )
     cutmix: float = Field(
-        default=0, ge=0, le=100, description="Alpha of cutmix: a box of one picture is put into another; 0: none."
+        default=0, ge=0, le=100, description="Alpha of cutmix: a box of one image is put into another; 0: none."
     )
 
 
@@ -216,7 +217,7 @@ class Run(Section):
 
     device: DeviceName = Field(default="auto", description="Where to compute.")
     workers: int | None = Field(
-        default=None, ge=0, le=64, description="Threads that read pictures; 0: the main one; null: one for each core."
+        default=None, ge=0, le=64, description="Threads that read images; 0: the main one; null: one for each core."
     )
     deterministic: bool = Field(
         default=False, description="On CUDA the same bits in every run, from slower kernels; a CPU gives them anyway."
@@ -244,7 +245,7 @@ class Export(Section):
         default=1, ge=0, le=100, description="Points of validation accuracy that fp16 or int8 may cost."
     )
     min_agreement: float = Field(
-        default=0.9, ge=0, le=1, description="Share of validation pictures that must keep float32's answer."
+        default=0.9, ge=0, le=1, description="Share of validation images that must keep float32's answer."
     )
 
 
@@ -261,3 +262,20 @@ SECTIONS: dict[str, type[Section]] = {
 
 KEYS = ["mode", "seed", *(f"{name}.{key}" for name in SECTIONS for key in SECTIONS[name].model_fields)]
 """The dotted name of every setting."""
+
+
+RENAMED_KEYS = {"data.keep_pictures": "data.keep_images"}
+"""Keys of older recipes, also those in run folders -> what they are called now."""
+
+
+def with_new_keys(tree: Any) -> Any:
+    """Return a recipe's tree with today's names in place of `RENAMED_KEYS`; anything that is not a mapping as it is."""
+    if not isinstance(tree, Mapping):
+        return tree
+    for old, new in RENAMED_KEYS.items():
+        section, leaf = old.split(".")
+        values = tree.get(section)
+        if isinstance(values, Mapping) and leaf in values:
+            kept = {key: value for key, value in values.items() if key != leaf}
+            tree = {**tree, section: {new.partition(".")[2]: values[leaf], **kept}}
+    return tree

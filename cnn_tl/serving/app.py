@@ -44,7 +44,7 @@ class Ranked(BaseModel):
 
 
 class Row(BaseModel):
-    """What the model says about one picture; as `cnn-tl predict --format json` has it."""
+    """What the model says about one image; as `cnn-tl predict --format json` has it."""
 
     file: str
     label: str | None
@@ -60,7 +60,7 @@ class Problem(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether pictures are answered, and by what."""
+    """Whether images are answered, and by what."""
 
     status: str
     model: str
@@ -79,14 +79,14 @@ _SAID: dict[int | str, dict[str, Any]] = {
     503: {"model": Problem, "description": "too much to do; `Retry-After` says when to try again"},
 }
 _BROKEN: dict[int | str, dict[str, Any]] = {
-    422: {"model": list[Row], "description": "a picture cannot be read: its row says why, the others are answered"}
+    422: {"model": list[Row], "description": "an image cannot be read: its row says why, the others are answered"}
 }
 _DRAWN: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {"image/png": {}},
         "description": "X-Class (percent-encoded) and X-Method say of what; X-Caveat, if there, why not to trust it",
     },
-    422: {"model": Problem, "description": "the picture cannot be read"},
+    422: {"model": Problem, "description": "the image cannot be read"},
     501: {"model": Problem, "description": "the server has not what drawing needs"},
 }
 
@@ -113,21 +113,21 @@ def build(service: Service, *, local: bool) -> FastAPI:
 def _add_api(app: FastAPI, service: Service) -> None:
     @app.post("/predict", response_model=list[Row], responses=_SAID | _BROKEN)
     async def predict(
-        files: Annotated[list[UploadFile], File(description="One or many pictures.")],
-        top: Annotated[int, Query(ge=1, description="How many classes to list for each picture.")] = 1,
+        files: Annotated[list[UploadFile], File(description="One or many images.")],
+        top: Annotated[int, Query(ge=1, description="How many classes to list for each image.")] = 1,
     ) -> Response:
-        """Say what the model sees in pictures, one row each."""
+        """Say what the model sees in images, one row each."""
         most = service.limits.files
         if len(files) > most:
             raise HTTPException(400, f"{counted(len(files), 'file')} in one request; {most} at most")
-        pictures = [(upload.filename or "", await upload.read()) for upload in files]
-        answers = await service.answers(pictures, top)
+        images = [(upload.filename or "", await upload.read()) for upload in files]
+        answers = await service.answers(images, top)
         unread = any(answer.error is not None for answer in answers)
         return _Json([answer.to_dict() for answer in answers], 422 if unread else 200)
 
     @app.post("/explain", response_class=Response, responses=_SAID | _DRAWN)
     async def explain(
-        file: Annotated[UploadFile, File(description="One picture.")],
+        file: Annotated[UploadFile, File(description="One image.")],
         request: Request,
         label: Annotated[
             str | None, Query(alias="class", description="The class to explain; by default the answered one.")
@@ -143,7 +143,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
 
     @app.get("/health", response_model=Health, responses={503: {"model": Health, "description": "it is stopping"}})
     async def health() -> Response:
-        """Say whether pictures are answered, and by what."""
+        """Say whether images are answered, and by what."""
         facts = {
             "status": "ok" if service.ready else "stopping",
             "model": service.name,
@@ -193,14 +193,14 @@ def _add_problems(app: FastAPI) -> None:
     async def not_meant(request: Request, error: RequestValidationError) -> Response:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if request.method == "POST" and kind != "multipart/form-data":
-            return _Json({"error": f"send pictures as multipart/form-data, not {kind or 'without a type'}"}, 415)
+            return _Json({"error": f"send images as multipart/form-data, not {kind or 'without a type'}"}, 415)
         first = error.errors()[0]
         where, name = first["loc"][0], str(first["loc"][1]) if len(first["loc"]) > 1 else ""
         if where == "body":
             wrong = f"no file in the field {name!r}"
             if first["type"] != "missing":  # there may be files beside it
                 wrong = f"a field {name!r} holds text instead of a file"
-            return _Json({"error": f"{wrong}; curl -F {name}=@picture.jpg sends one"}, 400)
+            return _Json({"error": f"{wrong}; curl -F {name}=@image.jpg sends one"}, 400)
         return _Json({"error": f"{name}: {first['msg']}"}, 400)
 
     @app.exception_handler(BadImageError)

@@ -1,4 +1,4 @@
-"""Pictures of many requests go through the model together: one thread collects them and runs it."""
+"""Images of many requests go through the model together: one thread collects them and runs it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class _Waiting:
 
 
 class Batcher:
-    """Runs the model on up to `batch_size` pictures at once, in a thread of its own.
+    """Runs the model on up to `batch_size` images at once, in a thread of its own.
 
-    While the model runs, pictures wait; so batches grow with the load by themselves. `max_wait`, in seconds, is how
-    long the first picture of a batch waits for others on an idle machine.
+    While the model runs, images wait; so batches grow with the load by themselves. `max_wait`, in seconds, is how
+    long the first image of a batch waits for others on an idle machine.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether pictures that are given now will be answered."""
+        """Whether images that are given now will be answered."""
         return self._thread.is_alive()
 
     def submit(self, pixels_HWC: Pixels) -> Future[Logits]:
-        """Return what will hold the logits [K] of one picture; whoever calls bounds how many wait."""
+        """Return what will hold the logits [K] of one image; whoever calls bounds how many wait."""
         waiting = _Waiting(pixels_HWC)
         self._queue.put(waiting)
         return waiting.answer
@@ -68,7 +68,7 @@ class Batcher:
                 self._run(batch)
 
     def _collect(self) -> tuple[list[_Waiting], bool]:
-        """Return the next pictures, and whether more may come."""
+        """Return the next images, and whether more may come."""
         first = self._queue.get()
         if first is None:
             return [], False

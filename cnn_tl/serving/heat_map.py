@@ -1,4 +1,4 @@
-"""The heat map of one picture, as PNG: Grad-CAM where the model has gradients, occlusion where it has not."""
+"""The heat map of one image, as PNG: Grad-CAM where the model has gradients, occlusion where it has not."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def why_not() -> str | None:
 
 
 def drawn(pixels_HWC: Pixels, heat_HW: NDArray[np.floating]) -> bytes:
-    """Return the heat over the picture, as PNG."""
+    """Return the heat over the image, as PNG."""
     from PIL import Image
 
     from cnn_tl.plots.explanation import heat_over

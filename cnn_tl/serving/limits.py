@@ -39,8 +39,8 @@ class Limits:
     Attributes:
         body: bytes of one request; all that are being read together may be `bodies`.
         body_seconds: how long a request may take to arrive.
-        files: pictures in one request. pixels: of one picture; None leaves it at the model's own limit.
-        pictures: that are decoded or wait for the model at once; more are answered with 503.
+        files: images in one request. pixels: of one image; None leaves it at the model's own limit.
+        images: that are decoded or wait for the model at once; more are answered with 503.
         heat_maps: that are computed or wait at once.
     """
 
@@ -49,7 +49,7 @@ class Limits:
     body_seconds: float = 30.0
     files: int = 64
     pixels: int | None = None
-    pictures: int = 256
+    images: int = 256
     heat_maps: int = 8
 
 
@@ -182,7 +182,7 @@ class _Body:
 def _foreign(method: str, headers: Headers, local: bool) -> str | None:
     """Return why the request does not come from this machine or this page; None: nothing speaks against it."""
     if method not in ("GET", "HEAD") and headers.get("sec-fetch-site") in ("cross-site", "same-site"):
-        return "another site's page may not send pictures here"
+        return "another site's page may not send images here"
     if local and not _names_loopback(headers.get("host", "")):
         return "this server answers to 127.0.0.1 and localhost only; start it with --host to give it another name"
     origin = headers.get("origin")

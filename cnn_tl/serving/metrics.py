@@ -22,11 +22,11 @@ class Metrics:
         self.seconds = Histogram(
             "cnn_tl_request_seconds", "From headers to answer.", ["path"], buckets=_SECONDS, registry=to
         )
-        self.pictures = Counter("cnn_tl_pictures", "Pictures: answered, or broken.", ["outcome"], registry=to)
+        self.images = Counter("cnn_tl_images", "Images: answered, or broken.", ["outcome"], registry=to)
         self.batch = Histogram(
-            "cnn_tl_batch_size", "Pictures that went through the model together.", buckets=_SIZES, registry=to
+            "cnn_tl_batch_size", "Images that went through the model together.", buckets=_SIZES, registry=to
         )
-        self.waiting = Gauge("cnn_tl_waiting_pictures", "Pictures that are decoded or wait for the model.", registry=to)
+        self.waiting = Gauge("cnn_tl_waiting_images", "Images that are decoded or wait for the model.", registry=to)
 
 
 class Measured:

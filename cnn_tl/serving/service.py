@@ -1,4 +1,4 @@
-"""What the server does with pictures, whoever asks: decode in threads, answer in batches, explain one by one."""
+"""What the server does with images, whoever asks: decode in threads, answer in batches, explain one by one."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Service:
         self._spec = classifier.preprocessing
         if limits.pixels is not None:
             self._spec = replace(self._spec, max_pixels=min(limits.pixels, self._spec.max_pixels))
-        self._places = Places(limits.pictures, "pictures are waiting")
+        self._places = Places(limits.images, "images are waiting")
         self._heat_places = Places(limits.heat_maps, "heat maps are being made")
         self.metrics.waiting.set_function(lambda: self._places.taken)
         self._readers = ThreadPoolExecutor(workers, thread_name_prefix="read")
@@ -63,11 +63,11 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether pictures that come now are answered."""
+        """Whether images that come now are answered."""
         return self._batcher.alive and not self.stopping
 
     def warm_up(self) -> None:
-        """Let the model run once: what it cannot do fails here, and the first picture need not wait for it.
+        """Let the model run once: what it cannot do fails here, and the first image need not wait for it.
 
         Raises:
             ArtefactError: its logits are not finite.
@@ -86,23 +86,23 @@ class Service:
         self._explaining.shutdown()
         self._batcher.close()
 
-    async def answers(self, pictures: Sequence[tuple[str, bytes]], top: int) -> list[Answer]:
-        """Return an answer for each picture (its name and its bytes), in their order; broken ones say why.
+    async def answers(self, images: Sequence[tuple[str, bytes]], top: int) -> list[Answer]:
+        """Return an answer for each image (its name and its bytes), in their order; broken ones say why.
 
         Raises:
             HTTPException: 503, too many are waiting.
         """
         self._demand_a_model()
-        async with _seat(self._places, len(pictures)):
-            return list(await asyncio.gather(*(self._answer(name, content, top) for name, content in pictures)))
+        async with _seat(self._places, len(images)):
+            return list(await asyncio.gather(*(self._answer(name, content, top) for name, content in images)))
 
     async def _answer(self, name: str, content: bytes, top: int) -> Answer:
         try:
             _, logits_K = await self._look_at(content)
         except BadImageError as error:
-            self.metrics.pictures.labels("broken").inc()
+            self.metrics.images.labels("broken").inc()
             return Answer(name, None, None, (), error.reason)
-        self.metrics.pictures.labels("answered").inc()
+        self.metrics.images.labels("answered").inc()
         return self.classifier.answer(name, softmax(logits_K[None])[0], top)
 
     async def _look_at(self, content: bytes) -> tuple[Pixels, Logits]:
@@ -110,7 +110,7 @@ class Service:
         try:
             return pixels_HWC, await asyncio.wrap_future(self._batcher.submit(pixels_HWC))
         except MemoryError:
-            raise busy("pictures are waiting") from None
+            raise busy("images are waiting") from None
 
     def _read(self, content: bytes) -> Pixels:
         try:
@@ -142,7 +142,7 @@ class Service:
         No label means the predicted class.
 
         Raises:
-            BadImageError: the picture cannot be read.
+            BadImageError: the image cannot be read.
             HTTPException: 400, no such class; 501, the server cannot draw; 503, too many are waiting.
         """
         self._demand_a_model()

@@ -1,4 +1,4 @@
-"""What every way of training works with: the recipe, the pictures, the network, the machine, the run folder."""
+"""What every way of training works with: the recipe, the images, the network, the machine, the run folder."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from cnn_tl.core.processes import ALONE, World
 from cnn_tl.core.progress import Observer, warn_of_set_aside
 from cnn_tl.data.blank_images import remarks
 from cnn_tl.data.loader import Batch, in_groups, reading
-from cnn_tl.data.manifest import Manifest, Picture
+from cnn_tl.data.manifest import ImageRecord, Manifest
 from cnn_tl.data.views import transforms
 from cnn_tl.data.views.augment import Augmentation, augment
 from cnn_tl.heads import FittedHead
 from cnn_tl.networks.info import Card, Remembered
 from cnn_tl.recipe import Recipe
 from cnn_tl.tracking.tracker import Tracking
-from cnn_tl.training.images import Pictures, open_pictures
+from cnn_tl.training.images import ImageStore, open_images
 from cnn_tl.training.run_folder import RunFolder
 from cnn_tl.training.step import precision as number_format
 from cnn_tl.training.step.schedule import batches_in_epoch
@@ -50,7 +50,7 @@ class Session:
     """One training run in the making.
 
     Attributes:
-        manifest: shrinks when a picture turns out to be broken while it is decoded.
+        manifest: shrinks when an image turns out to be broken while it is decoded.
         remembered: the network in words and numbers, with the tensors of its backbone.
         memory: the folder where what is known of the network is kept between runs; it may not exist.
         build: makes the network itself; it takes torch and seconds, so it is called only where the network runs.
@@ -94,18 +94,18 @@ class Session:
 
     @property
     def workers(self) -> int:
-        """How many threads read pictures; 0: the main one does."""
+        """How many threads read images; 0: the main one does."""
         wanted = self.recipe.run.workers
         return max(1, default_workers() // self.world.local_size) if wanted is None else wanted
 
     @property
     def read_at_once(self) -> int:
-        """How many pictures are read at the same time."""
+        """How many images are read at the same time."""
         return min(max(1, self.workers), default_workers())
 
     @property
     def batch_size(self) -> int:
-        """How many pictures make a step of the training loop."""
+        """How many images make a step of the training loop."""
         assert self.recipe.train.batch_size is not None, "the recipe is resolved, and its mode has a loop"
         return self.recipe.train.batch_size
 
@@ -129,14 +129,14 @@ class Session:
 
     @property
     def augmentation(self) -> Augmentation | None:
-        """How training pictures are varied; None: they are not."""
+        """How training images are varied; None: they are not."""
         chosen = self.recipe.augment
         return None if chosen is None else Augmentation(**chosen.model_dump(exclude={"mixup", "cutmix"}))
 
     @cached_property
-    def pictures(self) -> Pictures:
-        """The pixels of pictures, kept where a training loop runs and the recipe allows it."""
-        return open_pictures(
+    def images(self) -> ImageStore:
+        """The pixels of images, kept where a training loop runs and the recipe allows it."""
+        return open_images(
             self.recipe,
             self.run,
             self.observer,
@@ -147,30 +147,30 @@ class Session:
             sharers=self.world.local_size,
         )
 
-    def file_of(self, picture: Picture) -> Path:
-        """Return the picture's file, after a cheap check that it is the one that was scanned.
+    def file_of(self, image: ImageRecord) -> Path:
+        """Return the image's file, after a cheap check that it is the one that was scanned.
 
         Raises:
             DataError: it has changed or vanished since.
         """
-        self.manifest.verify(picture)
-        return self.manifest.file(picture)
+        self.manifest.verify(image)
+        return self.manifest.file(image)
 
-    def evaluation_pixels(self, picture: Picture) -> Pixels:
-        """Return a picture's pixels the way predict reads them, uint8 [H, W, 3]; kept ones are the same."""
-        return self.pictures.plain(picture)
+    def evaluation_pixels(self, image: ImageRecord) -> Pixels:
+        """Return an image's pixels the way predict reads them, uint8 [H, W, 3]; kept ones are the same."""
+        return self.images.plain(image)
 
-    def augmented_pixels(self, picture: Picture, seed: int) -> Pixels:
-        """Read a picture and return the random view of it that `seed` draws, uint8 [H, W, 3].
+    def augmented_pixels(self, image: ImageRecord, seed: int) -> Pixels:
+        """Read an image and return the random view of it that `seed` draws, uint8 [H, W, 3].
 
-        Mode freeze cuts it from the whole picture, once; a loop cuts often, and from a source (`Pictures.augmented`).
+        Mode freeze cuts it from the whole image, once; a loop cuts often, and from a source (`ImageStore.augmented`).
         """
         spec, settings = self.card.preprocessing, self.augmentation
         assert settings is not None, "the recipe is resolved, and asks for augmented views"
-        file = self.file_of(picture)
-        image = transforms.read(file, spec, zoom=settings.crop_scale_min**-0.5)
-        self.pictures.looks.see_image(picture.path, file, image)
-        return augment(image, spec, settings, seed)
+        file = self.file_of(image)
+        decoded = transforms.read(file, spec, zoom=settings.crop_scale_min**-0.5)
+        self.images.looks.see_image(image.path, file, decoded)
+        return augment(decoded, spec, settings, seed)
 
     def read(self, groups: Sequence[Sequence[Item]], pixels_of: Callable[[Item], Pixels]) -> Iterator[Batch[Item]]:
         """Yield batches in order; see `reading`."""
@@ -183,10 +183,10 @@ class Session:
     ) -> Iterator[Iterator[Batch[Item]]]:
         """Begin to read, `ahead` groups before the first is asked for, and give an iterator over the batches in order.
 
-        The iterator ends at once when a signal asks for it, or a bad picture by the recipe's policy.
+        The iterator ends at once when a signal asks for it, or a bad image by the recipe's policy.
 
         Raises (while it is iterated):
-            DataError: a picture cannot be read, and the recipe says `on_bad_image: fail`.
+            DataError: an image cannot be read, and the recipe says `on_bad_image: fail`.
             Stopped: a signal came.
         """
 
@@ -200,13 +200,13 @@ class Session:
         with reading(groups, pixels_of, workers=self.workers, ahead=ahead) as batches:
             yield checked(batches)
 
-    def check_pictures(self, pictures: Sequence[Picture] | None = None, *, keep: bool = True) -> bool:
-        """Decode pictures once and set the broken ones aside, before hours are spent on the others.
+    def check_images(self, images: Sequence[ImageRecord] | None = None, *, keep: bool = True) -> bool:
+        """Decode images once and set the broken ones aside, before hours are spent on the others.
 
         A training loop keeps what it decodes; what was kept before is whole and is not decoded again.
 
         Args:
-            pictures: all of the training and validation part by default.
+            images: all of the training and validation part by default.
             keep: False leaves no trace.
 
         Returns:
@@ -216,19 +216,19 @@ class Session:
             DataError: what is left cannot be trained on.
             Stopped: a signal came.
         """
-        if pictures is None:
-            pictures = self.manifest.of("train") + self.manifest.of("val")
-        lacking, broken = self.pictures.lacking(pictures), []
-        keep = keep and self.pictures.are_kept
-        mine = [picture for picture in lacking if self.world.falls_here(picture.sha256)]
-        total = len(pictures) - len(lacking) + len(mine)
+        if images is None:
+            images = self.manifest.of("train") + self.manifest.of("val")
+        lacking, broken = self.images.lacking(images), []
+        keep = keep and self.images.are_kept
+        mine = [image for image in lacking if self.world.falls_here(image.sha256)]
+        total = len(images) - len(lacking) + len(mine)
         with (
             self.world.together(),
             self.observer.task("preparing images" if keep else "checking images", total),
-            self.pictures.keeper(lacking, write=keep) as keeper,
+            self.images.keeper(lacking, write=keep) as keeper,
         ):
-            if len(lacking) < len(pictures):
-                self.observer.advance(len(pictures) - len(lacking))
+            if len(lacking) < len(images):
+                self.observer.advance(len(images) - len(lacking))
             for batch in self.read(in_groups(mine, CHECKED_AT_ONCE), keeper.decode):
                 keeper.keep(batch.items)
                 broken += batch.failures
@@ -237,25 +237,25 @@ class Session:
         self.set_aside(broken)
         self.remark_on_looks()
         if keep:
-            self._account_for(len(lacking), len(pictures))
+            self._account_for(len(lacking), len(images))
         return bool(broken)
 
     def found_by_all(self, found: Sequence[tuple[Key, Item]]) -> list[tuple[Key, Item]]:
-        """Return what any process of the run has found out about pictures, each picture once."""
+        """Return what any process of the run has found out about images, each image once."""
         return list(dict(chain.from_iterable(self.world.gather(list(found)))).items())
 
     def _account_for(self, decoded: int, total: int) -> None:
-        """Keep for result.json what was decoded, and say if not every picture is kept."""
-        pictures = self.manifest.of("train") + self.manifest.of("val")
-        anew, in_memory = len(self.pictures.lacking(pictures)), self.pictures.in_memory(pictures)
-        self.facts["pictures"] = {"decoded": decoded, "from_cache": total - decoded, "decoded_in_each_epoch": anew}
-        if self.pictures.refusals and (anew or in_memory):
+        """Keep for result.json what was decoded, and say if not every image is kept."""
+        images = self.manifest.of("train") + self.manifest.of("val")
+        anew, in_memory = len(self.images.lacking(images)), self.images.in_memory(images)
+        self.facts["images"] = {"decoded": decoded, "from_cache": total - decoded, "decoded_in_each_epoch": anew}
+        if self.images.refusals and (anew or in_memory):
             self.observer.note(
-                f"{self.pictures.refusals[0]}; {in_memory:,} are held in memory and {anew:,} are decoded in each epoch"
+                f"{self.images.refusals[0]}; {in_memory:,} are held in memory and {anew:,} are decoded in each epoch"
             )
 
-    def set_aside(self, failures: list[tuple[Picture, BadImageError]]) -> None:
-        """Take pictures that could not be decoded out of the manifest.
+    def set_aside(self, failures: list[tuple[ImageRecord, BadImageError]]) -> None:
+        """Take images that could not be decoded out of the manifest.
 
         Raises:
             DataError: what is left cannot be trained on.
@@ -263,13 +263,13 @@ class Session:
         if not failures:
             return
         warn_of_set_aside(self.observer, [str(error) for _, error in failures])
-        self.manifest = self.manifest.without((picture, error.reason) for picture, error in failures)
+        self.manifest = self.manifest.without((image, error.reason) for image, error in failures)
         self.manifest.check()
         self._write_manifest()  # a resumed run leaves them out too
 
     def remark_on_looks(self) -> None:
         """Name the images that were decoded lately and show nothing; the manifest keeps the remark."""
-        found = self.pictures.looks.found
+        found = self.images.looks.found
         lines = remarks(self.found_by_all(list(found.items())))
         found.clear()
         for text in lines:

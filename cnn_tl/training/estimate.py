@@ -25,10 +25,10 @@ ADAMW_STEP_SECONDS = 0.002
 """One step of a head on features."""
 
 DECODE_SECONDS = 0.004
-"""One picture of ordinary size through Pillow on one thread."""
+"""One image of ordinary size through Pillow on one thread."""
 
 VIEW_SECONDS = 0.002
-"""One view of a kept picture: read, checked, cut and coloured on one thread."""
+"""One view of a kept image: read, checked, cut and coloured on one thread."""
 
 TORCH_SECONDS = 2.0
 """Loading torch and timm, where they are not loaded yet and the network has to run."""
@@ -56,7 +56,7 @@ def plan_frozen(session: Session, prepared: Preparation) -> Plan:
         schedule=f"{_views(session, prepared)}, then the head ({_head_kind(session, prepared)})",
         phases=None,
         features=_features(session, prepared),
-        pictures=None,
+        images=None,
         seconds=seconds + _head_seconds(session, prepared) + 1,
     )
 
@@ -71,7 +71,7 @@ def _head_seconds(session: Session, prepared: Preparation) -> float:
     """Guess what fitting the head takes, from the size of its problem."""
     head = session.recipe.head
     if head.kind == "adamw":
-        steps = -(-len(prepared.train.pictures) // (head.batch_size or 1)) * (head.epochs or 0)
+        steps = -(-len(prepared.train.images) // (head.batch_size or 1)) * (head.epochs or 0)
         return steps * ADAMW_STEP_SECONDS
     if head.kind in ("knn", "prototype"):
         return 0.0
@@ -89,7 +89,7 @@ def _head_kind(session: Session, prepared: Preparation) -> str:
 
 def _problem_size(prepared: Preparation) -> tuple[int, int]:
     """Return the number of training images and of views of each."""
-    return len(prepared.train.pictures), prepared.train.views
+    return len(prepared.train.images), prepared.train.views
 
 
 def _fit_seconds(session: Session, kind: str, images: int, views: int, num_features: int) -> float:
@@ -106,7 +106,7 @@ def plan_loop(session: Session) -> Plan:
     assert recipe.model.freeze is not None, "the recipe is resolved"
     freeze.apply(model, recipe.model.freeze, recipe.model.bn or "train")
     trainable, total = freeze.count_parameters(model)
-    pictures = _kept_pictures(session)
+    images = _kept_images(session)
     return Plan(
         **_common(session),
         trainable=trainable,
@@ -116,8 +116,8 @@ def plan_loop(session: Session) -> Plan:
         schedule=_loop_schedule(session),
         phases=_phases(session),
         features=None,
-        pictures=pictures,
-        seconds=_loop_seconds(session, pictures),
+        images=images,
+        seconds=_loop_seconds(session, images),
     )
 
 
@@ -190,12 +190,12 @@ def _steps(session: Session) -> int:
     return settings.steps or session.steps_per_epoch * (settings.epochs or 0)
 
 
-def _kept_pictures(session: Session) -> FeaturePlan | None:
-    if not session.pictures.are_kept:
+def _kept_images(session: Session) -> FeaturePlan | None:
+    if not session.images.are_kept:
         return None
-    pictures = session.manifest.of("train") + session.manifest.of("val")
-    lacking = session.pictures.lacking(pictures)
-    return FeaturePlan(len(lacking), len(pictures) - len(lacking), session.pictures.expected_bytes(lacking))
+    images = session.manifest.of("train") + session.manifest.of("val")
+    lacking = session.images.lacking(images)
+    return FeaturePlan(len(lacking), len(images) - len(lacking), session.images.expected_bytes(lacking))
 
 
 def _loop_seconds(session: Session, kept: FeaturePlan | None) -> float:
@@ -203,16 +203,16 @@ def _loop_seconds(session: Session, kept: FeaturePlan | None) -> float:
     threads = session.read_at_once
     first = (train + val if kept is None else kept.computed) * DECODE_SECONDS / threads
     each = (DECODE_SECONDS if kept is None else VIEW_SECONDS) / threads
-    fast = max(_seconds_per_picture(session, session.precision), each)
-    exact = max(_seconds_per_picture(session, "fp32"), each)
+    fast = max(_seconds_per_image(session, session.precision), each)
+    exact = max(_seconds_per_image(session, "fp32"), each)
     share = _steps(session) / session.steps_per_epoch
     validations = session.epochs + 1  # the weights that are kept, once more
     if session.recipe.train.head_start == "fitted":
         validations += 1
         from cnn_tl.training.loop.head_init import AT_MOST
 
-        pictures, num_features = min(train, AT_MOST), int(session.network.model.num_features)  # type: ignore[arg-type]
-        first += pictures * exact + _fit_seconds(session, "auto", pictures, 1, num_features)
+        images, num_features = min(train, AT_MOST), int(session.network.model.num_features)  # type: ignore[arg-type]
+        first += images * exact + _fit_seconds(session, "auto", images, 1, num_features)
     passed = share * train
     if session.recipe.train.lr == "auto":
         from cnn_tl.training.loop.lr_range_test import STEPS
@@ -222,7 +222,7 @@ def _loop_seconds(session: Session, kept: FeaturePlan | None) -> float:
     return session.network.loading_seconds + first + loop
 
 
-def _seconds_per_picture(session: Session, precision: Precision, pictures: int = 4) -> float:
+def _seconds_per_image(session: Session, precision: Precision, images: int = 4) -> float:
     """Time one forward pass of a small batch, after one that warms up."""
     import torch
 
@@ -230,9 +230,9 @@ def _seconds_per_picture(session: Session, precision: Precision, pictures: int =
     from cnn_tl.networks.backbone import place, to_input
 
     model = place(session.network.model, session.device).eval()
-    x_NCHW = to_input(noise(session.network, pictures), session.card.preprocessing, session.device)
+    x_NCHW = to_input(noise(session.network, images), session.card.preprocessing, session.device)
     with torch.inference_mode(), autocast(session.device, precision):
         model(x_NCHW)
         started = time.perf_counter()
         model(x_NCHW).sum().item()
-    return (time.perf_counter() - started) / pictures
+    return (time.perf_counter() - started) / images

@@ -91,7 +91,7 @@ def _refuse_what_gives_no_logits(session: Session) -> None:
 
 
 def _smallest_part(session: Session) -> int:
-    """Return how many pictures pass the network together at the least."""
+    """Return how many images pass the network together at the least."""
     from cnn_tl.training.step.gradients import parts_in_step
 
     places = len(session.manifest.of("train"))
@@ -105,7 +105,7 @@ def _smallest_part(session: Session) -> int:
 
 
 def _refuse_statistics_of_one_value(session: Session) -> None:
-    """Refuse to normalise a single picture by its own statistics where a layer has but one value of each channel.
+    """Refuse to normalise a single image by its own statistics where a layer has but one value of each channel.
 
     Raises:
         UsageError: there is such a layer, and its statistics are to move.
@@ -130,6 +130,6 @@ def _refuse_statistics_of_one_value(session: Session) -> None:
         larger = "train.micro_batch" if settings.micro_batch and session.batch_size > 1 else "--batch-size"
         held = "" if session.recipe.mode == "scratch" else ", or --set model.bn=eval"
         raise UsageError(
-            f"a single picture of {spec.height} x {spec.width} px would pass the network alone, and batch "
+            f"a single image of {spec.height} x {spec.width} px would pass the network alone, and batch "
             f"normalisation cannot train on one value; use a larger {larger} or --image-size{held}"
         ) from error

@@ -23,12 +23,12 @@ class TrainResult:
 
     Attributes:
         run: the run folder.
-        accuracy: the share of validation pictures whose first answer (top-1) is right.
+        accuracy: the share of validation images whose first answer (top-1) is right.
         interval: its 95% Wilson score interval.
         baseline: the validation accuracy of the majority-class baseline, which always answers `baseline_class`, the
             most frequent class of the training split.
-        correct, pictures: counts on the validation part.
-        per_class: class -> [right answers, pictures] on the validation part.
+        correct, images: counts on the validation part.
+        per_class: class -> [right answers, images] on the validation part.
         seconds: the whole of `train`, without the imports before it; of a resumed run (`facts["resumed"]`) since then.
         facts: what the mode learned on the way (best epoch, penalty, digest of what was frozen, ...).
     """
@@ -41,7 +41,7 @@ class TrainResult:
     baseline: float
     baseline_class: str
     correct: int
-    pictures: int
+    images: int
     per_class: dict[str, tuple[int, int]]
     set_aside: int
     seconds: float
@@ -50,7 +50,7 @@ class TrainResult:
     def __repr__(self) -> str:
         """Return such as `<TrainResult runs/photos-freeze: 94.7% of 75 right (87.1% to 97.9%), baseline 33.3%>`."""
         low, high = map(percent, self.interval)
-        shares = f"{percent(self.accuracy)} of {self.pictures:,} right ({low} to {high})"
+        shares = f"{percent(self.accuracy)} of {self.images:,} right ({low} to {high})"
         return f"<TrainResult {printable(self.run)}: {shares}, baseline {percent(self.baseline)}>"
 
     def __fspath__(self) -> str:
@@ -77,7 +77,7 @@ def judge(session: Session, logits: Logits, started: float) -> TrainResult:
         baseline=manifest.baseline_accuracy(),
         baseline_class=manifest.largest_class(),
         correct=correct,
-        pictures=len(labels),
+        images=len(labels),
         per_class={
             name: (int(right[labels == k].sum()), int((labels == k).sum())) for k, name in enumerate(manifest.classes)
         },
@@ -88,15 +88,15 @@ def judge(session: Session, logits: Logits, started: float) -> TrainResult:
 
 
 def validation_lines(session: Session, logits: Logits) -> str:
-    """Return one JSON line for each validation picture: what it is, what the model says, how sure it is."""
+    """Return one JSON line for each validation image: what it is, what the model says, how sure it is."""
     classes = session.manifest.classes
     probabilities = softmax(logits)
     lines = []
-    for picture, row in zip(session.manifest.of("val"), probabilities, strict=True):
+    for image, row in zip(session.manifest.of("val"), probabilities, strict=True):
         answer = int(row.argmax())
         line = {
-            "file": picture.path,
-            "label": classes[picture.label],
+            "file": image.path,
+            "label": classes[image.label],
             "predicted": classes[answer],
             "probability": round(float(row[answer]), 6),
         }
@@ -119,5 +119,10 @@ def read_result(run: RunFolder) -> TrainResult:
 
 
 def _from_dict(stored: dict[str, Any], run: RunFolder) -> TrainResult:
+    if "pictures" in stored:  # older runs called images so
+        stored = stored | {"images": stored["pictures"]}
+        del stored["pictures"]
+    if "pictures" in stored["facts"]:
+        stored = stored | {"facts": stored["facts"] | {"images": stored["facts"]["pictures"]}}
     per_class = {name: (right, total) for name, (right, total) in stored["per_class"].items()}
     return TrainResult(**stored | {"run": run.path, "interval": tuple(stored["interval"]), "per_class": per_class})

@@ -174,7 +174,7 @@ def _work(session: Session, started: float) -> TrainResult:
 
 
 def plan(recipe: Recipe, output: Path | str | None = None, *, observer: Observer | None = None) -> Plan:
-    """Return what `train` would do, having read the weights and every picture, and written nothing.
+    """Return what `train` would do, having read the weights and every image, and written nothing.
 
     Raises:
         The errors of `train` up to its plan.
@@ -213,8 +213,8 @@ def _freeze(session: Session, *, write: bool) -> Ready:
     from cnn_tl.training.modes import freeze
 
     prepared = freeze.prepare(session, write=write)
-    # features that are at hand were pictures once
-    if not write and session.check_pictures(prepared.pictures_to_read, keep=False):
+    # features that are at hand were images once
+    if not write and session.check_images(prepared.images_to_read, keep=False):
         prepared = freeze.prepare(session, write=write)
     return plan_frozen(session, prepared), lambda: freeze.train(session, prepared)
 
@@ -224,7 +224,7 @@ def _loop(session: Session, *, write: bool) -> Ready:
     from cnn_tl.training.modes import finetune
 
     if not write:
-        session.check_pictures(keep=False)
+        session.check_images(keep=False)
     return plan_loop(session), lambda: finetune.train(session).numpy()
 
 
@@ -233,7 +233,7 @@ def _head_first(session: Session, *, write: bool) -> Ready:
     from cnn_tl.training.modes import lp_ft
 
     prepared = lp_ft.prepare(session, write=write)
-    if not write and session.check_pictures(keep=False):
+    if not write and session.check_images(keep=False):
         prepared = lp_ft.prepare(session, write=write)
     return plan_head_first(session, prepared), lambda: lp_ft.train(session, prepared)
 
@@ -246,7 +246,7 @@ MODES: dict[str, Callable[..., Ready]] = {
     "auto": _head_first,
 }
 """Mode -> function (session, *, write) -> the plan, and the work: a function to the validation logits [N, K] of the
-model that it leaves in the session. `write=False` leaves no trace, and reads every picture that the work would read."""
+model that it leaves in the session. `write=False` leaves no trace, and reads every image that the work would read."""
 
 
 def _run_folder(recipe: Recipe, output: Path | str | None) -> RunFolder:

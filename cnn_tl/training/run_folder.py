@@ -1,11 +1,11 @@
 """The run folder: what a run was told, what it saw, how it went and what came out. Data only, never code.
 
 recipe.yaml       the resolved recipe
-manifest.json     the pictures, their classes and splits
+manifest.json     the images, their classes and splits
 metrics.jsonl     one line an epoch
 metrics.csv       the same as a table
-curves.png        the same as a picture, where there were epochs
-validation.jsonl  what the finished model answers on each validation picture
+curves.png        the same as an image, where there were epochs
+validation.jsonl  what the finished model answers on each validation image
 result.json       the accuracy and all that is printed at the end
 digests.json      what recipe.yaml, result.json and the weights were, see `seal`
 checkpoints/      where to go on from

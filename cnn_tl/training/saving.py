@@ -21,7 +21,7 @@ def save_model(session: Session, result: TrainResult, logits: Logits) -> None:
     """Write the bundle of a finished run.
 
     Args:
-        logits: those of the validation pictures, [N, K].
+        logits: those of the validation images, [N, K].
 
     Raises:
         ResourceError: the disk is full or not writable.
@@ -32,10 +32,10 @@ def save_model(session: Session, result: TrainResult, logits: Logits) -> None:
         "mode": result.mode,
         "weights": card.weights,
         "seed": session.recipe.seed,
-        "validation": {"accuracy": result.accuracy, "pictures": result.pictures, "interval": result.interval},
+        "validation": {"accuracy": result.accuracy, "images": result.images, "interval": result.interval},
         "thresholds": thresholds(softmax(logits), session.manifest.labels("val")),
         "baseline": {"accuracy": result.baseline, "class": result.baseline_class},
-        "data": {"name": session.manifest.root.resolve().name, "pictures": session.manifest.counts()},
+        "data": {"name": session.manifest.root.resolve().name, "images": session.manifest.counts()},
     }
     if head is None:
         model = session.network.model

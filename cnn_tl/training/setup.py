@@ -261,12 +261,10 @@ def is_extension(run: RunFolder, recipe: Recipe) -> bool:
 
 
 def _same_data(run: RunFolder, manifest: Manifest) -> Manifest:
-    """Return the manifest without the pictures that the run found broken, if the data is still the same."""
+    """Return the manifest without the images that the run found broken, if the data is still the same."""
     stored = Manifest.from_json(files.read_json(run.manifest))
     broken = {item.path: item.reason for item in stored.set_aside}
-    manifest = manifest.without(
-        (picture, broken[picture.path]) for picture in manifest.pictures if picture.path in broken
-    )
+    manifest = manifest.without((image, broken[image.path]) for image in manifest.images if image.path in broken)
     changes = stored.diff(manifest)
     if changes:
         more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""

@@ -1,4 +1,4 @@
-"""Where a run keeps what the frozen part of its network gives, and the pictures that it has decoded."""
+"""Where a run keeps what the frozen part of its network gives, and the images that it has decoded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def open_cache(
     run: RunFolder,
     observer: Observer,
     *,
-    holds: Literal["feature", "picture"] = "feature",
+    holds: Literal["feature", "image"] = "feature",
     read_only: bool = False,
     note: Callable[[str], None] | None = None,
 ) -> FeatureCache:

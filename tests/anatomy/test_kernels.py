@@ -1,4 +1,4 @@
-"""Kernels over pictures, against torch's convolution, and files of numbers that are right or wrong."""
+"""Kernels over images, against torch's convolution, and files of numbers that are right or wrong."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TORCH_PADDING = {"zeros": "constant", "reflect": "reflect", "replicate": "replic
 
 
 @pytest.fixture(scope="module")
-def picture() -> Image.Image:
+def image() -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (23, 17, 3), dtype=np.uint8))
 
 
@@ -35,9 +35,9 @@ def by_torch(pixels: np.ndarray, matrix: np.ndarray, padding: str, stride: int) 
 @pytest.mark.parametrize("padding", TORCH_PADDING)
 @pytest.mark.parametrize("stride", [1, 2, 5])
 @pytest.mark.parametrize("shape", [(3, 3), (1, 1), (2, 2), (1, 4), (5, 2), (7, 7)])
-def test_sums_are_those_of_torch(picture: Image.Image, padding: Padding, stride: int, shape: tuple[int, int]) -> None:
+def test_sums_are_those_of_torch(image: Image.Image, padding: Padding, stride: int, shape: tuple[int, int]) -> None:
     matrix = np.random.default_rng(1).normal(size=shape)
-    found = convolve(picture, Kernel("mine", (matrix,)), padding, stride)
+    found = convolve(image, Kernel("mine", (matrix,)), padding, stride)
     expected = by_torch(found.before, matrix, padding, stride)
     assert found.after.shape[:2] == (found.rows.output, found.columns.output)
     np.testing.assert_allclose(found.after, expected, atol=1e-2)
@@ -45,8 +45,8 @@ def test_sums_are_those_of_torch(picture: Image.Image, padding: Padding, stride:
         assert found.after.shape == found.before.shape
 
 
-def test_sobel_is_the_length_of_both_gradients(picture: Image.Image) -> None:
-    both, x, y = (convolve(picture, find(name)).after for name in ("sobel", "sobel-x", "sobel-y"))
+def test_sobel_is_the_length_of_both_gradients(image: Image.Image) -> None:
+    both, x, y = (convolve(image, find(name)).after for name in ("sobel", "sobel-x", "sobel-y"))
     np.testing.assert_allclose(both, np.sqrt(x**2 + y**2), rtol=1e-5)
 
 
@@ -60,8 +60,8 @@ def test_the_kernel_is_not_turned() -> None:
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_what_finds_edges_sees_grey(picture: Image.Image, name: str) -> None:
-    found = convolve(picture, find(name))
+def test_what_finds_edges_sees_grey(image: Image.Image, name: str) -> None:
+    found = convolve(image, find(name))
     colours = name in ("blur", "sharpen", "emboss")
     assert found.before.shape == ((23, 17, 3) if colours else (23, 17))
     assert found.shown.dtype == np.uint8
@@ -136,11 +136,11 @@ def test_files_that_are_no_kernel(tmp_path: Path, content: bytes, said: str) -> 
 
 
 @pytest.mark.parametrize("text", ["1e30", "5e29 -5e29", "1e-42 -1e-42", "1e-99 0", "0 0"])
-def test_the_largest_and_smallest_entries_give_numbers(tmp_path: Path, picture: Image.Image, text: str) -> None:
+def test_the_largest_and_smallest_entries_give_numbers(tmp_path: Path, image: Image.Image, text: str) -> None:
     path = tmp_path / "kernel.txt"
     path.write_text(text, "utf-8")
     with np.errstate(all="raise", under="ignore"):
-        found = convolve(picture, find(str(path)))
+        found = convolve(image, find(str(path)))
     assert np.isfinite(found.after).all()
 
 
@@ -171,9 +171,9 @@ def test_no_such_kernel(name: str) -> None:
 @pytest.mark.parametrize(
     ("shape", "padding", "said"), [((24, 3), "none", "covers 24"), ((3, 40), "reflect", "reflect needs 20")]
 )
-def test_pictures_that_are_too_small(picture: Image.Image, shape: tuple[int, int], padding: Padding, said: str) -> None:
+def test_images_that_are_too_small(image: Image.Image, shape: tuple[int, int], padding: Padding, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        convolve(picture, Kernel("mine", (np.ones(shape),)), padding)
+        convolve(image, Kernel("mine", (np.ones(shape),)), padding)
 
 
 def test_the_command_has_the_same_paddings() -> None:

@@ -1,4 +1,4 @@
-"""The layer table against the network itself: real pictures, hooks of torch, and torch's own counter."""
+"""The layer table against the network itself: real images, hooks of torch, and torch's own counter."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUICK = {
     "test_nfnet": 64, "test_mambaout": 64, "tf_efficientnet_lite0": 67, "mobilenetv3_small_050": 64, "ghostnet_050": 64,
     "regnety_002": 64, "tf_mixnet_s": 65, "densenet121": 64, "test_maxvit": None, "resmlp_12_224": None,
 }  # fmt: skip
-"""Small models of many families, with the side of their pictures; None: their own."""
+"""Small models of many families, with the side of their images; None: their own."""
 
 LONG = [
     "resnet50", "resnet18", "resnext50_32x4d", "seresnet50", "resnetv2_50", "vgg16", "vgg11_bn", "densenet121",
@@ -179,12 +179,12 @@ def test_a_field_is_what_a_gradient_reaches() -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             module.weight.data.abs_()
-    picture = torch.rand(1, 3, 160, 160, requires_grad=True)
-    model(picture)
+    image = torch.rand(1, 3, 160, 160, requires_grad=True)
+    model(image)
     map_NCHW = found[0]
     map_NCHW[0, :, 20, 20].sum().backward()
-    assert picture.grad is not None
-    reached = picture.grad[0].abs().sum(0).sum(0).nonzero().flatten()
+    assert image.grad is not None
+    reached = image.grad[0].abs().sum(0).sum(0).nonzero().flatten()
     side = reached[-1] - reached[0] + 1
     assert fields(name)["features.denseblock1.denselayer2.conv2"] == (side, side)
 

@@ -35,16 +35,16 @@ ROOT = Path(cnn_tl.__file__).parents[1]
 
 
 def test_a_result_stands_wherever_its_run_folder_may(result: cnn_tl.TrainResult, photos: Path, tmp_path: Path) -> None:
-    picture = photos / "light" / "0.png"
-    [answer] = cnn_tl.predict(result, picture)
-    assert (answer.label, answer.file) == ("light", str(picture))
-    assert [answer] == cnn_tl.predict(result.run, str(picture)) == cnn_tl.predict(str(result.run), [picture])
-    assert [answer] == list(cnn_tl.load(result).predict(picture))
+    image = photos / "light" / "0.png"
+    [answer] = cnn_tl.predict(result, image)
+    assert (answer.label, answer.file) == ("light", str(image))
+    assert [answer] == cnn_tl.predict(result.run, str(image)) == cnn_tl.predict(str(result.run), [image])
+    assert [answer] == list(cnn_tl.load(result).predict(image))
     found = cnn_tl.evaluate(result, photos)
-    assert (found.pictures, found.accuracy) == (result.pictures, result.accuracy)
+    assert (found.images, found.accuracy) == (result.images, result.accuracy)
     table = cnn_tl.inspect(result)
     assert (table.model, table.training.mode, table.trainable) == ("test_resnet", "freeze", 2 * 96 + 2)
-    report = cnn_tl.explain(result, picture, output=tmp_path / "out", faithfulness=False)
+    report = cnn_tl.explain(result, image, output=tmp_path / "out", faithfulness=False)
     assert [row["label"] for row in report.rows] == ["light"]
     assert report._repr_png_() == (tmp_path / "out" / report.sheets[0]).read_bytes()
     shares = r"100%? ?[.0]*%? of 4 right \(51\.0% to 100[.0]*%\)"
@@ -165,7 +165,7 @@ def test_nothing_of_the_process_is_left_changed(
     """What other packages do when they are imported is not ours, so they are, and the fixture has trained once."""
     for name in ("sklearn.metrics", "torchcam.methods"):
         importlib.import_module(name)
-    picture = photos / "dark" / "1.png"
+    image = photos / "dark" / "1.png"
     kept = [switch.fp32_precision for switch in (torch.backends.cudnn.conv, torch.backends.cuda.matmul)]
     torch.backends.cudnn.conv.fp32_precision = torch.backends.cuda.matmul.fp32_precision = "tf32"
     try:
@@ -174,9 +174,9 @@ def test_nothing_of_the_process_is_left_changed(
             "train": lambda: cnn_tl.train(photos, tmp_path / "freeze", run={"deterministic": True}, **settings),
             "finetune": lambda: cnn_tl.train(photos, tmp_path / "tune", mode="finetune", epochs=1, **settings),
             "load": lambda: cnn_tl.load(result),
-            "predict": lambda: cnn_tl.predict(result, picture),
+            "predict": lambda: cnn_tl.predict(result, image),
             "evaluate": lambda: cnn_tl.evaluate(result, photos),
-            "explain": lambda: cnn_tl.explain(result, picture, output=tmp_path / "out", faithfulness=False),
+            "explain": lambda: cnn_tl.explain(result, image, output=tmp_path / "out", faithfulness=False),
             "inspect": lambda: cnn_tl.inspect(result),
         }
         for name, call in calls.items():

@@ -107,7 +107,7 @@ def test_unused_shards_of_the_own_space_go_last(desk: Any, fill: Fill, key: Key)
     assert desk.space().missing([key(name) for name in range(200)]) == []
     assert not desk.space("other").folder.exists()
     space = desk.space(budget_bytes=budget)
-    fill(space, range(200, 300))  # now one of its own has to go: another picture set in the same space
+    fill(space, range(200, 300))  # now one of its own has to go: another image set in the same space
     assert desk.space().missing([key(name) for name in range(300)]) == list(range(100))
     assert size_of(desk) <= budget
 
@@ -311,35 +311,35 @@ def test_pieces_that_vanish(desk: Any, fill: Fill) -> None:
     assert inventory.remove(piece) == 0
 
 
-def pictures(desk: Any, facts: str, budget_bytes: int | None = None) -> Any:
-    cache = FeatureCache(desk.root, holds="picture", budget_bytes=budget_bytes, note=desk.notes.append)
+def images(desk: Any, facts: str, budget_bytes: int | None = None) -> Any:
+    cache = FeatureCache(desk.root, holds="image", budget_bytes=budget_bytes, note=desk.notes.append)
     return cache.space({"facts": facts}, shape=(8,))
 
 
-def test_pictures_never_push_features_out(desk: Any, fill: Fill, key: Key) -> None:
+def test_images_never_push_features_out(desk: Any, fill: Fill, key: Key) -> None:
     """They are large and quickly made again; features may be hours of work."""
     names = range(100)
     features = desk.space()
     fill(features, names)
     age(features.folder, 200)
-    fill(pictures(desk, "old"), names)
-    age(pictures(desk, "old").folder, 100)
+    fill(images(desk, "old"), names)
+    age(images(desk, "old").folder, 100)
     budget = sum(piece.nbytes for piece in inventory.pieces(desk.root)) + 100
-    new = pictures(desk, "new", budget)
+    new = images(desk, "new", budget)
     fill(new, names)
     assert desk.notes == []
-    assert not pictures(desk, "old").folder.exists(), "other pictures go"
-    other = pictures(desk, "other", size_of(desk) + 100)  # there is room for the features, and no more
+    assert not images(desk, "old").folder.exists(), "other images go"
+    other = images(desk, "other", size_of(desk) + 100)  # there is room for the features, and no more
     new._room.in_use.clear()
     shutil.rmtree(new.folder)
     fill(other, names)
-    assert [note.partition(":")[0] for note in desk.notes] == ["pictures are not kept for later runs"]
+    assert [note.partition(":")[0] for note in desk.notes] == ["images are not kept for later runs"]
     assert desk.space().missing([key(name) for name in names]) == []
 
 
-def test_features_push_pictures_out_first(desk: Any, fill: Fill, key: Key) -> None:
+def test_features_push_images_out_first(desk: Any, fill: Fill, key: Key) -> None:
     names = range(100)
-    old, kept = desk.space("old"), pictures(desk, "recent")
+    old, kept = desk.space("old"), images(desk, "recent")
     fill(old, names)
     fill(kept, names)
     age(old.folder, 200)

@@ -209,7 +209,7 @@ def test_what_another_process_writes_is_found(desk: Any, fill: Fill, key: Key, r
 
 
 def test_a_space_is_opened_once(desk: Any, fill: Fill, key: Key, row: Row) -> None:
-    """Training and validation pictures often share one."""
+    """Training and validation images often share one."""
     cache = desk.open()
     train = cache.space({"facts": "plain"}, shape=(8,))
     fill(desk.space(), [1])  # another process

@@ -48,9 +48,9 @@ def test_every_known_error_is_one_line(cli: Any, monkeypatch: pytest.MonkeyPatch
 
 
 def test_help_is_no_guess_at_an_unknown_option(cli: Any) -> None:
-    said = cli("lr-find", "pictures", "--lr", "0.1").err
+    said = cli("lr-find", "images", "--lr", "0.1").err
     assert said == "error: No such option: --lr (see cnn-tl lr-find --help)\n"
-    assert "--seed" in cli("lr-find", "pictures", "--sed", "1").err
+    assert "--seed" in cli("lr-find", "images", "--sed", "1").err
 
 
 def test_the_docstring_draws_the_whole_tree() -> None:

@@ -47,7 +47,7 @@ def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A .onnx file that tells red from blue, and a red picture beside it."""
+    """A .onnx file that tells red from blue, and a red image beside it."""
     Image.new("RGB", (20, 20), "red").save(tmp_path / "red.jpg")
     weight = np.diag([4, 4, 4]).astype(np.float32)
     graph = helper.make_graph(

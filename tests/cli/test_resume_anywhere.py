@@ -19,10 +19,10 @@ Cli = Callable[..., Any]
 
 
 @pytest.fixture
-def project(tmp_path: Path, make_pictures: Callable[..., Path], tiny_weights: Path, monkeypatch: Any) -> Path:
+def project(tmp_path: Path, make_images: Callable[..., Path], tiny_weights: Path, monkeypatch: Any) -> Path:
     """Work in a folder that holds the data and the weights."""
     place = tmp_path / "project"
-    make_pictures(place / "photos" / "insects", {"ant": 3, "bee": 3})
+    make_images(place / "photos" / "insects", {"ant": 3, "bee": 3})
     shutil.copy(tiny_weights, place / "tiny.safetensors")
     monkeypatch.chdir(place)
     return place
@@ -93,8 +93,8 @@ def test_a_project_that_was_moved_is_read_where_it_is(cli: Cli, project: Path, m
     assert files.read_json(moved / "run" / "manifest.json")["root"] == str(moved / "photos" / "insects")
 
 
-def test_named_splits_are_found_again(cli: Cli, project: Path, make_pictures: Any, monkeypatch: Any) -> None:
-    make_pictures(project / "photos" / "more", {"ant": 2, "bee": 2}, seed=1)
+def test_named_splits_are_found_again(cli: Cli, project: Path, make_images: Any, monkeypatch: Any) -> None:
+    make_images(project / "photos" / "more", {"ant": 2, "bee": 2}, seed=1)
     _, *rest = COMMAND
     named = ("--set", "data.train=photos/insects", "--set", "data.val=photos/more")
     with pytest.MonkeyPatch.context() as patch:

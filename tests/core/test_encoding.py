@@ -59,8 +59,8 @@ def without_utf8(command: list[str], cwd: Path) -> subprocess.CompletedProcess[b
 
 
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere names are UTF-8")
-def test_the_command_and_python_in_a_locale_without_utf8(tmp_path: Path, make_pictures: Callable[..., Path]) -> None:
-    make_pictures(tmp_path / "data", {"café": 3, "thé": 3, "\udcff": 3})
+def test_the_command_and_python_in_a_locale_without_utf8(tmp_path: Path, make_images: Callable[..., Path]) -> None:
+    make_images(tmp_path / "data", {"café": 3, "thé": 3, "\udcff": 3})
     (tmp_path / "ré.yaml").write_text("mode: no such\n")
     told = without_utf8(["-m", "cnn_tl", "recipes", "validate", "ré.yaml"], tmp_path)
     assert told.returncode == 2
@@ -70,8 +70,8 @@ def test_the_command_and_python_in_a_locale_without_utf8(tmp_path: Path, make_pi
         "import json, sys; from pathlib import Path; from cnn_tl.data.folders.scan import scan\n"
         "assert sys.getfilesystemencoding() == 'ascii'\n"
         "found = scan(Path('data'), seed=0, val_fraction=0.3, workers=0)\n"
-        "assert all(found.file(picture).is_file() for picture in found.pictures)\n"
-        "print(json.dumps([found.classes, sorted({p.path.split('/')[0] for p in found.pictures})]))"
+        "assert all(found.file(image).is_file() for image in found.images)\n"
+        "print(json.dumps([found.classes, sorted({p.path.split('/')[0] for p in found.images})]))"
     )
     done = without_utf8(["-c", scan], tmp_path)
     assert json.loads(done.stdout) == [["café", "thé", "\udcff"]] * 2, done.stderr

@@ -189,7 +189,7 @@ def test_a_scan_goes_on_or_ends_and_accuses_no_image(
 def test_labelled_images_and_named_ones(folder: Path, failing: Callable[..., list[str]], at: str) -> None:
     failing("dog", errno.ESTALE, 2, at=at)
     asked = {"part": None, "seen": frozenset(), "limit": None, "workers": 0}
-    assert len(find_labelled(folder, ["cat", "dog"], **asked).pictures) == 10  # type: ignore[arg-type]
+    assert len(find_labelled(folder, ["cat", "dog"], **asked).images) == 10  # type: ignore[arg-type]
     assert len(list(inputs.find([folder, str(folder / "dog" / "*.png")]))) == 15
     failing("dog", errno.ESTALE, 10**6, at=at)
     with pytest.raises(ResourceError, match=os.strerror(errno.ESTALE)):
@@ -202,14 +202,14 @@ def test_labelled_images_and_named_ones(folder: Path, failing: Callable[..., lis
 
 def test_an_image_that_was_scanned_and_a_file_of_ours(folder: Path, failing: Callable[..., list[str]]) -> None:
     manifest = scanned(folder)
-    picture = manifest.of("train")[0]
+    image = manifest.of("train")[0]
     files.write_json(folder / "ours.json", {"a": 1})
     failing("ours.json", errno.EIO, 99)
     with pytest.raises(ResourceError, match="Input/output error"):
         files.read_json(folder / "ours.json")
     failing("cat", errno.ENOTCONN, 99, at="stat")
     with pytest.raises(ResourceError, match=os.strerror(errno.ENOTCONN)):
-        manifest.verify(picture)
+        manifest.verify(image)
 
 
 @pytest.fixture
@@ -267,7 +267,7 @@ def test_a_run_ends_and_goes_on_with_all_its_images(
     assert stopped.code == 5, stopped.err
     assert "8.png cannot be read at the moment: Input/output error" in " ".join(stopped.err.split())
     manifest = files.read_json(run / "manifest.json")
-    assert (len(manifest["pictures"]), manifest["set_aside"]) == (10, [])
+    assert (len(manifest["images"]), manifest["set_aside"]) == (10, [])
     done = cli("train", "--resume", "--output", run)
     assert done.code == 0, done.err
     assert files.read_json(run / "manifest.json")["set_aside"] == []

@@ -31,7 +31,7 @@ def paired(both: int, only_first: int, only_second: int, neither: int) -> tuple[
     return np.array(first), np.array(second)
 
 
-def test_two_models_are_compared_by_the_pictures_that_only_one_gets_right() -> None:
+def test_two_models_are_compared_by_the_images_that_only_one_gets_right() -> None:
     found = compare_paired(*paired(60, 1, 9, 5))
     assert (found.only_first, found.only_second) == (1, 9)
     assert found.gain == pytest.approx(8 / 75)
@@ -43,8 +43,8 @@ def test_two_models_are_compared_by_the_pictures_that_only_one_gets_right() -> N
 
 
 def test_the_best_of_several_must_win_by_more() -> None:
-    pictures = paired(60, 1, 9, 5)
-    once, best_of_three = compare_paired(*pictures), compare_paired(*pictures, chosen_from=3)
+    images = paired(60, 1, 9, 5)
+    once, best_of_three = compare_paired(*images), compare_paired(*images, chosen_from=3)
     assert best_of_three.p == pytest.approx(3 * once.p)
     assert (once.more_than_chance, best_of_three.more_than_chance) == (True, False)
     assert compare_paired(*paired(3, 1, 1, 0), chosen_from=9).p == 1.0

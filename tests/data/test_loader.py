@@ -1,4 +1,4 @@
-"""The readers of pictures: how many there are shows in nothing but the time."""
+"""The readers of images: how many there are shows in nothing but the time."""
 
 from __future__ import annotations
 

@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 
 from cnn_tl.core.errors import ArtefactError, DataError
-from cnn_tl.data.manifest import Manifest, Picture, SetAside, Split
+from cnn_tl.data.manifest import ImageRecord, Manifest, SetAside, Split
 
 
-def picture(path: str, label: int = 0, split: Split = "train") -> Picture:
+def image(path: str, label: int = 0, split: Split = "train") -> ImageRecord:
     sha256 = hashlib.sha256(ascii(path).encode()).hexdigest()
-    return Picture(path, label, split, 10, 123, sha256)
+    return ImageRecord(path, label, split, 10, 123, sha256)
 
 
-CAT, DOG, DOG2 = picture("train/cat/1.jpg"), picture("train/dog/1.jpg", 1), picture("train/dog/2.jpg", 1)
-VAL_CAT, VAL_DOG = picture("val/cat/3.jpg", 0, "val"), picture("val/dog/4.jpg", 1, "val")
-PICTURES = (CAT, DOG, DOG2, VAL_CAT, VAL_DOG)
-GOOD = Manifest(Path("/data"), ("cat", "dog"), PICTURES, notes=("a note",), layout="train + val")
+CAT, DOG, DOG2 = image("train/cat/1.jpg"), image("train/dog/1.jpg", 1), image("train/dog/2.jpg", 1)
+VAL_CAT, VAL_DOG = image("val/cat/3.jpg", 0, "val"), image("val/dog/4.jpg", 1, "val")
+IMAGES = (CAT, DOG, DOG2, VAL_CAT, VAL_DOG)
+GOOD = Manifest(Path("/data"), ("cat", "dog"), IMAGES, notes=("a note",), layout="train + val")
 
 
 def test_counts_and_parts() -> None:
@@ -36,17 +36,17 @@ def test_counts_and_parts() -> None:
 
 def test_baseline_is_the_largest_training_class() -> None:
     assert GOOD.baseline_accuracy() == 0.5
-    more_cats = replace(GOOD, pictures=(*GOOD.pictures, picture("val/cat/5.jpg", 0, "val")))
+    more_cats = replace(GOOD, images=(*GOOD.images, image("val/cat/5.jpg", 0, "val")))
     assert more_cats.baseline_accuracy() == pytest.approx(1 / 3)
 
 
 def test_of_classes_that_are_as_frequent_the_first_is_the_majority() -> None:
-    assert replace(GOOD, pictures=(DOG, CAT, VAL_CAT, VAL_DOG)).largest_class() == "cat"
+    assert replace(GOOD, images=(DOG, CAT, VAL_CAT, VAL_DOG)).largest_class() == "cat"
 
 
-def test_broken_pictures_move_aside() -> None:
+def test_broken_images_move_aside() -> None:
     less = GOOD.without([(DOG, "truncated JPEG")])
-    assert less.pictures == (CAT, DOG2, VAL_CAT, VAL_DOG)
+    assert less.images == (CAT, DOG2, VAL_CAT, VAL_DOG)
     assert less.set_aside == (SetAside("train/dog/1.jpg", "train", DOG.sha256, "truncated JPEG"),)
     less.check()
 
@@ -54,12 +54,12 @@ def test_broken_pictures_move_aside() -> None:
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        ([CAT], "class cat in /data has no usable training picture"),
-        ([VAL_CAT, VAL_DOG], "no usable validation picture"),
+        ([CAT], "class cat in /data has no usable training image"),
+        ([VAL_CAT, VAL_DOG], "no usable validation image"),
         ([DOG, DOG2, VAL_CAT], "3 of 5 images in /data cannot be read; the first is train/dog/1.jpg: bad"),
     ],
 )
-def test_check_refuses_what_nothing_can_be_learned_from(broken: list[Picture], message: str) -> None:
+def test_check_refuses_what_nothing_can_be_learned_from(broken: list[ImageRecord], message: str) -> None:
     GOOD.check()
     with pytest.raises(DataError, match=message):
         GOOD.without([(one, "bad") for one in broken]).check()
@@ -69,7 +69,7 @@ def test_verify(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(b"0123456789")
     facts = path.stat()
-    scanned = Picture("a.jpg", 0, "train", 10, facts.st_mtime_ns, hashlib.sha256(b"0123456789").hexdigest())
+    scanned = ImageRecord("a.jpg", 0, "train", 10, facts.st_mtime_ns, hashlib.sha256(b"0123456789").hexdigest())
     manifest = Manifest(tmp_path, ("a", "b"), (scanned,))
     manifest.verify(scanned)
     os.utime(path, ns=(0, 0))
@@ -87,8 +87,8 @@ def test_verify(tmp_path: Path) -> None:
 
 
 def test_json_round_trip() -> None:
-    odd = picture("train/cat/line\nbreak \udcff.jpg")
-    manifest = replace(GOOD, pictures=(*GOOD.pictures, odd)).without([(DOG, "truncated JPEG")])
+    odd = image("train/cat/line\nbreak \udcff.jpg")
+    manifest = replace(GOOD, images=(*GOOD.images, odd)).without([(DOG, "truncated JPEG")])
     assert Manifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
 
 
@@ -96,7 +96,7 @@ def damaged(**changes: Any) -> dict[str, Any]:
     return {**GOOD.to_json(), **changes}
 
 
-ROW = [*GOOD.to_json()["pictures"][0]]
+ROW = [*GOOD.to_json()["images"][0]]
 
 
 @pytest.mark.parametrize(
@@ -107,14 +107,14 @@ ROW = [*GOOD.to_json()["pictures"][0]]
         {},
         damaged(root=None),
         damaged(classes=[1, 2]),
-        damaged(pictures=[["short"]]),
-        damaged(pictures=[["../outside.jpg", *ROW[1:]]]),
-        damaged(pictures=[["/etc/passwd", *ROW[1:]]]),
-        damaged(pictures=[[ROW[0], 2, *ROW[2:]]]),
-        damaged(pictures=[[ROW[0], True, *ROW[2:]]]),
-        damaged(pictures=[[*ROW[:2], "training", *ROW[3:]]]),
-        damaged(pictures=[[*ROW[:5], "abc"]]),
-        damaged(picture_fields=["path"]),
+        damaged(images=[["short"]]),
+        damaged(images=[["../outside.jpg", *ROW[1:]]]),
+        damaged(images=[["/etc/passwd", *ROW[1:]]]),
+        damaged(images=[[ROW[0], 2, *ROW[2:]]]),
+        damaged(images=[[ROW[0], True, *ROW[2:]]]),
+        damaged(images=[[*ROW[:2], "training", *ROW[3:]]]),
+        damaged(images=[[*ROW[:5], "abc"]]),
+        damaged(image_fields=["path"]),
         damaged(set_aside=[{"path": "a"}]),
         damaged(notes=[1]),
         damaged(layout=1),
@@ -131,12 +131,12 @@ def test_the_largest_class_is_that_of_the_training_part() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pictures", "lines"),
+    ("images", "lines"),
     [
-        (PICTURES, []),
+        (IMAGES, []),
         ((replace(CAT, mtime_ns=9), DOG, DOG2, VAL_CAT, VAL_DOG), []),
         ((DOG, DOG2, VAL_CAT, VAL_DOG), ["removed: train/cat/1.jpg"]),
-        ((*PICTURES, picture("train/cat/9.jpg")), ["added: train/cat/9.jpg"]),
+        ((*IMAGES, image("train/cat/9.jpg")), ["added: train/cat/9.jpg"]),
         ((replace(CAT, sha256="0" * 64), DOG, DOG2, VAL_CAT, VAL_DOG), ["changed: train/cat/1.jpg"]),
         (
             (replace(CAT, path="train/dog/1b.jpg", label=1), DOG, DOG2, VAL_CAT, VAL_DOG),
@@ -148,11 +148,11 @@ def test_the_largest_class_is_that_of_the_training_part() -> None:
         ),
     ],
 )
-def test_diff(pictures: tuple[Picture, ...], lines: list[str]) -> None:
-    assert GOOD.diff(replace(GOOD, root=Path("/else"), pictures=pictures)) == lines
+def test_diff(images: tuple[ImageRecord, ...], lines: list[str]) -> None:
+    assert GOOD.diff(replace(GOOD, root=Path("/else"), images=images)) == lines
 
 
-def test_a_picture_set_aside_later_is_no_difference() -> None:
+def test_a_image_set_aside_later_is_no_difference() -> None:
     assert GOOD.without([(DOG, "truncated JPEG")]).diff(GOOD) == []
-    repaired = replace(GOOD, pictures=(CAT, replace(DOG, sha256="1" * 64), DOG2, VAL_CAT, VAL_DOG))
+    repaired = replace(GOOD, images=(CAT, replace(DOG, sha256="1" * 64), DOG2, VAL_CAT, VAL_DOG))
     assert GOOD.without([(DOG, "truncated JPEG")]).diff(repaired) == ["changed: train/dog/1.jpg"]

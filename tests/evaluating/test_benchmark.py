@@ -20,9 +20,9 @@ def one_round(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmarking, "ROUNDS", 1)
 
 
-def test_every_stage_is_measured(tmp_path: Path, make_pictures: Callable[..., Path]) -> None:
-    data = make_pictures(tmp_path / "data", {"ash": 20, "birch": 20})
-    report = benchmark(data, model="test_resnet", device="cpu", pictures=48)
+def test_every_stage_is_measured(tmp_path: Path, make_images: Callable[..., Path]) -> None:
+    data = make_images(tmp_path / "data", {"ash": 20, "birch": 20})
+    report = benchmark(data, model="test_resnet", device="cpu", images=48)
     stages = {stage.stage: stage for stage in report.stages}
     assert list(stages)[:2] == ["imports", "decode"]
     assert {"forward pass, fp32", "embedding, fp32", "head fit, lbfgs", "fine-tuning step"} <= stages.keys()
@@ -37,16 +37,16 @@ def test_every_stage_is_measured(tmp_path: Path, make_pictures: Callable[..., Pa
 
 
 def test_the_command_prints_a_table_or_json(
-    cli: Callable[..., Any], tmp_path: Path, make_pictures: Callable[..., Path]
+    cli: Callable[..., Any], tmp_path: Path, make_images: Callable[..., Path]
 ) -> None:
-    data = make_pictures(tmp_path / "data", {"ash": 20, "birch": 20})
-    words = ["benchmark", data, "--model", "test_resnet", "--device", "cpu", "--pictures", 32]
+    data = make_images(tmp_path / "data", {"ash": 20, "birch": 20})
+    words = ["benchmark", data, "--model", "test_resnet", "--device", "cpu", "--images", 32]
     outcome = cli(*words)
     assert outcome.code == 0
     assert "test_resnet on cpu (" in outcome.out
     assert "of the floor" in outcome.out
     figures = json.loads(cli(*words, "--json").out)
-    assert figures["pictures"] == 32
+    assert figures["images"] == 32
     assert figures["stages"][0]["stage"] == "imports"
 
 
@@ -59,11 +59,11 @@ def test_photographs_are_at_hand_without_a_folder(tmp_path: Path) -> None:
 def test_mistakes_are_one_line(cli: Callable[..., Any], tmp_path: Path) -> None:
     assert cli("benchmark", tmp_path / "nowhere").code == 3
     assert cli("benchmark", "--model", "resnet81").code == 2
-    assert cli("benchmark", "--pictures", "1").code == 2
+    assert cli("benchmark", "--images", "1").code == 2
 
 
-def test_a_broken_picture_is_no_time_of_decoding(tmp_path: Path, make_pictures: Callable[..., Path]) -> None:
-    files = sorted(make_pictures(tmp_path / "data", {"ash": 3}).rglob("*.png"))
+def test_a_broken_image_is_no_time_of_decoding(tmp_path: Path, make_images: Callable[..., Path]) -> None:
+    files = sorted(make_images(tmp_path / "data", {"ash": 3}).rglob("*.png"))
     bench = benchmarking._Bench(benchmarking._network("test_resnet", 2), torch.device("cpu"))
     bench.take([(path, 0) for path in files])
     assert bench._decode() > 0

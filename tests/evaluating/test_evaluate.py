@@ -1,4 +1,4 @@
-"""Which pictures are evaluated, what is counted, and how the answers to changed pictures are."""
+"""Which images are evaluated, what is counted, and how the answers to changed images are."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _one_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def put(folder: Path, values: Mapping[str, int]) -> None:
-    """Write pictures of one grey each, a little different in a corner so that no two are the same file."""
+    """Write images of one grey each, a little different in a corner so that no two are the same file."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, (name, value) in enumerate(values.items()):
         image = Image.new("RGB", (20, 20), (value,) * 3)
@@ -47,7 +47,7 @@ def put(folder: Path, values: Mapping[str, int]) -> None:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Dark, grey and light pictures; one of the light ones looks grey."""
+    """Dark, grey and light images; one of the light ones looks grey."""
     root = tmp_path / "data"
     put(root / "dark", {"a": 0, "b": 5})
     put(root / "grey", {"a": 128, "b": 120, "c": 135})
@@ -57,12 +57,12 @@ def data(tmp_path: Path) -> Path:
 
 def test_counts(data: Path) -> None:
     found = evaluate("run", data)
-    assert (found.pictures, found.correct, found.accuracy) == (10, 9, 0.9)
+    assert (found.images, found.correct, found.accuracy) == (10, 9, 0.9)
     assert found.interval == pytest.approx((0.596, 0.982), abs=0.001)
     assert (found.baseline, found.baseline_class, found.baseline_from) == (0.5, "light", "evaluated")
     assert found.balanced_accuracy == pytest.approx((1 + 1 + 0.8) / 3)
     assert found.confusion == [[2, 0, 0], [0, 3, 0], [0, 1, 4]]
-    assert found.per_class["grey"] == {"pictures": 3, "right": 3, "answered": 4}
+    assert found.per_class["grey"] == {"images": 3, "right": 3, "answered": 4}
     assert found.confused() == [(1, "light", "grey")]
     assert (found.part, found.trained_on, found.robustness) == (None, None, ())
     json.dumps(found.to_dict(), allow_nan=False)
@@ -131,8 +131,8 @@ def test_test_is_taken_before_val_and_train_only_by_name(data: Path, tmp_path: P
     root = tmp_path / "parts"
     for part in ("train", "validation", "Test"):
         put(root / part / "dark", {"a": 0, "b": 3} if part == "Test" else {"a": 0})
-    assert (evaluate("run", root).part, evaluate("run", root).pictures) == ("test", 2)
-    assert (evaluate("run", root, part="val").part, evaluate("run", root, part="val").pictures) == ("val", 1)
+    assert (evaluate("run", root).part, evaluate("run", root).images) == ("test", 2)
+    assert (evaluate("run", root, part="val").part, evaluate("run", root, part="val").images) == ("val", 1)
     assert evaluate("run", root, part="train").part == "train"
     (root / "Test").rename(tmp_path / "gone")
     assert evaluate("run", root).part == "val"
@@ -152,19 +152,19 @@ def test_what_the_model_was_trained_on_is_left_out_wherever_it_lies(data: Path, 
     (run / "manifest.json").write_text(json.dumps(manifest.to_json()))
     moved = data.rename(tmp_path / "moved")
     found = evaluate(run, moved)
-    assert found.pictures == len(manifest.of("val"))
+    assert found.images == len(manifest.of("val"))
     assert found.trained_on == len(manifest.of("train"))
-    assert evaluate(run / "model.onnx", moved).pictures == found.pictures
+    assert evaluate(run / "model.onnx", moved).images == found.images
     assert evaluate(tmp_path / "elsewhere" / "model", moved).trained_on is None
-    for picture in manifest.of("val"):
-        (moved / picture.path).unlink()
+    for image in manifest.of("val"):
+        (moved / image.path).unlink()
     with pytest.raises(DataError, match="trained on all of them"):
         evaluate(run, moved)
     moved.rename(tmp_path / "train")
     with pytest.raises(DataError, match="name the part"):
         evaluate(run, put_beside(tmp_path))
     again = evaluate(run, put_beside(tmp_path), part="train")
-    assert (again.pictures, again.trained_on) == (len(manifest.of("train")), None)
+    assert (again.images, again.trained_on) == (len(manifest.of("train")), None)
 
 
 def put_beside(tmp_path: Path) -> Path:
@@ -183,30 +183,30 @@ def test_classes_are_matched_by_name(data: Path) -> None:
         file.unlink()
     (data / "night").rmdir()
     found = evaluate("run", data)
-    assert "no pictures of: dark" in found.notes
-    assert found.pictures == 8
+    assert "no images of: dark" in found.notes
+    assert found.images == 8
     assert found.balanced_accuracy == pytest.approx((1 + 0.8) / 2)
 
 
-def test_broken_pictures_count_nowhere(data: Path, tmp_path: Path) -> None:
+def test_broken_images_count_nowhere(data: Path, tmp_path: Path) -> None:
     whole = (data / "grey" / "a.png").read_bytes()
     (data / "grey" / "a.png").write_bytes(whole[:60])
     for robustness in (False, True):
         found = evaluate("run", data, robustness=robustness)
-        assert (found.pictures, found.per_class["grey"]["pictures"]) == (9, 2)
+        assert (found.images, found.per_class["grey"]["images"]) == (9, 2)
         assert [Path(file).name for file, _ in found.unreadable] == ["a.png"]
     lone = tmp_path / "lone"
     put(lone / "dark", {"a": 0})
     (lone / "dark" / "a.png").write_bytes(whole[:60])
-    with pytest.raises(DataError, match=r"no picture of .* can be read"):
+    with pytest.raises(DataError, match=r"no image of .* can be read"):
         evaluate("run", lone)
 
 
 def test_a_limit_takes_of_each_class_its_share_and_the_same_ones_again(data: Path) -> None:
     found = evaluate("run", data, limit=5)
-    assert {name: counts["pictures"] for name, counts in found.per_class.items()} == {"dark": 1, "grey": 2, "light": 2}
+    assert {name: counts["images"] for name, counts in found.per_class.items()} == {"dark": 1, "grey": 2, "light": 2}
     assert evaluate("run", data, limit=5) == found
-    assert evaluate("run", data, limit=10).pictures == evaluate("run", data, limit=11).pictures == 10
+    assert evaluate("run", data, limit=10).images == evaluate("run", data, limit=11).images == 10
 
 
 class Counting(Observer):

@@ -1,4 +1,4 @@
-"""Changed pictures: each change does what it says, in the network's measures, and at no strength invents a border."""
+"""Changed images: each change does what it says, in the network's measures, and at no strength invents a border."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_view_is_what_the_network_sees() -> None:
 
 
 def test_a_shift_moves_the_network_s_view_by_that_share() -> None:
-    image, wanted = noise(64, 64), spec(32, 0.5)  # as large as the resized picture: no resampling
+    image, wanted = noise(64, 64), spec(32, 0.5)  # as large as the resized image: no resampling
     plain = transforms.evaluate(image, wanted)
     right, left, down, up = (transforms.evaluate(one, wanted) for one in shifted(image, part_seen(image, wanted), 25))
     assert np.array_equal(right[:, 8:], plain[:, :-8])
@@ -53,7 +53,7 @@ def test_a_share_of_a_view_that_is_not_square_is_that_of_its_own_side(width: int
     assert np.array_equal(upper[:-down], pixels[down:])
 
 
-def test_over_the_border_comes_the_mirrored_picture() -> None:
+def test_over_the_border_comes_the_mirrored_image() -> None:
     row = np.arange(4, dtype=np.uint8)[None, :, None].repeat(3, axis=2)
     image = Image.fromarray(row.repeat(4, axis=0))
     right, left, *_ = shifted(image, View(4, 4, 1, 1), 50)
@@ -92,7 +92,7 @@ def test_no_rotation_brings_in_black_corners(degrees: float) -> None:
 
 
 def test_blur_and_brightness_are_measured_where_the_network_sees_them() -> None:
-    """A blurred point is as wide in a picture of twice the size, in the network's eyes."""
+    """A blurred point is as wide in an image of twice the size, in the network's eyes."""
     widths = []
     for side in (64, 128):
         point = np.zeros((side, side, 3), np.uint8)
@@ -111,7 +111,7 @@ def test_blur_and_brightness_are_measured_where_the_network_sees_them() -> None:
 
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
 @pytest.mark.parametrize("size", [(5000, 40), (40, 5000), (3000, 3000)])
-def test_a_huge_picture_is_made_handy_first(mode: Mode, size: tuple[int, int]) -> None:
+def test_a_huge_image_is_made_handy_first(mode: Mode, size: tuple[int, int]) -> None:
     wanted = spec(32, 0.9, mode)
     small = handy(Image.new("RGB", size, "red"), wanted)
     assert max(small.size) <= 16 * 8 * 32
@@ -119,7 +119,7 @@ def test_a_huge_picture_is_made_handy_first(mode: Mode, size: tuple[int, int]) -
     assert small.width * small.height < 400_000
 
 
-def test_a_small_picture_is_left_as_it_is() -> None:
+def test_a_small_image_is_left_as_it_is() -> None:
     image = noise(40, 40)
     assert handy(image, spec(32, 0.9)) is image
 

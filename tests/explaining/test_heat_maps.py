@@ -45,7 +45,7 @@ def subject() -> Subject:
 
 
 @pytest.fixture
-def picture(subject: Subject) -> torch.Tensor:
+def image(subject: Subject) -> torch.Tensor:
     """Red in the upper left quarter, blue in the lower right one, grey elsewhere."""
     pixels = np.full((SIDE, SIDE, 3), 127, np.uint8)
     pixels[:16, :16] = (255, 127, 127)
@@ -58,19 +58,19 @@ def share_inside(heat: torch.Tensor, rows: slice, columns: slice) -> float:
     return float(heat[rows, columns].sum() / heat.sum())
 
 
-def test_grad_cam_and_its_relatives(subject: Subject, picture: torch.Tensor) -> None:
+def test_grad_cam_and_its_relatives(subject: Subject, image: torch.Tensor) -> None:
     layer = layers.find(subject.model, subject.blank())
     assert layer.name == "act"
     for method in cam.METHODS:
         for index, corner in enumerate((slice(0, 16), slice(16, 32))):
-            heat = cam.heat_map(method, subject, layer, picture, index)
+            heat = cam.heat_map(method, subject, layer, image, index)
             assert heat.shape == (8, 8)
             assert share_inside(heat, corner, corner) > 0.9, method
 
 
 @pytest.mark.parametrize("patch", [0.1, 0.25, 1.0])
-def test_occlusion(subject: Subject, picture: torch.Tensor, patch: float) -> None:
-    heat = occlusion.heat_map(subject, picture, 0, patch=patch, stride=0.1)
+def test_occlusion(subject: Subject, image: torch.Tensor, patch: float) -> None:
+    heat = occlusion.heat_map(subject, image, 0, patch=patch, stride=0.1)
     assert heat.shape == (SIDE, SIDE)
     assert heat.isfinite().all()
     if patch < 1:
@@ -107,9 +107,9 @@ def test_the_maps_of_the_library_are_those_of_the_papers() -> None:
             torch.testing.assert_close(found, heat, rtol=1e-4, atol=1e-5)
 
 
-def test_a_right_map_is_better_than_random_and_its_opposite_worse(subject: Subject, picture: torch.Tensor) -> None:
-    heat = cam.heat_map("gradcam", subject, layers.find(subject.model, subject.blank()), picture, 0)
-    curves = faithfulness.measure(subject, picture, heat, 0), faithfulness.measure(subject, picture, -heat, 0)
+def test_a_right_map_is_better_than_random_and_its_opposite_worse(subject: Subject, image: torch.Tensor) -> None:
+    heat = cam.heat_map("gradcam", subject, layers.find(subject.model, subject.blank()), image, 0)
+    curves = faithfulness.measure(subject, image, heat, 0), faithfulness.measure(subject, image, -heat, 0)
     right, wrong = (one.to_dict() for one in curves if one is not None)
     assert right["deletion"] < right["random_deletion"] < wrong["deletion"]
     assert right["insertion"] > right["random_insertion"] > wrong["insertion"]
@@ -118,8 +118,8 @@ def test_a_right_map_is_better_than_random_and_its_opposite_worse(subject: Subje
     }
 
 
-def test_the_curves_begin_and_end_where_they_must(subject: Subject, picture: torch.Tensor) -> None:
-    curves = faithfulness.measure(subject, picture, torch.rand(7, 7), 0)
+def test_the_curves_begin_and_end_where_they_must(subject: Subject, image: torch.Tensor) -> None:
+    curves = faithfulness.measure(subject, image, torch.rand(7, 7), 0)
     assert curves is not None
     assert curves.deletion[0] == pytest.approx(1)
     assert curves.deletion[-1] == pytest.approx(0)
@@ -127,7 +127,7 @@ def test_the_curves_begin_and_end_where_they_must(subject: Subject, picture: tor
     assert len(curves.share) == len(curves.deletion) == faithfulness.STEPS + 1
 
 
-def test_what_a_grey_picture_says_too_is_not_measured(subject: Subject) -> None:
+def test_what_a_grey_image_says_too_is_not_measured(subject: Subject) -> None:
     assert faithfulness.measure(subject, subject.blank(), torch.rand(7, 7), 0) is None
 
 
@@ -166,7 +166,7 @@ def test_when_a_map_must_not_be_trusted(heat: list[float], evidence: float, cave
 
 
 def test_a_patch_is_grey_as_the_preprocessing_has_it() -> None:
-    """The mean of each channel, which normalised is zero; black or white would be another picture, not less of one."""
+    """The mean of each channel, which normalised is zero; black or white would be another image, not less of one."""
     spec = Preprocessing(SIDE, SIDE, "bilinear", 1.0, "center", (0.2, 0.4, 0.8), (0.5, 0.5, 0.5))
     seen: list[np.ndarray] = []
 
@@ -175,8 +175,8 @@ def test_a_patch_is_grey_as_the_preprocessing_has_it() -> None:
         return np.zeros((len(pixels), 2), np.float32)
 
     covering.heat_map(logits, np.full((SIDE, SIDE, 3), 9, np.uint8), 0, spec)
-    for picture in seen[1:]:
-        colours = {tuple(colour) for colour in picture.reshape(-1, 3).tolist()}
+    for image in seen[1:]:
+        colours = {tuple(colour) for colour in image.reshape(-1, 3).tolist()}
         assert colours == {(9, 9, 9), (51, 102, 204)}
 
     class Sees(nn.Module):
@@ -189,12 +189,12 @@ def test_a_patch_is_grey_as_the_preprocessing_has_it() -> None:
     assert heat.shape == (SIDE, SIDE)
 
 
-def test_insertion_begins_with_a_blurred_picture_and_deletion_ends_with_a_grey_one(
-    subject: Subject, picture: torch.Tensor
+def test_insertion_begins_with_a_blurred_image_and_deletion_ends_with_a_grey_one(
+    subject: Subject, image: torch.Tensor
 ) -> None:
-    """Blurred, as much red is left as there was, so insertion begins high; a grey picture has none, which is 0."""
-    red = occlusion.heat_map(subject, picture, 0)
-    found = faithfulness.measure(subject, picture, red, 0)
+    """Blurred, as much red is left as there was, so insertion begins high; a grey image has none, which is 0."""
+    red = occlusion.heat_map(subject, image, 0)
+    found = faithfulness.measure(subject, image, red, 0)
     assert found is not None
     assert (found.deletion[0], found.deletion[-1]) == (pytest.approx(1), pytest.approx(0, abs=1e-6))
     assert found.insertion[-1] == pytest.approx(1)
@@ -203,10 +203,10 @@ def test_insertion_begins_with_a_blurred_picture_and_deletion_ends_with_a_grey_o
 
 
 def test_top_patches_keep_the_best_of_all_batches_with_their_places() -> None:
-    """Of equals the earlier picture stays; the place is where the peak is on the map."""
+    """Of equals the earlier image stays; the place is where the peak is on the map."""
     draw = torch.Generator().manual_seed(0)
     maps = torch.rand(30, 2, 4, 5, generator=draw)
-    maps[3] = maps[21]  # the same twice: picture 3 is the earlier one
+    maps[3] = maps[21]  # the same twice: image 3 is the earlier one
     maps[[3, 21], 0, 2, 1] = 7.0
     best = TopPatches()
     for start in range(0, 30, 8):
@@ -217,6 +217,6 @@ def test_top_patches_keep_the_best_of_all_batches_with_their_places() -> None:
         order = torch.argsort(peaks.values, descending=True, stable=True)[:9]
         assert best.value[channel].tolist() == peaks.values[order].tolist()
         assert best.place[channel].tolist() == peaks.indices[order].tolist()
-    assert best.picture[0].tolist()[:2] == [3, 21]
+    assert best.image[0].tolist()[:2] == [3, 21]
     assert best.place[0, 0] == 2 * 5 + 1
-    assert set(best.files) == set(best.picture.flatten().tolist())
+    assert set(best.files) == set(best.image.flatten().tolist())

@@ -26,7 +26,7 @@ def architecture() -> str:
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory: pytest.TempPathFactory, architecture: str) -> Path:
-    """Write a bundle of a tiny network whose random classifier tells pictures apart."""
+    """Write a bundle of a tiny network whose random classifier tells images apart."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = timm.create_model(architecture, num_classes=len(CLASSES))
@@ -38,9 +38,9 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, architecture: str) ->
 
 
 @pytest.fixture
-def run(tmp_path: Path, model_folder: Path, make_pictures: Callable[..., Path]) -> Path:
-    """Make a run folder with that bundle and a manifest of 10 validation pictures."""
-    data = make_pictures(tmp_path / "data", {"blue": 10, "red": 10})
+def run(tmp_path: Path, model_folder: Path, make_images: Callable[..., Path]) -> Path:
+    """Make a run folder with that bundle and a manifest of 10 validation images."""
+    data = make_images(tmp_path / "data", {"blue": 10, "red": 10})
     run = tmp_path / "run"
     shutil.copytree(model_folder, run / "model")
     files.write_json(run / "manifest.json", scan(data, seed=0, val_fraction=0.5).to_json())

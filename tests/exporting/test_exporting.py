@@ -67,14 +67,14 @@ def test_export_of_a_run(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
     report = export(run)
     assert capfd.readouterr() == ("", "")
     assert report.path == run / "model.onnx"
-    assert report.pictures == "validation images"
+    assert report.images == "validation images"
     prepared = [found for found in report.parity if found.given == "prepared"]
     whole = [found for found in report.parity if found.given == "whole"]
-    assert [(found.batch_size, found.pictures, found.top1) for found in prepared] == [
+    assert [(found.batch_size, found.images, found.top1) for found in prepared] == [
         (size, 10, 1) for size in (1, 2, 7, 33)
     ]
     assert max(found.largest_difference for found in prepared) < 1e-4
-    assert [(found.batch_size, found.pictures, found.top1) for found in whole] == [
+    assert [(found.batch_size, found.images, found.top1) for found in whole] == [
         (size, 10, 1) for size in (1, 2, 7, 33)
     ]
     assert max(found.largest_difference for found in whole) < 1e-2
@@ -146,13 +146,13 @@ def test_an_earlier_export_is_replaced(run: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_lone_bundle_is_compared_on_random_pictures(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lone_bundle_is_compared_on_random_images(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lone = shutil.copytree(run / "model", run.parent / "lone" / "cats")
     monkeypatch.chdir(lone)
     report = export(".")
     assert report.path == lone.parent / "cats.onnx"
-    assert report.pictures.startswith("random images")
-    assert report.to_dict()["pictures"] == report.pictures
+    assert report.images.startswith("random images")
+    assert report.to_dict()["images"] == report.images
     assert json.loads(json.dumps(report.to_dict()))["path"] == str(report.path)
 
 
@@ -217,7 +217,7 @@ def test_what_lies_beside_a_lone_bundle_is_not_its_run(run: Path) -> None:
     lone = shutil.copytree(run / "model", site / "cats")
     (site / "manifest.json").write_text('{"name": "app", "icons": []}')
     (site / "recipe.yaml").write_text("servings: 4")
-    assert export(lone).pictures.startswith("random images")
+    assert export(lone).images.startswith("random images")
     with pytest.raises(DataError, match=r"there is no manifest.json beside it that names them; export from the run"):
         export(lone, options=Options(precision="fp16"))
 

@@ -35,20 +35,20 @@ class Recorder(Observer):
 
 
 @pytest.fixture
-def trained(tmp_path: Path, make_pictures: Callable[..., Path]) -> Bundle:
-    """Return a bundle in a run with 20 validation pictures: a linear classifier on mean colours."""
+def trained(tmp_path: Path, make_images: Callable[..., Path]) -> Bundle:
+    """Return a bundle in a run with 20 validation images: a linear classifier on mean colours."""
     linear = torch.nn.Linear(3, 2, bias=False)
     with torch.no_grad():
         linear.weight.copy_(torch.from_numpy(WEIGHT))
     model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), linear).eval()
-    data = make_pictures(tmp_path / "data", {"blue": 20, "red": 20})
+    data = make_images(tmp_path / "data", {"blue": 20, "red": 20})
     manifest = scan(data, seed=0, val_fraction=0.5)
     files.write_json(tmp_path / "run" / "manifest.json", manifest.to_json())
     return Bundle(tmp_path / "run" / "model", model, ("blue", "red"), SPEC, {})
 
 
 class Plain:
-    """A function from normalised pictures to logits, as an export without preprocessing inside."""
+    """A function from normalised images to logits, as an export without preprocessing inside."""
 
     inside = False
     facts: Mapping[str, str] = {}
@@ -59,8 +59,8 @@ class Plain:
     def __call__(self, x: Array) -> Array:
         return self._function(x)
 
-    def whole(self, pictures: NDArray[np.uint8]) -> Array:
-        raise AssertionError("it takes no whole pictures")
+    def whole(self, images: NDArray[np.uint8]) -> Array:
+        raise AssertionError("it takes no whole images")
 
 
 def same(x: Array) -> Array:
@@ -71,12 +71,12 @@ def compare(trained: Bundle, export: Callable[[Array], Array], observer: Observe
     return parity.compare(trained, Plain(export), observer)
 
 
-def test_the_same_model_holds_on_real_pictures(trained: Bundle) -> None:
+def test_the_same_model_holds_on_real_images(trained: Bundle) -> None:
     observer = Recorder()
-    agreements, pictures = compare(trained, same, observer)
-    parity.require(agreements, pictures)
-    assert pictures == "validation images"
-    assert [(a.batch_size, a.pictures, a.top1) for a in agreements] == [(size, 20, 1) for size in (1, 2, 7, 33)]
+    agreements, images = compare(trained, same, observer)
+    parity.require(agreements, images)
+    assert images == "validation images"
+    assert [(a.batch_size, a.images, a.top1) for a in agreements] == [(size, 20, 1) for size in (1, 2, 7, 33)]
     assert 0 < max(a.largest_difference for a in agreements) < 1e-5
     assert observer.done == 20
     assert observer.warnings == []
@@ -120,15 +120,15 @@ def one_wrong_pixel(x: Array) -> Array:
 )
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 def test_another_model_is_refused(trained: Bundle, export: Callable[[Array], Array]) -> None:
-    agreements, pictures = compare(trained, export, Observer())
+    agreements, images = compare(trained, export, Observer())
     with pytest.raises(ArtefactError, match=r"another model: .* on validation images"):
-        parity.require(agreements, pictures)
+        parity.require(agreements, images)
 
 
 def test_an_equal_logit_is_not_yet_an_equal_answer() -> None:
     flipped = parity.Agreement("prepared", 7, 10, largest_difference=1e-6, allowed_difference=1e-4, top1=0.9)
     with pytest.raises(ArtefactError, match="9 of 10 answers agree"):
-        parity.require((flipped,), "10 pictures")
+        parity.require((flipped,), "10 images")
 
 
 def test_two_answers_may_be_tied() -> None:
@@ -142,7 +142,7 @@ def test_two_answers_may_be_tied() -> None:
 
 
 @pytest.mark.parametrize("batch_size", parity.BATCH_SIZES)
-def test_each_size_of_pictures_has_a_batch(batch_size: int) -> None:
+def test_each_size_of_images_has_a_batch(batch_size: int) -> None:
     sizes = [list(range(40)), *([40 + n] for n in range(9)), [49, 50]]
     batches = parity._of_one_size(sizes, batch_size)
     assert {len(batch) for batch in batches} == {batch_size}
@@ -158,21 +158,21 @@ def test_the_bound_grows_with_the_logits(trained: Bundle) -> None:
     assert 1e-4 < agreements[0].allowed_difference < 1e-4 * np.abs(WEIGHT).sum()
 
 
-def test_pictures_that_are_gone_or_broken_are_left_out(trained: Bundle) -> None:
-    (gone, broken), total = parity.validation_pictures(trained.path)[0][:2], 20
+def test_images_that_are_gone_or_broken_are_left_out(trained: Bundle) -> None:
+    (gone, broken), total = parity.validation_images(trained.path)[0][:2], 20
     gone.unlink()
-    broken.write_bytes(b"not a picture")
-    agreements, pictures = compare(trained, same, Observer())
-    assert pictures == f"validation images (drawn from {total})"
-    assert [a.pictures for a in agreements] == [18] * 4
+    broken.write_bytes(b"not an image")
+    agreements, images = compare(trained, same, Observer())
+    assert images == f"validation images (drawn from {total})"
+    assert [a.images for a in agreements] == [18] * 4
 
 
 @pytest.mark.parametrize("lost", ["manifest", "data"])
-def test_without_pictures_random_ones_are_taken_and_it_says_so(trained: Bundle, lost: str) -> None:
+def test_without_images_random_ones_are_taken_and_it_says_so(trained: Bundle, lost: str) -> None:
     if lost == "manifest":
         (trained.path.parent / "manifest.json").unlink()
     else:
-        for path in parity.validation_pictures(trained.path)[0]:
+        for path in parity.validation_images(trained.path)[0]:
             path.unlink()
     seen: list[Array] = []
 
@@ -181,31 +181,31 @@ def test_without_pictures_random_ones_are_taken_and_it_says_so(trained: Bundle, 
         return same(x)
 
     observer = Recorder()
-    agreements, pictures = compare(trained, listening, observer)
-    assert pictures == "random images (the validation images are not here)"
+    agreements, images = compare(trained, listening, observer)
+    assert images == "random images (the validation images are not here)"
     assert observer.warnings == ["the validation images are not here, so random ones are compared"]
-    assert [a.pictures for a in agreements] == [64] * 4
+    assert [a.images for a in agreements] == [64] * 4
     first = np.concatenate(seen)
     seen.clear()
     compare(trained, listening, Observer())
     np.testing.assert_array_equal(np.concatenate(seen), first)
 
 
-def test_many_pictures_are_chosen_by_lot(trained: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parity, "MOST_PICTURES", 16)
+def test_many_images_are_chosen_by_lot(trained: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parity, "MOST_IMAGES", 16)
     monkeypatch.setattr(parity, "MOST_IN_SMALL_BATCHES", 14)
     monkeypatch.setattr(parity, "_BLOCK", 14)
-    chosen, total = parity.validation_pictures(trained.path)
+    chosen, total = parity.validation_images(trained.path)
     assert total == 20
     assert len(set(chosen)) == 16
-    assert chosen == parity.validation_pictures(trained.path)[0]
+    assert chosen == parity.validation_images(trained.path)[0]
     assert {path.parent.name for path in chosen[:14]} == {"blue", "red"}
-    agreements, pictures = compare(trained, same, Observer())
-    assert pictures == "validation images (drawn from 20)"
-    assert [a.pictures for a in agreements] == [14, 14, 14, 16]
+    agreements, images = compare(trained, same, Observer())
+    assert images == "validation images (drawn from 20)"
+    assert [a.images for a in agreements] == [14, 14, 14, 16]
 
 
-def test_a_damaged_manifest_is_no_reason_for_random_pictures(trained: Bundle) -> None:
+def test_a_damaged_manifest_is_no_reason_for_random_images(trained: Bundle) -> None:
     (trained.path.parent / "manifest.json").write_text("{")
     with pytest.raises(ArtefactError, match=r"manifest\.json is damaged"):
         compare(trained, same, Observer())
@@ -228,7 +228,7 @@ def test_what_is_allowed_is_a_share_of_the_largest_logit_or_of_one(scale: float,
     assert agreement.holds
 
 
-def test_of_whole_pictures_each_counts_once_however_often_it_fills_a_batch() -> None:
+def test_of_whole_images_each_counts_once_however_often_it_fills_a_batch() -> None:
     class Brightness:
         inside, spec = True, SPEC
 
@@ -236,12 +236,12 @@ def test_of_whole_pictures_each_counts_once_however_often_it_fills_a_batch() -> 
             mean = pixels.mean((1, 2, 3)) / 255
             return np.stack([mean, 1 - mean], 1).astype(np.float32)
 
-        def whole(self, pictures: Array) -> Array:
-            logits = self(pictures)
-            logits[pictures[:, 0, 0, 0] == 250] = (0, 1)  # this one is answered wrongly
+        def whole(self, images: Array) -> Array:
+            logits = self(images)
+            logits[images[:, 0, 0, 0] == 250] = (0, 1)  # this one is answered wrongly
             return logits
 
-    pictures = [np.full((20, width, 3), value, np.uint8) for width, value in ((30, 10), (30, 250), (40, 90))]
-    for found in parity._whole_agreements(Brightness(), Brightness(), pictures):  # type: ignore[arg-type]
-        assert (found.pictures, found.sizes, found.top1) == (3, 2, pytest.approx(2 / 3))
+    images = [np.full((20, width, 3), value, np.uint8) for width, value in ((30, 10), (30, 250), (40, 90))]
+    for found in parity._whole_agreements(Brightness(), Brightness(), images):  # type: ignore[arg-type]
+        assert (found.images, found.sizes, found.top1) == (3, 2, pytest.approx(2 / 3))
         assert found.largest_difference == pytest.approx(250 / 255)

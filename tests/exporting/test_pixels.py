@@ -33,19 +33,19 @@ Mode = Literal["center", "squash", "border"]
 
 
 def photo(height: int, width: int) -> NDArray[np.uint8]:
-    """Return a smooth picture with some noise on it, as photographs are."""
+    """Return a smooth image with some noise on it, as photographs are."""
     random = np.random.default_rng(height * 1000 + width)
     coarse = random.integers(0, 256, (5, 5, 3), np.uint8)
     smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.int16)
     return np.clip(smooth + random.integers(-20, 21, smooth.shape), 0, 255).astype(np.uint8)
 
 
-def run(model: onnx.ModelProto, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def run(model: onnx.ModelProto, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     onnx.checker.check_model(model, full_check=True)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, {"pictures": picture[None]})[0][0]  # type: ignore[no-any-return]
+    return session.run(None, {"images": image[None]})[0][0]  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
@@ -60,8 +60,8 @@ def test_it_does_what_every_command_does(
     model = pixels.preparing_graph(spec, opset=18, ir_version=10)
     differing, total = 0, 0
     for size in SIZES:
-        picture = photo(*size)
-        difference = run(model, picture).astype(int) - transforms.evaluate(Image.fromarray(picture), spec)
+        image = photo(*size)
+        difference = run(model, image).astype(int) - transforms.evaluate(Image.fromarray(image), spec)
         squashed_strip = mode == "squash" and max(size) > 8 * min(size)
         assert np.abs(difference).max() <= (16 if squashed_strip else 2), size
         differing, total = differing + int((difference != 0).sum()), total + difference.size
@@ -92,7 +92,7 @@ def network(trained: Bundle) -> onnx.ModelProto:
     return onnx_format._trace(trained)
 
 
-def test_all_outputs_of_whole_and_prepared_pictures(trained: Bundle, tmp_path: Path) -> None:
+def test_all_outputs_of_whole_and_prepared_images(trained: Bundle, tmp_path: Path) -> None:
     model = onnx_format.write(trained, tmp_path / "m.onnx", Options(outputs=("features", "logits", "probabilities")))
     spec = trained.preprocessing
     whole = np.stack([photo(80, 60), photo(80, 60)[::-1]])
@@ -102,7 +102,7 @@ def test_all_outputs_of_whole_and_prepared_pictures(trained: Bundle, tmp_path: P
         features = trained.model.forward_head(trained.model.forward_features(x_nchw), pre_logits=True)  # type: ignore[operator]
         logits = trained.model(x_nchw)
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
-    found = session.run(None, {"pictures": prepared, "prepared": np.array(True)})
+    found = session.run(None, {"images": prepared, "prepared": np.array(True)})
     for one, expected in zip(found, (features, logits, logits.softmax(1)), strict=True):
         np.testing.assert_allclose(one, expected.numpy(), atol=1e-4, rtol=1e-4)
     assert not trained.model.get_classifier()._forward_pre_hooks  # type: ignore[operator]
@@ -110,7 +110,7 @@ def test_all_outputs_of_whole_and_prepared_pictures(trained: Bundle, tmp_path: P
     assert names == ["features", "logits", "probabilities"]
     np.testing.assert_allclose(model(prepared), logits.numpy(), atol=1e-4, rtol=1e-4)
     np.testing.assert_allclose(model.whole(whole), logits.numpy(), atol=2e-2)
-    again = session.run(["logits"], {"pictures": whole})[0]  # a program that knows of no second input
+    again = session.run(["logits"], {"images": whole})[0]  # a program that knows of no second input
     np.testing.assert_array_equal(again, model.whole(whole))
 
 

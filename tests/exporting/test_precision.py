@@ -31,8 +31,8 @@ def _measured_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "ENOUGH_SECONDS", 0.0)
 
 
-def a_cost(right_after: int, pictures: int = 75) -> Cost:
-    return Cost("int8", "", pictures, 71, right_after, 0.9, 0.1, 4_000, 1_000, 50.0, 100.0)
+def a_cost(right_after: int, images: int = 75) -> Cost:
+    return Cost("int8", "", images, 71, right_after, 0.9, 0.1, 4_000, 1_000, 50.0, 100.0)
 
 
 @pytest.mark.parametrize("name", ["fp16", "int8"])
@@ -42,7 +42,7 @@ def test_a_lower_precision(run: Path, name: str, capfd: pytest.CaptureFixture[st
     assert report.facts["precision"] == name
     found = report.cost
     assert found is not None
-    assert (found.precision, found.pictures) == (name, 10)
+    assert (found.precision, found.images) == (name, 10)
     assert found.calibration == ("10 training images" if name == "int8" else "")
     assert found.bytes_after == report.path.stat().st_size < 0.7 * found.bytes_before
     assert min(found.speed_before, found.speed_after) > 0
@@ -81,34 +81,34 @@ def onnx_network(run: Path) -> onnx.ModelProto:
     return network_of(bundle.load(run))
 
 
-def test_calibration_pictures_are_chosen_by_content(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "CALIBRATION_PICTURES", 5)
+def test_calibration_images_are_chosen_by_content(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "CALIBRATION_IMAGES", 5)
     manifest = Manifest.from_json(files.read_json(run / "manifest.json"))
-    chosen = precision.calibration_pictures(manifest)
-    assert [picture.label for picture in chosen] == [0, 1, 0, 1, 0]
-    assert {picture.split for picture in chosen} == {"train"}
+    chosen = precision.calibration_images(manifest)
+    assert [image.label for image in chosen] == [0, 1, 0, 1, 0]
+    assert {image.split for image in chosen} == {"train"}
     values = manifest.to_json()
-    values["pictures"] = [[f"moved/{row[0]}", *row[1:]] for row in reversed(values["pictures"])]
-    moved = precision.calibration_pictures(Manifest.from_json(values))
-    assert [picture.sha256 for picture in moved] == [picture.sha256 for picture in chosen]
+    values["images"] = [[f"moved/{row[0]}", *row[1:]] for row in reversed(values["images"])]
+    moved = precision.calibration_images(Manifest.from_json(values))
+    assert [image.sha256 for image in moved] == [image.sha256 for image in chosen]
 
 
-@pytest.mark.parametrize("lost", ["manifest", "training pictures"])
-def test_integers_need_the_training_pictures(run: Path, lost: str) -> None:
+@pytest.mark.parametrize("lost", ["manifest", "training images"])
+def test_integers_need_the_training_images(run: Path, lost: str) -> None:
     manifest = Manifest.from_json(files.read_json(run / "manifest.json"))
     if lost == "manifest":
         (run / "manifest.json").unlink()
     else:
-        for picture in manifest.of("train"):
-            manifest.file(picture).unlink()
-    with pytest.raises(DataError, match="--precision int8 needs the training pictures"):
+        for image in manifest.of("train"):
+            manifest.file(image).unlink()
+    with pytest.raises(DataError, match="--precision int8 needs the training images"):
         export(run, options=Options(precision="int8"))
     assert not (run / "model.onnx").exists()
 
 
-def test_half_precision_needs_the_validation_pictures(run: Path) -> None:
+def test_half_precision_needs_the_validation_images(run: Path) -> None:
     (run / "manifest.json").unlink()
-    with pytest.raises(DataError, match="--precision fp16 needs the validation pictures"):
+    with pytest.raises(DataError, match="--precision fp16 needs the validation images"):
         export(run, options=Options(precision="fp16"))
     assert [path.name for path in run.iterdir()] == ["model"]
 
@@ -122,10 +122,10 @@ def test_what_loses_too_much_is_not_written(run: Path, monkeypatch: pytest.Monke
         return network, ""
 
     manifest = Manifest.from_json(files.read_json(run / "manifest.json"))
-    truth = iter(load(run).predict([manifest.file(picture) for picture in manifest.of("val")]))
+    truth = iter(load(run).predict([manifest.file(image) for image in manifest.of("val")]))
     values = manifest.to_json()
     labels = {p.path: CLASSES.index(answer.label or "") for p, answer in zip(manifest.of("val"), truth, strict=True)}
-    values["pictures"] = [[row[0], labels.get(row[0], row[1]), *row[2:]] for row in values["pictures"]]
+    values["images"] = [[row[0], labels.get(row[0], row[1]), *row[2:]] for row in values["images"]]
     files.write_json(run / "manifest.json", values)  # as the model answers, so that it is always right
     monkeypatch.setitem(precision.LOWER, "fp16", ruined)
     with pytest.raises(
@@ -140,7 +140,7 @@ def bound(max_drop: float, min_agreement: float = 0) -> Options:
     return Options(max_drop=max_drop, min_agreement=min_agreement)
 
 
-def test_the_bounds_are_in_points_and_the_message_in_pictures() -> None:
+def test_the_bounds_are_in_points_and_the_message_in_images() -> None:
     a_cost(71).require(bound(0))
     a_cost(73).require(bound(0))
     a_cost(70).require(bound(4 / 3))

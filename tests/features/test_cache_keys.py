@@ -64,7 +64,7 @@ def test_a_view_cut_from_a_source_is_another() -> None:
     assert row_key(SHA256, 0, 7, CROPS, 96) == row_key(SHA256, 0, 7, CROPS)
 
 
-def test_what_decides_a_kept_picture() -> None:
+def test_what_decides_a_kept_image() -> None:
     assert plain_facts(SPEC) == plain_facts(replace(SPEC, max_pixels=1000, min_side=9))
     assert plain_facts(SPEC) != plain_facts(replace(SPEC, interpolation="bilinear"))
     assert len({str(source_facts(side, row)) for side, row in ((96, 96), (128, 96), (128, 128))}) == 3

@@ -40,7 +40,7 @@ def features(network: Network, pixels: np.ndarray, precision: Precision = "fp32"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_picture_gives_the_same_bits_in_any_batch(network: Network, pixels: np.ndarray, precision: Precision) -> None:
+def test_a_image_gives_the_same_bits_in_any_batch(network: Network, pixels: np.ndarray, precision: Precision) -> None:
     whole = features(network, pixels, precision)
     for part in (slice(0, 1), slice(3, 5), slice(7, 20), slice(8, 40)):
         assert np.array_equal(features(network, pixels[part], precision), whole[part])

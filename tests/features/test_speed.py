@@ -99,7 +99,7 @@ def test_what_is_left_to_measure(device: str, batch_size: int | None, formats: l
     assert Speeds(device, "", {"fp32": 0.01}, batch_size).lacks(formats) == lacks
 
 
-def test_no_stopwatch_decides_how_many_pictures_pass_a_cpu_together() -> None:
+def test_no_stopwatch_decides_how_many_images_pass_a_cpu_together() -> None:
     """Features kept by an older run, or computed where nothing can be remembered, have the same bits."""
     sizes = {Speeds("cpu", "", {"fp32": 0.01}, measured).at_once for measured in (None, 16, 32)}
     assert sizes == {speed.BATCH_SIZE}

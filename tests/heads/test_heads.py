@@ -24,12 +24,12 @@ NAMES = ("ash", "birch", "cedar")
 
 
 def blobs(
-    pictures: int = 90, features: int = 12, classes: int = 3, spread: float = 1.5
+    images: int = 90, features: int = 12, classes: int = 3, spread: float = 1.5
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     chance = np.random.default_rng(1)
     centres = chance.normal(size=(classes, features))
-    labels = np.arange(pictures) % classes
-    rows = (centres[labels] + spread * chance.normal(size=(pictures, features))) * np.logspace(-2, 2, features) + 5
+    labels = np.arange(images) % classes
+    rows = (centres[labels] + spread * chance.normal(size=(images, features))) * np.logspace(-2, 2, features) + 5
     return rows.astype(np.float32), labels
 
 
@@ -62,9 +62,9 @@ def test_each_head_learns_and_repeats_itself(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("pictures", [6, 40])
-def test_fewer_pictures_than_features(kind: str, pictures: int) -> None:
-    features, labels = blobs(pictures=pictures, features=64, spread=0.3)
+@pytest.mark.parametrize("images", [6, 40])
+def test_fewer_images_than_features(kind: str, images: int) -> None:
+    features, labels = blobs(images=images, features=64, spread=0.3)
     assert accuracy(fit(kind, features, labels), features, labels) > 0.9
 
 
@@ -79,7 +79,7 @@ def test_a_feature_that_never_changes_does_no_harm(kind: str) -> None:
 
 
 def test_rounding_noise_is_not_blown_up() -> None:
-    """A feature that is 7 but for the last bit says nothing about the pictures."""
+    """A feature that is 7 but for the last bit says nothing about the images."""
     features, _ = blobs()
     features = (features - 5) * 1e-3
     features[:, 3] = np.where(np.arange(len(features)) % 2, np.float32(7), np.nextafter(np.float32(7), np.float32(8)))
@@ -98,7 +98,7 @@ def test_features_that_are_not_finite_are_refused(kind: str, value: float) -> No
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_picture_in_a_class(kind: str) -> None:
+def test_one_image_in_a_class(kind: str) -> None:
     features, labels = blobs(spread=0.2)
     kept = np.append(np.flatnonzero(labels != 2), np.flatnonzero(labels == 2)[0])
     assert accuracy(fit(kind, features[kept], labels[kept], neighbours=1), features[kept], labels[kept]) > 0.9
@@ -115,14 +115,14 @@ def test_all_views_are_learned_from(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["adamw", "knn", "lbfgs", "ridge"])
 def test_a_heavier_class_is_answered_more_often(kind: str) -> None:
-    features, labels = blobs(pictures=300, spread=6.0)
+    features, labels = blobs(images=300, spread=6.0)
     plain, heavy = fit(kind, features, labels), fit(kind, features, labels, weights=[1, 1, 20])
     answers = [(head.logits(features).argmax(1) == 2).sum() for head in (plain, heavy)]
     assert answers[1] > answers[0] + 20
 
 
 def test_a_prototype_takes_weights_that_are_named_as_a_prior() -> None:
-    features, labels = blobs(pictures=300, spread=6.0)
+    features, labels = blobs(images=300, spread=6.0)
     plain = fit("prototype", features, labels)
     heavy = fit("prototype", features, labels, weights=[1, 1, 1e4], class_weights={"cedar": 1e4})
     assert (heavy.logits(features).argmax(1) == 2).sum() > (plain.logits(features).argmax(1) == 2).sum()
@@ -141,15 +141,15 @@ def test_a_signal_is_heard(kind: str) -> None:
 
 @pytest.mark.numbers
 @pytest.mark.parametrize(
-    ("pictures", "features", "classes", "spread"), [(36, 256, 3, 0.3), (60, 32, 3, 6.0), (200, 64, 4, 2.0)]
+    ("images", "features", "classes", "spread"), [(36, 256, 3, 0.3), (60, 32, 3, 6.0), (200, 64, 4, 2.0)]
 )
 def test_the_head_moves_no_further_than_the_features(
-    pictures: int, features: int, classes: int, spread: float, monkeypatch: pytest.MonkeyPatch
+    images: int, features: int, classes: int, spread: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Processors round features differently in the last bit; no head may look different for that."""
     chance = np.random.default_rng(0)
-    labels = np.arange(pictures) % classes
-    rows = chance.normal(size=(classes, features))[labels] + spread * chance.normal(size=(pictures, features))
+    labels = np.arange(images) % classes
+    rows = chance.normal(size=(classes, features))[labels] + spread * chance.normal(size=(images, features))
     rounded = rows * (1 + 1e-7 * chance.normal(size=rows.shape))
     for limit, least in ((logistic.EXACT, 1e-5), (0, 1e-3)):  # in float64, and as larger problems in float32
         monkeypatch.setattr(logistic, "EXACT", limit)
@@ -182,7 +182,7 @@ def test_logistic_agrees_with_scikit_learn() -> None:
 
 
 @pytest.mark.parametrize("features", [12, 200])
-def test_the_span_of_the_pictures_changes_nothing(features: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_span_of_the_images_changes_nothing(features: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from cnn_tl.heads import logistic
 
     rows, labels = blobs(features=features)
@@ -196,20 +196,20 @@ def test_the_penalty_is_chosen_by_held_out_loss() -> None:
     noisy, clean = (fit("lbfgs", *blobs(spread=spread)) for spread in (4.0, 0.1))
     assert noisy.facts["penalty"] > clean.facts["penalty"]
     assert noisy.facts["penalty_chosen"]
-    noisy, clean = (fit("ridge", *blobs(pictures=40, features=30, spread=spread)) for spread in (3.0, 0.05))
+    noisy, clean = (fit("ridge", *blobs(images=40, features=30, spread=spread)) for spread in (3.0, 0.05))
     assert noisy.facts["penalty"] > clean.facts["penalty"]
 
 
 def test_the_penalty_is_scaled_from_the_rows_of_a_fold_to_all_rows() -> None:
-    """Pictures that are alone in their class are fitted on in every fold: 42 of 50 rows here, not four fifths."""
-    features, labels = blobs(pictures=50, classes=2)
+    """Images that are alone in their class are fitted on in every fold: 42 of 50 rows here, not four fifths."""
+    features, labels = blobs(images=50, classes=2)
     labels[40:] = np.arange(2, 12)
     halves = 2 * np.log10(fit("lbfgs", features, labels).facts["penalty"] / (42 / 50))
     assert halves == pytest.approx(round(halves), abs=1e-6)
 
 
 def hard(signal: float = 0.2) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return pictures of which fewer are there than features, with a little in each feature that tells their class."""
+    """Return images of which fewer are there than features, with a little in each feature that tells their class."""
     chance = np.random.default_rng(0)
     labels = np.arange(240) % 8
     centres = chance.normal(size=(8, 320))
@@ -233,14 +233,14 @@ def test_the_penalties_go_on_while_the_last_one_is_the_best() -> None:
     easier = fit("lbfgs", *hard(signal=0.3)).facts
     assert easier["penalty"] < 0.7e-3
     assert easier["penalty_at_edge"], "it is the weakest of all"
-    features, labels = blobs(pictures=60, features=40)
+    features, labels = blobs(images=60, features=40)
     nothing_to_learn = fit("lbfgs", features, np.random.default_rng(2).permutation(labels)).facts
     assert nothing_to_learn["penalty"] > 3.2
     assert not nothing_to_learn["penalty_at_edge"]
 
 
 def test_many_classes_do_not_multiply_the_memory_of_the_choice() -> None:
-    features, labels = blobs(pictures=400, features=300, classes=200)
+    features, labels = blobs(images=400, features=300, classes=200)
     tracemalloc.start()
     try:
         fit("lbfgs", features, labels)
@@ -250,7 +250,7 @@ def test_many_classes_do_not_multiply_the_memory_of_the_choice() -> None:
     assert peak < 100e6
 
 
-def test_a_picture_alone_in_its_class_does_not_stop_the_choice_of_a_penalty() -> None:
+def test_a_image_alone_in_its_class_does_not_stop_the_choice_of_a_penalty() -> None:
     chosen = []
     for spread in (4.0, 0.1):
         features, labels = blobs(spread=spread)
@@ -259,21 +259,21 @@ def test_a_picture_alone_in_its_class_does_not_stop_the_choice_of_a_penalty() ->
         assert facts["cross_validation_log_loss"] is not None
         chosen.append(facts["penalty"])
     assert chosen[0] > chosen[1]
-    features, labels = blobs(pictures=3)
+    features, labels = blobs(images=3)
     assert fit("lbfgs", features, labels).facts["cross_validation_log_loss"] is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_hundreds_of_classes(kind: str) -> None:
-    features, labels = blobs(pictures=900, features=40, classes=300, spread=0.1)
+    features, labels = blobs(images=900, features=40, classes=300, spread=0.1)
     head = fit(kind, features, labels, neighbours=3)
     assert accuracy(head, features, labels) > 0.9
 
 
 @pytest.mark.parametrize("views", [1, 3])
 @pytest.mark.parametrize("features", [5, 80])
-def test_ridge_leaves_out_whole_pictures_exactly(views: int, features: int) -> None:
-    """What the hat matrix says is what fits without the picture say."""
+def test_ridge_leaves_out_whole_images_exactly(views: int, features: int) -> None:
+    """What the hat matrix says is what fits without the image say."""
     from cnn_tl.heads import ridge
 
     chance = np.random.default_rng(0)
@@ -286,10 +286,10 @@ def test_ridge_leaves_out_whole_pictures_exactly(views: int, features: int) -> N
     left, values, _ = ridge._decomposed(x)
     penalty = 0.7
     found = ridge._left_out(left, values / (values + penalty), y, root, 12) + mean_K
-    for picture in range(12):
-        kept = np.tile(np.arange(12), views) != picture
+    for image in range(12):
+        kept = np.tile(np.arange(12), views) != image
         theirs = Ridge(alpha=penalty).fit(rows[kept], targets[kept], sample_weight=root[kept, 0] ** 2)
-        np.testing.assert_allclose(found[picture], theirs.predict(rows[[picture]])[0], atol=1e-6)
+        np.testing.assert_allclose(found[image], theirs.predict(rows[[image]])[0], atol=1e-6)
 
 
 def test_ridge_agrees_with_scikit_learn() -> None:
@@ -303,9 +303,9 @@ def test_ridge_agrees_with_scikit_learn() -> None:
 
 @pytest.mark.parametrize("kind", ["prototype", "ridge"])
 @pytest.mark.parametrize("spread", [0.3, 3.0])
-def test_probabilities_are_honest_for_pictures_not_seen(kind: str, spread: float) -> None:
+def test_probabilities_are_honest_for_images_not_seen(kind: str, spread: float) -> None:
     """The mean confidence is about the accuracy, whether the task is easy or hard."""
-    features, labels = blobs(pictures=1200, spread=spread)
+    features, labels = blobs(images=1200, spread=spread)
     head = fit(kind, features[:400], labels[:400])
     confidence = softmax(head.logits(features[400:])).max(1).mean()
     assert abs(confidence - accuracy(head, features[400:], labels[400:])) < 0.06
@@ -382,7 +382,7 @@ def test_nothing_wrong_is_no_reason_to_be_certain() -> None:
 
 
 @pytest.mark.parametrize("views", [1, 2])
-def test_a_prototype_leaves_out_whole_pictures_exactly(views: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prototype_leaves_out_whole_images_exactly(views: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from cnn_tl.heads import prototype
 
     found: list[NDArray[np.float64]] = []
@@ -393,11 +393,11 @@ def test_a_prototype_leaves_out_whole_pictures_exactly(views: int, monkeypatch: 
     standard = standard_of(rows.reshape(-1, 4))(rows.reshape(-1, 4)).reshape(rows.shape).astype(np.float64)
     middles = np.stack([standard[:, labels == k].reshape(-1, 4).mean(0) for k in range(3)])
     variance = np.square(standard - middles[labels]).sum(2).mean()
-    for picture in range(9):
-        others = np.arange(9) != picture
+    for image in range(9):
+        others = np.arange(9) != image
         means = np.stack([standard[:, others & (labels == k)].reshape(-1, 4).mean(0) for k in range(3)])
-        expected = (means @ standard[0, picture] - np.square(means).sum(1) / 2) / variance
-        np.testing.assert_allclose(found[0][picture], expected, atol=1e-6)
+        expected = (means @ standard[0, image] - np.square(means).sum(1) / 2) / variance
+        np.testing.assert_allclose(found[0][image], expected, atol=1e-6)
 
 
 def test_nearest_neighbours_are_nearest() -> None:
@@ -491,7 +491,7 @@ def test_what_is_held_out_is_judged_by_its_plain_view() -> None:
     assert facts["cross_validation_log_loss"] < 0.15, "half of it would be that of a guess, 0.69 / 2"
 
 
-def test_a_calibration_counts_pictures_by_their_weights() -> None:
+def test_a_calibration_counts_images_by_their_weights() -> None:
     """Right and sure for some, wrong for others: how sure one may be depends on who counts."""
     scores = np.array([[1.0, 0], [1.0, 0]] * 20)
     labels = np.array([0, 1] * 20)

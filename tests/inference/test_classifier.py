@@ -1,4 +1,4 @@
-"""One answer for each picture, in order, from any kind of source."""
+"""One answer for each image, in order, from any kind of source."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ class Record(Observer):
         self.heard.append("finished")
 
 
-def picture(path: Path, brightness: int) -> Path:
+def image(path: Path, brightness: int) -> Path:
     Image.new("RGB", (20, 20), (brightness,) * 3).save(path)
     return path
 
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> list[Path]:
-    """Seven names: pictures, and between them two that cannot be read."""
+    """Seven names: images, and between them two that cannot be read."""
     broken = tmp_path / "broken.png"
     Image.effect_noise((64, 64), 50).save(broken)
     broken.write_bytes(broken.read_bytes()[:500])
-    light, dark = picture(tmp_path / "light.png", 250), picture(tmp_path / "dark.png", 5)
-    return [light, broken, dark, tmp_path / "absent.png", light, dark, picture(tmp_path / "grey.png", 130)]
+    light, dark = image(tmp_path / "light.png", 250), image(tmp_path / "dark.png", 5)
+    return [light, broken, dark, tmp_path / "absent.png", light, dark, image(tmp_path / "grey.png", 130)]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 32])
@@ -88,13 +88,13 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("top", "expected"), [(1, "light"), (2, "light grey"), (9, "light grey dark")])
 def test_top(tmp_path: Path, top: int, expected: str) -> None:
-    (answer,) = MODEL.predict(picture(tmp_path / "a.png", 255), top=top)
+    (answer,) = MODEL.predict(image(tmp_path / "a.png", 255), top=top)
     assert " ".join(label for label, _ in answer.top) == expected
     assert answer.top[0] == (answer.label, answer.probability)
 
 
 def test_probabilities_are_the_softmax_of_the_logits(tmp_path: Path) -> None:
-    (answer,) = MODEL.predict(picture(tmp_path / "a.png", 128), top=3)
+    (answer,) = MODEL.predict(image(tmp_path / "a.png", 128), top=3)
     weights = {"dark": np.exp(-8), "grey": 1.0, "light": np.exp(-127 / 16)}
     assert dict(answer.top) == pytest.approx({name: w / sum(weights.values()) for name, w in weights.items()})
 
@@ -112,7 +112,7 @@ def test_work_is_done_as_answers_are_taken(tmp_path: Path) -> None:
         return by_brightness(pixels)
 
     record = Record()
-    path = picture(tmp_path / "a.png", 0)
+    path = image(tmp_path / "a.png", 0)
     answers = Classifier(CLASSES, SPEC, counting).predict([path] * 10, batch_size=2, observer=record)
     assert isinstance(answers, Iterator)
     assert (calls, record.heard) == ([], [])
@@ -122,7 +122,7 @@ def test_work_is_done_as_answers_are_taken(tmp_path: Path) -> None:
     assert (calls, record.heard) == ([2], [("predicting", 10), "finished"])
 
 
-def test_progress_counts_pictures_that_could_not_be_read(mixed: list[Path]) -> None:
+def test_progress_counts_images_that_could_not_be_read(mixed: list[Path]) -> None:
     record = Record()
     list(MODEL.predict(mixed, batch_size=4, observer=record))
     assert record.heard == [("predicting", 7), 4, 3, "finished"]
@@ -179,7 +179,7 @@ def test_run_folder_and_bundle_are_the_same(run_folder: Path, noise: list[Path])
     assert list(predict(run_folder, noise)) == list(predict(str(run_folder / "model"), map(str, noise)))
 
 
-def test_one_picture_alone_gets_the_answer_it_has_among_others(run_folder: Path, noise: list[Path]) -> None:
+def test_one_image_alone_gets_the_answer_it_has_among_others(run_folder: Path, noise: list[Path]) -> None:
     model = load(run_folder)
     together = [answer.probability for answer in model.predict(noise)]
     assert [a.probability for path in noise for a in model.predict(path)] == pytest.approx(together, abs=1e-6)
@@ -228,7 +228,7 @@ def test_images_that_show_nothing_are_named_in_the_end(tmp_path: Path) -> None:
 
     Image.new("RGBA", (20, 20), (0, 0, 0, 0)).save(tmp_path / "empty.png")
     Image.radial_gradient("L").save(tmp_path / "round.png")
-    picture(tmp_path / "plain.png", 40)
+    image(tmp_path / "plain.png", 40)
     observer = Warned()
     assert len(list(MODEL.predict(tmp_path, observer=observer))) == 3
     assert observer.lines == [

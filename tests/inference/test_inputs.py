@@ -17,13 +17,13 @@ ALL = ["photos/2.PNG", "photos/10.png", "photos/inner/3.png", "photos/without_ex
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with pictures on two levels and what is to be left out, in the working directory."""
+    """A folder with images on two levels and what is to be left out, in the working directory."""
     folder = tmp_path / "photos"
     for name in ("10.png", "2.PNG", "inner/3.png", ".hidden/4.png", "inner/.6.png"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(path)
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     (folder / "without_extension").write_bytes((folder / "10.png").read_bytes())
     monkeypatch.chdir(tmp_path)
     return folder
@@ -33,7 +33,7 @@ def names(*images: str | Path, recursive: bool = True) -> list[str]:
     return [str(path) for path in find(images, recursive=recursive)]
 
 
-def test_folder_gives_its_pictures_in_natural_order(photos: Path) -> None:
+def test_folder_gives_its_images_in_natural_order(photos: Path) -> None:
     assert names("photos") == ALL
 
 
@@ -89,10 +89,10 @@ def test_pipe_is_not_opened(photos: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "recursive", "message"),
     [
-        ("photos/*.webp", True, r"no picture matches photos/\*\.webp"),
-        ("photos/*.txt", True, r"no picture matches photos/\*\.txt \(of the 1 that match, none is one\)"),
-        ("empty", True, "no picture in the folder empty"),
-        ("nested", False, r"no picture in the folder nested \(the folders in it were not searched\)"),
+        ("photos/*.webp", True, r"no image matches photos/\*\.webp"),
+        ("photos/*.txt", True, r"no image matches photos/\*\.txt \(of the 1 that match, none is one\)"),
+        ("empty", True, "no image in the folder empty"),
+        ("nested", False, r"no image in the folder nested \(the folders in it were not searched\)"),
     ],
 )
 def test_nothing_found(photos: Path, name: str, recursive: bool, message: str) -> None:
@@ -127,7 +127,7 @@ def test_video(photos: Path) -> None:
     assert names("absent.mp4") == ["absent.mp4"]
 
 
-def test_picture_that_is_called_like_a_video(photos: Path) -> None:
+def test_image_that_is_called_like_a_video(photos: Path) -> None:
     (photos / "10.png").rename("still.mov")
     assert names("still.mov") == ["still.mov"]
 

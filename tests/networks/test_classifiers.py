@@ -48,7 +48,7 @@ def test_a_module_gives_the_logits_of_the_head(kind: HeadKind, settings: dict[st
 @pytest.mark.parametrize("neighbours", [1, 2, 3, 5])
 @pytest.mark.parametrize("noise", [0.0, 1e-7])
 def test_neighbours_that_are_equally_near_have_the_same_say(neighbours: int, noise: float) -> None:
-    """As with a picture that lies in several class folders: no order among equals decides, in numpy or in torch."""
+    """As with an image that lies in several class folders: no order among equals decides, in numpy or in torch."""
     chance = np.random.default_rng(0)
     base = chance.normal(size=(150, 64)).astype(np.float32)
     rows, labels = np.repeat(base, 4, axis=0), np.tile([1, 2, 0, 2], 150)
@@ -67,7 +67,7 @@ def test_neighbours_that_are_equally_near_have_the_same_say(neighbours: int, noi
 
 
 def test_classes_with_equal_votes_are_a_tie_to_the_last_bit() -> None:
-    """A picture in two class folders gives each of them the same logit, so the first answers, everywhere."""
+    """An image in two class folders gives each of them the same logit, so the first answers, everywhere."""
     chance = np.random.default_rng(0)
     base = chance.normal(size=(301, 48)).astype(np.float32)
     rows, labels = np.concatenate([base, base]), np.repeat([0, 1], 301)

@@ -21,9 +21,9 @@ FACTS = {
     "preprocessing": SPEC.to_dict(),
     "mode": "freeze",
     "weights": "ImageNet weights from somewhere",
-    "validation": {"accuracy": 0.75, "pictures": 8, "interval": [0.409, 0.929]},
+    "validation": {"accuracy": 0.75, "images": 8, "interval": [0.409, 0.929]},
     "baseline": {"accuracy": 0.5, "class": "a|b"},
-    "data": {"name": "pets", "pictures": {"a|b": {"train": 1200, "val": 4}, "<c>": {"train": 7, "val": 4}}},
+    "data": {"name": "pets", "images": {"a|b": {"train": 1200, "val": 4}, "<c>": {"train": 7, "val": 4}}},
 }
 
 
@@ -69,7 +69,7 @@ def test_what_timm_cannot_load_is_not_called_timms() -> None:
 
 
 def test_names_from_strange_file_systems(tmp_path: Path) -> None:
-    facts = {**FACTS, "data": {"name": "p\udce4ts\n---", "pictures": FACTS["data"]["pictures"]}}  # type: ignore[index]
+    facts = {**FACTS, "data": {"name": "p\udce4ts\n---", "images": FACTS["data"]["images"]}}  # type: ignore[index]
     text = model_card.text(config(**facts))
     text.encode()
     assert len(ModelCard(text).data.eval_results) == 1

@@ -71,7 +71,7 @@ def test_the_rest_of_the_prefix_is_the_whole(name: str, policy: str) -> None:
     model = make(name, policy, **({"mlp_ratio": 0.05} if name.startswith("vgg") else {}))
     found = cut_of(model)
     assert found.boundary == BOUNDARIES[name, policy]
-    x_NCHW = noise(model, count=5, seed=1)  # neither the trace's number of pictures nor the proof's
+    x_NCHW = noise(model, count=5, seed=1)  # neither the trace's number of images nor the proof's
     model.eval()
     with torch.no_grad():
         whole = model(x_NCHW)
@@ -184,7 +184,7 @@ def test_plain_tensor_code_before_the_boundary_is_no_hindrance() -> None:
     "forward",
     [
         lambda m, x: m.second(y := m.first(x)) + y,  # a second way around the boundary
-        lambda m, x: m.second(m.first(x)) + x.mean(),  # from the picture itself
+        lambda m, x: m.second(m.first(x)) + x.mean(),  # from the image itself
         lambda m, x: m.second(F.dropout(m.first(x), 0.5, m.training)),  # other activations each time
         lambda m, x: m.second(m.first(x)) * F.conv2d(m.first(x), m.second.weight, padding=1),  # unseen by hooks
     ],
@@ -206,7 +206,7 @@ def test_why_there_is_nothing_to_cut() -> None:
     model = make("test_resnet", "all")
     assert cut(model, noise(model)) == "no part of it is frozen"
     model.layer3.requires_grad_(False)
-    assert cut(model, noise(model)) == "what trains begins at the picture itself"
+    assert cut(model, noise(model)) == "what trains begins at the image itself"
 
 
 def test_two_heads_on_two_tokens_are_not_cut_at_the_head() -> None:

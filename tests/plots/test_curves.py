@@ -29,9 +29,9 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def has_colour(picture: np.ndarray, colour: str) -> bool:
+def has_colour(image: np.ndarray, colour: str) -> bool:
     wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    return bool((picture == wanted).all(-1).any())
+    return bool((image == wanted).all(-1).any())
 
 
 def test_both_losses_and_the_accuracy_are_drawn_the_learning_rate_where_it_is_known(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_odd_rows_are_drawn_without_a_warning(tmp_path: Path, given: list[dict[s
     assert (pixels(tmp_path / "curves.png") < 255).any()
 
 
-def test_no_epochs_no_picture(tmp_path: Path) -> None:
+def test_no_epochs_no_image(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no epochs"):
         plot_curves(tmp_path / "curves.png", [{"val_accuracy": 0.9}])
     assert not list(tmp_path.iterdir())

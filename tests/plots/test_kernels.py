@@ -32,7 +32,7 @@ def test_a_kernel_may_be_called_anything(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [(4, 3000), (3000, 4)])
-def test_long_pictures_do_not_make_endless_figures(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_long_images_do_not_make_endless_figures(tmp_path: Path, size: tuple[int, int]) -> None:
     long = np.zeros(size, np.uint8)
     plot_kernels(tmp_path / "k.png", long, long, [np.eye(3)], "eye", [])
     with Image.open(tmp_path / "k.png") as image:

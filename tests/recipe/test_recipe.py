@@ -343,8 +343,8 @@ def test_to_yaml_reads_back_equal(name: str, tmp_path: Path) -> None:
 
 
 def test_a_path_may_be_a_path() -> None:
-    assert Recipe(data={"path": Path("pictures")}).data.path == "pictures"
-    assert load(flags={"data.path": Path("pictures")}).data.path == "pictures"
+    assert Recipe(data={"path": Path("images")}).data.path == "images"
+    assert load(flags={"data.path": Path("images")}).data.path == "images"
 
 
 def test_a_recipe_is_frozen() -> None:
@@ -437,7 +437,7 @@ def test_phases_and_batchnorm_that_cannot_be_are_refused_without_a_machine(
         "model: {freeze: head, unfreeze: [last-stage, last-2, all]}\ntrain: {epochs: 4}",
         "model: {freeze: norm, unfreeze: [all]}",
         "model: {freeze: [layer4], unfreeze: [last-2]}",
-        "model: {freeze: head, unfreeze: [all], unfreeze_every: 9}\ntrain: {steps: 100}",  # the pictures decide
+        "model: {freeze: head, unfreeze: [all], unfreeze_every: 9}\ntrain: {steps: 100}",  # the images decide
         "model: {bn: sync}",
     ],
 )
@@ -451,7 +451,7 @@ def test_phases_that_can_be_are_accepted(write: Write, content: str) -> None:
     [
         ({"mode": "finetun"}, "mode: got \"finetun\", allowed 'freeze', 'finetune'"),
         ({"train": {"epocs": 3}}, "train.epocs is not a key of a recipe; did you mean train.epochs\\?"),
-        ({"data": "pictures"}, 'data: got "pictures", allowed a section with path, '),
+        ({"data": "images"}, 'data: got "images", allowed a section with path, '),
         ({"seed": "1", "mode": 3}, "mode: got 3, allowed .* \\(and 1 more\\)"),
         ({"trian": {}}, "trian is not a key of a recipe; did you mean train\\?"),
     ],

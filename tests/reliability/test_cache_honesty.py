@@ -1,4 +1,4 @@
-"""R14: change one byte of a picture, the transform, the weights or the number format, and the cache misses; otherwise
+"""R14: change one byte of an image, the transform, the weights or the number format, and the cache misses; otherwise
 it hits, and what it gives is what would have been computed."""
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ COUNTS = {"ash": 10, "birch": 10, "cedar": 10}
 
 
 @pytest.fixture
-def data(tmp_path: Path, make_pictures: Callable[..., Path]) -> Path:
-    return make_pictures(tmp_path / "data", COUNTS)
+def data(tmp_path: Path, make_images: Callable[..., Path]) -> Path:
+    return make_images(tmp_path / "data", COUNTS)
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_neither_place_nor_name_counts(run: Train, data: Path, weights: Path, tm
     assert same(first, again)
 
 
-def test_one_byte_of_a_picture(run: Train, data: Path) -> None:
+def test_one_byte_of_a_image(run: Train, data: Path) -> None:
     run("a")
     with Image.open(data / "ash" / "0.png") as image:
         image.putpixel((0, 0), (1, 2, 3))
@@ -108,7 +108,7 @@ def test_one_byte_of_a_picture(run: Train, data: Path) -> None:
     ("change", "expected"),
     [
         ({"model": {"image_size": 96}}, 30),
-        ({"run": {"precision": "bf16"}}, 24),  # validation pictures are float32 in any case
+        ({"run": {"precision": "bf16"}}, 24),  # validation images are float32 in any case
         ({"features": {"views": 2}}, 24),
         ({"head": {"kind": "prototype"}}, 0),
         ({"seed": 1}, 0),
@@ -137,7 +137,7 @@ def test_views_of_another_seed_are_others(run: Train) -> None:
     assert computed(run("d", features={"views": 3})) == 24
 
 
-def test_every_setting_that_varies_pictures_makes_other_views(run: Train) -> None:
+def test_every_setting_that_varies_images_makes_other_views(run: Train) -> None:
     def count(name: str, **augment: Any) -> int:
         return computed(run(name, features={"views": 2}, augment=augment))
 

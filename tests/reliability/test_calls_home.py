@@ -97,8 +97,8 @@ def test_openvino_does_not_find_its_telemetry(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.fixture
-def work(tmp_path: Path, make_pictures: Callable[..., Path], tiny_weights: Path) -> Path:
-    make_pictures(tmp_path / "work" / "data", {"ash": 12, "birch": 12})
+def work(tmp_path: Path, make_images: Callable[..., Path], tiny_weights: Path) -> Path:
+    make_images(tmp_path / "work" / "data", {"ash": 12, "birch": 12})
     shutil.copy(tiny_weights, tmp_path / "work" / "tiny.safetensors")
     return tmp_path / "work"
 

@@ -21,7 +21,7 @@ FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"]
 LIMITS = ImageLimits(max_pixels=1_000_000)
 
 
-def picture(kind: str, size: tuple[int, int] = (48, 40)) -> bytes:
+def image(kind: str, size: tuple[int, int] = (48, 40)) -> bytes:
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     smooth = Image.fromarray(noise).resize((6, 5)).resize(size)
     stream = io.BytesIO()
@@ -44,15 +44,15 @@ def mutated(data: bytes, draw: random.Random) -> bytes:
 
 def survive(kind: str, rounds: int) -> tuple[int, int]:
     """Read `rounds` mutants; return how many were taken and how many refused."""
-    draw, original = random.Random(kind), picture(kind)
+    draw, original = random.Random(kind), image(kind)
     refusals = []
     for _ in range(rounds):
         try:
-            image = read_image(mutated(original, draw), LIMITS, draft=(16, 16))
+            decoded = read_image(mutated(original, draw), LIMITS, draft=(16, 16))
         except BadImageError as error:
             refusals.append(str(error))
         else:
-            assert np.asarray(image).shape == (image.height, image.width, 3)
+            assert np.asarray(decoded).shape == (decoded.height, decoded.width, 3)
     assert all(refusal.isprintable() for refusal in refusals)  # which includes: one line
     return rounds - len(refusals), len(refusals)
 
@@ -83,23 +83,23 @@ def png(width: int, height: int) -> bytes:
 
 
 def jpeg(width: int, height: int) -> bytes:
-    data = picture("JPEG")
+    data = image("JPEG")
     at = data.index(b"\xff\xc2") + 5
     return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
 
 
 def gif(width: int, height: int) -> bytes:
-    return b"GIF89a" + struct.pack("<HH", width, height) + picture("GIF")[10:]
+    return b"GIF89a" + struct.pack("<HH", width, height) + image("GIF")[10:]
 
 
 def gif_frame(width: int, height: int) -> bytes:
-    data = picture("GIF")
+    data = image("GIF")
     at = data.index(b",\0\0\0\0") + 5
     return data[:at] + struct.pack("<HH", width, height) + data[at + 4 :]
 
 
 def bmp(width: int, height: int) -> bytes:
-    data = picture("BMP")
+    data = image("BMP")
     return data[:18] + struct.pack("<ii", width, height) + data[26:]
 
 
@@ -119,7 +119,7 @@ def webp(width: int, height: int) -> bytes:
 
 
 def tiff(width: int, height: int) -> bytes:
-    data = bytearray(picture("TIFF"))
+    data = bytearray(image("TIFF"))
     directory = struct.unpack_from("<I", data, 4)[0]
     for at in range(directory + 2, directory + 2 + 12 * struct.unpack_from("<H", data, directory)[0], 12):
         tag = struct.unpack_from("<H", data, at)[0]

@@ -1,4 +1,4 @@
-"""R15: whatever is exported, in whatever batches, is the same model on real pictures."""
+"""R15: whatever is exported, in whatever batches, is the same model on real images."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def test_every_family(run: Path, name: str, format: str, request: pytest.Fixture
     report = export(run, format=format)
     for found in report.parity:
         sys.stderr.write(
-            f"\n{name} {format} {found.given} by {found.batch_size}: {found.pictures} pictures, {found.sizes} sizes: "
+            f"\n{name} {format} {found.given} by {found.batch_size}: {found.images} images, {found.sizes} sizes: "
             f"differ by {found.largest_difference:.1e}, same answer {found.top1:.4f}, {found.ties} tied"
         )
     prepared = [found for found in report.parity if found.given == "prepared"]
-    assert prepared[-1].pictures >= 256
+    assert prepared[-1].images >= 256
     assert max(found.largest_difference for found in prepared) <= 1e-4
-    assert all(round(found.top1 * found.pictures) + found.ties == found.pictures for found in report.parity)
+    assert all(round(found.top1 * found.images) + found.ties == found.images for found in report.parity)

@@ -27,8 +27,8 @@ SIDES = {"test_vit": 160}
 
 
 @pytest.fixture
-def data(tmp_path: Path, make_pictures: Callable[..., Path]) -> Path:
-    return make_pictures(tmp_path / "data", {"ash": 7, "birch": 7})
+def data(tmp_path: Path, make_images: Callable[..., Path]) -> Path:
+    return make_images(tmp_path / "data", {"ash": 7, "birch": 7})
 
 
 @pytest.fixture(scope="module", params=BACKBONES)

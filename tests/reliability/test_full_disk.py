@@ -141,5 +141,5 @@ def _drive_in_a_namespace(folder: Path, mode: str, data: Path, weights: Path, ev
 
 
 @pytest.fixture
-def data(make_pictures: object, tmp_path: Path) -> Path:
-    return make_pictures(tmp_path / "data", {"ash": 20, "birch": 15})  # type: ignore[operator,no-any-return]
+def data(make_images: object, tmp_path: Path) -> Path:
+    return make_images(tmp_path / "data", {"ash": 20, "birch": 15})  # type: ignore[operator,no-any-return]

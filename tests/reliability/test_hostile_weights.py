@@ -197,9 +197,9 @@ def test_no_bomb_takes_memory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["zip-os.system.pth", "zip-bomb.pth", "header-of-2**62.safetensors"])
 def test_exit_code_of_the_command(
-    name: str, tmp_path: Path, cli: Callable[..., Any], make_pictures: Callable[..., Path]
+    name: str, tmp_path: Path, cli: Callable[..., Any], make_images: Callable[..., Path]
 ) -> None:
-    data = make_pictures(tmp_path / "data", {"a": 4, "b": 4})
+    data = make_images(tmp_path / "data", {"a": 4, "b": 4})
     path = tmp_path / name
     path.write_bytes(PAYLOADS[name](tmp_path / "canary"))
     output = tmp_path / "run"

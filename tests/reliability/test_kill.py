@@ -31,7 +31,7 @@ import cnn_tl
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 
 STEPS_PER_EPOCH = 9
-"""36 training pictures (80% of 45) in steps of 4."""
+"""36 training images (80% of 45) in steps of 4."""
 
 EPOCHS = 24
 """Some five seconds of training: room for three kills and what is left after them."""
@@ -139,7 +139,7 @@ def what_counts(run: Path) -> dict[str, Any]:
     rows = [without_times(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return {
         "files": sorted(path.name for path in run.iterdir()),
-        "accuracy": {name: result[name] for name in ("accuracy", "interval", "correct", "pictures", "per_class")},
+        "accuracy": {name: result[name] for name in ("accuracy", "interval", "correct", "images", "per_class")},
         "metrics": rows,
         "answers": (run / "validation.jsonl").read_text(),
         "model": {path.name: path.read_bytes() for path in (run / "model").iterdir()},

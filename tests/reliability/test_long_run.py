@@ -36,9 +36,9 @@ class Scales(Observer):
     ids=["short", "long"],
 )
 def test_nothing_grows_with_the_epochs(
-    make_pictures: Callable[..., Path], tiny_weights: Path, tmp_path: Path, epochs: int, settled: int
+    make_images: Callable[..., Path], tiny_weights: Path, tmp_path: Path, epochs: int, settled: int
 ) -> None:
-    data = make_pictures(tmp_path / "data", {"ash": 20, "birch": 15, "cedar": 10})
+    data = make_images(tmp_path / "data", {"ash": 20, "birch": 15, "cedar": 10})
     tree = {
         "mode": "finetune",
         "data": {"path": str(data)},

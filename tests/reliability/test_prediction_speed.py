@@ -1,4 +1,4 @@
-"""A folder of pictures is predicted about as fast as the slower of its two parts goes alone, in memory that stays flat.
+"""A folder of images is predicted about as fast as the slower of its two parts goes alone, in memory that stays flat.
 
 The parts and the whole take turns, slice by slice, so that whatever else the machine does hits all of them alike.
 """
@@ -92,10 +92,10 @@ finally:
 """The command line, which says in the end how much memory it had: wait4 counts the parent's too."""
 
 
-def peak_mib(model: Path, pictures: list[Path], output: Path) -> float:
-    """Return the most memory that a command needed for these pictures, named through stdin."""
+def peak_mib(model: Path, images: list[Path], output: Path) -> float:
+    """Return the most memory that a command needed for these images, named through stdin."""
     command = [sys.executable, "-c", WEIGHED, "predict", str(model), "-", "--output", str(output)]
-    names = "".join(f"{path}\n" for path in pictures)
+    names = "".join(f"{path}\n" for path in images)
     done = subprocess.run(command, input=names, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     kib = int(done.stderr.split()[-2])
@@ -107,5 +107,5 @@ def peak_mib(model: Path, pictures: list[Path], output: Path) -> float:
 def test_memory_is_flat(model: Path, flowers: list[Path], tmp_path: Path, name: str) -> None:
     some = peak_mib(model, flowers[:1000], tmp_path / name)
     every = peak_mib(model, flowers, tmp_path / name)
-    sys.stderr.write(f"\n{name}: {some:.0f} MiB for 1,000 pictures, {every:.0f} MiB for all\n")
+    sys.stderr.write(f"\n{name}: {some:.0f} MiB for 1,000 images, {every:.0f} MiB for all\n")
     assert every < some + 32

@@ -43,7 +43,7 @@ def mutated(original: bytes, chance: random.Random) -> bytes:
 def fuzz(path: Path, rounds: int) -> None:
     chance = random.Random(20)
     originals = [recipe.text(name).encode() for name in recipe.names()]
-    originals.append(recipe.to_yaml(recipe.load("finetune", [], {"data.path": "pictures"})).encode())
+    originals.append(recipe.to_yaml(recipe.load("finetune", [], {"data.path": "images"})).encode())
     refused = 0
     for _ in range(rounds):
         data = mutated(chance.choice(originals), chance)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
-from small_server import CLASSES, SPEC, by_brightness, classifier, picture, service
+from small_server import CLASSES, SPEC, by_brightness, classifier, image, service
 from starlette.testclient import TestClient
 
 from cnn_tl.core import retries
@@ -25,7 +25,7 @@ from cnn_tl.plots.explanation import heat_over
 from cnn_tl.serving import app
 from cnn_tl.serving.limits import HEADERS, Limits
 
-LIMITS = Limits(body=200_000, files=5, pictures=6, heat_maps=1)
+LIMITS = Limits(body=200_000, files=5, images=6, heat_maps=1)
 FORM = "multipart/form-data"
 
 
@@ -46,8 +46,8 @@ def files(*contents: bytes) -> list[tuple[str, tuple[str, bytes]]]:
 
 def test_the_answers_are_those_of_predict(client: TestClient, tmp_path: Path) -> None:
     """Also in batches, with broken ones between; file names are given back as they came."""
-    contents = [picture(value, kind) for value, kind in ((0, "PNG"), (100, "JPEG"), (200, "WEBP"), (255, "BMP"))]
-    contents.insert(2, picture(7)[:200])
+    contents = [image(value, kind) for value, kind in ((0, "PNG"), (100, "JPEG"), (200, "WEBP"), (255, "BMP"))]
+    contents.insert(2, image(7)[:200])
     paths = [tmp_path / f"{number}.png" for number in range(len(contents))]
     for path, content in zip(paths, contents, strict=True):
         path.write_bytes(content)
@@ -76,12 +76,12 @@ def png_that_claims(width: int, height: int) -> bytes:
         (b"", "empty file"),
         (b"GIF89a", "damaged GIF"),
         (b"<svg onload=alert(1)>", "format not accepted (SVG)"),
-        (picture(3, "JPEG", 64)[:500], "truncated JPEG"),
+        (image(3, "JPEG", 64)[:500], "truncated JPEG"),
         (png_that_claims(60_000, 60_000), "over the limit of 89,478,485"),
-        (picture(1, side=3), "a side under 4"),
+        (image(1, side=3), "a side under 4"),
     ],
 )
-def test_broken_pictures(client: TestClient, content: bytes, reason: str) -> None:
+def test_broken_images(client: TestClient, content: bytes, reason: str) -> None:
     answer = client.post("/predict", files=files(content))
     [row] = answer.json()
     assert (answer.status_code, row["label"], row["top"]) == (422, None, [])
@@ -93,7 +93,7 @@ def test_broken_pictures(client: TestClient, content: bytes, reason: str) -> Non
 def test_a_server_may_take_fewer_pixels_than_its_model() -> None:
     for pixels, said in ((399, "over the limit of 399 (--max-pixels)"), (2**40, "89,478,485 (data.max_pixels)")):
         made = service(replace(LIMITS, pixels=pixels))
-        contents = picture() if pixels == 399 else png_that_claims(60_000, 60_000)
+        contents = image() if pixels == 399 else png_that_claims(60_000, 60_000)
         assert client_of(made).post("/predict", files=files(contents)).json()[0]["error"].endswith(said)
         made.close()
 
@@ -104,17 +104,17 @@ def test_a_server_may_take_fewer_pixels_than_its_model() -> None:
         ({"url": "/predict", "files": {"file": ("x.png", b"x")}}, 400, "no file in the field 'files'"),
         ({"url": "/predict", "data": {"files": "text"}}, 415, "multipart/form-data"),
         ({"url": "/predict", "files": [("files", (None, b"text"))]}, 400, "field 'files' holds text instead"),
-        ({"url": "/predict", "files": [*files(picture()), ("files", (None, b"text"))]}, 400, "'files' holds text"),
+        ({"url": "/predict", "files": [*files(image()), ("files", (None, b"text"))]}, 400, "'files' holds text"),
         ({"url": "/explain", "files": [("file", (None, b"text"))]}, 400, "'file' holds text"),
         ({"url": "/predict"}, 415, "multipart/form-data"),
         ({"url": "/predict", "json": {"files": []}}, 415, "not application/json"),
         ({"url": "/predict", "content": b"x", "headers": {"Content-Type": FORM}}, 400, "oundary"),
         ({"url": "/predict", "content": b"--b\r\nbroken", "headers": {"Content-Type": f"{FORM}; boundary=b"}}, 400, ""),
-        ({"url": "/predict?top=0", "files": files(picture())}, 400, "top:"),
-        ({"url": "/predict?top=many", "files": files(picture())}, 400, "top:"),
-        ({"url": "/predict", "files": files(*[picture()] * 6)}, 400, "5 at most"),
+        ({"url": "/predict?top=0", "files": files(image())}, 400, "top:"),
+        ({"url": "/predict?top=many", "files": files(image())}, 400, "top:"),
+        ({"url": "/predict", "files": files(*[image()] * 6)}, 400, "5 at most"),
         ({"url": "/predict", "files": files(b"x" * 300_000)}, 413, "0.190735 MB at most"),
-        ({"url": "/explain?class=bright", "files": {"file": picture()}}, 400, "no class bright"),
+        ({"url": "/explain?class=bright", "files": {"file": image()}}, 400, "no class bright"),
         ({"url": "/nowhere"}, 404, "Not Found"),
     ],
 )  # fmt: skip
@@ -133,7 +133,7 @@ def test_a_body_that_hides_its_length_is_stopped_too(client: TestClient) -> None
 
     answer = client.post("/predict", content=endless(), headers={"Content-Type": "multipart/form-data; boundary=x"})
     assert answer.status_code == 413
-    assert client.post("/predict", files=files(picture())).status_code == 200
+    assert client.post("/predict", files=files(image())).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_body_that_hides_its_length_is_stopped_too(client: TestClient) -> None
     ],
 )
 def test_pages_of_others_are_refused(client: TestClient, headers: dict[str, str], code: int) -> None:
-    answer = client.post("/predict", files=files(picture()), headers=headers)
+    answer = client.post("/predict", files=files(image()), headers=headers)
     assert answer.status_code == code
     assert not [name for name in answer.headers if name.startswith("access-control")]
     assert answer.headers.items() >= {name.lower(): value for name, value in HEADERS.items()}.items()
@@ -164,14 +164,14 @@ def test_pages_of_others_are_refused(client: TestClient, headers: dict[str, str]
 def test_on_a_network_any_name_is_right_and_other_sites_are_not() -> None:
     made = service(LIMITS)
     client = client_of(made, local=False)
-    assert client.get("/health", headers={"Host": "pictures.example"}).status_code == 200
-    foreign = {"Host": "pictures.example", "Sec-Fetch-Site": "cross-site"}
-    assert client.post("/predict", files=files(picture()), headers=foreign).status_code == 403
+    assert client.get("/health", headers={"Host": "images.example"}).status_code == 200
+    foreign = {"Host": "images.example", "Sec-Fetch-Site": "cross-site"}
+    assert client.post("/predict", files=files(image()), headers=foreign).status_code == 403
     made.close()
 
 
 def test_overload_is_503_and_passes(client: TestClient) -> None:
-    """While the model is held up six pictures find a place; the next ones are told to come back."""
+    """While the model is held up six images find a place; the next ones are told to come back."""
     held, released = threading.Event(), threading.Event()
 
     def waiting(pixels: Any) -> Any:
@@ -184,16 +184,16 @@ def test_overload_is_503_and_passes(client: TestClient) -> None:
     answers: list[int] = []
 
     def ask() -> None:
-        answers.append(client.post("/predict", files=files(picture(), picture(9))).status_code)
+        answers.append(client.post("/predict", files=files(image(), image(9))).status_code)
 
     with client:
         threads = [threading.Thread(target=ask) for _ in range(3)]
         for thread in threads:
             thread.start()
         held.wait(30)
-        while "cnn_tl_waiting_pictures 6.0" not in client.get("/metrics").text:
+        while "cnn_tl_waiting_images 6.0" not in client.get("/metrics").text:
             pass
-        refused = client.post("/predict", files=files(picture()))
+        refused = client.post("/predict", files=files(image()))
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert "try again" in refused.json()["error"]
         assert client.get("/health").status_code == 200
@@ -201,8 +201,8 @@ def test_overload_is_503_and_passes(client: TestClient) -> None:
         for thread in threads:
             thread.join()
         assert answers == [200] * 3
-        assert client.post("/predict", files=files(picture())).status_code == 200
-        assert "cnn_tl_waiting_pictures 0.0" in client.get("/metrics").text
+        assert client.post("/predict", files=files(image())).status_code == 200
+        assert "cnn_tl_waiting_images 0.0" in client.get("/metrics").text
     made.close()
 
 
@@ -216,7 +216,7 @@ def test_a_model_that_fails_is_500_or_503_and_goes_on() -> None:
 
     made = service(LIMITS, failing)
     client = client_of(made, raise_server_exceptions=False)
-    answers = [client.post("/predict", files=files(picture())) for _ in range(3)]
+    answers = [client.post("/predict", files=files(image())) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [500, 503, 200]
     assert "RuntimeError" in answers[0].json()["error"]
     assert "model's own" not in answers[0].text
@@ -225,7 +225,7 @@ def test_a_model_that_fails_is_500_or_503_and_goes_on() -> None:
 
 def test_heat_map(client: TestClient) -> None:
     """By occlusion, drawn as `explain` draws it; without a class it is that of the answer."""
-    content = picture(255, side=16)
+    content = image(255, side=16)
     answer = client.post("/explain", files={"file": content})
     assert (answer.headers["x-class"], answer.headers["x-method"]) == ("%3Cb%3Elight%3C/b%3E", "occlusion")
     pixels = np.asarray(Image.open(io.BytesIO(content)))
@@ -247,7 +247,7 @@ def test_heat_map(client: TestClient) -> None:
     ],
 )
 def test_a_heat_map_that_proves_nothing_says_so(client: TestClient, value: int, label: str, caveat: str | None) -> None:
-    answer = client.post("/explain", params={"class": label}, files={"file": picture(value, side=16)})
+    answer = client.post("/explain", params={"class": label}, files={"file": image(value, side=16)})
     assert answer.headers.get("x-caveat") == caveat
 
 
@@ -256,14 +256,14 @@ def test_health_metrics_and_openapi(client: TestClient) -> None:
     assert health.status_code == 200
     assert health.json()["classes"] == list(CLASSES)
     assert health.json()["status"] == "ok"
-    client.post("/predict", files=files(picture(), b"broken"))
+    client.post("/predict", files=files(image(), b"broken"))
     client.get("/a-path-that-somebody-made-up")
     text = client.get("/metrics").text
     for line in (
         'cnn_tl_requests_total{path="/predict",status="422"} 1.0',
         'cnn_tl_requests_total{path="other",status="404"} 1.0',
-        'cnn_tl_pictures_total{outcome="answered"} 1.0',
-        'cnn_tl_pictures_total{outcome="broken"} 1.0',
+        'cnn_tl_images_total{outcome="answered"} 1.0',
+        'cnn_tl_images_total{outcome="broken"} 1.0',
         "cnn_tl_batch_size_count 1.0",
         'cnn_tl_request_seconds_count{path="/predict"} 1.0',
         "process_resident_memory_bytes",
@@ -281,10 +281,10 @@ def test_a_server_that_stops_says_so_and_answers_what_has_come() -> None:
     client = client_of(made)
     made.stopping = True
     assert client.get("/health").status_code == 503
-    assert client.post("/predict", files=files(picture())).status_code == 200
+    assert client.post("/predict", files=files(image())).status_code == 200
     made.close()
     assert (client.get("/health").status_code, client.get("/health").json()["status"]) == (503, "stopping")
-    assert client.post("/predict", files=files(picture())).status_code == 503
+    assert client.post("/predict", files=files(image())).status_code == 503
 
 
 def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
@@ -300,9 +300,9 @@ def test_a_class_that_utf_8_cannot_say() -> None:
     made.classifier = replace(made.classifier, classes=("\udcff", "b", "c"))
     client = client_of(made)
     assert client.get("/health").json()["classes"][0] == "\udcff"
-    assert client.post("/predict", files=files(picture())).json()[0]["label"] == "\udcff"
+    assert client.post("/predict", files=files(image())).json()[0]["label"] == "\udcff"
     for query, code in (("", 200), ("?class=%ED%B3%BF", 200), ("?class=%FF", 400), ("?class=", 400)):
-        answer = client.post(f"/explain{query}", files={"file": picture()})
+        answer = client.post(f"/explain{query}", files={"file": image()})
         assert (answer.status_code, answer.headers.get("x-class", "%ED%B3%BF")) == (code, "%ED%B3%BF")
     made.close()
 
@@ -314,7 +314,7 @@ def test_a_machine_without_memory_is_not_a_broken_image(client: TestClient, monk
     monkeypatch.setattr(retries, "PAUSES", [])
     monkeypatch.setattr(PngImageFile, "load", load)
     for path, name in (("/predict", "files"), ("/explain", "file")):
-        answer = client.post(path, files={name: ("0.png", picture(7))})
+        answer = client.post(path, files={name: ("0.png", image(7))})
         assert answer.status_code == 503, answer.text
         assert "not enough memory" in answer.json()["error"]
         assert answer.headers["Retry-After"]
@@ -327,20 +327,20 @@ def test_the_bodies_of_all_requests_together_have_a_limit() -> None:
         answer = client.post("/predict", files=files(b"x" * 2000))
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert answer.json() == {"error": "too many bytes are arriving at the moment; try again"}
-    assert client.post("/predict", files=files(picture())).status_code == 503
+    assert client.post("/predict", files=files(image())).status_code == 503
     made.close()
     roomy = service(replace(LIMITS, bodies=5000))
     for _ in range(5):  # what has been read is given back
-        assert client_of(roomy).post("/predict", files=files(picture())).status_code == 200
+        assert client_of(roomy).post("/predict", files=files(image())).status_code == 200
     roomy.close()
 
 
 def test_more_heat_maps_than_there_may_be_are_503_while_answers_go_on() -> None:
     made = service(replace(LIMITS, heat_maps=0))
     client = client_of(made)
-    explained = client.post("/explain", files={"file": ("x.png", picture())})
+    explained = client.post("/explain", files={"file": ("x.png", image())})
     assert (explained.status_code, explained.json()["error"]) == (
         503, "too many heat maps are being made at the moment; try again"
     )  # fmt: skip
-    assert client.post("/predict", files=files(picture())).status_code == 200
+    assert client.post("/predict", files=files(image())).status_code == 200
     made.close()

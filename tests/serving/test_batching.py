@@ -1,4 +1,4 @@
-"""Pictures of many requests go through the model together, and each gets its own answer."""
+"""Images of many requests go through the model together, and each gets its own answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from cnn_tl.serving.batching import Batcher
 
 
-def pictures(count: int) -> list[Any]:
+def images(count: int) -> list[Any]:
     return [np.full((2, 2, 3), value, np.uint8) for value in range(count)]
 
 
@@ -31,7 +31,7 @@ def test_each_gets_its_own_and_batches_are_full_under_load() -> None:
 
     batcher = Batcher(logits, batch_size=8, max_wait=0.05, on_batch=sizes.append)
     with ThreadPoolExecutor(16) as pool:
-        futures = list(pool.map(batcher.submit, pictures(100)))
+        futures = list(pool.map(batcher.submit, images(100)))
     go.set()
     assert [future.result(30)[0] for future in futures] == list(range(100))
     batcher.close()
@@ -43,7 +43,7 @@ def test_each_gets_its_own_and_batches_are_full_under_load() -> None:
 def test_one_alone_does_not_wait_for_ever_and_what_is_cancelled_is_not_computed() -> None:
     sizes: list[int] = []
     batcher = Batcher(means, batch_size=8, max_wait=0.3, on_batch=sizes.append)
-    cancelled, kept = batcher.submit(pictures(1)[0]), batcher.submit(pictures(2)[1])
+    cancelled, kept = batcher.submit(images(1)[0]), batcher.submit(images(2)[1])
     assert cancelled.cancel()
     assert kept.result(30)[0] == 1
     assert sizes == [1]
@@ -57,7 +57,7 @@ def test_a_failure_is_that_of_its_batch() -> None:
         return means(pixels)
 
     batcher = Batcher(logits, batch_size=1, max_wait=0)
-    first, second = map(batcher.submit, pictures(2))
+    first, second = map(batcher.submit, images(2))
     with pytest.raises(RuntimeError, match="no"):
         first.result(30)
     assert second.result(30)[0] == 1
@@ -67,9 +67,9 @@ def test_a_failure_is_that_of_its_batch() -> None:
 def test_the_first_waits_for_others_as_long_as_it_may() -> None:
     sizes: list[int] = []
     batcher = Batcher(means, batch_size=2, max_wait=20, on_batch=sizes.append)
-    first = batcher.submit(pictures(1)[0])
+    first = batcher.submit(images(1)[0])
     time.sleep(0.1)
-    second = batcher.submit(pictures(2)[1])
+    second = batcher.submit(images(2)[1])
     assert (first.result(30)[0], second.result(30)[0]) == (0, 1)
     assert sizes == [2]
     batcher.close()

@@ -43,14 +43,14 @@ def trained(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[Path]]:
-    """Return whole pictures, and broken ones: cut off, empty, text."""
+def images(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[Path]]:
+    """Return whole images, and broken ones: cut off, empty, text."""
     whole = sorted((shared / "data" / "pizza_steak_sushi" / "val").glob("*/*.jpg"))
     folder = tmp_path_factory.mktemp("broken")
     contents = {
         "cut.jpg": whole[0].read_bytes()[:5000],
         "empty.jpg": b"",
-        "text.jpg": b"no picture",
+        "text.jpg": b"no image",
         "head.png": b"\x89PNG",
     }
     for name, content in contents.items():
@@ -78,7 +78,7 @@ def predicted(model: Path, files: list[Path]) -> dict[str, dict[str, object]]:
 
 
 def predict_alone(model: Path, files: list[Path]) -> float:
-    """Return the pictures a second of `predict` without its start, to set the server's figures against."""
+    """Return the images a second of `predict` without its start, to set the server's figures against."""
     classifier = load_model(model)
     list(classifier.predict(files[:16]))
     began = time.perf_counter()
@@ -148,8 +148,8 @@ def resident(served: Served) -> float:
 
 
 @pytest.mark.parametrize("kind", ["model.onnx", "run"])
-def test_a_minute_of_load(trained: Path, pictures: tuple[list[Path], list[Path]], kind: str, tmp_path: Path) -> None:
-    whole, broken = pictures
+def test_a_minute_of_load(trained: Path, images: tuple[list[Path], list[Path]], kind: str, tmp_path: Path) -> None:
+    whole, broken = images
     model = trained if kind == "run" else trained / kind
     expected = predicted(model, [*whole, *broken])
     alone = predict_alone(model, whole)
@@ -165,7 +165,7 @@ def test_a_minute_of_load(trained: Path, pictures: tuple[list[Path], list[Path]]
     sys.stderr.write(
         f"\n{kind}: {len(seconds) / SECONDS:.1f} requests/s, {dict(statuses)}, "
         f"latency ms p50 {p50:.0f} p90 {p90:.0f} p99 {p99:.0f} max {1000 * max(seconds):.0f}, "
-        f"memory {start:.0f} MB, warm {warm:.0f}, in the end {after:.0f}; predict alone {alone:.1f} pictures/s\n"
+        f"memory {start:.0f} MB, warm {warm:.0f}, in the end {after:.0f}; predict alone {alone:.1f} images/s\n"
     )
     assert wrong == []
     assert set(statuses) == {200, 422}

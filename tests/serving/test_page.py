@@ -1,4 +1,4 @@
-"""The page in a real browser: a picture is dropped on it, and classes and a heat map appear."""
+"""The page in a real browser: an image is dropped on it, and classes and a heat map appear."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
-from small_server import Served, picture, running, serving
+from small_server import Served, image, running, serving
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
@@ -84,8 +84,8 @@ def drop(browser: webdriver.Chrome, name: str, content: bytes, kind: str = "imag
     browser.execute_script(DROP, target, name, kind, base64.b64encode(content).decode())
 
 
-def test_a_dropped_picture_gets_classes_and_a_heat_map(page: webdriver.Chrome, served: Served) -> None:
-    drop(page, "<i>light</i>.png", picture(255))
+def test_a_dropped_image_gets_classes_and_a_heat_map(page: webdriver.Chrome, served: Served) -> None:
+    drop(page, "<i>light</i>.png", image(255))
     until(page, lambda: heat_is_drawn(page))
     assert texts(page, "article h2") == ["<i>light</i>.png"]
     assert texts(page, "article .label") == ["<b>light</b>", "grün", "dark"]
@@ -107,17 +107,17 @@ def test_a_dropped_picture_gets_classes_and_a_heat_map(page: webdriver.Chrome, s
 
 
 def test_a_map_that_proves_nothing_says_so_beside_it(page: webdriver.Chrome) -> None:
-    drop(page, "nearly grey.png", picture(136))
+    drop(page, "nearly grey.png", image(136))
     until(page, lambda: heat_is_drawn(page))
     assert text(page, ".heat .caveat") == "a grey image scores as high for this class: no evidence here"
-    drop(page, "light.png", picture(255))
+    drop(page, "light.png", image(255))
     until(page, lambda: len(texts(page, "article")) == 2 and heat_is_drawn(page))
     assert texts(page, ".heat .caveat") == ["", "a grey image scores as high for this class: no evidence here"]
 
 
 def test_chosen_files_and_broken_ones(page: webdriver.Chrome, tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("good.png", "broken.png", "large.png")]
-    for path, content in zip(paths, (picture(0), picture(0)[:99], os.urandom(2**21)), strict=True):
+    for path, content in zip(paths, (image(0), image(0)[:99], os.urandom(2**21)), strict=True):
         path.write_bytes(content)
     page.find_element(By.ID, "files").send_keys("\n".join(map(str, paths)))
     until(page, lambda: text(page, "#said") == "1 image answered, 2 not")
@@ -136,14 +136,14 @@ def odd() -> Iterator[Served]:
         yield one
 
 
-def test_each_picture_is_a_request_and_any_class_is_explained(
+def test_each_image_is_a_request_and_any_class_is_explained(
     browser: webdriver.Chrome, odd: Served, tmp_path: Path
 ) -> None:
     browser.get(odd.url)
     until(browser, lambda: "small" in browser.title)
     paths = [tmp_path / f"{number}.png" for number in range(3)]
     for path in paths:
-        path.write_bytes(picture(0))
+        path.write_bytes(image(0))
     browser.find_element(By.ID, "files").send_keys("\n".join(map(str, paths)))
     until(browser, lambda: text(browser, "#said") == "3 images answered")
     assert len(browser.find_elements(By.TAG_NAME, "article")) == 3
@@ -155,7 +155,7 @@ def test_each_picture_is_a_request_and_any_class_is_explained(
 
 def test_it_fits_a_phone_and_the_keyboard_reaches_the_field(page: webdriver.Chrome) -> None:
     page.set_window_size(500, 800)  # as narrow as a headless window gets
-    drop(page, f"{'long' * 40}.png", picture(255))
+    drop(page, f"{'long' * 40}.png", image(255))
     until(page, lambda: heat_is_drawn(page))
     root = "document.documentElement"
     assert page.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
@@ -171,5 +171,5 @@ def test_a_server_that_is_gone_is_said(browser: webdriver.Chrome) -> None:
         browser.get(one.url)
         until(browser, lambda: "3 classes" in text(browser, "#facts"))
         one.stop()
-    drop(browser, "a.png", picture(0))
+    drop(browser, "a.png", image(0))
     until(browser, lambda: "is it still running?" in text(browser, ".problem"))

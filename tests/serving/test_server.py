@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from small_server import Served, picture, running, serving
+from small_server import Served, image, running, serving
 
 from cnn_tl.core.errors import ResourceError, UsageError
 from cnn_tl.serving import server
@@ -54,7 +54,7 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def assert_answers(served: Served) -> None:
-    answer = httpx.post(f"{served.url}predict", files={"files": ("a.png", picture(0))}, timeout=30)
+    answer = httpx.post(f"{served.url}predict", files={"files": ("a.png", image(0))}, timeout=30)
     assert (answer.status_code, answer.json()[0]["label"]) == (200, "dark")
     assert served.process.poll() is None
 
@@ -195,7 +195,7 @@ def test_too_large_a_body_is_413_also_in_chunks_that_declare_no_length(served: S
 def test_a_body_in_chunks_that_is_small_enough_is_answered(served: Served) -> None:
     lines = ["POST /predict HTTP/1.1", f"Host: 127.0.0.1:{served.port}", "Transfer-Encoding: chunked"]
     lines += ["Connection: close", "Content-Type: multipart/form-data; boundary=b", "", ""]
-    content = body(picture(0))
+    content = body(image(0))
     pieces = [chunk(content[start : start + 100]) for start in range(0, len(content), 100)]
     with served.connect() as connection:
         connection.sendall("\r\n".join(lines).encode() + b"".join([*pieces, chunk(b"")]))
@@ -203,14 +203,14 @@ def test_a_body_in_chunks_that_is_small_enough_is_answered(served: Served) -> No
 
 
 def test_clients_that_hang_up_leave_nothing_behind(served: Served) -> None:
-    content = body(picture(0))
+    content = body(image(0))
     whole = head(served, len(content)) + content
     for sent in (head(served, len(content)), whole[:-50], whole):
         for _ in range(20):
             with served.connect() as connection:
                 connection.sendall(sent)
     until = time.monotonic() + 20
-    while "cnn_tl_waiting_pictures 0.0" not in httpx.get(f"{served.url}metrics").text:
+    while "cnn_tl_waiting_images 0.0" not in httpx.get(f"{served.url}metrics").text:
         assert time.monotonic() < until
     assert_answers(served)
 
@@ -221,12 +221,12 @@ def test_a_signal_lets_what_has_come_be_answered(number: signal.Signals) -> None
         answers: list[int] = []
 
         def ask() -> None:
-            answers.append(httpx.post(f"{served.url}predict", files={"files": picture()}, timeout=30).status_code)
+            answers.append(httpx.post(f"{served.url}predict", files={"files": image()}, timeout=30).status_code)
 
         threads = [threading.Thread(target=ask) for _ in range(6)]  # two batches
         for thread in threads:
             thread.start()
-        while "cnn_tl_waiting_pictures 6.0" not in httpx.get(f"{served.url}metrics").text:
+        while "cnn_tl_waiting_images 6.0" not in httpx.get(f"{served.url}metrics").text:
             time.sleep(0.01)
         assert served.stop(number) == (128 + number, "stopped\n")
         for thread in threads:

@@ -12,12 +12,12 @@ from cnn_tl.recipe import Recipe
 
 TINY = "test_resnet"
 SIDE = 64
-MakePictures = Callable[..., Path]
+MakeImages = Callable[..., Path]
 
 
 @pytest.fixture
-def data(tmp_path: Path, make_pictures: MakePictures) -> Path:
-    return make_pictures(tmp_path / "data", {"ash": 20, "birch": 15, "cedar": 10})
+def data(tmp_path: Path, make_images: MakeImages) -> Path:
+    return make_images(tmp_path / "data", {"ash": 20, "birch": 15, "cedar": 10})
 
 
 @pytest.fixture

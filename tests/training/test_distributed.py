@@ -94,7 +94,7 @@ TINY_STEPS = ("--batch-size", 3, "--set", "train.micro_batch=2")
 @pytest.mark.parametrize(
     "flags",
     [
-        # begins as freeze does, and ends with steps of which one process has a single picture, or none
+        # begins as freeze does, and ends with steps of which one process has a single image, or none
         ("--mode", "lp-ft", *LOOP, *TINY_STEPS, "--set", "augment.mixup=1", "--set", "augment.cutmix=1"),
         pytest.param(("--mode", "lp-ft", *LOOP, *TINY_STEPS), marks=pytest.mark.soak),
         pytest.param(("--mode", "freeze"), marks=pytest.mark.soak),
@@ -108,7 +108,7 @@ def test_two_processes_do_what_one_does(launch: Launch, tmp_path: Path, flags: t
     finish(launch("one", *flags, processes=1), tmp_path / "one.err")
     assert out.count("validation accuracy") == 1, "one process speaks"
     one, two = (json.loads((tmp_path / run / "result.json").read_text()) for run in ("one", "two"))
-    assert (one["correct"], one["pictures"], one["per_class"]) == (two["correct"], two["pictures"], two["per_class"])
+    assert (one["correct"], one["images"], one["per_class"]) == (two["correct"], two["images"], two["per_class"])
     assert one["facts"].get("frozen_sha256") == two["facts"].get("frozen_sha256")
     assert (tmp_path / "one/manifest.json").read_text() == (tmp_path / "two/manifest.json").read_text()
     for mine, theirs in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):

@@ -1,4 +1,4 @@
-"""Kept pictures save work and change nothing."""
+"""Kept images save work and change nothing."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ class Listener(Observer):
 
 
 @pytest.fixture
-def data(tmp_path: Path, make_pictures: Callable[..., Path]) -> Path:
-    """Write pictures of several sizes, so that sources are kept in rows of several lengths."""
-    folder = make_pictures(tmp_path / "data", {"ash": 10, "birch": 15}, side=50)
+def data(tmp_path: Path, make_images: Callable[..., Path]) -> Path:
+    """Write images of several sizes, so that sources are kept in rows of several lengths."""
+    folder = make_images(tmp_path / "data", {"ash": 10, "birch": 15}, side=50)
     for number in range(4):
         image = Image.effect_noise((300 + 10 * number, 200), 60).convert("RGB")
         image.save(folder / "ash" / f"{number}.png")
@@ -100,7 +100,7 @@ def shards(cache: Path) -> list[Path]:
 
 
 def flip_a_bit(path: Path) -> None:
-    """Change the last byte of the file that is not zero: one of a picture, which lie at the end."""
+    """Change the last byte of the file that is not zero: one of an image, which lie at the end."""
     content = bytearray(path.read_bytes())
     content[len(content.rstrip(b"\0")) - 1] ^= 1
     path.write_bytes(content)
@@ -114,11 +114,11 @@ def assert_same(one: Path, other: Path) -> None:
 
 
 def facts(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "result.json").read_text())["facts"]["pictures"]
+    found: dict[str, Any] = json.loads((run / "result.json").read_text())["facts"]["images"]
     return found
 
 
-def test_each_picture_is_decoded_once_and_never_again(
+def test_each_image_is_decoded_once_and_never_again(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path
 ) -> None:
     with decoded(monkeypatch) as files:
@@ -131,7 +131,7 @@ def test_each_picture_is_decoded_once_and_never_again(
     assert files == []
     assert facts(tmp_path / "second") == {"decoded": 0, "from_cache": 25, "decoded_in_each_epoch": 0}
     assert len({path.parent for path in shards(own_cache)}) == 4, "the plain views, and rows of three lengths"
-    assert not list((tmp_path / "second").rglob("pictures"))
+    assert not list((tmp_path / "second").rglob("images"))
     assert_same(tmp_path / "first", tmp_path / "second")
 
 
@@ -141,19 +141,19 @@ def test_without_keeping_each_epoch_decodes(
     train(recipe(), tmp_path / "kept")
     listener = Listener()
     with decoded(monkeypatch) as files:
-        train(recipe(data={"keep_pictures": False}), tmp_path / "anew", observer=listener)
+        train(recipe(data={"keep_images": False}), tmp_path / "anew", observer=listener)
     epochs, check, head, start, end = 2, 1, 1, 1, 1
     assert len(files) == (epochs + check) * (TRAIN + VAL) + head * TRAIN + (start + end) * VAL
     assert "checking images" in listener.tasks
-    assert listener.plans[0].pictures is None
-    assert "pictures" not in json.loads((tmp_path / "anew" / "result.json").read_text())["facts"]
+    assert listener.plans[0].images is None
+    assert "images" not in json.loads((tmp_path / "anew" / "result.json").read_text())["facts"]
     assert_same(tmp_path / "kept", tmp_path / "anew")
 
 
 def test_a_cache_of_its_own_goes_with_the_run(recipe: Make, tmp_path: Path, own_cache: Path) -> None:
     train(recipe(features={"cache": False}), tmp_path / "own")
     assert not shards(own_cache)
-    assert not list(tmp_path.rglob("pictures"))
+    assert not list(tmp_path.rglob("images"))
     train(recipe(), tmp_path / "shared")
     assert_same(tmp_path / "own", tmp_path / "shared")
 
@@ -182,7 +182,7 @@ def test_a_flipped_byte_is_said_once_and_mended(
     with decoded(monkeypatch) as files:
         train(recipe(), tmp_path / "second", observer=listener)
     assert len(listener.warnings) == len(files) == 4
-    assert all(warning.startswith("the picture cache was damaged") for warning in listener.warnings)
+    assert all(warning.startswith("the image cache was damaged") for warning in listener.warnings)
     again = Listener()
     with decoded(monkeypatch) as files:
         train(recipe(), tmp_path / "third", observer=again)
@@ -212,8 +212,8 @@ def test_no_room_is_said_once(
     listener = Listener()
     with decoded(monkeypatch) as files:
         train(recipe(data={"memory_gb": memory_gb}), tmp_path / "full", observer=listener)
-    [note] = [note for note in listener.notes if "pictures" in note and "head alone" not in note]
-    assert note.startswith("pictures are not kept for later runs: the disk is full; ")
+    [note] = [note for note in listener.notes if "images" in note and "head alone" not in note]
+    assert note.startswith("images are not kept for later runs: the disk is full; ")
     anew = facts(tmp_path / "full")["decoded_in_each_epoch"]
     assert f"{anew} are decoded in each epoch" in note
     assert (anew > 0) == (memory_gb < 1)
@@ -224,7 +224,7 @@ def test_no_room_is_said_once(
     assert_same(tmp_path / "full", tmp_path / "roomy")
 
 
-def test_a_broken_picture_is_found_whether_others_are_kept_or_not(recipe: Make, data: Path, tmp_path: Path) -> None:
+def test_a_broken_image_is_found_whether_others_are_kept_or_not(recipe: Make, data: Path, tmp_path: Path) -> None:
     train(recipe(), tmp_path / "first")
     victim = data / "birch" / "9.png"
     victim.write_bytes(victim.read_bytes()[:-60])
@@ -237,24 +237,24 @@ def test_a_broken_picture_is_found_whether_others_are_kept_or_not(recipe: Make, 
         train(recipe(data={"on_bad_image": "fail"}), tmp_path / "strict")
 
 
-def test_a_kept_picture_may_vanish_while_the_run_lasts(recipe: Make, data: Path, tmp_path: Path) -> None:
+def test_a_kept_image_may_vanish_while_the_run_lasts(recipe: Make, data: Path, tmp_path: Path) -> None:
     class Removes(Observer):
         def epoch(self, figures: Mapping[str, float]) -> None:
             (data / "birch" / "2.png").unlink(missing_ok=True)
 
     result = train(recipe(), tmp_path / "run", observer=Removes())
-    assert result.pictures == VAL
+    assert result.images == VAL
 
 
 def test_the_plan_says_what_is_decoded_and_leaves_no_trace(recipe: Make, tmp_path: Path, own_cache: Path) -> None:
-    before = plan(recipe(), tmp_path / "run").pictures
+    before = plan(recipe(), tmp_path / "run").images
     assert before is not None
     assert (before.computed, before.from_cache) == (25, 0)
     assert not shards(own_cache)
     train(recipe(), tmp_path / "run")
     on_disk = sum(path.stat().st_size for path in shards(own_cache))
     assert before.bytes == pytest.approx(on_disk, rel=0.1)
-    after = plan(recipe(), tmp_path / "other").pictures
+    after = plan(recipe(), tmp_path / "other").images
     assert after is not None
     assert (after.computed, after.from_cache, after.bytes) == (0, 25, 0)
 
@@ -270,9 +270,9 @@ def test_other_settings_share_the_sources(recipe: Make, tmp_path: Path, monkeypa
 def test_activations_are_those_of_the_same_views(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
 ) -> None:
-    """Part of the network frozen: whether pictures or activations are kept, the weights come out the same."""
+    """Part of the network frozen: whether images or activations are kept, the weights come out the same."""
     sections = {"model": {"freeze": "last-stage"}, "features": {"views": 2, "cache": False}}
-    train(recipe(**sections, data={"keep_pictures": kept}), tmp_path / "activations")
+    train(recipe(**sections, data={"keep_images": kept}), tmp_path / "activations")
     monkeypatch.setattr(activations, "cut", lambda *_: "this test forbids it")
     with decoded(monkeypatch) as files:
         train(recipe(**sections), tmp_path / "anew")
@@ -282,7 +282,7 @@ def test_activations_are_those_of_the_same_views(
         assert_close(whole[name], tensor, 0.01)  # cut, the frozen part passes in batches of another size
 
 
-def test_a_kill_while_pictures_are_prepared_loses_little(
+def test_a_kill_while_images_are_prepared_loses_little(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path
 ) -> None:
     code = """
@@ -304,7 +304,7 @@ writer.SHARD_ROWS, context.CHECKED_AT_ONCE = 2, 4
 train(Recipe.model_validate_json(sys.argv[1]), sys.argv[2], observer=Kills())
 """
     chosen = recipe()
-    # scanning, too, advances: 25 pictures
+    # scanning, too, advances: 25 images
     code = code.replace("left = 17", "left = 25 + 17")
     command = [sys.executable, "-c", code, chosen.model_dump_json(), str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ}, check=False)
@@ -316,7 +316,7 @@ train(Recipe.model_validate_json(sys.argv[1]), sys.argv[2], observer=Kills())
     assert_same(tmp_path / "run", tmp_path / "undisturbed")
 
 
-def test_views_differ_little_from_those_of_whole_pictures(shared: Path) -> None:
+def test_views_differ_little_from_those_of_whole_images(shared: Path) -> None:
     """To photographs it makes less of a difference than bilinear instead of bicubic does."""
     from cnn_tl.core.preprocessing import Preprocessing
     from cnn_tl.data.views.augment import Augmentation, augment

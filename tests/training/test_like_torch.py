@@ -1,6 +1,6 @@
 """A training loop beside the same steps written out with torch's own optimisers, losses and schedules.
 
-A head on held features, all pictures in one batch, so that nothing is left to chance: after a few steps the weights
+A head on held features, all images in one batch, so that nothing is left to chance: after a few steps the weights
 have to be those of a loop of ten lines. So each number of a recipe is shown to be taken for what it says.
 """
 
@@ -44,7 +44,7 @@ PLAIN = {
 
 @dataclass
 class Start:
-    """What both loops begin with: features [N, D] and labels [N] of the training pictures, and a random head."""
+    """What both loops begin with: features [N, D] and labels [N] of the training images, and a random head."""
 
     features: Tensor
     labels: Tensor
@@ -86,14 +86,14 @@ def own_cache(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def start(data: Path, tiny_weights: Path) -> Start:
     network = backbone.build("test_resnet", Source("file", tiny_weights, ""), num_classes=3, image_size=64, seed=0)
     manifest, spec = scan(data, seed=0, val_fraction=0.2), network.preprocessing
-    pictures = manifest.of("train")
-    pixels = [torch.tensor(transforms.load(manifest.file(picture), spec)) for picture in pictures]
+    images = manifest.of("train")
+    pixels = [torch.tensor(transforms.load(manifest.file(image), spec)) for image in images]
     mean, std = torch.tensor(spec.mean)[:, None, None], torch.tensor(spec.std)[:, None, None]
     x_NCHW = (torch.stack(pixels).permute(0, 3, 1, 2) / 255 - mean) / std
     model = network.model.eval()
     with torch.no_grad():
         features = model.forward_head(model.forward_features(x_NCHW), pre_logits=True)  # type: ignore[operator]
-    labels = torch.tensor([picture.label for picture in pictures])
+    labels = torch.tensor([image.label for image in images])
     return Start(features, labels, model.fc.weight.detach(), model.fc.bias.detach())  # type: ignore[union-attr,operator]
 
 

@@ -1,4 +1,4 @@
-"""Whole runs on generated pictures and a tiny network with random weights."""
+"""Whole runs on generated images and a tiny network with random weights."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_run_leaves_everything_in_its_folder(recipe: Callable[..., Recipe], tm
     names = {path.name for path in result.run.iterdir() if not path.name.startswith(".")}
     assert names >= {"recipe.yaml", "manifest.json", "metrics.jsonl", "validation.jsonl", "result.json", "model"}
     assert not list(result.run.rglob("*.tmp"))
-    assert result.pictures == 9
+    assert result.images == 9
     assert result.correct == round(result.accuracy * 9)
     assert result.interval[0] < result.accuracy or result.correct == 0
     assert result.baseline == pytest.approx(4 / 9)
@@ -58,10 +58,10 @@ def test_colours_are_learned_on_frozen_features(recipe: Callable[..., Recipe], t
 
 
 def test_classes_that_are_numbers_are_answered_by_their_own_name(
-    recipe: Callable[..., Recipe], make_pictures: Callable[..., Path], tmp_path: Path
+    recipe: Callable[..., Recipe], make_images: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Natural order, 2 before 10, from the folders to the answers: sorted as text the names would be exchanged."""
-    folder = make_pictures(tmp_path / "numbers", {"1": 6, "2": 6, "10": 6})
+    folder = make_images(tmp_path / "numbers", {"1": 6, "2": 6, "10": 6})
     result = train(recipe(data={"path": str(folder)}), tmp_path / "run")
     model = load(result.run)
     assert model.classes == ("1", "2", "10")
@@ -124,11 +124,11 @@ def test_no_workers_are_no_threads(
     chosen = recipe(mode, run={"workers": 0})
     monkeypatch.setattr(loader, "ThreadPoolExecutor", lambda *_, **__: pytest.fail("threads were asked for"))
     assert plan(chosen, tmp_path / "run").seconds > 0
-    assert train(chosen, tmp_path / "run").pictures == 9
+    assert train(chosen, tmp_path / "run").images == 9
 
 
 @pytest.mark.parametrize(
-    ("task", "pictures", "number"),
+    ("task", "images", "number"),
     [
         ("preparing", 5, signal.SIGINT),
         ("fitted head", 4, signal.SIGINT),
@@ -139,10 +139,10 @@ def test_no_workers_are_no_threads(
     ],
 )
 def test_a_stopped_run_resumes_to_the_same_bits(
-    recipe: Callable[..., Recipe], tmp_path: Path, task: str, pictures: int, number: int
+    recipe: Callable[..., Recipe], tmp_path: Path, task: str, images: int, number: int
 ) -> None:
     with pytest.raises(Stopped, match="--resume --output") as stopped:
-        train(recipe("finetune"), tmp_path / "run", observer=StopAfter(task, pictures, number))
+        train(recipe("finetune"), tmp_path / "run", observer=StopAfter(task, images, number))
     assert stopped.value.exit_code == 128 + number
     resumed = StopAfter("", 0)
     train(recipe("finetune", run={"workers": 3}), tmp_path / "run", resume=True, observer=resumed)
@@ -165,7 +165,7 @@ def test_lost_best_weights_are_said_and_do_not_end_the_run(recipe: Callable[...,
     assert "the best of the epochs from here on is kept" in warnings[0]
 
 
-def test_a_stopped_freeze_run_does_not_read_its_pictures_twice(
+def test_a_stopped_freeze_run_does_not_read_its_images_twice(
     recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = recipe(train={"batch_size": 8})
@@ -216,7 +216,7 @@ def test_resume_needs_a_run_and_a_new_run_needs_an_empty_folder(recipe: Callable
 
 
 @pytest.mark.parametrize("mode", ["freeze", "finetune"])
-def test_a_picture_that_breaks_while_decoding_is_set_aside_by_name(
+def test_a_image_that_breaks_while_decoding_is_set_aside_by_name(
     recipe: Callable[..., Recipe], data: Path, tmp_path: Path, mode: str
 ) -> None:
     victim = data / "ash" / "7.png"
@@ -240,7 +240,7 @@ def test_a_picture_that_breaks_while_decoding_is_set_aside_by_name(
 
 
 @pytest.mark.parametrize("mode", ["freeze", "finetune"])
-def test_a_picture_whose_name_is_no_text_is_trained_on(
+def test_a_image_whose_name_is_no_text_is_trained_on(
     recipe: Callable[..., Recipe], data: Path, tmp_path: Path, mode: str
 ) -> None:
     for number in range(2):
@@ -249,10 +249,10 @@ def test_a_picture_whose_name_is_no_text_is_trained_on(
         except OSError:
             pytest.skip("this file system takes text only")
     result = train(recipe(mode, train={} if mode == "freeze" else {"epochs": 1}), tmp_path / "run")
-    assert (result.pictures, result.set_aside) == (9, 0)
+    assert (result.images, result.set_aside) == (9, 0)
 
 
-def test_a_picture_that_vanishes_during_training_ends_it_and_keeps_the_checkpoint(
+def test_a_image_that_vanishes_during_training_ends_it_and_keeps_the_checkpoint(
     recipe: Callable[..., Recipe], data: Path, tmp_path: Path
 ) -> None:
     class Remove(Observer):
@@ -260,7 +260,7 @@ def test_a_picture_that_vanishes_during_training_ends_it_and_keeps_the_checkpoin
             (data / "birch" / "2.png").unlink(missing_ok=True)
 
     with pytest.raises(DataError, match=r"birch/2\.png"):
-        train(recipe("finetune", data={"keep_pictures": False}), tmp_path / "run", observer=Remove())
+        train(recipe("finetune", data={"keep_images": False}), tmp_path / "run", observer=Remove())
     assert list((tmp_path / "run" / "checkpoints").glob("step-*"))
 
 
@@ -436,7 +436,7 @@ def test_logits_that_overflow_after_the_last_step_are_divergence(
     assert all(t.isfinite().all() for path in kept for t in load_file(path).values() if t.is_floating_point())
 
 
-def test_one_picture_on_which_batch_normalisation_fails(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_one_image_on_which_batch_normalisation_fails(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     model = {"name": "test_efficientnet", "image_size": 16}
     with pytest.raises(UsageError, match="larger --batch-size"):
         train(recipe("scratch", model=model, train={"batch_size": 1, "epochs": 1}), tmp_path / "run")

@@ -18,12 +18,12 @@ from cnn_tl.core.errors import CnnTlError
 from cnn_tl.core.processes import World
 from cnn_tl.core.progress import Observer
 from cnn_tl.data.loader import Batch
-from cnn_tl.data.manifest import Picture
+from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.features.speed import BATCH_SIZE
 from cnn_tl.networks.backbone import place
 from cnn_tl.recipe import Recipe
 from cnn_tl.training.context import Session
-from cnn_tl.training.images import Pictures
+from cnn_tl.training.images import ImageStore
 from cnn_tl.training.loop.activations import Boundary, open_boundary
 from cnn_tl.training.modes import features, freeze
 from cnn_tl.training.run_folder import RunFolder
@@ -110,43 +110,43 @@ def test_each_content_falls_to_one_and_all_have_about_as_many(size: int) -> None
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_each_picture_is_decoded_by_one_process_though_others_have_written_before(
+def test_each_image_is_decoded_by_one_process_though_others_have_written_before(
     open_one: Callable[..., Session], monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    decoded: Counter[tuple[Picture, str]] = Counter()
-    real = Pictures.decode
+    decoded: Counter[tuple[ImageRecord, str]] = Counter()
+    real = ImageStore.decode
 
-    def decode(self: Pictures, picture: Picture, kind: Any) -> Any:
-        decoded[picture, kind] += 1
-        return real(self, picture, kind)
+    def decode(self: ImageStore, image: ImageRecord, kind: Any) -> Any:
+        decoded[image, kind] += 1
+        return real(self, image, kind)
 
-    monkeypatch.setattr(Pictures, "decode", decode)
+    monkeypatch.setattr(ImageStore, "decode", decode)
     sessions = [open_one("finetune") for _ in range(size)]
-    pictures = sessions[0].manifest.pictures
-    side_by_side(sessions, lambda rank: sessions[rank].check_pictures())
-    assert {picture for picture, _ in decoded} == set(pictures)
+    images = sessions[0].manifest.images
+    side_by_side(sessions, lambda rank: sessions[rank].check_images())
+    assert {image for image, _ in decoded} == set(images)
     assert set(decoded.values()) == {1}
-    assert not any(session.pictures.lacking(pictures) for session in sessions)
+    assert not any(session.images.lacking(images) for session in sessions)
 
 
 def test_each_activation_is_computed_by_one_process_and_found_by_all(open_one: Callable[..., Session]) -> None:
     sessions = [open_one("finetune", model={"freeze": "last-stage"}) for _ in range(2)]
-    pictures = sessions[0].manifest.of("train")
+    images = sessions[0].manifest.of("train")
     boundaries = [_boundary(session) for session in sessions]
-    computed: Counter[Picture] = Counter()
+    computed: Counter[ImageRecord] = Counter()
 
-    def read(groups: Sequence[Sequence[Picture]]) -> Iterator[Batch[Picture]]:
-        computed.update(picture for group in groups for picture in group)
+    def read(groups: Sequence[Sequence[ImageRecord]]) -> Iterator[Batch[ImageRecord]]:
+        computed.update(image for group in groups for image in group)
         return sessions[0].read(groups, sessions[0].evaluation_pixels)
 
     def fill(rank: int) -> None:
         with sessions[rank].world.together():
-            assert boundaries[rank].fill(pictures, 0, read)
-        rows.append(boundaries[rank].read(pictures, 0, read).numpy())
+            assert boundaries[rank].fill(images, 0, read)
+        rows.append(boundaries[rank].read(images, 0, read).numpy())
 
     rows: list[Any] = []
     side_by_side(sessions, fill)
-    assert computed == Counter(pictures)
+    assert computed == Counter(images)
     assert np.array_equal(*rows)
 
 
@@ -172,10 +172,10 @@ def test_features_come_together_though_each_machine_has_others_in_its_cache(
         prepared.append(freeze.prepare(session))
     notes: list[str] = []
     sessions[0].observer.note = notes.append  # type: ignore[method-assign]
-    lacking, had = prepared[0].to_compute, {wanted.picture for wanted in before.missing[slice(12, 24)]}
+    lacking, had = prepared[0].to_compute, {wanted.image for wanted in before.missing[slice(12, 24)]}
 
     parts = side_by_side(sessions, lambda rank: freeze._compute(sessions[rank], prepared[rank]))
-    brought = sum(World(1, 2).is_mine(picture.sha256) for picture in had)
+    brought = sum(World(1, 2).is_mine(image.sha256) for image in had)
     assert 0 < brought < len(had)
     assert {session.facts["features"]["computed"] for session in sessions} == {lacking - brought}
     whole = open_one("freeze", features={"cache": False})

@@ -36,10 +36,10 @@ def test_a_stopped_run_has_its_curves_and_a_resumed_one_each_row_once(recipe: Ma
     made, run = recipe("finetune", run={"track": "tensorboard"}), tmp_path / "run"
     with pytest.raises(Stopped):
         train(made, run, observer=StopAfter("epoch 2", 8))
-    first_picture = (run / "curves.png").read_bytes()
+    first_image = (run / "curves.png").read_bytes()
     assert [row["epoch"] for row in lines(run)] == [0, 1]
     train(made, run, resume=True)
-    assert (run / "curves.png").read_bytes() != first_picture
+    assert (run / "curves.png").read_bytes() != first_image
     assert [row["epoch"] for row in table(run)] == ["0", "1", "2"]
     assert [float(row["val_loss"]) for row in table(run)] == [row["val_loss"] for row in lines(run)]
 
@@ -64,7 +64,7 @@ def test_mode_freeze_has_a_table_of_one_row_no_curves_and_never_loads_matplotlib
     assert not (tmp_path / "run" / "curves.png").exists()
 
 
-def test_a_picture_that_cannot_be_drawn_is_not_worth_the_run(
+def test_a_image_that_cannot_be_drawn_is_not_worth_the_run(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
@@ -72,7 +72,7 @@ def test_a_picture_that_cannot_be_drawn_is_not_worth_the_run(
     observer = Observer()
     observer.warn = warnings.append  # type: ignore[method-assign]
     result = train(recipe("finetune", train={"epochs": 1}), tmp_path / "run", observer=observer)
-    assert result.pictures == 9
+    assert result.images == 9
     assert [text for text in warnings if "learning curves are not drawn" in text]
     assert not (tmp_path / "run" / "curves.png").exists()
 

@@ -26,7 +26,7 @@ def benchmark(
         str, typer.Option(help="Any timm model; its weights are random.", autocompletion=completion.models)
     ] = "tf_efficientnet_lite0",
     device: Annotated[DeviceName, typer.Option(help="Where to compute.")] = "auto",
-    pictures: Annotated[int, typer.Option(min=32, max=100_000, help="How many images to measure on.")] = 256,
+    images: Annotated[int, typer.Option(min=32, max=100_000, help="How many images to measure on.")] = 256,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Measure this machine: decode, bare forward pass, embedding, head fit, fine-tuning step.
@@ -35,7 +35,7 @@ def benchmark(
     """
     from cnn_tl.evaluating.benchmark import benchmark as measure
 
-    report = measure(data, model=model, device=device, pictures=pictures, observer=TerminalObserver())
+    report = measure(data, model=model, device=device, images=images, observer=TerminalObserver())
     if json:
         console.print_json(report.to_dict())
     else:
@@ -45,7 +45,7 @@ def benchmark(
 def show_report(report: Report) -> None:
     """Print the table of stages, and what they were measured on."""
     load = "" if report.load is None else f", load {report.load:.1f} before"
-    images = f"{counted(report.pictures, 'image')} of {printable(report.data)}"
+    images = f"{counted(report.images, 'image')} of {printable(report.data)}"
     console.say(f"{report.model} on {report.device}{load}; {images}")
     rows = [
         [

@@ -97,7 +97,7 @@ def _described(space: SpaceInfo) -> tuple[str, str]:
     if kind := facts.get("pictures"):
         side = facts.get("side")
         shown = f"{kind}, {size}" if size else f"{kind} of {side} px, rows of {facts.get('row_side')}"
-        return "pictures", printable(shown)
+        return "images", printable(shown)
     parts = [facts.get("boundary", "features"), size, facts.get("precision"), facts.get("device")]
     return printable(str(facts.get("model", "?"))), printable(", ".join(str(part) for part in parts if part))
 

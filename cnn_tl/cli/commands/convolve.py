@@ -1,4 +1,4 @@
-"""`cnn-tl convolve`: a kernel over a picture, before and after side by side."""
+"""`cnn-tl convolve`: a kernel over an image, before and after side by side."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def convolve(
     ] = "zeros",
     stride: Annotated[int, typer.Option(min=1, help="Pixels from one place of the kernel to the next.")] = 1,
     output: Annotated[
-        Path | None, typer.Option(metavar="PNG", help="Where the picture goes.", show_default="IMAGE-KERNEL.png, here")
+        Path | None, typer.Option(metavar="PNG", help="Where the image goes.", show_default="IMAGE-KERNEL.png, here")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the sizes and the range of the sums as JSON.")] = False,
 ) -> None:
-    """Slide a kernel over a picture; draw the picture before and after, and the kernel.
+    """Slide a kernel over an image; draw the image before and after, and the kernel.
 
     At each place the products of pixels and entries are added up: cross-correlation, which networks call convolution
-    (the kernel is not turned). A kernel whose entries add up to 0 finds edges and sees the picture in grey, any other
+    (the kernel is not turned). A kernel whose entries add up to 0 finds edges and sees the image in grey, any other
     works on each colour by itself.
     """
     from cnn_tl.anatomy import kernels
@@ -69,7 +69,7 @@ def convolve(
         return
     low, high = float(found.after.min()), float(found.after.max())
     facts = [
-        ["picture", f"{printable(image)}, {rows.size} x {columns.size} (height x width)"],
+        ["image", f"{printable(image)}, {rows.size} x {columns.size} (height x width)"],
         ["kernel", f"{printable(chosen.name)}, {rows.kernel} x {columns.kernel}, stride {stride}, padding {padding}"],
         *([name, formula] for name, formula in sizes.items()),
         ["sums", f"{low:,.5g} to {high:,.5g}"],

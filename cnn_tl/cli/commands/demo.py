@@ -1,4 +1,4 @@
-"""`cnn-tl demo`: the whole way from pictures to a proven model, on data that is on every machine."""
+"""`cnn-tl demo`: the whole way from images to a proven model, on data that is on every machine."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def demo(
     _announce("train", digits, "--mode", "freeze", "--output", run)
     train.train(data=str(digits), mode="freeze", output=run)
 
-    examples = _validation_pictures(run, digits)
+    examples = _validation_images(run, digits)
     _announce("predict", run, *examples)
     predict.predict(run, [str(path) for path in examples])
 
@@ -58,10 +58,10 @@ def _free_folder() -> Path:
     return next(path for path in map(Path, names) if not path.exists())
 
 
-def _validation_pictures(run: Path, digits: Path) -> list[Path]:
-    """Return a few pictures that the training did not see."""
+def _validation_images(run: Path, digits: Path) -> list[Path]:
+    """Return a few images that the training did not see."""
     from cnn_tl.core import files
     from cnn_tl.data.manifest import Manifest
 
-    pictures = Manifest.from_json(files.read_json(run / "manifest.json")).of("val")
-    return [digits / picture.path for picture in pictures[:: len(pictures) // EXAMPLES][:EXAMPLES]]
+    images = Manifest.from_json(files.read_json(run / "manifest.json")).of("val")
+    return [digits / image.path for image in images[:: len(images) // EXAMPLES][:EXAMPLES]]

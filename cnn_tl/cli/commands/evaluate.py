@@ -1,4 +1,4 @@
-"""`cnn-tl evaluate`: how good a trained model is on labelled pictures, and how well its answers hold."""
+"""`cnn-tl evaluate`: how good a trained model is on labelled images, and how well its answers hold."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ def evaluate(
 
 
 def show_evaluation(found: Evaluation, *, all_classes: bool = False) -> None:
-    """Print how good the model is on these pictures, class by class, and what it confuses."""
+    """Print how good the model is on these images, class by class, and what it confuses."""
     low, high = found.interval
     console.show(
         console.table(
             ["evaluation", ">", ""],
             [
-                ["images", f"{found.pictures:,}", _pictures(found)],
+                ["images", f"{found.images:,}", _images(found)],
                 ["accuracy", percent(found.accuracy), f"{found.correct:,} right"],
                 ["95% interval", f"{percent(low)} - {percent(high)}", "Wilson; more images make it narrower"],
                 ["majority-class baseline", percent(found.baseline), _baseline(found)],
@@ -95,7 +95,7 @@ def show_evaluation(found: Evaluation, *, all_classes: bool = False) -> None:
         )
     )
     counts = {
-        name: (count["right"], count["pictures"], f"{count['right']} / {count['answered']}")
+        name: (count["right"], count["images"], f"{count['right']} / {count['answered']}")
         for name, count in found.per_class.items()
     }
     show_classes(["right / images>", "right / answers>"], counts, _ALL_ARE, every=all_classes)
@@ -106,7 +106,7 @@ def show_evaluation(found: Evaluation, *, all_classes: bool = False) -> None:
         console.show(_robustness(found))
 
 
-def _pictures(found: Evaluation) -> str:
+def _images(found: Evaluation) -> str:
     where = f"the split {found.part} of {found.data}" if found.part else found.data
     if found.unreadable:
         where = f"{where}, without {len(found.unreadable):,} that could not be read"
@@ -133,7 +133,7 @@ def _robustness(found: Evaluation) -> Grid:
 
 
 def _plot(found: Evaluation, path: Path) -> None:
-    """Draw each change by its strength, with the unchanged pictures where they belong among them."""
+    """Draw each change by its strength, with the unchanged images where they belong among them."""
     from cnn_tl.evaluating.perturbations import PERTURBATIONS
     from cnn_tl.plots.robustness import plot_robustness
 

@@ -1,4 +1,4 @@
-"""`cnn-tl explain`: why a trained model answers as it does, in pictures."""
+"""`cnn-tl explain`: why a trained model answers as it does, in images."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def explain(
 
     gradcam, xgradcam, layercam and occlusion give heat maps, each with its deletion and insertion areas beside those of
     random maps. feature-maps, deconv and guided show the strongest channels of a layer (as maps, or projected back to
-    pixels), top-patches what excites them in a folder of pictures, filters the first kernels.
+    pixels), top-patches what excites them in a folder of images, filters the first kernels.
     """
     from cnn_tl.core.device import default_workers, require_torch
     from cnn_tl.explaining import request as requests
@@ -101,7 +101,7 @@ def explain(
 
 
 def show_report(report: Report) -> None:
-    """Print what was found in each picture, how far it can be trusted, and where it is."""
+    """Print what was found in each image, how far it can be trusted, and where it is."""
     console.show(_table(report))
     for curve in ("deletion", "insertion"):
         better, judged = report.better_than_random(curve)
@@ -121,7 +121,7 @@ def _table(report: Report) -> Grid:
     if report.method == "top-patches":
         return console.table(["channel>", "activation>", "patch px>", "strongest in"], map(_channel_cells, rows))
     if report.method in ("feature-maps", "deconv", "guided"):
-        return console.table(["file", "label", "prob.>", "channels"], map(_picture_cells, rows))
+        return console.table(["file", "label", "prob.>", "channels"], map(_image_cells, rows))
     measured = any(row.get("deletion") is not None for row in rows)
     columns = ["deletion>", "random>", "insertion>", "random>"] if measured else ["map"]
     cells = [[*_answer_cells(row), *_heat_cells(row, measured)] for row in rows]
@@ -143,7 +143,7 @@ def _answer_cells(row: dict[str, Any]) -> list[object]:
     return [printable(row["file"]), named, certainty(row["probability"])]
 
 
-def _picture_cells(row: dict[str, Any]) -> list[object]:
+def _image_cells(row: dict[str, Any]) -> list[object]:
     return [*_answer_cells(row), " ".join(map(str, row.get("channels", ())))]
 
 

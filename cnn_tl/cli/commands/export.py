@@ -81,7 +81,7 @@ def export(
 ) -> None:
     """Export a trained model, and compare it with the original on the validation images.
 
-    An ONNX file takes whole pictures, uint8 [N, H, W, 3] of any size, in batches of any size, and carries the class
+    An ONNX file takes whole images, uint8 [N, H, W, 3] of any size, in batches of any size, and carries the class
     names. If its answers differ from the original's, or a lower precision costs too much, no file is left.
     """
     from cnn_tl.cli.terminal.bars import TerminalObserver
@@ -138,7 +138,7 @@ def _differences(report: ExportReport) -> list[list[str]]:
     for given in _GIVEN:
         if (found := report.largest(given)) is not None:
             allowed = "" if report.cost else f"; {small(found.allowed_difference)} is allowed"  # the cost is the bound
-            whole = f" on {found.pictures:,} whole images" if given == "whole" else ""
+            whole = f" on {found.images:,} whole images" if given == "whole" else ""
             differs = f"by {small(found.largest_difference)} at most{whole}{allowed}"
             rows.append(["" if rows else "logits differ", differs])
     return rows
@@ -150,18 +150,18 @@ def _show_agreements(report: ExportReport) -> None:
         same = f"{found.same:,}" + (f", {found.ties} tied" if found.ties else "")
         given = _GIVEN[found.given] + (f", {found.sizes} sizes" if found.sizes > 1 else "")
         allowed = "any" if report.cost else small(found.allowed_difference)
-        rows.append([given, found.batch_size, found.pictures, same, small(found.largest_difference), allowed])
+        rows.append([given, found.batch_size, found.images, same, small(found.largest_difference), allowed])
     columns = ["given", "batch>", "images>", "same answer>", "logits differ>", "allowed>"]
     console.show(console.table(columns, rows))
 
 
 def _show_cost(cost: Cost) -> None:
     """Print a lower precision beside fp32."""
-    before, after = cost.right_before / cost.pictures, cost.right_after / cost.pictures
+    before, after = cost.right_before / cost.images, cost.right_after / cost.images
     times = cost.speed_after / cost.speed_before
     rows = [
         ["accuracy", percent(before), percent(after), points(-cost.drop / 100, 2)],
-        ["right", f"{cost.right_before:,}", f"{cost.right_after:,}", f"of {counted(cost.pictures, 'image')}"],
+        ["right", f"{cost.right_before:,}", f"{cost.right_after:,}", f"of {counted(cost.images, 'image')}"],
         [
             "size",
             f"{cost.bytes_before / 1e6:.1f} MB",

@@ -67,7 +67,7 @@ def inspect(
     """Show the layers of a network: sizes, receptive field, parameters, multiply-adds, memory, and what trains.
 
     The network is run without numbers: nothing is downloaded, the largest takes no memory. Multiply-adds are those of
-    convolutions and matrix products, attention's too, for one picture. Or give --input and layers of your own.
+    convolutions and matrix products, attention's too, for one image. Or give --input and layers of your own.
     """
     if json and csv:
         raise UsageError("--json and --csv exclude each other")

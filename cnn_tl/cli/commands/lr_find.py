@@ -1,4 +1,4 @@
-"""`cnn-tl lr-find`: learning rates from very low to too high, the loss at each as a picture, and a suggestion."""
+"""`cnn-tl lr-find`: learning rates from very low to too high, the loss at each as an image, and a suggestion."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def lr_find(
     device: options.WhereToCompute = None,
     workers: options.RecipeReaders = None,
     seed: options.Seed = None,
-    output: Annotated[Path, typer.Option(metavar="PNG", help="Where the picture goes.")] = Path("lr-find.png"),
+    output: Annotated[Path, typer.Option(metavar="PNG", help="Where the image goes.")] = Path("lr-find.png"),
     json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
 ) -> None:
     """Find a learning rate: some sixty steps, each at a higher rate; the model is thrown away.

@@ -1,4 +1,4 @@
-"""`cnn-tl predict`: what a trained model sees in pictures."""
+"""`cnn-tl predict`: what a trained model sees in images."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def predict(
     if output is not None:
         require_harmless(output, model)
     screen = TerminalObserver()
-    pictures = None if live else list(never(output, find(images, recursive=recursive)))
+    paths = None if live else list(never(output, find(images, recursive=recursive)))
     with screen.task("loading the model", None):
-        classifier = load(model, device, many=pictures is None or len(pictures) >= batch_size)
+        classifier = load(model, device, many=paths is None or len(paths) >= batch_size)
     scrolling = output is None and format != "json" and sys.stdout.isatty()  # the rows are progress enough
     rows = unread = 0
 
@@ -82,8 +82,8 @@ def predict(
             unread += answer.error is not None
             yield answer
 
-    with _destination(output, format, append, model, Expected(pictures, classifier.classes, top)) as (write, before):
-        left = None if pictures is None else list(before.unanswered(pictures))
+    with _destination(output, format, append, model, Expected(paths, classifier.classes, top)) as (write, before):
+        left = None if paths is None else list(before.unanswered(paths))
         answers = classifier.answers(
             before.unanswered(never(output, listed(0, b"\0" if null else b"\n"))) if left is None else left,
             total=None if left is None else len(left),
@@ -104,7 +104,7 @@ def predict(
 
 
 def _is_stdin(images: Sequence[str], null: bool) -> bool:
-    """Say whether stdin names the pictures."""
+    """Say whether stdin names the images."""
     if _STDIN in images and len(images) > 1:
         raise UsageError("- takes the paths from stdin and stands alone; a file of that name is ./-")
     if null and _STDIN not in images:

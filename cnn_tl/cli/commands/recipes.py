@@ -88,7 +88,7 @@ def _mode(source: str) -> str:
 
 
 def _faults(source: str) -> list[str]:
-    """Return all that can be known to be wrong without pictures and machine; only rare optimisers need torch."""
+    """Return all that can be known to be wrong without images and machine; only rare optimisers need torch."""
     from cnn_tl import recipe
 
     if found := recipe.faults(source):

@@ -56,7 +56,7 @@ def serve(
     name = f"{whole.parent.name}/{whole.name}" if whole.stem == "model" else whole.name
     body = int(max_mb * MEGABYTE)
     at_once = min(max_files, queue)  # with more, a request could never be answered
-    limits = Limits(body, max(16 * body, 512 * MEGABYTE), files=at_once, pixels=max_pixels, pictures=queue)
+    limits = Limits(body, max(16 * body, 512 * MEGABYTE), files=at_once, pixels=max_pixels, images=queue)
     with server.bind(host, port) as listening:  # before the seconds that a model takes
         service = _service(
             model,

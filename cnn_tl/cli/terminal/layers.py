@@ -40,7 +40,7 @@ def show(table: Table) -> None:
 def _explain(table: Table) -> None:
     """Say what the signs in the table mean, those that are there."""
     if any(row.gated for row in table.rows):
-        console.note("* beside a gate (squeeze-excite and the like), through which the whole picture has a say")
+        console.note("* beside a gate (squeeze-excite and the like), through which the whole image has a say")
     if any(row.receptive_field is None and row.output is not None for row in table.rows):
         console.note("- sees no fixed window: global pooling, attention, or mixing of places")
     if any(row.state == "later" for row in table.rows):

@@ -25,7 +25,7 @@ def plan_table(plan: Plan) -> RenderableType:
     if len(rows) > MANY_CLASSES:
         rows[MANY_CLASSES:] = [[f"and {len(rows) - MANY_CLASSES:,} more", *("" for _ in splits)]]
     rows.append(["total", *(totals[split] for split in splits)])
-    pictures = console.table([counted(len(plan.counts), "class"), *(f"{split}>" for split in splits)], rows)
+    images = console.table([counted(len(plan.counts), "class"), *(f"{split}>" for split in splits)], rows)
     height, width = plan.image_size
     share = 100 * plan.trainable / plan.total
     facts = console.table(
@@ -40,12 +40,12 @@ def plan_table(plan: Plan) -> RenderableType:
             ["schedule", plan.schedule],
             *([["phases", plan.phases]] if plan.phases else []),
             *([["features", _features(plan)]] if plan.features else []),
-            *([["images", _pictures(plan.pictures)]] if plan.mode != "freeze" else []),
+            *([["images", _images(plan.images)]] if plan.mode != "freeze" else []),
             ["expected", f"about {duration(round(plan.seconds))}"],
             ["output", plan.output],
         ],
     )
-    return Group(pictures, facts)
+    return Group(images, facts)
 
 
 def _features(plan: Plan) -> str:
@@ -64,7 +64,7 @@ def _features(plan: Plan) -> str:
     return f"{computed} and {'takes' if one else 'take'} {decimal(made.bytes)} in the cache"
 
 
-def _pictures(plan: FeaturePlan | None) -> str:
+def _images(plan: FeaturePlan | None) -> str:
     from rich.filesize import decimal
 
     if plan is None:

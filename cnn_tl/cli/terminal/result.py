@@ -20,7 +20,7 @@ def show_result(result: TrainResult) -> None:
     low, high = result.interval
     baseline_class = printable(result.baseline_class)
     rows = [
-        ["validation accuracy", percent(result.accuracy), f"{result.correct} of {counted(result.pictures, 'image')}"],
+        ["validation accuracy", percent(result.accuracy), f"{result.correct} of {counted(result.images, 'image')}"],
         ["95% interval", f"{percent(low)} - {percent(high)}", "Wilson; more images make it narrower"],
         ["majority-class baseline", percent(result.baseline), f"always {baseline_class}, most common in training"],
     ]
@@ -69,7 +69,7 @@ def _epoch_rows(result: TrainResult) -> list[list[str]]:
     facts, rows = result.facts, []
     if "fitted_head_accuracy" in facts and "verdict" not in facts:
         share = facts["fitted_head_accuracy"]
-        right = f"{share * result.pictures:.0f} of {result.pictures}, before any fine-tuning"
+        right = f"{share * result.images:.0f} of {result.images}, before any fine-tuning"
         rows.append(["fitted head alone", percent(share), right])
     if "best_epoch" not in facts or facts.get("verdict", {}).get("kept") == "frozen":
         return rows
@@ -123,7 +123,7 @@ def _judged(verdict: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _mcnemar(verdict: Mapping[str, Any]) -> list[str]:
-    """Name the test's p, and that it allows for the choice of the best epoch by the same pictures."""
+    """Name the test's p, and that it allows for the choice of the best epoch by the same images."""
     epochs = int(verdict.get("chosen_from_epochs", 1))
     if epochs == 1:
         return ["McNemar", f"p = {verdict['p']:.2g}", "exact test"]

@@ -31,7 +31,7 @@ class Expected:
     """What is known of the answers before they come: it fixes the columns.
 
     Attributes:
-        files: the pictures; None while a pipe still names them.
+        files: the images; None while a pipe still names them.
         classes: all classes of the model.
         top: how many of them each answer lists.
         begun: whether the answers go on in a file that has some already.

@@ -29,9 +29,9 @@ class Answered:
     """What a file of answers has already.
 
     Attributes:
-        times: how often each picture has a row.
-        failed: the pictures that could not be read. They are answered: who wants them tried again takes their rows out.
-        skipped, skipped_failures: how many pictures `unanswered` has left out, and how many of them had failed.
+        times: how often each image has a row.
+        failed: the images that could not be read. They are answered: who wants them tried again takes their rows out.
+        skipped, skipped_failures: how many images `unanswered` has left out, and how many of them had failed.
         end: the bytes of the whole rows.
     """
 
@@ -41,16 +41,16 @@ class Answered:
     skipped_failures: int = 0
     end: int = 0
 
-    def unanswered(self, pictures: Iterable[Path]) -> Iterator[Path]:
-        """Yield the pictures without a row; one that is named twice has two."""
-        for picture in pictures:
-            name = str(picture)
+    def unanswered(self, images: Iterable[Path]) -> Iterator[Path]:
+        """Yield the images without a row; one that is named twice has two."""
+        for image in images:
+            name = str(image)
             if self.times[name]:
                 self.times[name] -= 1
                 self.skipped += 1
                 self.skipped_failures += name in self.failed
             else:
-                yield picture
+                yield image
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Answers and plots never take the place of a model, a run or a picture."""
+"""Answers and plots never take the place of a model, a run or an image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cnn_tl.core.errors import ArtefactError, ResourceError, UsageError, printable
 from cnn_tl.core.files import CHECKSUMS
-from cnn_tl.data.decoding.file_types import has_picture_extension
+from cnn_tl.data.decoding.file_types import has_image_extension
 from cnn_tl.networks import bundle
 
 OF_A_RUN = frozenset(
@@ -23,14 +23,14 @@ OF_A_MODEL = frozenset({".onnx", ".pt2", ".pt", ".pth", ".safetensors"})
 
 
 def require_harmless(output: Path, model: Path) -> None:
-    """Refuse an output that is a part of a model, an export or a run, looks like a picture, or is no file.
+    """Refuse an output that is a part of a model, an export or a run, looks like an image, or is no file.
 
     Raises:
         UsageError: it is.
     """
     where = f"--output {printable(output)}"
-    if has_picture_extension(output):
-        raise UsageError(f"{where} is a name for a picture; choose another one")
+    if has_image_extension(output):
+        raise UsageError(f"{where} is a name for an image; choose another one")
     if output.exists() and not output.is_file():
         raise UsageError(f"{where} is no file; without --output, stdout is used")
     if _is_of(output, model):
@@ -42,15 +42,15 @@ def require_harmless(output: Path, model: Path) -> None:
 
 
 def require_plot_place(output: Path) -> None:
-    """Refuse a place where no plot can be written, or where another picture is, before any work is done.
+    """Refuse a place where no plot can be written, or where another image is, before any work is done.
 
     Raises:
-        UsageError: it is a folder, no name for a PNG, or there is a picture that cnn-tl has not drawn.
+        UsageError: it is a folder, no name for a PNG, or there is an image that cnn-tl has not drawn.
         ResourceError: nothing can be written there.
     """
     where = f"--output {printable(output)}"
     if output.is_dir():
-        raise UsageError(f"{where} is a folder; name the picture, as in --output {printable(output / 'plot.png')}")
+        raise UsageError(f"{where} is a folder; name the image, as in --output {printable(output / 'plot.png')}")
     if output.suffix.lower() != ".png":
         raise UsageError(f"{where}: the plot is a PNG; give a name that ends in .png")
     there = next(folder for folder in output.absolute().parents if os.path.lexists(folder))
@@ -66,26 +66,26 @@ def _is_plot(path: Path) -> bool:
     from cnn_tl.plots.figure import DRAWN_BY
 
     try:
-        with path.open("rb") as stream, Image.open(stream, formats=["PNG"]) as picture:
-            return picture.info.get("Software") == DRAWN_BY
+        with path.open("rb") as stream, Image.open(stream, formats=["PNG"]) as image:
+            return image.info.get("Software") == DRAWN_BY
     except (OSError, SyntaxError, ValueError):
         return False
 
 
-def never(output: Path | None, pictures: Iterable[Path]) -> Iterator[Path]:
-    """Yield the pictures.
+def never(output: Path | None, images: Iterable[Path]) -> Iterator[Path]:
+    """Yield the images.
 
     Raises:
         UsageError: one of them is the output.
     """
     if output is None or not output.exists():
-        yield from pictures
+        yield from images
         return
     own = _identity(output)
-    for picture in pictures:
-        if _identity(picture) == own:
-            raise UsageError(f"--output {printable(output)} is one of the pictures; choose another one")
-        yield picture
+    for image in images:
+        if _identity(image) == own:
+            raise UsageError(f"--output {printable(output)} is one of the images; choose another one")
+        yield image
 
 
 def _is_of(output: Path, model: Path) -> bool:

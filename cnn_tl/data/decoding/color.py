@@ -1,4 +1,4 @@
-"""A picture as Pillow decodes it -> upright 8-bit RGB, transparent parts white."""
+"""An image as Pillow decodes it -> upright 8-bit RGB, transparent parts white."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from cnn_tl.data.decoding.bit_depth import to_8_bits
 
 
 def to_rgb(kind: str, image: ImageFile, stream: BinaryIO) -> Image.Image:
-    """Decode an open picture of the format `kind`.
+    """Decode an open image of the format `kind`.
 
     Args:
-        stream: where the picture is read from; some kinds are decoded twice.
+        stream: where the image is read from; some kinds are decoded twice.
     """
     if kind == "PNG":
         return _png_to_rgb(image, stream)
@@ -42,7 +42,7 @@ def opened_to_rgb(image: Image.Image) -> Image.Image:
 
 
 def is_all_transparent(image: ImageFile) -> bool:
-    """Decode an open picture and tell whether nothing of it is opaque."""
+    """Decode an open image and tell whether nothing of it is opaque."""
     image.load()
     if not image.has_transparency_data:
         return False

@@ -15,7 +15,7 @@ ACCEPTED = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 
 class UnsupportedError(Exception):
-    """A whole picture of an accepted format, of a kind that is not read; the message names it."""
+    """A whole image of an accepted format, of a kind that is not read; the message names it."""
 
 
 _ACCEPTED_HEADS = {
@@ -61,7 +61,7 @@ _REFUSED_HEADS = {
 _ACCEPTED_KINDS = {kind: re.compile(head, re.DOTALL) for kind, head in _ACCEPTED_HEADS.items()}
 _REFUSED_KINDS = {kind: re.compile(head, re.DOTALL | re.IGNORECASE) for kind, head in _REFUSED_HEADS.items()}
 
-_PICTURE_EXTENSIONS = re.compile(
+_IMAGE_EXTENSIONS = re.compile(
     r"\.(jpe?g|jpe|jfif|mpo|a?png|webp|gif|bmp|dib|tiff?|p[pgbn]m"
     r"|hei[cf]|hif|avif|jp2|j2[ck]|jxl|jls|jxr|wdp|pdf|svg|eps|fi?ts|fit|ps[db]|ico|exr|dcm|dicom|pfm|tga|pcx|qoi|xcf"
     r"|cr[23w]|nef|nrw|arw|sr[2fw]|dng|raf|orf|rw2|pef|x3f|mrw|3fr|kdc|dcr|erf)",
@@ -87,14 +87,14 @@ def refusal(head: bytes) -> str:
     if kind is None and _is_text(head):
         kind = "text"
     if kind in ("text", "HTML", "an archive", "a video"):
-        return f"is {kind}, not a picture"
+        return f"is {kind}, not an image"
     accepted = ", ".join(ACCEPTED)
     return f"format not accepted ({kind or 'unknown'}); accepted are {accepted}" + (f"; {CONVERT}" if kind else "")
 
 
-def has_picture_extension(path: PurePath) -> bool:
-    """Tell whether the name claims to be a picture, of an accepted format or not."""
-    return _PICTURE_EXTENSIONS.fullmatch(path.suffix) is not None
+def has_image_extension(path: PurePath) -> bool:
+    """Tell whether the name claims to be an image, of an accepted format or not."""
+    return _IMAGE_EXTENSIONS.fullmatch(path.suffix) is not None
 
 
 def _is_text(head: bytes) -> bool:

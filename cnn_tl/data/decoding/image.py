@@ -1,7 +1,7 @@
-"""One picture file -> upright 8-bit RGB, read the same way everywhere, or a `BadImageError` that says why.
+"""One image file -> upright 8-bit RGB, read the same way everywhere, or a `BadImageError` that says why.
 
 The format is told by content, the pixel limit is checked on the header before anything is decoded, and a
-picture counts as read only when every one of its pixels was decoded.
+image counts as read only when every one of its pixels was decoded.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from cnn_tl.data.decoding.file_types import CONVERT, HEAD_BYTES, UnsupportedErro
 Result = TypeVar("Result")
 Use = Callable[[str, ImageFile, BinaryIO], Result]
 
-# The readers are called directly and not through `Image.open`, which measures pictures by Pillow's own pixel
+# The readers are called directly and not through `Image.open`, which measures images by Pillow's own pixel
 # limit: a global of the process that is not ours to change. Ours is `ImageLimits`.
-# Each is imported at its first picture: one picture is answered a tenth of a second earlier.
+# Each is imported at its first image: one image is answered a tenth of a second earlier.
 _READERS = {
     "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
     "PNG": ("PIL.PngImagePlugin", "PngImageFile"),
@@ -47,12 +47,12 @@ _SECOND_TRIES = {
     "PNG": "cnn_tl.data.decoding.png",
     "WEBP": "cnn_tl.data.decoding.webp",
 }
-"""What knows how to read a picture that Pillow refuses for something else than its pixels."""
+"""What knows how to read an image that Pillow refuses for something else than its pixels."""
 
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """Which pictures are taken: at most `max_pixels` pixels in all, at least `min_side` on each side."""
+    """Which images are taken: at most `max_pixels` pixels in all, at least `min_side` on each side."""
 
     max_pixels: int = MAX_PIXELS
     min_side: int = MIN_SIDE
@@ -72,10 +72,10 @@ DEFAULT_LIMITS = ImageLimits()
 
 
 def probe(source: Path | bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageFacts:
-    """Read the header of a picture, and nothing else.
+    """Read the header of an image, and nothing else.
 
     Raises:
-        BadImageError: it is no picture of an accepted format, or is outside the limits.
+        BadImageError: it is no image of an accepted format, or is outside the limits.
         ResourceError: the machine could not read it, and that has lasted.
     """
 
@@ -88,7 +88,7 @@ def probe(source: Path | bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageFa
 def read_image(
     source: Path | bytes, limits: ImageLimits = DEFAULT_LIMITS, *, draft: tuple[int, int] | None = None
 ) -> Image.Image:
-    """Decode a whole picture: mode RGB, EXIF orientation applied, the first frame of several.
+    """Decode a whole image: mode RGB, EXIF orientation applied, the first frame of several.
 
     Transparent parts become white; grey, palette, CMYK and CIELab are converted (ICC profiles and gamma are not
     applied); deeper pixels are scaled to 8 bits, as `depth.to_8_bits` says. What is not pixels, such as texts, profiles
@@ -100,7 +100,7 @@ def read_image(
         draft: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, never below this width and height.
 
     Raises:
-        BadImageError: whatever is wrong with the picture.
+        BadImageError: whatever is wrong with the image.
         ResourceError: the machine could not read it, and that has lasted.
     """
 
@@ -128,7 +128,7 @@ def opened_already(image: Image.Image, limits: ImageLimits = DEFAULT_LIMITS) -> 
 
 
 def is_transparent(source: Path | bytes) -> bool:
-    """Decode a picture and tell whether all of it is transparent.
+    """Decode an image and tell whether all of it is transparent.
 
     Raises:
         BadImageError, ResourceError: as `read_image` does.
@@ -141,10 +141,10 @@ def is_transparent(source: Path | bytes) -> bool:
 
 
 def _open(source: Path | bytes, limits: ImageLimits, use: Use[Result]) -> Result:
-    """Return what `use` makes of the format, the undecoded picture and its file.
+    """Return what `use` makes of the format, the undecoded image and its file.
 
     Raises:
-        BadImageError: whatever is wrong with the picture.
+        BadImageError: whatever is wrong with the image.
         OSError, MemoryError: the machine failed in a way that may pass, even if the decoder has swallowed it.
     """
     path = _path_of(source)
@@ -176,7 +176,7 @@ def _first_that_works(kind: str, stream: BinaryIO, check: Callable[[ImageFile], 
 
     Raises:
         BadImageError: the check failed.
-        UnsupportedError: the picture is of a kind that is not read.
+        UnsupportedError: the image is of a kind that is not read.
         Exception: why the last try failed; nothing but pixels was left then.
     """
     failure: Exception | None = None

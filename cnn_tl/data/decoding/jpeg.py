@@ -46,7 +46,7 @@ _OWN = 48
 """Bytes at the end of the data that are tried as what may follow."""
 
 _SURPLUS = 4
-"""So few bytes at the end of a picture decide some of its last pixels."""
+"""So few bytes at the end of an image decide some of its last pixels."""
 
 _STRIP = 64
 """Rows of pixels that are looked at together."""
@@ -94,7 +94,7 @@ def _completed(data: bytes) -> Iterator[bytes]:
     """Yield the data with an end marker, if that is all it lacks.
 
     Pixels that the data decides do not depend on what follows. If they also do not when the last bytes are missing,
-    those bytes are not the picture's: a cut picture with something else behind it.
+    those bytes are not the image's: a cut image with something else behind it.
     """
     exact = data.rstrip(b"\xff")
     if _has_every_scan(exact) and _decides_all_pixels(exact) and not _decides_all_pixels(exact[:-_SURPLUS]):

@@ -62,12 +62,12 @@ def _reduced(stream: BinaryIO, kept: tuple[bytes, ...]) -> BinaryIO:
 
 
 def load(image: ImageFile, stream: BinaryIO) -> Image.Image | None:
-    """Decode an open PNG; where a transparent colour of 16 bits is declared, return where the picture is opaque.
+    """Decode an open PNG; where a transparent colour of 16 bits is declared, return where the image is opaque.
 
     Pillow compares that colour with 8 bits, and that of grey with 2 or 4 bits before it is scaled to 8.
 
     Args:
-        stream: where the picture is read from; 16 bits of colour take a second look.
+        stream: where the image is read from; 16 bits of colour take a second look.
 
     Returns:
         A mask, mode L, 255 where it is opaque; None where Pillow finds out itself.

@@ -113,7 +113,7 @@ class TiffReader(TiffImageFile):
         self.tile = [_Tile("libtiff", (0, 0, *self._tile_size), 0, (raw_mode, False, self.tag_v2.offset))]
 
     def load_end(self) -> None:
-        """Turn the picture upright, whatever is wrong with its metadata."""
+        """Turn the image upright, whatever is wrong with its metadata."""
         try:
             super().load_end()
         except Exception:  # noqa: BLE001 - whatever it stumbles over
@@ -127,10 +127,10 @@ class TiffReader(TiffImageFile):
 
 
 def deep_to_8_bits(image: TiffReader, stream: BinaryIO) -> Image.Image:
-    """Return a loaded picture with deep pixels as 8 bits of grey or colour, with alpha where it has that.
+    """Return a loaded image with deep pixels as 8 bits of grey or colour, with alpha where it has that.
 
     Args:
-        stream: where the picture came from; some kinds are decoded twice.
+        stream: where the image came from; some kinds are decoded twice.
     """
     described = image.pixels
     planes = _values(image, stream)
@@ -184,7 +184,7 @@ def _described(tags: Any) -> Pixels:
 def _used(tags: Any, bits: int) -> int | None:
     """Return how many bits count: those of odd depths, or where the largest value is declared to be 2^n - 1.
 
-    A largest value that is none of these is that of the picture, and says nothing about what is white.
+    A largest value that is none of these is that of the image, and says nothing about what is white.
     """
     if bits not in (8, 16, 32, 64):
         return bits

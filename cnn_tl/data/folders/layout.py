@@ -21,7 +21,7 @@ from cnn_tl.data.manifest import Split
 
 @dataclass(frozen=True)
 class ClassFolder:
-    """One folder of pictures of one class, in one part."""
+    """One folder of images of one class, in one part."""
 
     path: Path
     label: int
@@ -30,7 +30,7 @@ class ClassFolder:
 
 @dataclass(frozen=True)
 class Layout:
-    """The classes of a data folder in natural order, and where their pictures are.
+    """The classes of a data folder in natural order, and where their images are.
 
     Attributes:
         classes: names; the place of a name is its label in every part.
@@ -118,7 +118,7 @@ def _split_layout(walker: Walker, arrangement: Arrangement) -> Layout:
     for part, place in parts.items():
         folders, loose = walker.look(place)
         if part == "test" and not folders:
-            notes.append(f"pictures of {place.name} without a class, left out: {len(loose):,}")
+            notes.append(f"images of {place.name} without a class, left out: {len(loose):,}")
             continue
         refuse_loose(place, loose)
         others = [other.resolve() for name, other in parts.items() if name != part]
@@ -173,12 +173,12 @@ def refuse_non_folder(root: Path) -> None:
 
 
 def refuse_loose(folder: Path, loose: list[Found]) -> None:
-    """Refuse pictures that lie beside the class folders rather than in one."""
+    """Refuse images that lie beside the class folders rather than in one."""
     if loose:
         where = printable(folder)
-        names = some_of(picture.path.name for picture in loose)
+        names = some_of(image.path.name for image in loose)
         raise DataError(
-            f"pictures directly in {where} have no class ({len(loose):,}: {names}); move them into {where}/<class>/"
+            f"images directly in {where} have no class ({len(loose):,}: {names}); move them into {where}/<class>/"
         )
 
 

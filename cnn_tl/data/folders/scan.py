@@ -1,4 +1,4 @@
-"""A folder of pictures becomes a manifest. Nothing in the folder is changed, copied or decoded."""
+"""A folder of images becomes a manifest. Nothing in the folder is changed, copied or decoded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cnn_tl.data.decoding.image import DEFAULT_LIMITS, ImageLimits, probe
 from cnn_tl.data.folders.layout import ClassFolder, Layout, read_layout
 from cnn_tl.data.folders.walk import Found, Walker
 from cnn_tl.data.loader import readers
-from cnn_tl.data.manifest import SPLITS, Manifest, Picture, SetAside, Split, refuse_mostly_broken
+from cnn_tl.data.manifest import SPLITS, ImageRecord, Manifest, SetAside, Split, refuse_mostly_broken
 from cnn_tl.data.remarks import remarks
 from cnn_tl.data.split import split_off_val
 
@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A file that claims to be a picture, and what is known of it without opening it."""
+    """A file that claims to be an image, and what is known of it without opening it."""
 
     path: str
     folder: ClassFolder
@@ -38,7 +38,7 @@ class _Candidate:
 class _Examined:
     """What its header and checksum made of a candidate."""
 
-    entry: Picture | SetAside
+    entry: ImageRecord | SetAside
     animated: bool = False
 
 
@@ -53,15 +53,15 @@ def scan(
     workers: int | None = None,
     splits: Mapping[Split, str] | None = None,
 ) -> Manifest:
-    """Find the classes and pictures below `root`; read every header and checksum, and decode nothing.
+    """Find the classes and images below `root`; read every header and checksum, and decode nothing.
 
     Args:
         root: class folders, or train, val (valid, validation) and test with class folders in them.
         seed: chooses the validation part where the folder has none.
         val_fraction: the share of each class that goes to that part, between 0 and 1.
-        limits: the picture sizes that are taken.
-        on_bad_image: set broken pictures aside, or refuse the folder.
-        on_progress: called in this thread with the pictures done and their total number.
+        limits: the image sizes that are taken.
+        on_bad_image: set broken images aside, or refuse the folder.
+        on_progress: called in this thread with the images done and their total number.
         workers: threads; 0: this one alone; None: as many as there are cores.
         splits: the folder of each split, relative to `root`, where the user has named them.
 
@@ -72,22 +72,22 @@ def scan(
     layout = read_layout(walker, splits)
     candidates = list(_candidates(walker, layout))
     examined = list(_examine_all(candidates, limits, on_progress, workers))
-    pictures = [one.entry for one in examined if isinstance(one.entry, Picture)]
+    images = [one.entry for one in examined if isinstance(one.entry, ImageRecord)]
     broken = tuple(one.entry for one in examined if isinstance(one.entry, SetAside))
     if broken and on_bad_image == "fail":
         where = printable(walker.root / broken[0].path)
         raise DataError(
-            f"{where}: {broken[0].reason} (bad pictures in all: {len(broken):,}); "
+            f"{where}: {broken[0].reason} (bad images in all: {len(broken):,}); "
             "repair or remove it, or set data.on_bad_image to skip"
         )
-    refuse_mostly_broken(walker.root, len(pictures), broken)
+    refuse_mostly_broken(walker.root, len(images), broken)
     if not layout.has_val:
         pairs = zip(candidates, examined, strict=True)
         aside = Counter(one.folder.label for one, found in pairs if isinstance(found.entry, SetAside))
-        pictures = split_off_val(pictures, layout.classes, val_fraction=val_fraction, seed=seed, broken=aside)
-        pictures.sort(key=lambda picture: SPLITS.index(picture.split))
+        images = split_off_val(images, layout.classes, val_fraction=val_fraction, seed=seed, broken=aside)
+        images.sort(key=lambda image: SPLITS.index(image.split))
     classes = tuple(map(portable, layout.classes))
-    manifest = Manifest(walker.root, classes, tuple(pictures), broken, (), layout.text, layout.splits)
+    manifest = Manifest(walker.root, classes, tuple(images), broken, (), layout.text, layout.splits)
     manifest.check()
     animated = sum(one.animated for one in examined)
     return replace(manifest, notes=(*layout.notes, *walker.notes(), *remarks(manifest, animated)))
@@ -96,12 +96,12 @@ def scan(
 def _candidates(walker: Walker, layout: Layout) -> Iterator[_Candidate]:
     for folder in layout.folders:
         before = walker.left_out.copy()
-        found = walker.pictures(folder.path)
+        found = walker.images(folder.path)
         if not found and folder.split == "train":
             where, left_out = printable(folder.path), walker.left_out - before
             reasons = ", ".join(f"{what}: {count:,}" for what, count in left_out.items())
             raise DataError(
-                f"class folder {where} has no picture in it{f' ({reasons})' if reasons else ''}; add some or remove it"
+                f"class folder {where} has no image in it{f' ({reasons})' if reasons else ''}; add some or remove it"
             )
         for one in found:
             yield _Candidate(one.path.relative_to(walker.root).as_posix(), folder, one)
@@ -132,4 +132,4 @@ def _examine(candidate: _Candidate, limits: ImageLimits) -> _Examined:
         animated = probe(path, limits).animated
     except BadImageError as error:
         return _Examined(SetAside(name, split, sha256, error.reason))
-    return _Examined(Picture(name, label, split, facts.st_size, facts.st_mtime_ns, sha256), animated)
+    return _Examined(ImageRecord(name, label, split, facts.st_size, facts.st_mtime_ns, sha256), animated)

@@ -1,4 +1,4 @@
-"""Finding the pictures below a folder: what is hidden, special or no picture is counted and left out."""
+"""Finding the images below a folder: what is hidden, special or no image is counted and left out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 
 from cnn_tl.core.errors import DataError, printable
 from cnn_tl.core.retries import retried
-from cnn_tl.data.decoding.file_types import HEAD_BYTES, accepted_kind, has_picture_extension
+from cnn_tl.data.decoding.file_types import HEAD_BYTES, accepted_kind, has_image_extension
 
 _HIDDEN = re.compile(r"\..*|__MACOSX|@eaDir", re.DOTALL)
 _UNNAMED = 20
@@ -45,14 +45,14 @@ class Walker:
         self.remarks: Counter[str] = Counter()
 
     def look(self, folder: Path) -> tuple[list[Found], list[Found]]:
-        """Return the visible folders and the pictures directly in `folder`, in natural order.
+        """Return the visible folders and the images directly in `folder`, in natural order.
 
         Raises:
             DataError: the folder, or a file in it, cannot be read.
         ResourceError: the machine could not read it, and that has lasted.
         """
         folders: list[Found] = []
-        pictures: list[Found] = []
+        images: list[Found] = []
         for entry in entries_of(folder):
             found = None if _HIDDEN.fullmatch(entry.name) else self._follow(entry)
             if _HIDDEN.fullmatch(entry.name):
@@ -64,13 +64,13 @@ class Walker:
             elif not stat.S_ISREG(found.facts.st_mode):
                 self.left_out["pipes, sockets and devices"] += 1
             elif is_candidate(found.path):
-                pictures.append(found)
+                images.append(found)
             else:
-                self.left_out["files that are no pictures"] += 1
-        return folders, pictures
+                self.left_out["files that are no images"] += 1
+        return folders, images
 
-    def pictures(self, class_folder: Path) -> list[Found]:
-        """Return the pictures anywhere below a class folder, in natural order, each real file once.
+    def images(self, class_folder: Path) -> list[Found]:
+        """Return the images anywhere below a class folder, in natural order, each real file once.
 
         Raises:
             DataError: a folder, or a file in one, cannot be read.
@@ -82,12 +82,12 @@ class Walker:
         pending = [class_folder]
         while pending:
             folder = pending.pop()
-            folders, pictures = self.look(folder)
+            folders, images = self.look(folder)
             pending += [one.path for one in self._unseen(folders, seen)]
-            fresh = self._unseen(pictures, seen)
+            fresh = self._unseen(images, seen)
             found += fresh
             if folder != class_folder:
-                self.remarks["pictures in sub-folders of their class"] += len(fresh)
+                self.remarks["images in sub-folders of their class"] += len(fresh)
         return sorted(found, key=lambda one: natural_key(str(one.path)))
 
     def notes(self) -> list[str]:
@@ -152,7 +152,7 @@ def contents_of(folder: Path) -> tuple[list[str], bool]:
                     continue
                 if _is_folder(entry):
                     folders.append(entry.name)
-                elif has_picture_extension(PurePath(entry.name)):
+                elif has_image_extension(PurePath(entry.name)):
                     images = True
                 elif len(unnamed) < _UNNAMED:
                     unnamed.append(Path(entry.path))
@@ -217,8 +217,8 @@ def head_of(path: Path) -> bytes:
 
 
 def is_candidate(path: Path) -> bool:
-    """Tell whether a file is, or claims to be, a picture."""
-    if has_picture_extension(path):
+    """Tell whether a file is, or claims to be, an image."""
+    if has_image_extension(path):
         return True
     try:
         return accepted_kind(head_of(path)) is not None

@@ -1,4 +1,4 @@
-"""Training pictures, each time a little different: a random crop, a mirror image, a policy, other light, a hole."""
+"""Training images, each time a little different: a random crop, a mirror image, a policy, other light, a hole."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from cnn_tl.data.views.transforms import FILTERS, mean_colour
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far a training picture may stray.
+    """How far a training image may stray.
 
     Attributes:
         crop_scale_min: the smallest share of the area that a random crop is drawn to keep (Szegedy et al. 2014, sec.
-            6); of a picture that is much wider or higher than the network's input it keeps what there is room for.
-        flip: mirror every second picture, left to right.
+            6); of an image that is much wider or higher than the network's input it keeps what there is room for.
+        flip: mirror every second image, left to right.
         color: brightness, contrast and saturation each vary by up to this share.
         policy: one of `policies.POLICIES`, after the crop and the mirror image.
         magnitude, ops: how strong and how many the operations of the policy are, where it has such settings.
@@ -56,7 +56,7 @@ class Finish:
 
 @dataclass(frozen=True)
 class View:
-    """A random view as drawn: the box that is cut from the picture, whether it is mirrored, and what follows."""
+    """A random view as drawn: the box that is cut from the image, whether it is mirrored, and what follows."""
 
     box: tuple[float, float, float, float]
     mirrored: bool
@@ -81,12 +81,12 @@ def augment(
 
 
 def finish_of(spec: Preprocessing, settings: Augmentation, seed: int) -> Finish:
-    """Return what the view that `seed` draws goes through last; it does not depend on the picture."""
+    """Return what the view that `seed` draws goes through last; it does not depend on the image."""
     return _drawn(spec.width, spec.height, spec, settings, seed).finish
 
 
 def _drawn(width: int, height: int, spec: Preprocessing, settings: Augmentation, seed: int) -> View:
-    """Draw a view of a picture of this size; the size decides where the box lies, and nothing else.
+    """Draw a view of an image of this size; the size decides where the box lies, and nothing else.
 
     So whatever the size, equally many numbers are drawn before the finish: `finish_of` counts on that.
     """
@@ -118,7 +118,7 @@ def _crop(
 ) -> tuple[float, float, float, float]:
     """Draw a box of `scale_min`..1 of the area whose proportions are the target's, give or take a third.
 
-    Where that is wider or higher than the picture it ends at the border: less of the area, and no other proportions
+    Where that is wider or higher than the image it ends at the border: less of the area, and no other proportions
     than it has to have.
     """
     area = width * height * draw.uniform(scale_min, 1)

@@ -1,8 +1,8 @@
-"""Augmentation policies: which operations a training picture goes through, and how strong they are.
+"""Augmentation policies: which operations a training image goes through, and how strong they are.
 
 RandAugment (Cubuk et al. 2020, sec. 3) and TrivialAugment Wide (Müller and Hutter 2021, tab. 1), with the ranges of
 torchvision's `RandAugment` and `TrivialAugmentWide`. Those draw from torch's global generator, which threads that read
-pictures would share; here every draw comes from the generator that is passed in.
+images would share; here every draw comes from the generator that is passed in.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Operation:
 
 
 def randaugment_ranges(width: int, height: int) -> dict[str, Range]:
-    """Return the range of each operation of RandAugment for a picture of this size in pixels."""
-    far = 150 / 331  # the ranges were found on pictures of 331 px, AutoAugment (Cubuk et al. 2019)
+    """Return the range of each operation of RandAugment for an image of this size in pixels."""
+    far = 150 / 331  # the ranges were found on images of 331 px, AutoAugment (Cubuk et al. 2019)
     return _ranges(shear=0.3, across=far * width, down=far * height, degrees=30, enhance=0.9, bits=4)
 
 
@@ -130,7 +130,7 @@ POLICIES: dict[str, Callable[[random.Random, tuple[int, int], int | None, int | 
     "randaugment": randaugment,
     "trivialaugment": trivialaugment,
 }
-"""Each takes a generator, the (width, height) of the picture in pixels, and the recipe's `magnitude` and `ops`, which
+"""Each takes a generator, the (width, height) of the image in pixels, and the recipe's `magnitude` and `ops`, which
 are None for a policy that has no such setting; it returns what to do, in order."""
 
 

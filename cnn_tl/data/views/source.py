@@ -1,6 +1,6 @@
-"""The picture that random views are cut from: decoded and upright, and no larger than the views can show.
+"""The image that random views are cut from: decoded and upright, and no larger than the views can show.
 
-It is a pure function of the file's bytes and one number, so it may be kept: a view cut from a kept picture is the view
+It is a pure function of the file's bytes and one number, so it may be kept: a view cut from a kept image is the view
 cut from one that was decoded just now. A row is how it is kept: a fixed number of bytes, however long or wide it is.
 """
 
@@ -24,7 +24,7 @@ FILTER = "bicubic"
 """Scales sources down, antialiased, whatever the network's own filter is: networks of one size share them."""
 
 STEP = 32
-"""Sides are multiples of this, so that settings which differ little share their pictures."""
+"""Sides are multiples of this, so that settings which differ little share their images."""
 
 _ROW_SIDES = tuple(side << power for power in range(12) for side in (32, 48))
 _HEAD = 8
@@ -34,22 +34,22 @@ _HEAD = 8
 def source_side(spec: Preprocessing, settings: Augmentation) -> int:
     """Return the side, in pixels, of a square with the area of a source.
 
-    The smallest crop that is drawn then has about as many pixels as the network takes, fewer only of a picture with
+    The smallest crop that is drawn then has about as many pixels as the network takes, fewer only of an image with
     other proportions than the network's input.
     """
     return STEP * math.ceil(math.sqrt(spec.height * spec.width / settings.crop_scale_min) / STEP)
 
 
 def read_source(file: Path | bytes, spec: Preprocessing, side: int) -> Image.Image:
-    """Decode a picture, RGB; one with more than `side`^2 pixels is scaled down to that many, its proportions kept.
+    """Decode an image, RGB; one with more than `side`^2 pixels is scaled down to that many, its proportions kept.
 
     A JPEG may be decoded at a part of its size, never below twice what it is then scaled to.
 
     Args:
-        spec: its limits decide which pictures are refused; it changes none.
+        spec: its limits decide which images are refused; it changes none.
 
     Raises:
-        BadImageError: the picture cannot be read, or is outside the limits of the specification.
+        BadImageError: the image cannot be read, or is outside the limits of the specification.
     """
     image = read_image(file, ImageLimits(spec.max_pixels, spec.min_side), draft=(2 * side, 2 * side))
     size = _fitting(image.width, image.height, side * side)
@@ -57,12 +57,12 @@ def read_source(file: Path | bytes, spec: Preprocessing, side: int) -> Image.Ima
 
 
 def row_sides(side: int) -> list[int]:
-    """Return the sides that a row may have, in rising order, the last for a picture that was scaled down."""
+    """Return the sides that a row may have, in rising order, the last for an image that was scaled down."""
     return [*(smaller for smaller in _ROW_SIDES if smaller < side), side]
 
 
 def row_side(width: int, height: int, side: int) -> int:
-    """Return the side of the row in which a picture of this size, in pixels, is kept."""
+    """Return the side of the row in which an image of this size, in pixels, is kept."""
     return next((fitting for fitting in row_sides(side) if width * height <= fitting * fitting), side)
 
 
@@ -81,7 +81,7 @@ def pack(image: Image.Image, side: int) -> Row:
 
 
 def unpack(row: Row) -> Image.Image:
-    """Return the picture of a row."""
+    """Return the image of a row."""
     width, height = (int(length) for length in row[:_HEAD].view("<u4"))
     return Image.frombuffer("RGB", (width, height), row[_HEAD : _HEAD + 3 * width * height], "raw", "RGB", 0, 1)
 

@@ -1,7 +1,7 @@
 """Pixels as the network wants them: one implementation for training's evaluation and every later command.
 
 The result equals timm's `create_transform(is_training=False)`, without torch. Arrays carry their shape in
-their name: H height, W width, C channel, N picture.
+their name: H height, W width, C channel, N image.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ _BLACK = (0, 0, 0)
 
 
 def load(source: Path | bytes, spec: Preprocessing) -> NDArray[np.uint8]:
-    """Return the picture as uint8 [H, W, C], ready for `normalise`. Every command gets its pixels here.
+    """Return the image as uint8 [H, W, C], ready for `normalise`. Every command gets its pixels here.
 
     Raises:
-        BadImageError: the picture cannot be read.
+        BadImageError: the image cannot be read.
     """
     return evaluate(read(source, spec), spec)
 
 
 def read(source: Path | bytes, spec: Preprocessing, *, zoom: float = 1) -> Image.Image:
-    """Return the whole picture, RGB, no smaller than what `evaluate` or an augmentation makes of it needs.
+    """Return the whole image, RGB, no smaller than what `evaluate` or an augmentation makes of it needs.
 
     Args:
-        zoom: how much finer the picture must be because only a part of it will be used.
+        zoom: how much finer the image must be because only a part of it will be used.
 
     Raises:
-        BadImageError: the picture cannot be read, or is outside the limits of the specification.
+        BadImageError: the image cannot be read, or is outside the limits of the specification.
     """
     return read_image(source, ImageLimits(spec.max_pixels, spec.min_side), draft=draft_size(spec, zoom))
 
@@ -53,7 +53,7 @@ def draft_size(spec: Preprocessing, zoom: float = 1) -> tuple[int, int]:
 
 
 def evaluate(image: Image.Image, spec: Preprocessing) -> NDArray[np.uint8]:
-    """Resize and crop an RGB picture without any randomness; return uint8 [H, W, C]."""
+    """Resize and crop an RGB image without any randomness; return uint8 [H, W, C]."""
     fill = _BLACK
     if spec.crop_mode == "center":
         image = trim_strip(image)
@@ -67,7 +67,7 @@ def evaluate(image: Image.Image, spec: Preprocessing) -> NDArray[np.uint8]:
 
 
 def resized(image: Image.Image, spec: Preprocessing) -> tuple[int, int]:
-    """Return the height and width, in pixels, that a picture takes before the crop."""
+    """Return the height and width, in pixels, that an image takes before the crop."""
     target_h, target_w = spec.resized
     if spec.crop_mode == "squash":
         return target_h, target_w

@@ -1,4 +1,4 @@
-"""Where patches cover a picture, and the map of what that costs: occlusion without knowing what the model runs in.
+"""Where patches cover an image, and the map of what that costs: occlusion without knowing what the model runs in.
 
 Zeiler and Fergus 2014, sec. 3.1 and figure 6. Neither torch nor a network is needed here.
 """
@@ -23,7 +23,7 @@ EMPTY = "empty map: nothing in the image is evidence for the class"
 NO_EVIDENCE = "a grey image scores as high for this class: no evidence here"
 
 PATCH, STRIDE = 0.2, 0.08
-"""Side of the patch and step between two patches, as shares of the picture's sides."""
+"""Side of the patch and step between two patches, as shares of the image's sides."""
 
 Box = tuple[slice, slice]
 """Rows and columns that are covered."""
@@ -54,7 +54,7 @@ def cost_map(
 def heat_map(
     logits: Callable[[Pixels], NDArray[np.float32]], pixels_HWC: Pixels, index: int, spec: Preprocessing
 ) -> NDArray[np.float32]:
-    """Return by how much the log-odds of class `index` fall where the picture is covered, [H, W].
+    """Return by how much the log-odds of class `index` fall where the image is covered, [H, W].
 
     The same as `occlusion.heat_map` but for a model that takes pixels: grey is the colour nearest to the mean.
 
@@ -65,8 +65,8 @@ def heat_map(
 
     def cost(boxes: Sequence[Box]) -> NDArray[np.floating]:
         covered_NHWC = np.repeat(pixels_HWC[None], len(boxes), axis=0)
-        for picture_HWC, box in zip(covered_NHWC, boxes, strict=True):
-            picture_HWC[box] = mean_colour(spec)
+        for image_HWC, box in zip(covered_NHWC, boxes, strict=True):
+            image_HWC[box] = mean_colour(spec)
         return before - log_odds(logits(covered_NHWC), index)
 
     height, width, _ = pixels_HWC.shape

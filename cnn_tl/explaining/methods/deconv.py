@@ -7,12 +7,12 @@ sec. 3.4). So it is a backward pass with that rule in place of the derivative of
 every network that autograd goes through:
 
 - ReLU and its smooth relatives (ReLU6, SiLU, GELU, hard-swish, ...) rectify what comes back;
-- gates between 0 and 1 (squeeze-and-excitation) are factors that the picture sets, like BatchNorm's: nothing goes
+- gates between 0 and 1 (squeeze-and-excitation) are factors that the image sets, like BatchNorm's: nothing goes
   back through them;
 - convolutions, max pooling, BatchNorm, residual sums and padding go back as autograd has it, without their biases.
 
-The picture itself has a say in this only through the unpooling. In a network without max pooling a projection shows
-what the channel is for, whatever the picture; Springenberg et al. therefore let through only what is positive both ways
+The image itself has a say in this only through the unpooling. In a network without max pooling a projection shows
+what the channel is for, whatever the image; Springenberg et al. therefore let through only what is positive both ways
 (guided backpropagation, sec. 3.4).
 """
 
@@ -78,12 +78,12 @@ class BackwardRule(TorchFunctionMode):
 
 
 def has_switches(model: nn.Module) -> bool:
-    """Say whether the network has max pooling, which ties a projection to the picture."""
+    """Say whether the network has max pooling, which ties a projection to the image."""
     return any(isinstance(module, nn.MaxPool2d) for module in model.modules())
 
 
 def project(rule: str, model: nn.Module, layer: MapLayer, x_NCHW: Tensor, channel_N: Tensor, place_N: Tensor) -> Tensor:
-    """Project one activation of each picture back to its pixels, [N, 3, H, W].
+    """Project one activation of each image back to its pixels, [N, 3, H, W].
 
     Args:
         rule: one of `RULES`.
@@ -97,7 +97,7 @@ def project(rule: str, model: nn.Module, layer: MapLayer, x_NCHW: Tensor, channe
 def receptive_fields(
     model: nn.Module, layer: MapLayer, x_NCHW: Tensor, channel_N: Tensor, place_N: Tensor
 ) -> list[tuple[int, int, int, int]]:
-    """Return the box (top, left, bottom, right) of the pixels that each activation can see, in the picture.
+    """Return the box (top, left, bottom, right) of the pixels that each activation can see, in the image.
 
     Measured, not computed from kernels: where the signal arrives if every activation lets all of it back.
     """
@@ -120,7 +120,7 @@ def _backward(
     rule: BackwardRule,
     signal: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Set all activations but one of each picture to zero, and send that one back."""
+    """Set all activations but one of each image to zero, and send that one back."""
     x_NCHW = x_NCHW.detach().clone().requires_grad_(True)
     with rule:
         maps_NCP = activations(model, layer, x_NCHW).flatten(2)

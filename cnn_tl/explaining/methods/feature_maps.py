@@ -1,4 +1,4 @@
-"""What a layer makes of a picture: its strongest channels, as maps and as places."""
+"""What a layer makes of an image: its strongest channels, as maps and as places."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from cnn_tl.explaining.layers import MapLayer, activations
 from cnn_tl.explaining.subject import Subject
 
 CHANNELS = 9
-"""How many channels are shown of a picture."""
+"""How many channels are shown of an image."""
 
 
 @dataclass(frozen=True)
 class Strongest:
-    """The channels of a layer with the highest peaks in one picture, highest first.
+    """The channels of a layer with the highest peaks in one image, highest first.
 
     Attributes:
         channels: their numbers. places: where the peaks are, row * width + column of the map.

@@ -1,4 +1,4 @@
-"""Occlusion: a grey patch slides over the picture, and where it lowers the score most the model was looking.
+"""Occlusion: a grey patch slides over the image, and where it lowers the score most the model was looking.
 
 Zeiler and Fergus 2014, sec. 3.1 and figure 6.
 """
@@ -17,7 +17,7 @@ from cnn_tl.explaining.subject import Subject, log_odds
 
 
 def heat_map(subject: Subject, x_1CHW: Tensor, index: int, *, patch: float = PATCH, stride: float = STRIDE) -> Tensor:
-    """Return by how much the log-odds of class `index` fall where the picture is covered, [H, W].
+    """Return by how much the log-odds of class `index` fall where the image is covered, [H, W].
 
     Log-odds, as the probability of a sure model hardly moves. Grey is the mean of the preprocessing. Each pixel
     gets the mean over the patches that cover it; below zero the class was more probable without it.

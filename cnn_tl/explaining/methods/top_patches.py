@@ -1,4 +1,4 @@
-"""The nine pictures that excite a channel most, found in one pass (Zeiler and Fergus 2014, figure 2)."""
+"""The nine images that excite a channel most, found in one pass (Zeiler and Fergus 2014, figure 2)."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ CHANNELS = 8
 
 @dataclass
 class TopPatches:
-    """The strongest activation of each channel in each of its nine best pictures; no more is kept in memory.
+    """The strongest activation of each channel in each of its nine best images; no more is kept in memory.
 
     Attributes:
-        files: the pictures that any channel still keeps, by their number.
+        files: the images that any channel still keeps, by their number.
         value, mean: the activations [C, B], the highest first, and the mean of their map, which decides between equals.
-        picture, place: in which picture they are, and where on its map.
+        image, place: in which image they are, and where on its map.
     """
 
     files: dict[int, Path] = field(default_factory=dict)
     value: Tensor = field(default_factory=lambda: torch.empty(0))
     mean: Tensor = field(default_factory=lambda: torch.empty(0))
-    picture: Tensor = field(default_factory=lambda: torch.empty(0))
+    image: Tensor = field(default_factory=lambda: torch.empty(0))
     place: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def add(self, numbered: Iterable[tuple[int, Path]], maps_NChw: Tensor) -> None:
-        """Look at the maps [N, C, h, w] of more pictures; of equal activations the earlier picture stays."""
+        """Look at the maps [N, C, h, w] of more images; of equal activations the earlier image stays."""
         value_NC, place_NC = maps_NChw.flatten(2).max(dim=2)
         numbered = list(numbered)
-        picture_N = torch.tensor([number for number, _ in numbered])
+        image_N = torch.tensor([number for number, _ in numbered])
         mean_NC = maps_NChw.mean(dim=(2, 3))
-        picture_CN = picture_N.expand(maps_NChw.shape[1], -1)
-        new: tuple[Tensor, ...] = value_NC.T.cpu(), mean_NC.T.cpu(), place_NC.T.cpu(), picture_CN
+        image_CN = image_N.expand(maps_NChw.shape[1], -1)
+        new: tuple[Tensor, ...] = value_NC.T.cpu(), mean_NC.T.cpu(), place_NC.T.cpu(), image_CN
         if self.files:
-            kept_so_far = self.value, self.mean, self.place, self.picture
+            kept_so_far = self.value, self.mean, self.place, self.image
             new = tuple(torch.cat(pair, dim=1) for pair in zip(kept_so_far, new, strict=True))
         best = ranking(new[0], new[1])[:, :BEST]
-        self.value, self.mean, self.place, self.picture = (tensor.gather(1, best) for tensor in new)
-        kept = set(self.picture.flatten().tolist())
+        self.value, self.mean, self.place, self.image = (tensor.gather(1, best) for tensor in new)
+        kept = set(self.image.flatten().tolist())
         self.files = {number: path for number, path in (self.files | dict(numbered)).items() if number in kept}
 
     def strongest_channels(self) -> list[int]:

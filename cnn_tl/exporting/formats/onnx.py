@@ -33,7 +33,7 @@ def write(trained: Bundle, path: Path, options: Options) -> OnnxModel | Lowered:
 
     Raises:
         ArtefactError: torch cannot express this model in ONNX, or its weights do not fit into one file.
-        DataError: int8, and the training pictures are not here.
+        DataError: int8, and the training images are not here.
         UsageError: ONNX cannot resize as the model's preprocessing does.
     """
     options = options.of("onnx")

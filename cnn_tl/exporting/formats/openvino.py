@@ -1,4 +1,4 @@
-"""OpenVINO: model.xml and model.bin, converted from the ONNX network; from normalised pictures to what is asked for."""
+"""OpenVINO: model.xml and model.bin, converted from the ONNX network; from normalised images to what is asked for."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class OpenVinoModel(TakesNormalised):
         self.facts: Mapping[str, str] = {"architecture": str(model.get_rt_info(["cnn_tl", "architecture"]).value)}
 
     def __call__(self, x_nchw: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the logits [N, K] of normalised pictures."""
+        """Return the logits [N, K] of normalised images."""
         logits: NDArray[np.float32] = self._compiled({INPUT: x_nchw})[LOGITS]
         return logits
 

@@ -26,7 +26,7 @@ class TimmModel(TakesNormalised):
         self.facts: Mapping[str, str] = {"architecture": str(bundle.read_config(folder)["architecture"])}
 
     def __call__(self, x_nchw: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the logits [N, K] of normalised pictures."""
+        """Return the logits [N, K] of normalised images."""
         with torch.inference_mode():
             return self._model(torch.from_numpy(x_nchw)).numpy()  # type: ignore[no-any-return]
 

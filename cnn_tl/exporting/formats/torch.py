@@ -1,4 +1,4 @@
-"""torch: a program of `torch.export`, for any batch size, from normalised pictures to logits.
+"""torch: a program of `torch.export`, for any batch size, from normalised images to logits.
 
 A .pt2 file is a zip of JSON and tensors, and `torch.export.load` may unpickle parts of such a file: load only those
 whose SHA-256 you know. Class names and preprocessing are in it as the extra file `cnn_tl.json`.
@@ -35,7 +35,7 @@ class TorchProgram(TakesNormalised):
         self.facts: Mapping[str, str] = {"architecture": json.loads(extra[ABOUT])["architecture"]}
 
     def __call__(self, x_nchw: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the logits [N, K] of normalised pictures."""
+        """Return the logits [N, K] of normalised images."""
         with torch.inference_mode():
             return self._module(torch.from_numpy(x_nchw)).numpy()  # type: ignore[no-any-return]
 

@@ -20,7 +20,7 @@ TRUNK = (
     "conv1", "maxpool1", "conv2", "conv3", "maxpool2", "inception3a", "inception3b", "maxpool3",
     "inception4a", "inception4b", "inception4c", "inception4d", "inception4e", "maxpool4", "inception5a", "inception5b",
 )  # fmt: skip
-"""The modules that a picture passes, one after the other."""
+"""The modules that an image passes, one after the other."""
 
 AUXILIARY = {"aux1": ("inception4a", 512), "aux2": ("inception4d", 528)}
 """Auxiliary classifier -> the module whose output it takes, and the channels of that."""

@@ -55,7 +55,7 @@ class ScaledTanh(nn.Module):
 class LeNet5(nn.Module):
     """The network above, with what timm expects of a model.
 
-    C5 is a convolution, as in the paper, so larger pictures give it more than one place; what it finds there is pooled.
+    C5 is a convolution, as in the paper, so larger images give it more than one place; what it finds there is pooled.
     Smaller ones than 32 x 32 do not reach it.
 
     Args:
@@ -109,7 +109,7 @@ class LeNet5(nn.Module):
         return x_ND if pre_logits else self.output(x_ND)  # type: ignore[no-any-return]
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Return the logits [N, K] of normalised pictures [N, in_chans, H, W]."""
+        """Return the logits [N, K] of normalised images [N, in_chans, H, W]."""
         return self.forward_head(self.forward_features(x_NCHW))
 
     def get_classifier(self) -> nn.Module:
@@ -139,7 +139,7 @@ def _classifier(num_classes: int) -> nn.Module:
 _CARD = {
     "num_classes": 10,
     "input_size": (3, 32, 32),
-    "crop_pct": 1.0,  # digits of 28 px are resized to 32, where the paper pads them: other pictures have no border
+    "crop_pct": 1.0,  # digits of 28 px are resized to 32, where the paper pads them: other images have no border
     "interpolation": "bilinear",
     "mean": (0.1307,) * 3,  # of the digits; grey stays grey, because all channels are normalised alike
     "std": (0.3081,) * 3,

@@ -19,7 +19,7 @@ class ModelRow:
     Attributes:
         name: what `--model` takes.
         parameters: how many, with the original classifier.
-        input_size: side of the pictures it was trained for, in pixels.
+        input_size: side of the images it was trained for, in pixels.
         weights: where the pretrained ones are: in an installed `package`, in the hub's `cache`, to `download`,
             or `none` were published.
         top1: what these get on ImageNet's validation images, in per cent; None where it is not known here.

@@ -122,10 +122,10 @@ def create(model: str, source: Source, *, image_size: int | None = None) -> nn.M
     A file with another number of classes, or without a classifier, leaves the model's own classifier random.
 
     Args:
-        image_size: side of the square pictures in pixels; None for the model's own.
+        image_size: side of the square images in pixels; None for the model's own.
 
     Raises:
-        UsageError: timm has no such model, or it cannot take pictures of that size.
+        UsageError: timm has no such model, or it cannot take images of that size.
         ArtefactError: the weights are damaged or belong to another model.
     """
     import timm
@@ -159,7 +159,7 @@ def create(model: str, source: Source, *, image_size: int | None = None) -> nn.M
 
 
 def find(model: str) -> PretrainedCfg:
-    """Return timm's card of a model: where its weights are published, and what pictures they expect.
+    """Return timm's card of a model: where its weights are published, and what images they expect.
 
     Raises:
         UsageError: timm has no such model; the message names the closest ones.
@@ -215,7 +215,7 @@ def _package_file(package: str) -> Path | None:
 
 
 def _check_size(model: str, side: int, arguments: dict[str, Any]) -> None:
-    """Send a picture without bytes through a model without bytes: does it take the size?"""
+    """Send an image without bytes through a model without bytes: does it take the size?"""
     import timm
     import torch
 
@@ -224,4 +224,4 @@ def _check_size(model: str, side: int, arguments: dict[str, Any]) -> None:
             timm.create_model(model, **arguments).eval()(torch.empty(1, 3, side, side))
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
-        raise UsageError(f"{model} cannot take pictures of {side} x {side} pixels: {reason}") from error
+        raise UsageError(f"{model} cannot take images of {side} x {side} pixels: {reason}") from error

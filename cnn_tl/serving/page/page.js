@@ -44,7 +44,7 @@ function addCard(file) {
 function fail(card, text) {
   $(".problem", card).textContent = text;
   $(".problem", card).hidden = false;
-  $(".pictures", card).hidden = true;
+  $(".images", card).hidden = true;
 }
 
 function addRow(card, file, { label, probability }) {
@@ -96,7 +96,7 @@ async function showHeat(card, file, label) {
   }
 }
 
-// Says whether the picture was answered.
+// Says whether the image was answered.
 async function answer(file) {
   const card = addCard(file);
   if (file.size > facts.max_bytes) {

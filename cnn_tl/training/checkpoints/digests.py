@@ -70,7 +70,7 @@ def weights_digests(remembered: Remembered) -> dict[str, str]:
     """Return what tells the weights of a run from others: the digests of their file, if there is one, and the backbone.
 
     Either is enough. A file may be rewritten with the same backbone in it; and from the same file the position
-    embeddings of a transformer, resized to another picture size, differ in the last bits between kinds of processors.
+    embeddings of a transformer, resized to another image size, differ in the last bits between kinds of processors.
     """
     source = remembered.source
     file = {"file": files.sha256_file(source)} if source else {}

@@ -21,7 +21,7 @@ class Progress:
             equals.
         seconds: what the loop has taken, all its starts together.
         lr: the peak learning rate, found or given; 0 until it is known.
-        micro_batch: pictures that pass the network at once, since memory ran out; 0: it has not.
+        micro_batch: images that pass the network at once, since memory ran out; 0: it has not.
         computed: number format and kind of device, in words.
         receipts: what `Phases` has written down.
         rows: the metrics of the finished epochs.

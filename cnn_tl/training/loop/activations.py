@@ -1,7 +1,7 @@
-"""The activations where the frozen part of a network ends: computed once for each view of a picture, kept, read back.
+"""The activations where the frozen part of a network ends: computed once for each view of an image, kept, read back.
 
 What is kept are the numbers that the network itself would hand over in the same number format, so a step that begins
-with them is the step that begins with the picture, less the frozen part of its forward pass.
+with them is the step that begins with the image, less the frozen part of its forward pass.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cnn_tl.cache.store import FeatureCache
 from cnn_tl.core.device import autocast
 from cnn_tl.core.formatting import counted
 from cnn_tl.data.loader import Batch, in_groups
-from cnn_tl.data.manifest import Picture
+from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.features.cache_keys import row_key, space_facts
 from cnn_tl.features.speed import hardware_of, noise
 from cnn_tl.networks.backbone import to_input
@@ -29,16 +29,16 @@ from cnn_tl.networks.split_point import Cut, cut
 from cnn_tl.training.context import Session
 from cnn_tl.training.store import open_cache
 
-Read = Callable[[Sequence[Sequence[Picture]]], Iterator[Batch[Picture]]]
-"""Groups of pictures -> batches of their pixels, each picture in the view that is wanted."""
+Read = Callable[[Sequence[Sequence[ImageRecord]]], Iterator[Batch[ImageRecord]]]
+"""Groups of images -> batches of their pixels, each image in the view that is wanted."""
 
 AT_ONCE = 32
-"""Pictures that pass the frozen part together, always so many, kept or not: another number may give another last bit,
+"""Images that pass the frozen part together, always so many, kept or not: another number may give another last bit,
 and after an interruption the groups are others."""
 
 
 class Boundary:
-    """The activations of a run's training pictures.
+    """The activations of a run's training images.
 
     Attributes:
         cut: the network in two parts.
@@ -61,20 +61,20 @@ class Boundary:
 
     @property
     def row_bytes(self) -> int:
-        """What the activations of one picture take."""
+        """What the activations of one image take."""
         return self._space.row.nbytes
 
-    def missing(self, pictures: Sequence[Picture], view: int) -> list[Picture]:
-        """Return the pictures of which the cache does not have this view; two of the same content count once."""
-        wanted = {self._key(picture, view): picture for picture in pictures}
+    def missing(self, images: Sequence[ImageRecord], view: int) -> list[ImageRecord]:
+        """Return the images of which the cache does not have this view; two of the same content count once."""
+        wanted = {self._key(image, view): image for image in images}
         distinct = list(wanted.values())
         return [distinct[index] for index in self._space.missing(list(wanted))]
 
-    def lacking(self, pictures: Sequence[Picture], views: int) -> int:
+    def lacking(self, images: Sequence[ImageRecord], views: int) -> int:
         """Return how many bytes the cache lacks of the first `views` views."""
-        return self.row_bytes * sum(len(self.missing(pictures, view)) for view in range(views))
+        return self.row_bytes * sum(len(self.missing(images, view)) for view in range(views))
 
-    def fill(self, pictures: Sequence[Picture], view: int, read: Read) -> bool:
+    def fill(self, images: Sequence[ImageRecord], view: int, read: Read) -> bool:
         """Compute this process's share of what the cache lacks of a view; return whether it could all be kept.
 
         It returns when all processes have done theirs, and `read` then finds what each has kept.
@@ -83,25 +83,25 @@ class Boundary:
             Stopped: a signal came; what is done so far is kept. And what `read` raises.
         """
         with self._session.world.together():
-            kept = self._fill_share(pictures, view, read)
+            kept = self._fill_share(images, view, read)
         self._space.refresh()
         return kept
 
-    def _fill_share(self, pictures: Sequence[Picture], view: int, read: Read) -> bool:
+    def _fill_share(self, images: Sequence[ImageRecord], view: int, read: Read) -> bool:
         world = self._session.world
-        lacking = [picture for picture in self.missing(pictures, view) if world.falls_here(picture.sha256)]
+        lacking = [image for image in self.missing(images, view) if world.falls_here(image.sha256)]
         if not lacking:
             return True
         observer, kept = self._session.observer, True
         with observer.task(f"activations, view {view}", len(lacking)), self._space.writer() as writer:
-            for picture, row in self._computed(lacking, read):
-                kept = writer.add(self._key(picture, view), row)
+            for image, row in self._computed(lacking, read):
+                kept = writer.add(self._key(image, view), row)
                 if not kept:
                     break
                 observer.advance(1)
         return kept
 
-    def rows(self, parts: Sequence[Sequence[Picture]], view: int, read: Read) -> Iterator[Tensor]:
+    def rows(self, parts: Sequence[Sequence[ImageRecord]], view: int, read: Read) -> Iterator[Tensor]:
         """Yield the activations [N, *shape] of each part, on the device."""
         if self.keeps:
             yield from (self.read(part, view, read) for part in parts)
@@ -110,11 +110,11 @@ class Boundary:
         for part in parts:
             yield self._on_device(np.stack([row for _, row in islice(computed, len(part))]))
 
-    def read(self, pictures: Sequence[Picture], view: int, read: Read) -> Tensor:
+    def read(self, images: Sequence[ImageRecord], view: int, read: Read) -> Tensor:
         """Return the activations [N, *shape] on the device; what is damaged or gone is computed again."""
-        rows, lacking = self._space.gather([self._key(picture, view) for picture in pictures])
+        rows, lacking = self._space.gather([self._key(image, view) for image in images])
         if lacking:
-            again = self._computed([pictures[index] for index in lacking], read)
+            again = self._computed([images[index] for index in lacking], read)
             for index, (_, row) in zip(lacking, again, strict=True):
                 rows[index] = row
         return self._on_device(rows)
@@ -128,12 +128,12 @@ class Boundary:
         kept = kept.to(self._session.device, non_blocking=True)
         return kept.permute(0, 3, 1, 2) if self.cut.channels_last else kept
 
-    def _computed(self, pictures: Sequence[Picture], read: Read) -> Iterator[tuple[Picture, NDArray[Any]]]:
-        """Send pictures through the frozen part and yield each with its row."""
-        for batch in read(in_groups(pictures, AT_ONCE)):
+    def _computed(self, images: Sequence[ImageRecord], read: Read) -> Iterator[tuple[ImageRecord, NDArray[Any]]]:
+        """Send images through the frozen part and yield each with its row."""
+        for batch in read(in_groups(images, AT_ONCE)):
             yield from zip(batch.items, self._rows(batch), strict=True)
 
-    def _rows(self, batch: Batch[Picture]) -> NDArray[Any]:
+    def _rows(self, batch: Batch[ImageRecord]) -> NDArray[Any]:
         session, count = self._session, len(batch.items)
         pixels = np.concatenate([batch.pixels, np.repeat(batch.pixels[:1], AT_ONCE - count, axis=0)])
         x_NCHW = to_input(pixels, session.card.preprocessing, session.device)
@@ -144,9 +144,9 @@ class Boundary:
         kept = kept.contiguous().cpu()
         return kept.view(torch.int16).numpy().view(np.uint16) if kept.dtype == torch.bfloat16 else kept.numpy()
 
-    def _key(self, picture: Picture, view: int) -> bytes:
+    def _key(self, image: ImageRecord, view: int) -> bytes:
         session = self._session
-        return row_key(picture.sha256, view, session.recipe.seed, session.augmentation, session.pictures.source_side)
+        return row_key(image.sha256, view, session.recipe.seed, session.augmentation, session.images.source_side)
 
 
 @contextmanager
@@ -162,7 +162,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def open_boundary(
-    session: Session, pictures: Sequence[Picture], epochs: int, *, gradual: bool = False
+    session: Session, images: Sequence[ImageRecord], epochs: int, *, gradual: bool = False
 ) -> Boundary | None:
     """Decide whether activations are kept or computed anew in each epoch; say which and why.
 
@@ -172,7 +172,7 @@ def open_boundary(
         gradual: more of it will train later, which moves the boundary.
 
     Returns:
-        None where a step begins with the picture: nothing is frozen, or the frozen part gives nothing twice.
+        None where a step begins with the image: nothing is frozen, or the frozen part gives nothing twice.
     """
     if all(parameter.requires_grad for parameter in session.network.model.parameters()):
         return None
@@ -189,11 +189,11 @@ def open_boundary(
         assert isinstance(views, int)
         wanted = min(views, epochs)
         found = Boundary(session, cutting, open_cache(session.recipe, session.run, session.observer))
-        lacking = found.lacking(pictures, wanted)
+        lacking = found.lacking(images, wanted)
         room = session.world.gather(found.why_not(lacking) if lacking else None)
         reason = next(filter(None, room), None)
     if found is not None and reason is None:
-        _tell_of_what_is_kept(session, found, len(pictures), wanted, lacking)
+        _tell_of_what_is_kept(session, found, len(images), wanted, lacking)
         return found
     session.observer.note(f"the frozen part is computed anew in each epoch: {reason}")
     session.facts["activations"] = {"kept": False, "reason": reason}
@@ -202,11 +202,11 @@ def open_boundary(
     return found
 
 
-def _tell_of_what_is_kept(session: Session, found: Boundary, pictures: int, views: int, lacking: int) -> None:
-    total, boundary = found.row_bytes * views * pictures, found.cut.boundary
+def _tell_of_what_is_kept(session: Session, found: Boundary, images: int, views: int, lacking: int) -> None:
+    total, boundary = found.row_bytes * views * images, found.cut.boundary
     session.observer.note(
         f"the activations at {boundary} are kept: {counted(views, 'view')} of "
-        f"{counted(pictures, 'image')}, {readable(total)}; {readable(total - lacking)} are at hand"
+        f"{counted(images, 'image')}, {readable(total)}; {readable(total - lacking)} are at hand"
     )
     session.facts["activations"] = {"kept": True, "boundary": boundary, "views": views, "bytes": total}
 

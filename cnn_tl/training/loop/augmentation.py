@@ -25,7 +25,7 @@ def finished(pixels_NHW3: Tensor, finishes: Sequence[Finish], colour: tuple[int,
 
     Args:
         pixels_NHW3: views without their finish, uint8.
-        finishes: one for each picture.
+        finishes: one for each image.
     """
     device = pixels_NHW3.device
     if lights := [finish.light for finish in finishes if finish.light is not None]:

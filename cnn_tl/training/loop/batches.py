@@ -1,4 +1,4 @@
-"""What the steps of an epoch are fed: one view of each picture, as the normalised picture or as kept activations."""
+"""What the steps of an epoch are fed: one view of each image, as the normalised image or as kept activations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from cnn_tl.core.device import seed_of
 from cnn_tl.core.errors import BadImageError, DataError
 from cnn_tl.data.loader import Batch
-from cnn_tl.data.manifest import Picture
+from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.data.views.augment import finish_of
 from cnn_tl.data.views.transforms import mean_colour
 from cnn_tl.features.cache_keys import PLAIN, view_seed
@@ -33,13 +33,13 @@ class Step:
     """What this process has of a step.
 
     Attributes:
-        pictures: its part of the step's. x: what the model takes for them, [N, ...].
-        first: the number of its first picture among all of the step. total: how many those are.
-        counts: False: there are fewer pictures than processes, and this one takes part with a picture that is no
+        images: its part of the step's. x: what the model takes for them, [N, ...].
+        first: the number of its first image among all of the step. total: how many those are.
+        counts: False: there are fewer images than processes, and this one takes part with an image that is no
             part of the step.
     """
 
-    pictures: Sequence[Picture]
+    images: Sequence[ImageRecord]
     x: Tensor
     first: int
     total: int
@@ -50,23 +50,23 @@ Item = TypeVar("Item")
 Steps = Generator[Step, None, None]
 
 WAITS = 0.02
-"""Share of an epoch's time that a GPU may wait for pictures before it does part of their augmentation. That takes it
+"""Share of an epoch's time that a GPU may wait for images before it does part of their augmentation. That takes it
 some 20 small kernels for a batch, and spares a core a third of the time of each view (0.7 of 1.9 ms measured); a CPU
 needs six times as long for it in batches, so there it stays with the threads."""
 
 
 class Feed:
-    """The training pictures of a run, epoch by epoch.
+    """The training images of a run, epoch by epoch.
 
     Attributes:
-        pictures: those of the training part.
+        images: those of the training part.
         steps_per_epoch, steps, epochs: how long the run is; the last epoch may be cut short.
-        seconds_reading: for how long pictures were waited for, in all; what the frozen part computes is no waiting.
+        seconds_reading: for how long images were waited for, in all; what the frozen part computes is no waiting.
     """
 
     def __init__(self, session: Session) -> None:
         settings = session.recipe.train
-        self.pictures = session.manifest.of("train")
+        self.images = session.manifest.of("train")
         self.seconds_reading = 0.0
         self._session = session
         self.steps_per_epoch = len(self._whole(epoch=1))
@@ -82,7 +82,7 @@ class Feed:
         Args:
             gradual: more of it will train later.
         """
-        self._boundary = open_boundary(self._session, self.pictures, self.epochs, gradual=gradual)
+        self._boundary = open_boundary(self._session, self.images, self.epochs, gradual=gradual)
 
     @property
     def begins_with_activations(self) -> bool:
@@ -91,33 +91,33 @@ class Feed:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """The class of each picture, int64 [N]."""
-        return np.array([picture.label for picture in self.pictures], dtype=np.int64)
+        """The class of each image, int64 [N]."""
+        return np.array([image.label for image in self.images], dtype=np.int64)
 
-    def batches(self, epoch: int) -> list[list[Picture]]:
-        """Return the pictures of each step of an epoch; one after the run's last, where a range test goes, is whole."""
+    def batches(self, epoch: int) -> list[list[ImageRecord]]:
+        """Return the images of each step of an epoch; one after the run's last, where a range test goes, is whole."""
         left = self.steps - (epoch - 1) * self.steps_per_epoch
         return self._whole(epoch)[:left] if left > 0 else self._whole(epoch)
 
-    def _whole(self, epoch: int) -> list[list[Picture]]:
+    def _whole(self, epoch: int) -> list[list[ImageRecord]]:
         size, seed = self._session.batch_size, self._session.recipe.seed
         if self._session.recipe.train.sampling == "balanced":
-            return balanced_batches(self.pictures, self.labels.tolist(), size, seed, epoch)
-        return epoch_batches(self.pictures, size, seed, epoch)
+            return balanced_batches(self.images, self.labels.tolist(), size, seed, epoch)
+        return epoch_batches(self.images, size, seed, epoch)
 
     def prepare(self, epoch: int) -> None:
         """Keep what the last epoch had to decode again, and compute the activations that this one needs, if not kept.
 
         Raises:
-            DataError: a picture changed since the run began.
+            DataError: an image changed since the run began.
             Stopped: a signal came; what is done so far is kept.
         """
         with self._session.world.together():
-            self._session.pictures.mend()
+            self._session.images.mend()
         if self._boundary is None or not self._boundary.keeps:
             return
         with self._session.world.together():
-            kept = self._boundary.fill(self.pictures, self._view(epoch), self._plainly(epoch))
+            kept = self._boundary.fill(self.images, self._view(epoch), self._plainly(epoch))
         if not all(self._session.world.gather(kept)):
             self._session.observer.note("the frozen part is computed anew in each epoch from here on")
             self._boundary.keeps = False
@@ -126,23 +126,23 @@ class Feed:
     def inputs(self, epoch: int, done: int) -> Iterator[Iterator[Step]]:
         """Put the model in training mode and give the steps of an epoch after the first `done`.
 
-        `x` of a step is what `model(x)` takes inside the body: normalised pictures [N, 3, H, W], or their activations
+        `x` of a step is what `model(x)` takes inside the body: normalised images [N, 3, H, W], or their activations
         at the boundary [N, ...].
 
         Raises (in all processes of the run, while it is iterated):
-            DataError: a picture changed since the run began.
+            DataError: an image changed since the run began.
             Stopped: a signal came.
         """
         freeze.train_mode(self._session.network.model)
         boundary = self._boundary
-        steps = self._pictures(epoch, done) if boundary is None else self._activations(boundary, epoch, done)
+        steps = self._images(epoch, done) if boundary is None else self._activations(boundary, epoch, done)
         with closing(steps):  # a step that raises must not leave the network in two parts
             yield self._session.world.in_step(steps, self._session.raise_if_stopped)
 
-    def _pictures(self, epoch: int, done: int) -> Steps:
+    def _images(self, epoch: int, done: int) -> Steps:
         session = self._session
         shares = [session.world.share(items) for items in self._occurrences(epoch)[done:]]
-        groups = [share.items or [(self.pictures[0], 0)] for share in shares]
+        groups = [share.items or [(self.images[0], 0)] for share in shares]
         on_device = self._finishes_on_device
         batches = session.read(groups, lambda item: self._pixels(item[0], epoch, item[1], finished=not on_device))
         for share, batch in zip(shares, self._read(batches), strict=True):
@@ -150,12 +150,12 @@ class Feed:
             if on_device:
                 pixels_NHW3 = self._finished(pixels_NHW3, batch.items, epoch)
             x_NCHW = normalised(pixels_NHW3, session.card.preprocessing)
-            pictures = [picture for picture, _ in batch.items]
-            yield Step(pictures, x_NCHW, share.first, share.total, counts=bool(share.items))
+            images = [image for image, _ in batch.items]
+            yield Step(images, x_NCHW, share.first, share.total, counts=bool(share.items))
 
-    def _finished(self, pixels_NHW3: Tensor, items: Sequence[tuple[Picture, int]], epoch: int) -> Tensor:
+    def _finished(self, pixels_NHW3: Tensor, items: Sequence[tuple[ImageRecord, int]], epoch: int) -> Tensor:
         settings, spec = self._session.augmentation, self._session.card.preprocessing
-        seeds = [self._seed(picture, epoch, repeat) for picture, repeat in items]
+        seeds = [self._seed(image, epoch, repeat) for image, repeat in items]
         finishes = [finish_of(spec, settings, seed) for seed in seeds if settings is not None and seed is not None]
         return finished(pixels_NHW3, finishes, mean_colour(spec)) if finishes else pixels_NHW3
 
@@ -169,27 +169,27 @@ class Feed:
             session.observer.note("the device waited for images: light and erasing are its own work from here on")
             self._finishes_on_device = True
 
-    def _occurrences(self, epoch: int) -> list[list[tuple[Picture, int]]]:
-        """Return the pictures of each step, each with how often the epoch has shown it before."""
-        seen: Counter[Picture] = Counter()
+    def _occurrences(self, epoch: int) -> list[list[tuple[ImageRecord, int]]]:
+        """Return the images of each step, each with how often the epoch has shown it before."""
+        seen: Counter[ImageRecord] = Counter()
         steps = []
-        for pictures in self.batches(epoch):
-            steps.append([(picture, seen[picture]) for picture in pictures])
-            seen.update(pictures)
+        for images in self.batches(epoch):
+            steps.append([(image, seen[image]) for image in images])
+            seen.update(images)
         return steps
 
     def _activations(self, boundary: Boundary, epoch: int, done: int) -> Steps:
         shares = [self._session.world.share(batch) for batch in self.batches(epoch)[done:]]
-        parts = [share.items or [self.pictures[0]] for share in shares]
+        parts = [share.items or [self.images[0]] for share in shares]
         rows = boundary.rows(parts, self._view(epoch), self._plainly(epoch))
-        for share, pictures, x in zip(shares, parts, rows, strict=True):
+        for share, images, x in zip(shares, parts, rows, strict=True):
             self._session.raise_if_stopped()
             with boundary.cut.rest():
-                yield Step(pictures, x, share.first, share.total, counts=bool(share.items))
+                yield Step(images, x, share.first, share.total, counts=bool(share.items))
 
-    def _plainly(self, epoch: int) -> Callable[[Sequence[Sequence[Picture]]], Iterator[Batch[Picture]]]:
-        """Return what reads pictures, each as this epoch's view of it."""
-        return lambda groups: self._read(self._session.read(groups, lambda picture: self._pixels(picture, epoch)))
+    def _plainly(self, epoch: int) -> Callable[[Sequence[Sequence[ImageRecord]]], Iterator[Batch[ImageRecord]]]:
+        """Return what reads images, each as this epoch's view of it."""
+        return lambda groups: self._read(self._session.read(groups, lambda image: self._pixels(image, epoch)))
 
     def _read(self, batches: Iterator[Batch[Item]]) -> Iterator[Batch[Item]]:
         """Yield batches, all of which must have been read, and count the time that they are waited for."""
@@ -203,29 +203,29 @@ class Feed:
             yield batch
 
     def _view(self, epoch: int) -> int:
-        """Return which view of the pictures an epoch sees: a number of views come round again, fresh ones do not."""
+        """Return which view of the images an epoch sees: a number of views come round again, fresh ones do not."""
         views = self._session.recipe.features.views
         return (epoch - 1) % views if isinstance(views, int) else epoch
 
-    def _pixels(self, picture: Picture, epoch: int, repeat: int = 0, *, finished: bool = True) -> Pixels:
-        """Read a picture and return this epoch's view of it, another one for each repeat."""
-        seed = self._seed(picture, epoch, repeat)
+    def _pixels(self, image: ImageRecord, epoch: int, repeat: int = 0, *, finished: bool = True) -> Pixels:
+        """Read an image and return this epoch's view of it, another one for each repeat."""
+        seed = self._seed(image, epoch, repeat)
         if seed is None:
-            return self._session.evaluation_pixels(picture)
-        return self._session.pictures.augmented(picture, seed, finished=finished)
+            return self._session.evaluation_pixels(image)
+        return self._session.images.augmented(image, seed, finished=finished)
 
-    def _seed(self, picture: Picture, epoch: int, repeat: int = 0) -> int | None:
-        """Return what draws this epoch's view of a picture; None: it is the one that evaluation sees."""
+    def _seed(self, image: ImageRecord, epoch: int, repeat: int = 0) -> int | None:
+        """Return what draws this epoch's view of an image; None: it is the one that evaluation sees."""
         seed, view = self._session.recipe.seed, self._view(epoch)
         if view == PLAIN:
             return None
         if isinstance(self._session.recipe.features.views, int):
-            return view_seed(picture.sha256, view, seed)
-        return seed_of(seed, "view", epoch, picture.path, *((repeat,) if repeat else ()))
+            return view_seed(image.sha256, view, seed)
+        return seed_of(seed, "view", epoch, image.path, *((repeat,) if repeat else ()))
 
 
 def refuse_failures(batch: Batch[Any]) -> None:
-    """A picture that could be read before and cannot be now has changed under the run.
+    """An image that could be read before and cannot be now has changed under the run.
 
     Raises:
         DataError: there is one.

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from cnn_tl.core.errors import UsageError
-from cnn_tl.data.manifest import Picture
+from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.heads import HEADS, Problem, class_weights
 from cnn_tl.networks import backbone
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
@@ -24,11 +24,11 @@ from cnn_tl.training.loop.validation import outputs
 Tensors = Mapping[str, NDArray[Any]]
 
 AT_MOST = 20_000
-"""Pictures, about, that the head is fitted on: with more it would start hardly elsewhere, and features take memory."""
+"""Images, about, that the head is fitted on: with more it would start hardly elsewhere, and features take memory."""
 
 
 def set_fitted_head(session: Session) -> bool:
-    """Fit the classifier of the session's model, logistic or ridge regression on the features of the training pictures.
+    """Fit the classifier of the session's model, logistic or ridge regression on the features of the training images.
 
     A model that does more after its features than one linear layer keeps its random head, and the run says so.
 
@@ -46,25 +46,25 @@ def set_fitted_head(session: Session) -> bool:
         session.observer.note(f"the head starts at random: {session.card.name} does not end in one linear layer")
         return False
     with backbone.without_classifier(model):
-        pictures = _some_of_each_class(session.manifest.of("train"))
-        features_ND = outputs(session, model, pictures, "features for the head", session.pictures.unvaried)
-    fitted = session.world.first(lambda: _fit(session, pictures, features_ND.numpy()))
+        images = _some_of_each_class(session.manifest.of("train"))
+        features_ND = outputs(session, model, images, "features for the head", session.images.unvaried)
+    fitted = session.world.first(lambda: _fit(session, images, features_ND.numpy()))
     weight, bias = (torch.from_numpy(np.ascontiguousarray(fitted[name])) for name in ("weight", "bias"))
     backbone.set_linear_classifier(model, weight, bias)
     return True
 
 
-def _some_of_each_class(pictures: Sequence[Picture]) -> list[Picture]:
-    stride = -(-len(pictures) // AT_MOST)
-    of_class: dict[int, list[Picture]] = {}
-    for picture in pictures:
-        of_class.setdefault(picture.label, []).append(picture)
-    return [picture for own in of_class.values() for picture in own[::stride]]
+def _some_of_each_class(images: Sequence[ImageRecord]) -> list[ImageRecord]:
+    stride = -(-len(images) // AT_MOST)
+    of_class: dict[int, list[ImageRecord]] = {}
+    for image in images:
+        of_class.setdefault(image.label, []).append(image)
+    return [image for own in of_class.values() for image in own[::stride]]
 
 
-def _fit(session: Session, pictures: Sequence[Picture], features_ND: NDArray[np.float32]) -> Tensors:
+def _fit(session: Session, images: Sequence[ImageRecord], features_ND: NDArray[np.float32]) -> Tensors:
     classes = session.manifest.classes
-    labels = np.array([picture.label for picture in pictures], dtype=np.int64)
+    labels = np.array([image.label for image in images], dtype=np.int64)
     weights = class_weights(session.recipe.train.class_weights or "none", labels, classes, key="train.class_weights")
     problem = Problem([features_ND], labels, len(classes), weights, session.recipe.seed, session.raise_if_stopped)
     return HEADS["auto"](problem, HEAD_DEFAULTS["auto"]).tensors

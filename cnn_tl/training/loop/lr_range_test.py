@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cnn_tl.core.errors import DivergedError
-from cnn_tl.data.manifest import Picture
+from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.training.loop.batches import Feed, Step
 from cnn_tl.training.step.gradients import Gradients
 
@@ -100,7 +100,7 @@ def range_test(
     optimizer: torch.optim.Optimizer,
     gradients: Gradients,
     feed: Feed,
-    targets_of: Callable[[Sequence[Picture]], Tensor],
+    targets_of: Callable[[Sequence[ImageRecord]], Tensor],
     advance: Callable[[int], None],
     mode: str = "finetune",
 ) -> RangeTest:
@@ -108,8 +108,8 @@ def range_test(
 
     Args:
         optimizer: a fresh one, which is of no use afterwards.
-        targets_of: the target probabilities [N, K] of a step's pictures.
-        advance: called after each step with the number of its pictures.
+        targets_of: the target probabilities [N, K] of a step's images.
+        advance: called after each step with the number of its images.
         mode: of the run, which decides what is suggested first.
 
     Raises:
@@ -124,7 +124,7 @@ def range_test(
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
             optimizer.zero_grad()
-            targets_NK = targets_of(step.pictures) * step.counts
+            targets_NK = targets_of(step.images) * step.counts
             where = {"first": step.first, "total": step.total}
             losses_of_step = gradients.add(step.x, targets_NK, number, **where)
             loss = losses_of_step[0].item() / step.total
@@ -166,8 +166,8 @@ def judged(rates: Sequence[float], losses: Sequence[float], starts: Sequence[flo
     return RangeTest(*measured, suggestions, DEFAULT[mode])
 
 
-def pictures_in(feed: Feed) -> int:
-    """Return how many pictures pass the network where the test goes on to the highest rate."""
+def images_in(feed: Feed) -> int:
+    """Return how many images pass the network where the test goes on to the highest rate."""
     batches = itertools.chain.from_iterable(map(feed.batches, itertools.count(1)))
     return sum(map(len, itertools.islice(batches, STEPS)))
 

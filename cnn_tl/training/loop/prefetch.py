@@ -14,11 +14,11 @@ class Ahead(Generic[T]):
     """An iterator whose next item can be fetched before it is asked for.
 
     Attributes:
-        waited: seconds that the items have waited for pictures while the device had nothing else to do.
+        waited: seconds that the items have waited for images while the device had nothing else to do.
     """
 
     def __init__(self, items: Iterator[T], reading: Callable[[], float]) -> None:
-        """Take items, and what tells for how many seconds in all they have waited for pictures so far."""
+        """Take items, and what tells for how many seconds in all they have waited for images so far."""
         self._items, self._reading = items, reading
         self._fetched: list[T | Exception] = []
         self.waited = 0.0

@@ -1,4 +1,4 @@
-"""What the network answers to pictures as they are, in float32 and evaluation mode: exactly what predict computes."""
+"""What the network answers to images as they are, in float32 and evaluation mode: exactly what predict computes."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnn_tl.data.loader import in_groups
-from cnn_tl.data.manifest import Picture
+from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.networks.backbone import to_input
 from cnn_tl.training.context import Pixels, Session
 from cnn_tl.training.loop.batches import refuse_failures
 from cnn_tl.training.step.gradients import is_out_of_memory, memory_for
 
 AT_ONCE = 32
-"""Pictures that pass the network together: a training step may have many more than find room."""
+"""Images that pass the network together: a training step may have many more than find room."""
 
 
 def outputs(
     session: Session,
     model: nn.Module,
-    pictures: Sequence[Picture],
+    images: Sequence[ImageRecord],
     task: str,
-    pixels_of: Callable[[Picture], Pixels] | None = None,
+    pixels_of: Callable[[ImageRecord], Pixels] | None = None,
 ) -> Tensor:
-    """Return what the model gives for pictures, float32 [N, D], on the CPU, to every process of the run.
+    """Return what the model gives for images, float32 [N, D], on the CPU, to every process of the run.
 
     Args:
-        model: in evaluation mode. task: what it is for, in a word. pixels_of: by default as predict reads a picture.
+        model: in evaluation mode. task: what it is for, in a word. pixels_of: by default as predict reads an image.
 
     Raises (in all processes):
-        DataError: a picture changed since the run began.
-        ResourceError: not even one picture finds room in memory.
+        DataError: an image changed since the run began.
+        ResourceError: not even one image finds room in memory.
         Stopped: a signal came.
     """
     world = session.world
-    groups = in_groups(pictures, min(session.batch_size, AT_ONCE))  # whole: the number of processes changes no bit
+    groups = in_groups(images, min(session.batch_size, AT_ONCE))  # whole: the number of processes changes no bit
     mine, rows = world.every(groups), []
     under_way = session.observer.task(task, sum(map(len, mine)))
     memory = memory_for(task, "use a smaller --image-size or --model, or --device cpu")
@@ -52,14 +52,14 @@ def outputs(
 
 
 def scores(session: Session, logits_NK: Tensor) -> dict[str, float]:
-    """Return the loss and the accuracy that the logits of the validation pictures have, as in a row of metrics."""
+    """Return the loss and the accuracy that the logits of the validation images have, as in a row of metrics."""
     labels_N = torch.from_numpy(session.manifest.labels("val"))
     right = int((logits_NK.argmax(1) == labels_N).sum())
     return {"val_loss": float(F.cross_entropy(logits_NK, labels_N)), "val_accuracy": right / len(labels_N)}
 
 
 def _in_halves(model: nn.Module, x_NCHW: Tensor) -> Tensor:
-    """Send pictures through the model; where memory runs out, in two halves one after the other, and so on."""
+    """Send images through the model; where memory runs out, in two halves one after the other, and so on."""
     try:
         whole: Tensor = model(x_NCHW)
         return whole

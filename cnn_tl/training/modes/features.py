@@ -1,11 +1,11 @@
 """The features that a run needs: what the cache has of them, what must be computed, and both as arrays for the head.
 
-Training pictures pass the network in the fastest number format that the machine has; validation pictures in float32,
-uncompiled, so that the accuracy reported is the one that predict gives, picture by picture.
+Training images pass the network in the fastest number format that the machine has; validation images in float32,
+uncompiled, so that the accuracy reported is the one that predict gives, image by image.
 
-A picture is known by its content: copies of one another have one row, and it is computed once.
+An image is known by its content: copies of one another have one row, and it is computed once.
 
-Shapes: N pictures, V views of each, D features.
+Shapes: N images, V views of each, D features.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cnn_tl.core.device import default_workers
 from cnn_tl.core.errors import BadImageError, DataError
 from cnn_tl.core.formatting import counted
 from cnn_tl.data.loader import Batch, in_groups
-from cnn_tl.data.manifest import Picture
+from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.features.cache_keys import PLAIN, row_key, space_facts, view_seed
 from cnn_tl.features.speed import BATCH_SIZE, Speeds, Way
 from cnn_tl.training.context import Pixels, Session
@@ -45,9 +45,9 @@ class OtherDevice(Exception):  # noqa: N818 - never leaves mode freeze
 
 @dataclass(frozen=True)
 class Wanted:
-    """One view of one picture."""
+    """One view of one image."""
 
-    picture: Picture
+    image: ImageRecord
     view: int
 
 
@@ -60,12 +60,12 @@ class Part:
         space: where the cache keeps them.
         missing: what it has not, or not whole; once for each content.
         spare: rows that were computed and that the cache would not keep, by key.
-        batch_size: pictures that pass the network at once.
+        batch_size: images that pass the network at once.
         in_memory: hold what is computed in `spare` also where the cache keeps it.
     """
 
     session: Session
-    pictures: tuple[Picture, ...]
+    images: tuple[ImageRecord, ...]
     views: int
     way: Way
     speeds: Speeds
@@ -80,16 +80,16 @@ class Part:
         return self.views
 
     def __getitem__(self, view: int) -> Features:
-        """Return one view of every picture, float32 [N, D]; what the cache has lost since is computed again.
+        """Return one view of every image, float32 [N, D]; what the cache has lost since is computed again.
 
         Raises:
-            DataError: a picture that is needed for that has changed or vanished.
+            DataError: an image that is needed for that has changed or vanished.
             OtherDevice: the device is another one than that of the features which are still there.
             Stopped: a signal came.
         """
-        keys = [self.key(Wanted(picture, view)) for picture in self.pictures]
+        keys = [self.key(Wanted(image, view)) for image in self.images]
         features_ND, lacking = self.space.gather(keys)
-        lost = {keys[i]: Wanted(self.pictures[i], view) for i in lacking if keys[i] not in self.spare}
+        lost = {keys[i]: Wanted(self.images[i], view) for i in lacking if keys[i] not in self.spare}
         if lost:
             self._compute_again(list(lost.values()))
         for index in lacking:
@@ -106,12 +106,12 @@ class Part:
 
     def key(self, wanted: Wanted) -> bytes:
         """Return the row's key."""
-        return row_key(wanted.picture.sha256, wanted.view, self.session.recipe.seed, self.session.augmentation)
+        return row_key(wanted.image.sha256, wanted.view, self.session.recipe.seed, self.session.augmentation)
 
     def without(self, broken: set[str]) -> Part:
-        """Return the part without pictures that could not be read."""
-        pictures = tuple(picture for picture in self.pictures if picture.path not in broken)
-        return replace(self, pictures=pictures, missing=[])
+        """Return the part without images that could not be read."""
+        images = tuple(image for image in self.images if image.path not in broken)
+        return replace(self, images=images, missing=[])
 
     def leave_to(self, other: Part) -> None:
         """Leave out of `missing` what `other`, which is computed before, has to compute anyway."""
@@ -123,11 +123,11 @@ class Part:
     @property
     def wanted(self) -> int:
         """How many rows there are when all are there."""
-        return self.views * len({picture.sha256 for picture in self.pictures})
+        return self.views * len({image.sha256 for image in self.images})
 
 
 def part_of(
-    session: Session, cache: FeatureCache, pictures: Sequence[Picture], views: int, way: Way, speeds: Speeds
+    session: Session, cache: FeatureCache, images: Sequence[ImageRecord], views: int, way: Way, speeds: Speeds
 ) -> Part:
     """Look up what the cache has; every row is read and checked, so what it has is whole."""
     facts = space_facts(
@@ -138,9 +138,9 @@ def part_of(
         compiled=way.compiled,
     )
     space = cache.space(facts, shape=(session.card.num_features,))
-    part = Part(session, tuple(pictures), views, way, speeds, space)
-    distinct = {picture.sha256: picture for picture in part.pictures}.values()
-    rows = [Wanted(picture, view) for view in range(views) for picture in distinct]
+    part = Part(session, tuple(images), views, way, speeds, space)
+    distinct = {image.sha256: image for image in part.images}.values()
+    rows = [Wanted(image, view) for view in range(views) for image in distinct]
     for start in range(0, len(rows), CHECKED_AT_ONCE):
         chunk = rows[start : start + CHECKED_AT_ONCE]
         _, lacking = space.gather([part.key(wanted) for wanted in chunk])
@@ -154,19 +154,19 @@ class Embedded:
 
     Attributes:
         rows: features computed.
-        broken: the pictures that could not be read.
+        broken: the images that could not be read.
         decode_seconds: processor time of the readers, added up. forward_seconds: in the network.
         seconds: from the first batch to the last, without loading torch.
     """
 
     rows: int = 0
-    broken: dict[Picture, BadImageError] = field(default_factory=dict)
+    broken: dict[ImageRecord, BadImageError] = field(default_factory=dict)
     decode_seconds: float = 0.0
     forward_seconds: float = 0.0
     seconds: float = 0.0
 
     def facts(self, workers: int) -> dict[str, float]:
-        """Return pictures a second: of the readers alone, of the network alone, and of both together.
+        """Return images a second: of the readers alone, of the network alone, and of both together.
 
         That of the readers follows from their processor time, so readers beyond the number of cores add nothing to it.
         """
@@ -179,19 +179,19 @@ class Embedded:
             "images_per_second": round(self.rows / max(self.seconds, 1e-9), 1),
         }
 
-    def broken_of(self, session: Session, pictures: Sequence[Picture]) -> list[tuple[Picture, BadImageError]]:
-        """Return which of the pictures are broken: those that could not be read, and their copies."""
-        reasons = {picture.sha256: error.reason for picture, error in self.broken.items()}
+    def broken_of(self, session: Session, images: Sequence[ImageRecord]) -> list[tuple[ImageRecord, BadImageError]]:
+        """Return which of the images are broken: those that could not be read, and their copies."""
+        reasons = {image.sha256: error.reason for image, error in self.broken.items()}
         return [
-            (picture, BadImageError(session.manifest.file(picture), reasons[picture.sha256]))
-            for picture in dict.fromkeys(pictures)
-            if picture.sha256 in reasons
+            (image, BadImageError(session.manifest.file(image), reasons[image.sha256]))
+            for image in dict.fromkeys(images)
+            if image.sha256 in reasons
         ]
 
 
 def merged(parts: Sequence[Embedded]) -> Embedded:
     """Return what several processes did side by side."""
-    broken: dict[Picture, BadImageError] = {}
+    broken: dict[ImageRecord, BadImageError] = {}
     for part in parts:
         broken |= part.broken
     return Embedded(
@@ -213,7 +213,7 @@ def share_of(part: Part) -> Part:
     if world.is_alone:
         return part
     needed = set(world.first(lambda: [part.key(wanted) for wanted in part.missing]))
-    mine = [wanted for wanted in part.missing if world.is_mine(wanted.picture.sha256) and part.key(wanted) in needed]
+    mine = [wanted for wanted in part.missing if world.is_mine(wanted.image.sha256) and part.key(wanted) in needed]
     return replace(part, missing=mine)
 
 
@@ -241,7 +241,7 @@ def embed(session: Session, parts: Sequence[Part], batch_size: int) -> Embedded:
     The readers begin before torch is there, and are busy while it is loaded.
 
     Raises:
-        DataError: a broken picture, and the recipe says `on_bad_image: fail`; or files that changed.
+        DataError: a broken image, and the recipe says `on_bad_image: fail`; or files that changed.
         OtherDevice: the device is not the one that was measured.
         Stopped: a signal came; what is done so far is kept.
     """
@@ -283,7 +283,7 @@ def _embed_part(session: Session, part: Part, batches: Iterator[Batch[Wanted]], 
                 if not writer.add(part.key(wanted), row) or part.in_memory:
                     part.spare[part.key(wanted)] = row.copy()
             for wanted, error in batch.failures:
-                done.broken.setdefault(wanted.picture, error)
+                done.broken.setdefault(wanted.image, error)
             done.rows += len(batch.items)
             session.observer.advance(len(batch.items) + len(batch.failures))
         done.forward_seconds += frozen.seconds
@@ -291,5 +291,5 @@ def _embed_part(session: Session, part: Part, batches: Iterator[Batch[Wanted]], 
 
 def _pixels(session: Session, wanted: Wanted) -> Pixels:
     if wanted.view == PLAIN:
-        return session.evaluation_pixels(wanted.picture)
-    return session.augmented_pixels(wanted.picture, view_seed(wanted.picture.sha256, wanted.view, session.recipe.seed))
+        return session.evaluation_pixels(wanted.image)
+    return session.augmented_pixels(wanted.image, view_seed(wanted.image.sha256, wanted.view, session.recipe.seed))

@@ -1,6 +1,6 @@
-"""Modes `finetune` and `scratch`: the network trains, whole or in part, on pictures that vary from epoch to epoch.
+"""Modes `finetune` and `scratch`: the network trains, whole or in part, on images that vary from epoch to epoch.
 
-Everything random is a function of (seed, epoch, picture) or (seed, step), so a resumed run ends in the same bits as an
+Everything random is a function of (seed, epoch, image) or (seed, step), so a resumed run ends in the same bits as an
 undisturbed one. Frozen means frozen: a digest of the frozen parameters and buffers is taken before and after.
 """
 
@@ -47,9 +47,9 @@ def train(session: Session, of_head_NK: Tensor | None = None) -> Tensor:
             the two itself.
 
     Raises:
-        DataError: too many broken pictures, or files that changed or vanished on the way.
+        DataError: too many broken images, or files that changed or vanished on the way.
         DivergedError: the loss or a gradient is no longer finite; nothing non-finite was saved.
-        ResourceError: not even one picture fits into the memory; or the disk is full.
+        ResourceError: not even one image fits into the memory; or the disk is full.
         Stopped: a signal came; a checkpoint of this very step was written, and `--resume` goes on.
         RuntimeError: a bug of ours: something moved in the frozen part.
     """
@@ -80,7 +80,7 @@ class _Training:
         self.model = place(session.network.model, session.device)
         if session.recipe.model.bn == "sync":
             self.model = session.network.model = synchronised(self.model, session.device)
-        session.check_pictures()
+        session.check_images()
         found = session.world.first(lambda: checkpoint.load_newest(session.run.checkpoints, session.observer.warn))
         self.progress = Progress.read(found.state) if found else Progress(lr=lr or _number(self.settings.lr))
         if found:
@@ -124,7 +124,7 @@ class _Training:
 
     @property
     def _whole_batch(self) -> int:
-        """How many pictures pass the network at once while memory suffices."""
+        """How many images pass the network at once while memory suffices."""
         return self.settings.micro_batch or self.session.batch_size + 1
 
     def _warn_of_other_numbers(self) -> None:
@@ -153,7 +153,7 @@ class _Training:
     def find_lr(self) -> RangeTest:
         """Try learning rates from very low to too high; the model stays as it was."""
         observer = self.session.observer
-        with observer.task("learning rates", lr_range_test.pictures_in(self.feed)):
+        with observer.task("learning rates", lr_range_test.images_in(self.feed)):
             optimizer = self._optimizer(lr_range_test.LOWEST)
             return lr_range_test.range_test(
                 self.model, optimizer, self.gradients, self.feed, self.targets.of, observer.advance,
@@ -252,8 +252,8 @@ class _Training:
                     self.snapshots.save()
             waited = max(session.world.gather(steps.waited))
         seconds = max(time.monotonic() - started, 1e-9)
-        pictures = sum(map(len, batches[done:]))
-        speed = {"images_per_second": round(pictures / seconds, 1), "data_wait": round(waited / seconds, 3)}
+        images = sum(map(len, batches[done:]))
+        speed = {"images_per_second": round(images / seconds, 1), "data_wait": round(waited / seconds, 3)}
         self.feed.waited(speed["data_wait"])
         self._end_epoch(epoch, speed)
 
@@ -264,7 +264,7 @@ class _Training:
         return {"loss": self.progress.loss_sum / self.progress.seen, **last}
 
     def _step(self, step: Step, steps: Ahead[Step]) -> None:
-        """Make one update, or raise before it if anything is not finite; the next step's pictures come meanwhile."""
+        """Make one update, or raise before it if anything is not finite; the next step's images come meanwhile."""
         progress = self.progress
         factor = learning_rate_factor(progress.step, self.feed.steps, self.settings)
         for group in self.optimizer.param_groups:

@@ -1,4 +1,4 @@
-"""Mode `freeze`: the backbone stands still, so each view of a picture passes it once, and heads are fitted on that."""
+"""Mode `freeze`: the backbone stands still, so each view of an image passes it once, and heads are fitted on that."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from cnn_tl.core.device import Precision, has_fast_bf16, release_freed_memory
 from cnn_tl.core.errors import CnnTlError, DivergedError
-from cnn_tl.data.manifest import Picture
+from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.features import speed
 from cnn_tl.features.speed import Speeds, Way
 from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights
@@ -31,7 +31,7 @@ class Preparation:
 
     @property
     def batch_size(self) -> int:
-        """Pictures that pass the network at once."""
+        """Images that pass the network at once."""
         return self.train.session.recipe.train.batch_size or self.speeds.at_once
 
     @property
@@ -40,10 +40,10 @@ class Preparation:
         return len(self.train.missing) + len(self.val.missing)
 
     @property
-    def pictures_to_read(self) -> list[Picture]:
-        """The pictures whose features the cache lacks, copies of each other included."""
-        contents = {wanted.picture.sha256 for wanted in self.val.missing + self.train.missing}
-        return [picture for picture in self.val.pictures + self.train.pictures if picture.sha256 in contents]
+    def images_to_read(self) -> list[ImageRecord]:
+        """The images whose features the cache lacks, copies of each other included."""
+        contents = {wanted.image.sha256 for wanted in self.val.missing + self.train.missing}
+        return [image for image in self.val.images + self.train.images if image.sha256 in contents]
 
     @property
     def bytes_to_keep(self) -> int:
@@ -70,26 +70,26 @@ def prepare(session: Session, *, write: bool = True) -> Preparation:
         assert session.recipe.head.epochs is not None, "the recipe is resolved"
         views = session.recipe.head.epochs
     assert views is not None, "the recipe is resolved"
-    train_pictures, val_pictures = session.manifest.of("train"), session.manifest.of("val")
+    train_images, val_images = session.manifest.of("train"), session.manifest.of("val")
     parts: dict[Way, Part] = {}
 
     def part(way: Way, speeds: Speeds) -> Part:
         if way not in parts:
-            parts[way] = part_of(session, cache, train_pictures, views, way, speeds)
+            parts[way] = part_of(session, cache, train_images, views, way, speeds)
         return parts[way]
 
     def missing(way: Way, speeds: Speeds) -> int:
         return len(part(way, speeds).missing)
 
     speeds, way = session.world.first(lambda: _choose(session, missing, write=write))
-    val = part_of(session, cache, val_pictures, 1, EXACT, speeds)
+    val = part_of(session, cache, val_images, 1, EXACT, speeds)
     train_part = part(way, speeds)
     train_part.leave_to(val)
     return Preparation(speeds, way, train_part, val)
 
 
 def _choose(session: Session, missing: Callable[[Way, Speeds], int], *, write: bool) -> tuple[Speeds, Way]:
-    """Return how fast this machine is, and the way in which the training pictures will pass the network.
+    """Return how fast this machine is, and the way in which the training images will pass the network.
 
     Args:
         missing: how many features the cache lacks of those that are computed in a way.
@@ -110,7 +110,7 @@ def train(session: Session, prepared: Preparation) -> Logits:
     The fitted head is left in `session.head`, of the first process where there are several.
 
     Raises:
-        DataError: too many broken pictures, or files that changed.
+        DataError: too many broken images, or files that changed.
         DivergedError: the backbone's features are not finite.
         Stopped: a signal came; `--resume` goes on.
     """
@@ -129,7 +129,7 @@ def _train(session: Session, prepared: Preparation) -> Logits:
 def _fit(session: Session, train_part: Part, val_part: Part) -> Logits:
     started = time.monotonic()
     settings = session.recipe.head
-    labels = np.array([picture.label for picture in train_part.pictures], dtype=np.int64)
+    labels = np.array([image.label for image in train_part.images], dtype=np.int64)
     problem = Problem(
         views=train_part,
         labels=labels,
@@ -149,7 +149,7 @@ def _fit(session: Session, train_part: Part, val_part: Part) -> Logits:
 
 
 def _compute(session: Session, prepared: Preparation) -> tuple[Part, Part]:
-    """Compute what is missing, validation first; return both parts without the pictures that are broken."""
+    """Compute what is missing, validation first; return both parts without the images that are broken."""
     world, parts = session.world, [prepared.val, prepared.train]
     if not world.is_alone and not all(world.gather(prepared.speeds.is_of(session.device))):
         raise OtherDevice
@@ -162,7 +162,7 @@ def _compute(session: Session, prepared: Preparation) -> tuple[Part, Part]:
     for part in parts:
         bring_together(part)
     done = merged(world.gather(own))
-    broken = done.broken_of(session, prepared.val.pictures + prepared.train.pictures)
+    broken = done.broken_of(session, prepared.val.images + prepared.train.images)
     session.set_aside(broken)
     session.remark_on_looks()
     session.facts["features"] = {
@@ -173,7 +173,7 @@ def _compute(session: Session, prepared: Preparation) -> tuple[Part, Part]:
         "batch_size": prepared.batch_size,
         **done.facts(session.read_at_once * world.local_size),
     }
-    paths = {picture.path for picture, _ in broken}
+    paths = {image.path for image, _ in broken}
     return prepared.train.without(paths), prepared.val.without(paths)
 
 

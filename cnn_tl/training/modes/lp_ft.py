@@ -137,15 +137,15 @@ def _right(session: Session, logits: Logits) -> np.ndarray[Any, np.dtype[np.bool
 
 @contextmanager
 def _as_freeze(session: Session) -> Iterator[None]:
-    """Let the session be one of mode freeze inside the body: one plain view of each picture, no loop."""
+    """Let the session be one of mode freeze inside the body: one plain view of each image, no loop."""
     whole = session.recipe
     session.recipe = freeze_recipe(whole)
-    vars(session).pop("pictures", None)  # what is kept of them depends on the mode
+    vars(session).pop("images", None)  # what is kept of them depends on the mode
     try:
         yield
     finally:
         session.recipe = whole
-        vars(session).pop("pictures", None)
+        vars(session).pop("images", None)
 
 
 def freeze_recipe(recipe: Recipe) -> Recipe:

@@ -31,7 +31,7 @@ class Gradients:
     """Computes the gradients of one step after another.
 
     Attributes:
-        micro_batch: pictures that pass the network at once; it halves when memory runs out, and stays there.
+        micro_batch: images that pass the network at once; it halves when memory runs out, and stays there.
         note: hears of that.
         world: the processes that have each step between them; `model` is then what `World.parallel` returns.
         aux_weight: of the loss of each auxiliary classifier, where the model has any.
@@ -61,10 +61,10 @@ class Gradients:
         Args:
             x: what the model takes, [N, ...].
             step: with the seed it decides all randomness inside the network (dropout, stochastic depth).
-            first, total: where this process's pictures begin among all of the step's, and how many those are.
+            first, total: where this process's images begin among all of the step's, and how many those are.
 
         Raises:
-            ResourceError: a single picture does not fit.
+            ResourceError: a single image does not fit.
             UsageError: batch normalisation cannot train on one value.
         """
         total = total or len(x)
@@ -141,7 +141,7 @@ class Gradients:
                 raise ResourceError(f"out of memory amid training; set train.micro_batch below {size}") from error
             if size == 1:
                 raise ResourceError(
-                    f"not even one picture of {tuple(x.shape[1:])} fits into the memory of {self.device}; "
+                    f"not even one image of {tuple(x.shape[1:])} fits into the memory of {self.device}; "
                     "use a smaller --image-size or --model, or --device cpu"
                 ) from error
             self.micro_batch = -(-size // 2)
@@ -165,9 +165,9 @@ class Gradients:
         return torch.stack(losses).sum(0)
 
     def _parts(self, x: Tensor, targets_NK: Tensor, total: int) -> list[tuple[Tensor, Tensor]]:
-        """Cut the pictures into equally many parts in every process, as BatchNorm over all processes needs.
+        """Cut the images into equally many parts in every process, as BatchNorm over all processes needs.
 
-        So where one has a picture less than another, its last one may come twice, the second time without a weight.
+        So where one has an image less than another, its last one may come twice, the second time without a weight.
         """
         count = parts_in_step(total, self.world.size, self.micro_batch)
         if (lacking := count - len(x)) > 0:
@@ -187,7 +187,7 @@ class Gradients:
             if not is_of_one_value(error):
                 raise
             raise UsageError(
-                "batch normalisation cannot train on a single picture of this size; "
+                "batch normalisation cannot train on a single image of this size; "
                 "use a larger --batch-size, train.micro_batch or --image-size"
             ) from error
 
@@ -202,11 +202,11 @@ class Gradients:
             torch.cuda.empty_cache()
         if not quietly:
             size = self.micro_batch
-            self.note(f"out of memory: the pictures of a step pass the network {size} at a time from here on")
+            self.note(f"out of memory: the images of a step pass the network {size} at a time from here on")
 
 
 def parts_in_step(total: int, processes: int, micro_batch: int) -> int:
-    """Return in how many parts each process takes its pictures of a step of `total`."""
+    """Return in how many parts each process takes its images of a step of `total`."""
     most = -(-total // processes)
     return -(-most // micro_batch)
 

@@ -1,6 +1,6 @@
-"""What a training step makes smaller: one loss a picture, so that it can be summed over any parts of a batch.
+"""What a training step makes smaller: one loss an image, so that it can be summed over any parts of a batch.
 
-Shapes: N pictures, K classes.
+Shapes: N images, K classes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from cnn_tl.recipe.sections import Train
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Logits [N, K] and target probabilities [N, K] -> the loss of each picture [N]."""
+"""Logits [N, K] and target probabilities [N, K] -> the loss of each image [N]."""
 
 _LEAST_DOUBT = 1e-7
 """What is left to 1 - p at least in the focal loss, about the distance of the float32 below 1; with it goes a log p

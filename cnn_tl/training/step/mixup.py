@@ -1,4 +1,4 @@
-"""Pictures of a step blended with each other, and their targets in the same proportion: mixup and cutmix."""
+"""Images of a step blended with each other, and their targets in the same proportion: mixup and cutmix."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cnn_tl.recipe.sections import Augment
 
 
 def mixed(x: Tensor, targets_NK: Tensor, settings: Augment, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the batch with each of its pictures mixed with another one, or itself, and the targets likewise.
+    """Return the batch with each of its images mixed with another one, or itself, and the targets likewise.
 
-    mixup blends the whole pictures (Zhang et al. 2018, sec. 2); cutmix puts a box of the partner in its place (Yun et
+    mixup blends the whole images (Zhang et al. 2018, sec. 2); cutmix puts a box of the partner in its place (Yun et
     al. 2019, sec. 3.1). With both switched on, each batch gets one of them, at equal odds. One share is drawn for all
     of a batch, and one box. All is drawn by `seed`, the same on every device; the arguments are left as they are.
 
     Args:
-        x: normalised pictures [N, C, H, W].
+        x: normalised images [N, C, H, W].
         targets_NK: probabilities of the classes, smoothed or not.
         settings: `mixup` and `cutmix`, the alpha of the Beta(alpha, alpha) that gives the share; 0: off.
     """
@@ -39,12 +39,12 @@ def mixed(x: Tensor, targets_NK: Tensor, settings: Augment, seed: int) -> tuple[
 
 
 def _cutmix(x_NCHW: Tensor, partners: Tensor, share: float, draw: np.random.Generator) -> tuple[Tensor, float]:
-    """Return the pictures with the partners' box in them, and the share of the area that is still their own.
+    """Return the images with the partners' box in them, and the share of the area that is still their own.
 
-    The box has the picture's proportions and its middle anywhere, so it may be clipped at the border: the share that is
+    The box has the image's proportions and its middle anywhere, so it may be clipped at the border: the share that is
     returned is that of the pixels.
     """
-    assert x_NCHW.ndim == 4, "cutmix needs pictures; the recipe refuses it where activations are kept"
+    assert x_NCHW.ndim == 4, "cutmix needs images; the recipe refuses it where activations are kept"
     height, width = x_NCHW.shape[2:]
     side = math.sqrt(1 - share)
     top, bottom = _span(height, side, draw)

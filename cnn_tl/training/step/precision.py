@@ -111,7 +111,7 @@ def seconds_of_a_step(network: Network, device: torch.device) -> dict[str, float
     """Time forward and backward pass in each format, of the parameters that train; None if memory does not suffice.
 
     Returns:
-        Format -> seconds for each picture.
+        Format -> seconds for each image.
     """
     import torch
 

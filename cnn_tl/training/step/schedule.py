@@ -1,4 +1,4 @@
-"""The learning rate and the order of the pictures, as pure functions of where training is."""
+"""The learning rate and the order of the images, as pure functions of where training is."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def one_cycle(step: int, steps: int, settings: Train) -> float:
 def epoch_batches(items: Sequence[T], batch_size: int, seed: int, epoch: int) -> list[list[T]]:
     """Return the epoch's batches, shuffled by (seed, epoch): about `batch_size` each, sizes that differ by one at most.
 
-    None is larger, but for one case: a single picture left over, on which batch normalisation would fail, joins
+    None is larger, but for one case: a single image left over, on which batch normalisation would fail, joins
     another batch.
     """
     order = np.random.default_rng(seed_of(seed, "shuffle", epoch)).permutation(len(items))

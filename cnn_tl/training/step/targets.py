@@ -1,4 +1,4 @@
-"""What the pictures of a step are to be told: their classes as probabilities, smoothed, mixed, weighted."""
+"""What the images of a step are to be told: their classes as probabilities, smoothed, mixed, weighted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnn_tl.core.device import seed_of
-from cnn_tl.data.manifest import Picture
+from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.heads import class_weights
 from cnn_tl.training.context import Session
 from cnn_tl.training.loop.batches import Step
@@ -19,35 +19,35 @@ from cnn_tl.training.step.mixup import mixed
 
 
 class Targets:
-    """The targets of a run's training pictures."""
+    """The targets of a run's training images."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._classes = session.manifest.classes
 
-    def of(self, pictures: Sequence[Picture]) -> Tensor:
+    def of(self, images: Sequence[ImageRecord]) -> Tensor:
         """Return the probabilities of the classes [N, K], on the device."""
-        labels_N = torch.tensor([picture.label for picture in pictures], device=self._session.device)
+        labels_N = torch.tensor([image.label for image in images], device=self._session.device)
         return targets(labels_N, len(self._classes), self._session.recipe.train.label_smoothing or 0.0)
 
     def mixed(self, step: Step, number: int) -> tuple[Tensor, Tensor]:
-        """Return what the model takes for a process's pictures of a step, [N, ...], and their targets [N, K].
+        """Return what the model takes for a process's images of a step, [N, ...], and their targets [N, K].
 
-        If the recipe says so they are mixed, each with any picture of the whole step, whatever process has that.
+        If the recipe says so they are mixed, each with any image of the whole step, whatever process has that.
         """
         recipe, world = self._session.recipe, self._session.world
-        targets_NK = self.of(step.pictures)
+        targets_NK = self.of(step.images)
         if recipe.augment is None or not (recipe.augment.mixup or recipe.augment.cutmix):
             return step.x, targets_NK
         whole = world.whole(step.x, step.total), world.whole(targets_NK, step.total)
         if not step.counts:
             return step.x, targets_NK
         x, mixed_NK = mixed(*whole, recipe.augment, seed_of(recipe.seed, "mix", number))
-        own = slice(step.first, step.first + len(step.pictures))
+        own = slice(step.first, step.first + len(step.images))
         return x[own], mixed_NK[own]
 
     def class_weights(self, labels: NDArray[np.int64]) -> Tensor | None:
-        """Return how much each class counts, float32 [K], 1 on average over the pictures; None: all count alike."""
+        """Return how much each class counts, float32 [K], 1 on average over the images; None: all count alike."""
         setting = self._session.recipe.train.class_weights or "none"
         if setting == "none":
             return None

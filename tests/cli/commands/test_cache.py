@@ -57,11 +57,11 @@ def test_info(cli: Callable[..., Any], filled: Path) -> None:
     assert done.err == ""
 
 
-def test_info_names_pictures(cli: Callable[..., Any], root: Path) -> None:
-    cache = FeatureCache(root, holds="picture")
+def test_info_names_images(cli: Callable[..., Any], root: Path) -> None:
+    cache = FeatureCache(root, holds="image")
     for facts, shape in (
-        ({"pictures": "sources", "side": 320, "row_side": 128, "pillow": "1"}, (8,)),
-        ({"pictures": "plain", "preprocessing": {"width": 224}, "pillow": "1"}, (2, 2, 3)),
+        ({"images": "sources", "side": 320, "row_side": 128, "pillow": "1"}, (8,)),
+        ({"images": "plain", "preprocessing": {"width": 224}, "pillow": "1"}, (2, 2, 3)),
     ):
         with cache.space(facts, shape=shape, dtype="uint8").writer() as writer:
             writer.add(bytes(32), np.zeros(shape, np.uint8))

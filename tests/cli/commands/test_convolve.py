@@ -20,7 +20,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[:, 30:] = (255, 200, 0)
     Image.fromarray(pixels).save("step.png")
-    Path("no.png").write_text("no picture")
+    Path("no.png").write_text("no image")
     Path("short.txt").write_text("1 2\n3\n")
     Path("folder").mkdir()
     Path("dir.png").mkdir()
@@ -51,7 +51,7 @@ def test_json(cli: Any) -> None:
     assert done.err == ""
 
 
-def test_the_picture_shows_before_kernel_and_after(cli: Any) -> None:
+def test_the_image_shows_before_kernel_and_after(cli: Any) -> None:
     assert cli("convolve", "step.png", "--kernel", "blur").code == 0
     with Image.open("step-blur.png") as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)
@@ -73,9 +73,9 @@ def test_the_picture_shows_before_kernel_and_after(cli: Any) -> None:
         (["step.png", "--stride", "0"], 2, "--stride"),
         (["step.png", "--padding", "mirror"], 2, "reflect"),
         (["step.png", "--output", "step.png"], 2, "step.png is there already, and no plot of cnn-tl; remove it"),
-        (["step.png", "--output", "folder"], 2, "folder is a folder; name the picture, as in --output folder/plot.png"),
+        (["step.png", "--output", "folder"], 2, "folder is a folder; name the image, as in --output folder/plot.png"),
         (["step.png", "--output", "photo.jpg"], 2, "the plot is a PNG; give a name that ends in .png"),
-        (["step.png", "--output", "dir.png"], 2, "is a folder; name the picture"),
+        (["step.png", "--output", "dir.png"], 2, "is a folder; name the image"),
         (["step.png", "--output", "short.txt/out.png"], 5, "short.txt"),
     ],
 )

@@ -24,8 +24,8 @@ def by_brightness(pixels: Any) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def _model_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work beside a folder of two classes; the model tells dark from light, and one picture is in the wrong folder."""
+def _model_and_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work beside a folder of two classes; the model tells dark from light, and one image is in the wrong folder."""
     monkeypatch.chdir(tmp_path)
     for name, colours in {"dark": ["black", "white", "navy"], "light": ["ivory"]}.items():
         folder = Path("photos", name)
@@ -60,11 +60,11 @@ def test_robustness_as_tables_and_a_plot(cli: Callable[..., Any]) -> None:
         assert plot.width == 1600
 
 
-def test_json_and_a_broken_picture(cli: Callable[..., Any]) -> None:
+def test_json_and_a_broken_image(cli: Callable[..., Any]) -> None:
     Path("photos/light/broken.png").write_bytes(Path("photos/light/0.png").read_bytes()[:50])
     done = cli("evaluate", "run", "photos", "--json")
     found = json.loads(done.out)
-    assert (done.code, found["pictures"]) == (0, 4)
+    assert (done.code, found["images"]) == (0, 4)
     assert found["unreadable"][0][0] == str(Path("photos/light/broken.png").resolve())
     assert "warning: " in done.err
     assert "counts nowhere" in done.err
@@ -75,9 +75,9 @@ def test_json_and_a_broken_picture(cli: Callable[..., Any]) -> None:
     [
         (["photos", "--output", "plot.png"], 2, "--output is where the plot of --robustness goes"),
         (["photos", "--robustness", "--output", "plot.jpg"], 2, "ends in .png"),
-        (["photos", "--robustness", "--output", "photos"], 2, "photos is a folder; name the picture"),
+        (["photos", "--robustness", "--output", "photos"], 2, "photos is a folder; name the image"),
         (["photos", "--part", "val"], 2, "has no parts (train, val, test)"),
-        (["photos/dark"], 3, "pictures directly in"),
+        (["photos/dark"], 3, "images directly in"),
         (["absent"], 3, "does not exist"),
         (["photos", "--limit", "0"], 2, "--limit"),
     ],

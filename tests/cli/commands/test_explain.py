@@ -33,7 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work beside two folders of pictures, one of them broken; two have the same name, one a strange one."""
+    """Work beside two folders of images, one of them broken; two have the same name, one a strange one."""
     monkeypatch.chdir(tmp_path)
     for folder in ("a", "b"):
         Path(folder).mkdir()
@@ -49,8 +49,8 @@ def test_a_heat_map_each_and_a_contact_sheet(cli: Callable[..., Any], model: Pat
     done = cli("explain", model, "a", "b")
     assert done.code == 0, done.err
     names = sorted(path.name for path in Path("explanations/gradcam").iterdir())
-    pictures = ["1-2.png", "1.png", "_x__ __contact-sheet_.png", "contact-sheet.png"]
-    assert names == sorted([*pictures, "SHA256SUMS", "explanations.json"])
+    images = ["1-2.png", "1.png", "_x__ __contact-sheet_.png", "contact-sheet.png"]
+    assert names == sorted([*images, "SHA256SUMS", "explanations.json"])
     assert "deletion better than a random map on" in done.out
     assert "of 3 images" in done.out
     assert "layer layer4" in done.out
@@ -59,8 +59,8 @@ def test_a_heat_map_each_and_a_contact_sheet(cli: Callable[..., Any], model: Pat
         assert not row["empty"]
         areas = [row[name] for name in ("deletion", "insertion", "random_deletion", "random_insertion")]
         assert all(area is None for area in areas) or all(isinstance(area, float) for area in areas)
-    with Image.open("explanations/gradcam/1.png") as picture:
-        assert picture.size[0] == 1600
+    with Image.open("explanations/gradcam/1.png") as image:
+        assert image.size[0] == 1600
 
 
 def test_the_true_class_is_named_where_the_folder_tells(cli: Callable[..., Any], model: Path) -> None:
@@ -77,7 +77,7 @@ def test_the_true_class_is_named_where_the_folder_tells(cli: Callable[..., Any],
     assert " not " not in done.out.replace(f"{right}, not {wrong}", "")
 
 
-def test_the_same_pictures_in_the_same_bytes(cli: Callable[..., Any], model: Path) -> None:
+def test_the_same_images_in_the_same_bytes(cli: Callable[..., Any], model: Path) -> None:
     for folder in ("one", "other"):
         assert cli("explain", model, "a", "--method", "occlusion", "--output", folder).code == 0
     for name in ("1.png", "contact-sheet.png"):
@@ -88,21 +88,21 @@ OTHERS = ["xgradcam", "layercam", "feature-maps", "deconv", "guided", "top-patch
 
 
 @pytest.mark.parametrize("method", OTHERS)
-def test_every_method_writes_its_pictures(cli: Callable[..., Any], model: Path, method: str) -> None:
+def test_every_method_writes_its_images(cli: Callable[..., Any], model: Path, method: str) -> None:
     images = [] if method == "filters" else ["a", "b"]
     done = cli("explain", model, *images, "--method", method, "--no-faithfulness", "--json")
     assert done.code == 0, done.err
     report = json.loads(done.out)
     assert report["method"] == method
-    for name in [*report["sheets"], *(row["picture"] for row in report["rows"])]:
-        with Image.open(Path("explanations", method, name)) as picture:
-            picture.load()
+    for name in [*report["sheets"], *(row["image"] for row in report["rows"])]:
+        with Image.open(Path("explanations", method, name)) as image:
+            image.load()
     count = {"filters": 1, "top-patches": 8}.get(method, 3)
     assert len(report["rows"]) == count
 
 
 def test_top_patches_are_the_strongest_of_all(cli: Callable[..., Any], model: Path) -> None:
-    """Against a plain search: each picture's highest activation of the channel, sorted."""
+    """Against a plain search: each image's highest activation of the channel, sorted."""
     from cnn_tl.data.views import transforms
     from cnn_tl.explaining import layers
     from cnn_tl.explaining.subject import load
@@ -122,7 +122,7 @@ def test_top_patches_are_the_strongest_of_all(cli: Callable[..., Any], model: Pa
     assert {found["file"] for found in row["best"]} == set(best)
 
 
-def test_a_broken_picture_is_a_row_and_exit_3(cli: Callable[..., Any], model: Path) -> None:
+def test_a_broken_image_is_a_row_and_exit_3(cli: Callable[..., Any], model: Path) -> None:
     Path("a/broken.png").write_bytes(Path("a/1.png").read_bytes()[:300])
     done = cli("explain", model, "a", "--no-faithfulness")
     assert done.code == 3
@@ -132,7 +132,7 @@ def test_a_broken_picture_is_a_row_and_exit_3(cli: Callable[..., Any], model: Pa
 
 
 @pytest.mark.parametrize("method", ["gradcam", "top-patches"])
-def test_where_no_picture_can_be_read_earlier_explanations_stay(
+def test_where_no_image_can_be_read_earlier_explanations_stay(
     cli: Callable[..., Any], model: Path, method: str
 ) -> None:
     arguments = ("--no-faithfulness", "--output", "out", "--method", method)
@@ -141,7 +141,7 @@ def test_where_no_picture_can_be_read_earlier_explanations_stay(
     Path("a/1.png").write_bytes(Path("a/1.png").read_bytes()[:300])
     done = cli("explain", model, "a", *arguments)
     assert done.code == 3
-    assert done.err.endswith("error: no picture can be read, such as a/1.png: truncated PNG\n")
+    assert done.err.endswith("error: no image can be read, such as a/1.png: truncated PNG\n")
     assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
 
 
@@ -155,7 +155,7 @@ def test_another_class_than_the_predicted_one(cli: Callable[..., Any], model: Pa
     [
         (["--class", "be"], 2, "did you mean bee?"),
         (["--layer", "layer9"], 2, "did you mean layer4"),
-        (["--layer", "fc"], 2, "gives no map of the picture"),
+        (["--layer", "fc"], 2, "gives no map of the image"),
         (["--method", "occlusion", "--layer", "layer4"], 2, "does not go by --layer"),
         (["--patch", "0.5"], 2, "does not go by --patch; these do: occlusion"),
         (["--method", "deconv", "--channel", "9999"], 2, "has no channel 9999"),
@@ -176,10 +176,10 @@ def test_what_cannot_be_meant_is_one_line(
     assert sorted(path.name for path in Path("a").iterdir()) == ["1.png"]
 
 
-def test_no_pictures_and_an_export(cli: Callable[..., Any], model: Path) -> None:
+def test_no_images_and_an_export(cli: Callable[..., Any], model: Path) -> None:
     done = cli("explain", model)
     assert (done.code, done.err.count("\n")) == (2, 1)
-    assert "needs pictures" in done.err
+    assert "needs images" in done.err
     Path("model.onnx").touch()
     done = cli("explain", "model.onnx", "a")
     assert done.code == 2

@@ -81,7 +81,7 @@ def test_mismatch(cli: Callable[..., object], run: Path, monkeypatch: pytest.Mon
     assert done.code == 4
     assert done.out == ""
     last = done.err.splitlines()[-1]
-    assert last.startswith("error: the export is another model: for prepared pictures in batches of 1 ")
+    assert last.startswith("error: the export is another model: for prepared images in batches of 1 ")
     assert [path.name for path in run.iterdir()] == ["model"]
 
 
@@ -103,7 +103,7 @@ def test_mismatch(cli: Callable[..., object], run: Path, monkeypatch: pytest.Mon
             2,
             "error: timm cannot be written with --precision int8",
         ),
-        (["my run", "--precision", "int8"], 3, "error: --precision int8 needs the training pictures of my run/model"),
+        (["my run", "--precision", "int8"], 3, "error: --precision int8 needs the training images of my run/model"),
         (["my run", "--precision", "int8", "--max-drop", "-1"], 2, "max-drop"),
         (["my run", "--precision", "int8", "--min-agreement", "90"], 2, "min-agreement"),
         (["my run", "--output", "."], 5, "error: . is a folder; name a file as --output"),

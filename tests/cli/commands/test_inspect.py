@@ -90,10 +90,10 @@ def test_names_and_patterns_of_what_trains(cli: Any) -> None:
 
 
 def test_a_run_and_its_bundle(
-    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_pictures: Callable[..., Path], tiny_weights: Path
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_images: Callable[..., Path], tiny_weights: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    make_pictures(tmp_path / "pets", {"cat": 6, "dog": 6, "hen": 6})
+    make_images(tmp_path / "pets", {"cat": 6, "dog": 6, "hen": 6})
     tiny = ("--model", "test_resnet", "--image-size", "64", "--device", "cpu", "--weights", tiny_weights)
     assert cli("train", "pets", *tiny, "--output", "run").code == 0
     by_run, by_bundle = (json.loads(cli("inspect", path, "--json").out) for path in ("run", "run/model"))

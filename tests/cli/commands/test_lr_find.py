@@ -15,8 +15,8 @@ Cli = Callable[..., Any]
 
 
 @pytest.fixture
-def words(tmp_path: Path, make_pictures: Callable[..., Path], tiny_weights: Path) -> list[object]:
-    data = make_pictures(tmp_path / "data", {"ash": 12, "birch": 12})
+def words(tmp_path: Path, make_images: Callable[..., Path], tiny_weights: Path) -> list[object]:
+    data = make_images(tmp_path / "data", {"ash": 12, "birch": 12})
     return [data, "--model", "test_resnet", "--weights", tiny_weights, "--image-size", 64, "--batch-size", 8]
 
 
@@ -30,8 +30,8 @@ def test_a_rate_is_suggested_and_drawn(
     found = json.loads(outcome.out)
     assert found["rates"][0] < found["suggestion"] < found["rates"][-1] <= 1
     assert len(found["rates"]) == len(found["losses"])
-    with Image.open(tmp_path / "lr-find.png") as picture:
-        assert picture.width >= 600
+    with Image.open(tmp_path / "lr-find.png") as image:
+        assert image.width >= 600
     assert not (tmp_path / "runs").exists()
     again = json.loads(cli("lr-find", *words, "--json", "--workers", 3, "--device", "cpu").out)
     assert again == found
@@ -107,6 +107,6 @@ def test_what_is_wrong_at_once_is_said_before_torch_is_loaded(words: list[object
     assert done.stdout.splitlines() == [f"{code} False" for code in (3, 2, 5, 2, 2)]
     missing, is_folder, in_file, *typos = done.stderr.splitlines()
     assert "nowhere" in missing
-    assert is_folder == f"error: --output {folder} is a folder; name the picture, as in --output {folder}/plot.png"
+    assert is_folder == f"error: --output {folder} is a folder; name the image, as in --output {folder}/plot.png"
     assert in_file.startswith("error: cannot write ")
     assert typos == ["error: train.class_weights names 'oak', but the classes are ash, birch"] * 2

@@ -35,8 +35,8 @@ def by_brightness(pixels: Any) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def _model_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work beside a folder of three pictures, one of them broken; every model tells dark from light."""
+def _model_and_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work beside a folder of three images, one of them broken; every model tells dark from light."""
     monkeypatch.chdir(tmp_path)
     photos = Path("photos")
     photos.mkdir()
@@ -130,7 +130,7 @@ def test_output(cli: Callable[..., Any], name: str, flags: tuple[str, ...], star
     assert Path(name).read_bytes().decode().startswith(start)
 
 
-def test_output_is_written_when_a_picture_is_broken(cli: Callable[..., Any]) -> None:
+def test_output_is_written_when_a_image_is_broken(cli: Callable[..., Any]) -> None:
     assert cli("predict", "run", "photos", "--output", "answers.jsonl").code == 3
     assert len(Path("answers.jsonl").read_text().splitlines()) == 3
 
@@ -151,7 +151,7 @@ def test_output_is_whole_or_absent(cli: Callable[..., Any], monkeypatch: pytest.
 def test_output_must_not_take_such_a_name(cli: Callable[..., Any], name: str) -> None:
     done = cli("predict", "run", "photos/dark.png", "--output", name)
     assert done.code == 2
-    assert re.fullmatch(rf"error: --output {name} is (a name for a picture|no file); .*\n", done.err)
+    assert re.fullmatch(rf"error: --output {name} is (a name for an image|no file); .*\n", done.err)
     assert Path("photos/dark.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -171,7 +171,7 @@ def test_names_are_escaped_for_people_only(cli: Callable[..., Any]) -> None:
     ("arguments", "code", "message"),
     [
         (["absent.png"], 3, "1 of 1 image could not be read; its row says why"),
-        (["photos/*.webp"], 3, "no picture matches photos/*.webp"),
+        (["photos/*.webp"], 3, "no image matches photos/*.webp"),
         (["photos", "--top", "0"], 2, "Invalid value for '--top'"),
         (["photos", "--format", "xml"], 2, "Invalid value for '--format'"),
         ([], 2, "Missing argument 'IMAGES'"),

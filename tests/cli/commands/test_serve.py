@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_server import by_brightness, classifier, picture
+from small_server import by_brightness, classifier, image
 from starlette.testclient import TestClient
 
 from cnn_tl.core.errors import Stopped
@@ -24,9 +24,9 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
         on_ready()
         client = TestClient(app, base_url="http://127.0.0.1")
         for count in (1, 3):
-            sent = [("files", (f"{number}.png", picture(0, side=20))) for number in range(count)]
+            sent = [("files", (f"{number}.png", image(0, side=20))) for number in range(count)]
             answers.append(client.post("/predict?top=2", files=sent))
-        answers.append(client.post("/predict", files={"files": ("large.png", picture(0, side=40))}))
+        answers.append(client.post("/predict", files={"files": ("large.png", image(0, side=40))}))
         answers.append(client.get("/health"))
         on_stop()
         answers.append(client.get("/health"))

@@ -23,13 +23,13 @@ FLAGS = {
     "--device", "--workers", "--seed", "--output", "--resume", "--dry-run", "--json",
 }  # fmt: skip
 TINY = ("--model", "test_resnet", "--image-size", "64", "--device", "cpu")
-MakePictures = Callable[..., Path]
+MakeImages = Callable[..., Path]
 
 
 @pytest.fixture
-def data(tmp_path: Path, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch) -> str:
+def data(tmp_path: Path, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
-    make_pictures(tmp_path / "pets", {"cat": 10, "dog": 10})
+    make_images(tmp_path / "pets", {"cat": 10, "dog": 10})
     return "pets"
 
 
@@ -64,7 +64,7 @@ def test_a_whole_run_then_its_result_again(cli: Any, data: str, tiny_weights: Pa
     assert outcome.code == 0
     result = json.loads(outcome.out)
     assert result["run"] == "runs/pets-freeze"
-    assert result["pictures"] == 4
+    assert result["images"] == 4
     assert "--epochs has no effect: the head (auto) is fitted, not trained" in outcome.err
 
     again = cli("train", "--resume")

@@ -44,7 +44,7 @@ def observer(clock: Clock, *, terminal: bool) -> tuple[TerminalObserver, io.Stri
 
 
 def work(watcher: TerminalObserver, clock: Clock, *, seconds: float, batches: int) -> Iterator[int]:
-    """Go through a task of 10 pictures a batch."""
+    """Go through a task of 10 images a batch."""
     with watcher.task("training", batches * 10):
         for batch in range(batches):
             clock.now += seconds

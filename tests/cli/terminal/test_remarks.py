@@ -17,7 +17,7 @@ def classes(count: int) -> dict[str, tuple[int, int]]:
 
 
 def table(capsys: Any, shown: dict[str, tuple[int, int]], *, every: bool = False) -> tuple[list[list[str]], str]:
-    show_classes(["right / pictures>"], shown, "all are elsewhere", every=every)
+    show_classes(["right / images>"], shown, "all are elsewhere", every=every)
     out = capsys.readouterr().out
     return [line.split() for line in out.splitlines() if line.startswith((" class0", " empty", " ..."))], out
 

@@ -34,7 +34,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(console.show, "__defaults__", (console.out,))
         result = TrainResult(
             run=Path("runs/pets"), mode=mode, backbone="resnet18", accuracy=correct / 75, interval=(0.803, 0.945),
-            baseline=1 / 3, baseline_class="pizza", correct=correct, pictures=75, per_class={"pizza": (24, 25)},
+            baseline=1 / 3, baseline_class="pizza", correct=correct, images=75, per_class={"pizza": (24, 25)},
             set_aside=0, seconds=4000.0, facts=facts,
         )  # fmt: skip
         show_result(result)
@@ -82,7 +82,7 @@ def test_the_best_epoch_is_that_of_the_model(shown: Any) -> None:
         (False, False, "verdict even no more than chance can do"),
     ],
 )
-def test_a_verdict_is_about_the_pictures_and_what_is_kept_about_the_mode(
+def test_a_verdict_is_about_the_images_and_what_is_kept_about_the_mode(
     shown: Any, better: bool, worse: bool, row: str
 ) -> None:
     verdict = VERDICT | {"more_than_chance": better, "worse_than_chance": worse, "kept": "fine-tuned"}
@@ -168,7 +168,7 @@ def planned(mode: str, features: FeaturePlan, classes: int = 1) -> str:
     plan = Plan(
         mode=mode, data="pets", layout="train + val", counts=counts, set_aside=0,
         backbone="resnet18", weights="none", image_size=(64, 64), trainable=1, total=2, device="cpu", precision="fp32",
-        schedule="", phases=None, features=features, pictures=None, seconds=0.0, output="runs/pets",
+        schedule="", phases=None, features=features, images=None, seconds=0.0, output="runs/pets",
     )  # fmt: skip
     stream = io.StringIO()
     Console(file=stream, width=120).print(plan_table(plan))

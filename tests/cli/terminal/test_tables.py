@@ -21,7 +21,7 @@ from cnn_tl.cli.terminal.tables import Grid
 from cnn_tl.cli.writers import answers
 from cnn_tl.inference.classifier import Answer
 
-LONG = "/home/somebody/pictures/of/the/last/summer/in/the/mountains/2026-07-14/IMG_20260714_120154.jpg"
+LONG = "/home/somebody/images/of/the/last/summer/in/the/mountains/2026-07-14/IMG_20260714_120154.jpg"
 
 
 def drawn(grid: Grid, width: int) -> list[str]:
@@ -38,7 +38,7 @@ def a_word(source: random.Random) -> str:
 @pytest.mark.parametrize("seed", range(40))
 def test_any_table(seed: int) -> None:
     source = random.Random(seed)
-    columns = [source.choice(["name", "right / pictures>", "", "share>", "what it is"]) for _ in range(seed % 5 + 1)]
+    columns = [source.choice(["name", "right / images>", "", "share>", "what it is"]) for _ in range(seed % 5 + 1)]
     rows = [
         [" ".join(a_word(source) for _ in range(source.choice([0, 1, 1, 2, 9]))) for _ in columns]
         for _ in range(source.randrange(12))
@@ -67,14 +67,14 @@ def test_a_path_without_room_stands_alone_and_whole() -> None:
     assert drawn(Grid(["plan", ""], rows), 60)[3:-1] == [
         " mode   freeze", " data", f"   {LONG}", "   (train + val)",
     ]  # fmt: skip
-    named = drawn(Grid(["picture", "class", "prob.>"], [[LONG, "pizza", "94.7 %"], ["a.jpg", "steak", "9 %"]]), 80)
+    named = drawn(Grid(["image", "class", "prob.>"], [[LONG, "pizza", "94.7 %"], ["a.jpg", "steak", "9 %"]]), 80)
     assert named[3:-1] == [f" {LONG}", "           pizza   94.7 %", " a.jpg     steak      9 %"]
 
 
 def test_what_fits_is_one_line_a_row() -> None:
-    assert drawn(Grid(["class", "right / pictures>"], [["pizza", "24 / 25"], ["x", "1 / 1"]]), 80) == [
+    assert drawn(Grid(["class", "right / images>"], [["pizza", "24 / 25"], ["x", "1 / 1"]]), 80) == [
         "",
-        " class   right / pictures",
+        " class   right / images",
         " ────────────────────────",
         " pizza            24 / 25",
         " x                  1 / 1",

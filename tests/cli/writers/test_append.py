@@ -26,7 +26,7 @@ NAMES = [f"{number}.png" for number in range(12)] + [
     "broken.png",
     b"\xff.png".decode("utf-8", "surrogateescape"),
 ]
-PICTURES = [*NAMES, "3.png", "broken.png"]  # two are named twice
+IMAGES = [*NAMES, "3.png", "broken.png"]  # two are named twice
 
 
 def by_brightness(pixels: Any) -> Any:
@@ -35,7 +35,7 @@ def by_brightness(pixels: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Work in a folder of pictures; return how many go through the model at a time."""
+    """Work in a folder of images; return how many go through the model at a time."""
     monkeypatch.chdir(tmp_path)
     shades = Image.linear_gradient("L").resize((20, 20))
     for number, name in enumerate(NAMES):
@@ -56,14 +56,14 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def undisturbed(request: pytest.FixtureRequest, cli: Callable[..., Any], asked: list[int]) -> tuple[Path, bytes]:
     """Return a name for the answers, and the bytes that have to stand there in the end."""
     whole = Path(f"whole.{request.param}")
-    assert cli("predict", "run", *PICTURES, "--output", whole).code == 3
+    assert cli("predict", "run", *IMAGES, "--output", whole).code == 3
     asked.clear()
     return Path(f"answers.{request.param}"), whole.read_bytes()
 
 
 def test_a_new_file_is_as_without_it(cli: Callable[..., Any], undisturbed: tuple[Path, bytes]) -> None:
     path, whole = undisturbed
-    done = cli("predict", "run", *PICTURES, "--append", "--output", path)
+    done = cli("predict", "run", *IMAGES, "--append", "--output", path)
     assert (done.code, path.read_bytes()) == (3, whole)
     assert done.err.splitlines() == [
         f"the answers are in {path}, 0 of them from before",
@@ -76,11 +76,11 @@ def test_whatever_has_been_cut_off_is_answered_again(
 ) -> None:
     """A kill may come anywhere: in a name, in a number, in the middle of a character, between two rows."""
     path, whole = undisturbed
-    cli("predict", "run", *PICTURES, "--append", "--output", path)
+    cli("predict", "run", *IMAGES, "--append", "--output", path)
     for length in range(0, len(whole), 17):
         asked.clear()
         path.write_bytes(whole[:length])
-        done = cli("predict", "run", *PICTURES, "--append", "--output", path)
+        done = cli("predict", "run", *IMAGES, "--append", "--output", path)
         assert (done.code, path.read_bytes()) == (3, whole), length
         assert "error: 2 of 17 images could not be read" in done.err
         assert sum(asked) <= 15
@@ -89,32 +89,32 @@ def test_whatever_has_been_cut_off_is_answered_again(
 
 def test_the_row_that_was_cut_off_may_say_more_than_one_thing(cli: Callable[..., Any]) -> None:
     """A reason may hold commas, as may a name."""
-    Path("page.png").write_text("<html><body>a picture</body></html>")
-    pictures = ["0.png", "page.png"]
-    cli("predict", "run", *pictures, "--output", "whole.csv")
+    Path("page.png").write_text("<html><body>an image</body></html>")
+    images = ["0.png", "page.png"]
+    cli("predict", "run", *images, "--output", "whole.csv")
     whole = Path("whole.csv").read_bytes()
     assert whole.count(b",", whole.index(b"page.png")) > 3
-    cli("predict", "run", *pictures, "--append", "--output", "answers.csv")
+    cli("predict", "run", *images, "--append", "--output", "answers.csv")
     for length in range(len(whole)):
         Path("answers.csv").write_bytes(whole[:length])
-        done = cli("predict", "run", *pictures, "--append", "--output", "answers.csv")
+        done = cli("predict", "run", *images, "--append", "--output", "answers.csv")
         assert (done.code, Path("answers.csv").read_bytes()) == (3, whole), length
 
 
 def test_all_done_is_nothing_to_do(cli: Callable[..., Any], undisturbed: tuple[Path, bytes], asked: list[int]) -> None:
     path, whole = undisturbed
     for _ in range(2):
-        done = cli("predict", "run", *PICTURES, "--append", "--output", path)
+        done = cli("predict", "run", *IMAGES, "--append", "--output", path)
     assert (done.code, path.read_bytes(), sum(asked)) == (3, whole, 15)
     assert f"the answers are in {path}, 17 of them from before" in done.err
     assert cli("predict", "run", "0.png", "--append", "--output", path).code == 0
     assert path.read_bytes() == whole
 
 
-def test_more_pictures_come_behind(cli: Callable[..., Any], undisturbed: tuple[Path, bytes]) -> None:
+def test_more_images_come_behind(cli: Callable[..., Any], undisturbed: tuple[Path, bytes]) -> None:
     path, whole = undisturbed
     for end in (4, 9, 17):
-        cli("predict", "run", *PICTURES[:end], "--append", "--output", path)
+        cli("predict", "run", *IMAGES[:end], "--append", "--output", path)
     assert path.read_bytes() == whole
 
 
@@ -151,19 +151,19 @@ def test_a_file_that_was_written_anew_is_not_taken_for_the_old_one(
 @pytest.mark.parametrize("damage", [b"no,row\r\n", b"[1]\n", b'{"file": 1}\n', b"\n", b'"\xff', b"x" * 2_000_000])
 def test_a_damaged_file_stays_as_it_is(cli: Callable[..., Any], undisturbed: tuple[Path, bytes], damage: bytes) -> None:
     path, whole = undisturbed
-    cli("predict", "run", *PICTURES, "--append", "--output", path)
+    cli("predict", "run", *IMAGES, "--append", "--output", path)
     damaged = whole + damage + b"x" * (1 << 20) + whole
     path.write_bytes(damaged)
-    done = cli("predict", "run", *PICTURES, "--append", "--output", path)
+    done = cli("predict", "run", *IMAGES, "--append", "--output", path)
     assert (done.code, path.read_bytes() == damaged) == (2, True)
     assert f"has something else than a row of answers at byte {len(whole):,}" in done.err
 
 
 def test_text_that_is_no_row_is_not_removed(cli: Callable[..., Any], undisturbed: tuple[Path, bytes]) -> None:
     path, _ = undisturbed
-    cli("predict", "run", *PICTURES, "--append", "--output", path)
+    cli("predict", "run", *IMAGES, "--append", "--output", path)
     path.write_text("very important text of mine, without a line's end")
-    done = cli("predict", "run", *PICTURES, "--append", "--output", path)
+    done = cli("predict", "run", *IMAGES, "--append", "--output", path)
     assert (done.code, path.read_text()) == (2, "very important text of mine, without a line's end")
     assert "has something else than a row of answers at byte 0" in done.err
 
@@ -208,7 +208,7 @@ main()
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_and_gone_on_with(cli: Callable[..., Any], undisturbed: tuple[Path, bytes], number: int) -> None:
     path, whole = undisturbed
-    arguments = ["predict", "run", *PICTURES, "--append", "--output", str(path), "--batch-size", "1"]
+    arguments = ["predict", "run", *IMAGES, "--append", "--output", str(path), "--batch-size", "1"]
     environment = os.environ | {"PYTHONPATH": str(Path(classifier.__file__).parents[2])}
     with subprocess.Popen(
         [sys.executable, "-c", SLOW_MODEL, *arguments], env=environment, stderr=subprocess.DEVNULL
@@ -220,5 +220,5 @@ def test_killed_and_gone_on_with(cli: Callable[..., Any], undisturbed: tuple[Pat
     assert whole.startswith(path.read_bytes())
     assert len(path.read_bytes()) < len(whole)
     assert json.loads(Path(f"{path}.append.json").read_text())["model"] == "run"
-    assert cli("predict", "run", *PICTURES, "--append", "--output", path).code == 3
+    assert cli("predict", "run", *IMAGES, "--append", "--output", path).code == 3
     assert path.read_bytes() == whole

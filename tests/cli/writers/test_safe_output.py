@@ -1,4 +1,4 @@
-"""Answers never take the place of the model, its run or a picture."""
+"""Answers never take the place of the model, its run or an image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cnn_tl.training.run_folder import RunFolder
 
 
 @pytest.fixture(autouse=True)
-def _run_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _run_and_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = ["run/model/config.json", "run/recipe.yaml", "run/manifest.json", "run/model.onnx", "run/model.onnx.json"]
     names += ["run/model-timm/SHA256SUMS", "run/model-timm/config.json", "run/model-timm.json"]
@@ -25,8 +25,8 @@ def _run_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path(name).write_text(name)
     Path("run/model-timm/SHA256SUMS").write_text(f"{'0' * 64}  config.json\n")
     Path("run/model-timm/answers.csv").touch()
-    Image.new("RGB", (20, 20)).save("picture.png")
-    Path("picture.png").rename("picture.dat")
+    Image.new("RGB", (20, 20)).save("image.png")
+    Path("image.png").rename("image.dat")
     Path("link.csv").symlink_to("m.onnx")
 
 
@@ -50,13 +50,13 @@ def _run_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("run/model-timm/config.json", "m.onnx", "would replace a part of model-timm"),
         ("run/model-timm/SHA256SUMS", "m.onnx", "would replace a part of model-timm"),
         ("run/model-timm.json", "run", "would replace a part of model-timm"),
-        ("a.jpg", "run", "is a name for a picture"),
+        ("a.jpg", "run", "is a name for an image"),
         ("run", "run", "is no file"),
     ],
 )
 def test_what_answers_may_not_replace(cli: Callable[..., Any], output: str, model: str, why: str) -> None:
     before = Path(output).read_text() if Path(output).is_file() else None
-    done = cli("predict", model, "picture.dat", "--output", output)
+    done = cli("predict", model, "image.dat", "--output", output)
     assert done.code == 2
     assert f"error: --output {output} {why}" in done.err
     assert before is None or Path(output).read_text() == before
@@ -81,12 +81,12 @@ def test_all_of_a_run_is_known() -> None:
     assert names | {digests.DIGESTS} == OF_A_RUN | {"model"}
 
 
-def test_a_picture_is_never_replaced() -> None:
-    Path("same").hardlink_to("picture.dat")
-    with pytest.raises(UsageError, match=r"--output same is one of the pictures"):
-        list(never(Path("same"), [Path("absent"), Path("picture.dat")]))
-    assert list(never(Path("new"), [Path("picture.dat")])) == [Path("picture.dat")]
-    assert list(never(None, [Path("picture.dat")])) == [Path("picture.dat")]
+def test_a_image_is_never_replaced() -> None:
+    Path("same").hardlink_to("image.dat")
+    with pytest.raises(UsageError, match=r"--output same is one of the images"):
+        list(never(Path("same"), [Path("absent"), Path("image.dat")]))
+    assert list(never(Path("new"), [Path("image.dat")])) == [Path("image.dat")]
+    assert list(never(None, [Path("image.dat")])) == [Path("image.dat")]
 
 
 def test_a_plot_replaces_plots_only(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_plot_replaces_plots_only(tmp_path: Path) -> None:
     figure.write(figure.new_figure(2), plot)
     require_plot_place(plot)
     Image.new("RGB", (20, 20)).save("photo.png")
-    Path("text.png").write_text("no picture")
+    Path("text.png").write_text("no image")
     Path("dangling.png").symlink_to("nowhere")
     for name in ("photo.png", "text.png", "dangling.png"):
         with pytest.raises(UsageError, match=f"--output {name} is there already, and no plot of cnn-tl"):

@@ -4,21 +4,21 @@ from pathlib import PurePath
 
 import pytest
 
-from cnn_tl.data.decoding.file_types import accepted_kind, has_picture_extension, is_archive
+from cnn_tl.data.decoding.file_types import accepted_kind, has_image_extension, is_archive
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "A.JPG", "a.b.Jpeg", "a.tiff", "a.heic", "a.pdf", "a.fits"])
-def test_names_of_pictures(name: str) -> None:
-    assert has_picture_extension(PurePath(name))
+def test_names_of_images(name: str) -> None:
+    assert has_image_extension(PurePath(name))
 
 
 @pytest.mark.parametrize("name", ["jpg", "a.txt", "a.jpg.txt", "a.jpgx", "a", "Thumbs.db"])
 def test_other_names(name: str) -> None:
-    assert not has_picture_extension(PurePath(name))
+    assert not has_image_extension(PurePath(name))
 
 
 @pytest.mark.parametrize("head", [b"", b"BM is how a bitmap starts", b"P6 or not", b"\xff\xd8"])
-def test_heads_that_only_look_like_a_picture(head: bytes) -> None:
+def test_heads_that_only_look_like_a_image(head: bytes) -> None:
     assert accepted_kind(head) is None
 
 

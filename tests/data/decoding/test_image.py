@@ -19,7 +19,7 @@ FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"]
 
 
 def gradient(width: int = 40, height: int = 30) -> Image.Image:
-    """A picture without any symmetry: dark at the top left, red to the right, green downwards."""
+    """An image without any symmetry: dark at the top left, red to the right, green downwards."""
     y, x = np.mgrid[0:height, 0:width]
     pixels = np.stack([x * 255 // width, y * 255 // height, 0 * x + 20], axis=-1)
     return Image.fromarray(pixels.astype(np.uint8))
@@ -46,7 +46,7 @@ def difference(image: Image.Image, expected: Image.Image) -> float:
 def test_every_accepted_format_is_read(kind: str, tmp_path: Path) -> None:
     original = gradient()
     data = encoded(original, kind)
-    path = tmp_path / "picture"
+    path = tmp_path / "image"
     path.write_bytes(data)
     assert probe(path) == ImageFacts(kind, 40, 30, animated=False)
     assert difference(read_image(path), original) < 8
@@ -83,7 +83,7 @@ def test_half_a_file_is_refused(kind: str, share: float, tmp_path: Path) -> None
         ((0, 0, 0, 51), "RGBA", (204, 204, 204)),
     ],
 )
-def test_grey_and_transparent_pictures_become_rgb_on_white(
+def test_grey_and_transparent_images_become_rgb_on_white(
     colour: int | tuple[int, ...], mode: str, expected: tuple[int, int, int]
 ) -> None:
     image = read_image(encoded(Image.new(mode, (8, 8), colour), "PNG"))
@@ -135,7 +135,7 @@ def test_deep_pixels_are_scaled_and_not_clipped(pixels: np.ndarray, kind: str) -
     assert np.abs(read[4, :, 0] - np.arange(256)).max() <= 1
 
 
-def test_a_dark_deep_picture_stays_dark() -> None:
+def test_a_dark_deep_image_stays_dark() -> None:
     read = read_image(encoded(Image.fromarray(np.full((8, 8), 2570, np.uint16)), "PNG"))
     assert read.getpixel((0, 0)) == (10, 10, 10)
 
@@ -199,7 +199,7 @@ def test_the_first_frame_of_an_animation(kind: str) -> None:
     assert max(green, blue) < 15
 
 
-def test_the_first_picture_of_a_stereo_photograph() -> None:
+def test_the_first_image_of_a_stereo_photograph() -> None:
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
     data = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
     red, _, blue = read_image(data).getpixel((8, 8))
@@ -217,23 +217,23 @@ def test_draft_never_goes_below_the_asked_size() -> None:
     ("data", "reason"),
     [
         (b"", "empty file"),
-        (b"just a note about cats\n" * 40, "is text, not a picture"),
-        ("größe".encode() * 200, "is text, not a picture"),
-        (b"\n<!DOCTYPE html><html><body>404", "is HTML, not a picture"),
+        (b"just a note about cats\n" * 40, "is text, not an image"),
+        ("größe".encode() * 200, "is text, not an image"),
+        (b"\n<!DOCTYPE html><html><body>404", "is HTML, not an image"),
         (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "format not accepted (SVG)"),
         (b"%PDF-1.7\n", "format not accepted (PDF)"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "format not accepted (EPS)"),
         (b"SIMPLE  =                    T", "format not accepted (FITS)"),
         (b"\0\0\0\x18ftypheic\0\0\0\0", "format not accepted (HEIC)"),
         (b"\0\0\0\x1cftypavif\0\0\0\0", "format not accepted (AVIF)"),
-        (b"\0\0\0\x20ftypisom\0\0\0\0", "is a video, not a picture"),
-        (b"PK\x03\x04\x14\0\0\0", "is an archive, not a picture"),
+        (b"\0\0\0\x20ftypisom\0\0\0\0", "is a video, not an image"),
+        (b"PK\x03\x04\x14\0\0\0", "is an archive, not an image"),
         (b"II*\0\x10\0\0\0CR\x02\0", "format not accepted (a raw photograph)"),
         (bytes(range(100, 256)), "format not accepted (unknown)"),
         (b"\xff\xd8\xff", "damaged JPEG"),
     ],
 )
-def test_what_is_no_picture_is_named(data: bytes, reason: str) -> None:
+def test_what_is_no_image_is_named(data: bytes, reason: str) -> None:
     for read in (probe, read_image):
         with pytest.raises(BadImageError) as caught:
             read(data)

@@ -269,7 +269,7 @@ MOST = {"uint16": 65535, "uint32": 2**32 - 1, "int8": 127, "int16": 32767, "uint
 
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("name", DEEP)
-def test_grey_tiffs_of_all_depths_show_one_picture_whatever_is_white(name: str, order: str) -> None:
+def test_grey_tiffs_of_all_depths_show_one_image_whatever_is_white(name: str, order: str) -> None:
     pixels = DEEP[name]
     most = pixels.dtype.type(MOST.get(name, 1))
     assert off(read_image(sampled(order, pixels, 1)), GREY) <= 2
@@ -295,7 +295,7 @@ def test_fewer_bits_than_the_container_has_count_where_they_are_declared(bits: i
     assert off(read_image(sampled("<", grey, 1, **{f"t{tag}": ("H", (most,))})), GREY) <= 1
     colour = (COLOUR * (most / 255)).round().astype(np.uint16)
     assert off(read_image(sampled("<", colour, 2, **{f"t{tag}": ("H", (most,) * 3)})), COLOUR) <= 1
-    largest = {f"t{tag}": ("H", (most - 9,))}  # of the picture, perhaps
+    largest = {f"t{tag}": ("H", (most - 9,))}  # of the image, perhaps
     assert off(read_image(sampled("<", grey, 1, **largest)), grey // 257) <= 1
 
 

@@ -22,7 +22,7 @@ needs_links = pytest.mark.skipif(os.name == "nt", reason="links and pipes need U
 
 
 def draw(path: Path) -> Path:
-    """Write a small picture unlike any other."""
+    """Write a small image unlike any other."""
     path.parent.mkdir(parents=True, exist_ok=True)
     number = next(_serial)
     Image.new("RGB", (8, 8), (number % 256, number // 256 % 256, number // 65536)).save(path, "PNG")
@@ -30,7 +30,7 @@ def draw(path: Path) -> Path:
 
 
 def tree(root: Path, **counts: int) -> Path:
-    """Make class folders, or parts with `part__class`, with so many pictures each."""
+    """Make class folders, or parts with `part__class`, with so many images each."""
     for name, count in counts.items():
         folder = root.joinpath(*name.split("__"))
         folder.mkdir(parents=True)
@@ -54,7 +54,7 @@ def test_class_folders(tmp_path: Path) -> None:
     assert [count["train"] for count in manifest.counts().values()] == [2, 4, 8]
     assert [count["val"] for count in manifest.counts().values()] == [1, 1, 2]
     assert manifest.set_aside == manifest.notes == ()
-    assert all(picture.path.startswith(manifest.classes[picture.label]) for picture in manifest.pictures)
+    assert all(image.path.startswith(manifest.classes[image.label]) for image in manifest.images)
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation", "Val"])
@@ -64,7 +64,7 @@ def test_parts(tmp_path: Path, val: str) -> None:
     assert manifest.counts()["a"] == {"train": 3, "val": 2, "test": 4}
     assert manifest.counts()["b"] == {"train": 3, "val": 1, "test": 0}
     assert manifest.layout == f"train + {val} + test"
-    assert "b" in note(manifest, "without a picture in test")
+    assert "b" in note(manifest, "without an image in test")
 
 
 def test_train_alone_gives_its_own_validation_part(tmp_path: Path) -> None:
@@ -80,13 +80,13 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 
 def test_classes_missing_in_val_keep_their_label(tmp_path: Path) -> None:
     manifest = scanned(tree(tmp_path, train__a=2, train__b=2, train__c=2, val__c=1))
-    assert [picture.label for picture in manifest.of("val")] == [2]
-    assert note(manifest, "without a picture in val").endswith("a, b")
+    assert [image.label for image in manifest.of("val")] == [2]
+    assert note(manifest, "without an image in val").endswith("a, b")
 
 
 def test_the_split_depends_on_seed_and_contents_only(tmp_path: Path) -> None:
     def val(root: Path, seed: int = 0) -> set[str]:
-        return {picture.sha256 for picture in scanned(root, seed=seed).of("val")}
+        return {image.sha256 for image in scanned(root, seed=seed).of("val")}
 
     root = tree(tmp_path / "one", a=20, b=20)
     chosen = val(root)
@@ -112,7 +112,7 @@ def test_copies_stay_in_one_part(tmp_path: Path) -> None:
         for copy in range(3):
             shutil.copy(path, path.with_name(f"copy-{copy}-{path.name}"))
     manifest = scanned(root, val_fraction=0.5)
-    parts = Counter(picture.sha256 for picture in manifest.of("val") if picture.label == 0)
+    parts = Counter(image.sha256 for image in manifest.of("val") if image.label == 0)
     assert set(parts.values()) == {4}
     assert note(manifest, "copies").endswith("18")
 
@@ -126,13 +126,13 @@ def test_copies_across_parts_and_classes_are_told(tmp_path: Path) -> None:
     assert "1 (such as train/a/1.png and train/b/torn.png)" in note(manifest, "two classes")
 
 
-def test_imbalance_and_single_pictures_are_told(tmp_path: Path) -> None:
+def test_imbalance_and_single_images_are_told(tmp_path: Path) -> None:
     manifest = scanned(tree(tmp_path, train__many=10, train__one=1, val__many=1))
     assert "10 training images of many, 1 of one" in note(manifest, "balanced")
-    assert note(manifest, "one training picture only").endswith("one")
+    assert note(manifest, "one training image only").endswith("one")
 
 
-def test_what_is_no_picture_is_counted_and_left_out(tmp_path: Path) -> None:
+def test_what_is_no_image_is_counted_and_left_out(tmp_path: Path) -> None:
     root = tree(tmp_path, a=3, b=3)
     (root / "a" / "notes.txt").write_text("BM is how a bitmap starts")
     (root / "a" / "empty").touch()
@@ -143,8 +143,8 @@ def test_what_is_no_picture_is_counted_and_left_out(tmp_path: Path) -> None:
     draw(root / "b" / "deep" / "er" / "1.png")
     manifest = scanned(root)
     assert manifest.classes == ("a", "b")
-    assert len(manifest.pictures) == 8
-    assert note(manifest, "no pictures").endswith(": 2")
+    assert len(manifest.images) == 8
+    assert note(manifest, "no images").endswith(": 2")
     assert note(manifest, "hidden").endswith(": 4")
     assert note(manifest, "sub-folders").endswith(": 1")
 
@@ -161,7 +161,7 @@ def test_links_and_pipes(tmp_path: Path) -> None:
     (root / "a" / "circle.png").symlink_to(root / "a" / "circle.png")
     (root / "b" / "more").symlink_to(outside)
     manifest = scanned(root)
-    assert Counter(picture.label for picture in manifest.pictures) == {0: 3, 1: 4}
+    assert Counter(image.label for image in manifest.images) == {0: 3, 1: 4}
     assert note(manifest, "pipes").endswith(": 1")
     assert note(manifest, "already seen").endswith(": 3")
     assert note(manifest, "nowhere").endswith(": 2")
@@ -179,7 +179,7 @@ def test_a_root_that_links_to_itself(tmp_path: Path) -> None:
 def test_hard_links_are_files_of_their_own(tmp_path: Path) -> None:
     root = tree(tmp_path, a=3, b=3)
     os.link(root / "a" / "0.png", root / "a" / "same.png")
-    assert len(scanned(root).pictures) == 7
+    assert len(scanned(root).images) == 7
 
 
 @needs_links
@@ -191,8 +191,8 @@ def test_odd_names(tmp_path: Path, name: str) -> None:
     except OSError:
         pytest.skip("the file system refuses such a name")
     manifest = scanned(root)
-    [picture] = [one for one in manifest.pictures if one.path == f"a/{name}"]
-    assert manifest.file(picture).exists()
+    [image] = [one for one in manifest.images if one.path == f"a/{name}"]
+    assert manifest.file(image).exists()
     assert Manifest.from_json(manifest.to_json()) == manifest
 
 
@@ -236,16 +236,16 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "hidden only": (of(**{".git": 2}), "no class folders"),
     "one class": (of(a=5), "has one class only, a; "),
     "one class in train": (of(train__a=5, val__a=5), "has one class only, a; "),
-    "empty class": (of(a=5, b=0), "class folder .*b has no picture in it"),
+    "empty class": (of(a=5, b=0), "class folder .*b has no image in it"),
     "class of one": (of(a=5, b=1), "class b has one usable image, and at least two"),
-    "loose": (make_loose, r"pictures directly in .* \(7: 0\.png, 1\.png, 2\.png, 3\.png, 4\.png and 2 more"),
+    "loose": (make_loose, r"images directly in .* \(7: 0\.png, 1\.png, 2\.png, 3\.png, 4\.png and 2 more"),
     "loose beside classes": (with_loose("", a=2, b=2), r"have no class \(1: x\.png\)"),
     "loose in train": (with_loose("train", **PARTS), "directly in .*train have no class"),
     "loose in val": (with_loose("val", **PARTS, val__a=1), "directly in .*val have no class"),
     "parts without classes": (of(train=3, val=3), "no class folders inside train"),
     "val without train": (of(val__a=3, test__a=3), "val, test, and no train split"),
     "val without classes": (of(**PARTS, val=0), "no class folders in .*val"),
-    "empty val": (of(**PARTS, val__a=0), "no usable validation picture"),
+    "empty val": (of(**PARTS, val__a=0), "no usable validation image"),
     "two vals": (of(**PARTS, val__a=2, valid__a=2), "both val and valid"),
     "unknown class": (of(**PARTS, val__bird=2), "classes that train lacks: bird"),
     "unknown class in test": (of(**PARTS, test__bird=2), "train lacks: bird"),
@@ -273,7 +273,7 @@ def test_case_clash(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["", "a", "a/0.png", "a/no-extension"])
-def test_what_may_not_be_read_is_no_bad_picture(tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_may_not_be_read_is_no_bad_image(tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tree(tmp_path, a=5, b=5)
     draw(root / "a" / "no-extension")
     forbidden = root / place
@@ -292,7 +292,7 @@ def test_what_may_not_be_read_is_no_bad_picture(tmp_path: Path, place: str, monk
         scanned(root)
 
 
-def test_unlabelled_test_pictures_and_other_folders_are_left_out(tmp_path: Path) -> None:
+def test_unlabelled_test_images_and_other_folders_are_left_out(tmp_path: Path) -> None:
     root = tree(tmp_path, train__a=2, train__b=2, val__a=2, val__b=2, test=6, annotations=1)
     manifest = scanned(root)
     assert manifest.of("test") == ()
@@ -306,7 +306,7 @@ def test_natural_order() -> None:
     assert sorted(["dog2", "dog", "dog10", "2"], key=natural_key) == ["2", "dog", "dog2", "dog10"]
 
 
-def test_a_picture_of_two_classes_is_not_validated_on(tmp_path: Path) -> None:
+def test_a_image_of_two_classes_is_not_validated_on(tmp_path: Path) -> None:
     root = tree(tmp_path, a=6, b=6)
     for number in range(3):
         shutil.copy(next(iter((root / "a").iterdir())), root / "b" / f"copy{number}.png")
@@ -337,7 +337,7 @@ def copied(root: Path, source: str, target: str, *, number: int = 3, prefix: str
         (lambda root: [(root / "b").mkdir(), draw(root / "b" / "0.png"), (root / "b" / "1.png").write_bytes(b"")],
          ("class b has one usable image (1 more cannot be read)",)),
         (lambda root: [(root / "b").mkdir(), (root / "b" / "0.png").symlink_to("nowhere")],
-         ("has no picture in it (links that lead nowhere: 1)",)),
+         ("has no image in it (links that lead nowhere: 1)",)),
     ],
     ids=["copies", "linked folder", "most are copies", "copies within", "broken", "links to nowhere"],
 )  # fmt: skip

@@ -71,8 +71,8 @@ def test_plain_splits(tmp_path: Path, folders: tuple[str, ...], splits: dict[str
     assert manifest.counts()["ant"] == {"train": 4 if own_val else 3, "val": 4 if own_val else 1,
                                         "test": 4 if "test" in splits else 0}  # fmt: skip
     if "test" in splits:  # it is never chosen from
-        assert all(picture.path.startswith(splits["test"]) for picture in manifest.of("test"))
-        assert not any(picture.path.startswith(splits["test"]) for picture in manifest.of("val"))
+        assert all(image.path.startswith(splits["test"]) for image in manifest.of("test"))
+        assert not any(image.path.startswith(splits["test"]) for image in manifest.of("val"))
     assert Manifest.from_json(manifest.to_json()).splits == splits
 
 
@@ -167,7 +167,7 @@ def test_the_users_word_decides(tmp_path: Path) -> None:
     root = tree(tmp_path, "a/{ant,bee}", "b/{ant,bee}", "c/{ant,bee}")
     named = scanned(root, splits={"train": "a", "val": "c", "test": "b"})
     assert (named.classes, named.layout) == (("ant", "bee"), "a (train) + c (val) + b (test)")
-    assert {picture.path[0] for picture in named.of("val")} == {"c"}
+    assert {image.path[0] for image in named.of("val")} == {"c"}
     everything = scanned(root, splits={"train": "."})
     assert everything.classes == ("a", "b", "c")
     assert everything.counts()["a"] == {"train": 6, "val": 2, "test": 0}
@@ -229,8 +229,8 @@ def test_evaluation_takes_the_same_splits(
 ) -> None:
     found = find_labelled(tree(tmp_path, *folders), ["ant", "bee"], part=None, seen=None, limit=None, workers=0)
     assert found.part == part
-    assert len(found.pictures) == 8
-    assert all(file.relative_to(tmp_path).as_posix().startswith(place) for file, _ in found.pictures)
+    assert len(found.images) == 8
+    assert all(file.relative_to(tmp_path).as_posix().startswith(place) for file, _ in found.images)
 
 
 def test_evaluation_knows_what_the_run_has_named(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_evaluation_knows_what_the_run_has_named(tmp_path: Path) -> None:
     asked: dict[str, Any] = {"seen": None, "limit": None, "workers": 0}
     found = find_labelled(root, ["ant", "bee"], part=None, named={"train": "a", "test": "b"}, **asked)
     assert found.part == "test"
-    assert {file.parent.parent.name for file, _ in found.pictures} == {"b"}
+    assert {file.parent.parent.name for file, _ in found.images} == {"b"}
     with pytest.raises(DataError, match=r"does not know: a, b; .*its classes are folders in .*a, so give that"):
         find_labelled(root, ["ant", "bee"], part=None, **asked)
     with pytest.raises(UsageError, match="no part val"):

@@ -25,15 +25,15 @@ POLICIES = [
 
 
 @pytest.fixture(scope="module")
-def picture() -> Image.Image:
+def image() -> Image.Image:
     noise = np.random.default_rng(0).integers(0, 100, (70, 90, 3), dtype=np.uint8)
     return Image.fromarray(noise)
 
 
 @pytest.mark.parametrize("settings", POLICIES, ids=str)
-def test_a_view_is_a_function_of_its_seed_in_any_thread(settings: Augmentation, picture: Image.Image) -> None:
+def test_a_view_is_a_function_of_its_seed_in_any_thread(settings: Augmentation, image: Image.Image) -> None:
     def view(seed: int) -> Any:
-        return augment(picture, SPEC, settings, seed)
+        return augment(image, SPEC, settings, seed)
 
     alone = [view(seed) for seed in range(40)]
     with ThreadPoolExecutor(4) as pool:
@@ -45,22 +45,22 @@ def test_a_view_is_a_function_of_its_seed_in_any_thread(settings: Augmentation, 
 
 
 @pytest.mark.parametrize("settings", POLICIES, ids=str)
-def test_the_picture_is_left_alone(settings: Augmentation, picture: Image.Image) -> None:
-    before = picture.tobytes()
-    same_size = picture.resize((SPEC.width, SPEC.height))
+def test_the_image_is_left_alone(settings: Augmentation, image: Image.Image) -> None:
+    before = image.tobytes()
+    same_size = image.resize((SPEC.width, SPEC.height))
     kept = same_size.tobytes()
     for seed in range(20):
-        augment(picture, SPEC, settings, seed)
+        augment(image, SPEC, settings, seed)
         augment(same_size, SPEC, replace(settings, crop_scale_min=1, flip=False, color=0, erasing=1), seed)
-    assert picture.tobytes() == before
+    assert image.tobytes() == before
     assert same_size.tobytes() == kept
 
 
 def test_a_policy_works_on_the_crop_that_is_drawn_without_it(
-    picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+    image: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = replace(PLAIN, color=0)
-    plain = [augment(picture, SPEC, settings, seed) for seed in range(10)]
+    plain = [augment(image, SPEC, settings, seed) for seed in range(10)]
     seen = []
 
     def spy(image: Image.Image, operations: Any, fill: Any) -> Image.Image:
@@ -69,17 +69,17 @@ def test_a_policy_works_on_the_crop_that_is_drawn_without_it(
 
     monkeypatch.setattr(module.policies, "perform", spy)
     for seed in range(10):
-        augment(picture, SPEC, replace(settings, policy="trivialaugment"), seed)
+        augment(image, SPEC, replace(settings, policy="trivialaugment"), seed)
     for one, (image, fill) in zip(plain, seen, strict=True):
         np.testing.assert_array_equal(one, image)
         assert fill == MEAN_COLOUR
 
 
-def test_erasing_paints_one_rectangle_in_the_mean_colour_and_changes_nothing_else(picture: Image.Image) -> None:
+def test_erasing_paints_one_rectangle_in_the_mean_colour_and_changes_nothing_else(image: Image.Image) -> None:
     shares, ratios = [], []
     for seed in range(300):
-        whole = augment(picture, SPEC, PLAIN, seed)
-        holed = augment(picture, SPEC, replace(PLAIN, erasing=1), seed)
+        whole = augment(image, SPEC, PLAIN, seed)
+        holed = augment(image, SPEC, replace(PLAIN, erasing=1), seed)
         erased = (holed == MEAN_COLOUR).all(axis=-1)
         rows, columns = np.flatnonzero(erased.any(axis=1)), np.flatnonzero(erased.any(axis=0))
         height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
@@ -93,10 +93,10 @@ def test_erasing_paints_one_rectangle_in_the_mean_colour_and_changes_nothing_els
     assert 2.5 < max(ratios) < 4
 
 
-def test_erasing_happens_as_often_as_it_is_told(picture: Image.Image) -> None:
+def test_erasing_happens_as_often_as_it_is_told(image: Image.Image) -> None:
     settings = replace(PLAIN, erasing=0.25)
     erased = sum(
-        not np.array_equal(augment(picture, SPEC, PLAIN, seed), augment(picture, SPEC, settings, seed))
+        not np.array_equal(augment(image, SPEC, PLAIN, seed), augment(image, SPEC, settings, seed))
         for seed in range(400)
     )
     assert 65 < erased < 135
@@ -114,7 +114,7 @@ def test_where_no_rectangle_fits_nothing_is_erased(size: tuple[int, int]) -> Non
     assert not any(module._hole(*size, random.Random(seed)) for seed in range(50))
 
 
-def test_the_mean_colour_is_a_colour_whatever_the_mean(picture: Image.Image) -> None:
+def test_the_mean_colour_is_a_colour_whatever_the_mean(image: Image.Image) -> None:
     odd = replace(SPEC, mean=(-0.5, 0.0, 7.0))
-    pixels = augment(picture, odd, replace(PLAIN, erasing=1), 3)
+    pixels = augment(image, odd, replace(PLAIN, erasing=1), 3)
     assert (pixels == (0, 0, 255)).all(axis=-1).any()

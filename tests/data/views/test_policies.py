@@ -32,8 +32,8 @@ THEIRS = {
 
 
 @pytest.fixture(scope="module")
-def picture() -> Image.Image:
-    """Return a smooth picture with some noise, whose values span neither channel wholly."""
+def image() -> Image.Image:
+    """Return a smooth image with some noise, whose values span neither channel wholly."""
     random_numbers = np.random.default_rng(0)
     y, x = np.mgrid[: SIZE[1], : SIZE[0]]
     smooth = np.stack([20 + 3 * x, 30 + 4 * y, 200 - 2 * x], axis=-1)
@@ -51,19 +51,19 @@ def magnitudes(name: str) -> list[float]:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_makes_the_pixels_that_torchvisions_makes(name: str, picture: Image.Image) -> None:
+def test_an_operation_makes_the_pixels_that_torchvisions_makes(name: str, image: Image.Image) -> None:
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.autoaugment import _apply_op
 
     for magnitude in magnitudes(name):
         theirs = float(round(magnitude)) if name == "posterize" else magnitude  # the bits in their table are whole
-        expected = _apply_op(picture, THEIRS[name], theirs, InterpolationMode.BILINEAR, list(FILL))
-        ours = perform(picture, [Operation(name, magnitude)], FILL)
+        expected = _apply_op(image, THEIRS[name], theirs, InterpolationMode.BILINEAR, list(FILL))
+        ours = perform(image, [Operation(name, magnitude)], FILL)
         assert (ours.mode, ours.size) == ("RGB", SIZE)
         apart = np.abs(np.asarray(ours).astype(int) - np.asarray(expected))
         if name.startswith("shear"):
             # theirs takes the slope by way of an angle in degrees: another last bit, and so here and there another
-            # rounding, or another side of the picture's edge
+            # rounding, or another side of the image's edge
             assert (apart > 0).mean() < 0.02, magnitude
             assert (apart > 1).mean() < 0.002, magnitude
         else:
@@ -89,18 +89,18 @@ def test_the_ranges_are_torchvisions(policy: str, size: tuple[int, int]) -> None
         np.testing.assert_allclose(made, np.broadcast_to(table.numpy(), 31), rtol=1e-6, atol=1e-5)
 
 
-def test_every_operation_but_identity_changes_the_picture(picture: Image.Image) -> None:
-    before = np.asarray(picture).copy()
+def test_every_operation_but_identity_changes_the_image(image: Image.Image) -> None:
+    before = np.asarray(image).copy()
     for name in OPERATIONS:
-        strongest = perform(picture, [Operation(name, trivialaugment_ranges()[name].at(STRONGEST))], FILL)
+        strongest = perform(image, [Operation(name, trivialaugment_ranges()[name].at(STRONGEST))], FILL)
         assert (np.asarray(strongest) != before).any() == (name != "identity"), name
-    np.testing.assert_array_equal(np.asarray(picture), before, err_msg="the picture itself is left alone")
+    np.testing.assert_array_equal(np.asarray(image), before, err_msg="the image itself is left alone")
 
 
-def test_what_comes_in_from_outside_is_the_fill(picture: Image.Image) -> None:
-    moved = np.asarray(perform(picture, [Operation("translate-x", 20.9)], FILL))
+def test_what_comes_in_from_outside_is_the_fill(image: Image.Image) -> None:
+    moved = np.asarray(perform(image, [Operation("translate-x", 20.9)], FILL))
     assert (moved[:, :20] == FILL).all(), "rounded towards zero, as in torchvision"
-    np.testing.assert_array_equal(moved[:, 20:], np.asarray(picture)[:, :-20])
+    np.testing.assert_array_equal(moved[:, 20:], np.asarray(image)[:, :-20])
 
 
 def test_randaugment_draws_so_many_of_one_strength_with_both_signs() -> None:

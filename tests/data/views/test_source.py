@@ -16,7 +16,7 @@ CROPS = Augmentation(0.5, flip=False, color=0)
 
 
 def scene(width: int, height: int) -> Image.Image:
-    """Return a picture with edges and slopes, as a photograph has, and no noise."""
+    """Return an image with edges and slopes, as a photograph has, and no noise."""
     y, x = np.mgrid[:height, :width]
     disc = (x - width / 3) ** 2 + (y - height / 2) ** 2 < (min(width, height) / 4) ** 2
     pixels = np.stack([255 * x / width, 255 * y / height, np.where(disc, 220, 40)], axis=-1)
@@ -40,7 +40,7 @@ def test_the_smallest_crop_fills_the_input(size: tuple[int, int], scale_min: flo
 
 
 @pytest.mark.parametrize("size", [(96, 96), (30, 12), (192, 48)])
-def test_a_small_picture_stays_as_it_is(size: tuple[int, int]) -> None:
+def test_a_small_image_stays_as_it_is(size: tuple[int, int]) -> None:
     image = scene(*size)
     np.testing.assert_array_equal(read_source(encoded(image), SPEC, 96), image)
 
@@ -56,7 +56,7 @@ def test_a_large_one_keeps_its_proportions(size: tuple[int, int]) -> None:
         assert source.width / source.height == pytest.approx(size[0] / size[1], rel=0.02)
 
 
-def test_a_view_looks_like_one_of_the_whole_picture() -> None:
+def test_a_view_looks_like_one_of_the_whole_image() -> None:
     image = scene(600, 400)
     source = read_source(encoded(image), SPEC, source_side(SPEC, CROPS))
     for seed in range(20):
@@ -89,7 +89,7 @@ def test_row_sides(side: int) -> None:
 
 
 @pytest.mark.parametrize("size", [(96, 96), (31, 33), (1, 1), (9216, 1), (300, 7)])
-def test_a_row_is_the_picture(size: tuple[int, int]) -> None:
+def test_a_row_is_the_image(size: tuple[int, int]) -> None:
     image = scene(*size)
     row = pack(image, 96)
     assert row.dtype == np.uint8

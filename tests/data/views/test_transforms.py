@@ -103,7 +103,7 @@ def test_load_is_read_and_evaluate_up_to_the_draft(orientation: int, tmp_path: P
     np.testing.assert_array_equal(load(path.read_bytes(), spec), drafted)
 
 
-def test_load_of_a_small_picture_is_exact() -> None:
+def test_load_of_a_small_image_is_exact() -> None:
     image, spec, stream = noise(60, 45), specification(), io.BytesIO()
     image.save(stream, "PNG")
     np.testing.assert_array_equal(load(stream.getvalue(), spec), evaluate(image, spec))

@@ -51,21 +51,21 @@ def test_timm(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert_timm_answers_as_predict(folder, next((run.parent / "data" / "red").iterdir()))
 
 
-def assert_timm_answers_as_predict(folder: Path, picture: Path) -> None:
+def assert_timm_answers_as_predict(folder: Path, image: Path) -> None:
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_data_config(model.pretrained_cfg), is_training=False)
     with torch.inference_mode():
-        shares = model(transform(Image.open(picture).convert("RGB"))[None]).softmax(1)[0].numpy()
-    [answer] = load(folder).predict([picture], top=2)
+        shares = model(transform(Image.open(image).convert("RGB"))[None]).softmax(1)[0].numpy()
+    [answer] = load(folder).predict([image], top=2)
     expected = [dict(answer.top)[name] for name in model.pretrained_cfg["label_names"]]
     np.testing.assert_allclose(shares, expected, atol=1e-5)
 
 
 def test_transformers_answers_as_predict(run: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    picture = next((run.parent / "data" / "red").iterdir())
-    [answer] = load(run).predict([picture], top=2)
-    found = transformers.pipeline("image-classification", model=str(run / "model"))(str(picture))
+    image = next((run.parent / "data" / "red").iterdir())
+    [answer] = load(run).predict([image], top=2)
+    found = transformers.pipeline("image-classification", model=str(run / "model"))(str(image))
     assert [one["label"] for one in found] == [label for label, _ in answer.top]
     np.testing.assert_allclose([one["score"] for one in found], [share for _, share in answer.top], atol=1e-5)
 

@@ -29,12 +29,12 @@ def test_all_are_in_timms_registry() -> None:
     assert set(SIDES) <= set(timm.list_models())
 
 
-def noise(model: str, pictures: int = 2, in_chans: int = 3) -> Tensor:
-    return torch.randn(pictures, in_chans, *2 * [SIDES[model]], generator=torch.Generator().manual_seed(0))
+def noise(model: str, images: int = 2, in_chans: int = 3) -> Tensor:
+    return torch.randn(images, in_chans, *2 * [SIDES[model]], generator=torch.Generator().manual_seed(0))
 
 
 def shapes(model: nn.Module, x_NCHW: Tensor) -> dict[str, list[int]]:
-    """Return the shape of what each module gives for one picture."""
+    """Return the shape of what each module gives for one image."""
     found: dict[str, list[int]] = {}
 
     def look(name: str, output: Tensor) -> None:
@@ -86,8 +86,8 @@ def test_lenet5_sees_grey_as_pillow_does() -> None:
     assert np.abs(ours[0, 0].numpy() - grey).max() <= 1
 
 
-def test_lenet5_takes_grey_pictures_too() -> None:
-    """The same network: a picture whose channels are alike gives what the one channel gives."""
+def test_lenet5_takes_grey_images_too() -> None:
+    """The same network: an image whose channels are alike gives what the one channel gives."""
     rgb, grey = (timm.create_model("lenet5", in_chans=channels).eval() for channels in (3, 1))
     grey.load_state_dict(rgb.state_dict())
     x_N1HW = noise("lenet5", in_chans=1)
@@ -194,7 +194,7 @@ def test_nobody_published_weights_for_lenet5() -> None:
 
 @pytest.mark.parametrize(("model", "side"), [("lenet5", 31), ("googlenet", 8)])
 def test_sizes_that_are_too_small(model: str, side: int) -> None:
-    with pytest.raises(UsageError, match=f"{model} cannot take pictures of {side} x {side} pixels"):
+    with pytest.raises(UsageError, match=f"{model} cannot take images of {side} x {side} pixels"):
         weights.create(model, RANDOM, image_size=side)
 
 

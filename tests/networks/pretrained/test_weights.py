@@ -183,7 +183,7 @@ def test_another_image_size(model: str, tmp_path: Path) -> None:
     ("model", "side"), [("vgg11", 8), ("inception_v3", 16), ("test_vit", 8), ("levit_128s", 97), ("nest_tiny", 97)]
 )
 def test_impossible_image_sizes(model: str, side: int) -> None:
-    with pytest.raises(UsageError, match=f"{model} cannot take pictures of {side} x {side} pixels: "):
+    with pytest.raises(UsageError, match=f"{model} cannot take images of {side} x {side} pixels: "):
         create(model, RANDOM, image_size=side)
 
 
@@ -195,11 +195,11 @@ def test_timm_must_ask_for_the_weights(tmp_path: Path, monkeypatch: pytest.Monke
         create("test_resnet", Source("file", path, ""))
 
 
-def top_class(model: nn.Module, pictures: list[Image.Image]) -> list[int]:
+def top_class(model: nn.Module, images: list[Image.Image]) -> list[int]:
     transform = create_transform(**resolve_data_config({}, model=model))
     model.eval()
     with torch.inference_mode():
-        return [int(model(transform(picture.convert("RGB"))[None]).argmax()) for picture in pictures]
+        return [int(model(transform(image.convert("RGB"))[None]).argmax()) for image in images]
 
 
 @pytest.fixture(scope="module", params=PACKAGES)
@@ -212,8 +212,8 @@ def test_package_names_photographs_of_scikit_learn(packaged_model: nn.Module) ->
     """The mapping by order is right only if the classes are: the Summer Palace, and for lite0 also the dahlia."""
     from sklearn.datasets import load_sample_image
 
-    pictures = [Image.fromarray(load_sample_image(name)) for name in ("china.jpg", "flower.jpg")]
-    palace, flower = map(ImageNetInfo().index_to_description, top_class(packaged_model, pictures))
+    images = [Image.fromarray(load_sample_image(name)) for name in ("china.jpg", "flower.jpg")]
+    palace, flower = map(ImageNetInfo().index_to_description, top_class(packaged_model, images))
     assert palace == "palace"
     if packaged_model.pretrained_cfg["architecture"] == "tf_efficientnet_lite0":  # type: ignore[index]
         assert flower == "daisy"

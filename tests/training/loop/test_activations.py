@@ -1,4 +1,4 @@
-"""Training on kept activations is training on the pictures, less the frozen part of the work."""
+"""Training on kept activations is training on the images, less the frozen part of the work."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ Make = Callable[..., Recipe]
 
 
 @pytest.fixture
-def data(tmp_path: Path, make_pictures: Callable[..., Path]) -> Path:
-    return make_pictures(tmp_path / "data", {"ash": 20, "birch": 15, "cedar": 10})
+def data(tmp_path: Path, make_images: Callable[..., Path]) -> Path:
+    return make_images(tmp_path / "data", {"ash": 20, "birch": 15, "cedar": 10})
 
 
 @pytest.fixture
@@ -52,13 +52,13 @@ def recipe(data: Path, tiny_weights: Path) -> Make:
 
 
 class Listener(Observer):
-    """Keeps what is said, and sends this process a signal once so many pictures have gone through a task."""
+    """Keeps what is said, and sends this process a signal once so many images have gone through a task."""
 
-    def __init__(self, task: str = "", pictures: int = 0) -> None:
+    def __init__(self, task: str = "", images: int = 0) -> None:
         self.notes: list[str] = []
         self.warnings: list[str] = []
         self.tasks: list[tuple[str, int | None]] = []
-        self._stop_in, self._left = task, pictures
+        self._stop_in, self._left = task, images
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -162,9 +162,9 @@ def test_views_come_round_again(recipe: Make, tmp_path: Path, monkeypatch: pytes
     seen: list[int] = []
     real = activations.Boundary.read
 
-    def read(self: activations.Boundary, pictures: Any, view: int, source: Any) -> torch.Tensor:
+    def read(self: activations.Boundary, images: Any, view: int, source: Any) -> torch.Tensor:
         seen.append(view)
-        return real(self, pictures, view, source)
+        return real(self, images, view, source)
 
     monkeypatch.setattr(activations.Boundary, "read", read)
     train(recipe(train={"epochs": 5}), tmp_path / "run")
@@ -174,15 +174,15 @@ def test_views_come_round_again(recipe: Make, tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("cache", [True, False])
 @pytest.mark.parametrize(
-    ("task", "pictures"),
+    ("task", "images"),
     [("preparing", 5), ("activations, view 0", 20), ("epoch 1", 20), ("activations, view 1", 5), ("epoch 3", 36)],
 )
 def test_a_stopped_run_resumes_to_the_same_bits(
-    recipe: Make, tmp_path: Path, task: str, pictures: int, cache: bool
+    recipe: Make, tmp_path: Path, task: str, images: int, cache: bool
 ) -> None:
     chosen = recipe(features={"views": 2, "cache": cache})
     with pytest.raises(Stopped):
-        train(chosen, tmp_path / "run", observer=Listener(task, pictures))
+        train(chosen, tmp_path / "run", observer=Listener(task, images))
     train(chosen, tmp_path / "run", resume=True)
     train(recipe(features={"views": 2, "cache": False}), tmp_path / "undisturbed")
     assert_same(tmp_path / "run", tmp_path / "undisturbed")
@@ -243,7 +243,7 @@ def test_a_network_without_a_frozen_part_says_nothing(recipe: Make, tmp_path: Pa
 
 
 def test_the_step_begins_at_the_boundary(recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With all activations and pictures at hand no picture is decoded, and the prefix never runs."""
+    """With all activations and images at hand no image is decoded, and the prefix never runs."""
     train(recipe(), tmp_path / "first")
     read: list[Path] = []
     load = transforms.read

@@ -39,7 +39,7 @@ DEVICES = [
 VIEWS = 200
 
 
-def pictures(kind: str) -> list[Image.Image]:
+def sample_images(kind: str) -> list[Image.Image]:
     draw = np.random.default_rng(0)
     noise = draw.integers(0, 256, (20, 70, 90, 3), dtype=np.uint8)
     smooth = [Image.fromarray(pixels[:5, :7]).resize((90, 70), Image.Resampling.BICUBIC) for pixels in noise]
@@ -50,7 +50,7 @@ def pictures(kind: str) -> list[Image.Image]:
 @pytest.mark.parametrize("kind", ["noise", "smooth"])
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_the_same_pixels_as_from_pillow(settings: Augmentation, kind: str, device: str) -> None:
-    images = pictures(kind)
+    images = sample_images(kind)
 
     def views(**options: bool) -> Any:
         each = [augment(images[seed % 20], SPEC, settings, seed, **options) for seed in range(VIEWS)]

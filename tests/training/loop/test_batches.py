@@ -1,4 +1,4 @@
-"""Which view of a picture a step sees."""
+"""Which view of an image a step sees."""
 
 from __future__ import annotations
 
@@ -7,47 +7,47 @@ from typing import Any
 
 import pytest
 
-from cnn_tl.data.manifest import Picture
+from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.recipe import Recipe
 from cnn_tl.training.loop.batches import Feed
 
 
-def feed_of(pictures: list[Picture], views: int | str, seed: int = 0) -> Feed:
+def feed_of(images: list[ImageRecord], views: int | str, seed: int = 0) -> Feed:
     tree: dict[str, Any] = {
         "mode": "finetune", "seed": seed, "model": {"freeze": "head"}, "features": {"views": views},
         "train": {"epochs": 9, "batch_size": 2},
     }  # fmt: skip
     recipe = Recipe.model_validate(tree).resolve()
-    session: Any = SimpleNamespace(recipe=recipe, manifest=SimpleNamespace(of=lambda split: pictures), batch_size=2)
+    session: Any = SimpleNamespace(recipe=recipe, manifest=SimpleNamespace(of=lambda split: images), batch_size=2)
     return Feed(session)
 
 
-def picture(name: str, content: str) -> Picture:
-    return Picture(path=name, label=0, split="train", sha256=content * 64, bytes=1, mtime_ns=1)
+def image(name: str, content: str) -> ImageRecord:
+    return ImageRecord(path=name, label=0, split="train", sha256=content * 64, bytes=1, mtime_ns=1)
 
 
-PICTURES = [picture("ash/1.png", "1"), picture("ash/2.png", "2"), picture("elm/1.png", "1")]
+IMAGES = [image("ash/1.png", "1"), image("ash/2.png", "2"), image("elm/1.png", "1")]
 
 
-def test_a_fresh_view_is_another_for_each_picture_epoch_repeat_and_seed() -> None:
-    """Also for two pictures of the same content: both would else be cropped alike, epoch after epoch."""
+def test_a_fresh_view_is_another_for_each_image_epoch_repeat_and_seed() -> None:
+    """Also for two images of the same content: both would else be cropped alike, epoch after epoch."""
     seeds = {
-        feed_of(PICTURES, "fresh", seed)._seed(one, epoch, repeat)
+        feed_of(IMAGES, "fresh", seed)._seed(one, epoch, repeat)
         for seed in (0, 1)
-        for one in PICTURES
+        for one in IMAGES
         for epoch in (1, 2, 3)
         for repeat in (0, 1)
     }
     assert None not in seeds
     assert len(seeds) == 2 * 3 * 3 * 2
-    assert feed_of(PICTURES, "fresh")._seed(PICTURES[0], 2) == feed_of(PICTURES[::-1], "fresh")._seed(PICTURES[0], 2)
+    assert feed_of(IMAGES, "fresh")._seed(IMAGES[0], 2) == feed_of(IMAGES[::-1], "fresh")._seed(IMAGES[0], 2)
 
 
 @pytest.mark.parametrize("views", [1, 3])
 def test_kept_views_come_round_and_the_first_is_the_plain_one(views: int) -> None:
-    """They are named by the content of a picture, so that the cache finds them wherever it lies."""
-    feed = feed_of(PICTURES, views)
-    seeds = [[feed._seed(one, epoch) for one in PICTURES] for epoch in range(1, 8)]
+    """They are named by the content of an image, so that the cache finds them wherever it lies."""
+    feed = feed_of(IMAGES, views)
+    seeds = [[feed._seed(one, epoch) for one in IMAGES] for epoch in range(1, 8)]
     assert seeds[0] == [None] * 3
     assert seeds == [seeds[epoch % views] for epoch in range(7)]
     for first, second, same_as_first in seeds[1:views]:

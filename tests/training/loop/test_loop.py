@@ -90,13 +90,13 @@ def test_micro_batches_give_the_gradients_of_the_whole(recipe: Make, tmp_path: P
     assert all(torch.allclose(whole[key], parts[key], atol=1e-6) for key in whole)
 
 
-def fails_above(pictures: int) -> Callable[..., torch.Tensor]:
+def fails_above(images: int) -> Callable[..., torch.Tensor]:
     """Return a network's forward pass that has moved running statistics already when memory runs out."""
     real = ResNet.forward
 
     def forward(self: ResNet, x: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = real(self, x)
-        if len(x) > pictures and not x.is_meta:
+        if len(x) > images and not x.is_meta:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return logits
 
@@ -110,7 +110,7 @@ def test_out_of_memory_changes_nothing_but_the_parts(
 ) -> None:
     """R17, and validation needs no more memory than training."""
     train(recipe("finetune", train={"micro_batch": fits}), tmp_path / "small")
-    monkeypatch.setattr(estimate, "_seconds_per_picture", lambda *_: 0.0)
+    monkeypatch.setattr(estimate, "_seconds_per_image", lambda *_: 0.0)
     monkeypatch.setattr(ResNet, "forward", fails_above(fits))
     observer = StopAfter("", 0)
     result = train(recipe("finetune"), tmp_path / "halved", observer=observer)
@@ -136,12 +136,12 @@ def test_memory_that_halving_cannot_give_ends_the_run_in_one_line(
         train(recipe("finetune", train={"head_start": "random"}), tmp_path / "run")
 
 
-def test_memory_for_not_even_one_picture_ends_the_run(
+def test_memory_for_not_even_one_image_ends_the_run(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimate, "_seconds_per_picture", lambda *_: 0.0)
+    monkeypatch.setattr(estimate, "_seconds_per_image", lambda *_: 0.0)
     monkeypatch.setattr(ResNet, "forward", fails_above(0))
-    with pytest.raises(ResourceError, match="not even one picture of") as error:
+    with pytest.raises(ResourceError, match="not even one image of") as error:
         train(recipe("finetune", train={"head_start": "random"}), tmp_path / "run")
     assert error.value.exit_code == 5
 
@@ -263,7 +263,7 @@ def test_statistics_of_a_single_value_are_refused_while_planning(
         return recipe(mode, train=settings, model={"image_size": side, "bn": bn})
 
     for run in (plan, train):
-        with pytest.raises(UsageError, match=f"a single picture of 32 x 32 px would pass the network alone.*{more}"):
+        with pytest.raises(UsageError, match=f"a single image of 32 x 32 px would pass the network alone.*{more}"):
             run(wanted(32, "train"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     plan(wanted(96, "train"), tmp_path / "run")
@@ -295,7 +295,7 @@ def test_a_longer_run_may_lie_and_work_elsewhere_but_learns_the_same(recipe: Mak
     train(recipe("finetune", train={"epochs": 1}), tmp_path / "run")
     with pytest.raises(RecipeError, match=r"another recipe \(train\.weight_decay: 0\.05 -> 0\.1\); resume without"):
         train(recipe("finetune", train={"weight_decay": 0.1}), tmp_path / "run", resume=True)
-    elsewhere = recipe("finetune", features={"budget_gb": 1.0}, data={"keep_pictures": False}, run={"workers": 1})
+    elsewhere = recipe("finetune", features={"budget_gb": 1.0}, data={"keep_images": False}, run={"workers": 1})
     assert train(elsewhere, tmp_path / "run", resume=True).facts["epochs"] == 2
 
 
@@ -384,16 +384,16 @@ def test_nothing_is_lost_where_nothing_was_trained(recipe: Make, tmp_path: Path)
     assert not warnings
 
 
-def test_of_many_pictures_the_head_is_fitted_on_some_of_each_class(
+def test_of_many_images_the_head_is_fitted_on_some_of_each_class(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(head_init, "AT_MOST", 4)
     seen: list[int] = []
     fit = head_init._fit
 
-    def listening(session: Any, pictures: Any, features: Any) -> Any:
-        seen.extend(picture.label for picture in pictures)
-        return fit(session, pictures, features)
+    def listening(session: Any, images: Any, features: Any) -> Any:
+        seen.extend(image.label for image in images)
+        return fit(session, images, features)
 
     monkeypatch.setattr(head_init, "_fit", listening)
     train(recipe("finetune", train={"epochs": 1}), tmp_path / "run")
@@ -464,13 +464,13 @@ def test_what_the_loop_cannot_do_is_said_in_one_line_before_anything_is_written(
 def test_a_plan_counts_the_fitted_head_and_what_loading_torch_took(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimate, "_seconds_per_picture", lambda *_: 1.0)
+    monkeypatch.setattr(estimate, "_seconds_per_image", lambda *_: 1.0)
     fitted, random = (
         plan(recipe("finetune", train={"head_start": start}), tmp_path / "run").seconds
         for start in ("fitted", "random")
     )
     assert fitted - random == pytest.approx(36 + 9, abs=1)  # features of those to train on, once those to validate
-    monkeypatch.setattr(estimate, "_seconds_per_picture", lambda *_: 0.0)
+    monkeypatch.setattr(estimate, "_seconds_per_image", lambda *_: 0.0)
     monkeypatch.setattr(setup, "require_torch", lambda: time.sleep(1.5))
     for mode in ("finetune", "lp-ft"):
         assert 1.5 < plan(recipe(mode), tmp_path / "run").seconds < 10

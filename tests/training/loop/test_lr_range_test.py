@@ -173,13 +173,13 @@ def test_a_loss_that_is_never_finite_is_said(recipe: Callable[..., Recipe], monk
         find_lr(recipe("finetune"))
 
 
-def test_progress_counts_pictures_not_steps(recipe: Callable[..., Recipe]) -> None:
+def test_progress_counts_images_not_steps(recipe: Callable[..., Recipe]) -> None:
     totals: dict[str, int | None] = {}
     done: list[int] = []
     observer = Observer()
     observer.start = lambda task, total, unit="images": totals.update({task: total})  # type: ignore[method-assign]
-    observer.advance = lambda pictures, figures=None: done.append(pictures)  # type: ignore[method-assign]
+    observer.advance = lambda images, figures=None: done.append(images)  # type: ignore[method-assign]
     found = find_lr(recipe("scratch"), observer=observer)
     steps = done[-len(found.rates) :]
-    assert set(steps) <= {7, 8}  # 36 pictures in batches of up to 8
+    assert set(steps) <= {7, 8}  # 36 images in batches of up to 8
     assert totals["learning rates"] == 60 // 5 * 36 >= sum(steps)

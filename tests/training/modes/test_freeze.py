@@ -23,7 +23,7 @@ from cnn_tl.training.run import plan, train
 from cnn_tl.training.step import precision
 
 Run = Callable[..., TrainResult]
-PICTURES = 20
+IMAGES = 20
 FP32 = {"precision": "fp32"}
 
 
@@ -40,8 +40,8 @@ class Listener(Observer):
 
 
 @pytest.fixture
-def data(tmp_path: Path, make_pictures: Callable[..., Path]) -> Path:
-    return make_pictures(tmp_path / "data", {"ash": 10, "birch": 10})
+def data(tmp_path: Path, make_images: Callable[..., Path]) -> Path:
+    return make_images(tmp_path / "data", {"ash": 10, "birch": 10})
 
 
 @pytest.fixture
@@ -133,20 +133,20 @@ def test_copies_pass_the_network_once(run: Run, data: Path) -> None:
         shutil.copy(data / "ash" / "0.png", data / "ash" / f"copy {number}.png")
         shutil.copy(data / "birch" / "0.png", data / "birch" / f"copy {number}.png")
     first = run("a", run=FP32, features={"cache": False})  # both parts share the space
-    assert facts(first)["computed"] == PICTURES
-    assert first.pictures > 0
+    assert facts(first)["computed"] == IMAGES
+    assert first.images > 0
     again = run("b", run=FP32)
     assert (again.run / "validation.jsonl").read_text() == (first.run / "validation.jsonl").read_text()
 
 
-def test_copies_of_a_broken_picture_are_broken(run: Run, data: Path) -> None:
+def test_copies_of_a_broken_image_are_broken(run: Run, data: Path) -> None:
     whole = (data / "ash" / "0.png").read_bytes()
     for name in ("broken 1.png", "broken 2.png", "broken 3.png"):
         (data / "ash" / name).write_bytes(whole[: len(whole) // 2])
     listener = Listener()
     result = run("a", listener)
     assert len(listener.warnings) == 3
-    assert facts(result)["computed"] == PICTURES
+    assert facts(result)["computed"] == IMAGES
     assert all(f"broken {number}.png" in warning for number, warning in enumerate(sorted(listener.warnings), 1))
 
 
@@ -205,7 +205,7 @@ def test_remembered_networks_keep_to_the_budget(run: Run, data: Path, own_cache:
     """The network, 1.9 MB, is larger than the budget; what is small enough is kept, and found by the next run."""
     small = {"features": {"budget_gb": 0.001}, "run": FP32}
     listener = Listener()
-    assert facts(run("a", listener, **small))["computed"] == PICTURES
+    assert facts(run("a", listener, **small))["computed"] == IMAGES
     assert any("the network is not remembered: " in note and "budget" in note for note in listener.notes)
     assert facts(run("b", **small))["computed"] == 0
     assert housekeeping.info(own_cache).nbytes < 1_000_000
@@ -214,7 +214,7 @@ def test_remembered_networks_keep_to_the_budget(run: Run, data: Path, own_cache:
 def test_another_network_takes_the_place_of_an_older_one(run: Run, own_cache: Path) -> None:
     fits_one = {"features": {"budget_gb": 0.003}, "run": FP32}
     for number, side in enumerate((64, 96)):
-        assert facts(run(f"a{number}", model={"image_size": side}, **fits_one))["computed"] == PICTURES
+        assert facts(run(f"a{number}", model={"image_size": side}, **fits_one))["computed"] == IMAGES
         assert len(housekeeping.info(own_cache).networks) == 1
     assert facts(run("b", model={"image_size": 96}, **fits_one))["computed"] == 0
     assert housekeeping.info(own_cache).nbytes <= 3_000_000

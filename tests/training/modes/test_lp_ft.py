@@ -1,4 +1,4 @@
-"""The verdict on what fine-tuning has gained over the frozen head, picture by picture."""
+"""The verdict on what fine-tuning has gained over the frozen head, image by image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LABELS = np.array([0] * 10 + [1] * 10)
 
 
 def logits_right_on(right: set[int]) -> Any:
-    """Return logits [N, 2] of a model that is right on these pictures and on no other."""
+    """Return logits [N, 2] of a model that is right on these images and on no other."""
     answers = np.array([label if n in right else 1 - label for n, label in enumerate(LABELS)])
     return np.eye(2, dtype=np.float32)[answers]
 

@@ -43,7 +43,7 @@ def test_parts_of_any_size_add_up_to_the_mean_over_the_whole(micro_batch: int) -
         torch.testing.assert_close(mine.grad, other.grad)
 
 
-def test_a_share_of_a_step_counts_as_much_as_its_pictures_do() -> None:
+def test_a_share_of_a_step_counts_as_much_as_its_images_do() -> None:
     """Two shares of one step, one after the other, give what the whole step gives."""
     x_ND, labels_N = batch()
     ours, theirs = linear(), linear()

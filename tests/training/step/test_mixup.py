@@ -14,20 +14,20 @@ ALL = pytest.mark.parametrize("settings", [MIXUP, CUTMIX, BOTH], ids=["mixup", "
 
 
 def batch() -> tuple[Tensor, Tensor]:
-    """Return pictures that are their own number everywhere, and targets that are one-hot in it."""
+    """Return images that are their own number everywhere, and targets that are one-hot in it."""
     numbers = torch.arange(N, dtype=torch.float32)
     return numbers.reshape(N, 1, 1, 1).expand(N, 3, 12, 20).clone(), torch.eye(N)
 
 
 @ALL
-def test_targets_stay_probabilities_and_say_what_is_in_the_picture(settings: Augment) -> None:
+def test_targets_stay_probabilities_and_say_what_is_in_the_image(settings: Augment) -> None:
     x, targets = batch()
     for seed in range(60):
         made, made_targets = mixed(x, targets, settings, seed)
         assert (made.shape, made.dtype, made_targets.dtype) == (x.shape, x.dtype, targets.dtype)
         torch.testing.assert_close(made_targets.sum(dim=1), torch.ones(N))
         assert (made_targets >= 0).all()
-        # the mean of a picture's pixels is the expectation of its number: exactly what the targets claim
+        # the mean of an image's pixels is the expectation of its number: exactly what the targets claim
         torch.testing.assert_close(made.mean(dim=(1, 2, 3)), made_targets @ torch.arange(N, dtype=torch.float32))
 
 
@@ -36,7 +36,7 @@ def test_partners_are_a_permutation(settings: Augment) -> None:
     x, targets = batch()
     for seed in range(30):
         _, made = mixed(x, targets, settings, seed)
-        torch.testing.assert_close(made.sum(dim=0), torch.ones(N), msg="each picture is used to the same extent")
+        torch.testing.assert_close(made.sum(dim=0), torch.ones(N), msg="each image is used to the same extent")
 
 
 def test_mixup_blends_evenly_and_cutmix_puts_in_a_box() -> None:
@@ -48,15 +48,15 @@ def test_mixup_blends_evenly_and_cutmix_puts_in_a_box() -> None:
         cut, made_targets = mixed(x, targets, CUTMIX, seed)
         foreign = (cut != x).all(dim=1)
         assert (foreign == (cut != x).any(dim=1)).all(), "the same box in every channel"
-        for picture, (own, inside) in enumerate(zip(x, foreign, strict=True)):
+        for image, (own, inside) in enumerate(zip(x, foreign, strict=True)):
             if not inside.any():
                 continue
             rows, columns = inside.any(dim=1).nonzero(), inside.any(dim=0).nonzero()
             height, width = int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1)
             assert inside.sum() == height * width
-            partner = int(cut[picture, 0][inside][0])
-            assert (cut[picture][:, inside] == partner).all()
-            torch.testing.assert_close(made_targets[picture, partner], torch.tensor(height * width / own[0].numel()))
+            partner = int(cut[image, 0][inside][0])
+            assert (cut[image][:, inside] == partner).all()
+            torch.testing.assert_close(made_targets[image, partner], torch.tensor(height * width / own[0].numel()))
             sizes.add((height, width))
     assert len(sizes) > 10
 
@@ -96,7 +96,7 @@ def test_a_batch_is_a_function_of_its_seed_and_leaves_everything_else_alone(sett
 
 
 @ALL
-def test_one_picture_stays_as_it_is(settings: Augment) -> None:
+def test_one_image_stays_as_it_is(settings: Augment) -> None:
     x, targets = torch.ones(1, 3, 4, 4), torch.ones(1, K)
     assert mixed(x, targets, settings, 0) == (x, targets)
 
@@ -132,6 +132,6 @@ def test_the_order_in_memory_stays(settings: Augment) -> None:
         assert mixed(x, torch.eye(N), settings, seed)[0].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_cutmix_of_activations_that_are_no_pictures_is_a_bug() -> None:
-    with pytest.raises(AssertionError, match="needs pictures"):
+def test_cutmix_of_activations_that_are_no_images_is_a_bug() -> None:
+    with pytest.raises(AssertionError, match="needs images"):
         mixed(torch.rand(4, 16), torch.eye(4), CUTMIX, 0)

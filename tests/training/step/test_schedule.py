@@ -79,7 +79,7 @@ def balanced(epoch: int, *, batch: int = 8, seed: int = 0, labels: list[int] = L
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 8, 53, 100])
 def test_a_balanced_epoch_has_the_batches_of_a_natural_one(batch: int) -> None:
-    items = [f"picture {number}" for number in range(len(LABELS))]
+    items = [f"image {number}" for number in range(len(LABELS))]
     made = balanced_batches(items, LABELS, batch, seed=0, epoch=1)
     assert [len(group) for group in made] == [len(group) for group in epoch_batches(items, batch, seed=0, epoch=1)]
     assert {item for group in made for item in group} <= set(items)

@@ -1,4 +1,4 @@
-"""R9: 28 kinds of bad or odd pictures, with a defined behaviour under both policies; no file is touched."""
+"""R9: 28 kinds of bad or odd images, with a defined behaviour under both policies; no file is touched."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def declared(png: bytes, side: int) -> bytes:
 
 REFUSED_BY_SCAN: dict[str, tuple[bytes, str]] = {
     "empty.jpg": (b"", "empty file"),
-    "text.jpg": (b"not a picture at all", "is text"),
+    "text.jpg": (b"not an image at all", "is text"),
     "html.jpg": (b"<html><body>404 Not Found</body></html>", "is HTML"),
     "photo.heic": (b"\0\0\0\x18ftypheic" + bytes(99), "HEIC"),
     "paper.pdf": (b"%PDF-1.7\n%\xe2\xe3", "PDF"),
@@ -92,7 +92,7 @@ KINDS = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two classes of four good pictures each."""
+    """Two classes of four good images each."""
     root = tmp_path / "data"
     for number in range(8):
         path = root / ("cat" if number < 4 else "dog") / f"{number}.png"
@@ -117,11 +117,11 @@ def scanned(root: Path, on_bad_image: str = "skip") -> Manifest:
 def decoded(manifest: Manifest) -> Manifest:
     """Decode everything once, as a run does, and set aside what breaks."""
     broken = []
-    for picture in manifest.pictures:
+    for image in manifest.images:
         try:
-            assert load(manifest.file(picture), SPEC).shape == (16, 16, 3)
+            assert load(manifest.file(image), SPEC).shape == (16, 16, 3)
         except BadImageError as error:
-            broken.append((picture, error.reason))
+            broken.append((image, error.reason))
     return manifest.without(broken)
 
 
@@ -130,7 +130,7 @@ def test_there_are_28_kinds() -> None:
 
 
 @pytest.mark.parametrize("name", [*REFUSED_BY_SCAN, *REFUSED_BY_LOAD])
-def test_a_bad_picture_is_named_once_and_set_aside(folder: Path, name: str) -> None:
+def test_a_bad_image_is_named_once_and_set_aside(folder: Path, name: str) -> None:
     data, reason = (REFUSED_BY_SCAN | REFUSED_BY_LOAD)[name]
     (folder / "cat" / name).write_bytes(data)
     before = fingerprint(folder)
@@ -141,7 +141,7 @@ def test_a_bad_picture_is_named_once_and_set_aside(folder: Path, name: str) -> N
     [aside] = manifest.set_aside
     assert aside.path == f"cat/{name}"
     assert reason in aside.reason
-    assert len(manifest.pictures) == 8
+    assert len(manifest.images) == 8
     assert fingerprint(folder) == before
 
 
@@ -151,7 +151,7 @@ def test_the_policy_fail_names_the_first(folder: Path, name: str) -> None:
     (folder / "cat" / name).write_bytes(data)
     (folder / "dog" / name).write_bytes(data)
     before = fingerprint(folder)
-    with pytest.raises(DataError, match=rf"cat.{name}: .*{reason}.*bad pictures in all: 2") as caught:
+    with pytest.raises(DataError, match=rf"cat.{name}: .*{reason}.*bad images in all: 2") as caught:
         scanned(folder, "fail")
     assert "\n" not in str(caught.value)
     assert fingerprint(folder) == before
@@ -159,12 +159,12 @@ def test_the_policy_fail_names_the_first(folder: Path, name: str) -> None:
 
 @pytest.mark.parametrize("policy", ["skip", "fail"])
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_an_odd_picture_is_used(folder: Path, name: str, policy: str) -> None:
+def test_an_odd_image_is_used(folder: Path, name: str, policy: str) -> None:
     (folder / "cat" / name).write_bytes(ACCEPTED[name])
     before = fingerprint(folder)
     manifest = decoded(scanned(folder, policy))
     assert manifest.set_aside == ()
-    assert len(manifest.pictures) == 9
+    assert len(manifest.images) == 9
     assert ["animated" in note for note in manifest.notes] == [True] * (name == "animated.gif")
     assert fingerprint(folder) == before
 
@@ -175,7 +175,7 @@ def test_all_kinds_at_once(folder: Path) -> None:
     before = fingerprint(folder)
     manifest = decoded(scanned(folder))
     assert {Path(one.path).name for one in manifest.set_aside} == {*REFUSED_BY_SCAN, *REFUSED_BY_LOAD}
-    assert len(manifest.pictures) == 8 + len(ACCEPTED)
+    assert len(manifest.images) == 8 + len(ACCEPTED)
     with pytest.raises(DataError, match="19 of 36 images"):
         manifest.check()
     assert fingerprint(folder) == before
