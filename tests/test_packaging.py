@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from cnn_tl import recipe
+from cnn_tl import guides, recipe
 from cnn_tl.cli.app import app
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +25,7 @@ def test_the_wheel_carries_the_recipes(tmp_path: Path) -> None:
     [wheel] = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {f"cnn_tl/_recipes/{name}.yaml" for name in recipe.names()} <= set(names)
+    assert {f"cnn_tl/guides/{topic}.md" for topic in guides.topics()} <= set(names)
     assert {f"cnn_tl/serving/page/{name}" for name in ("index.html", "page.css", "page.js", "icon.svg")} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "recipes"))]
 

@@ -49,6 +49,7 @@ def offered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
         ("cnn-tl serve nothing", []),
         ("cnn-tl inspect resnet5", ["resnet50"]),
         ("cnn-tl mod", ["models"]),
+        ("cnn-tl guide refer", ["reference"]),
     ],
 )
 def test_offers(

@@ -81,6 +81,13 @@ def test_predicts_with_a_few_packages(light: Path, model: Path) -> None:
     assert (answer["label"], answer["probability"]) == ("red", pytest.approx(1 / (1 + 2 * np.exp(-8)), abs=1e-3))
 
 
+def test_the_guides_are_read_with_a_few_packages(light: Path, tmp_path: Path) -> None:
+    done = run(light, "guide", "reference", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "export.min_agreement" in done.stdout
+    assert "reference" in run(light, "guide", cwd=tmp_path).stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "package"),
     [

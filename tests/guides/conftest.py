@@ -1,11 +1,11 @@
 """What lies in the folder where the commands of a document are run.
 
-    flower.jpg, china.jpg       scikit-learn's two sample photographs
-    photos/flower, temple       24 crops of each, 160 px
-    holiday                     six other crops
-    digits/0 ... 9              20 handwritten digits each, 28 px
-    runs/photos-freeze          the run of `cnn-tl train photos`
-    model.onnx                  what `cnn-tl export runs/photos-freeze` writes
+- flower.jpg, china.jpg: scikit-learn's two sample photographs
+- photos/flower, photos/temple: 24 crops of each, 160 px
+- holiday: six other crops
+- digits/0 ... 9: 20 handwritten digits each, 28 px
+- runs/photos-freeze: the run of `cnn-tl train photos`
+- model.onnx: what `cnn-tl export runs/photos-freeze` writes
 """
 
 from __future__ import annotations

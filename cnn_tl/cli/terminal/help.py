@@ -45,27 +45,36 @@ def _print_page(command: Command | Group, ctx: Any) -> None:
 
 def _page(command: Command | Group, ctx: Any) -> Iterator[Text]:
     """Yield the lines of a page."""
-    yield from broken(Text.assemble(("Usage: ", "bold"), _usage(command, ctx)), console.width())
-    for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
+    yield from broken(Text.assemble(("Usage: ", "bold"), usage(command, ctx)), console.width())
+    for paragraph in paragraphs(command):
         yield Text()
-        yield from broken(Text(" ".join(paragraph.split())), console.width())
-    parameters: list[Any] = [p for p in command.get_params(ctx) if not getattr(p, "hidden", False)]
-    arguments = [(p.display_name_raw, _help(p, ctx)) for p in parameters if p.param_type_name == "argument"]
-    options = [(_names(p), _help(p, ctx)) for p in parameters if p.param_type_name == "option"]
-    yield from _section("Arguments", arguments)
-    if isinstance(command, Group):
-        for title, rows in _commands(command, ctx):
-            yield from _section(title, rows)
-    yield from _section("Options", options)
+        yield from broken(Text(paragraph), console.width())
+    for title, rows in sections(command, ctx):
+        yield from _section(title, rows)
     if examples := EXAMPLES.get(" ".join(ctx.command_path.split()[1:])):
         yield from _heading("Examples")
         for example in examples:
             yield from map(Text, console.command_lines(example.split(" ")))
 
 
-def _usage(command: Command | Group, ctx: Any) -> str:
+def usage(command: Command | Group, ctx: Any) -> str:
+    """Return such as `cnn-tl predict [OPTIONS] RUN [IMAGES]...`."""
     words = [ctx.command_path, *command.collect_usage_pieces(ctx)]
     return " ".join(words).replace("{", "").replace("}", "")
+
+
+def paragraphs(command: Command | Group) -> list[str]:
+    """Return what a command does, each paragraph on one line."""
+    return [" ".join(text.split()) for text in inspect.cleandoc(command.help or "").split("\n\n")]
+
+
+def sections(command: Command | Group, ctx: Any) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Yield the arguments, the commands of a group, and the options: a title, and names with what they mean."""
+    parameters: list[Any] = [p for p in command.get_params(ctx) if not getattr(p, "hidden", False)]
+    yield "Arguments", [(p.display_name_raw, _help(p, ctx)) for p in parameters if p.param_type_name == "argument"]
+    if isinstance(command, Group):
+        yield from _commands(command, ctx)
+    yield "Options", [(_names(p), _help(p, ctx)) for p in parameters if p.param_type_name == "option"]
 
 
 def _section(title: str, rows: Sequence[tuple[str, str]]) -> Iterator[Text]:

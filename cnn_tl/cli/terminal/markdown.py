@@ -115,7 +115,7 @@ def _in_words(tokens: Iterable[Any]) -> Iterator[Any]:
     target = ""
     for token in tokens:
         if token.type == "image":
-            yield said("text", f"[image: {token.content}]")
+            yield said("text", f"[image: {''.join(part.content for part in token.children)}]")
         elif token.type == "link_open":
             target = str(token.attrs["href"])
         elif token.type == "link_close":
