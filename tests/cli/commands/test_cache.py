@@ -60,8 +60,8 @@ def test_info(cli: Callable[..., Any], filled: Path) -> None:
 def test_info_names_images(cli: Callable[..., Any], root: Path) -> None:
     cache = FeatureCache(root, holds="image")
     for facts, shape in (
-        ({"images": "sources", "side": 320, "row_side": 128, "pillow": "1"}, (8,)),
-        ({"images": "plain", "preprocessing": {"width": 224}, "pillow": "1"}, (2, 2, 3)),
+        ({"pictures": "sources", "side": 320, "row_side": 128, "pillow": "1"}, (8,)),
+        ({"pictures": "plain", "preprocessing": {"width": 224}, "pillow": "1"}, (2, 2, 3)),
     ):
         with cache.space(facts, shape=shape, dtype="uint8").writer() as writer:
             writer.add(bytes(32), np.zeros(shape, np.uint8))

@@ -68,16 +68,16 @@ def test_a_path_without_room_stands_alone_and_whole() -> None:
         " mode   freeze", " data", f"   {LONG}", "   (train + val)",
     ]  # fmt: skip
     named = drawn(Grid(["image", "class", "prob.>"], [[LONG, "pizza", "94.7 %"], ["a.jpg", "steak", "9 %"]]), 80)
-    assert named[3:-1] == [f" {LONG}", "           pizza   94.7 %", " a.jpg     steak      9 %"]
+    assert named[3:-1] == [f" {LONG}", "         pizza   94.7 %", " a.jpg   steak      9 %"]
 
 
 def test_what_fits_is_one_line_a_row() -> None:
     assert drawn(Grid(["class", "right / images>"], [["pizza", "24 / 25"], ["x", "1 / 1"]]), 80) == [
         "",
         " class   right / images",
-        " ────────────────────────",
-        " pizza            24 / 25",
-        " x                  1 / 1",
+        " ──────────────────────",
+        " pizza          24 / 25",
+        " x                1 / 1",
         "",
     ]
 
