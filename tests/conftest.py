@@ -1,4 +1,4 @@
-"""What several test modules share: generated images, weights of a tiny network, the command line, real data."""
+"""Shared fixtures: generated images, weights of a tiny network, the command line, real data."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _warning_filters(config: pytest.Config) -> list[str]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command line left: exit code, stdout, stderr."""
+    """The result of a command line: exit code, stdout, stderr."""
 
     code: int
     out: str
@@ -69,7 +69,7 @@ class Outcome:
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Run a command line in this process, through the one edge that turns errors into exit codes."""
+    """Run a command line in this process, through the function that turns errors into exit codes."""
     from cnn_tl.cli import app
 
     def run(*arguments: object) -> Outcome:
@@ -83,13 +83,13 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_cache_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep the user's own feature cache out of fixtures that live longer than a test."""
+    """Keep fixtures that outlive a test away from the user's own feature cache."""
     os.environ["CNN_TL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give each test a feature cache of its own, so that none finds what another has left."""
+    """Give each test its own feature cache, so that none finds what another left there."""
     folder = tmp_path / "feature cache"
     monkeypatch.setenv("CNN_TL_CACHE", str(folder))
     return folder

@@ -1,4 +1,4 @@
-"""The commands that load other packages, one after the other in this process; what connects is written down.
+"""Run each command that loads other packages, one after another in this process, and record what connects.
 
 Run as `python every_command.py WORK PORT SECONDS`: WORK has data/ and tiny.safetensors; SECONDS is how long `serve`
 stays after its answers.
@@ -18,7 +18,7 @@ from typing import Any
 
 CONNECTIONS = "connections.txt"
 LONG = ("benchmark", "lr-find")
-"""Commands for the long form only, as is training with mode finetune."""
+"""Commands of the long form only; so is training in mode finetune."""
 
 
 def commands(work: Path, port: int) -> list[list[str]]:
@@ -40,7 +40,7 @@ def commands(work: Path, port: int) -> list[list[str]]:
 
 
 def ask(port: int, image: Path, seconds: float) -> None:
-    """Ask the server, wherever it has come up, for its page and an answer; then let it stop."""
+    """Request the page and a prediction from the server once it is up, then stop it."""
     body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + image.read_bytes()
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
     post = urllib.request.Request(f"http://127.0.0.1:{port}/predict", body + b"\r\n--x--\r\n", headers)

@@ -1,4 +1,4 @@
-"""What the tests of serving share: a model that tells dark from light, and a process that serves it."""
+"""Shared by the serving tests: a model that tells dark from bright images, and a process that serves it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CLASSES = ("dark", "<b>light</b>", "grün")
 
 
 def by_brightness(pixels_NHWC: Any) -> Any:
-    """Logits that grow smoothly with what an image's upper left quarter holds."""
+    """Logits that grow smoothly with the mean of an image's upper left quarter."""
     light_N = pixels_NHWC[:, :8, :8].mean(axis=(1, 2, 3)) / 255
     return np.stack([4 - 8 * light_N, 8 * light_N - 4, 0 * light_N], axis=1).astype(np.float32)
 
@@ -78,7 +78,7 @@ def main() -> None:
 
 @contextmanager
 def serving(pause: float = 0, header_seconds: float = 10, body_seconds: float = 30) -> Iterator[Served]:
-    """Run the server in a process of its own, and stop it if the body has not."""
+    """Run the server in a process of its own, and stop it unless the body has."""
     code = "import small_server; small_server.main()"
     command = [sys.executable, "-c", code, str(pause), str(header_seconds), str(body_seconds)]
     with running(command) as served:
@@ -86,7 +86,7 @@ def serving(pause: float = 0, header_seconds: float = 10, body_seconds: float = 
 
 
 class Served:
-    """A server in another process: where it listens, and the process."""
+    """A server in another process: its address and the process."""
 
     def __init__(self, process: subprocess.Popen[str], url: str) -> None:
         self.process, self.url = process, url
@@ -96,7 +96,7 @@ class Served:
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
 
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        """Send a signal; return the exit code and what was said on stderr."""
+        """Send a signal; return the exit code and stderr."""
         self.process.send_signal(number)
         _, said = self.process.communicate(timeout=60)
         return self.process.returncode, said
@@ -104,7 +104,7 @@ class Served:
 
 @contextmanager
 def running(command: list[str], **options: Any) -> Iterator[Served]:
-    """Run a command that serves, from the moment in which its first line names the URL."""
+    """Run a command that serves; the body starts once its first line has named the URL."""
     root = Path(__file__).parents[1]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}
     process = subprocess.Popen(

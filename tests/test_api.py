@@ -1,4 +1,4 @@
-"""The public surface, complete."""
+"""The complete public API."""
 
 from __future__ import annotations
 

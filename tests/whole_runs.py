@@ -1,4 +1,4 @@
-"""What tests of whole runs share: an observer that stops them, and a look at what came out."""
+"""Shared by tests of whole runs: an observer that stops a run, and readers and comparisons of its results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cnn_tl.core.progress import Observer
 
 
 class StopAfter(Observer):
-    """Sends this process a signal once so many images have gone through the task."""
+    """Sends this process a signal once the task has processed a given number of images."""
 
     def __init__(self, task: str, images: int, number: int = signal.SIGINT) -> None:
         self.task_name, self.left, self.number = task, images, number
@@ -41,7 +41,7 @@ def final_weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_close(ours: torch.Tensor, theirs: torch.Tensor, least: float = 1e-4) -> None:
-    """Compare what came about in batches of different sizes, which round differently on some processors."""
+    """Compare results of different batch sizes, which round differently on some processors."""
     assert ours.shape == theirs.shape
     assert (ours - theirs).abs().max() <= least * theirs.abs().max()
 
@@ -54,7 +54,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 
 def assert_same_checkpoint(one: Path, other: Path) -> None:
-    """Compare where the two runs would go on from, if both have a loop: the last weights, and the optimiser's tensors.
+    """Compare what the two runs would resume from, if both have a loop: the last weights and the optimizer's tensors.
 
     The model of a run is its best epoch, which may lie before whatever has disturbed the rest.
     """
@@ -76,6 +76,6 @@ def newest_checkpoint(run: Path) -> Path | None:
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
-    """Return the rows of metrics.jsonl without those of its columns that are times."""
+    """Return the rows of metrics.jsonl without the columns that are times."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k not in ("images_per_second", "data_wait")} for row in rows]

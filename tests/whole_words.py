@@ -1,4 +1,4 @@
-"""Whether what is printed keeps its words whole on screens of several widths."""
+"""Check that printed words stay whole on screens of several widths."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ENDLESS = 10_000
 
 
 def faults_of(show: Callable[[Console], None], said: str = "", widths: tuple[int, ...] = WIDTHS) -> list[str]:
-    """Let something be printed on screens of several widths, and return what is wrong with it.
+    """Print something on screens of several widths, and return what is wrong with it.
 
     The words are to be those of an endless line, and no line longer than the screen unless it is one word, such as a
     path, that has the line for itself.

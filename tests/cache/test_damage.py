@@ -1,4 +1,4 @@
-"""R14: a cache that was damaged in any way gives no wrong row, and one warning; what is damaged is computed again."""
+"""A damaged cache never returns a wrong row: it warns once, and what is damaged is computed again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one edge: known errors become a line and an exit code, everything else is a bug with its traceback (R21, R22)."""
+"""The one edge: known errors become a line and an exit code, everything else is a bug with its traceback."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]
 
 
 def test_help_loads_nothing_heavy() -> None:
-    """R21, for the real entry; test_architecture goes through more commands."""
+    """For the real entry point; test_architecture covers more commands."""
     command = [sys.executable, "-X", "importtime", "-m", "cnn_tl", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}

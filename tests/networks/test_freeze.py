@@ -1,4 +1,4 @@
-"""Frozen means frozen: parameters and buffers, for every policy (R13)."""
+"""Frozen means frozen: parameters and buffers, for every policy."""
 
 from __future__ import annotations
 

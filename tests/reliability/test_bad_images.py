@@ -1,4 +1,4 @@
-"""R9: 28 kinds of bad or odd images, with a defined behaviour under both policies; no file is touched."""
+"""28 kinds of bad or odd images: each behaves as defined under both policies, and no file changes."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def scanned(root: Path, on_bad_image: str = "skip") -> Manifest:
 
 
 def decoded(manifest: Manifest) -> Manifest:
-    """Decode everything once, as a run does, and set aside what breaks."""
+    """Decode every image once, as a run does, and set the broken ones aside."""
     broken = []
     for image in manifest.images:
         try:

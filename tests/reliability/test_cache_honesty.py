@@ -1,5 +1,5 @@
-"""R14: change one byte of an image, the transform, the weights or the number format, and the cache misses; otherwise
-it hits, and what it gives is what would have been computed."""
+"""The cache misses when one byte of an image, the transform, the weights or the precision changes. Otherwise it hits
+and returns exactly what would have been computed."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_a_cache_that_cannot_be_written_is_said_and_does_no_harm(run: Train, own
 
 
 def test_a_network_lost_at_the_end_is_built_again(run: Train, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache is emptied by somebody else while a run that found everything in it fits its head."""
+    """Another process empties the cache while a run that found everything in it fits its head."""
     first = run("a")
     fit = HEADS["lbfgs"]
 
@@ -196,7 +196,7 @@ def test_a_network_lost_at_the_end_is_built_again(run: Train, own_cache: Path, m
 def test_weights_that_change_under_a_run_are_refused(
     run: Train, weights: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What they give must not be kept under the name of the weights that were there when the run began."""
+    """Features of replaced weights must not be cached under the digest of the original ones."""
     run("a")
     [shard, *_] = sorted(own_cache.glob("features/*/*.safetensors"))
     shard.unlink()

@@ -1,4 +1,4 @@
-"""Nothing calls home: no connection but to our own server, no file outside the run, the cache and temporary ones."""
+"""Nothing calls home: no connection except to our own server, no file outside the run, the cache and /tmp."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from cnn_tl.core import telemetry
 
 ROOT = Path(cnn_tl.__file__).parents[1]
 IMPORTS = re.compile(r"\b(?:import|from|importorskip\(|import_module\(|__import__\()[\s\"']*(onnxruntime|openvino)\b")
-"""What would import a package that reports to its maker past `telemetry.py`."""
+"""Imports of packages with telemetry that bypass `core/telemetry.py`."""
 
 
 def code_in(path: Path) -> Iterator[str]:
-    """Yield the lines that are code: of Python all but comments and docstrings, of Markdown the fenced blocks."""
+    """Yield the lines of code: Python without comments and docstrings, Markdown's fenced blocks."""
     text = path.read_text("utf-8")
     if path.suffix == ".md":
         yield from re.findall(r"```python\n(.*?)```", text, re.S)
@@ -106,7 +106,7 @@ def work(tmp_path: Path, make_images: Callable[..., Path], tiny_weights: Path) -
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seconds", [0, pytest.param(15, marks=pytest.mark.soak)])
 def test_under_an_empty_home(work: Path, tmp_path: Path, seconds: float) -> None:
-    """Run the commands under a home of their own; onnxruntime's telemetry would connect after some ten seconds."""
+    """Run the commands with an empty home folder; onnxruntime's telemetry would connect after about ten seconds."""
     home, cache, trace = tmp_path / "home", tmp_path / "cache", tmp_path / "trace"
     home.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -135,7 +135,7 @@ def test_under_an_empty_home(work: Path, tmp_path: Path, seconds: float) -> None
 
 
 def _tracer(trace: Path) -> list[str]:
-    """Return a command that records the system calls of another one, also of native code; empty where there is none."""
+    """Return a command prefix that traces system calls, native code included; empty if no tracer is installed."""
     calls = "connect,sendto,sendmsg,sendmmsg,openat,mkdir,mkdirat,rename,renameat,renameat2"
     command = ["strace", "-f", "--seccomp-bpf", "-qq", "-s", "4096", "-o", str(trace), "-e", f"trace={calls}"]
     works = shutil.which("strace") and subprocess.run([*command, "true"], capture_output=True).returncode == 0
@@ -143,7 +143,7 @@ def _tracer(trace: Path) -> list[str]:
 
 
 def written(calls: list[str], cwd: Path) -> set[str]:
-    """Return what was made or opened for writing, by its absolute path."""
+    """Return the absolute paths of files that were created or opened for writing."""
     found = set()
     for call in calls:
         quoted = re.findall(r'"((?:[^"\\]|\\.)*)"', call)

@@ -1,4 +1,4 @@
-"""R8: whatever is typed, a refusal is one line with its exit code: no traceback, no work begun, no torch in vain."""
+"""Random command lines: each is refused with one line and its exit code. No traceback, no work started, no torch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DOOMED: dict[str, list[list[str]]] = {
     "recipes show": [["recipes", "show"], ["recipes", "show", "absent"]],
     "recipes copy": [["recipes", "copy"], ["recipes", "copy", "absent"], ["recipes", "copy", "freeze", "taken"]],
 }
-"""Command -> beginnings that cannot succeed, whatever options follow."""
+"""Command -> first arguments that must fail whatever options follow."""
 
 MISTYPED = [
     "--epoch", "--jsn", "--Mode", "--set=", "--lr=", "--seed=x", "--top=0", "--dry_run", "--no-resume", "-x", "-e3",
@@ -49,7 +49,7 @@ COMMANDS: dict[str, typer.core.TyperCommand] = typer.main.get_command(app.app).c
 
 
 def options_of(name: str) -> list[tuple[str, bool]]:
-    """Return the spellings of a command's options, and whether a value follows."""
+    """Return the spellings of a command's options, and whether each takes a value."""
     command, _, inner = name.partition(" ")
     found = COMMANDS[command].commands[inner] if inner else COMMANDS[command]  # type: ignore[attr-defined]
     return [
@@ -61,7 +61,7 @@ def options_of(name: str) -> list[tuple[str, bool]]:
 
 
 def arguments_for(name: str, chance: random.Random) -> list[str]:
-    """Begin what cannot succeed and add up to six options, words and slips of the hand."""
+    """Start with arguments that must fail and add up to six options, words and typos."""
     arguments = list(chance.choice(DOOMED[name]))
     options = options_of(name)
     for _ in range(chance.randint(0, 6)):
@@ -77,7 +77,7 @@ def arguments_for(name: str, chance: random.Random) -> list[str]:
 
 
 def slip_of_the_root(chance: random.Random) -> list[str]:
-    """Return a command that does not exist, or one that works alone with what it does not take."""
+    """Return an unknown command, or a valid one with arguments that it does not take."""
     unknown = [chance.choice(["trian", "predcit", "recipe", "[red]", "\x1b[31m", "\udcff", "", "a\nb", "é"])]
     slips = [unknown, ["recipes", *unknown], ["--json"], ["--vresion"], ["-v"], ["demo", "--mode", "freeze"]]
     slips += [["demo", "--output", "taken"], ["recipes", "list", "--yaml"], ["recipes", "schema", "me"]]
@@ -86,7 +86,7 @@ def slip_of_the_root(chance: random.Random) -> list[str]:
 
 @pytest.fixture
 def _nothing_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in a folder with a few traps; a download or a training that begins is a failure."""
+    """Work in a folder with a few traps; fail if a download or a training starts."""
     import cnn_tl.training.run
     from cnn_tl.networks.pretrained import hub
 
@@ -155,11 +155,11 @@ WRONG: list[Callable[[random.Random], list[str]]] = [
     lambda chance: ["--recipe", chance.choice(["absent.yaml", "freez", "empty.yaml", "some.txt", "taken"])],
     lambda chance: [chance.choice(["--epoch", "-z", "--JSON"])],
 ]
-"""Faults that arguments and recipes show by themselves, without data, weights or a device."""
+"""Mistakes that arguments and recipes reveal by themselves, without data, weights or a device."""
 
 
 def test_wrong_arguments_never_wait_for_torch(tmp_path: Path) -> None:
-    """One real process meets 60 command lines with a wrong argument and has not loaded torch at the end."""
+    """One process runs 60 command lines with a wrong argument and never loads torch."""
     set_traps(tmp_path)
     chance = random.Random(21)
     lists = []

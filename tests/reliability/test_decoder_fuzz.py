@@ -1,4 +1,4 @@
-"""R10: mutated files never crash or hang the reader. R11: bombs are refused from the header."""
+"""Mutated files never crash or hang the reader; decompression bombs are refused from their header."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def mutated(data: bytes, draw: random.Random) -> bytes:
 
 
 def survive(kind: str, rounds: int) -> tuple[int, int]:
-    """Read `rounds` mutants; return how many were taken and how many refused."""
+    """Read `rounds` mutants; return how many were read and how many refused."""
     draw, original = random.Random(kind), image(kind)
     refusals = []
     for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""R15: whatever is exported, in whatever batches, is the same model on real images."""
+"""Every export format, at every batch size, gives the same answers as the torch model on real images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FAMILIES += ["mobilenetv3_small_050", "densenet121"]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a run folder without a model yet: 300 photographs of many sizes to compare on, or scikit-learn's digits."""
+    """Make a run folder without a model: 300 photographs of many sizes to compare on, or scikit-learn's digits."""
     folder = tmp_path_factory.mktemp("parity")
     photographs = Path(os.environ.get("CNN_TL_SHARED", Path(__file__).parents[3] / "shared")) / "data"
     if photographs.is_dir():

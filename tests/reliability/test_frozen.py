@@ -1,4 +1,4 @@
-"""R13: frozen is frozen. Whole runs, and the weights that come out are compared with those that went in."""
+"""Frozen means frozen: whole runs must leave every frozen parameter and buffer as it was, bit for bit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cnn_tl.training.run import train
 BACKBONES = ["test_resnet", "test_efficientnet", "test_convnext", "test_vit", "mobilenetv3_small_050", "test_byobnet"]
 POLICIES = [*sorted(freeze.FREEZE), "last-2"]
 SIDES = {"test_vit": 160}
-"""Another size than its own would resize its table of positions."""
+"""Any other size would resize the position embedding."""
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def data(tmp_path: Path, make_images: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="module", params=BACKBONES)
 def backbone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """Write a backbone whose running statistics are not those that a fresh one begins with."""
+    """Write a backbone whose running statistics differ from the initial ones."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = timm.create_model(request.param, num_classes=3)
@@ -59,7 +59,7 @@ def frozen_names(name: str, policy: str) -> set[str]:
 
 
 def before(recipe: Recipe, weights: Path) -> tuple[dict[str, Tensor], set[str]]:
-    """Return the network as the run begins with it, two classes and all, and the names of its classifier's tensors."""
+    """Return the network as the run starts with it (two classes), and the names of its classifier's tensors."""
     source, size = Source("file", weights, ""), recipe.model.image_size
     model = backbone_module.build(recipe.model.name, source, num_classes=2, image_size=size, seed=recipe.seed).model
     return model.state_dict(), freeze.head(model)
@@ -156,7 +156,7 @@ def test_the_receipt_is_refused_when_a_frozen_tensor_moves(
     tiny_weights: Path,
     cli: Callable[..., Any],
 ) -> None:
-    """Behind the loop's back: whenever a frozen normalisation has worked, something in it changes."""
+    """Sabotage: each forward pass of a frozen normalization layer changes one of its tensors."""
 
     def behind_the_back(module: nn.Module, inputs: object, output: object) -> None:
         if isinstance(module, nn.BatchNorm2d) and (mode == "freeze" or not module.weight.requires_grad):

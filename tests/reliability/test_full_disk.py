@@ -1,4 +1,4 @@
-"""R4: the disk is full at each single file that a run writes; a real one, really full, in a namespace of its own.
+"""The disk fills up at each single file that a run writes: a real, really full file system in its own namespace.
 
 What was there before stays as it was, nothing half-written lies about, one line says which file and how much room, and
 with room again the run goes on to the bits of an undisturbed one.
@@ -23,11 +23,11 @@ from cnn_tl.core import files
 SIZE = "48m"
 IN_A_NAMESPACE = ["unshare", "--map-root-user", "--mount"]
 GOES_ON_WITHOUT = {"curves.png": "warning: the learning curves are not drawn: no space"}
-"""A file that is not worth a run -> the warning with which the run goes on."""
+"""A file that the run can do without -> the warning it then gives."""
 
 
 class Disk:
-    """A small file system that gets full just before the file of one number is written."""
+    """A small file system that fills up just before the n-th file is written."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.filler = folder, folder / "filler"
@@ -72,7 +72,7 @@ def tell(row: dict[str, object]) -> None:
 
 
 def drive(mode: str, data: str, weights: str, every: int) -> None:
-    """Fill the disk at every `every`-th file of a run, in turn, until something is wrong; tell each as a JSON line."""
+    """Fill the disk at each `every`-th file of a run in turn, until something is wrong; report each as a JSON line."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", "."], check=True)
     os.chdir(Path.cwd())  # into what is mounted here now
     disk, run = Disk(Path.cwd()), Path.cwd() / "run"

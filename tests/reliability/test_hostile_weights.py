@@ -1,4 +1,4 @@
-"""R6: whatever a weights file holds, nothing in it runs, no size in it is believed, and the answer is one line."""
+"""Hostile weights files: no code in them runs, no size in them is trusted, and the refusal is one line."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def tar(canary: Path) -> bytes:
 
 @functools.cache
 def zip_bomb() -> bytes:
-    """A well-formed torch file whose one tensor is 400 MB of compressed zeros."""
+    """A valid torch file whose only tensor is 400 MB of compressed zeros."""
     source = zipfile.ZipFile(io.BytesIO(saved({"w": torch.zeros(100_000_000)})))
     members = [(info.filename, source.read(info)) for info in source.infolist()]
     return archive(*members, compression=zipfile.ZIP_DEFLATED)

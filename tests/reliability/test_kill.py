@@ -1,4 +1,4 @@
-"""R1, R3 and R19: real processes that are killed, stopped and doubled while they train, then resumed to the same bits.
+"""Real processes are killed, stopped or started twice while they train, then resume to the same bits.
 
 Each process works with one thread, so that the tests keep their pace on a machine that is busy with other things.
 """
@@ -34,7 +34,7 @@ STEPS_PER_EPOCH = 9
 """36 training images (80% of 45) in steps of 4."""
 
 EPOCHS = 24
-"""Some five seconds of training: room for three kills and what is left after them."""
+"""About five seconds of training: enough for three kills and the rest of the run."""
 
 NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
@@ -42,7 +42,7 @@ Finished = Callable[[str, int], Path]
 
 
 class Trainer:
-    """Starts `cnn-tl train` as a real process on a small data set, and what it wrote to stderr can be read."""
+    """Runs `cnn-tl train` as a real process on a small data set and records its stderr."""
 
     def __init__(self, folder: Path, weights: Path) -> None:
         self.folder, self.data, self.weights = folder, folder / "data", weights
@@ -67,7 +67,7 @@ class Trainer:
         return [str(word) for word in words]
 
     def start(self, words: list[str], workers: int = 2) -> subprocess.Popen[bytes]:
-        """Start a command in a session of its own; its stderr goes to `log`."""
+        """Start a command in a process group of its own; its stderr goes to `log`."""
         source = str(Path(cnn_tl.__file__).parents[1])
         settings = {"PYTHONPATH": source, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
         command = [sys.executable, "-m", "cnn_tl", *words, "--workers", str(workers)]
@@ -79,7 +79,7 @@ class Trainer:
         return process
 
     def go_on(self, run: Path, words: list[str], workers: int) -> subprocess.Popen[bytes]:
-        """Resume the run, or begin it where a kill came before it had written its recipe."""
+        """Resume the run, or start it again if it was killed before it had written its recipe."""
         begun = (run / "recipe.yaml").exists()
         return self.start(["train", "--resume", "--output", str(run)] if begun else words, workers)
 
@@ -87,7 +87,7 @@ class Trainer:
         return (self.folder / f"{self.started.index(process)}.log").read_text("utf-8")
 
     def wait_until(self, process: subprocess.Popen[bytes], happened: Callable[[], bool]) -> None:
-        """Wait for something that a living process does."""
+        """Wait until the condition holds, and fail if the process ends first."""
         while not happened():
             assert process.poll() is None, f"it ended before that: {self.log(process)}"
             time.sleep(0.005)
@@ -111,7 +111,7 @@ def trainer(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Ite
 
 @pytest.fixture(scope="module")
 def undisturbed(trainer: Trainer) -> Finished:
-    """Return the folder of a run that nothing disturbed; the one that several tests need begins at once."""
+    """Return the folder of an uninterrupted run; the one that several tests need starts at once."""
     begun: dict[tuple[str, int], tuple[Path, subprocess.Popen[bytes]]] = {}
 
     def begin(mode: str, epochs: int) -> None:
@@ -134,7 +134,7 @@ def newest_step(run: Path) -> int:
 
 
 def what_counts(run: Path) -> dict[str, Any]:
-    """Return what must not depend on interruptions: all that a run leaves but its times."""
+    """Return what must not depend on interruptions: everything a run leaves except its times."""
     result = json.loads((run / "result.json").read_text())
     rows = [without_times(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return {
@@ -161,7 +161,7 @@ def assert_same(run: Path, reference: Path) -> None:
 
 
 def test_a_run_killed_three_times_ends_in_the_same_bits(trainer: Trainer, undisturbed: Finished) -> None:
-    """R1, short: SIGKILL at three random moments of training, each time with another number of workers."""
+    """Short form: SIGKILL at three random moments of training, each time with another number of workers."""
     run, chance = trainer.folder / "killed", random.Random(1)
     words = trainer.command(run, "finetune", EPOCHS)
     for workers in (1, 3, 2):
@@ -178,7 +178,7 @@ def test_a_run_killed_three_times_ends_in_the_same_bits(trainer: Trainer, undist
 
 
 def test_a_run_that_is_asked_to_stop_says_how_to_go_on(trainer: Trainer, undisturbed: Finished) -> None:
-    """R3, short: SIGTERM, then SIGINT, then both at once; the command in the message is the one that goes on."""
+    """Short form: SIGTERM, then SIGINT, then both at once; the command in the message is the one that goes on."""
     run, chance = trainer.folder / "a stopped run", random.Random(3)
     words, workers = trainer.command(run, "finetune", EPOCHS), itertools.count(1)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -210,7 +210,7 @@ def test_a_run_that_is_asked_to_stop_says_how_to_go_on(trainer: Trainer, undistu
 
 
 def test_two_processes_do_not_train_in_one_folder(trainer: Trainer, cli: Callable[..., Any]) -> None:
-    """R19: this process is the second one; the first is held still while it is refused."""
+    """This process is the second one; the first is suspended while the second is refused."""
     run = trainer.folder / "shared"
     words = trainer.command(run, "finetune", EPOCHS)
     resume = ["train", "--resume", "--output", str(run)]
@@ -252,7 +252,7 @@ def assert_refused(outcome: Any, said: str) -> None:
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("mode", ["finetune", "scratch"])
 def test_a_run_killed_a_hundred_times(trainer: Trainer, undisturbed: Finished, mode: str) -> None:
-    """R1, long: two kills in three come in training, one at any moment from the start of the process."""
+    """Long form: two kills in three hit training, the third any moment since the process started."""
     run, chance, epochs = trainer.folder / f"killed-{mode}", random.Random(100), 800
     words, kills, reached = trainer.command(run, mode, epochs), 0, 0
     while kills < 100:
@@ -274,7 +274,7 @@ def test_a_run_killed_a_hundred_times(trainer: Trainer, undisturbed: Finished, m
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_a_run_in_mode_freeze_killed_at_twenty_moments(trainer: Trainer, undisturbed: Finished) -> None:
-    """R1, long: it takes a second only, so each kill has a run of its own, after the manifest is written."""
+    """Long form: a run takes only a second, so each kill gets its own run, after the manifest is written."""
     chance, killed = random.Random(20), 0
     for number in range(20):
         run = trainer.folder / f"killed-freeze-{number}"
@@ -305,7 +305,7 @@ def test_a_run_in_mode_freeze_killed_at_twenty_moments(trainer: Trainer, undistu
 def test_five_runs_killed_fifteen_times(
     trainer: Trainer, undisturbed: Finished, mode: str, epochs: int, latest: float
 ) -> None:
-    """R1 in every mode: kills at any moment of a process, then with another number of workers again."""
+    """Long form, every mode: kills at any moment, each resume with another number of workers."""
     chance, kills, runs = random.Random(mode), 0, 0
     while runs < 5 or kills < 15:
         run = trainer.folder / f"often-killed-{mode}-{runs}"
@@ -326,7 +326,7 @@ def test_five_runs_killed_fifteen_times(
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_stopped_twenty_times(trainer: Trainer, undisturbed: Finished, number: signal.Signals) -> None:
-    """R3, long."""
+    """Long form of the stop by a signal."""
     run, chance, epochs = trainer.folder / f"stopped-{number.name}", random.Random(int(number)), 200
     words = trainer.command(run, "finetune", epochs)
     for stop in range(20):

@@ -1,4 +1,4 @@
-"""R24: an epoch leaves nothing behind: neither memory nor open files grow with their number."""
+"""Epochs leak nothing: neither memory nor open files grow with their number."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not STATUS.exists(), reason="the system does not
 
 
 class Scales(Observer):
-    """Weighs the process after each epoch: resident memory in KiB, and open files."""
+    """Records resident memory in KiB and the number of open files after each epoch."""
 
     def __init__(self) -> None:
         self.memory: list[int] = []

@@ -1,4 +1,4 @@
-"""A folder of images is predicted about as fast as the slower of its two parts goes alone, in memory that stays flat.
+"""Predicting a folder is about as fast as the slower of decoding and inference alone, and its memory stays flat.
 
 The parts and the whole take turns, slice by slice, so that whatever else the machine does hits all of them alike.
 """
@@ -89,11 +89,11 @@ finally:
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
     sys.stderr.write(line + "\\n")
 """
-"""The command line, which says in the end how much memory it had: wait4 counts the parent's too."""
+"""The command line, which prints its peak memory at the end: wait4 would include the parent's."""
 
 
 def peak_mib(model: Path, images: list[Path], output: Path) -> float:
-    """Return the most memory that a command needed for these images, named through stdin."""
+    """Return the peak memory of a command for these images, whose paths it reads from stdin."""
     command = [sys.executable, "-c", WEIGHED, "predict", str(model), "-", "--output", str(output)]
     names = "".join(f"{path}\n" for path in images)
     done = subprocess.run(command, input=names, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""R7: whatever becomes of a recipe file, it is read or refused with one line."""
+"""Mutated recipe files are read or refused with one line."""
 
 from __future__ import annotations
 

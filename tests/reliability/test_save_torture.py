@@ -1,4 +1,4 @@
-"""R2: a process that does nothing but save is killed again and again; what it leaves is whole, and never goes back."""
+"""A process that only saves checkpoints is killed again and again: the newest one is whole and never goes back."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def best_of(folder: Path, step: int) -> Path:
 
 
 def save_for_ever(folder: Path, step: int) -> None:
-    """Save each step from here on, in a process of its own, as a loop does at the end of each epoch."""
+    """In a process of its own, save every step from here on, as the loop does at the end of each epoch."""
     try:
         while True:
             step += 1
@@ -40,7 +40,7 @@ def save_for_ever(folder: Path, step: int) -> None:
 
 
 def newest_of(folder: Path) -> int:
-    """Return the step of the newest checkpoint, after comparing all that is in it with what was saved."""
+    """Return the step of the newest checkpoint after comparing its whole content with what was saved."""
     found = checkpoint.load_newest(folder, lambda warning: pytest.fail(f"a damaged checkpoint: {warning}"))
     if found is None:
         return 0

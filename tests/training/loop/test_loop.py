@@ -108,7 +108,7 @@ def fails_above(images: int) -> Callable[..., torch.Tensor]:
 def test_out_of_memory_changes_nothing_but_the_parts(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int
 ) -> None:
-    """R17, and validation needs no more memory than training."""
+    """Memory stays flat, and validation needs no more than training."""
     train(recipe("finetune", train={"micro_batch": fits}), tmp_path / "small")
     monkeypatch.setattr(estimate, "_seconds_per_image", lambda *_: 0.0)
     monkeypatch.setattr(ResNet, "forward", fails_above(fits))
