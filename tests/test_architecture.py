@@ -67,6 +67,12 @@ def test_every_package_says_what_lives_there(package: Path) -> None:
     assert len((ast.get_docstring(ast.parse(package.read_text("utf-8"))) or "").split()) >= 8, package
 
 
+def test_tests_mirror_the_rooms() -> None:
+    tests = Path(__file__).parent
+    rooms = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")} - {Path()}
+    assert [room for room in sorted(rooms - {Path("reliability")}) if not (ROOT / room).is_dir()] == []
+
+
 def test_no_import_cycles() -> None:
     graph = {}
     for path in MODULES:
