@@ -13,7 +13,7 @@ def main() -> None:
         from cnn_tl.cli.app import main as command
     except BaseException as error:
         if number := signals.arrived():
-            signals.leave(number)
+            signals.exit_now(number)
         _say_what_is_missing(error)
         raise
     command()
@@ -22,7 +22,7 @@ def main() -> None:
 def _say_what_is_missing(error: BaseException) -> None:
     """End with a line if a package is missing that every command needs, such as rich, which prints elsewhere."""
     from cnn_tl.core.errors import ResourceError
-    from cnn_tl.core.packages import missing_line
+    from cnn_tl.core.imports import missing_line
 
     if isinstance(error, ImportError) and (line := missing_line(error)):
         sys.stderr.write(f"error: {line}\n")

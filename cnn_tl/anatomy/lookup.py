@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnn_tl import recipe as recipes
-from cnn_tl.core.device import require_torch
+from cnn_tl.core.imports import require_torch
 from cnn_tl.networks import bundle
 from cnn_tl.recipe.types import FREEZE_PATTERN
 

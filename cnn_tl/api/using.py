@@ -173,7 +173,9 @@ def explain(
         ArtefactError: there is no model, or it is damaged. DataError: none of the images can be read.
     """
     require_working_directory()
-    from cnn_tl.core.device import default_workers, require_torch, switches_restored
+    from cnn_tl.core.cpu import default_workers
+    from cnn_tl.core.device import fp32_switches_restored
+    from cnn_tl.core.imports import require_torch
     from cnn_tl.explaining import request as requests
     from cnn_tl.inference.inputs import find
     from cnn_tl.networks import bundle
@@ -204,7 +206,7 @@ def explain(
     from cnn_tl.explaining.explain import explain as run_explain
     from cnn_tl.explaining.subject import load
 
-    with calm(), switches_restored():
+    with calm(), fp32_switches_restored():
         return run_explain(load(run, device), request, folder, observer_here(observer, quiet))
 
 

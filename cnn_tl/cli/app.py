@@ -35,10 +35,9 @@ from cnn_tl.cli.commands import (
 )
 from cnn_tl.cli.terminal import console, help
 from cnn_tl.core import launch, signals
-from cnn_tl.core.device import keep_freed_memory, wait_passively
+from cnn_tl.core.cpu import keep_freed_memory, wait_passively
 from cnn_tl.core.errors import CnnTlError, ResourceError, Stopped, printable
-from cnn_tl.core.imports import require_working_directory
-from cnn_tl.core.packages import missing_line
+from cnn_tl.core.imports import missing_line, require_working_directory
 from cnn_tl.core.retries import is_transient, refusal
 
 app = typer.Typer(
@@ -160,8 +159,8 @@ def main() -> None:
     try:
         code = run(sys.argv[1:])
     except KeyboardInterrupt:  # while an error was being told
-        signals.leave(signals.arrived() or signal.SIGINT)
-    signals.leave_on_signals()
+        signals.exit_now(signals.arrived() or signal.SIGINT)
+    signals.exit_on_signals()
     launch.let_go()
     try:
         sys.stdout.flush()

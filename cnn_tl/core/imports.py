@@ -1,15 +1,18 @@
-"""Import torchvision and timm without torch.compile's machinery, which takes longer to load than all the rest.
+"""Importing torch, torchvision and timm quickly, and one line for a package that is missing.
 
-Both name `torch._dynamo` while they are imported, neither needs it before something is compiled. So for that moment two
-stand-ins answer: they do what the real ones do as long as nothing compiles, and hand over to them once something does.
-Should a later version of either package want more of it than that, it is imported the plain way.
+torchvision and timm name `torch._dynamo` (the machinery of torch.compile) while they are imported, but need it only
+once something is compiled; it takes longer to load than all the rest. Two stand-ins answer during the import. They
+behave like the originals while nothing compiles, and hand over to them once something does. If a later version of
+either package needs more than the stand-ins offer, it is imported the ordinary way.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -18,9 +21,44 @@ from types import ModuleType
 from typing import Any
 
 from cnn_tl.core.errors import ResourceError
+from cnn_tl.core.patching import attribute_replaced, modules_replaced
+
+OLDEST_ONNXRUNTIME = "1.18"
+"""The first onnxruntime that reads our exports: version 10 of the format, opset 20 or 21."""
+
+_DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn"}
+"""Packages whose name for `import` differs from their name for pip."""
 
 _DYNAMO = "torch._dynamo"
 _LOCK = threading.Lock()
+
+
+def require_torch() -> None:
+    """Import torch, torchvision and timm.
+
+    Raises:
+        ResourceError: one is missing, or torch and torchvision were not built for each other; or there is no working
+            directory.
+    """
+    try:
+        import_timm()
+    except (ImportError, RuntimeError, OSError) as error:
+        if isinstance(error, ImportError) and (line := missing_line(error)):
+            raise ResourceError(line) from error
+        from importlib.metadata import PackageNotFoundError, version
+
+        def found(name: str) -> str:
+            try:
+                return f"{name} {version(name)}"
+            except PackageNotFoundError:
+                return f"{name} missing"
+
+        versions = ", ".join(found(name) for name in ("torch", "torchvision", "timm"))
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ResourceError(
+            f"torch cannot be used here ({versions}): {reason}; "
+            "install versions that match: pip install --upgrade torch torchvision timm"
+        ) from error
 
 
 def import_timm() -> None:
@@ -44,10 +82,10 @@ def import_timm() -> None:
 
 
 def require_working_directory() -> None:
-    """Refuse to start in a directory that was deleted meanwhile: torch's MKL would end the process in it.
+    """Refuse to start in a directory that has been deleted: torch's MKL would end the process.
 
     Raises:
-        ResourceError: there is none.
+        ResourceError: the working directory does not exist or cannot be reached.
     """
     try:
         os.getcwd()  # noqa: PTH109 - the question is whether there is one
@@ -57,36 +95,69 @@ def require_working_directory() -> None:
         ) from error
 
 
+def missing_line(error: ImportError) -> str | None:
+    """Return one line that names the missing package and the command that installs it; None for any other failure."""
+    module = (error.name or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or module in ("", "cnn_tl", *sys.stdlib_module_names):
+        return None
+    if module in sys.modules or importlib.util.find_spec(module) is not None:
+        return None  # the package is installed but lacks this module: two versions that do not match
+    name = _DISTRIBUTIONS.get(module, module.replace("_", "-"))
+    absent = _absent_dependencies()
+    if name not in absent:
+        return f"{name} is needed here and not installed: pip install {name}"
+    others = {1: "", 2: " and 1 more that is missing"}.get(len(absent), f" and {len(absent) - 1} more that are missing")
+    return f"{name} is needed here and not installed: pip install cnn-tl (adds it{others})"
+
+
+def _absent_dependencies() -> list[str]:
+    """Return which of cnn-tl's dependencies are not installed; none where cnn-tl itself is not installed."""
+    from importlib.metadata import PackageNotFoundError, distribution, requires
+
+    try:
+        wanted = requires("cnn-tl") or []
+    except PackageNotFoundError:
+        return []
+    absent = []
+    for requirement in wanted:
+        if "extra ==" in requirement:
+            continue
+        name = re.match(r"[\w.-]+", requirement)
+        assert name
+        try:
+            distribution(name[0])
+        except PackageNotFoundError:
+            absent.append(re.sub(r"[-_.]+", "-", name[0]).lower())
+    return absent
+
+
 @contextmanager
 def _without_dynamo() -> Iterator[None]:
+    """Let the stand-ins answer for `torch._dynamo` inside the block, unless it is loaded already."""
     if _DYNAMO in sys.modules:
         yield
         return
-    from unittest import mock  # loads asyncio, which prediction without torch has no use for
+    import torch
 
     package, utils = ModuleType(_DYNAMO), ModuleType(f"{_DYNAMO}.utils")
     package.__path__ = []
     utils.is_compile_supported = _is_compile_supported  # type: ignore[attr-defined]
-    stand_ins = {_DYNAMO: package, f"{_DYNAMO}.utils": utils}
-    sys.modules.update(stand_ins)
-    try:
-        with mock.patch("torch.compiler.disable", _disable):
-            yield
-    finally:
-        for name, module in stand_ins.items():
-            if sys.modules.get(name) is module:
-                del sys.modules[name]
+    with (
+        modules_replaced({_DYNAMO: package, f"{_DYNAMO}.utils": utils}),
+        attribute_replaced(torch.compiler, "disable", _disable),
+    ):
+        yield
 
 
 def _is_compile_supported(device_type: Any) -> bool:
-    """Answer as `torch._dynamo.utils.is_compile_supported` does, by asking it."""
+    """Ask the real `torch._dynamo.utils.is_compile_supported`."""
     from torch._dynamo.utils import is_compile_supported
 
     return bool(is_compile_supported(device_type))
 
 
 def _disable(fn: Callable[..., Any], recursive: bool = True, *, reason: str | None = None) -> Callable[..., Any]:
-    """Stand in for `torch.compiler.disable`: as long as torch._dynamo is not loaded, nothing can be compiling."""
+    """Stand in for `torch.compiler.disable`: nothing can be compiling before torch._dynamo is loaded."""
 
     @functools.wraps(fn)
     def wrapper(*args: Any, **kwargs: Any) -> Any:

@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM end a command with one line, from its first moment to its last.
+"""SIGINT and SIGTERM: a command ends with one line, a run ends at the next step with a checkpoint.
 
-Nothing of weight is imported here: this is at work before typer, rich and torch are, whose loading takes seconds. While
-a run trains, `core.device.stop_on_signals` takes its place. It is for programs, not for a library.
+`raise_on_signals` covers a command from its start to its end; it is for programs, not for libraries. While a run
+trains, `stop_on_signals` takes over. This module is imported before typer, rich and torch, which take seconds to load,
+so it must stay cheap to import.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import NoReturn
 LINE = "interrupted"
 
 SWALLOWED_SECONDS = 3.0
-"""How long an interruption may take to come through. Now and then a library's `except:` swallows it while it loads."""
+"""How long a KeyboardInterrupt may take to reach `main`. Now and then a bare `except:` in a library swallows it."""
 
 _arrived: list[int] = []
 
@@ -26,20 +27,20 @@ _arrived: list[int] = []
 def raise_on_signals() -> None:
     """Let the first SIGINT or SIGTERM raise `KeyboardInterrupt`; the second one ends the process at once.
 
-    What is ignored (`nohup`, `&` in a script) stays so. A launcher passes on what the terminal has sent already, and
-    ends its processes by SIGTERM; those are left as they are.
+    An ignored signal (`nohup`, `&` in a script) stays ignored. Under torchrun nothing changes: it passes on signals
+    that the terminal has already sent, and ends its processes with SIGTERM.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return
-    sys.unraisablehook = _leave_or_show
+    sys.unraisablehook = _exit_or_show
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _raise)
 
 
 @contextmanager
-def deadly() -> Iterator[None]:
-    """Let either signal kill the process inside the body, which waits where Python does not get to hear of it."""
+def default_actions() -> Iterator[None]:
+    """Let either signal kill the process inside the block, which waits in C code that runs no Python handlers."""
     before = {}
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -54,34 +55,34 @@ def deadly() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def leave_on_signals() -> None:
-    """Let either signal end the process at once from here on: there is nothing left to do but to stop."""
+def exit_on_signals() -> None:
+    """Let either signal end the process at once from now on: the command has finished its work."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, 0)
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is _raise:
-            signal.signal(number, _leave)
+            signal.signal(number, _exit)
 
 
 def is_ours(handler: object) -> bool:
-    """Say whether a signal's handler is that of our own program, rather than of whoever uses us as a library."""
-    return handler in (_raise, _leave)
+    """Return whether a signal handler was installed by this module, not by a program that uses cnn-tl as a library."""
+    return handler in (_raise, _exit)
 
 
 def arrived() -> int | None:
-    """Return the number of the signal that has come; None: none has."""
+    """Return the number of the signal that has arrived; None: none has."""
     return _arrived[0] if _arrived else None
 
 
-def leave(number: int) -> NoReturn:
-    """Print the line, and end the process without another word."""
+def exit_now(number: int) -> NoReturn:
+    """Print `LINE` and end the process at once."""
     os.write(2, f"error: {LINE}\n".encode())
     os._exit(128 + number)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
     if _arrived:
-        leave(_arrived[0])
+        exit_now(_arrived[0])
     _arrived.append(number)
     if hasattr(signal, "setitimer"):  # not on Windows
         signal.signal(signal.SIGALRM, _raise)
@@ -89,12 +90,65 @@ def _raise(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
-    leave(number)
+def _exit(number: int, frame: FrameType | None) -> None:
+    exit_now(number)
 
 
-def _leave_or_show(unraisable: sys.UnraisableHookArgs) -> None:
-    """Do not let a callback swallow an interruption: Python would show its traceback and go on."""
+def _exit_or_show(unraisable: sys.UnraisableHookArgs) -> None:
+    """Exit if a callback could not raise the interruption: Python would print its traceback and continue."""
     if _arrived and issubclass(unraisable.exc_type, KeyboardInterrupt):
-        leave(_arrived[0])
+        exit_now(_arrived[0])
     sys.__unraisablehook__(unraisable)
+
+
+class StopRequest:
+    """Records that SIGINT or SIGTERM has arrived, so that the work can end at a safe point."""
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal_number is not None
+
+    def raise_if_asked(self, what_now: str) -> None:
+        """Raise `Stopped`, with the line that tells the user how to continue, if a signal has arrived."""
+        if self.signal_number is not None:
+            from cnn_tl.core.errors import Stopped
+
+            raise Stopped(what_now, self.signal_number)
+
+
+@contextmanager
+def stop_on_signals(*, second_ends: bool = True) -> Iterator[StopRequest]:
+    """Catch the first SIGINT or SIGTERM in a `StopRequest`; the second one ends the process at once.
+
+    In another program, the second signal does what that program has it do: in a notebook or a prompt it raises
+    `KeyboardInterrupt`, and the interpreter with its variables survives. Outside the main thread (a server, a
+    notebook's worker) signals are left alone.
+
+    Args:
+        second_ends: False: further signals do nothing. A launcher passes on signals that the terminal has already sent.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if request and second_ends:
+            callers = before[signal.Signals(number)]
+            if callable(callers) and not is_ours(callers):
+                callers(number, frame)
+                return
+            os._exit(128 + number)
+        request.signal_number = number
+
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in found.items() if handler is not None}  # None: not set from Python
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,17 +1,16 @@
-"""Nothing calls home: packages that report to their makers are told not to, before they are imported.
+"""Turn off the telemetry of other packages before they are imported.
 
-This is the one place that imports onnxruntime and OpenVINO; a test holds that. `import cnn_tl` runs
-`forbid_telemetry`, so that a package which another one imports, or a child process, is told as well.
+Only this module imports onnxruntime and OpenVINO (a test enforces it). `import cnn_tl` calls `forbid_telemetry`, which
+also covers packages that other packages import, and child processes.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
+
+from cnn_tl.core.patching import modules_replaced
 
 NO_TELEMETRY = {
     "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime >= 1.32: a device id in the home folder, connections to Microsoft
@@ -19,13 +18,13 @@ NO_TELEMETRY = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # mlflow: an installation id in the home folder, connections
     "WANDB_ERROR_REPORTING": "false",  # wandb: its crashes go to Sentry, those of an offline run too
 }
-"""Variable -> the value that keeps a package from reporting to its maker. Most are read once, at import."""
+"""Environment variable -> the value that turns a package's telemetry off. Most are read once, at import."""
 
 
 def forbid_telemetry() -> None:
     """Set the variables of `NO_TELEMETRY` for this process and its children.
 
-    A value that the user has set stays: `ORT_DISABLE_TELEMETRY=0` is a choice. An empty one is none.
+    A value that the user has set is kept, such as `ORT_DISABLE_TELEMETRY=0`; an empty one counts as unset.
     """
     for name, value in NO_TELEMETRY.items():
         if not os.environ.get(name):
@@ -33,7 +32,7 @@ def forbid_telemetry() -> None:
 
 
 def onnxruntime(module: str = "") -> Any:
-    """Import onnxruntime, or a module of it such as `quantization`, without its telemetry.
+    """Import onnxruntime, or one of its modules such as `quantization`, without its telemetry.
 
     Raises:
         ImportError: it is not installed, or has no such module.
@@ -45,25 +44,11 @@ def onnxruntime(module: str = "") -> Any:
 def openvino() -> Any:
     """Import OpenVINO without its telemetry: its import creates a client id and reports itself to Google Analytics.
 
-    There is no variable against that, but without the package `openvino_telemetry` it uses a stub of its own. So that
+    No variable turns that off, but without the package `openvino_telemetry` OpenVINO uses a stub of its own. So the
     package is hidden during the import.
 
     Raises:
         ImportError: it is not installed.
     """
-    with _hidden("openvino_telemetry"):
+    with modules_replaced({"openvino_telemetry": None}):
         return importlib.import_module("openvino")
-
-
-@contextmanager
-def _hidden(name: str) -> Iterator[None]:
-    """Let an import of this package fail inside the body, as if it were not installed."""
-    missing = object()
-    before = sys.modules.get(name, missing)
-    sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[name]
-        if before is not missing:
-            sys.modules[name] = before  # type: ignore[assignment]

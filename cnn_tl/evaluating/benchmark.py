@@ -23,16 +23,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.core.device import (
-    DeviceName,
-    Precision,
-    default_workers,
-    has_fast_bf16,
-    pick_device,
-    require_torch,
-    switches_restored,
-)
+from cnn_tl.core.cpu import default_workers
+from cnn_tl.core.device import DeviceName, Precision, fp32_switches_restored, has_fast_bf16, pick_device
 from cnn_tl.core.errors import DataError, DivergedError
+from cnn_tl.core.imports import require_torch
 from cnn_tl.core.progress import Observer
 from cnn_tl.data.folders.scan import scan
 from cnn_tl.data.loader import Batch, batches, reading
@@ -120,7 +114,7 @@ def benchmark(
     """
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     observer = observer or Observer()
-    with switches_restored(), _images(data) as (root, name):
+    with fp32_switches_restored(), _images(data) as (root, name):
         manifest = scan(Path(root), seed=0, val_fraction=0.2)
         require_torch()
         chosen = pick_device(device)
@@ -277,7 +271,7 @@ class _Bench:
 def _imports() -> float:
     """Load torch and timm in a process of its own, as every command that runs a network does."""
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "from cnn_tl.core.device import require_torch; require_torch()"], check=True)
+    subprocess.run([sys.executable, "-c", "from cnn_tl.core.imports import require_torch; require_torch()"], check=True)
     return time.perf_counter() - started
 
 

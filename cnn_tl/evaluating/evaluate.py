@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.core.device import DeviceName, default_workers
+from cnn_tl.core.cpu import default_workers
+from cnn_tl.core.device import DeviceName
 from cnn_tl.core.errors import DataError, printable
 from cnn_tl.core.formatting import counted, percent
 from cnn_tl.core.progress import Observer

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import get_args
 
 from cnn_tl.core import files
-from cnn_tl.core.device import seed_of
 from cnn_tl.core.errors import DataError, UsageError, printable
 from cnn_tl.core.files import sha256_file
+from cnn_tl.core.seeds import seed_of
 from cnn_tl.data.folders.layout import refuse_loose, refuse_non_folder
 from cnn_tl.data.folders.walk import Found, Walker, contents_of, is_folder, some_of
 from cnn_tl.data.folders.wrapping import splits_in

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cnn_tl.core import files
-from cnn_tl.core.device import default_workers, seed_of
+from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.errors import ArtefactError, BadImageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
+from cnn_tl.core.seeds import seed_of
 from cnn_tl.data.loader import Pixels, batches
 from cnn_tl.data.manifest import ImageRecord, Manifest
 from cnn_tl.data.views import transforms

@@ -20,7 +20,7 @@ from typing import Any
 import onnx
 
 from cnn_tl.core import telemetry
-from cnn_tl.core.device import default_workers
+from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.errors import DataError, printable
 from cnn_tl.core.formatting import counted
 from cnn_tl.core.preprocessing import Preprocessing

@@ -13,8 +13,9 @@ from dataclasses import fields
 from importlib.metadata import version
 from typing import Any
 
-from cnn_tl.core.device import Precision, seed_of
+from cnn_tl.core.device import Precision
 from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.core.seeds import seed_of
 from cnn_tl.data.views.augment import Augmentation
 from cnn_tl.data.views.source import FILTER as SOURCE_FILTER
 from cnn_tl.features.speed import processor

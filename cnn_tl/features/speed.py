@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cnn_tl.core import files
-from cnn_tl.core.device import Precision, default_workers
+from cnn_tl.core.cpu import default_workers
+from cnn_tl.core.device import Precision
 from cnn_tl.core.errors import CnnTlError
 from cnn_tl.core.formatting import counted
 

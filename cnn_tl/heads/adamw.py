@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnn_tl.core.device import seed_of
 from cnn_tl.core.errors import DivergedError
+from cnn_tl.core.seeds import seed_of
 from cnn_tl.heads.problem import Features, FittedHead, Problem
 from cnn_tl.heads.scaling import Standard, standard_of
 from cnn_tl.recipe.sections import Head

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.core.device import DeviceName, default_workers, exact_fp32, pick_device, require_torch, switches_restored
+from cnn_tl.core.cpu import default_workers
+from cnn_tl.core.device import DeviceName, exact_fp32, fp32_switches_restored, pick_device
 from cnn_tl.core.errors import ArtefactError, UsageError, printable
 from cnn_tl.core.files import CHECKSUMS, sha256_file
 from cnn_tl.core.formatting import certainty
+from cnn_tl.core.imports import require_torch
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
 from cnn_tl.core.statistics import softmax
@@ -246,11 +248,11 @@ def _from_bundle(path: Path, device: DeviceName) -> Classifier:
 
     chosen = pick_device(device)
     trained = bundle.load(folder)
-    with switches_restored():
+    with fp32_switches_restored():
         model = place(trained.model, chosen)
 
     def logits(pixels: Pixels) -> Logits:
-        with switches_restored(), torch.inference_mode():
+        with fp32_switches_restored(), torch.inference_mode():
             exact_fp32()
             inputs = to_input(pixels, trained.preprocessing, chosen)
             return model(inputs).float().cpu().numpy()  # type: ignore[no-any-return]

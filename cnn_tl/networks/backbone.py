@@ -12,9 +12,10 @@ import torch
 from timm.layers import convert_sync_batchnorm  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
-from cnn_tl.core.device import exact_fp32, seed_of
+from cnn_tl.core.device import exact_fp32
 from cnn_tl.core.errors import CnnTlError, ResourceError, UsageError
 from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.core.seeds import seed_of
 from cnn_tl.networks import bundle
 from cnn_tl.networks.info import Card, Remembered, tensors_digest
 from cnn_tl.networks.pretrained import weights

@@ -8,7 +8,7 @@ from typing import Any
 
 from cnn_tl.core.errors import printable
 from cnn_tl.core.formatting import counted, percent
-from cnn_tl.core.packages import OLDEST_ONNXRUNTIME
+from cnn_tl.core.imports import OLDEST_ONNXRUNTIME
 
 NAME = "README.md"
 LICENSE = "unknown"

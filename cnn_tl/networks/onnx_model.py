@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from cnn_tl import __version__
 from cnn_tl.core import files, telemetry
-from cnn_tl.core.device import default_workers
+from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.errors import ArtefactError, printable
 from cnn_tl.core.preprocessing import Preprocessing
 

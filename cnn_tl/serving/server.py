@@ -16,8 +16,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from cnn_tl.core.device import StopRequest, stop_on_signals
 from cnn_tl.core.errors import ResourceError, UsageError, printable
+from cnn_tl.core.signals import StopRequest, stop_on_signals
 from cnn_tl.serving.limits import CROWDED
 
 HEADER_SECONDS = 10.0

@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.core import files
-from cnn_tl.core.device import Precision, StopRequest, default_workers, pick_device
+from cnn_tl.core.cpu import default_workers
+from cnn_tl.core.device import Precision, pick_device
 from cnn_tl.core.errors import BadImageError, DataError
 from cnn_tl.core.processes import ALONE, World
 from cnn_tl.core.progress import Observer, warn_of_set_aside
+from cnn_tl.core.signals import StopRequest
 from cnn_tl.data.blank_images import remarks
 from cnn_tl.data.loader import Batch, in_groups, reading
 from cnn_tl.data.manifest import ImageRecord, Manifest

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnn_tl.core import files
-from cnn_tl.core.device import deterministic, stop_on_signals, switches_restored
+from cnn_tl.core.device import deterministic, fp32_switches_restored
 from cnn_tl.core.errors import ArtefactError, ResourceError, UsageError, printable
 from cnn_tl.core.launch import joined
 from cnn_tl.core.processes import World
 from cnn_tl.core.progress import Observer, Plan
+from cnn_tl.core.signals import stop_on_signals
 from cnn_tl.data.folders.layout import refuse_non_folder
 from cnn_tl.networks import bundle
 from cnn_tl.recipe import Recipe
@@ -65,7 +66,7 @@ def train(
     started = time.monotonic()
     recipe = recipe.resolve()
     require_trackers(recipe.run.track)
-    with switches_restored(), joined() as world:
+    with fp32_switches_restored(), joined() as world:
         observer = observer if observer and world.is_first else Observer()
         run, resume = world.first(lambda: _opened(recipe, output, resume, world, observer))
         with contextlib.ExitStack() as stack:
@@ -166,7 +167,7 @@ def _work(session: Session, started: float) -> TrainResult:
     observer.plan(made)
     trackers = recipe.run.track if world.is_first else ()
     with tracked(trackers, session.run.path, recipe.model_dump(), observer.warn) as session.tracking:
-        with stop_on_signals(insisting=not world.launched) as session.stop, drawn_in_the_end(session):
+        with stop_on_signals(second_ends=not world.launched) as session.stop, drawn_in_the_end(session):
             logits = work()
             with world.together():
                 session.raise_if_stopped()
@@ -183,7 +184,7 @@ def plan(recipe: Recipe, output: Path | str | None = None, *, observer: Observer
     require_trackers(recipe.run.track)
     run = _run_folder(recipe, output)
     run.require_new()
-    with switches_restored(), deterministic(recipe.run.deterministic):
+    with fp32_switches_restored(), deterministic(recipe.run.deterministic):
         session = open_session(recipe, run, observer or Observer(), resume=False, write=False)
         made, _ = MODES[recipe.mode](session, write=False)
     return made
@@ -199,7 +200,7 @@ def find_lr(recipe: Recipe, *, observer: Observer | None = None) -> RangeTest:
     if recipe.mode not in ("finetune", "scratch"):
         raise UsageError(f"mode {recipe.mode} begins with a fitted head; find a learning rate for --mode finetune")
     scratch = tempfile.TemporaryDirectory()
-    with scratch as folder, switches_restored(), deterministic(recipe.run.deterministic):
+    with scratch as folder, fp32_switches_restored(), deterministic(recipe.run.deterministic):
         run = _run_folder(recipe, Path(folder) / "run")
         session = open_session(recipe, run, observer or Observer(), resume=False, write=False)
         from cnn_tl.training.modes import finetune  # it loads torch, for which a wrong folder need not wait

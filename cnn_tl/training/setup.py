@@ -13,8 +13,9 @@ from cnn_tl.cache.inventory import touch
 from cnn_tl.cache.location import default_root
 from cnn_tl.cache.store import FeatureCache
 from cnn_tl.core import files
-from cnn_tl.core.device import pick_device, require_torch
+from cnn_tl.core.device import pick_device
 from cnn_tl.core.errors import ArtefactError, CnnTlError, DataError, RecipeError, printable
+from cnn_tl.core.imports import require_torch
 from cnn_tl.core.processes import ALONE, World
 from cnn_tl.core.progress import Observer, warn_of_set_aside
 from cnn_tl.data.decoding.image import ImageLimits

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cnn_tl.core import cpu, device
+from cnn_tl.core import cpu
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def v1(machine: Path, group: str, limits: dict[str, tuple[int, int]], root: str 
 def test_version_2(machine: Path, group: str, limits: dict[str, str], expected: int) -> None:
     v2(machine, group, limits)
     assert cpu.usable() == expected
-    assert device.default_workers() == expected
+    assert cpu.default_workers() == expected
 
 
 @pytest.mark.parametrize(
@@ -100,4 +100,4 @@ def test_affinity_counts_too_and_other_systems_have_no_quota(machine: Path, monk
 
 def test_no_more_workers_than_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "process_cpu_count", lambda: 400)
-    assert device.default_workers() == 64
+    assert cpu.default_workers() == 64

@@ -1,15 +1,19 @@
-"""torch.compile's machinery stays out until something compiles, and then is the real one."""
+"""torch.compile's machinery is loaded only once something compiles; a missing package gets one line."""
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 
 from cnn_tl.core import imports
+from cnn_tl.core.errors import ResourceError
+from cnn_tl.core.imports import missing_line
 
 LOADED = "import sys; from cnn_tl.core.imports import import_timm; import_timm(); import timm, torch, torchvision\n"
 
@@ -64,3 +68,59 @@ def test_a_version_that_wants_more_is_imported_the_plain_way(monkeypatch: pytest
     imports.import_timm()
     assert asked
     assert "timm" in sys.modules
+
+
+def test_torch_and_torchvision_that_do_not_belong_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refuse:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "torchvision":
+                raise RuntimeError("operator torchvision::nms does not exist")
+
+    for name in [n for n in sys.modules if n == "torchvision" or n.startswith("torchvision.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Refuse(), *sys.meta_path])
+    with pytest.raises(ResourceError, match=r"torch \d.*torchvision \d.*nms does not exist"):
+        imports.require_torch()
+
+
+def absent(name: str) -> ModuleNotFoundError:
+    return ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        absent("cnn_tl.no_such"),
+        absent("tomllib.no_such"),
+        absent("numpy.no_such"),
+        ImportError("cannot import name 'x'", name="absent"),
+        ModuleNotFoundError("no name"),
+    ],
+    ids=str,
+)
+def test_what_is_no_missing_package(error: ImportError) -> None:
+    assert missing_line(error) is None
+
+
+def test_a_package_that_is_not_ours_is_added_by_its_name() -> None:
+    assert missing_line(absent("no_such.part")) == "no-such is needed here and not installed: pip install no-such"
+
+
+@pytest.mark.parametrize(
+    ("there", "line"),
+    [
+        (("torch", "timm"), "pyyaml is needed here and not installed: pip install cnn-tl (adds it)"),
+        (("timm",), "pyyaml is needed here and not installed: pip install cnn-tl (adds it and 1 more that is missing)"),
+    ],
+)
+def test_one_of_ours_is_added_with_the_rest(monkeypatch: pytest.MonkeyPatch, there: tuple[str, ...], line: str) -> None:
+    def distribution(name: str) -> None:
+        if name not in there:
+            raise PackageNotFoundError(name)
+
+    wanted = ["PyYAML>=6.0", "torch>=2.10", "timm", "pyarrow>=20; extra == 'parquet'"]
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: wanted)
+    monkeypatch.setattr("importlib.metadata.distribution", distribution)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(imports.sys, "modules", {})
+    assert missing_line(absent("yaml")) == line

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import cnn_tl
+from cnn_tl.core import signals
+from cnn_tl.core.errors import Stopped
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signals")
 
@@ -130,3 +132,37 @@ def test_what_is_ignored_stays_so_and_a_launcher_does_it_its_own_way() -> None:
     code = "Loading('yaml', lambda: interrupted()); command('recipes', 'list')"
     assert ended(f"signal.signal(signal.SIGINT, signal.SIG_IGN); {code}", signal.SIGINT).returncode == 0
     assert ended(code, signal.SIGTERM, TORCHELASTIC_RUN_ID="x").returncode == -signal.SIGTERM
+
+
+def test_a_signal_is_remembered_and_the_old_handler_returns() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with signals.stop_on_signals() as request:
+        assert not request
+        request.raise_if_asked("nothing yet")
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request
+        with pytest.raises(Stopped, match="go on with this") as stopped:
+            request.raise_if_asked("go on with this")
+    assert stopped.value.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_the_second_signal_ends_the_process() -> None:
+    code = (
+        "import os, signal, time\nfrom cnn_tl.core import signals\n"
+        "signals.raise_on_signals()\n"
+        "with signals.stop_on_signals():\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(30)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 130
+
+
+def test_in_a_notebook_the_second_signal_interrupts_and_the_session_lives_on() -> None:
+    """Pressing stop twice must not cost all the variables of a session."""
+    before = signal.getsignal(signal.SIGINT)
+    with signals.stop_on_signals() as request:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert request
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == before == signal.default_int_handler

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnn_tl.core.device import default_workers
+from cnn_tl.core.cpu import default_workers
 from cnn_tl.data.loader import batches
 from cnn_tl.data.views import transforms
 from cnn_tl.inference.classifier import load

@@ -63,7 +63,8 @@ def explain(
     random maps. feature-maps, deconv and guided show the strongest channels of a layer (as maps, or projected back to
     pixels), top-patches what excites them in a folder of images, filters the first kernels.
     """
-    from cnn_tl.core.device import default_workers, require_torch
+    from cnn_tl.core.cpu import default_workers
+    from cnn_tl.core.imports import require_torch
     from cnn_tl.explaining import request as requests
     from cnn_tl.inference.inputs import find
     from cnn_tl.networks import bundle

@@ -85,7 +85,7 @@ def export(
     names. If its answers differ from the original's, or a lower precision costs too much, no file is left.
     """
     from cnn_tl.cli.terminal.bars import TerminalObserver
-    from cnn_tl.core.device import require_torch
+    from cnn_tl.core.imports import require_torch
     from cnn_tl.exporting.options import Options, require_package
     from cnn_tl.networks import bundle
 

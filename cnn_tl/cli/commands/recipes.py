@@ -95,7 +95,7 @@ def _faults(source: str) -> list[str]:
         return found
     read = recipe.load(source)
     if read.train.optimizer not in (None, "adamw", "sgd"):
-        from cnn_tl.core.device import require_torch
+        from cnn_tl.core.imports import require_torch
 
         require_torch()
         from cnn_tl.training.step.optimizer import refuse_optimizer

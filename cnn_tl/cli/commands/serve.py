@@ -9,7 +9,8 @@ import typer
 
 from cnn_tl.cli.options import AnyModel, AtOnce, WhereModelRuns
 from cnn_tl.cli.terminal import console
-from cnn_tl.core.device import DeviceName, default_workers
+from cnn_tl.core.cpu import default_workers
+from cnn_tl.core.device import DeviceName
 from cnn_tl.core.errors import ArtefactError, ResourceError, printable
 from cnn_tl.core.formatting import counted
 

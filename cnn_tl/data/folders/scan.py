@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from cnn_tl.core.device import default_workers
+from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.encoding import portable
 from cnn_tl.core.errors import BadImageError, DataError, printable
 from cnn_tl.core.files import sha256_file

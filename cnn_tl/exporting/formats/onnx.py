@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cnn_tl.core import telemetry
 from cnn_tl.core.errors import ArtefactError, CnnTlError, printable
-from cnn_tl.core.packages import OLDEST_ONNXRUNTIME
+from cnn_tl.core.imports import OLDEST_ONNXRUNTIME
 from cnn_tl.exporting import graph
 from cnn_tl.exporting.cost import Lowered
 from cnn_tl.exporting.options import Options

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 import torch
 
-from cnn_tl.core.device import seed_of
 from cnn_tl.core.errors import ArtefactError
+from cnn_tl.core.seeds import seed_of
 from cnn_tl.networks.classic.googlenet import AUXILIARY, GoogLeNet
 from cnn_tl.networks.pretrained import state_dict
 from cnn_tl.training.context import Session

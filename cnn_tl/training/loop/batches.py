@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnn_tl.core.device import seed_of
 from cnn_tl.core.errors import BadImageError, DataError
+from cnn_tl.core.seeds import seed_of
 from cnn_tl.data.loader import Batch
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.data.views.augment import finish_of

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from cnn_tl.cache.space import Space
 from cnn_tl.cache.store import FeatureCache
-from cnn_tl.core.device import default_workers
+from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.errors import BadImageError, DataError
 from cnn_tl.core.formatting import counted
 from cnn_tl.data.loader import Batch, in_groups

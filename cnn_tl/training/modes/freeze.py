@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cnn_tl.core.device import Precision, has_fast_bf16, release_freed_memory
+from cnn_tl.core.cpu import release_freed_memory
+from cnn_tl.core.device import Precision, has_fast_bf16
 from cnn_tl.core.errors import CnnTlError, DivergedError
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.features import speed

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from cnn_tl.core.device import Precision, autocast, seed_of
+from cnn_tl.core.device import Precision, autocast
 from cnn_tl.core.errors import ResourceError, UsageError
 from cnn_tl.core.processes import ALONE, World
+from cnn_tl.core.seeds import seed_of
 from cnn_tl.training.step.loss import Loss
 
 Held = list[tuple[Tensor, Tensor]]

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from cnn_tl.cache.inventory import touch
 from cnn_tl.core import files
-from cnn_tl.core.device import Precision, autocast, has_fast_bf16, release_freed_memory
+from cnn_tl.core.cpu import release_freed_memory
+from cnn_tl.core.device import Precision, autocast, has_fast_bf16
 from cnn_tl.core.errors import CnnTlError
 from cnn_tl.features import speed
 from cnn_tl.networks.info import LOOP

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.core.device import seed_of
+from cnn_tl.core.seeds import seed_of
 from cnn_tl.recipe.sections import Train
 
 T = TypeVar("T")

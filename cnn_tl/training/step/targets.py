@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnn_tl.core.device import seed_of
+from cnn_tl.core.seeds import seed_of
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.heads import class_weights
 from cnn_tl.training.context import Session
