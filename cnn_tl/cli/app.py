@@ -161,7 +161,7 @@ def main() -> None:
     except KeyboardInterrupt:  # while an error was being told
         signals.exit_now(signals.arrived() or signal.SIGINT)
     signals.exit_on_signals()
-    launch.let_go()
+    launch.release_process_group()
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -183,9 +183,9 @@ def _tell(error: CnnTlError, arguments: Sequence[str]) -> None:
 
 def _has_the_word(error: Exception, arguments: Sequence[str]) -> bool:
     """Say whether this process prints the line of an error; one that does not may wait for the one that does."""
-    if not launch.concerns(arguments) or launch.speaks(error):
+    if not launch.runs_distributed(arguments) or launch.prints(error):
         return True
-    return not isinstance(error, Stopped) and launch.leave_the_word(error)
+    return not isinstance(error, Stopped) and launch.prints_after_waiting(error)
 
 
 _WORDS = {

@@ -1,7 +1,7 @@
-"""Every error that a user can meet, and the exit code that each one carries.
+"""Every error that a user can meet, with its exit code.
 
-    CnnTlError                    1   (only its children are raised; a bare one is a bug of ours)
-    ├── UsageError                2   a flag or an argument that cannot be meant
+    CnnTlError                    1   (only subclasses are raised; a bare one is a bug in cnn-tl)
+    ├── UsageError                2   a flag, an argument or a combination that makes no sense
     │   └── RecipeError           2   a recipe that cannot be read, or contradicts itself
     ├── DataError                 3   the folder of images, or an image in it
     │   └── BadImageError         3   one image that cannot be read
@@ -20,13 +20,20 @@ from pathlib import Path
 
 
 class CnnTlError(Exception):
-    """The root of the tree; `exit_code` is what the command line ends with."""
+    """The root of the tree.
+
+    Attributes:
+        exit_code: what the command line ends with.
+        known_to_all: of a run of several processes, whether every one of them has met this error or was told of it,
+            so that only the first one prints it; None before the processes have met.
+    """
 
     exit_code = 1
+    known_to_all: bool | None = None
 
 
 class UsageError(CnnTlError):
-    """A flag, an argument or a combination of them that cannot be meant."""
+    """A flag, an argument or a combination of them that makes no sense."""
 
     exit_code = 2
 
@@ -45,8 +52,9 @@ class BadImageError(DataError):
     """One image that cannot be used.
 
     Attributes:
-        path: the file, or None for bytes that came from elsewhere.
+        path: the file; None for bytes in memory.
         reason: a few words without the path, such as "truncated file".
+
     """
 
     def __init__(self, path: Path | None, reason: str) -> None:
@@ -55,7 +63,7 @@ class BadImageError(DataError):
         super().__init__(reason if path is None else f"{printable(path)}: {reason}")
 
     def __reduce__(self) -> tuple[type[BadImageError], tuple[Path | None, str]]:
-        """Let other processes have it."""
+        """Make it picklable, for other processes."""
         return type(self), (self.path, self.reason)
 
 

@@ -1,4 +1,4 @@
-"""How the processes of one run find and leave each other, where torchrun starts them, and which of them speaks."""
+"""Runs that torchrun starts: how their processes meet and part, and which of them prints."""
 
 from __future__ import annotations
 
@@ -15,54 +15,54 @@ from typing import TYPE_CHECKING, cast
 
 from cnn_tl.core import signals
 from cnn_tl.core.errors import CnnTlError, DivergedError, ResourceError, UsageError, printable
-from cnn_tl.core.processes import KNOWN, World, known_to_all
+from cnn_tl.core.processes import World, known_to_all
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
-PATIENCE_DAYS = 7
-"""How long a process waits for another one that is alive: while the first fits a head, say."""
+COLLECTIVE_DAYS = 7
+"""How long a process waits for another one that is alive, for example while the first fits a head."""
 
 MEETING_MINUTES = 10
-"""How long a process waits for the others to be there at all."""
+"""How long a process waits for the others to start."""
 
-SPEAKING_SECONDS = 10.0
-"""How long a process that has met an error waits for the one that says so: it may still be loading."""
+PRINTING_SECONDS = 10.0
+"""How long a process with an error waits for the one that prints it, which may still be loading."""
 
 _NO_NAME = "none"
-"""What torchrun calls every launch that was given no `--rdzv-id`."""
+"""torchrun's name for every launch without `--rdzv-id`."""
 
 _GONE = ("connection closed", "connection reset", "connection refused", "broken pipe", "timed out", "remote process")
 
 
 @contextmanager
-def joined() -> Iterator[World]:
-    """Find the other processes of this run, where torchrun has started more than one, and let go of them in the end.
+def process_group() -> Iterator[World]:
+    """Connect to the other processes of this run, if torchrun has started more than one; disconnect after the block.
 
     Raises:
         UsageError: the environment names processes, but not where they meet.
-        ResourceError: they cannot be reached; or (in the body) one of them has ended.
+        ResourceError: they cannot be reached; or (in the block) one of them has ended.
     """
-    _refuse_half_a_launch()
+    _refuse_incomplete_launch()
     world = _from_environment()
     if world.is_alone:
         yield world
         return
     import torch
     import torch.distributed as dist
-    import torch.distributed.nn.functional  # else DDP does, when the group is there: its functions' default for ever
+    import torch.distributed.nn.functional  # before the group exists: its functions would keep it as their default
 
     if torch.cuda.is_available():
         torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-    store = _meeting_place(world)
+    store = _shared_store(world)
     try:
-        timeout = timedelta(days=PATIENCE_DAYS)
+        timeout = timedelta(days=COLLECTIVE_DAYS)
         dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=timeout)
         yield world
     except CnnTlError as error:
-        # what has diverged has done so in the sum over all processes
-        vars(error).setdefault(KNOWN, isinstance(error, DivergedError))
+        if error.known_to_all is None:  # a divergence shows in the sum over all processes
+            error.known_to_all = isinstance(error, DivergedError)
         raise
     except (RuntimeError, ValueError) as error:
         if not _is_about_others(error):
@@ -75,7 +75,7 @@ def joined() -> Iterator[World]:
                 dist.destroy_process_group()
 
 
-def _refuse_half_a_launch() -> None:
+def _refuse_incomplete_launch() -> None:
     size, rank = os.environ.get("WORLD_SIZE", ""), os.environ.get("RANK")
     if size.isdecimal() and int(size) > 1 and rank is not None and "MASTER_ADDR" not in os.environ:
         raise UsageError(
@@ -84,12 +84,12 @@ def _refuse_half_a_launch() -> None:
         )
 
 
-def _meeting_place(world: World) -> Store:
-    """Return the store that the processes of this start share, once all are there.
+def _shared_store(world: World) -> Store:
+    """Return the store that the processes of this start share, once all of them have connected.
 
     Raises:
         UsageError: the environment does not say where it is.
-        ResourceError: it, or one of the others, cannot be reached.
+        ResourceError: the store or another process cannot be reached.
     """
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
     from torch.distributed.rendezvous import rendezvous
@@ -105,16 +105,16 @@ def _meeting_place(world: World) -> Store:
         raise ResourceError(
             f"the other processes of this run cannot be reached at {where} ({_brief(error)}); start all of them"
         ) from error
-    store.set_timeout(timedelta(days=PATIENCE_DAYS))
+    store.set_timeout(timedelta(days=COLLECTIVE_DAYS))
     return cast("Store", PrefixStore(name, store))
 
 
 def _meet(store: Store, rank: int, size: int) -> str:
-    """Agree with the processes that are alive on a name for this start.
+    """Agree with the live processes on a name for this start.
 
-    After a restart torchrun's store may still hold where the processes before it listened, and gloo would wait for
-    the dead (torch 2.15, rendezvous c10d). So each tells the first who it is, the first answers by the name of this
-    start, and goes on when each has read it.
+    After a restart torchrun's store may still hold the addresses of the previous processes, and gloo would wait for
+    dead ones (torch 2.15, rendezvous c10d). So each process sends the first a token, the first answers with the name
+    of this start, and continues once all have read it.
     """
     if rank > 0:
         own = uuid.uuid4().hex
@@ -134,48 +134,52 @@ def _meet(store: Store, rank: int, size: int) -> str:
     return name
 
 
-def let_go() -> None:
-    """Free what an error has kept of the group: gloo's threads may not outlive the interpreter, which they use."""
+def release_process_group() -> None:
+    """Collect what an error still references of the group: gloo's threads must not outlive the interpreter."""
     if not _from_environment().is_alone:
         gc.collect()
 
 
-def concerns(arguments: Sequence[str]) -> bool:
-    """Say whether a command line is for several processes; of any other each of them says what it has to say."""
+def runs_distributed(arguments: Sequence[str]) -> bool:
+    """Return whether several processes share this command; of any other command, each process prints everything."""
     return list(arguments[:1]) == ["train"]
 
 
-def speaks(error: BaseException | None = None) -> bool:
-    """Say whether this process prints: the first does, and any other that has met an error which is only its own."""
+def prints(error: BaseException | None = None) -> bool:
+    """Return whether this process prints: the first does, and any other one does for an error of its own."""
     world = _from_environment()
     if error is None or world.is_first:
         return world.is_first
-    known = vars(error).get(KNOWN)
-    if known is None:  # before the processes have met: all of a machine make the same mistake
+    known = _known_to_all(error)
+    if known is None:  # before the processes have met, all of one machine meet the same error
         return world.local_rank == 0
     return not known
 
 
-def is_shared() -> bool:
-    """Say whether this process is one of several that make a run together."""
+def is_distributed() -> bool:
+    """Return whether this process is one of several that make one run."""
     return not _from_environment().is_alone
 
 
-def leave_the_word(error: BaseException) -> bool:
-    """Let the process that `speaks` do so, and stay alive for it: as soon as one has ended, torchrun ends all others.
+def prints_after_waiting(error: BaseException) -> bool:
+    """Wait for the process that `prints` the error: as soon as one process ends, torchrun ends all others.
 
     Returns:
-        Whether this one should speak after all: it has not been ended, so the mistake was not the other's too.
+        Whether this process should print after all: it was not ended, so the other one did not have the same error.
     """
     world = _from_environment()
     if world.is_alone or not world.launched:
         return False
-    time.sleep(SPEAKING_SECONDS)
-    return not vars(error).get(KNOWN, False)
+    time.sleep(PRINTING_SECONDS)
+    return not _known_to_all(error)
+
+
+def _known_to_all(error: BaseException) -> bool | None:
+    return error.known_to_all if isinstance(error, CnnTlError) else None
 
 
 def _from_environment() -> World:
-    """Return what torchrun says in the environment (https://docs.pytorch.org/docs/stable/elastic/run.html)."""
+    """Read torchrun's environment variables (https://docs.pytorch.org/docs/stable/elastic/run.html)."""
 
     def number(name: str, default: int) -> int:
         text = os.environ.get(name, "")
@@ -207,6 +211,7 @@ def _is_about_others(error: BaseException) -> bool:
 
 
 def _brief(error: BaseException) -> str:
-    """Return the last words of what gloo or NCCL says, the first ones name a file of theirs; else the error's kind."""
+    """Return gloo's or NCCL's message without the source file that it begins with; else the error's type."""
+
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].rpartition("] ")[2].partition(". ")[0][:120]

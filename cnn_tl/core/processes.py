@@ -1,7 +1,7 @@
-"""The processes that make one run together: who each is, and how all agree.
+"""The processes of one distributed run: the rank of each, and how they share work, results and errors.
 
-Only the first of them writes the run folder and speaks. An error that one of them meets is raised in all, so that none
-is left waiting; a process that is gone altogether is noticed by the others as a closed connection (`launch.py`).
+Only the first process writes the run folder and prints. An error in one process is raised in all, so that none is left
+waiting; the others notice a process that has died as a closed connection (`launch.py`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Share(Generic[T]):
-    """What falls to one process of the items of a step.
+    """The items of a step that one process works on.
 
     Attributes:
-        items: consecutive ones; where there are fewer items than processes it may be none.
-        first: the number of its first one among all.
-        total: how many there are for all processes together.
+        items: consecutive ones; empty if there are fewer items than processes.
+        first: the index of the first one among all.
+        total: how many items all processes have together.
     """
 
     items: list[T]
@@ -36,14 +36,14 @@ class Share(Generic[T]):
 
 @dataclass(frozen=True)
 class World:
-    """The processes of one run, seen from one of them; by default it is alone, and every question answers itself.
+    """The processes of one run, seen from one of them. By default there is only one, and nothing communicates.
 
     Attributes:
-        rank: the number of this process, from 0. size: how many there are.
+        rank: the number of this process, from 0. size: the number of processes.
         local_rank, local_size: the same among those on this machine.
-        restarts: how often a launcher has started them anew after one had died.
-        launched: whether a launcher looks after them, and passes signals on.
-        launch: its name for this launch, the same in all starts and on all machines; empty: it has none.
+        restarts: how often the launcher has restarted them after one had died.
+        launched: whether a launcher supervises them and passes signals on.
+        launch: the launcher's name for this launch, the same after restarts and on all machines; empty: none.
     """
 
     rank: int = 0
@@ -56,7 +56,7 @@ class World:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes and speaks."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     @property
@@ -65,32 +65,32 @@ class World:
         return self.size == 1
 
     def share(self, items: Sequence[T]) -> Share[T]:
-        """Cut the items of a step into as many consecutive parts as there are processes; return this one's.
+        """Divide the items of a step into consecutive shares, one for each process; return this process's share.
 
-        The parts are those of `torch.tensor_split`, so one process with micro-batches of that size does the same.
+        The shares are those of `torch.tensor_split`, so one process with micro-batches of that size computes the same.
         """
         each, more = divmod(len(items), self.size)
         first, end = (number * each + min(number, more) for number in (self.rank, self.rank + 1))
         return Share(list(items[first:end]), first, len(items))
 
-    def every(self, items: Sequence[T]) -> list[T]:
-        """Return every `size`-th item, so that the processes have all of them between them."""
+    def strided(self, items: Sequence[T]) -> list[T]:
+        """Return every `size`-th item, starting at the rank: together the processes have all of them."""
         return list(items[self.rank :: self.size])
 
-    def falls_here(self, sha256: str) -> bool:
-        """Say whether an image of this content falls to this process, where those of each machine have all of them.
+    def owns(self, sha256: str) -> bool:
+        """Return whether the image with this checksum belongs to this process; all processes share the images.
 
-        Its place in a list would not do: what is lacking in the cache looks different as soon as one of them has begun
-        to write, and what is left would be cut into other parts.
+        Ownership depends on the content, not on a position in a list: the list of images that the cache lacks changes
+        as soon as one process writes to it.
         """
-        return _number_of(sha256) % self.local_size == self.local_rank
-
-    def is_mine(self, sha256: str) -> bool:
-        """Say the same where all processes have the images between them, on whatever machine."""
         return _number_of(sha256) % self.size == self.rank
 
+    def owns_locally(self, sha256: str) -> bool:
+        """Return the same where the processes of each machine share all images among themselves."""
+        return _number_of(sha256) % self.local_size == self.local_rank
+
     def gather(self, value: T) -> list[T]:
-        """Return the values of all processes, in the order of their ranks."""
+        """Return the values of all processes, ordered by rank."""
         if self.is_alone:
             return [value]
         import torch.distributed as dist
@@ -100,7 +100,7 @@ class World:
         return values
 
     def first(self, compute: Callable[[], T]) -> T:
-        """Let the first process compute something, and return it, or raise its error, in all."""
+        """Call `compute` in the first process; return its value, or raise its error, in all of them."""
         if self.is_alone:
             return compute()
         import torch.distributed as dist
@@ -117,7 +117,7 @@ class World:
         return cast(T, answer[0])
 
     def settle(self, error: CnnTlError | None = None) -> None:
-        """Wait for all processes; where some have met an error, raise that of the lowest rank in all."""
+        """Wait for all processes; if any has an error, raise the one of the lowest rank in all of them."""
         if self.is_alone:
             if error is not None:
                 raise error
@@ -125,7 +125,7 @@ class World:
         import torch
         import torch.distributed as dist
 
-        failed = torch.tensor(int(error is not None))  # an object for each step would be dear
+        failed = torch.tensor(int(error is not None))  # sending an object at each step would be slow
         dist.all_reduce(failed, op=dist.ReduceOp.MAX)
         if failed:
             errors = [(rank, other) for rank, other in enumerate(self.gather(error)) if other is not None]
@@ -134,7 +134,7 @@ class World:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Run the body in every process; none goes on before all have, and an error of one is raised in all."""
+        """Run the block in every process and wait for all; an error in one of them is raised in all."""
         met: CnnTlError | None = None
         try:
             yield
@@ -143,10 +143,10 @@ class World:
         self.settle(met)
 
     def in_step(self, items: Iterator[T], check: Callable[[], None]) -> Iterator[T]:
-        """Yield what `items` yields, each once every process has its own; they must yield equally many.
+        """Yield the items, each once every process has one; all processes must have equally many.
 
         Args:
-            check: called before each; what it raises, and what `items` raises, is raised in all processes.
+            check: called before each item. An error in it, or in `items`, is raised in all processes.
         """
         if self.is_alone:
             yield from items
@@ -164,7 +164,7 @@ class World:
             yield item
 
     def sum(self, value: Tensor) -> Tensor:
-        """Return the sum of the processes' tensors, of one shape on one kind of device."""
+        """Return the sum of the processes' tensors, which have the same shape and kind of device."""
         if self.is_alone:
             return value
         import torch.distributed as dist
@@ -173,22 +173,22 @@ class World:
         dist.all_reduce(total)
         return total
 
-    def whole(self, part: Tensor, total: int) -> Tensor:
-        """Return the rows of a step of `total` items, in order, of which each process has those of its `share`."""
+    def gather_rows(self, rows: Tensor, total: int) -> Tensor:
+        """Return the rows [total, ...] of all items of a step, in order; each process has those of its `share`."""
         if self.is_alone:
-            return part
+            return rows
         import torch
         import torch.distributed as dist
 
         sizes = [len(replace(self, rank=rank).share(range(total)).items) for rank in range(self.size)]
-        padded = part.new_zeros(max(sizes), *part.shape[1:])  # all that are exchanged have one shape
-        padded[: sizes[self.rank]] = part[: sizes[self.rank]]
-        parts = [torch.empty_like(padded) for _ in sizes]
-        dist.all_gather(parts, padded)
-        return torch.cat([other[:size] for other, size in zip(parts, sizes, strict=True)])
+        padded = rows.new_zeros(max(sizes), *rows.shape[1:])  # all_gather wants equal shapes
+        padded[: sizes[self.rank]] = rows[: sizes[self.rank]]
+        gathered = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(gathered, padded)
+        return torch.cat([other[:size] for other, size in zip(gathered, sizes, strict=True)])
 
-    def same_buffers(self, *models: nn.Module) -> None:
-        """Give all processes the first one's buffers: each BatchNorm has met other images in each of them."""
+    def broadcast_buffers(self, *models: nn.Module) -> None:
+        """Copy the first process's buffers to all: BatchNorm layers have seen other images in each process."""
         if self.is_alone:
             return
         import torch.distributed as dist
@@ -198,7 +198,7 @@ class World:
                 dist.broadcast(buffer, src=0)
 
     def parallel(self, model: nn.Module) -> nn.Module:
-        """Return the model wrapped so that backward leaves the mean of all processes' gradients in every one."""
+        """Wrap the model so that backward averages the gradients over all processes."""
         if self.is_alone:
             return model
         from torch.nn.parallel import DistributedDataParallel
@@ -212,11 +212,8 @@ def _number_of(sha256: str) -> int:
 
 ALONE = World()
 
-KNOWN = "_is_known_to_all"
-"""The attribute of an error that says whether every process has met it, or has been told of it."""
-
-
 def known_to_all(error: CnnTlError) -> CnnTlError:
-    """Mark an error as one that is raised in every process."""
-    vars(error)[KNOWN] = True
+    """Mark an error as raised in every process."""
+    error.known_to_all = True
     return error
+

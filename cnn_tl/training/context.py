@@ -222,7 +222,7 @@ class Session:
             images = self.manifest.of("train") + self.manifest.of("val")
         lacking, broken = self.images.lacking(images), []
         keep = keep and self.images.are_kept
-        mine = [image for image in lacking if self.world.falls_here(image.sha256)]
+        mine = [image for image in lacking if self.world.owns_locally(image.sha256)]
         total = len(images) - len(lacking) + len(mine)
         with (
             self.world.together(),

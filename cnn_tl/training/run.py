@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from cnn_tl.core import files
 from cnn_tl.core.device import deterministic, fp32_switches_restored
 from cnn_tl.core.errors import ArtefactError, ResourceError, UsageError, printable
-from cnn_tl.core.launch import joined
+from cnn_tl.core.launch import process_group
 from cnn_tl.core.processes import World
 from cnn_tl.core.progress import Observer, Plan
 from cnn_tl.core.signals import stop_on_signals
@@ -66,7 +66,7 @@ def train(
     started = time.monotonic()
     recipe = recipe.resolve()
     require_trackers(recipe.run.track)
-    with fp32_switches_restored(), joined() as world:
+    with fp32_switches_restored(), process_group() as world:
         observer = observer if observer and world.is_first else Observer()
         run, resume = world.first(lambda: _opened(recipe, output, resume, world, observer))
         with contextlib.ExitStack() as stack:

@@ -36,7 +36,7 @@ def test_shares_are_the_parts_of_tensor_split(size: int, count: int) -> None:
     shares = [World(rank, size).share(items) for rank in range(size)]
     assert [share.items for share in shares] == [part.tolist() for part in torch.tensor(items).tensor_split(size)]
     assert all(share.total == count and (not share.items or share.items[0] == share.first) for share in shares)
-    assert sorted(item for rank in range(size) for item in World(rank, size).every(items)) == items
+    assert sorted(item for rank in range(size) for item in World(rank, size).strided(items)) == items
 
 
 def test_alone_every_question_answers_itself() -> None:
@@ -290,13 +290,13 @@ def test_an_error_of_one_is_raised_in_all(tmp_path: Path) -> None:
         textwrap.dedent("""
         import os
         import torch
-        from cnn_tl.core.launch import joined
+        from cnn_tl.core.launch import process_group
         from cnn_tl.core.errors import BadImageError, CnnTlError
 
         def fail():
             raise BadImageError(None, "first fails")
 
-        with joined() as world:
+        with process_group() as world:
             told = []
             try:
                 with world.together():
@@ -329,12 +329,12 @@ def test_no_thread_of_the_group_is_left(tmp_path: Path) -> None:
         textwrap.dedent("""
         from pathlib import Path
         import torch
-        from cnn_tl.core.launch import joined
+        from cnn_tl.core.launch import process_group
 
         def of_the_group():
             return [name for t in Path("/proc/self/task").iterdir() if "gloo" in (name := (t / "comm").read_text())]
 
-        with joined() as world:
+        with process_group() as world:
             model = world.parallel(torch.nn.Linear(2, 2))
             model(torch.ones(1, 2)).sum().backward()
             assert of_the_group()

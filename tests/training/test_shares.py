@@ -101,11 +101,11 @@ def test_each_content_falls_to_one_and_all_have_about_as_many(size: int) -> None
     contents = [hashlib.sha256(bytes([number % 256, number // 256])).hexdigest() for number in range(4000)]
     for rank in range(size):
         on_one_machine, on_many = World(rank, size, rank, size), World(rank, size)
-        mine = [sha256 for sha256 in contents if on_one_machine.falls_here(sha256)]
-        assert mine == [sha256 for sha256 in contents if on_many.is_mine(sha256)]
+        mine = [sha256 for sha256 in contents if on_one_machine.owns_locally(sha256)]
+        assert mine == [sha256 for sha256 in contents if on_many.owns(sha256)]
         assert len(mine) == pytest.approx(4000 / size, rel=0.1)
-        assert all(on_many.falls_here(sha256) for sha256 in mine), "alone on its machine, it has all of them there"
-    shares = [[World(rank, size).is_mine(sha256) for sha256 in contents] for rank in range(size)]
+        assert all(on_many.owns_locally(sha256) for sha256 in mine), "alone on its machine, it has all of them there"
+    shares = [[World(rank, size).owns(sha256) for sha256 in contents] for rank in range(size)]
     assert all(sum(claims) == 1 for claims in zip(*shares, strict=True))
 
 
@@ -175,7 +175,7 @@ def test_features_come_together_though_each_machine_has_others_in_its_cache(
     lacking, had = prepared[0].to_compute, {wanted.image for wanted in before.missing[slice(12, 24)]}
 
     parts = side_by_side(sessions, lambda rank: freeze._compute(sessions[rank], prepared[rank]))
-    brought = sum(World(1, 2).is_mine(image.sha256) for image in had)
+    brought = sum(World(1, 2).owns(image.sha256) for image in had)
     assert 0 < brought < len(had)
     assert {session.facts["features"]["computed"] for session in sessions} == {lacking - brought}
     whole = open_one("freeze", features={"cache": False})

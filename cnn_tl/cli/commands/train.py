@@ -82,9 +82,9 @@ def train(
         if dry_run:
             raise UsageError("--resume goes on with a run that is planned already; leave out either it or --dry-run")
         if output is None:
-            chosen_run = run_index.to_resume(data, mode, epochs, several=launch.is_shared())
+            chosen_run = run_index.to_resume(data, mode, epochs, several=launch.is_distributed())
             output = chosen_run.path
-            if launch.speaks():
+            if launch.prints():
                 for text in chosen_run.notes:
                     console.note(text)
         run = run_folder.RunFolder(output)
@@ -110,7 +110,7 @@ def train(
     from cnn_tl.training.run import train as run_training
 
     result = run_training(chosen, output, resume=resume, observer=Observer())
-    if not launch.speaks():
+    if not launch.prints():
         return
     if json:
         console.print_json(result.to_dict())
@@ -134,7 +134,7 @@ def _what_never_began(run: RunFolder, data: str | None, mode: Mode | None) -> Pa
             f"{printable(run.path)} was stopped before it wrote its recipe; give the whole command again: "
             f"cnn-tl train DATA --output {printable(run.path)}"
         )
-    if launch.speaks():
+    if launch.prints():
         console.note(f"{printable(run.path)} was stopped before it began; it starts from the beginning")
     return run.begun if is_told else None
 
@@ -169,8 +169,8 @@ def _rate(text: str | None) -> float | str | None:
 def _dry_run(recipe: Recipe, output: Path | None, *, as_json: bool) -> None:
     from cnn_tl.training.run import plan
 
-    made = plan(recipe, output, observer=TerminalObserver() if launch.speaks() else None)
-    if not launch.speaks():
+    made = plan(recipe, output, observer=TerminalObserver() if launch.prints() else None)
+    if not launch.prints():
         return
     if as_json:
         console.print_json(made.to_dict())

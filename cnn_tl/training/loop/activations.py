@@ -89,7 +89,7 @@ class Boundary:
 
     def _fill_share(self, images: Sequence[ImageRecord], view: int, read: Read) -> bool:
         world = self._session.world
-        lacking = [image for image in self.missing(images, view) if world.falls_here(image.sha256)]
+        lacking = [image for image in self.missing(images, view) if world.owns_locally(image.sha256)]
         if not lacking:
             return True
         observer, kept = self._session.observer, True

@@ -38,7 +38,7 @@ def outputs(
     """
     world = session.world
     groups = in_groups(images, min(session.batch_size, AT_ONCE))  # whole: the number of processes changes no bit
-    mine, rows = world.every(groups), []
+    mine, rows = world.strided(groups), []
     under_way = session.observer.task(task, sum(map(len, mine)))
     memory = memory_for(task, "use a smaller --image-size or --model, or --device cpu")
     with under_way, torch.inference_mode(), world.together(), memory:

@@ -213,7 +213,7 @@ def share_of(part: Part) -> Part:
     if world.is_alone:
         return part
     needed = set(world.first(lambda: [part.key(wanted) for wanted in part.missing]))
-    mine = [wanted for wanted in part.missing if world.is_mine(wanted.image.sha256) and part.key(wanted) in needed]
+    mine = [wanted for wanted in part.missing if world.owns(wanted.image.sha256) and part.key(wanted) in needed]
     return replace(part, missing=mine)
 
 

@@ -320,7 +320,7 @@ class _Training:
     def _validate(self, task: str = "validation") -> Tensor:
         """Return the validation logits [N, K] of the network that is kept."""
         world, model = self.session.world, self.judged.eval()
-        world.same_buffers(self.model, *([model] if self.ema else []))
+        world.broadcast_buffers(self.model, *([model] if self.ema else []))
         return outputs(self.session, model, self.session.manifest.of("val"), task)
 
 

@@ -39,7 +39,7 @@ class Targets:
         targets_NK = self.of(step.images)
         if recipe.augment is None or not (recipe.augment.mixup or recipe.augment.cutmix):
             return step.x, targets_NK
-        whole = world.whole(step.x, step.total), world.whole(targets_NK, step.total)
+        whole = world.gather_rows(step.x, step.total), world.gather_rows(targets_NK, step.total)
         if not step.counts:
             return step.x, targets_NK
         x, mixed_NK = mixed(*whole, recipe.augment, seed_of(recipe.seed, "mix", number))
