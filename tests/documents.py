@@ -14,6 +14,8 @@ _MASKS = (
     (re.compile(r"# #"), "#"),  # 1 min 3 s
     (re.compile(r"[─━]+"), ""),
 )
+_PROGRESS = re.compile(r"[a-z][a-z /#-]*: #/#( .*)?")
+"""A line of progress, which shows on a slow machine only."""
 
 
 @dataclass
@@ -91,19 +93,30 @@ def masked(line: str) -> str:
 
 
 def difference(shown: list[str], printed: list[str]) -> str | None:
-    """Say where shown output departs from what was printed; ` ...` stands for any lines."""
+    """Say where shown output departs from what was printed.
+
+    ` ...` stands for any lines. A line may be broken where a terminal of 80 columns breaks it.
+    """
     wanted = [masked(line) for line in shown if masked(line)]
-    there = [masked(line) for line in printed if masked(line)]
+    there = [line for line in map(masked, printed) if line and not _PROGRESS.fullmatch(line)]
     place, loose = 0, False
-    for line in wanted:
+    while wanted:
+        line = wanted.pop(0)
         if line == "...":
             loose = True
             continue
-        if loose and line in there[place:]:
-            place = there.index(line, place)
+        if loose:
+            starts = (n for n in range(place, len(there)) if _begins(line, there[n]))
+            place = next(starts, place)
+        while place < len(there) and line != there[place] and wanted and _begins(line, there[place]):
+            line = f"{line} {wanted.pop(0)}"
         if place >= len(there) or there[place] != line:
             return f"shown: {line}\nprinted: {there[place] if place < len(there) else '(nothing more)'}"
         place, loose = place + 1, False
     if not loose and place < len(there):
         return f"printed and not shown: {there[place]}"
     return None
+
+
+def _begins(start: str, line: str) -> bool:
+    return f"{line} ".startswith(f"{start} ")
