@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_MARK = re.compile(r"<!-- (not run|output|exit|file): (.+?) -->")
+_MARK = re.compile(r"<!-- (not run|needs|output|exit|file): (.+?) -->")
+_OTHER_COMMENTS = ("<!-- tests -->", "<!-- Written by ")
+"""One that .ci/run looks for, and one that says where a document comes from."""
+
 _MASKS = (
     (re.compile(r"\b[0-9a-f]{12,64}\b"), "#"),  # digests
     (re.compile(r"\d+(?:[.,]\d+)*(?:e[-+]?\d+)?(?: ?(?:ms|s|min|h|kB|MB|GB|[kM])\b)?"), "#"),
     (re.compile(r"# #"), "#"),  # 1 min 3 s
     (re.compile(r"[─━]+"), ""),
+    (re.compile(r"\b(?:bf|fp)#"), "fp#"),  # the precision that pays on this processor
 )
 _PROGRESS = re.compile(r"[a-z][a-z /#-]*: #/#( .*)?")
 """A line of progress, which shows on a slow machine only."""
@@ -58,8 +62,8 @@ def blocks_of(path: Path) -> list[Block]:
             inside.lines.append(line[indent:] if line[:indent].isspace() else line)
         elif mark := _MARK.fullmatch(line.strip()):
             marks[mark[1]] = mark[2]
-        elif line.strip():
-            assert not line.startswith("<!--") or line == "<!-- tests -->", f"{path.name}:{number}: no such mark"
+        elif line.strip() and not line.startswith(_OTHER_COMMENTS):
+            assert not line.startswith("<!--"), f"{path.name}:{number}: no such mark"
             marks = {}
     assert inside is None, f"{path.name}:{inside.line}: the block has no end" if inside else ""
     return blocks

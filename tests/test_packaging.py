@@ -1,4 +1,4 @@
-"""What is shipped is complete, and the README speaks of what exists."""
+"""What is shipped is complete, and README and the guides speak of what exists."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from cnn_tl.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+DOCUMENTS = {"README": README} | {topic: guides.read(topic).text for topic in guides.topics()}
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
@@ -35,14 +36,16 @@ def test_readme_names_every_command() -> None:
     assert set(COMMANDS) == documented
 
 
-def test_readme_names_only_flags_that_exist() -> None:
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_document_names_only_flags_that_exist(name: str) -> None:
     known = {"--upgrade", "--no-deps", "--logdir", "--backend-store-uri"}  # of pip, tensorboard, mlflow
-    known.add("--install-completion")  # typer's
+    known |= {"--install-completion", "--show-completion", "--help", "--version"}  # typer's, and the program's own
     groups = [command for command in COMMANDS.values() if hasattr(command, "commands")]
     for command in [*COMMANDS.values(), *(inner for group in groups for inner in group.commands.values())]:
-        known |= {option for parameter in command.params for option in parameter.opts}
-    ours = re.sub(r"(srun [^`]*?)?torchrun [^`]*?-m cnn_tl|`--(max-restarts|nnodes|rdzv-id)[^`]*`", "", README)
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", ours)) <= known
+        known |= {option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
+    torchruns = r"(srun [^`]*?)?torchrun [^`]*?-m cnn_tl|`--(max-restarts|nnodes|rdzv-id)[^`]*`"
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", re.sub(torchruns, "", DOCUMENTS[name])))
+    assert named <= known
 
 
 @pytest.mark.parametrize("name", recipe.names())

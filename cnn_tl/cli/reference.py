@@ -53,10 +53,13 @@ def _command(command: Any, ctx: Any) -> Iterator[str]:
     yield f"`{usage(command, ctx)}`\n"
     for paragraph in paragraphs(command):
         yield _wrapped(_escaped(paragraph))
+    tables: dict[str, list[tuple[str, str]]] = {}
     for title, rows in sections(command, ctx):
-        shown = [row for row in rows if ctx.parent is None or row[0] != "-h, --help"]
-        if shown:
-            yield from _table(title.lower().removesuffix("s"), ["meaning"], shown)
+        kind = {"Arguments": "argument", "Options": "option"}.get(title, "command")
+        tables.setdefault(kind, []).extend(row for row in rows if ctx.parent is None or row[0] != "-h, --help")
+    for kind, rows in tables.items():
+        if rows:
+            yield from _table(kind, ["meaning"], rows)
     if isinstance(command, Group):
         for name in command.list_commands(ctx):
             inner: Any = command.get_command(ctx, name)

@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from cnn_tl.cli import app
+from cnn_tl.cli.terminal import bars
 
 SIDE = 160
 TRAIN, OTHERS, DIGITS = 24, 3, 20
@@ -46,6 +47,7 @@ def scratch(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     shutil.copytree(prepared, folder, ignore=shutil.ignore_patterns("cache"))
     monkeypatch.setenv("CNN_TL_CACHE", str(prepared / "cache"))
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(bars, "SECONDS_BETWEEN_LINES", float("inf"))
     for name in ("PAGER", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     program = tmp_path / "bin" / "cnn-tl"
