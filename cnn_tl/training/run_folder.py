@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any
 from cnn_tl import recipe as recipes
 from cnn_tl.core import files
 from cnn_tl.core.errors import ArtefactError, RecipeError, ResourceError, printable
+from cnn_tl.core.locks import try_lock
 from cnn_tl.networks import bundle
 from cnn_tl.recipe import Recipe
 from cnn_tl.tracking.table import csv_text
@@ -162,11 +162,7 @@ class RunFolder:
         except OSError:
             return False  # nobody ever has, or it cannot be written at all
         with stream:
-            try:
-                _lock(stream.fileno())
-            except OSError:
-                return True
-        return False
+            return try_lock(stream.fileno()) is False
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -180,12 +176,10 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             stream = (self.path / LOCK).open("a+b")
         with stream:
-            try:
-                _lock(stream.fileno())
-            except OSError as error:
+            if try_lock(stream.fileno()) is False:
                 raise ResourceError(
                     f"another process is training in {printable(self.path)}; wait for it, or choose another --output"
-                ) from error
+                )
             try:
                 yield
             finally:
@@ -252,14 +246,3 @@ def default_output(data: str, mode: str) -> Path:
     first = Path("runs") / f"{Path(data).resolve().name or 'data'}-{mode}"
     numbered = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
     return next(path for path in itertools.chain([first], numbered) if not path.exists())
-
-
-def _lock(descriptor: int) -> None:
-    if os.name == "nt":
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-    else:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

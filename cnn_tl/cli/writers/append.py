@@ -19,6 +19,7 @@ from cnn_tl.cli.terminal import console
 from cnn_tl.cli.writers.answers import Expected
 from cnn_tl.core import files
 from cnn_tl.core.errors import ArtefactError, ResourceError, UsageError, printable
+from cnn_tl.core.locks import try_lock
 
 LONGEST_ROW = 1 << 20
 """Bytes: more than this at the end of a file is no row that a kill has cut off."""
@@ -72,7 +73,8 @@ def appending(path: Path, format: str, model: str, expected: Expected) -> Iterat
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = path.open("a+b")
     with stream:
-        _lock(stream, path)
+        if try_lock(stream.fileno()) is False:
+            raise ResourceError(f"another process writes to {printable(path)}; wait for it")
         length = stream.seek(0, io.SEEK_END)
         if length:
             _check(path, about)
@@ -182,16 +184,3 @@ def _foreign(path: Path, position: int) -> UsageError:
         f"--append: {printable(path)} has something else than a row of answers at byte {position:,}; "
         "choose another --output"
     )
-
-
-def _lock(stream: BinaryIO, path: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ResourceError(f"another process writes to {printable(path)}; wait for it") from error
-    except OSError:
-        return  # this file system has no locks
