@@ -1,1 +1,6 @@
-"""What was computed once and is kept on this machine: features, of which every row is checked when it is read."""
+"""The cache on this machine: features and decoded images in checked rows, evicted when the disk or the budget is full.
+
+`store` opens it, `space` finds rows, `shard` is their file format, `eviction` makes room, `housekeeping` serves the
+command `cnn-tl cache`. What a row means, and so its key, is decided by those who compute it (`features/cache_keys.py`,
+`training/images.py`); remembered networks are written by `networks/info.py`.
+"""

@@ -1,4 +1,9 @@
-"""Whether there is room for more: the budget, the disk, and what may go for it."""
+"""Making room in the cache: its budget, the disk, and which entries may be evicted.
+
+Entries that another process works with are never evicted. Each process holds a shared lock on the folders it uses; the
+lock leaves no trace and ends with its process. Where folders cannot be locked (Windows, some network file systems), a
+run whose rows were evicted computes them again.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +11,15 @@ import errno
 import os
 import shutil
 import tempfile
+import time
 from functools import cache
 from pathlib import Path
+from weakref import WeakValueDictionary, finalize
 
-from cnn_tl.cache.claims import Claim, claim, is_claimed_by_others
-from cnn_tl.cache.inventory import Piece, pieces, remove, tidy, touch
-from cnn_tl.cache.sizes import readable
+from cnn_tl.cache.inventory import Entry, entries, remove, tidy, touch
 from cnn_tl.core.errors import printable
+from cnn_tl.core.formatting import readable_bytes
+from cnn_tl.core.locks import try_lock
 
 GB = 10**9
 
@@ -20,19 +27,21 @@ KEPT_FREE_BYTES = 1 * GB
 KEPT_FREE_SHARE = 0.02
 """The cache leaves a gigabyte of the disk free, or this share of a disk below 50 GB: the run has more to write."""
 
+LOCK_ATTEMPTS = 5
+"""How often a lock is tried: another process may hold it for the moment in which it asks whether it is in use."""
 
-class Room:
-    """The room that a cache has for this process.
+
+class Eviction:
+    """Decides for one process whether more fits in the cache, and evicts the least recently used entries.
 
     Attributes:
         root: the cache's folder.
         budget_bytes: the most that it may hold; None: as much as the disk allows.
-        for_images: whether decoded images want the room. They are large and quickly made, so for them nothing but
-            other images goes, and for features images go first.
+        for_images: whether room is for decoded images. They are large and quick to make again, so only other images
+            are evicted for them, and they are evicted before features.
         read_only: nothing is written, removed or touched.
         in_use: shards and remembered networks that this process has used; they stay.
-        claims: keeps them from other processes too, as long as this lives.
-        own: folders of the spaces that this process works with; the shards of others go before theirs.
+        own: folders of the spaces that this process works with; the shards of other spaces are evicted first.
         is_closed: whether something found no room; then nothing more is tried.
     """
 
@@ -45,63 +54,66 @@ class Room:
         self.read_only = read_only
         self.in_use: set[Path] = set()
         self.own: set[Path] = set()
-        self.claims: dict[Path, Claim | None] = {}
         self.is_closed = False
+        self._locks: dict[Path, FolderLock | None] = {}
 
     def refusal(self, nbytes: int) -> str | None:
-        """Say why `nbytes` more cannot be kept, or None; nothing is removed."""
+        """Return why `nbytes` more cannot be kept, or None if they can; nothing is removed."""
         victims = self._victims(nbytes)
         return victims if isinstance(victims, str) else None
 
-    def make(self, nbytes: int) -> str | None:
-        """Make room for `nbytes` by removing what was not used for the longest time; where that cannot be, say why."""
+    def make_room(self, nbytes: int) -> str | None:
+        """Evict the least recently used entries until `nbytes` more fit; return the reason if that is impossible."""
         if self.read_only:
-            return "the cache is only read"
+            return "the cache is read-only here"
         victims = self._victims(nbytes)
         if isinstance(victims, str):
             return victims
         if victims:
-            for piece in victims:
-                remove(piece)
+            for entry in victims:
+                remove(entry)
             tidy(self.root)
         return None
 
     def use(self, path: Path) -> None:
-        """Note that a shard or a network is used, so that it is the last to go, and not before this process ends."""
+        """Record that this process uses a shard or a network: it is now the most recent one, and stays."""
         if path not in self.in_use:
             self.in_use.add(path)
             if not self.read_only:
                 touch(path)
 
-    def claim(self, folder: Path) -> None:
-        """Keep what is in the folder of a space, or of a network, from other processes that need room."""
-        self.claims[folder] = claim(folder)
+    def lock(self, folder: Path) -> None:
+        """Keep other processes from evicting what is in the folder of a space, or of a network."""
+        self._locks[folder] = lock_folder(folder)
 
-    def _victims(self, nbytes: int) -> list[Piece] | str:
-        """Return what must go so that `nbytes` find room, or the reason why all that may go is not enough."""
+    def _victims(self, nbytes: int) -> list[Entry] | str:
+        """Return the entries to evict so that `nbytes` more fit, or why evicting all of them is not enough."""
         try:
             disk = shutil.disk_usage(self._writable())
         except OSError as error:
             return f"{printable(self.root)} cannot be written ({error.strerror or error})"
-        held = pieces(self.root)
+        held = entries(self.root)
         kept_free = min(KEPT_FREE_BYTES, int(KEPT_FREE_SHARE * disk.total))
-        over_budget = 0 if self.budget_bytes is None else sum(p.nbytes for p in held) + nbytes - self.budget_bytes
+        over_budget = 0 if self.budget_bytes is None else sum(e.nbytes for e in held) + nbytes - self.budget_bytes
         lacking = max(over_budget, kept_free + nbytes - disk.free)
-        victims: list[Piece] = []
-        claimed = cache(is_claimed_by_others)
-        for piece in self._in_order(held):
+        victims: list[Entry] = []
+        used_by_others = cache(is_used_by_others)
+        for entry in self._candidates(held):
             if lacking <= 0:
                 break
-            if piece.kind != "leftover" and claimed(_folder_of(piece)):
+            if entry.kind != "leftover" and used_by_others(_locked_folder(entry)):
                 continue
-            victims.append(piece)
-            lacking -= piece.nbytes
+            victims.append(entry)
+            lacking -= entry.nbytes
         if lacking <= 0:
             return victims
         if self.budget_bytes is not None and over_budget >= kept_free + nbytes - disk.free:
-            return f"{readable(nbytes)} more would go beyond the cache's budget of {readable(self.budget_bytes)}"
+            return (
+                f"{readable_bytes(nbytes)} more would go beyond the cache's budget of "
+                f"{readable_bytes(self.budget_bytes)}"
+            )
         return (
-            f"{readable(nbytes)} more would leave less than {readable(kept_free)} of the disk of "
+            f"{readable_bytes(nbytes)} more would leave less than {readable_bytes(kept_free)} of the disk of "
             f"{printable(self.root)} free"
         )
 
@@ -109,7 +121,7 @@ class Room:
         """Return the folder in which the cache would be written.
 
         Raises:
-            OSError: it cannot be.
+            OSError: it cannot be written.
         """
         if not self.read_only:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -122,22 +134,73 @@ class Room:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return folder
 
-    def _in_order(self, held: list[Piece]) -> list[Piece]:
-        """Return what may go, in the order in which it goes: leftovers, others' spaces and networks, then our own.
-
-        Among the others those of images go first.
-        """
-        leftovers = [piece for piece in held if piece.kind == "leftover" and piece.is_old]
-        unused = [piece for piece in held if piece.kind != "leftover" and piece.path not in self.in_use]
+    def _candidates(self, held: list[Entry]) -> list[Entry]:
+        """Return what may be evicted, in order: leftovers, other spaces' images, their features, own shards."""
+        leftovers = [entry for entry in held if entry.kind == "leftover" and entry.is_old]
+        unused = [entry for entry in held if entry.kind != "leftover" and entry.path not in self.in_use]
         if self.for_images:
-            unused = [piece for piece in unused if piece.holds_images]
+            unused = [entry for entry in unused if entry.holds_images]
 
-        def order(piece: Piece) -> tuple[bool, bool, float]:
-            return piece.path.parent in self.own, not piece.holds_images, piece.used
+        def order(entry: Entry) -> tuple[bool, bool, float]:
+            return entry.path.parent in self.own, not entry.holds_images, entry.used
 
         return leftovers + sorted(unused, key=order)
 
 
-def _folder_of(piece: Piece) -> Path:
-    """Return what a process claims that works with a piece."""
-    return piece.path if piece.kind == "network" else piece.path.parent
+class FolderLock:
+    """This process's shared lock on a folder; it ends when nothing refers to it any more."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        finalize(self, os.close, descriptor)
+
+    def is_on(self, folder: Path) -> bool:
+        """Return whether the folder is still the one that was locked, not another one of the same name."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), folder.stat())
+        except OSError:
+            return False
+
+    def is_only_one(self) -> bool:
+        """Return whether no other process has locked the folder, by locking it exclusively for a moment."""
+        try:
+            return try_lock(self._descriptor) is not False
+        finally:
+            try_lock(self._descriptor, shared=True)
+
+
+_own_locks: WeakValueDictionary[Path, FolderLock] = WeakValueDictionary()
+"""Two descriptors of one process would exclude each other, so a folder has one lock in it."""
+
+
+def lock_folder(folder: Path) -> FolderLock | None:
+    """Lock a folder for this process, shared with others; None where that is impossible."""
+    known = _own_locks.get(folder)
+    if known is not None and known.is_on(folder):
+        return known
+    if os.name == "nt":  # which cannot open a folder
+        return None
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    made = FolderLock(descriptor)
+    for _ in range(LOCK_ATTEMPTS):
+        if try_lock(descriptor, shared=True):
+            _own_locks[folder] = made
+            return made
+        time.sleep(0.001)
+    return None
+
+
+def is_used_by_others(folder: Path) -> bool:
+    """Return whether another process works with the folder."""
+    own = _own_locks.get(folder)
+    if own is None:
+        own = lock_folder(folder)
+    return own is not None and not own.is_only_one()
+
+
+def _locked_folder(entry: Entry) -> Path:
+    """Return the folder that a process locks while it works with an entry."""
+    return entry.path if entry.kind == "network" else entry.path.parent

@@ -1,4 +1,4 @@
-"""What the cache holds, emptying it, and making it smaller."""
+"""Showing what the cache holds, emptying it, and shrinking it: `cnn-tl cache`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cnn_tl.cache import shard
-from cnn_tl.cache.inventory import Piece, pieces, remove, tidy
-from cnn_tl.cache.location import CARD
+from cnn_tl.cache.inventory import Entry, entries, remove, tidy
+from cnn_tl.cache.location import SPACE_INFO
 from cnn_tl.core import files
 from cnn_tl.core.errors import CnnTlError
 
@@ -18,7 +18,7 @@ class SpaceInfo:
     """Rows that were computed in one way.
 
     Attributes:
-        name: the space's folder. facts: what the rows have in common; empty where that cannot be read.
+        name: the space's folder. facts: what the rows have in common; empty if that cannot be read.
         shape, dtype: of a row. rows: how many. nbytes: on disk. used: last, in seconds since 1970.
     """
 
@@ -32,11 +32,11 @@ class SpaceInfo:
 
 
 @dataclass(frozen=True)
-class NetworkInfo:
+class RememberedNetwork:
     """A remembered network.
 
     Attributes:
-        name: its folder. model: timm's name, "?" where that cannot be read.
+        name: its folder. model: timm's name, "?" if that cannot be read.
         nbytes: on disk. used: last, in seconds since 1970.
     """
 
@@ -48,83 +48,83 @@ class NetworkInfo:
 
 @dataclass(frozen=True)
 class CacheInfo:
-    """What the cache holds, the last used first.
+    """What the cache holds, the most recently used first.
 
     Attributes:
-        root: its folder, which need not exist.
-        nbytes: all of it. leftover_nbytes: temporary files in it, of killed writers or of one that writes now.
+        root: its folder, which may not exist.
+        nbytes: the total. leftover_nbytes: temporary files, of killed writers or being written right now.
     """
 
     root: Path
     nbytes: int
     leftover_nbytes: int
     spaces: tuple[SpaceInfo, ...]
-    networks: tuple[NetworkInfo, ...]
+    networks: tuple[RememberedNetwork, ...]
 
 
 def info(root: Path) -> CacheInfo:
-    """Return what the cache in `root` holds; no row is read."""
-    held = pieces(root)
-    spaces: dict[Path, list[Piece]] = {}
-    for piece in held:
-        if piece.kind == "shard":
-            spaces.setdefault(piece.path.parent, []).append(piece)
-    networks = [_network(piece) for piece in held if piece.kind == "network"]
+    """Return what the cache in `root` holds, without reading any rows."""
+    held = entries(root)
+    spaces: dict[Path, list[Entry]] = {}
+    for entry in held:
+        if entry.kind == "shard":
+            spaces.setdefault(entry.path.parent, []).append(entry)
+    networks = [_network(entry) for entry in held if entry.kind == "network"]
     return CacheInfo(
         root,
-        sum(piece.nbytes for piece in held),
-        sum(piece.nbytes for piece in held if piece.kind == "leftover"),
+        sum(entry.nbytes for entry in held),
+        sum(entry.nbytes for entry in held if entry.kind == "leftover"),
         tuple(sorted((_space(folder, shards) for folder, shards in spaces.items()), key=_last_used)),
         tuple(sorted(networks, key=_last_used)),
     )
 
 
 def clear(root: Path) -> int:
-    """Remove everything that is ours; return the bytes that this freed."""
-    freed = sum(remove(piece) for piece in pieces(root))
+    """Remove every entry of the cache; return the bytes freed."""
+    freed = sum(remove(entry) for entry in entries(root))
     tidy(root)
     return freed
 
 
 def prune(root: Path, max_bytes: int) -> int:
-    """Remove what was not used for the longest time until the rest is at most `max_bytes`; return the bytes freed.
+    """Remove the least recently used entries until the rest is at most `max_bytes`; return the bytes freed.
 
-    Leftovers of killed writers go first; what may be in the making stays.
+    Leftovers of killed writers are removed first; files that may still be being written stay.
     """
-    held = pieces(root)
-    surplus = sum(piece.nbytes for piece in held) - max_bytes
-    freed = sum(remove(piece) for piece in held if piece.kind == "leftover" and piece.is_old)
-    for piece in sorted(held, key=lambda piece: piece.used):
+    held = entries(root)
+    surplus = sum(entry.nbytes for entry in held) - max_bytes
+    freed = sum(remove(entry) for entry in held if entry.kind == "leftover" and entry.is_old)
+    for entry in sorted(held, key=lambda entry: entry.used):
         if freed >= surplus:
             break
-        if piece.kind != "leftover":
-            freed += remove(piece)
+        if entry.kind != "leftover":
+            freed += remove(entry)
     tidy(root)
     return freed
 
 
-def _space(folder: Path, shards: list[Piece]) -> SpaceInfo:
-    card = _json_object(folder / CARD)
-    facts, shape = card.get("facts"), card.get("shape")
+def _space(folder: Path, shards: list[Entry]) -> SpaceInfo:
+    description = _json_object(folder / SPACE_INFO)
+    facts, shape = description.get("facts"), description.get("shape")
     return SpaceInfo(
         folder.name,
         facts if isinstance(facts, dict) else {},
         tuple(shape) if isinstance(shape, list) else (),
-        str(card.get("dtype", "?")),
-        sum(shard.count(piece.path) for piece in shards),
-        sum(piece.nbytes for piece in shards),
-        max(piece.used for piece in shards),
+        str(description.get("dtype", "?")),
+        sum(shard.count(entry.path) for entry in shards),
+        sum(entry.nbytes for entry in shards),
+        max(entry.used for entry in shards),
     )
 
 
-def _network(piece: Piece) -> NetworkInfo:
-    card = _json_object(piece.path / "card.json").get("card")
-    model = card.get("architecture", "?") if isinstance(card, dict) else _timed(piece.path)
-    return NetworkInfo(piece.path.name, str(model), piece.nbytes, piece.used)
+def _network(entry: Entry) -> RememberedNetwork:
+    card = _json_object(entry.path / "card.json").get("card")
+    model = card.get("architecture", "?") if isinstance(card, dict) else _model_of_measurements(entry.path)
+    return RememberedNetwork(entry.path.name, str(model), entry.nbytes, entry.used)
 
 
-def _timed(folder: Path) -> object:
-    """Return the model of which nothing but its speed in a loop is known."""
+def _model_of_measurements(folder: Path) -> object:
+    """Return the model of a folder that holds only measurements of its speed in training."""
     return next((_json_object(file).get("model", "?") for file in folder.glob("loop-*.json")), "?")
 
 
@@ -136,6 +136,6 @@ def _json_object(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _last_used(info: SpaceInfo | NetworkInfo) -> tuple[float, str]:
-    """Sort the last used first."""
+def _last_used(info: SpaceInfo | RememberedNetwork) -> tuple[float, str]:
+    """Sort the most recently used first."""
     return -info.used, info.name

@@ -1,7 +1,7 @@
-"""What the cache holds, piece by piece, and how a piece goes away.
+"""What the cache holds, entry by entry, and how an entry is removed.
 
-The time at which a file was last used is its time of modification: readers set it, since many file systems do not keep
-times of access.
+A file's modification time says when it was last used: readers set it, because many file systems do not record access
+times.
 """
 
 from __future__ import annotations
@@ -15,14 +15,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cnn_tl.cache.location import CARD, FEATURES, IMAGES, NETWORKS, leftovers_in, networks_in, shards_in, spaces_in
+from cnn_tl.cache.location import (
+    FEATURES,
+    IMAGES,
+    NETWORKS,
+    SPACE_INFO,
+    leftovers_in,
+    networks_in,
+    shards_in,
+    spaces_in,
+)
 
 LEFTOVER_SECONDS = 3600.0
-"""Age from which a temporary file is taken for a killed writer's; a younger one may be in the making."""
+"""A temporary file older than this was left by a killed writer; a younger one may still be being written."""
 
 
 @dataclass(frozen=True)
-class Piece:
+class Entry:
     """A shard, a remembered network or a leftover temporary file.
 
     Attributes:
@@ -36,65 +45,65 @@ class Piece:
 
     @property
     def holds_images(self) -> bool:
-        """Say whether this is a shard of decoded images, which cost less to make again than features do."""
+        """Whether this is a shard of decoded images, which are quicker to make again than features."""
         return self.kind == "shard" and self.path.parent.parent.name == IMAGES
 
     @property
     def is_old(self) -> bool:
-        """Say whether a leftover is no longer being written."""
+        """Whether a leftover is no longer being written."""
         return time.time() - self.used > LEFTOVER_SECONDS
 
 
-def pieces(root: Path) -> list[Piece]:
-    """Return everything in the cache that is ours, in no order."""
+def entries(root: Path) -> list[Entry]:
+    """Return every entry of the cache, in no order."""
     found = list(_leftovers(root / NETWORKS))
     for folder in networks_in(root):
         with contextlib.suppress(OSError):
-            found.append(Piece(folder, "network", _folder_bytes(folder), folder.stat().st_mtime))
+            found.append(Entry(folder, "network", _folder_bytes(folder), folder.stat().st_mtime))
     for space in spaces_in(root):
         found += _leftovers(space)
-        for entry in shards_in(space):
-            with contextlib.suppress(OSError):  # gone meanwhile
-                facts = entry.stat(follow_symlinks=False)
-                found.append(Piece(Path(entry.path), "shard", facts.st_size, facts.st_mtime))
+        for shard in shards_in(space):
+            with contextlib.suppress(OSError):  # removed meanwhile
+                facts = shard.stat(follow_symlinks=False)
+                found.append(Entry(Path(shard.path), "shard", facts.st_size, facts.st_mtime))
     return found
 
 
-def remove(piece: Piece) -> int:
-    """Remove a piece; return the bytes that this freed, 0 where it is gone already or may not be removed."""
+def remove(entry: Entry) -> int:
+    """Remove an entry; return the bytes freed, 0 if it is gone already or may not be removed."""
     try:
-        if piece.path.is_dir():
-            shutil.rmtree(piece.path)
+        if entry.path.is_dir():
+            shutil.rmtree(entry.path)
         else:
-            piece.path.unlink()
+            entry.path.unlink()
     except OSError:
         return 0
-    return piece.nbytes
+    return entry.nbytes
 
 
 def tidy(root: Path) -> None:
-    """Remove the folders that hold nothing any more; the root stays, somebody may have made it for us."""
+    """Remove folders that have become empty; the root stays, since the user may have created it."""
     for space in spaces_in(root):
         if not shards_in(space) and not leftovers_in(space):
             with contextlib.suppress(OSError):
-                (space / CARD).unlink(missing_ok=True)
+                (space / SPACE_INFO).unlink(missing_ok=True)
             _remove_if_empty(space)
     for folder in (root / FEATURES, root / IMAGES, root / NETWORKS):
         _remove_if_empty(folder)
 
 
 def touch(path: Path) -> None:
-    """Note that a file was used now, where that is allowed."""
+    """Record that a file was used now, where that is permitted."""
     with contextlib.suppress(OSError):
         os.utime(path)
 
 
-def _leftovers(folder: Path) -> Iterator[Piece]:
+def _leftovers(folder: Path) -> Iterator[Entry]:
     for path in leftovers_in(folder):
         with contextlib.suppress(OSError):
             facts = path.stat()
             nbytes = _folder_bytes(path) if path.is_dir() else facts.st_size
-            yield Piece(path, "leftover", nbytes, facts.st_mtime)
+            yield Entry(path, "leftover", nbytes, facts.st_mtime)
 
 
 def _folder_bytes(folder: Path) -> int:

@@ -1,12 +1,12 @@
-"""Where the cache is, and which files in it are ours.
+"""Where the cache is, and which files in it belong to it.
 
     <root>/features/<space>/space.json                    what the rows of the space have in common, for people
     <root>/features/<space>/<time>-<token>.safetensors    a shard of rows
-    <root>/images/<space>/...                           the same, where the rows are decoded images
+    <root>/pictures/<space>/...                           the same for decoded images
     <root>/networks/<request>/...                         a remembered network (cnn_tl/networks/info.py)
 
-Whatever has another name is not ours: it is neither counted nor removed, even where somebody points the cache at a
-folder that holds other things.
+Files with other names are neither counted nor removed, in case somebody points the cache at a folder that holds other
+things.
 """
 
 from __future__ import annotations
@@ -18,27 +18,26 @@ import time
 from pathlib import Path
 
 FEATURES = "features"
-IMAGES = "pictures"  # as it is in the caches that people have
+IMAGES = "pictures"  # the name in existing caches
 NETWORKS = "networks"
-CARD = "space.json"
+SPACE_INFO = "space.json"
 
 _SHARD = re.compile(r"[0-9]{20}-[0-9a-f]{8}\.safetensors")
 _SPACE = re.compile(r"[0-9a-f]{64}")
 _NETWORK = re.compile(r"[0-9a-f]{32}")
-_LEFTOVER = re.compile(r"\..+\.tmp|\.tmp\w+")  # our own (files.py), and those of safetensors
+_LEFTOVER = re.compile(r"\..+\.tmp|\.tmp\w+")  # those of core/files.py and of safetensors
 
 
 def default_root() -> Path:
     """Return the folder of the cache: $CNN_TL_CACHE, else $XDG_CACHE_HOME/cnn-tl, else ~/.cache/cnn-tl.
 
-    Where nobody can say what `~` is (a container with a made-up user), it is `/`, as in most such containers; it cannot
-    be written there, and the cache then says so. A shared temporary folder would be no place: others could put rows
-    there.
+    If the home folder is unknown (a container whose user has no entry), it counts as `/`, as in most such containers;
+    that is not writable, and the cache reports it. A shared temporary folder would be unsafe: others could add rows.
     """
     if chosen := os.environ.get("CNN_TL_CACHE"):
         return Path(os.path.abspath(os.path.expanduser(chosen)))  # noqa: PTH100, PTH111 - pathlib's raises without a home
     shared = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(shared):  # noqa: PTH117 - the XDG specification: a relative one is to be ignored
+    if os.path.isabs(shared):  # noqa: PTH117 - the XDG specification says to ignore a relative path
         return Path(shared) / "cnn-tl"
     try:
         home = Path.home()
@@ -48,7 +47,7 @@ def default_root() -> Path:
 
 
 def new_shard(space: Path) -> Path:
-    """Return a name that no other shard has; of two shards the later name was written later."""
+    """Return a new, unique shard name; names sort by the time of writing."""
     return space / f"{time.time_ns():020d}-{secrets.token_hex(4)}.safetensors"
 
 
@@ -69,7 +68,7 @@ def networks_in(root: Path) -> list[Path]:
 
 
 def leftovers_in(folder: Path) -> list[Path]:
-    """Return what writers that were killed have left in a folder, or what is being written just now."""
+    """Return temporary files in a folder, of killed writers or being written right now."""
     return sorted(Path(e.path) for e in _entries(folder) if _LEFTOVER.fullmatch(e.name) and not e.is_symlink())
 
 
@@ -79,7 +78,7 @@ def _folders(folder: Path, name: re.Pattern[str]) -> list[Path]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Return what is in a folder; nothing where it is absent or cannot be read."""
+    """Return the contents of a folder; none if it does not exist or cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)

@@ -1,4 +1,4 @@
-"""Collecting rows until they are worth a shard."""
+"""Collects rows and writes them as shards."""
 
 from __future__ import annotations
 
@@ -7,28 +7,27 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cnn_tl.cache.index import KEY_BYTES, as_array
-from cnn_tl.cache.shard import DIGEST_BYTES, Index, Rows, RowType, row_bytes, row_digest
+from cnn_tl.cache.shard import DIGEST_BYTES, KEY_BYTES, Rows, RowType, ShardIndex, as_array, row_bytes, row_digest
 
 SHARD_BYTES = 64 * 2**20
 SHARD_ROWS = 4096
 SHARD_SECONDS = 30.0
-"""A shard is written when it has so many bytes (or one row), so many rows, or when its first row is so old: this much
-work a kill can cost."""
+"""A shard is written when it has this many bytes (at least one row), this many rows, or when its first row is this
+old. A kill costs at most this much work."""
 
 
 class Writer:
-    """Takes rows of one space and writes them as shards; made by `Space.writer`.
+    """Collects rows of one space and writes them as shards; made by `Space.writer`.
 
     Args:
         row: the type of a row.
-        known: says whether the space has a row.
-        write: writes a shard; returns False where rows are no longer kept. It owns the arrays from then on.
-        is_open: False where that is known from the start.
+        known: whether the space has the row of a key.
+        write: writes a shard and takes over its arrays; returns False if no more rows are kept from now on.
+        is_open: False if that is known from the start.
     """
 
     def __init__(
-        self, row: RowType, *, known: Callable[[bytes], bool], write: Callable[[Index, Rows], bool], is_open: bool
+        self, row: RowType, *, known: Callable[[bytes], bool], write: Callable[[ShardIndex, Rows], bool], is_open: bool
     ) -> None:
         self._row, self._known, self._write = row, known, write
         self._open = is_open
@@ -38,10 +37,10 @@ class Writer:
         self._began = 0.0
 
     def add(self, key: bytes, row: Rows) -> bool:
-        """Take a row [*shape] under a key of 32 bytes; the row is copied.
+        """Add a copy of a row [*shape] under a key of 32 bytes.
 
         Returns:
-            Whether `Space.gather` gives this row once the writer has ended. False: there is no room, keep it yourself.
+            Whether `Space.gather` returns this row once the writer is done. False: there is no room for it.
         """
         if key in self._held or self._known(key):
             return True
@@ -51,24 +50,24 @@ class Writer:
         assert row.shape == self._row.shape
         assert row.dtype == self._row.dtype
         if not self._held:
-            self._rows = np.empty((self._capacity, *self._row.shape), self._row.dtype)  # memory is taken as it fills
+            self._rows = np.empty((self._capacity, *self._row.shape), self._row.dtype)  # pages are allocated on use
             self._began = time.monotonic()
-        place = len(self._held)
-        self._rows[place] = row
-        self._digests.append(row_digest(key, row_bytes(self._rows[place : place + 1])[0].data))
-        self._held[key] = place
+        position = len(self._held)
+        self._rows[position] = row
+        self._digests.append(row_digest(key, row_bytes(self._rows[position : position + 1])[0].data))
+        self._held[key] = position
         if len(self._held) == self._capacity or time.monotonic() - self._began > SHARD_SECONDS:
             self.flush()
         return True
 
     def flush(self) -> None:
-        """Write what is held."""
+        """Write the collected rows."""
         count = len(self._held)
         if not count:
             return
         digests = np.frombuffer(b"".join(self._digests), np.uint8).reshape(count, DIGEST_BYTES)
-        self._open = self._write(Index(as_array(list(self._held)), digests), self._rows[:count])
-        del self._rows  # only now: what an interrupt of the write leaves unwritten, the next flush writes
+        self._open = self._write(ShardIndex(as_array(list(self._held)), digests), self._rows[:count])
+        del self._rows  # only now: if the write was interrupted, the next flush repeats it
         self._held, self._digests = {}, []
 
     @property

@@ -1,14 +1,23 @@
-"""Figures as all texts write them: counts, shares and their differences, rates, durations. JSON and CSV hold numbers.
+"""Numbers as all messages and tables write them: counts, shares and their differences, rates, durations, sizes.
 
-One style: "1 image", "2,000 images", "96.3%", "+1.3 points", "85 img/s", "5 min 20 s".
+One style: "1 image", "2,000 images", "96.3%", "+1.3 points", "85 img/s", "5 min 20 s", "1.2 GB". JSON and CSV files
+hold plain numbers.
 """
 
 from __future__ import annotations
 
+import re
 from decimal import ROUND_HALF_UP, Decimal
 
+from cnn_tl.core.errors import UsageError
+
 UNITS = {"images": "img"}
-"""What a rate writes for a unit that has an abbreviation."""
+"""Unit -> its abbreviation in a rate."""
+
+_BYTE_UNITS = {"": 1, "B": 1}
+_BYTE_UNITS |= {f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)}
+_BYTE_UNITS |= {f"{letter}IB": 1024**power for power, letter in enumerate("KMGT", 1)}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", re.ASCII)
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
@@ -26,10 +35,10 @@ def unreadable(unread: int, total: int) -> str:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """Return a share (1 is all) as "96.3%"; only all is "100.0%", and only none is "0.0%".
+    """Return a share from 0 to 1 as "96.3%"; only exactly 1 is "100.0%", and only exactly 0 is "0.0%".
 
-    What would round to one of these without being it gets the nearest figure that is neither: 2,999 of 3,000 are
-    "99.9%", 1 of 3,000 is "0.1%".
+    Other shares that would round to one of these get the nearest value that is neither: 2,999 of 3,000 are "99.9%",
+    1 of 3,000 is "0.1%".
     """
     step = Decimal(1).scaleb(-digits)
     rounded = _rounded(100, share, digits)
@@ -39,37 +48,37 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def certainty(probability: float) -> str:
-    """Return a probability as "96.3%": only 1 is "100.0%", as in `percent`, but a small one may be "0.0%"."""
+    """Return a probability as "96.3%": like `percent`, only 1 is "100.0%", but small ones are "0.0%"."""
     return percent(probability if probability >= 0.0005 else 0)
 
 
 def points(difference: float, digits: int = 1, unit: str = " points") -> str:
-    """Return a difference of two shares as "+1.3 points": percentage points, with their sign."""
+    """Return a difference of two shares in percentage points, with its sign: "+1.3 points"."""
     return f"{_rounded(100, difference, digits):+}{unit}"
 
 
 def small(value: float) -> str:
-    """Return what may be tiny in two digits, such as "1.1", "0.037" or "8.1e-06"."""
+    """Return a number that may be tiny with two digits, such as "1.1", "0.037" or "8.1e-06"."""
     if value >= 99.5:
         return f"{value:,.0f}"
     return f"{value:.2g}" if value >= 0.01 or not value else f"{value:.1e}"
 
 
 def rate(per_second: float, unit: str = "images") -> str:
-    """Return how many pass in a second, such as "85 img/s", "7.36 img/s" or "1,204 channels/s"."""
+    """Return a throughput, such as "85 img/s", "7.36 img/s" or "1,204 channels/s"."""
     number = f"{per_second:.3g}" if per_second < 100 else f"{per_second:,.0f}"
     return f"{number} {UNITS.get(unit, unit)}/s"
 
 
 def _rounded(factor: int, value: float, digits: int) -> Decimal:
-    """Round half away from zero, as everybody does by hand: 77 of 80 are 96.25%, so 96.3%, where Python's is 96.2."""
+    """Round half away from zero, as people do: 77 of 80 are 96.25%, so 96.3%; Python's `round` gives 96.2."""
     exact = factor * Decimal(repr(float(value)))  # the shortest decimal that is this float, not its binary expansion
     rounded = exact.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
     return rounded if rounded else abs(rounded)  # no "-0.0"
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people read it: "0.31 s", "4.2 s", "45 s", "5 min 20 s" or "1 h 02 min"."""
+    """Return a duration such as "0.31 s", "4.2 s", "45 s", "5 min 20 s" or "1 h 02 min"."""
     if seconds < 0.005:
         return "under 0.01 s"
     if seconds < 0.995:
@@ -82,3 +91,24 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def readable_bytes(nbytes: int) -> str:
+    """Return a number of bytes such as "1.2 GB" (powers of 1,000)."""
+    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if nbytes >= 0.9995 * size:
+            return f"{nbytes / size:.3g} {unit}" if nbytes < 999.5 * size else f"{nbytes / size:,.0f} {unit}"
+    return f"{nbytes} B"
+
+
+def parse_bytes(text: str) -> int:
+    """Return the number of bytes in a text such as `500MB`, `2GB`, `1.5GiB` or `0`.
+
+    Raises:
+        UsageError: it is not a size.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    unit = _BYTE_UNITS.get(match[2].upper()) if match else None
+    if match is None or unit is None or len(match[1]) > 15:
+        raise UsageError(f"{text!r} is not a size; write for example 500MB, 2GB or 1.5GiB")
+    return round(float(match[1]) * unit)

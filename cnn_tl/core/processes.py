@@ -212,8 +212,8 @@ def _number_of(sha256: str) -> int:
 
 ALONE = World()
 
+
 def known_to_all(error: CnnTlError) -> CnnTlError:
     """Mark an error as raised in every process."""
     error.known_to_all = True
     return error
-

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.cache.columns import Add, Memory, Shelf
+from cnn_tl.cache.multi_shape import Add, MemoryBudget, MultiShapeSpace
 from cnn_tl.cache.space import Space
 from cnn_tl.cache.store import FeatureCache
 from cnn_tl.core.errors import BadImageError
@@ -49,7 +49,7 @@ class ImageStore:
     Args:
         spec: how evaluation sees an image. settings: how training does; None: as evaluation.
         file_of: an image -> its file, which is the one that was scanned.
-        shelves: where images are kept; None: they are not.
+        spaces: where images are kept; None: they are not.
         plain_training: whether some epoch sees the training images as evaluation does.
 
     Attributes:
@@ -63,7 +63,7 @@ class ImageStore:
         spec: Preprocessing,
         settings: Augmentation | None,
         file_of: Callable[[ImageRecord], Path],
-        shelves: Mapping[Kind, Shelf] | None = None,
+        spaces: Mapping[Kind, MultiShapeSpace] | None = None,
         *,
         plain_training: bool = True,
         refusals: Sequence[str] = (),
@@ -72,12 +72,12 @@ class ImageStore:
         self.refusals = refusals
         self.looks = Looks()
         self._spec, self._settings, self._file_of = spec, settings, file_of
-        self._shelves, self._plain_training = shelves, plain_training
+        self._spaces, self._plain_training = spaces, plain_training
 
     @property
     def are_kept(self) -> bool:
         """Say whether images are kept at all."""
-        return self._shelves is not None
+        return self._spaces is not None
 
     def plain(self, image: ImageRecord) -> Pixels:
         """Return an image the way predict reads it, uint8 [H, W, 3].
@@ -112,12 +112,12 @@ class ImageStore:
 
     def lacking(self, images: Iterable[ImageRecord]) -> Lacking:
         """Return the images that have to be decoded, each with what is not kept of it."""
-        if self._shelves is None:
+        if self._spaces is None:
             return dict.fromkeys(images, ("plain",))
         wanted = {image: self._kinds(image) for image in images}
         missing = {
-            kind: shelf.missing(_key(image) for image, kinds in wanted.items() if kind in kinds)
-            for kind, shelf in self._shelves.items()
+            kind: space.missing(_key(image) for image, kinds in wanted.items() if kind in kinds)
+            for kind, space in self._spaces.items()
         }
         found = {p: tuple(kind for kind in kinds if _key(p) in missing[kind]) for p, kinds in wanted.items()}
         return {image: kinds for image, kinds in found.items() if kinds}
@@ -132,8 +132,8 @@ class ImageStore:
 
     def in_memory(self, images: Sequence[ImageRecord]) -> int:
         """Return how many of the images are held in memory, because the cache did not take them."""
-        shelves = (self._shelves or {}).values()
-        return sum(any(shelf.holds(_key(image)) for shelf in shelves) for image in images)
+        spaces = (self._spaces or {}).values()
+        return sum(any(space.holds(_key(image)) for space in spaces) for image in images)
 
     @contextmanager
     def keeper(self, lacking: Lacking, *, write: bool) -> Iterator[Keeper]:
@@ -143,13 +143,13 @@ class ImageStore:
             write: False: they are decoded, and nothing is kept.
         """
         with ExitStack() as stack:
-            shelves = (self._shelves or {}) if write else {}
-            yield Keeper(self, lacking, {kind: stack.enter_context(shelf.writer()) for kind, shelf in shelves.items()})
+            spaces = (self._spaces or {}) if write else {}
+            yield Keeper(self, lacking, {kind: stack.enter_context(space.writer()) for kind, space in spaces.items()})
 
-    def mend(self) -> None:
+    def write_held(self) -> None:
         """Keep what had to be decoded again because the cache had it no longer, or not whole."""
-        for shelf in (self._shelves or {}).values():
-            shelf.mend()
+        for space in (self._spaces or {}).values():
+            space.write_held()
 
     def decode(self, image: ImageRecord, kind: Kind) -> Pixels:
         """Read an image's file and return what is kept of it: plain [H, W, 3], or a source as a row [bytes].
@@ -168,13 +168,13 @@ class ImageStore:
         return source.pack(decoded, self.source_side)
 
     def _row(self, kind: Kind, image: ImageRecord) -> Pixels:
-        if self._shelves is None or kind not in self._kinds(image):
+        if self._spaces is None or kind not in self._kinds(image):
             return self.decode(image, kind)
-        shelf = self._shelves[kind]
-        row = shelf.fetch(_key(image))
+        space = self._spaces[kind]
+        row = space.fetch(_key(image))
         if row is None:
             row = self.decode(image, kind)
-            shelf.hold(_key(image), row)
+            space.hold(_key(image), row)
         return row
 
     def _kinds(self, image: ImageRecord) -> tuple[Kind, ...]:
@@ -239,13 +239,13 @@ def open_images(
         return ImageStore(spec, settings, file_of)
     refusals: list[str] = []
     cache = open_cache(recipe, run, observer, holds="image", read_only=read_only, note=refusals.append)
-    memory = Memory(int(recipe.data.memory_gb * GB) // sharers)
+    memory = MemoryBudget(int(recipe.data.memory_gb * GB) // sharers)
     plain = cache.space(plain_facts(spec), shape=(spec.height, spec.width, 3), dtype="uint8")
-    shelves: dict[Kind, Shelf] = {"plain": Shelf([plain], memory)}
+    spaces: dict[Kind, MultiShapeSpace] = {"plain": MultiShapeSpace([plain], memory)}
     if settings is not None:
-        shelves["source"] = Shelf(_source_spaces(cache, source.source_side(spec, settings)), memory)
+        spaces["source"] = MultiShapeSpace(_source_spaces(cache, source.source_side(spec, settings)), memory)
     plain_training = isinstance(recipe.features.views, int)
-    return ImageStore(spec, settings, file_of, shelves, plain_training=plain_training, refusals=refusals)
+    return ImageStore(spec, settings, file_of, spaces, plain_training=plain_training, refusals=refusals)
 
 
 def _source_spaces(cache: FeatureCache, side: int) -> list[Space]:

@@ -104,7 +104,7 @@ def swap_keys(tensors: dict[str, Any], metadata: dict[str, str]) -> None:
 def swap_rows_and_digests(tensors: dict[str, Any], metadata: dict[str, str]) -> None:
     swap_rows(tensors, metadata)
     tensors["digests"][[0, 1]] = tensors["digests"][[1, 0]]
-    metadata["index_sha256"] = shard.Index(tensors["keys"], tensors["digests"]).sha256(metadata["space"])
+    metadata["index_sha256"] = shard.ShardIndex(tensors["keys"], tensors["digests"]).sha256(metadata["space"])
 
 
 def fewer_rows(tensors: dict[str, Any], metadata: dict[str, str]) -> None:
@@ -238,11 +238,11 @@ def test_strange_things_with_our_names(desk: Any, fill: Fill, key: Key, tmp_path
     assert desk.warnings == []
 
 
-def test_runs_of_positions() -> None:
+def test_ranges_of_positions() -> None:
     for positions in ([], [0], [0, 1, 2], [0, 0, 1], [0, 2, 3, 9, 9], list(range(100))):
         for most in (1, 2, 7, 1000):
             array = np.array(positions, dtype=np.int64)
-            runs = [run for run in space_module._runs(array, most) if len(run)]
+            runs = [run for run in space_module._ranges(array, most) if len(run)]
             assert [index for run in runs for index in run] == list(range(len(positions)))
             for run in runs:
                 assert array[run[-1]] - array[run[0]] < most

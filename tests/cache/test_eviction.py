@@ -304,11 +304,11 @@ def test_a_clear_just_before_the_write(desk: Any, fill: Fill, monkeypatch: pytes
     assert desk.notes == []
 
 
-def test_pieces_that_vanish(desk: Any, fill: Fill) -> None:
+def test_entries_that_vanish(desk: Any, fill: Fill) -> None:
     fill(desk.space(), range(10))
-    (piece,) = inventory.pieces(desk.root)
-    assert piece.nbytes == inventory.remove(piece)
-    assert inventory.remove(piece) == 0
+    (entry,) = inventory.entries(desk.root)
+    assert entry.nbytes == inventory.remove(entry)
+    assert inventory.remove(entry) == 0
 
 
 def images(desk: Any, facts: str, budget_bytes: int | None = None) -> Any:
@@ -324,13 +324,13 @@ def test_images_never_push_features_out(desk: Any, fill: Fill, key: Key) -> None
     age(features.folder, 200)
     fill(images(desk, "old"), names)
     age(images(desk, "old").folder, 100)
-    budget = sum(piece.nbytes for piece in inventory.pieces(desk.root)) + 100
+    budget = sum(entry.nbytes for entry in inventory.entries(desk.root)) + 100
     new = images(desk, "new", budget)
     fill(new, names)
     assert desk.notes == []
     assert not images(desk, "old").folder.exists(), "other images go"
     other = images(desk, "other", size_of(desk) + 100)  # there is room for the features, and no more
-    new._room.in_use.clear()
+    new._eviction.in_use.clear()
     shutil.rmtree(new.folder)
     fill(other, names)
     assert [note.partition(":")[0] for note in desk.notes] == ["images are not kept for later runs"]
@@ -343,7 +343,7 @@ def test_features_push_images_out_first(desk: Any, fill: Fill, key: Key) -> None
     fill(old, names)
     fill(kept, names)
     age(old.folder, 200)
-    budget = sum(piece.nbytes for piece in inventory.pieces(desk.root)) + 100
+    budget = sum(entry.nbytes for entry in inventory.entries(desk.root)) + 100
     fill(desk.space("new", budget_bytes=budget), names)
     assert not kept.folder.exists()
     assert desk.space("old").missing([key(name) for name in names]) == []

@@ -133,7 +133,7 @@ def test_prune_takes_the_least_recently_used(desk: Any, fill: Fill) -> None:
         used(next(desk.space(name).folder.glob("0*")), moment)
     used(network, 1.5)  # after d, before a
     total = housekeeping.info(desk.root).nbytes
-    sizes = {piece.path: piece.nbytes for piece in inventory.pieces(desk.root)}
+    sizes = {entry.path: entry.nbytes for entry in inventory.entries(desk.root)}
     assert housekeeping.prune(desk.root, total) == 0
     assert len(desk.shards()) == 4
     freed = housekeeping.prune(desk.root, total - 1)

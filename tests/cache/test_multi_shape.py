@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cnn_tl.cache import writer as writer_module
-from cnn_tl.cache.columns import Memory, Shelf
+from cnn_tl.cache.multi_shape import MemoryBudget, MultiShapeSpace
 
 Key = Callable[[object], bytes]
 Row = Callable[..., Any]
@@ -20,20 +20,22 @@ def width_of(name: int) -> int:
 
 
 @pytest.fixture
-def shelf(desk: Any) -> Callable[..., Shelf]:
-    """Open a shelf of two spaces anew, as another process would."""
+def open_spaces(desk: Any) -> Callable[..., MultiShapeSpace]:
+    """Open the two spaces again, as another process would."""
 
-    def make(memory: int = 0, budget_bytes: int | None = None) -> Shelf:
+    def make(memory: int = 0, budget_bytes: int | None = None) -> MultiShapeSpace:
         cache = desk.open(budget_bytes)
-        return Shelf([cache.space({"width": width}, shape=(width,)) for width in WIDTHS], Memory(memory))
+        return MultiShapeSpace(
+            [cache.space({"width": width}, shape=(width,)) for width in WIDTHS], MemoryBudget(memory)
+        )
 
     return make
 
 
 @pytest.fixture
 def put(key: Key, row: Row) -> Callable[..., None]:
-    def write(shelf: Shelf, names: range) -> None:
-        with shelf.writer() as add:
+    def write(open_spaces: MultiShapeSpace, names: range) -> None:
+        with open_spaces.writer() as add:
             for name in names:
                 add(key(name), row(name, width_of(name)))
 
@@ -42,9 +44,9 @@ def put(key: Key, row: Row) -> Callable[..., None]:
 
 @pytest.fixture
 def has(key: Key, row: Row) -> Callable[..., bool]:
-    def check(shelf: Shelf, names: range) -> bool:
+    def check(open_spaces: MultiShapeSpace, names: range) -> bool:
         return all(
-            (found := shelf.fetch(key(name))) is not None and np.array_equal(found, row(name, width_of(name)))
+            (found := open_spaces.fetch(key(name))) is not None and np.array_equal(found, row(name, width_of(name)))
             for name in names
         )
 
@@ -59,31 +61,31 @@ def damage(desk: Any) -> None:
         path.write_bytes(content)
 
 
-def test_rows_of_two_shapes(shelf: Any, put: Any, has: Any, key: Key, desk: Any) -> None:
-    one = shelf()
+def test_rows_of_two_shapes(open_spaces: Any, put: Any, has: Any, key: Key, desk: Any) -> None:
+    one = open_spaces()
     assert one.missing([key(name) for name in range(50)]) == {key(name) for name in range(50)}
     put(one, range(50))
     assert has(one, range(50))
-    other = shelf()
+    other = open_spaces()
     assert other.missing([key(name) for name in range(60)]) == {key(name) for name in range(50, 60)}
     assert has(other, range(50))
     assert other.fetch(key(55)) is None
     assert desk.warnings + desk.notes == []
 
 
-def test_many_threads_fetch(shelf: Any, put: Any, has: Any, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_threads_fetch(open_spaces: Any, put: Any, has: Any, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "SHARD_ROWS", 7)
-    put(shelf(), range(200))
-    one = shelf()
+    put(open_spaces(), range(200))
+    one = open_spaces()
     one.missing([key(name) for name in range(200)])
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(lambda start: has(one, range(start, 200, 8)), range(8)))
 
 
-def test_many_threads_find_the_damage_once(shelf: Any, put: Any, key: Key, desk: Any) -> None:
-    put(shelf(), range(40))
+def test_many_threads_find_the_damage_once(open_spaces: Any, put: Any, key: Key, desk: Any) -> None:
+    put(open_spaces(), range(40))
     damage(desk)
-    one = shelf()
+    one = open_spaces()
     assert one.missing([key(name) for name in range(40)]) == set(), "the index does not know yet"
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda name: one.fetch(key(name % 40)), range(160)))
@@ -91,30 +93,30 @@ def test_many_threads_find_the_damage_once(shelf: Any, put: Any, key: Key, desk:
     assert len(desk.warnings) == 2
 
 
-def test_what_is_damaged_is_mended(shelf: Any, put: Any, has: Any, key: Key, row: Row, desk: Any) -> None:
+def test_damaged_rows_are_replaced(open_spaces: Any, put: Any, has: Any, key: Key, row: Row, desk: Any) -> None:
     names = range(10)
-    put(shelf(), names)
+    put(open_spaces(), names)
     damage(desk)
-    one = shelf(memory=1000)
+    one = open_spaces(memory=1000)
     one.missing([key(name) for name in names])
     for name in names:
         if one.fetch(key(name)) is None:
             one.hold(key(name), row(name, width_of(name)))
     assert [name for name in names if one.holds(key(name))] == [0, 1]
-    one.mend()
+    one.write_held()
     assert not any(one.holds(key(name)) for name in names)
     assert has(one, names)
-    other = shelf()
+    other = open_spaces()
     assert other.missing([key(name) for name in names]) == set()
     assert has(other, names)
     assert len(desk.warnings) == 2
 
 
 def test_memory_holds_what_the_cache_refuses_and_no_more(
-    shelf: Any, put: Any, has: Any, key: Key, monkeypatch: pytest.MonkeyPatch, desk: Any
+    open_spaces: Any, put: Any, has: Any, key: Key, monkeypatch: pytest.MonkeyPatch, desk: Any
 ) -> None:
     monkeypatch.setattr(writer_module, "SHARD_ROWS", 5)
-    one = shelf(memory=10 * 16 + 10 * 32, budget_bytes=1)
+    one = open_spaces(memory=10 * 16 + 10 * 32, budget_bytes=1)
     put(one, range(100))
     said = len(desk.notes)
     assert 1 <= said <= 2, "each of the writers that are open"
@@ -124,16 +126,16 @@ def test_memory_holds_what_the_cache_refuses_and_no_more(
     assert len(held) >= 20
     assert 100 - len(held) - len(lost) <= 2 * 5, "a shard for each of the writers stays with its space"
     assert has(one, [name for name in range(100) if key(name) not in lost])  # type: ignore[arg-type]
-    one.mend()
+    one.write_held()
     assert [name for name in range(100) if one.holds(key(name))] == held
     assert len(desk.notes) == said
 
 
 def test_a_row_is_held_once(key: Key, row: Row) -> None:
-    one = Shelf([], Memory(40))
+    one = MultiShapeSpace([], MemoryBudget(40))
     for _ in range(3):
         one.hold(key(1), row(1))
     one.hold(key(2), row(2))
     assert one.holds(key(1))
     assert not one.holds(key(2))
-    assert not Shelf([], Memory(0)).holds(key(1))
+    assert not MultiShapeSpace([], MemoryBudget(0)).holds(key(1))

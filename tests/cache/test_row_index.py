@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cnn_tl.cache.index import NOWHERE, PlaceIndex, as_array, as_keys
+from cnn_tl.cache.shard import ABSENT, RowIndex, as_array, as_keys
 
 KEYS = {
     "of SHA-256": as_keys(np.random.default_rng(0).integers(0, 256, (3000, 32), dtype=np.uint8)),
@@ -18,7 +18,7 @@ KEYS = {
 def test_like_a_dictionary(kind: str) -> None:
     keys = KEYS[kind]
     chance = np.random.default_rng(1)
-    index, truth, first = PlaceIndex(), {}, 0
+    index, truth, first = RowIndex(), {}, 0
     for _ in range(30):
         some = [keys[number] for number in chance.permutation(len(keys))[: chance.integers(1, len(keys) // 10)]]
         index.put(as_array(some), first)
@@ -26,19 +26,19 @@ def test_like_a_dictionary(kind: str) -> None:
         first += len(some)
         if chance.random() < 0.5:
             asked = [keys[number] for number in chance.integers(0, len(keys), 40)]
-            assert index.find(asked).tolist() == [truth.get(key, NOWHERE) for key in asked]
-            index.forget(np.array([truth.get(key, NOWHERE) for key in asked[:3]]))
+            assert index.find(asked).tolist() == [truth.get(key, ABSENT) for key in asked]
+            index.forget(np.array([truth.get(key, ABSENT) for key in asked[:3]]))
             for key in asked[:3]:
                 truth.pop(key, None)
     index.forget(range(10, 40))
-    truth = {key: place for key, place in truth.items() if not 10 <= place < 40}
-    assert index.find(keys).tolist() == [truth.get(key, NOWHERE) for key in keys]
+    truth = {key: number for key, number in truth.items() if not 10 <= number < 40}
+    assert index.find(keys).tolist() == [truth.get(key, ABSENT) for key in keys]
     assert len(index) == len(truth)
 
 
 def test_empty() -> None:
-    index = PlaceIndex()
-    assert index.find([b"x" * 32]).tolist() == [NOWHERE]
+    index = RowIndex()
+    assert index.find([b"x" * 32]).tolist() == [ABSENT]
     assert index.find([]).tolist() == []
     index.forget(range(3))
     index.put(as_array([b"x" * 32]), 0)

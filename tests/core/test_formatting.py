@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 import cnn_tl
-from cnn_tl.core.formatting import certainty, counted, percent, points, rate, small, unreadable
+from cnn_tl.core.errors import UsageError
+from cnn_tl.core.formatting import (
+    certainty,
+    counted,
+    parse_bytes,
+    percent,
+    points,
+    rate,
+    readable_bytes,
+    small,
+    unreadable,
+)
 
 SOURCES = sorted(Path(cnn_tl.__file__).parent.rglob("*.py"))
 
@@ -101,3 +112,33 @@ def test_no_text_has_a_style_of_its_own(pattern: str, instead: str) -> None:
         if re.search(pattern, line)
     ]
     assert not found, instead
+
+
+@pytest.mark.parametrize(
+    ("text", "nbytes"),
+    [
+        ("0", 0), ("17", 17), ("17B", 17), ("500MB", 500_000_000), ("2GB", 2 * 10**9), ("2 gb", 2 * 10**9),
+        ("1.5GiB", 3 * 2**29), ("1KiB", 1024), ("1kB", 1000), (" 3TB ", 3 * 10**12),
+    ],
+)  # fmt: skip
+def test_a_size_is_parsed(text: str, nbytes: int) -> None:
+    assert parse_bytes(text) == nbytes
+
+
+@pytest.mark.parametrize(
+    "text", ["", "GB", "-1GB", "2G", "2 GB x", "1e3", "1,5GB", ".5GB", "nan", "inf", "٣GB", "9" * 400]
+)
+def test_what_is_not_a_size(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a size"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "text"),
+    [
+        (0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1234, "1.23 kB"), (999_999, "1 MB"), (25_840_808, "25.8 MB"),
+        (10**10, "10 GB"), (2 * 10**15, "2,000 TB"),
+    ],
+)  # fmt: skip
+def test_a_size_is_written(nbytes: int, text: str) -> None:
+    assert readable_bytes(nbytes) == text

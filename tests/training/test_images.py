@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from whole_runs import assert_close
 
 from cnn_tl.cache import writer
-from cnn_tl.cache.eviction import Room
+from cnn_tl.cache.eviction import Eviction
 from cnn_tl.core.errors import DataError
 from cnn_tl.core.progress import Observer, Plan
 from cnn_tl.data.views import source, transforms
@@ -208,7 +208,7 @@ def test_no_room_is_said_once(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path, memory_gb: float
 ) -> None:
     monkeypatch.setattr(writer, "SHARD_ROWS", 1)
-    monkeypatch.setattr(Room, "make", lambda self, nbytes: "the disk is full")
+    monkeypatch.setattr(Eviction, "make_room", lambda self, nbytes: "the disk is full")
     listener = Listener()
     with decoded(monkeypatch) as files:
         train(recipe(data={"memory_gb": memory_gb}), tmp_path / "full", observer=listener)

@@ -11,7 +11,7 @@ import typer
 from cnn_tl.cli.terminal import console
 from cnn_tl.cli.terminal.help import Command, Group
 from cnn_tl.core.errors import ResourceError, printable
-from cnn_tl.core.formatting import counted
+from cnn_tl.core.formatting import counted, parse_bytes, readable_bytes
 
 if TYPE_CHECKING:
     from cnn_tl.cache.housekeeping import CacheInfo, SpaceInfo
@@ -44,15 +44,14 @@ def clear() -> None:
     """Remove everything that is kept."""
     from cnn_tl.cache import housekeeping
     from cnn_tl.cache.location import default_root
-    from cnn_tl.cache.sizes import readable
 
     root = default_root()
     freed = housekeeping.clear(root)
     if left := housekeeping.info(root).nbytes:
         raise ResourceError(
-            f"{readable(left)} in {printable(root)} cannot be removed; see who may write there, and who uses it"
+            f"{readable_bytes(left)} in {printable(root)} cannot be removed; see who may write there, and who uses it"
         )
-    console.say(f"freed {readable(freed)}")
+    console.say(f"freed {readable_bytes(freed)}")
 
 
 @app.command(cls=Command)
@@ -62,31 +61,30 @@ def prune(
     ],
 ) -> None:
     """Remove what was not used for the longest time."""
-    from cnn_tl.cache import housekeeping, sizes
+    from cnn_tl.cache import housekeeping
     from cnn_tl.cache.location import default_root
 
-    most = sizes.parse(max_size)
+    most = parse_bytes(max_size)
     root = default_root()
     freed = housekeeping.prune(root, most)
     left = housekeeping.info(root)
     if left.nbytes - left.leftover_nbytes > most:
         raise ResourceError(
-            f"{sizes.readable(left.nbytes)} in {printable(root)} stay, more than {max_size}, because they cannot be "
+            f"{readable_bytes(left.nbytes)} in {printable(root)} stay, more than {max_size}, because they cannot be "
             "removed; see who may write there, and who uses it"
         )
-    console.say(f"freed {sizes.readable(freed)}; {sizes.readable(left.nbytes)} are left")
+    console.say(f"freed {readable_bytes(freed)}; {readable_bytes(left.nbytes)} are left")
 
 
 def _show(found: CacheInfo) -> None:
-    from cnn_tl.cache.sizes import readable
 
-    console.say(f"{printable(found.root)}: {readable(found.nbytes)}")
-    rows = [(*_described(s), f"{s.rows:,}", readable(s.nbytes), _ago(s.used)) for s in found.spaces]
-    rows += [(n.model, "network", "", readable(n.nbytes), _ago(n.used)) for n in found.networks]
+    console.say(f"{printable(found.root)}: {readable_bytes(found.nbytes)}")
+    rows = [(*_described(s), f"{s.rows:,}", readable_bytes(s.nbytes), _ago(s.used)) for s in found.spaces]
+    rows += [(n.model, "network", "", readable_bytes(n.nbytes), _ago(n.used)) for n in found.networks]
     if rows:
         console.show(console.table(["model", "what", "rows>", "size>", "last used"], rows))
     if found.leftover_nbytes:
-        console.note(f"{readable(found.leftover_nbytes)} are of writers that were killed, or that write just now")
+        console.note(f"{readable_bytes(found.leftover_nbytes)} are of writers that were killed, or that write just now")
 
 
 def _described(space: SpaceInfo) -> tuple[str, str]:

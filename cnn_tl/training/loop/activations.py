@@ -16,10 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cnn_tl.cache.sizes import readable
 from cnn_tl.cache.store import FeatureCache
 from cnn_tl.core.device import autocast
-from cnn_tl.core.formatting import counted
+from cnn_tl.core.formatting import counted, readable_bytes
 from cnn_tl.data.loader import Batch, in_groups
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.features.cache_keys import row_key, space_facts
@@ -206,7 +205,7 @@ def _tell_of_what_is_kept(session: Session, found: Boundary, images: int, views:
     total, boundary = found.row_bytes * views * images, found.cut.boundary
     session.observer.note(
         f"the activations at {boundary} are kept: {counted(views, 'view')} of "
-        f"{counted(images, 'image')}, {readable(total)}; {readable(total - lacking)} are at hand"
+        f"{counted(images, 'image')}, {readable_bytes(total)}; {readable_bytes(total - lacking)} are at hand"
     )
     session.facts["activations"] = {"kept": True, "boundary": boundary, "views": views, "bytes": total}
 

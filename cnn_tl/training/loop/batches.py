@@ -113,7 +113,7 @@ class Feed:
             Stopped: a signal came; what is done so far is kept.
         """
         with self._session.world.together():
-            self._session.images.mend()
+            self._session.images.write_held()
         if self._boundary is None or not self._boundary.keeps:
             return
         with self._session.world.together():

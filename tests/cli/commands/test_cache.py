@@ -98,7 +98,7 @@ def test_clear(cli: Callable[..., Any], filled: Path) -> None:
 def test_no_size(cli: Callable[..., Any], filled: Path, size: str) -> None:
     done = cli("cache", "prune", f"--max-size={size}")
     assert done.code == 2
-    assert done.err == f"error: {size!r} is no size; write for example 500MB, 2GB or 1.5GiB\n"
+    assert done.err == f"error: {size!r} is not a size; write for example 500MB, 2GB or 1.5GiB\n"
     assert len(list(filled.rglob("*.safetensors"))) == 2
 
 

@@ -221,9 +221,9 @@ def test_a_budget_that_is_too_small_is_said(recipe: Make, tmp_path: Path, own_ca
 def test_a_disk_that_fills_up_on_the_way_ends_the_keeping_only(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cnn_tl.cache.eviction import Room
+    from cnn_tl.cache.eviction import Eviction
 
-    monkeypatch.setattr(Room, "make", lambda self, nbytes: "the disk is full")
+    monkeypatch.setattr(Eviction, "make_room", lambda self, nbytes: "the disk is full")
     listener = run_and_listen(recipe(), tmp_path / "full")
     assert any("the disk is full" in note for note in listener.notes)
     monkeypatch.undo()

@@ -173,7 +173,7 @@ def test_what_is_lost_during_the_fit_is_computed_again(
 
     monkeypatch.setitem(HEADS, "lbfgs", robbed)
     if not kept:
-        monkeypatch.setattr("cnn_tl.cache.eviction.Room.make", lambda self, nbytes: "there is no room")
+        monkeypatch.setattr("cnn_tl.cache.eviction.Eviction.make_room", lambda self, nbytes: "there is no room")
     listener = Listener()
     again = run("b", listener)
     assert sum("has lost" in note for note in listener.notes) == 2
