@@ -28,6 +28,9 @@ def benchmark(
     device: Annotated[DeviceName, typer.Option(help="Where to compute.")] = "auto",
     images: Annotated[int, typer.Option(min=32, max=100_000, help="How many images to measure on.")] = 256,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    pictures: Annotated[
+        int | None, typer.Option(min=32, max=100_000, hidden=True, help="The former name of --images.")
+    ] = None,
 ) -> None:
     """Measure this machine: decode, bare forward pass, embedding, head fit, fine-tuning step.
 
@@ -35,6 +38,9 @@ def benchmark(
     """
     from cnn_tl.evaluating.benchmark import benchmark as measure
 
+    if pictures is not None:
+        console.note("--pictures is called --images now")
+        images = pictures
     report = measure(data, model=model, device=device, images=images, observer=TerminalObserver())
     if json:
         console.print_json(report.to_dict())
