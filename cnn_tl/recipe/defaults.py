@@ -2,89 +2,92 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any
 
-from cnn_tl.recipe.sections import Head, Train
-from cnn_tl.recipe.types import AugmentPolicy, HeadKind, Mode
+from cnn_tl.recipe.resolved import (
+    AdamwHead,
+    AutoHead,
+    FinetuneTrain,
+    KnnHead,
+    LbfgsHead,
+    Length,
+    LoopTrain,
+    PrototypeHead,
+    ResolvedHead,
+    RidgeHead,
+)
+from cnn_tl.recipe.types import AugmentPolicy, BatchNorm, HeadKind, Mode
 
-_LOOP = Train(
-    epochs=5, batch_size=32, optimizer="adamw", lr=5e-4, head_start="random", head_lr_factor=10, layer_decay=0.8,
-    weight_decay=0.05, schedule="cosine", warmup=0.1, loss="cross-entropy", label_smoothing=0, class_weights="none",
-    sampling="natural", clip_grad=1, ema=0, temperature="fitted",
+RANDOM_HEAD_TRAIN = FinetuneTrain(
+    length=Length(5, "epochs"), batch_size=32, optimizer="adamw", lr=5e-4, head_start="random", head_lr_factor=10,
+    layer_decay=0.8, weight_decay=0.05, schedule="cosine", warmup=0.1, loss="cross-entropy", label_smoothing=0,
+    class_weights="none", sampling="natural", clip_grad=1, ema=0, temperature="fitted",
 )  # fmt: skip
+"""`train` of `finetune` with `head_start: random`: the head has far to go, and the layers before it little."""
 
-_FROM_HEAD = _LOOP.model_copy(update={"lr": 1e-4, "head_start": "fitted", "head_lr_factor": 1.0, "layer_decay": 1.0})
+_FITTED_HEAD_TRAIN = RANDOM_HEAD_TRAIN.model_copy(
+    update={"lr": 1e-4, "head_start": "fitted", "head_lr_factor": 1.0, "layer_decay": 1.0}
+)
 """A fitted head is nearly right: high rates and smoothed labels, which it was not fitted to, would first undo it
 (three dishes, three epochs, validation loss: 0.14 and 0.16 without smoothing at 1e-4, 0.27 to 0.39 otherwise)."""
 
-_AFTER_HEAD = _FROM_HEAD.model_copy(update={"epochs": 3, "head_start": None})
+_SCRATCH_TRAIN = RANDOM_HEAD_TRAIN.model_copy(
+    update={
+        "length": Length(30, "epochs"), "lr": 1e-3, "head_lr_factor": 1.0, "layer_decay": 1.0, "label_smoothing": 0.1,
+    }
+)  # fmt: skip
 
-_FROM_NOTHING = _LOOP.model_copy(
-    update={"epochs": 30, "lr": 1e-3, "head_lr_factor": 1.0, "layer_decay": 1.0, "label_smoothing": 0.1}
+_LP_FT_TRAIN = LoopTrain(
+    **{name: value for name, value in _FITTED_HEAD_TRAIN.model_dump().items() if name != "head_start"} | {"epochs": 3}
 )
 
-MODE_TRAIN: dict[Mode, Train] = {
-    "freeze": Train(),
-    "finetune": _FROM_HEAD,
-    "scratch": _FROM_NOTHING,
-    "lp-ft": _AFTER_HEAD,
-    "auto": _AFTER_HEAD,
+MODE_TRAIN: dict[Mode, LoopTrain] = {
+    "finetune": _FITTED_HEAD_TRAIN,
+    "scratch": _SCRATCH_TRAIN,
+    "lp-ft": _LP_FT_TRAIN,
+    "auto": _LP_FT_TRAIN,
 }
-"""What `train` means in each mode where the recipe says nothing; in `freeze` there is one pass, no loop."""
+"""`train` in each mode with a loop."""
 
-RANDOM_HEAD_TRAIN = _LOOP
-"""The same for `finetune` with `head_start: random`: the head has far to go, and the layers before it little."""
+MODE_BN: dict[Mode, BatchNorm] = {"finetune": "eval", "scratch": "train", "lp-ft": "eval", "auto": "eval"}
+"""What BatchNorm does in each mode with a loop. A head that was fitted on the features that running statistics give is
+best fine-tuned on those too: statistics of a batch differ. Under a random head they move."""
 
-MODE_FREEZE: dict[Mode, str] = {"freeze": "head", "finetune": "all", "scratch": "all", "lp-ft": "all", "auto": "all"}
-"""What trains in each mode where the recipe says nothing."""
-
-MODE_BN: dict[Mode, Literal["train", "eval", "sync"] | None] = {
-    "freeze": None, "finetune": "eval", "scratch": "train", "lp-ft": "eval", "auto": "eval",
-}  # fmt: skip
-"""What BatchNorm does in each mode where the recipe says nothing. A head that was fitted on the features that running
-statistics give is best fine-tuned on those too: statistics of a batch are others. Under a random head they move."""
-
-SCHEDULE_DEFAULTS: dict[str | None, dict[str, float]] = {
+SCHEDULE_DEFAULTS: dict[str, dict[str, float]] = {
     "one-cycle": {"warmup": 0.3},
     "step": {"decay_every": 0.35, "decay_rate": 0.1},
 }
-LOSS_DEFAULTS: dict[str | None, dict[str, float]] = {"focal": {"focal_gamma": 2.0}}
-"""What some schedules and losses have for themselves, where the recipe says nothing."""
+LOSS_DEFAULTS: dict[str, dict[str, float]] = {"focal": {"focal_gamma": 2.0}}
+"""What some schedules and losses have for themselves."""
 
 AUXILIARY_MODELS = ("googlenet",)
 """Models with auxiliary classifiers, which train with the network and are dropped with the training loop."""
 
 AUX_WEIGHT = 0.3
-"""Weight of the loss of each where the recipe says nothing (Szegedy et al. 2014, sec. 5)."""
+"""Weight of the loss of each auxiliary classifier (Szegedy et al. 2014, sec. 5)."""
 
 POLICY_DEFAULTS: dict[AugmentPolicy, dict[str, int]] = {
     "none": {}, "randaugment": {"magnitude": 9, "ops": 2}, "trivialaugment": {},
 }  # fmt: skip
-"""The settings that have a meaning for each policy, and what they are where the recipe says nothing."""
+"""The settings that have a meaning for each policy, and their defaults."""
 
 DEFAULT_VIEWS = 4
-"""Views of an image that are kept for a training loop on a frozen part, where the recipe says nothing."""
+"""Views of an image that are kept for a training loop on a frozen part."""
 
-HEAD_DEFAULTS: dict[HeadKind, Head] = {
-    "auto": Head(kind="auto"),
-    "lbfgs": Head(kind="lbfgs"),
-    "ridge": Head(kind="ridge"),
-    "adamw": Head(
-        kind="adamw", dropout=0, label_smoothing=0, epochs=50, batch_size=64, lr=1e-3, weight_decay=2
+HEAD_DEFAULTS: dict[HeadKind, ResolvedHead] = {
+    "auto": AutoHead(kind="auto", class_weights="none"),
+    "lbfgs": LbfgsHead(kind="lbfgs", class_weights="none"),
+    "ridge": RidgeHead(kind="ridge", class_weights="none"),
+    "adamw": AdamwHead(
+        kind="adamw", class_weights="none", dropout=0, label_smoothing=0, epochs=50, batch_size=64, lr=1e-3,
+        weight_decay=2,
     ),
-    "knn": Head(kind="knn", neighbours=20),
-    "prototype": Head(kind="prototype"),
+    "knn": KnnHead(kind="knn", class_weights="none", neighbours=20),
+    "prototype": PrototypeHead(kind="prototype", class_weights="none"),
 }  # fmt: skip
-"""What `head` means for each kind where the recipe says nothing."""
+"""`head` for each kind."""
 
-HEAD_SETTINGS: dict[HeadKind, frozenset[str]] = {
-    "lbfgs": frozenset({"penalty"}),
-    "ridge": frozenset({"penalty"}),
-    "adamw": frozenset({"hidden", "dropout", "label_smoothing", "epochs", "batch_size", "lr", "weight_decay"}),
-    "knn": frozenset({"neighbours"}),
-    "prototype": frozenset(),
-    "auto": frozenset({"penalty"}),
-}
-"""The settings that have a meaning for each kind, beside `class_weights`, which all honour."""
 
-WITHOUT_MEANING_IN_FREEZE = frozenset(f"train.{name}" for name in Train.model_fields if name != "batch_size")
+def mode_train(mode: Mode, head_start: str | None) -> LoopTrain:
+    """Return `train` of a mode with a loop, as it is where the recipe says nothing else."""
+    return RANDOM_HEAD_TRAIN if (mode, head_start) == ("finetune", "random") else MODE_TRAIN[mode]

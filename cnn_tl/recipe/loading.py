@@ -15,11 +15,11 @@ from cnn_tl.core import encoding
 from cnn_tl.core.errors import RecipeError, printable
 from cnn_tl.core.retries import retried
 from cnn_tl.recipe import shipped, yaml
-from cnn_tl.recipe.defaults import WITHOUT_MEANING_IN_FREEZE
 from cnn_tl.recipe.explanation import choices, explained, fault, nearest_key, unknown
 from cnn_tl.recipe.naming import shortened, shown
 from cnn_tl.recipe.recipe import Recipe
-from cnn_tl.recipe.rules import contradictions
+from cnn_tl.recipe.resolved import ResolvedRecipe
+from cnn_tl.recipe.rules import WITHOUT_MEANING_IN_FREEZE, contradictions
 from cnn_tl.recipe.sections import KEYS, RENAMED_KEYS, SECTIONS
 
 FLAGS_OF_A_LOOP = ("train.epochs", "train.lr")
@@ -30,12 +30,12 @@ _HOW_LONG = {"train.steps": "epochs", "train.epochs": "steps"}
 
 
 def load(
-    source: str | Path | Recipe | Mapping[str, Any] | None = None,
+    source: str | Path | Recipe | ResolvedRecipe | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     flags: Mapping[str, object] | None = None,
     *,
     named: Callable[[str], str] | None = None,
-) -> Recipe:
+) -> ResolvedRecipe:
     """Read a recipe and return it resolved.
 
     Args:
@@ -169,7 +169,7 @@ def _without_empty(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {key: item for key, item in tree.items() if not (item is None and key in SECTIONS)}
 
 
-def tree_of(source: str | Path | Recipe | Mapping[str, Any] | None) -> dict[str, Any]:
+def tree_of(source: str | Path | Recipe | ResolvedRecipe | Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what a source of settings says, section by section, and nothing of the defaults.
 
     Raises:
@@ -177,6 +177,8 @@ def tree_of(source: str | Path | Recipe | Mapping[str, Any] | None) -> dict[str,
     """
     if isinstance(source, Recipe):
         return source.model_dump(exclude_unset=True)
+    if isinstance(source, ResolvedRecipe):
+        return source.model_dump(exclude_none=True)
     if source is None or isinstance(source, Mapping):
         return dict(source or {})
     return _read_tree(source)

@@ -5,43 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from cnn_tl.core.errors import RecipeError
-from cnn_tl.recipe.defaults import AUXILIARY_MODELS, HEAD_SETTINGS, POLICY_DEFAULTS, WITHOUT_MEANING_IN_FREEZE
+from cnn_tl.recipe.defaults import AUXILIARY_MODELS, POLICY_DEFAULTS
 from cnn_tl.recipe.naming import policy_shown
-from cnn_tl.recipe.sections import Augment, Features, Head, Model, Run, Train
-from cnn_tl.recipe.types import Mode
+from cnn_tl.recipe.resolved import HEAD_TYPES, Embedding, TrainedModel
+from cnn_tl.recipe.sections import Augment, Head, Model, Train
+
+if TYPE_CHECKING:
+    from cnn_tl.recipe.recipe import Recipe
 
 
-class Settings(Protocol):
-    """A recipe, as far as the rules look at it."""
-
-    @property
-    def mode(self) -> Mode: ...
-    @property
-    def model(self) -> Model: ...
-    @property
-    def features(self) -> Features: ...
-    @property
-    def head(self) -> Head: ...
-    @property
-    def train(self) -> Train: ...
-    @property
-    def augment(self) -> Augment | None: ...
-    @property
-    def run(self) -> Run: ...
+WITHOUT_MEANING_IN_FREEZE = frozenset(f"train.{key}" for key in Train.model_fields.keys() - Embedding.model_fields)
 
 
-_LINEAR = ("auto", "lbfgs", "ridge", "adamw", "prototype")
-
-
-def sees_one_view(recipe: Settings) -> bool:
+def sees_one_view(recipe: Recipe) -> bool:
     """Say whether the network sees each training image in one way only, so that nothing is random about it."""
     return recipe.features.views == 1 or (recipe.mode == "freeze" and recipe.features.views is None)
 
 
-def refuse_contradictions(recipe: Settings) -> None:
+def refuse_contradictions(recipe: Recipe) -> None:
     """Refuse the first contradiction.
 
     Raises:
@@ -51,7 +35,7 @@ def refuse_contradictions(recipe: Settings) -> None:
         raise RecipeError(contradiction)
 
 
-def contradictions(recipe: Settings) -> Iterator[str]:
+def contradictions(recipe: Recipe) -> Iterator[str]:
     """Compare the settings that a person has given, before the defaults of the mode are filled in.
 
     Yields:
@@ -80,7 +64,7 @@ def contradictions(recipe: Settings) -> Iterator[str]:
         yield from _augmented_on_the_device(recipe)
 
 
-def _without_loop(recipe: Settings) -> Iterator[str]:
+def _without_loop(recipe: Recipe) -> Iterator[str]:
     for key in recipe.train.model_dump(exclude_none=True):
         if f"train.{key}" in WITHOUT_MEANING_IN_FREEZE:
             yield (
@@ -109,7 +93,7 @@ def _without_loop(recipe: Settings) -> Iterator[str]:
         )
 
 
-def _with_loop(recipe: Settings) -> Iterator[str]:
+def _with_loop(recipe: Recipe) -> Iterator[str]:
     train, model, mode = recipe.train, recipe.model, recipe.mode
     if recipe.features.views is not None and (model.freeze in (None, "all") or model.unfreeze):
         why = "no part is frozen" if not model.unfreeze else "no part stays frozen"
@@ -175,24 +159,23 @@ def _stages_reached(policy: str | tuple[str, ...] | None) -> float | None:
     return named[policy] if policy in named else int(policy.removeprefix("last-"))
 
 
-def refuse_unreached_phases(model: Model, epochs: int) -> None:
+def refuse_unreached_phases(model: TrainedModel, epochs: int) -> None:
     """Refuse steps of `model.unfreeze` that would begin after the last epoch.
 
     Raises:
         RecipeError: there is one.
     """
-    every = model.unfreeze_every or 1
-    for number, policy in enumerate(model.unfreeze or (), 1):
-        first = number * every + 1
+    for number, policy in enumerate(model.unfreeze, 1):
+        first = number * model.unfreeze_every + 1
         if first > epochs:
-            sooner = "" if every == 1 else ", or a smaller model.unfreeze_every"
+            sooner = "" if model.unfreeze_every == 1 else ", or a smaller model.unfreeze_every"
             raise RecipeError(
                 f"model.unfreeze: {policy_shown(policy)} would begin with epoch {first}, and the run has {epochs}; "
                 f"remove it, or set train.epochs: {first}{sooner}"
             )
 
 
-def _auxiliary(recipe: Settings) -> Iterator[str]:
+def _auxiliary(recipe: Recipe) -> Iterator[str]:
     if recipe.train.aux_weight is None or trains_auxiliary(recipe):
         return
     model = recipe.model
@@ -209,7 +192,7 @@ def _auxiliary(recipe: Settings) -> Iterator[str]:
         )
 
 
-def trains_auxiliary(recipe: Settings) -> bool:
+def trains_auxiliary(recipe: Recipe) -> bool:
     """Say whether the recipe has a loop in which auxiliary classifiers can train: the whole network does."""
     return recipe.mode != "freeze" and has_auxiliary(recipe.model) and recipe.model.freeze in (None, "all")
 
@@ -219,7 +202,7 @@ def has_auxiliary(model: Model) -> bool:
     return model.name.partition(".")[0] in AUXILIARY_MODELS
 
 
-def _without_fitted_head(recipe: Settings) -> Iterator[str]:
+def _without_fitted_head(recipe: Recipe) -> Iterator[str]:
     for key, default in Head().model_dump().items():
         value = getattr(recipe.head, key)
         if (key, value) == ("kind", "lbfgs"):
@@ -232,7 +215,7 @@ def _without_fitted_head(recipe: Settings) -> Iterator[str]:
             )
 
 
-def _from_nothing(recipe: Settings) -> Iterator[str]:
+def _from_nothing(recipe: Recipe) -> Iterator[str]:
     if recipe.model.weights is not None:
         yield (
             "model.weights has no effect with mode: scratch, which wins: it starts from random weights; "
@@ -255,13 +238,13 @@ def _from_nothing(recipe: Settings) -> Iterator[str]:
         )
 
 
-def _head_first(recipe: Settings) -> Iterator[str]:
+def _head_first(recipe: Recipe) -> Iterator[str]:
     if recipe.train.head_start is not None:
         yield (
             f"train.head_start has no effect with mode: {recipe.mode}, which wins: its head is always fitted first; "
             "remove train.head_start, or set mode: finetune"
         )
-    if recipe.head.kind not in _LINEAR or recipe.head.hidden is not None:
+    if recipe.head.kind == "knn" or recipe.head.hidden is not None:
         what = "head.hidden" if recipe.head.hidden is not None else f"head.kind: {recipe.head.kind}"
         yield (
             f"{what} contradicts mode: {recipe.mode}, which goes on from a linear head; "
@@ -269,18 +252,18 @@ def _head_first(recipe: Settings) -> Iterator[str]:
         )
 
 
-def _in_head(recipe: Settings) -> Iterator[str]:
+def _in_head(recipe: Recipe) -> Iterator[str]:
     kind = recipe.head.kind
     for key in recipe.head.model_dump(exclude_none=True):
-        if key not in HEAD_SETTINGS[kind] and key not in ("kind", "class_weights"):
-            takes = ", ".join(other for other, known in HEAD_SETTINGS.items() if key in known)
+        if key not in (*HEAD_TYPES[kind].model_fields, *(["penalty"] if kind == "auto" else [])):
+            takes = ", ".join(other for other, known in HEAD_TYPES.items() if key in known.model_fields)
             yield (
                 f"head.{key} has no effect with head.kind: {kind}, which wins: it has no such setting; "
                 f"remove head.{key}, or set head.kind: {takes}"
             )
 
 
-def _in_augment(recipe: Settings, augment: Augment) -> Iterator[str]:
+def _in_augment(recipe: Recipe, augment: Augment) -> Iterator[str]:
     for key in ("magnitude", "ops"):
         if getattr(augment, key) is not None and key not in POLICY_DEFAULTS[augment.policy]:
             takes = ", ".join(policy for policy, known in POLICY_DEFAULTS.items() if key in known)
@@ -301,7 +284,7 @@ def _in_augment(recipe: Settings, augment: Augment) -> Iterator[str]:
             )
 
 
-def _mixed_with_another(recipe: Settings, augment: Augment) -> Iterator[str]:
+def _mixed_with_another(recipe: Recipe, augment: Augment) -> Iterator[str]:
     for key in ("mixup", "cutmix"):
         if getattr(augment, key) > 0 and recipe.train.batch_size == 1:
             yield (
@@ -310,7 +293,7 @@ def _mixed_with_another(recipe: Settings, augment: Augment) -> Iterator[str]:
             )
 
 
-def _augmented_on_the_device(recipe: Settings) -> Iterator[str]:
+def _augmented_on_the_device(recipe: Recipe) -> Iterator[str]:
     if recipe.mode == "freeze":
         yield (
             "run.augment: device has no effect with mode: freeze, which wins: no loop runs; "
@@ -328,7 +311,7 @@ def _augmented_on_the_device(recipe: Settings) -> Iterator[str]:
         )
 
 
-def _keeps_activations(recipe: Settings) -> bool:
+def _keeps_activations(recipe: Recipe) -> bool:
     """Say whether the frozen part of the network may hand over what it has computed before."""
     partly = recipe.model.freeze not in (None, "all") and not recipe.model.unfreeze
     return partly and recipe.features.views != "fresh"

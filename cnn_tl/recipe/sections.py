@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cnn_tl.core.device import DeviceName
+from cnn_tl.core.errors import UsageError
 from cnn_tl.core.preprocessing import MAX_PIXELS, MIN_SIDE
 from cnn_tl.recipe.types import (
     AugmentPolicy,
+    BatchNorm,
     ClassWeights,
     HeadKind,
     LearningRate,
     PathText,
     Policies,
     Policy,
+    Split,
     Trackers,
     Views,
 )
@@ -54,6 +58,23 @@ class Data(Section):
         default=1, ge=0, le=1e6, description="The most memory for kept images that find no room in the cache, in GB."
     )
 
+    @property
+    def folder(self) -> Path:
+        """The folder around all images.
+
+        Raises:
+            UsageError: the recipe names none.
+        """
+        if self.path is None:
+            raise UsageError("no data: name a folder of class folders, as in cnn-tl train DATA")
+        return Path(self.path)
+
+    @property
+    def splits(self) -> dict[Split, str]:
+        """The folders of the splits that are named one by one."""
+        named: dict[Split, str | None] = {"train": self.train, "val": self.val, "test": self.test}
+        return {split: text for split, text in named.items() if text is not None}
+
 
 class Model(Section):
     """Which network, and where its weights come from."""
@@ -75,7 +96,7 @@ class Model(Section):
     unfreeze_every: int | None = Field(
         default=None, ge=1, le=100_000, description="Epochs between the steps of unfreeze; null: 1."
     )
-    bn: Literal["train", "eval", "sync"] | None = Field(
+    bn: BatchNorm | None = Field(
         default=None,
         description="BatchNorm in the parts that train: statistics moving, held, or those of all processes together.",
     )

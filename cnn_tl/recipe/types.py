@@ -10,8 +10,10 @@ from pydantic import BeforeValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 Mode = Literal["freeze", "finetune", "lp-ft", "auto", "scratch"]
+Split = Literal["train", "val", "test"]
 HeadKind = Literal["auto", "lbfgs", "ridge", "adamw", "knn", "prototype"]
 AugmentPolicy = Literal["none", "randaugment", "trivialaugment"]
+BatchNorm = Literal["train", "eval", "sync"]
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 FREEZE_PATTERN = r"^(head|last-stage|last-[1-9][0-9]?|norm|all)$"
 
