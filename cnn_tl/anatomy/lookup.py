@@ -49,7 +49,6 @@ def look_up(
     from cnn_tl.anatomy.subject import from_bundle, from_timm
     from cnn_tl.anatomy.table import Training
 
-    assert chosen.model.freeze is not None
     training = Training(chosen.mode, chosen.model.freeze, "head" if chosen.mode in ("lp-ft", "auto") else None)
     return (from_timm(model, image_size) if path is None else from_bundle(path, image_size)), training
 

@@ -12,18 +12,18 @@ from cnn_tl.core.device import DeviceName
 from cnn_tl.core.errors import RecipeError, UsageError
 
 if TYPE_CHECKING:
-    from cnn_tl.recipe import Recipe
+    from cnn_tl.recipe import Recipe, ResolvedRecipe
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
 
 @with_keywords
 def chosen(
-    data: PathLike | Recipe | Mapping[str, Any] | None,
-    recipe: PathLike | Recipe | None,
+    data: PathLike | Recipe | ResolvedRecipe | Mapping[str, Any] | None,
+    recipe: PathLike | Recipe | ResolvedRecipe | None,
     given: Mapping[str, Any],
     sections: Mapping[str, Any],
-) -> Recipe:
+) -> ResolvedRecipe:
     """Return the resolved recipe that keywords stand for: they override sections, and these the recipe.
 
     Raises:
@@ -36,12 +36,12 @@ def chosen(
         if recipe is not None:
             raise RecipeError("give one recipe: either as the first argument, or as recipe=")
         recipe, data = data, None
-    if not (recipe is None or isinstance(recipe, recipes.Recipe | Mapping)):
+    if not (recipe is None or is_recipe(recipe) or isinstance(recipe, Mapping)):
         recipe = path_text(recipe, "recipe", "a shipped name, a YAML file or a Recipe")
     if isinstance(data, Mapping):
         sections, data = {"data": data, **sections}, None
     whole = {name: value for name, value in given.items() if isinstance(value, Mapping)} | dict(sections)
-    tree = recipes.tree_of(recipe if isinstance(recipe, recipes.Recipe) else as_text(recipe))
+    tree = recipes.tree_of(recipe if is_recipe(recipe) else as_text(recipe))
     for name, section in whole.items():
         if name not in SECTIONS:
             raise RecipeError(_unknown_keyword(name))
@@ -65,11 +65,11 @@ def _unknown_keyword(name: str) -> str:
     return f"there is no keyword {name}" + (f"; did you mean {near[0]}?" if near else "; help(cnn_tl.train) lists them")
 
 
-def is_recipe(value: object) -> TypeGuard[Recipe]:
+def is_recipe(value: object) -> TypeGuard[Recipe | ResolvedRecipe]:
     """Say whether a whole recipe was given where a folder may stand."""
-    from cnn_tl.recipe import Recipe
+    from cnn_tl.recipe import Recipe, ResolvedRecipe
 
-    return isinstance(value, Recipe)
+    return isinstance(value, Recipe | ResolvedRecipe)
 
 
 def refuse_impossible(device: str, **counts: int | None) -> None:

@@ -13,17 +13,17 @@ from cnn_tl.core.imports import require_working_directory
 from cnn_tl.core.progress import Observer
 
 if TYPE_CHECKING:
-    from cnn_tl.recipe import Recipe
+    from cnn_tl.recipe import Recipe, ResolvedRecipe
     from cnn_tl.training.loop.lr_range_test import RangeTest
     from cnn_tl.training.result import TrainResult
 
 
 @with_keywords
 def train(
-    data: PathLike | Recipe | Mapping[str, Any] | None = None,
+    data: PathLike | Recipe | ResolvedRecipe | Mapping[str, Any] | None = None,
     output: PathLike | None = None,
     *,
-    recipe: PathLike | Recipe | None = None,
+    recipe: PathLike | Recipe | ResolvedRecipe | None = None,
     mode: str | None = None,
     model: str | Mapping[str, Any] | None = None,
     weights: PathLike | None = None,
@@ -98,9 +98,9 @@ def train(
 
 @with_keywords
 def lr_find(
-    data: PathLike | Recipe | Mapping[str, Any] | None = None,
+    data: PathLike | Recipe | ResolvedRecipe | Mapping[str, Any] | None = None,
     *,
-    recipe: PathLike | Recipe | None = None,
+    recipe: PathLike | Recipe | ResolvedRecipe | None = None,
     mode: str | None = None,
     model: str | Mapping[str, Any] | None = None,
     weights: PathLike | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from cnn_tl.heads.choice import choose
 from cnn_tl.heads.logistic import fit_logistic
@@ -11,26 +12,29 @@ from cnn_tl.heads.neighbours import fit_neighbours
 from cnn_tl.heads.problem import FittedHead, Problem, Views, class_weights
 from cnn_tl.heads.prototype import fit_prototype
 from cnn_tl.heads.ridge import fit_ridge
-from cnn_tl.recipe.sections import Head
+from cnn_tl.recipe.resolved import AdamwHead, AutoHead, LbfgsHead, RidgeHead
 from cnn_tl.recipe.types import HeadKind
 
 __all__ = ["HEADS", "FittedHead", "Problem", "Views", "class_weights"]
 
 
-def _fit_adamw(problem: Problem, settings: Head) -> FittedHead:
+def _fit_adamw(problem: Problem, settings: AdamwHead) -> FittedHead:
     from cnn_tl.heads.adamw import fit_adamw
 
     return fit_adamw(problem, settings)
 
 
-def _fit_auto(problem: Problem, settings: Head) -> FittedHead:
+def _fit_auto(problem: Problem, settings: AutoHead) -> FittedHead:
     """Fit whichever of lbfgs and ridge suits the size of the problem; the facts say which, and why."""
     choice = choose(len(problem.labels), len(problem.views), problem.views[0].shape[1], problem.num_classes)
-    head = HEADS[choice.kind](problem, settings.model_copy(update={"kind": choice.kind}))
+    if choice.kind == "ridge":
+        head = fit_ridge(problem, RidgeHead(kind="ridge", class_weights=settings.class_weights))
+    else:
+        head = fit_logistic(problem, LbfgsHead(kind="lbfgs", class_weights=settings.class_weights))
     return replace(head, facts=head.facts | {"chosen_because": choice.reason})
 
 
-HEADS: dict[HeadKind, Callable[[Problem, Head], FittedHead]] = {
+HEADS: dict[HeadKind, Callable[[Problem, Any], FittedHead]] = {
     "auto": _fit_auto,
     "lbfgs": fit_logistic,
     "ridge": fit_ridge,
@@ -38,4 +42,4 @@ HEADS: dict[HeadKind, Callable[[Problem, Head], FittedHead]] = {
     "knn": fit_neighbours,
     "prototype": fit_prototype,
 }
-"""Kind -> function from a problem and the recipe's `head` section, resolved, to the fitted head."""
+"""Kind -> function from a problem and the resolved `head` section of that kind to the fitted head."""

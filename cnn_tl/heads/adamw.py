@@ -17,13 +17,13 @@ from cnn_tl.core.errors import DivergedError
 from cnn_tl.core.seeds import seed_of
 from cnn_tl.heads.problem import Features, FittedHead, Problem
 from cnn_tl.heads.scaling import Standard, standard_of
-from cnn_tl.recipe.sections import Head
+from cnn_tl.recipe.resolved import AdamwHead
 
 WARMUP = 0.1
 """The share of the steps in which the learning rate rises."""
 
 
-def fit_adamw(problem: Problem, settings: Head) -> FittedHead:
+def fit_adamw(problem: Problem, settings: AdamwHead) -> FittedHead:
     """Minimise the weighted, smoothed cross-entropy by AdamW (Loshchilov and Hutter 2019), on the CPU.
 
     Linear warm-up, then a cosine to zero. Everything random follows from the seed; the caller's generator is left
@@ -32,7 +32,6 @@ def fit_adamw(problem: Problem, settings: Head) -> FittedHead:
     Raises:
         DivergedError: the features or the weights are not finite.
     """
-    assert settings.epochs is not None, "the recipe is resolved"
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_of(problem.seed, "head"))  # torch.manual_seed seeds the GPU's too
         standard = standard_of(_finite(problem.views[0]))
@@ -48,12 +47,9 @@ def fit_adamw(problem: Problem, settings: Head) -> FittedHead:
     return _perceptron({name: array.astype(np.float32) for name, array in arrays.items()}, settings.hidden, facts)
 
 
-def _train(problem: Problem, settings: Head, standard: Standard, parameters: dict[str, Tensor]) -> float:
+def _train(problem: Problem, settings: AdamwHead, standard: Standard, parameters: dict[str, Tensor]) -> float:
     """Train the parameters in place; return the mean loss of the last epoch."""
     epochs, batch_size, lr = settings.epochs, settings.batch_size, settings.lr
-    assert epochs is not None
-    assert batch_size is not None
-    assert lr is not None
     labels_N = torch.from_numpy(problem.labels)
     weights_N = torch.from_numpy(problem.image_weights.astype(np.float32))
     steps_per_epoch = math.ceil(len(labels_N) / batch_size)
@@ -74,9 +70,9 @@ def _train(problem: Problem, settings: Head, standard: Standard, parameters: dic
             problem.check()
             for group in optimizer.param_groups:
                 group["lr"] = lr * _factor(step, epochs * steps_per_epoch)
-            logits = _forward(features_ND[chosen], parameters, settings.dropout or 0.0)
+            logits = _forward(features_ND[chosen], parameters, settings.dropout)
             losses = F.cross_entropy(
-                logits, labels_N[chosen], reduction="none", label_smoothing=settings.label_smoothing or 0.0
+                logits, labels_N[chosen], reduction="none", label_smoothing=settings.label_smoothing
             )
             loss = (losses * weights_N[chosen]).mean()
             optimizer.zero_grad()

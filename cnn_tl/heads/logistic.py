@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cnn_tl.heads.folds import stratified_folds, stratified_sample
 from cnn_tl.heads.problem import Features, FittedHead, Problem
 from cnn_tl.heads.scaling import standard_of
-from cnn_tl.recipe.sections import Head
+from cnn_tl.recipe.resolved import LbfgsHead
 
 STRONGEST, FIRST, WEAKEST = 8, 1, -10
 """Penalties are tried in half powers of ten: 10 ** (half / 2), from the first to weaker ones, then to stronger ones."""
@@ -72,7 +72,7 @@ class _Rows:
         return _Rows(self.features[chosen], self.labels[chosen], weights / weights.mean())
 
 
-def fit_logistic(problem: Problem, settings: Head) -> FittedHead:
+def fit_logistic(problem: Problem, settings: LbfgsHead) -> FittedHead:
     """Fit multinomial logistic regression by L-BFGS (Nocedal and Wright, Numerical Optimization, ch. 7).
 
     Minimises the weighted mean of the cross-entropy + penalty / 2 * |W|^2 over standardised features; the bias is not

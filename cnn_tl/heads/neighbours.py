@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from cnn_tl.core.statistics import VOTE_SMALLEST_SHARE, VOTE_TEMPERATURE, VOTE_TIE
 from cnn_tl.heads.problem import Features, FittedHead, Problem
-from cnn_tl.recipe.sections import Head
+from cnn_tl.recipe.resolved import KnnHead
 
 
-def fit_neighbours(problem: Problem, settings: Head) -> FittedHead:
+def fit_neighbours(problem: Problem, settings: KnnHead) -> FittedHead:
     """Keep the training images; an image's neighbours by cosine vote, weighted by exp(similarity / 0.07).
 
     (Wu et al. 2018, sec. 3.4.) The logits are the logarithms of the shares of the votes, each of which counts as much
@@ -23,7 +23,6 @@ def fit_neighbours(problem: Problem, settings: Head) -> FittedHead:
     Raises:
         DivergedError: the features are not finite.
     """
-    assert settings.neighbours is not None, "the recipe is resolved"
     raw_RD, image_R = problem.stacked()
     bank_RD, row_of = _distinct(_unit(raw_RD))
     votes_RK = np.zeros((len(bank_RD), problem.num_classes), np.float32)

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from cnn_tl.heads.calibration import best_factor
 from cnn_tl.heads.problem import FittedHead, Problem
 from cnn_tl.heads.scaling import standard_of
-from cnn_tl.recipe.sections import Head
+from cnn_tl.recipe.resolved import PrototypeHead
 
 Array = NDArray[np.float64]
 
 
-def fit_prototype(problem: Problem, settings: Head) -> FittedHead:
+def fit_prototype(problem: Problem, settings: PrototypeHead) -> FittedHead:
     """Fit one Gaussian a class with a shared spherical variance (Snell et al. 2017, sec. 2.3).
 
     How sure the answers are does not follow from the variance, since features go together. It is the factor that makes

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cnn_tl.heads.calibration import best_factor
 from cnn_tl.heads.problem import FittedHead, Problem
 from cnn_tl.heads.scaling import standard_of
-from cnn_tl.recipe.sections import Head
+from cnn_tl.recipe.resolved import RidgeHead
 
 PENALTIES = [10.0 ** (half / 2) for half in range(-8, 5)]
 """In units of the mean variance of a direction: 1 shrinks an average direction by half."""
@@ -19,7 +19,7 @@ PENALTIES = [10.0 ** (half / 2) for half in range(-8, 5)]
 Array = NDArray[np.float64]
 
 
-def fit_ridge(problem: Problem, settings: Head) -> FittedHead:
+def fit_ridge(problem: Problem, settings: RidgeHead) -> FittedHead:
     """Fit one-against-the-rest targets (1, 0) by weighted ridge regression (Hoerl and Kennard 1970).
 
     The penalty is the one that makes the images most likely when they are left out: exactly, all views of the image

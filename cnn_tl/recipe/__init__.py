@@ -11,4 +11,16 @@ from cnn_tl.recipe.resolved import ResolvedRecipe
 from cnn_tl.recipe.sections import KEYS
 from cnn_tl.recipe.shipped import names, text
 
-__all__ = ["KEYS", "Recipe", "ResolvedRecipe", "diff", "faults", "json_schema", "load", "names", "text", "to_yaml", "tree_of"]
+__all__ = [
+    "KEYS",
+    "Recipe",
+    "ResolvedRecipe",
+    "diff",
+    "faults",
+    "json_schema",
+    "load",
+    "names",
+    "text",
+    "to_yaml",
+    "tree_of",
+]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cnn_tl.recipe.resolved import (
     AdamwHead,
     AutoHead,
@@ -11,6 +9,7 @@ from cnn_tl.recipe.resolved import (
     KnnHead,
     LbfgsHead,
     Length,
+    LoopRecipe,
     LoopTrain,
     PrototypeHead,
     ResolvedHead,
@@ -91,3 +90,10 @@ HEAD_DEFAULTS: dict[HeadKind, ResolvedHead] = {
 def mode_train(mode: Mode, head_start: str | None) -> LoopTrain:
     """Return `train` of a mode with a loop, as it is where the recipe says nothing else."""
     return RANDOM_HEAD_TRAIN if (mode, head_start) == ("finetune", "random") else MODE_TRAIN[mode]
+
+
+def default_lr(recipe: LoopRecipe) -> float:
+    """Return the mode's own peak learning rate, for a range test that finds none."""
+    lr = mode_train(recipe.mode, "fitted" if recipe.fits_head else "random").lr
+    assert lr != "auto", "no mode has it by default"
+    return lr

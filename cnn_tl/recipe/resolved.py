@@ -77,6 +77,11 @@ class LoopFeatures(Resolved):
 class _Head(Resolved):
     class_weights: ClassWeights
 
+    @property
+    def passes(self) -> int:
+        """How often the fit sees the training images."""
+        return 1
+
 
 class AutoHead(_Head):
     """Logistic or ridge regression, whichever suits the size of the problem."""
@@ -109,6 +114,11 @@ class AdamwHead(_Head):
     batch_size: int
     lr: float
     weight_decay: float
+
+    @property
+    def passes(self) -> int:
+        """How often the fit sees the training images: once an epoch."""
+        return self.epochs
 
 
 class KnnHead(_Head):
@@ -188,13 +198,21 @@ class LoopTrain(Resolved):
     @model_validator(mode="before")
     @classmethod
     def _read_length(cls, tree: Any) -> Any:
+        if not isinstance(tree, dict):
+            return tree
         units: tuple[Literal["epochs"], Literal["steps"]] = ("epochs", "steps")
-        lengths = [Length(tree[unit], unit) for unit in units if unit in tree]
         rest = {key: value for key, value in tree.items() if key not in units}
-        return rest | {"length": length for length in lengths}
+        for unit in units:
+            if unit in tree:
+                rest["length"] = Length(tree[unit], unit)
+        return rest
 
     def _written(self, tree: dict[str, Any]) -> dict[str, Any]:
         return {self.length.unit: self.length.count} | {key: tree[key] for key in tree if key != "length"}
+
+    def is_longer_than(self, other: LoopTrain) -> bool:
+        """Say whether it is the same loop by its unit, and has more of it."""
+        return self.length.unit == other.length.unit and self.length.count > other.length.count
 
     @property
     def epochs(self) -> int | None:
@@ -255,24 +273,37 @@ class FreezeRecipe(_AnyRecipe):
     head: ResolvedHead
     train: Embedding
 
+    @property
+    def views(self) -> int:
+        """How many views of each training image are embedded; of fresh ones, one for each pass of the head."""
+        return self.head.passes if self.features.views == "fresh" else self.features.views
 
-class LoopRecipe(_AnyRecipe):
-    """What every recipe with a training loop has."""
 
+class _LoopRecipe(_AnyRecipe):
     mode: Literal["finetune", "scratch", "lp-ft", "auto"]
     model: TrainedModel
     features: LoopFeatures
     train: LoopTrain
 
+    @property
+    def fits_head(self) -> bool:
+        """Whether the loop fits its head itself before the first step; in mode lp-ft it is given one."""
+        return False
 
-class FinetuneRecipe(LoopRecipe):
+
+class FinetuneRecipe(_LoopRecipe):
     """Train from pretrained weights, or with mode scratch from random ones."""
 
     mode: Literal["finetune", "scratch"]
     train: FinetuneTrain
 
+    @property
+    def fits_head(self) -> bool:
+        """Whether the head is fitted on frozen features before the first step."""
+        return self.train.head_start == "fitted"
 
-class LpFtRecipe(LoopRecipe):
+
+class LpFtRecipe(_LoopRecipe):
     """Fit a head on frozen features, then train everything from there; mode auto keeps the better of the two."""
 
     mode: Literal["lp-ft", "auto"]
@@ -294,6 +325,12 @@ class LpFtRecipe(LoopRecipe):
             export=self.export,
         )
 
+
+LoopRecipe = FinetuneRecipe | LpFtRecipe
+"""The recipes with a training loop."""
+
+HeadRecipe = FreezeRecipe | LpFtRecipe
+"""The recipes that fit a head on frozen features."""
 
 ResolvedRecipe = FreezeRecipe | FinetuneRecipe | LpFtRecipe
 

@@ -111,7 +111,9 @@ def placed(data: Data) -> Data:
     around = data.path if data.path is not None else _around([*places.values()])
     if not all(_is_inside(place, around) for place in places.values()):
         around = _around([*places.values()])
-    relative: dict[str, str] = {split: Path(os.path.relpath(place, around)).as_posix() for split, place in places.items()}
+    relative: dict[str, str] = {
+        split: Path(os.path.relpath(place, around)).as_posix() for split, place in places.items()
+    }
     return data.model_copy(update={"path": around, **relative})
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypeVar
 
 from cnn_tl.core import files
 from cnn_tl.core.cpu import default_workers
@@ -27,7 +28,8 @@ from cnn_tl.data.views import transforms
 from cnn_tl.data.views.augment import Augmentation, augment
 from cnn_tl.heads import FittedHead
 from cnn_tl.networks.info import Card, Remembered
-from cnn_tl.recipe import Recipe
+from cnn_tl.recipe import ResolvedRecipe
+from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.tracking.tracker import Tracking
 from cnn_tl.training.images import ImageStore, open_images
 from cnn_tl.training.run_folder import RunFolder
@@ -41,14 +43,20 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Key = TypeVar("Key")
+R = TypeVar("R", bound=ResolvedRecipe, covariant=True, default=ResolvedRecipe)
 Pixels = NDArray[np.uint8]
 Logits = NDArray[np.float32]
 
 CHECKED_AT_ONCE = 16
 
 
+def has_loop(session: Session) -> TypeGuard[Session[LoopRecipe]]:
+    """Say whether the run has a training loop."""
+    return isinstance(session.recipe, LoopRecipe)
+
+
 @dataclass
-class Session:
+class Session(Generic[R]):
     """One training run in the making.
 
     Attributes:
@@ -64,7 +72,7 @@ class Session:
         is_resumed: the run goes on with what lies in its folder.
     """
 
-    recipe: Recipe
+    recipe: R
     manifest: Manifest
     remembered: Remembered
     memory: Path
@@ -106,24 +114,22 @@ class Session:
         return min(max(1, self.workers), default_workers())
 
     @property
-    def batch_size(self) -> int:
+    def batch_size(self: Session[LoopRecipe]) -> int:
         """How many images make a step of the training loop."""
-        assert self.recipe.train.batch_size is not None, "the recipe is resolved, and its mode has a loop"
         return self.recipe.train.batch_size
 
     @property
-    def steps_per_epoch(self) -> int:
+    def steps_per_epoch(self: Session[LoopRecipe]) -> int:
         """How many steps an epoch of the training loop has."""
         return batches_in_epoch(len(self.manifest.of("train")), self.batch_size)
 
     @property
-    def epochs(self) -> int:
+    def epochs(self: Session[LoopRecipe]) -> int:
         """How many epochs the training loop has, the last of which may be cut short."""
-        settings = self.recipe.train
-        return settings.epochs or -(-(settings.steps or 0) // self.steps_per_epoch)
+        return self.recipe.train.length.epochs(self.steps_per_epoch)
 
     @cached_property
-    def precision(self) -> Precision:
+    def precision(self: Session[LoopRecipe]) -> Precision:
         """The number format of the training loop; validation is always float32, as in predict."""
         began = number_format.began_in(self.run.checkpoints, self.device) if self.is_resumed else None
         known = (self.recipe, self.network, self.device, self.memory, self.observer)

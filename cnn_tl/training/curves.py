@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from cnn_tl.core.errors import printable
 from cnn_tl.recipe.naming import policy_shown
-from cnn_tl.training.context import Session
+from cnn_tl.recipe.resolved import LoopRecipe
+from cnn_tl.training.context import Session, has_loop
 
 if TYPE_CHECKING:
     from cnn_tl.plots.curves import Rows, Story
@@ -22,7 +23,7 @@ def drawn_in_the_end(session: Session) -> Iterator[None]:
     finally:
         try:
             rows = [row for row in session.run.read_metrics() if "epoch" in row]
-            if rows and session.world.is_first:
+            if rows and session.world.is_first and has_loop(session):
                 from cnn_tl.plots.curves import plot_curves
 
                 plot_curves(session.run.curves, rows, story(session, rows))
@@ -30,13 +31,12 @@ def drawn_in_the_end(session: Session) -> Iterator[None]:
             session.observer.warn(f"the learning curves are not drawn: {error}")
 
 
-def story(session: Session, rows: Rows) -> Story:
+def story(session: Session[LoopRecipe], rows: Rows) -> Story:
     """Return what the plot of a run shows beside its rows."""
     from cnn_tl.plots.curves import Story
 
     recipe, model = session.recipe, session.recipe.model
-    policies = [model.freeze, *(model.unfreeze or ())]
-    phases = [(number * (model.unfreeze_every or 1) + 1, policy_shown(p)) for number, p in enumerate(policies)]
+    phases = [(number * model.unfreeze_every + 1, policy_shown(p)) for number, p in enumerate(model.policies)]
     last = int(rows[-1]["epoch"])
     return Story(
         title=f"{printable(session.run.path)}: {recipe.mode}, {session.card.name}",

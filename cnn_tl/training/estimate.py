@@ -13,6 +13,16 @@ from cnn_tl.core.progress import FeaturePlan, Plan
 from cnn_tl.features.speed import describe, noise
 from cnn_tl.heads.choice import choose, lbfgs_seconds, ridge_seconds
 from cnn_tl.recipe.naming import policy_shown
+from cnn_tl.recipe.resolved import (
+    AdamwHead,
+    FreezeRecipe,
+    HeadRecipe,
+    KnnHead,
+    LoopRecipe,
+    LpFtRecipe,
+    PrototypeHead,
+    ResolvedHead,
+)
 from cnn_tl.training.context import Session
 
 if TYPE_CHECKING:
@@ -34,11 +44,11 @@ TORCH_SECONDS = 2.0
 """Loading torch and timm, where they are not loaded yet and the network has to run."""
 
 
-def plan_frozen(session: Session, prepared: Preparation) -> Plan:
+def plan_frozen(session: Session[FreezeRecipe], prepared: Preparation) -> Plan:
     """Describe a run in mode `freeze`."""
-    card, head = session.card, session.recipe.head
+    card = session.card
     speeds, way = prepared.speeds, prepared.way
-    trainable = _head_parameters(card.num_features, len(session.manifest.classes), head.kind, head.hidden)
+    trainable = _head_parameters(card.num_features, len(session.manifest.classes), session.recipe.head)
     fast, exact = speeds.seconds.get(str(way), speeds.seconds["fp32"]), speeds.seconds["fp32"]
     decode = DECODE_SECONDS / session.read_at_once
     seconds = len(prepared.train.missing) * max(fast, decode) + len(prepared.val.missing) * max(exact, decode)
@@ -61,25 +71,24 @@ def plan_frozen(session: Session, prepared: Preparation) -> Plan:
     )
 
 
-def _features(session: Session, prepared: Preparation) -> FeaturePlan:
+def _features(session: Session[HeadRecipe], prepared: Preparation) -> FeaturePlan:
     settings = session.recipe.features
     kept = settings.cache and settings.views != "fresh"
     return FeaturePlan(prepared.to_compute, prepared.at_hand, prepared.bytes_to_keep if kept else 0)
 
 
-def _head_seconds(session: Session, prepared: Preparation) -> float:
+def _head_seconds(session: Session[HeadRecipe], prepared: Preparation) -> float:
     """Guess what fitting the head takes, from the size of its problem."""
     head = session.recipe.head
-    if head.kind == "adamw":
-        steps = -(-len(prepared.train.images) // (head.batch_size or 1)) * (head.epochs or 0)
-        return steps * ADAMW_STEP_SECONDS
-    if head.kind in ("knn", "prototype"):
+    if isinstance(head, AdamwHead):
+        return -(-len(prepared.train.images) // head.batch_size) * head.epochs * ADAMW_STEP_SECONDS
+    if isinstance(head, KnnHead | PrototypeHead):
         return 0.0
     images, views = _problem_size(prepared)
     return _fit_seconds(session, head.kind, images, views, session.card.num_features)
 
 
-def _head_kind(session: Session, prepared: Preparation) -> str:
+def _head_kind(session: Session[HeadRecipe], prepared: Preparation) -> str:
     """Return the kind of head that is fitted, and why, where `auto` chooses another one than lbfgs."""
     kind = session.recipe.head.kind
     if kind != "auto":
@@ -98,13 +107,12 @@ def _fit_seconds(session: Session, kind: str, images: int, views: int, num_featu
     return ridge_seconds(*size) if fitted == "ridge" else lbfgs_seconds(*size)
 
 
-def plan_loop(session: Session) -> Plan:
+def plan_loop(session: Session[LoopRecipe]) -> Plan:
     """Describe a run with a training loop: modes `finetune` and `scratch`."""
     from cnn_tl.networks import freeze
 
     recipe, model = session.recipe, session.network.model
-    assert recipe.model.freeze is not None, "the recipe is resolved"
-    freeze.apply(model, recipe.model.freeze, recipe.model.bn or "train")
+    freeze.apply(model, recipe.model.freeze, recipe.model.bn)
     trainable, total = freeze.count_parameters(model)
     images = _kept_images(session)
     return Plan(
@@ -121,7 +129,7 @@ def plan_loop(session: Session) -> Plan:
     )
 
 
-def plan_head_first(session: Session, prepared: Preparation) -> Plan:
+def plan_head_first(session: Session[LpFtRecipe], prepared: Preparation) -> Plan:
     """Describe a run in mode `lp-ft` or `auto`: what the head needs, and then the loop."""
     loop = plan_loop(session)
     features = _features(session, prepared)
@@ -146,36 +154,36 @@ def _common(session: Session) -> dict[str, Any]:
     }
 
 
-def _head_parameters(num_features: int, num_classes: int, kind: str, hidden: int | None) -> int:
-    if kind == "knn":
+def _head_parameters(num_features: int, num_classes: int, head: ResolvedHead) -> int:
+    if isinstance(head, KnnHead):
         return 0
-    if hidden is not None:
-        return (num_features + 1) * hidden + (hidden + 1) * num_classes
+    if isinstance(head, AdamwHead) and head.hidden is not None:
+        return (num_features + 1) * head.hidden + (head.hidden + 1) * num_classes
     return (num_features + 1) * num_classes
 
 
-def _views(session: Session, prepared: Preparation) -> str:
+def _views(session: Session[FreezeRecipe], prepared: Preparation) -> str:
     views = session.recipe.features.views
     if not prepared.to_compute:
         return "features from the cache"
     if views == "fresh":
-        return f"a fresh view of each image in each of {counted(session.recipe.head.epochs or 0, 'epoch')}"
+        return f"a fresh view of each image in each of {counted(session.recipe.views, 'epoch')}"
     return "one pass for each image" if views == 1 else f"one pass for each of {views} views of an image"
 
 
-def _loop_schedule(session: Session) -> str:
+def _loop_schedule(session: Session[LoopRecipe]) -> str:
     settings, steps = session.recipe.train, _steps(session)
-    epochs = f"{counted(settings.epochs, 'epoch')}, " if settings.epochs else ""
+    epochs = f"{counted(settings.length.count, 'epoch')}, " if settings.length.unit == "epochs" else ""
     rate = "learning rate by a range test" if settings.lr == "auto" else f"peak learning rate {settings.lr:g}"
     return f"{epochs}{counted(steps, 'step')} of up to {session.batch_size}, {rate}"
 
 
-def _phases(session: Session) -> str | None:
+def _phases(session: Session[LoopRecipe]) -> str | None:
     """Say what trains when, such as "head (epoch 1), last-stage (2), all (3-5)", where it is not the same all along."""
     model = session.recipe.model
     if not model.unfreeze:
         return None
-    every, policies = model.unfreeze_every or 1, [model.freeze, *model.unfreeze]
+    every, policies = model.unfreeze_every, model.policies
     stretches = []
     for number, policy in enumerate(policies):
         first = number * every + 1
@@ -185,9 +193,8 @@ def _phases(session: Session) -> str | None:
     return ", ".join(stretches)
 
 
-def _steps(session: Session) -> int:
-    settings = session.recipe.train
-    return settings.steps or session.steps_per_epoch * (settings.epochs or 0)
+def _steps(session: Session[LoopRecipe]) -> int:
+    return session.recipe.train.length.steps(session.steps_per_epoch)
 
 
 def _kept_images(session: Session) -> FeaturePlan | None:
@@ -198,7 +205,7 @@ def _kept_images(session: Session) -> FeaturePlan | None:
     return FeaturePlan(len(lacking), len(images) - len(lacking), session.images.expected_bytes(lacking))
 
 
-def _loop_seconds(session: Session, kept: FeaturePlan | None) -> float:
+def _loop_seconds(session: Session[LoopRecipe], kept: FeaturePlan | None) -> float:
     train, val = len(session.manifest.of("train")), len(session.manifest.of("val"))
     threads = session.read_at_once
     first = (train + val if kept is None else kept.computed) * DECODE_SECONDS / threads
@@ -207,7 +214,7 @@ def _loop_seconds(session: Session, kept: FeaturePlan | None) -> float:
     exact = max(_seconds_per_image(session, "fp32"), each)
     share = _steps(session) / session.steps_per_epoch
     validations = session.epochs + 1  # the weights that are kept, once more
-    if session.recipe.train.head_start == "fitted":
+    if session.recipe.fits_head:
         validations += 1
         from cnn_tl.training.loop.head_init import AT_MOST
 

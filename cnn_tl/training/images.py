@@ -27,7 +27,7 @@ from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.data.views import source, transforms
 from cnn_tl.data.views.augment import Augmentation, augment
 from cnn_tl.features.cache_keys import plain_facts, source_facts
-from cnn_tl.recipe import Recipe
+from cnn_tl.recipe import ResolvedRecipe
 from cnn_tl.training.run_folder import RunFolder
 from cnn_tl.training.store import GB, open_cache
 
@@ -219,7 +219,7 @@ class Keeper:
 
 
 def open_images(
-    recipe: Recipe,
+    recipe: ResolvedRecipe,
     run: RunFolder,
     observer: Observer,
     spec: Preprocessing,

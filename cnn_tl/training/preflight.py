@@ -9,7 +9,8 @@ import numpy as np
 
 from cnn_tl.core.errors import UsageError
 from cnn_tl.heads.problem import class_weights
-from cnn_tl.recipe import Recipe
+from cnn_tl.recipe import ResolvedRecipe
+from cnn_tl.recipe.resolved import FinetuneRecipe, LoopRecipe
 from cnn_tl.recipe.rules import refuse_unreached_phases
 from cnn_tl.training.context import Session
 from cnn_tl.training.step.schedule import batches_in_epoch
@@ -18,17 +19,19 @@ FITS_A_HEAD = ("freeze", "lp-ft", "auto")
 """The modes that fit a head on frozen features."""
 
 
-def refuse_unknown_classes(recipe: Recipe, classes: Sequence[str]) -> None:
+def refuse_unknown_classes(recipe: ResolvedRecipe, classes: Sequence[str]) -> None:
     """Refuse weights for classes that the data does not have; without torch.
 
     Raises:
         RecipeError: there are some.
     """
-    for key, setting in (("head", recipe.head.class_weights), ("train", recipe.train.class_weights or "none")):
-        class_weights(setting, np.zeros(0, np.int64), classes, key=f"{key}.class_weights")
+    if not isinstance(recipe, FinetuneRecipe):
+        class_weights(recipe.head.class_weights, np.zeros(0, np.int64), classes, key="head.class_weights")
+    if isinstance(recipe, LoopRecipe):
+        class_weights(recipe.train.class_weights, np.zeros(0, np.int64), classes, key="train.class_weights")
 
 
-def refuse_what_cannot_train(session: Session) -> None:
+def refuse_what_cannot_train(session: Session[LoopRecipe]) -> None:
     """Refuse what the loop could not do with this network on this device: its optimiser, its phases, its BatchNorm.
 
     Raises:
@@ -37,15 +40,13 @@ def refuse_what_cannot_train(session: Session) -> None:
         RecipeError: a phase of `model.unfreeze` is never reached.
         ResourceError: BatchNorm cannot be synchronised here.
     """
-    recipe = session.recipe
-    if recipe.mode == "freeze":
-        return
     import torch
 
     from cnn_tl.networks.backbone import require_synchronisable
     from cnn_tl.training.step.optimizer import make_optimizer
     from cnn_tl.training.step.unfreezing import Phases
 
+    recipe = session.recipe
     if recipe.model.bn == "sync":
         require_synchronisable(session.device)
     phases = Phases(session.network.model, recipe.model)
@@ -56,7 +57,7 @@ def refuse_what_cannot_train(session: Session) -> None:
     _refuse_what_gives_no_logits(session)
 
 
-def _refuse_what_gives_no_logits(session: Session) -> None:
+def _refuse_what_gives_no_logits(session: Session[LoopRecipe]) -> None:
     """Refuse a network that fails, or answers with something else than the loss takes, by trying it on one image.
 
     Raises:
@@ -90,7 +91,7 @@ def _refuse_what_gives_no_logits(session: Session) -> None:
         )
 
 
-def _smallest_part(session: Session) -> int:
+def _smallest_part(session: Session[LoopRecipe]) -> int:
     """Return how many images pass the network together at the least."""
     from cnn_tl.training.step.gradients import parts_in_step
 
@@ -104,7 +105,7 @@ def _smallest_part(session: Session) -> int:
     return min(least(batch) for batch in {smaller, smaller + (more > 0)})
 
 
-def _refuse_statistics_of_one_value(session: Session) -> None:
+def _refuse_statistics_of_one_value(session: Session[LoopRecipe]) -> None:
     """Refuse to normalise a single image by its own statistics where a layer has but one value of each channel.
 
     Raises:

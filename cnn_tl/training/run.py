@@ -22,8 +22,8 @@ from cnn_tl.core.progress import Observer, Plan
 from cnn_tl.core.signals import stop_on_signals
 from cnn_tl.data.folders.layout import refuse_non_folder
 from cnn_tl.networks import bundle
-from cnn_tl.recipe import Recipe
-from cnn_tl.recipe.data_folders import named_splits
+from cnn_tl.recipe import Recipe, ResolvedRecipe
+from cnn_tl.recipe.resolved import FinetuneRecipe, FreezeRecipe, LoopRecipe, LpFtRecipe
 from cnn_tl.tracking import require_trackers, tracked
 from cnn_tl.training import run_index
 from cnn_tl.training.checkpoints import digests
@@ -41,7 +41,7 @@ Ready = tuple[Plan, Callable[[], Logits]]
 
 
 def train(
-    recipe: Recipe,
+    recipe: Recipe | ResolvedRecipe,
     output: Path | str | None = None,
     *,
     resume: bool = False,
@@ -91,7 +91,7 @@ def train(
 
 
 def _opened(
-    recipe: Recipe, output: Path | str | None, resume: bool, world: World, observer: Observer
+    recipe: ResolvedRecipe, output: Path | str | None, resume: bool, world: World, observer: Observer
 ) -> tuple[RunFolder, bool]:
     """Return the run folder, and whether there is a run in it to go on with: asked for, or begun by the same launch.
 
@@ -99,7 +99,8 @@ def _opened(
     machine that takes the place of another it counts from 0. Without a name that count is all there is.
     """
     if output is None and resume:
-        output = run_index.to_resume(recipe.data.path, recipe.mode, recipe.train.epochs).path
+        epochs = recipe.train.epochs if isinstance(recipe, LoopRecipe) else None
+        output = run_index.to_resume(recipe.data.path, recipe.mode, epochs).path
     elif output is None:
         output = _own_run(recipe, world)
     run = _run_folder(recipe, output)
@@ -122,7 +123,7 @@ def _opened(
     return run, resume
 
 
-def _own_run(recipe: Recipe, world: World) -> Path | None:
+def _own_run(recipe: ResolvedRecipe, world: World) -> Path | None:
     """Return the run under runs/ that an earlier start of this launch has begun, if this is a later one."""
     if world.launch:
         return run_index.begun_by(world.launch, recipe.data.path, recipe.mode)
@@ -132,7 +133,7 @@ def _own_run(recipe: Recipe, world: World) -> Path | None:
     return None
 
 
-def _finished(run: RunFolder, recipe: Recipe, observer: Observer) -> TrainResult | None:
+def _finished(run: RunFolder, recipe: ResolvedRecipe, observer: Observer) -> TrainResult | None:
     """Return the result of a run that has nothing left to do."""
     if is_extension(run, recipe):
         if run.result.exists():
@@ -174,7 +175,9 @@ def _work(session: Session, started: float) -> TrainResult:
         return world.first(lambda: _finish(session, logits, started))
 
 
-def plan(recipe: Recipe, output: Path | str | None = None, *, observer: Observer | None = None) -> Plan:
+def plan(
+    recipe: Recipe | ResolvedRecipe, output: Path | str | None = None, *, observer: Observer | None = None
+) -> Plan:
     """Return what `train` would do, having read the weights and every image, and written nothing.
 
     Raises:
@@ -190,14 +193,14 @@ def plan(recipe: Recipe, output: Path | str | None = None, *, observer: Observer
     return made
 
 
-def find_lr(recipe: Recipe, *, observer: Observer | None = None) -> RangeTest:
+def find_lr(recipe: Recipe | ResolvedRecipe, *, observer: Observer | None = None) -> RangeTest:
     """Make the range test that `train.lr: auto` goes by, and nothing else; no run folder is written.
 
     Raises:
         UsageError: the mode has no loop; and the errors of `train`.
     """
     recipe = recipe.resolve()
-    if recipe.mode not in ("finetune", "scratch"):
+    if not isinstance(recipe, FinetuneRecipe):
         raise UsageError(f"mode {recipe.mode} begins with a fitted head; find a learning rate for --mode finetune")
     scratch = tempfile.TemporaryDirectory()
     with scratch as folder, fp32_switches_restored(), deterministic(recipe.run.deterministic):
@@ -209,7 +212,7 @@ def find_lr(recipe: Recipe, *, observer: Observer | None = None) -> RangeTest:
             return finetune.find_lr(session)
 
 
-def _freeze(session: Session, *, write: bool) -> Ready:
+def _freeze(session: Session[FreezeRecipe], *, write: bool) -> Ready:
     from cnn_tl.training.estimate import plan_frozen
     from cnn_tl.training.modes import freeze
 
@@ -220,7 +223,7 @@ def _freeze(session: Session, *, write: bool) -> Ready:
     return plan_frozen(session, prepared), lambda: freeze.train(session, prepared)
 
 
-def _loop(session: Session, *, write: bool) -> Ready:
+def _loop(session: Session[LoopRecipe], *, write: bool) -> Ready:
     from cnn_tl.training.estimate import plan_loop
     from cnn_tl.training.modes import finetune
 
@@ -229,7 +232,7 @@ def _loop(session: Session, *, write: bool) -> Ready:
     return plan_loop(session), lambda: finetune.train(session).numpy()
 
 
-def _head_first(session: Session, *, write: bool) -> Ready:
+def _head_first(session: Session[LpFtRecipe], *, write: bool) -> Ready:
     from cnn_tl.training.estimate import plan_head_first
     from cnn_tl.training.modes import lp_ft
 
@@ -250,12 +253,10 @@ MODES: dict[str, Callable[..., Ready]] = {
 model that it leaves in the session. `write=False` leaves no trace, and reads every image that the work would read."""
 
 
-def _run_folder(recipe: Recipe, output: Path | str | None) -> RunFolder:
-    if recipe.data.path is None:
-        raise UsageError("no data: name a folder of class folders, as in cnn-tl train DATA")
-    path = Path(output) if output is not None else default_output(recipe.data.path, recipe.mode)
-    data = Path(recipe.data.path)
-    places = [data / place for place in named_splits(recipe.data).values()] or [data]
+def _run_folder(recipe: ResolvedRecipe, output: Path | str | None) -> RunFolder:
+    data = recipe.data.folder
+    path = Path(output) if output is not None else default_output(str(data), recipe.mode)
+    places = [data / place for place in recipe.data.splits.values()] or [data]
     if any(path.resolve().is_relative_to(place.resolve()) for place in places):
         raise UsageError(
             f"the run folder {printable(path)} would lie inside the data folder; choose another place with --output"

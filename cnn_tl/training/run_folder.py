@@ -27,7 +27,7 @@ from cnn_tl.core import files
 from cnn_tl.core.errors import ArtefactError, RecipeError, ResourceError, printable
 from cnn_tl.core.locks import try_lock
 from cnn_tl.networks import bundle
-from cnn_tl.recipe import Recipe
+from cnn_tl.recipe import ResolvedRecipe
 from cnn_tl.tracking.table import csv_text
 from cnn_tl.training.checkpoints import digests
 
@@ -105,7 +105,7 @@ class RunFolder:
         """The command that goes on with this run."""
         return f"cnn-tl train --resume --output {shlex.quote(printable(self.path))}"
 
-    def own_recipe(self) -> Recipe:
+    def own_recipe(self) -> ResolvedRecipe:
         """Return what the run was told.
 
         Raises:
@@ -116,7 +116,7 @@ class RunFolder:
         except RecipeError as error:
             raise ArtefactError(f"{error}; restore this run's recipe, or start anew with another --output") from error
 
-    def keep_until_begun(self, recipe: Recipe) -> None:
+    def keep_until_begun(self, recipe: ResolvedRecipe) -> None:
         """Keep what the run is told until it has a recipe of its own: `--resume` can then start it again.
 
         Raises:

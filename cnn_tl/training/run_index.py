@@ -19,7 +19,8 @@ from cnn_tl.core import files
 from cnn_tl.core.errors import ArtefactError, CnnTlError, printable
 from cnn_tl.core.formatting import counted
 from cnn_tl.networks import bundle
-from cnn_tl.recipe import Recipe
+from cnn_tl.recipe import ResolvedRecipe
+from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.run_folder import BEGUN, RunFolder
 
 REMEMBERED = 200
@@ -106,12 +107,12 @@ def to_resume(
     raise ArtefactError(f"there is no run{kind} to resume here; name it with --output RUN{hint}")
 
 
-def stopped_twin(recipe: Recipe) -> RunFolder | None:
+def stopped_twin(recipe: ResolvedRecipe) -> RunFolder | None:
     """Return the newest run of this place that the same recipe has begun, that was stopped and can be resumed."""
     return next((run for run in _newest_first(_here()) if is_stopped_twin(run, recipe)), None)
 
 
-def is_stopped_twin(run: RunFolder, recipe: Recipe) -> bool:
+def is_stopped_twin(run: RunFolder, recipe: ResolvedRecipe) -> bool:
     """Say whether the same recipe has begun this run, and it was stopped and can be resumed."""
     if run.result.exists() or _hindrance(run):
         return False
@@ -141,7 +142,8 @@ def _hindrance(run: RunFolder, epochs: int | None = None, *, mind_locks: bool = 
     try:
         if not run.never_began:
             run.require_run()
-        own = run.own_recipe().train.epochs
+        recipe = run.own_recipe()
+        own = recipe.train.epochs if isinstance(recipe, LoopRecipe) else None
         if mind_locks and run.is_held():
             return "another process is training it"
         if epochs is not None and own is not None and own > epochs:

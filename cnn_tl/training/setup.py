@@ -6,7 +6,7 @@ import contextlib
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from cnn_tl import recipe as recipes
 from cnn_tl.cache.inventory import touch
@@ -20,14 +20,14 @@ from cnn_tl.core.processes import ALONE, World
 from cnn_tl.core.progress import Observer, warn_of_set_aside
 from cnn_tl.data.decoding.image import ImageLimits
 from cnn_tl.data.folders.scan import scan
-from cnn_tl.data.manifest import Manifest, Split
+from cnn_tl.data.manifest import Manifest
 from cnn_tl.networks import info as cards
 from cnn_tl.networks.info import Remembered
 from cnn_tl.networks.pretrained import hub, weights
-from cnn_tl.recipe import Recipe
-from cnn_tl.recipe.data_folders import named_splits
+from cnn_tl.recipe import ResolvedRecipe
+from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.checkpoints import digests as seal
-from cnn_tl.training.context import Session
+from cnn_tl.training.context import Session, has_loop
 from cnn_tl.training.preflight import FITS_A_HEAD, refuse_unknown_classes, refuse_what_cannot_train
 from cnn_tl.training.result import read_result
 from cnn_tl.training.run_folder import RunFolder
@@ -36,16 +36,18 @@ from cnn_tl.training.store import budget_bytes
 if TYPE_CHECKING:
     from cnn_tl.networks.backbone import Network
 
+R = TypeVar("R", bound=ResolvedRecipe)
+
 
 def open_session(
-    recipe: Recipe,
+    recipe: R,
     run: RunFolder,
     observer: Observer,
     *,
     resume: bool,
     write: bool = True,
     world: World = ALONE,
-) -> Session:
+) -> Session[R]:
     """Scan the data, find the network, and write the recipe and the manifest into the run folder.
 
     Args:
@@ -89,13 +91,14 @@ def open_session(
     )  # fmt: skip
     if network is not None:
         session.network = network
-    refuse_what_cannot_train(session)
+    if has_loop(session):
+        refuse_what_cannot_train(session)
     if write:
         world.first(lambda: _begin(run, session, told))
     return session
 
 
-def _begin(run: RunFolder, session: Session, told: Recipe) -> None:
+def _begin(run: RunFolder, session: Session, told: ResolvedRecipe) -> None:
     """Write what the run is told and sees, or refuse weights that are not those it began with."""
     digests = seal.weights_digests(session.remembered) if session.recipe.mode != "scratch" else None
     if session.is_resumed and digests:
@@ -109,12 +112,12 @@ def _begin(run: RunFolder, session: Session, told: Recipe) -> None:
         run.begun.unlink(missing_ok=True)
 
 
-def _may_be_recalled(recipe: Recipe) -> bool:
+def _may_be_recalled(recipe: ResolvedRecipe) -> bool:
     """Say whether the run can perhaps do without the network; a device that is asked for by name must be looked at."""
     return recipe.mode in FITS_A_HEAD and recipe.features.cache and recipe.run.device in ("auto", "cpu")
 
 
-def _learned(network: Network, recipe: Recipe, memory: Path, observer: Observer, *, write: bool) -> Remembered:
+def _learned(network: Network, recipe: ResolvedRecipe, memory: Path, observer: Observer, *, write: bool) -> Remembered:
     """Return what there is to know about a network that has been built, and remember it for the next run."""
     from cnn_tl.networks import backbone
 
@@ -127,7 +130,7 @@ def _learned(network: Network, recipe: Recipe, memory: Path, observer: Observer,
     return learned
 
 
-def _remember(learned: Remembered, recipe: Recipe, memory: Path) -> str | None:
+def _remember(learned: Remembered, recipe: ResolvedRecipe, memory: Path) -> str | None:
     """Remember a network within the cache's budget; where that cannot be, say why."""
     nbytes = sum(array.nbytes for array in learned.tensors().values())
     cache = FeatureCache(default_root(), budget_bytes=budget_bytes(recipe))
@@ -140,7 +143,7 @@ def _remember(learned: Remembered, recipe: Recipe, memory: Path) -> str | None:
     return None
 
 
-def _build(recipe: Recipe, file: Path | None, num_classes: int) -> Network:
+def _build(recipe: ResolvedRecipe, file: Path | None, num_classes: int) -> Network:
     started = time.monotonic()
     require_torch()
     from cnn_tl.networks import backbone
@@ -167,15 +170,14 @@ def _require_same(built: Network, known: Remembered) -> None:
         raise ArtefactError(f"the weights of {built.name} have changed while the run was at work; start it anew")
 
 
-def _limited(network: Network, recipe: Recipe) -> Network:
+def _limited(network: Network, recipe: ResolvedRecipe) -> Network:
     network.preprocessing = replace(
         network.preprocessing, max_pixels=recipe.data.max_pixels, min_side=recipe.data.min_side
     )
     return network
 
 
-def _scan(recipe: Recipe, observer: Observer) -> Manifest:
-    assert recipe.data.path is not None
+def _scan(recipe: ResolvedRecipe, observer: Observer) -> Manifest:
     scanned = 0
 
     def show(done: int, total: int) -> None:
@@ -185,14 +187,14 @@ def _scan(recipe: Recipe, observer: Observer) -> Manifest:
 
     with observer.task("scanning", None):
         manifest = scan(
-            Path(recipe.data.path),
+            recipe.data.folder,
             seed=recipe.seed,
             val_fraction=recipe.data.val_fraction,
             limits=ImageLimits(recipe.data.max_pixels, recipe.data.min_side),
             on_bad_image=recipe.data.on_bad_image,
             on_progress=show,
             workers=recipe.run.workers,
-            splits=cast("dict[Split, str]", named_splits(recipe.data)),
+            splits=recipe.data.splits,
         )
     warn_of_set_aside(observer, [f"{printable(item.path)}: {item.reason}" for item in manifest.set_aside])
     for text in manifest.notes:
@@ -200,7 +202,7 @@ def _scan(recipe: Recipe, observer: Observer) -> Manifest:
     return manifest
 
 
-def found_again(recipe: Recipe, run: RunFolder) -> Recipe:
+def found_again(recipe: R, run: RunFolder) -> R:
     """Return a recipe whose data and weights are those that the run began with, whatever the working directory is now.
 
     A recipe may name them relative to the directory in which the run began; where the data was is in manifest.json.
@@ -211,14 +213,15 @@ def found_again(recipe: Recipe, run: RunFolder) -> Recipe:
     root = Path(files.read_json(run.manifest).get("root", ""))
     if not (root.is_absolute() and root.is_dir()):
         return recipe  # moved, perhaps together with the run
-    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"path": str(root)})})
+    recipe = cast(R, recipe.model_copy(update={"data": recipe.data.model_copy(update={"path": str(root)})}))
     weights, names = recipe.model.weights, Path(told).parts
     if weights is None or Path(weights).exists() or root.parts[len(root.parts) - len(names) :] != names:
         return recipe
     began_in = Path(*root.parts[: len(root.parts) - len(names)])
     if not (began_in / weights).exists():
         return recipe
-    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"weights": str(began_in / weights)})})
+    model = recipe.model.model_copy(update={"weights": str(began_in / weights)})
+    return cast(R, recipe.model_copy(update={"model": model}))
 
 
 def require_checkpoint(run: RunFolder) -> None:
@@ -235,19 +238,18 @@ def require_checkpoint(run: RunFolder) -> None:
     )
 
 
-def is_extension(run: RunFolder, recipe: Recipe) -> bool:
+def is_extension(run: RunFolder, recipe: ResolvedRecipe) -> bool:
     """Say whether a run is to be resumed with more epochs (or steps) than its own recipe has.
 
     Raises:
         RecipeError: the recipes differ in anything else that counts; or more epochs would not be trained.
     """
     own = run.own_recipe()
-    longer = {
-        key: after
-        for key in ("epochs", "steps")
-        if (before := getattr(own.train, key)) and (after := getattr(recipe.train, key)) and after > before
-    }
-    changes = recipes.diff(own.model_copy(update={"train": own.train.model_copy(update=longer)}), recipe)
+    longer = False
+    if isinstance(own, LoopRecipe) and isinstance(recipe, LoopRecipe) and recipe.train.is_longer_than(own.train):
+        longer = True
+        own = own.model_copy(update={"train": own.train.model_copy(update={"length": recipe.train.length})})
+    changes = recipes.diff(own, recipe)
     if changes:
         raise RecipeError(
             f"{printable(run.path)} was begun with another recipe ({'; '.join(changes)}); "
@@ -258,7 +260,7 @@ def is_extension(run: RunFolder, recipe: Recipe) -> bool:
             f"{printable(run.path)} ended before its last epoch already ({reason}: train.patience), so more of them "
             "change nothing; start anew with another --output and a higher train.patience"
         )
-    return bool(longer)
+    return longer
 
 
 def _same_data(run: RunFolder, manifest: Manifest) -> Manifest:

@@ -8,14 +8,14 @@ from typing import Any, Literal
 from cnn_tl.cache.location import default_root
 from cnn_tl.cache.store import FeatureCache
 from cnn_tl.core.progress import Observer
-from cnn_tl.recipe import Recipe
+from cnn_tl.recipe import ResolvedRecipe
 from cnn_tl.training.run_folder import RunFolder
 
 GB = 10**9
 
 
 def open_cache(
-    recipe: Recipe,
+    recipe: ResolvedRecipe,
     run: RunFolder,
     observer: Observer,
     *,
@@ -42,6 +42,6 @@ def open_cache(
     return shared
 
 
-def budget_bytes(recipe: Recipe) -> int:
+def budget_bytes(recipe: ResolvedRecipe) -> int:
     """Return the most that the cache may hold."""
     return int(recipe.features.budget_gb * GB)

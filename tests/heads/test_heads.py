@@ -17,7 +17,7 @@ from cnn_tl.heads.calibration import best_factor, temperature_of
 from cnn_tl.heads.folds import stratified_folds, stratified_sample
 from cnn_tl.heads.scaling import standard_of
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
-from cnn_tl.recipe.sections import Head
+from cnn_tl.recipe.resolved import AdamwHead
 
 KINDS = sorted(HEADS)
 NAMES = ("ash", "birch", "cedar")
@@ -480,7 +480,7 @@ def test_heads_need_no_torch_but_adamw() -> None:
 
 def test_the_sections_are_resolved() -> None:
     assert set(HEADS) == set(HEAD_DEFAULTS)
-    assert all(isinstance(settings, Head) for settings in HEAD_DEFAULTS.values())
+    assert all(settings.kind == kind for kind, settings in HEAD_DEFAULTS.items())
 
 
 def test_what_is_held_out_is_judged_by_its_plain_view() -> None:

@@ -90,11 +90,12 @@ def _mode(source: str) -> str:
 def _faults(source: str) -> list[str]:
     """Return all that can be known to be wrong without images and machine; only rare optimisers need torch."""
     from cnn_tl import recipe
+    from cnn_tl.recipe.resolved import LoopRecipe
 
     if found := recipe.faults(source):
         return found
     read = recipe.load(source)
-    if read.train.optimizer not in (None, "adamw", "sgd"):
+    if isinstance(read, LoopRecipe) and read.train.optimizer not in ("adamw", "sgd"):
         from cnn_tl.core.imports import require_torch
 
         require_torch()

@@ -19,7 +19,7 @@ from cnn_tl.core.formatting import counted
 
 if TYPE_CHECKING:
     from cnn_tl.core.progress import Plan
-    from cnn_tl.recipe import Recipe
+    from cnn_tl.recipe import ResolvedRecipe
     from cnn_tl.training.run_folder import RunFolder
 
 Mode = Literal["freeze", "finetune", "lp-ft", "auto", "scratch"]
@@ -70,6 +70,7 @@ def train(
     The run folder holds the resolved recipe, the metrics and the model.
     """
     from cnn_tl import recipe as recipes
+    from cnn_tl.recipe.resolved import FreezeRecipe
     from cnn_tl.training import run_folder, run_index
 
     flags: dict[str, object] = {
@@ -96,7 +97,7 @@ def train(
             source = recipe or run.recipe
     chosen = recipes.load(source, set_ or [], flags)
     idle = [flag for flag, value in (("--epochs", epochs), ("--lr", lr)) if value is not None]
-    if idle and chosen.mode == "freeze" and chosen.head.kind != "adamw":
+    if idle and isinstance(chosen, FreezeRecipe) and chosen.head.kind != "adamw":
         have = "has" if len(idle) == 1 else "have"
         console.note(f"{' and '.join(idle)} {have} no effect: the head ({chosen.head.kind}) is fitted, not trained")
     if dry_run:
@@ -145,16 +146,18 @@ def _refuse_what_a_run_keeps(run: RunFolder, mode: Mode | None, epochs: int | No
     Raises:
         UsageError: another mode, or epochs where the run counts steps.
     """
+    from cnn_tl.recipe.resolved import LoopRecipe
+
     own = run.own_recipe()
     if mode not in (None, own.mode):
         raise UsageError(
             f"{printable(run.path)} was begun in mode {own.mode} and stays in it; leave out --mode {mode}, "
             "or start anew with another --output"
         )
-    if epochs is not None and own.train.steps is not None:
+    if epochs is not None and isinstance(own, LoopRecipe) and own.train.length.unit == "steps":
         raise UsageError(
-            f"{printable(run.path)} is to last {counted(own.train.steps, 'step')}, not epochs; leave out --epochs, "
-            "or make it longer with --set train.steps=MORE"
+            f"{printable(run.path)} is to last {counted(own.train.length.count, 'step')}, not epochs; "
+            "leave out --epochs, or make it longer with --set train.steps=MORE"
         )
 
 
@@ -166,7 +169,7 @@ def _rate(text: str | None) -> float | str | None:
         return text
 
 
-def _dry_run(recipe: Recipe, output: Path | None, *, as_json: bool) -> None:
+def _dry_run(recipe: ResolvedRecipe, output: Path | None, *, as_json: bool) -> None:
     from cnn_tl.training.run import plan
 
     made = plan(recipe, output, observer=TerminalObserver() if launch.prints() else None)

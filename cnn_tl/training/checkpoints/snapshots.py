@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from cnn_tl.core import files
 from cnn_tl.core.errors import ArtefactError, DivergedError, printable
+from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.checkpoints import checkpoint
 from cnn_tl.training.checkpoints.train_state import Progress
 from cnn_tl.training.context import Session
@@ -24,7 +25,7 @@ AGREE_EVERY_STEPS = 16
 """How often several processes ask the first of them whether it is time to save: each time costs an exchange."""
 
 
-def say_that_it_begins_anew(session: Session) -> None:
+def say_that_it_begins_anew(session: Session[LoopRecipe]) -> None:
     """Say that there is no checkpoint to resume a run from; where epochs have ended there was one."""
     if not session.is_resumed:
         return
@@ -44,7 +45,7 @@ class Snapshots:
 
     def __init__(
         self,
-        session: Session,
+        session: Session[LoopRecipe],
         progress: Progress,
         model: nn.Module,
         optimizer: Optimizer,

@@ -25,6 +25,7 @@ from cnn_tl.features.cache_keys import row_key, space_facts
 from cnn_tl.features.speed import hardware_of, noise
 from cnn_tl.networks.backbone import to_input
 from cnn_tl.networks.split_point import Cut, cut
+from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.context import Session
 from cnn_tl.training.store import open_cache
 
@@ -44,7 +45,7 @@ class Boundary:
         keeps: whether they are kept; else they are computed in each epoch, the same to the bit.
     """
 
-    def __init__(self, session: Session, found: Cut, cache: FeatureCache) -> None:
+    def __init__(self, session: Session[LoopRecipe], found: Cut, cache: FeatureCache) -> None:
         self.cut, self.keeps = found, True
         self._session = session
         order = "NHWC" if found.channels_last else "as named"
@@ -161,7 +162,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def open_boundary(
-    session: Session, images: Sequence[ImageRecord], epochs: int, *, gradual: bool = False
+    session: Session[LoopRecipe], images: Sequence[ImageRecord], epochs: int, *, gradual: bool = False
 ) -> Boundary | None:
     """Decide whether activations are kept or computed anew in each epoch; say which and why.
 
@@ -176,7 +177,6 @@ def open_boundary(
     if all(parameter.requires_grad for parameter in session.network.model.parameters()):
         return None
     views = session.recipe.features.views
-    assert gradual or views is not None, "the recipe is resolved"
     reason, found = None, None
     if gradual:
         reason = "model.unfreeze moves its end"
@@ -201,7 +201,7 @@ def open_boundary(
     return found
 
 
-def _tell_of_what_is_kept(session: Session, found: Boundary, images: int, views: int, lacking: int) -> None:
+def _tell_of_what_is_kept(session: Session[LoopRecipe], found: Boundary, images: int, views: int, lacking: int) -> None:
     total, boundary = found.row_bytes * views * images, found.cut.boundary
     session.observer.note(
         f"the activations at {boundary} are kept: {counted(views, 'view')} of "
@@ -210,7 +210,7 @@ def _tell_of_what_is_kept(session: Session, found: Boundary, images: int, views:
     session.facts["activations"] = {"kept": True, "boundary": boundary, "views": views, "bytes": total}
 
 
-def _cut(session: Session) -> Cut | str:
+def _cut(session: Session[LoopRecipe]) -> Cut | str:
     """Cut the network in the number format of the training steps."""
     x_NCHW = to_input(noise(session.network, 3), session.card.preprocessing, session.device)
     with autocast(session.device, session.precision):

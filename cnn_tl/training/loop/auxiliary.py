@@ -15,13 +15,14 @@ from cnn_tl.core.errors import ArtefactError
 from cnn_tl.core.seeds import seed_of
 from cnn_tl.networks.classic.googlenet import AUXILIARY, GoogLeNet
 from cnn_tl.networks.pretrained import state_dict
+from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.context import Session
 
 _PREFIXES = tuple(f"{name}." for name in AUXILIARY)
 
 
 @contextmanager
-def auxiliary_classifiers(session: Session) -> Iterator[None]:
+def auxiliary_classifiers(session: Session[LoopRecipe]) -> Iterator[None]:
     """Give the network its auxiliary classifiers inside the body, where the recipe weighs their losses.
 
     They start from what the weights file has of them; their last layers, of other classes, and those of a file without
@@ -51,7 +52,7 @@ def auxiliary_classifiers(session: Session) -> Iterator[None]:
         model.remove_auxiliary()
 
 
-def _load(session: Session, model: GoogLeNet) -> bool:
+def _load(session: Session[LoopRecipe], model: GoogLeNet) -> bool:
     """Copy what the weights file has of the auxiliary classifiers into them; return whether it has any."""
     path = session.network.source.path
     found = state_dict.read(path) if path else {}

@@ -22,6 +22,7 @@ from cnn_tl.data.views.transforms import mean_colour
 from cnn_tl.features.cache_keys import PLAIN, view_seed
 from cnn_tl.networks import freeze
 from cnn_tl.networks.backbone import normalised, to_device
+from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.context import Pixels, Session
 from cnn_tl.training.loop.activations import Boundary, open_boundary
 from cnn_tl.training.loop.augmentation import agrees, finished
@@ -64,14 +65,12 @@ class Feed:
         seconds_reading: for how long images were waited for, in all; what the frozen part computes is no waiting.
     """
 
-    def __init__(self, session: Session) -> None:
-        settings = session.recipe.train
+    def __init__(self, session: Session[LoopRecipe]) -> None:
         self.images = session.manifest.of("train")
         self.seconds_reading = 0.0
         self._session = session
         self.steps_per_epoch = len(self._whole(epoch=1))
-        assert settings.steps or settings.epochs, "the recipe is resolved"
-        self.steps = settings.steps or self.steps_per_epoch * (settings.epochs or 0)
+        self.steps = session.recipe.train.length.steps(self.steps_per_epoch)
         self.epochs = -(-self.steps // self.steps_per_epoch)
         self._boundary: Boundary | None = None
         self._finishes_on_device = session.recipe.run.augment == "device"

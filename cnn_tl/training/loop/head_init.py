@@ -18,6 +18,7 @@ from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.heads import HEADS, Problem, class_weights
 from cnn_tl.networks import backbone
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
+from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.context import Session
 from cnn_tl.training.loop.validation import outputs
 
@@ -27,7 +28,7 @@ AT_MOST = 20_000
 """Images, about, that the head is fitted on: with more it would start hardly elsewhere, and features take memory."""
 
 
-def set_fitted_head(session: Session) -> bool:
+def set_fitted_head(session: Session[LoopRecipe]) -> bool:
     """Fit the classifier of the session's model, logistic or ridge regression on the features of the training images.
 
     A model that does more after its features than one linear layer keeps its random head, and the run says so.
@@ -62,9 +63,9 @@ def _some_of_each_class(images: Sequence[ImageRecord]) -> list[ImageRecord]:
     return [image for own in of_class.values() for image in own[::stride]]
 
 
-def _fit(session: Session, images: Sequence[ImageRecord], features_ND: NDArray[np.float32]) -> Tensors:
+def _fit(session: Session[LoopRecipe], images: Sequence[ImageRecord], features_ND: NDArray[np.float32]) -> Tensors:
     classes = session.manifest.classes
     labels = np.array([image.label for image in images], dtype=np.int64)
-    weights = class_weights(session.recipe.train.class_weights or "none", labels, classes, key="train.class_weights")
+    weights = class_weights(session.recipe.train.class_weights, labels, classes, key="train.class_weights")
     problem = Problem([features_ND], labels, len(classes), weights, session.recipe.seed, session.raise_if_stopped)
     return HEADS["auto"](problem, HEAD_DEFAULTS["auto"]).tensors

@@ -15,11 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from cnn_tl.heads.calibration import temperature_of
+from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.context import Session
 from cnn_tl.training.loop.validation import scores
 
 
-def divide_by_temperature(session: Session, model: nn.Module, logits_NK: Tensor, again: Callable[[], Tensor]) -> Tensor:
+def divide_by_temperature(
+    session: Session[LoopRecipe], model: nn.Module, logits_NK: Tensor, again: Callable[[], Tensor]
+) -> Tensor:
     """Fit the temperature on validation logits, divide the classifier by it, and return the logits [N, K] after that.
 
     A classifier that did not train stays as it is, and so does one whose model does more with its output than a
@@ -61,6 +64,6 @@ def _trained_classifier(model: nn.Module) -> list[nn.Parameter]:
     return parameters if all(parameter.requires_grad for parameter in parameters) else []
 
 
-def _fact(session: Session, temperature: float, before_NK: Tensor, after_NK: Tensor) -> dict[str, Any]:
+def _fact(session: Session[LoopRecipe], temperature: float, before_NK: Tensor, after_NK: Tensor) -> dict[str, Any]:
     losses = [scores(session, logits_NK)["val_loss"] for logits_NK in (before_NK, after_NK)]
     return {"value": temperature, "val_loss_before": losses[0], "val_loss": losses[1]}

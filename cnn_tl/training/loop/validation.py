@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cnn_tl.data.loader import in_groups
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.networks.backbone import to_input
+from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.context import Pixels, Session
 from cnn_tl.training.loop.batches import refuse_failures
 from cnn_tl.training.step.gradients import is_out_of_memory, memory_for
@@ -20,7 +21,7 @@ AT_ONCE = 32
 
 
 def outputs(
-    session: Session,
+    session: Session[LoopRecipe],
     model: nn.Module,
     images: Sequence[ImageRecord],
     task: str,
@@ -51,7 +52,7 @@ def outputs(
     return torch.cat([parts[number % world.size][number // world.size] for number in range(len(groups))])
 
 
-def scores(session: Session, logits_NK: Tensor) -> dict[str, float]:
+def scores(session: Session[LoopRecipe], logits_NK: Tensor) -> dict[str, float]:
     """Return the loss and the accuracy that the logits of the validation images have, as in a row of metrics."""
     labels_N = torch.from_numpy(session.manifest.labels("val"))
     right = int((logits_NK.argmax(1) == labels_N).sum())

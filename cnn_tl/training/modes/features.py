@@ -28,6 +28,7 @@ from cnn_tl.data.loader import Batch, in_groups
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.features.cache_keys import PLAIN, row_key, space_facts, view_seed
 from cnn_tl.features.speed import BATCH_SIZE, Speeds, Way
+from cnn_tl.recipe.resolved import FreezeRecipe
 from cnn_tl.training.context import Pixels, Session
 
 Features = NDArray[np.float32]
@@ -64,7 +65,7 @@ class Part:
         in_memory: hold what is computed in `spare` also where the cache keeps it.
     """
 
-    session: Session
+    session: Session[FreezeRecipe]
     images: tuple[ImageRecord, ...]
     views: int
     way: Way
@@ -127,7 +128,12 @@ class Part:
 
 
 def part_of(
-    session: Session, cache: FeatureCache, images: Sequence[ImageRecord], views: int, way: Way, speeds: Speeds
+    session: Session[FreezeRecipe],
+    cache: FeatureCache,
+    images: Sequence[ImageRecord],
+    views: int,
+    way: Way,
+    speeds: Speeds,
 ) -> Part:
     """Look up what the cache has; every row is read and checked, so what it has is whole."""
     facts = space_facts(
@@ -179,7 +185,9 @@ class Embedded:
             "images_per_second": round(self.rows / max(self.seconds, 1e-9), 1),
         }
 
-    def broken_of(self, session: Session, images: Sequence[ImageRecord]) -> list[tuple[ImageRecord, BadImageError]]:
+    def broken_of(
+        self, session: Session[FreezeRecipe], images: Sequence[ImageRecord]
+    ) -> list[tuple[ImageRecord, BadImageError]]:
         """Return which of the images are broken: those that could not be read, and their copies."""
         reasons = {image.sha256: error.reason for image, error in self.broken.items()}
         return [
@@ -235,7 +243,7 @@ def bring_together(part: Part) -> None:
                 part.spare |= others
 
 
-def embed(session: Session, parts: Sequence[Part], batch_size: int) -> Embedded:
+def embed(session: Session[FreezeRecipe], parts: Sequence[Part], batch_size: int) -> Embedded:
     """Compute what the parts lack, one after the other, and hand it to the cache.
 
     The readers begin before torch is there, and are busy while it is loaded.
@@ -272,7 +280,7 @@ def embed(session: Session, parts: Sequence[Part], batch_size: int) -> Embedded:
     return done
 
 
-def _embed_part(session: Session, part: Part, batches: Iterator[Batch[Wanted]], done: Embedded) -> None:
+def _embed_part(session: Session[FreezeRecipe], part: Part, batches: Iterator[Batch[Wanted]], done: Embedded) -> None:
     from cnn_tl.features.embedding import embedder, stream
 
     arguments = (session.network, session.device, part.way.precision)
@@ -289,7 +297,7 @@ def _embed_part(session: Session, part: Part, batches: Iterator[Batch[Wanted]], 
         done.forward_seconds += frozen.seconds
 
 
-def _pixels(session: Session, wanted: Wanted) -> Pixels:
+def _pixels(session: Session[FreezeRecipe], wanted: Wanted) -> Pixels:
     if wanted.view == PLAIN:
         return session.evaluation_pixels(wanted.image)
     return session.augmented_pixels(wanted.image, view_seed(wanted.image.sha256, wanted.view, session.recipe.seed))

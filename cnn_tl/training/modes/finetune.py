@@ -17,6 +17,8 @@ from cnn_tl.core.errors import ArtefactError, DivergedError, Stopped, printable
 from cnn_tl.core.formatting import percent
 from cnn_tl.features.embedding import quiet_compiler
 from cnn_tl.networks.backbone import place, synchronised
+from cnn_tl.recipe.defaults import default_lr
+from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.checkpoints import checkpoint
 from cnn_tl.training.checkpoints.snapshots import Snapshots, say_that_it_begins_anew
 from cnn_tl.training.checkpoints.train_state import Progress
@@ -37,7 +39,7 @@ from cnn_tl.training.step.targets import Targets
 from cnn_tl.training.step.unfreezing import Phases
 
 
-def train(session: Session, of_head_NK: Tensor | None = None) -> Tensor:
+def train(session: Session[LoopRecipe], of_head_NK: Tensor | None = None) -> Tensor:
     """Train what the recipe does not freeze; leave the best epoch's weights and return their validation logits [N, K].
 
     A head that is fitted here, before the first step, is epoch 0: where no later one is better, it is what is left.
@@ -57,7 +59,7 @@ def train(session: Session, of_head_NK: Tensor | None = None) -> Tensor:
         return _Training(session).run(of_head_NK)
 
 
-def find_lr(session: Session) -> RangeTest:
+def find_lr(session: Session[LoopRecipe]) -> RangeTest:
     """Try learning rates from very low to too high on the run's own first steps; the model stays as it was.
 
     Raises:
@@ -67,14 +69,14 @@ def find_lr(session: Session) -> RangeTest:
         return _Training(session, lr=lr_range_test.LOWEST).find_lr()
 
 
-def _callers_random_numbers(session: Session) -> AbstractContextManager[None]:
+def _callers_random_numbers(session: Session[LoopRecipe]) -> AbstractContextManager[None]:
     """Leave the global generators as they were after the body, in which every step seeds them."""
     devices = range(torch.cuda.device_count()) if session.device.type == "cuda" else ()
     return torch.random.fork_rng(devices=devices)
 
 
 class _Training:
-    def __init__(self, session: Session, lr: float | None = None) -> None:
+    def __init__(self, session: Session[LoopRecipe], lr: float | None = None) -> None:
         self.session = session
         self.settings = session.recipe.train
         self.model = place(session.network.model, session.device)
@@ -88,7 +90,7 @@ class _Training:
                 self.model.load_state_dict(found.tensors["model"])
         else:
             say_that_it_begins_anew(session)
-        self._head_is_new = not found and self.settings.head_start == "fitted" and set_fitted_head(session)
+        self._head_is_new = not found and session.recipe.fits_head and set_fitted_head(session)
         self.feed = Feed(session)
         self.progress.reopen(self.feed.steps_per_epoch, self.feed.steps)
         self.phases = Phases(self.model, session.recipe.model, self.progress.receipts)
@@ -105,7 +107,7 @@ class _Training:
             self.progress.micro_batch or self._whole_batch,
             session.observer.note,
             session.world,
-            self.settings.aux_weight or 0.0,
+            self.settings.aux_weight,
         )
         self._warn_of_other_numbers()
         self._share_gradients()
@@ -165,7 +167,7 @@ class _Training:
         note, found = self.session.observer.note, self.find_lr()
         rate = found.suggestion
         if rate is None:
-            rate = _number(self.session.recipe.own_train.lr)
+            rate = default_lr(self.session.recipe)
             note(f"learning rate {rate:g}, the mode's own: a range test could not tell of a better one")
         else:
             note(f"learning rate {rate:.2g}, by a range test ({found.default})")
@@ -275,7 +277,7 @@ class _Training:
         losses = self.gradients.add(x, targets_NK, progress.step, first=step.first, total=step.total)
         if self.gradients.micro_batch < self._whole_batch:
             progress.micro_batch = self.gradients.micro_batch
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), _number(self.settings.clip_grad))
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_grad)
         steps.fetch(busy(self.session.device))  # a GPU is still at this one; the next line waits for it
         loss_sum, *aux_sums = losses.tolist()
         if not (norm.isfinite() and abs(loss_sum) < float("inf")):

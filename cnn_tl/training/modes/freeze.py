@@ -15,6 +15,7 @@ from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.features import speed
 from cnn_tl.features.speed import Speeds, Way
 from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights
+from cnn_tl.recipe.resolved import FreezeRecipe
 from cnn_tl.training.context import Logits, Session
 from cnn_tl.training.modes.features import EXACT, OtherDevice, Part, bring_together, embed, merged, part_of, share_of
 from cnn_tl.training.step import precision as number_format
@@ -57,7 +58,7 @@ class Preparation:
         return self.train.wanted + self.val.wanted - self.to_compute
 
 
-def prepare(session: Session, *, write: bool = True) -> Preparation:
+def prepare(session: Session[FreezeRecipe], *, write: bool = True) -> Preparation:
     """Find out how fast this machine is, choose the way, and look up what the cache has.
 
     Args:
@@ -66,17 +67,12 @@ def prepare(session: Session, *, write: bool = True) -> Preparation:
     cache = open_cache(session.recipe, session.run, session.observer, read_only=not write)
     if session.memory.is_dir():
         cache.keep(session.memory)
-    views = session.recipe.features.views
-    if views == "fresh":
-        assert session.recipe.head.epochs is not None, "the recipe is resolved"
-        views = session.recipe.head.epochs
-    assert views is not None, "the recipe is resolved"
     train_images, val_images = session.manifest.of("train"), session.manifest.of("val")
     parts: dict[Way, Part] = {}
 
     def part(way: Way, speeds: Speeds) -> Part:
         if way not in parts:
-            parts[way] = part_of(session, cache, train_images, views, way, speeds)
+            parts[way] = part_of(session, cache, train_images, session.recipe.views, way, speeds)
         return parts[way]
 
     def missing(way: Way, speeds: Speeds) -> int:
@@ -89,7 +85,9 @@ def prepare(session: Session, *, write: bool = True) -> Preparation:
     return Preparation(speeds, way, train_part, val)
 
 
-def _choose(session: Session, missing: Callable[[Way, Speeds], int], *, write: bool) -> tuple[Speeds, Way]:
+def _choose(
+    session: Session[FreezeRecipe], missing: Callable[[Way, Speeds], int], *, write: bool
+) -> tuple[Speeds, Way]:
     """Return how fast this machine is, and the way in which the training images will pass the network.
 
     Args:
@@ -105,7 +103,7 @@ def _choose(session: Session, missing: Callable[[Way, Speeds], int], *, write: b
     return speeds, speed.choose_way(speeds, precision, wanted, lambda way: missing(way, speeds))
 
 
-def train(session: Session, prepared: Preparation) -> Logits:
+def train(session: Session[FreezeRecipe], prepared: Preparation) -> Logits:
     """Compute the features that are missing and fit the head; return the validation logits [N, K].
 
     The fitted head is left in `session.head`, of the first process where there are several.
@@ -122,12 +120,12 @@ def train(session: Session, prepared: Preparation) -> Logits:
         return _train(session, prepare(session))
 
 
-def _train(session: Session, prepared: Preparation) -> Logits:
+def _train(session: Session[FreezeRecipe], prepared: Preparation) -> Logits:
     train_part, val_part = _compute(session, prepared)
     return session.world.first(lambda: _fit(session, train_part, val_part))
 
 
-def _fit(session: Session, train_part: Part, val_part: Part) -> Logits:
+def _fit(session: Session[FreezeRecipe], train_part: Part, val_part: Part) -> Logits:
     started = time.monotonic()
     settings = session.recipe.head
     labels = np.array([image.label for image in train_part.images], dtype=np.int64)
@@ -149,7 +147,7 @@ def _fit(session: Session, train_part: Part, val_part: Part) -> Logits:
     return logits
 
 
-def _compute(session: Session, prepared: Preparation) -> tuple[Part, Part]:
+def _compute(session: Session[FreezeRecipe], prepared: Preparation) -> tuple[Part, Part]:
     """Compute what is missing, validation first; return both parts without the images that are broken."""
     world, parts = session.world, [prepared.val, prepared.train]
     if not world.is_alone and not all(world.gather(prepared.speeds.is_of(session.device))):
@@ -178,7 +176,7 @@ def _compute(session: Session, prepared: Preparation) -> tuple[Part, Part]:
     return prepared.train.without(paths), prepared.val.without(paths)
 
 
-def _speeds(session: Session, *, write: bool) -> Speeds:
+def _speeds(session: Session[FreezeRecipe], *, write: bool) -> Speeds:
     """Return what is known of this machine's speed with this network, measuring what is not.
 
     Where nothing can be remembered, a fixed rule chooses the number format: the stopwatch might choose another one
@@ -204,7 +202,7 @@ def _speeds(session: Session, *, write: bool) -> Speeds:
     return speeds
 
 
-def _remember(session: Session, speeds: Speeds) -> bool:
+def _remember(session: Session[FreezeRecipe], speeds: Speeds) -> bool:
     """Keep what was measured for the next run; return whether that was possible."""
     if not session.memory.is_dir():
         return False
@@ -216,6 +214,6 @@ def _remember(session: Session, speeds: Speeds) -> bool:
     return True
 
 
-def _warn_of(session: Session, head: FittedHead) -> None:
+def _warn_of(session: Session[FreezeRecipe], head: FittedHead) -> None:
     if not head.facts.get("converged", True):
         session.observer.warn("the head was still improving when its fit ended; a larger head.penalty converges sooner")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,8 +21,7 @@ from cnn_tl.core.statistics import compare_paired
 from cnn_tl.heads import FittedHead
 from cnn_tl.heads.problem import linear_head
 from cnn_tl.networks import backbone
-from cnn_tl.recipe import Recipe
-from cnn_tl.recipe.sections import Train
+from cnn_tl.recipe.resolved import FreezeRecipe, LpFtRecipe
 from cnn_tl.training.checkpoints import checkpoint
 from cnn_tl.training.checkpoints.checkpoint import Checkpoint
 from cnn_tl.training.context import Logits, Session
@@ -41,13 +40,13 @@ class HeadStart:
     seconds: float
 
 
-def prepare(session: Session, *, write: bool = True) -> Preparation:
+def prepare(session: Session[LpFtRecipe], *, write: bool = True) -> Preparation:
     """Look up what the head's fit needs, as mode freeze does."""
-    with _as_freeze(session):
-        return freeze.prepare(session, write=write)
+    with _as_freeze(session) as frozen:
+        return freeze.prepare(frozen, write=write)
 
 
-def train(session: Session, prepared: Preparation) -> Logits:
+def train(session: Session[LpFtRecipe], prepared: Preparation) -> Logits:
     """Fit the head, fine-tune from it, judge what that gained; return the validation logits [N, K] of what is kept.
 
     Mode `lp-ft` keeps the fine-tuned model. Mode `auto` keeps it where the gain is more than chance, and otherwise the
@@ -72,14 +71,14 @@ def train(session: Session, prepared: Preparation) -> Logits:
     return start.logits
 
 
-def _head_start(session: Session, prepared: Preparation) -> HeadStart:
+def _head_start(session: Session[LpFtRecipe], prepared: Preparation) -> HeadStart:
     """Fit the head, or after an interruption read the one that was fitted."""
     folder, world = session.run.checkpoints / _HEAD, session.world
     kept = world.first(lambda: _kept(folder))
     if kept is None:
         started = time.monotonic()
-        with _as_freeze(session):
-            logits = freeze.train(session, prepared)
+        with _as_freeze(session) as frozen:
+            logits = freeze.train(frozen, prepared)
         kept = world.first(lambda: _keep(session, folder, logits, round(time.monotonic() - started, 2)))
     session.facts |= kept.state["facts"]
     tensors = {name: tensor.numpy() for name, tensor in kept.tensors[_HEAD].items()}
@@ -94,7 +93,7 @@ def _kept(folder: Path) -> Checkpoint | None:
         return None  # there is none yet, or it is damaged: the features are at hand, so it is soon fitted again
 
 
-def _keep(session: Session, folder: Path, logits: Logits, seconds: float) -> Checkpoint:
+def _keep(session: Session[LpFtRecipe], folder: Path, logits: Logits, seconds: float) -> Checkpoint:
     head = session.head
     assert head is not None, "mode freeze leaves one"
     parts = {name: torch.from_numpy(np.ascontiguousarray(head.tensors[name])) for name in ("weight", "bias")}
@@ -107,7 +106,7 @@ def _keep(session: Session, folder: Path, logits: Logits, seconds: float) -> Che
     return point
 
 
-def _verdict(session: Session, start: HeadStart, logits: Logits) -> dict[str, Any]:
+def _verdict(session: Session[LpFtRecipe], start: HeadStart, logits: Logits) -> dict[str, Any]:
     """Say what fine-tuning gained over the frozen head, how sure that is, and what it cost."""
     frozen_right, tuned_right = _right(session, start.logits), _right(session, logits)
     was_chosen = session.facts["best_epoch"] is not None  # else it is the last: the weights of the best were lost
@@ -131,27 +130,19 @@ def _verdict(session: Session, start: HeadStart, logits: Logits) -> dict[str, An
     }
 
 
-def _right(session: Session, logits: Logits) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _right(session: Session[LpFtRecipe], logits: Logits) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return np.asarray(logits.argmax(1) == session.manifest.labels("val"))
 
 
 @contextmanager
-def _as_freeze(session: Session) -> Iterator[None]:
+def _as_freeze(session: Session[LpFtRecipe]) -> Iterator[Session[FreezeRecipe]]:
     """Let the session be one of mode freeze inside the body: one plain view of each image, no loop."""
     whole = session.recipe
-    session.recipe = freeze_recipe(whole)
+    frozen = cast(Session[FreezeRecipe], session)
+    frozen.recipe = whole.head_only()
     vars(session).pop("images", None)  # what is kept of them depends on the mode
     try:
-        yield
+        yield frozen
     finally:
         session.recipe = whole
         vars(session).pop("images", None)
-
-
-def freeze_recipe(recipe: Recipe) -> Recipe:
-    """Return the recipe of the head alone."""
-    features = recipe.features.model_copy(update={"views": 1})
-    model = recipe.model.model_copy(update={"freeze": "head", "unfreeze": None, "unfreeze_every": None, "bn": None})
-    return recipe.model_copy(
-        update={"mode": "freeze", "features": features, "model": model, "augment": None, "train": Train()}
-    )

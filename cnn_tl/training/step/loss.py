@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnn_tl.recipe.sections import Train
+from cnn_tl.recipe.resolved import LoopTrain
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits [N, K] and target probabilities [N, K] -> the loss of each image [N]."""
@@ -26,13 +26,13 @@ def targets(labels_N: Tensor, num_classes: int, smoothing: float) -> Tensor:
     return F.one_hot(labels_N, num_classes).float() * (1 - smoothing) + smoothing / num_classes
 
 
-def make_loss(settings: Train, class_weights_K: Tensor | None) -> Loss:
+def make_loss(settings: LoopTrain, class_weights_K: Tensor | None) -> Loss:
     """Return the loss that the recipe names.
 
     Args:
         class_weights_K: a factor for each class; None weighs all alike.
     """
-    gamma = (settings.focal_gamma or 0.0) if settings.loss == "focal" else 0.0
+    gamma = settings.focal_gamma
 
     def loss(logits_NK: Tensor, targets_NK: Tensor) -> Tensor:
         log_p_NK = torch.log_softmax(logits_NK.float(), dim=1)

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnn_tl.recipe.sections import Augment
+from cnn_tl.recipe.resolved import ResolvedAugment
 
 
-def mixed(x: Tensor, targets_NK: Tensor, settings: Augment, seed: int) -> tuple[Tensor, Tensor]:
+def mixed(x: Tensor, targets_NK: Tensor, settings: ResolvedAugment, seed: int) -> tuple[Tensor, Tensor]:
     """Return the batch with each of its images mixed with another one, or itself, and the targets likewise.
 
     mixup blends the whole images (Zhang et al. 2018, sec. 2); cutmix puts a box of the partner in its place (Yun et

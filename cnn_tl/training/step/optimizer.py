@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from cnn_tl.core.errors import UsageError
 from cnn_tl.networks import freeze
-from cnn_tl.recipe.sections import Train
+from cnn_tl.recipe.resolved import LoopTrain
 
 MOMENTUM = 0.9
 
@@ -26,7 +26,7 @@ NOT_HERE = {
 
 
 def make_optimizer(
-    model: nn.Module, settings: Train, device: torch.device, trains: Collection[str], lr: float
+    model: nn.Module, settings: LoopTrain, device: torch.device, trains: Collection[str], lr: float
 ) -> Optimizer:
     """Return the optimiser that the recipe names, over the parameters that train at some time of the run.
 
@@ -40,7 +40,7 @@ def make_optimizer(
         UsageError: there is no such optimiser, its package is missing, or a setting means nothing to it.
     """
     refuse_optimizer(settings)
-    name = settings.optimizer or "adamw"
+    name = settings.optimizer
     options: dict[str, Any] = {}
     if device.type == "cuda" and name in ("adam", "adamw", "sgd", "momentum"):
         options["fused"] = True
@@ -50,7 +50,7 @@ def make_optimizer(
             groups,
             opt=name,
             lr=lr,  # the schedule sets it before each step
-            weight_decay=settings.weight_decay or 0.0,
+            weight_decay=settings.weight_decay,
             momentum=MOMENTUM if settings.momentum is None else settings.momentum,
             **options,
         )
@@ -58,7 +58,7 @@ def make_optimizer(
         raise UsageError(f"train.optimizer: {name} cannot be used here: {error}; adamw and sgd always can") from error
 
 
-def parameter_groups(model: nn.Module, settings: Train, trains: Collection[str]) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, settings: LoopTrain, trains: Collection[str]) -> list[dict[str, Any]]:
     """Split parameters by pace and decay.
 
     The head learns `head_lr_factor` times faster; each of timm's layers towards the input learns `layer_decay` times
@@ -66,7 +66,7 @@ def parameter_groups(model: nn.Module, settings: Train, trains: Collection[str])
     (`no_weight_decay`, such as position embeddings) do not decay.
     """
     head = freeze.head(model)
-    layer_decay, head_factor = settings.layer_decay or 1.0, settings.head_lr_factor or 1.0
+    layer_decay, head_factor = settings.layer_decay, settings.head_lr_factor
     depths = _depths(model) if layer_decay < 1 else {}
     exempt = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
     groups: dict[tuple[float, float], list[Tensor]] = {}
@@ -74,7 +74,7 @@ def parameter_groups(model: nn.Module, settings: Train, trains: Collection[str])
         if name in trains:
             factor = head_factor if name in head else layer_decay ** depths.get(name, 0)
             decays = parameter.ndim > 1 and name not in exempt
-            groups.setdefault((factor, (settings.weight_decay or 0.0) if decays else 0.0), []).append(parameter)
+            groups.setdefault((factor, settings.weight_decay if decays else 0.0), []).append(parameter)
     return [{"params": params, "factor": f, "weight_decay": d} for (f, d), params in groups.items()]
 
 
@@ -91,13 +91,13 @@ def _depths(model: nn.Module) -> dict[str, int]:
     return {name: last - layer for name, layer in layers.items()}
 
 
-def refuse_optimizer(settings: Train) -> None:
+def refuse_optimizer(settings: LoopTrain) -> None:
     """Refuse what timm does not have, what the loop cannot drive, and a momentum that means nothing to it.
 
     Raises:
         UsageError: it is one of these.
     """
-    name = settings.optimizer or "adamw"
+    name = settings.optimizer
     known = list_optimizers()
     if name not in known:
         few = ", ".join(n for n in ("adamw", "sgd", "lamb", "lion", "nadamw", "rmsprop") if n in known)

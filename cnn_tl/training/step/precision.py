@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from cnn_tl.core.progress import Observer
     from cnn_tl.networks.backbone import Network
-    from cnn_tl.recipe import Recipe
+    from cnn_tl.recipe.resolved import LoopRecipe
 
 FORMATS: tuple[Precision, Precision] = ("fp32", "bf16")
 
@@ -41,7 +41,7 @@ CLEAR = 2.0
 
 
 def of_the_loop(
-    recipe: Recipe,
+    recipe: LoopRecipe,
     network: Network,
     device: torch.device,
     memory: Path,
@@ -63,7 +63,7 @@ def of_the_loop(
         return began
     if not has_fast_bf16(device):
         return "fp32"
-    loop = [recipe.run.device, recipe.model.freeze, recipe.model.unfreeze, recipe.model.bn]
+    loop = [recipe.run.device, recipe.model.freeze, recipe.model.unfreeze or None, recipe.model.bn]
     file = memory / speed.file_name(str(loop), LOOP)
     if (known := _recall(file, device)) is not None:
         return known

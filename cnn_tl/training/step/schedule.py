@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.core.seeds import seed_of
-from cnn_tl.recipe.sections import Train
+from cnn_tl.recipe.resolved import LoopTrain
 
 T = TypeVar("T")
 
@@ -19,24 +19,22 @@ ONE_CYCLE_END = 1e-4 / 25
 """Where one-cycle begins and ends, as shares of its peak: the values of torch.optim.lr_scheduler.OneCycleLR."""
 
 
-def cosine(progress: float, settings: Train) -> float:
+def cosine(progress: float, settings: LoopTrain) -> float:
     """Fall from 1 to 0 along half a cosine (Loshchilov and Hutter 2017, without restarts)."""
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def constant(progress: float, settings: Train) -> float:
+def constant(progress: float, settings: LoopTrain) -> float:
     """Stay at 1."""
     return 1.0
 
 
-def stepwise(progress: float, settings: Train) -> float:
+def stepwise(progress: float, settings: LoopTrain) -> float:
     """Multiply by `decay_rate` each time that a share `decay_every` of the steps has passed."""
-    assert settings.decay_every is not None, "the recipe is resolved"
-    assert settings.decay_rate is not None, "the recipe is resolved"
     return settings.decay_rate ** math.floor(progress / settings.decay_every + 1e-9)
 
 
-SCHEDULES: dict[str, Callable[[float, Train], float]] = {
+SCHEDULES: dict[str, Callable[[float, LoopTrain], float]] = {
     "cosine": cosine,
     "step": stepwise,
     "constant": constant,
@@ -44,23 +42,23 @@ SCHEDULES: dict[str, Callable[[float, Train], float]] = {
 """Name -> function from the progress after a linear warm-up (0 at its end, towards 1) to a share of the peak."""
 
 
-def learning_rate_factor(step: int, steps: int, settings: Train) -> float:
+def learning_rate_factor(step: int, steps: int, settings: LoopTrain) -> float:
     """Return the share of the peak learning rate at `step` (0 for the first) of `steps`."""
     if settings.schedule == "one-cycle":
         return one_cycle(step, steps, settings)
-    warm = round((settings.warmup or 0.0) * steps)
+    warm = round(settings.warmup * steps)
     if step >= warm:
         progress = (step - warm) / max(1, steps - warm)
-        return SCHEDULES[settings.schedule or "cosine"](progress, settings)
+        return SCHEDULES[settings.schedule](progress, settings)
     return (step + 1) / (warm + 1)
 
 
-def one_cycle(step: int, steps: int, settings: Train) -> float:
+def one_cycle(step: int, steps: int, settings: LoopTrain) -> float:
     """Rise to 1 for a share `warmup` of the steps and fall to nearly 0 with the last one, each along half a cosine.
 
     Smith and Topin 2018; step by step what torch.optim.lr_scheduler.OneCycleLR does.
     """
-    peak, last = (settings.warmup or 0.0) * steps - 1, steps - 1
+    peak, last = settings.warmup * steps - 1, steps - 1
     if step <= peak:
         return ONE_CYCLE_START + (1 - ONE_CYCLE_START) * (1 - cosine(step / peak if peak else 1.0, settings))
     if last == 0:

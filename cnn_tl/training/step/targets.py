@@ -12,6 +12,7 @@ from torch import Tensor
 from cnn_tl.core.seeds import seed_of
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.heads import class_weights
+from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.context import Session
 from cnn_tl.training.loop.batches import Step
 from cnn_tl.training.step.loss import targets
@@ -21,14 +22,14 @@ from cnn_tl.training.step.mixup import mixed
 class Targets:
     """The targets of a run's training images."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session[LoopRecipe]) -> None:
         self._session = session
         self._classes = session.manifest.classes
 
     def of(self, images: Sequence[ImageRecord]) -> Tensor:
         """Return the probabilities of the classes [N, K], on the device."""
         labels_N = torch.tensor([image.label for image in images], device=self._session.device)
-        return targets(labels_N, len(self._classes), self._session.recipe.train.label_smoothing or 0.0)
+        return targets(labels_N, len(self._classes), self._session.recipe.train.label_smoothing)
 
     def mixed(self, step: Step, number: int) -> tuple[Tensor, Tensor]:
         """Return what the model takes for a process's images of a step, [N, ...], and their targets [N, K].
@@ -48,7 +49,7 @@ class Targets:
 
     def class_weights(self, labels: NDArray[np.int64]) -> Tensor | None:
         """Return how much each class counts, float32 [K], 1 on average over the images; None: all count alike."""
-        setting = self._session.recipe.train.class_weights or "none"
+        setting = self._session.recipe.train.class_weights
         if setting == "none":
             return None
         weights = class_weights(setting, labels, self._classes, key="train.class_weights")

@@ -14,7 +14,7 @@ from torch import nn
 from cnn_tl.core.errors import UsageError
 from cnn_tl.networks import freeze
 from cnn_tl.recipe.naming import policy_shown
-from cnn_tl.recipe.sections import Model
+from cnn_tl.recipe.resolved import TrainedModel
 
 
 class Phases:
@@ -25,12 +25,11 @@ class Phases:
             froze as it began, and its stages.
     """
 
-    def __init__(self, model: nn.Module, settings: Model, receipts: list[dict[str, Any]] | None = None) -> None:
-        assert settings.freeze is not None, "the recipe is resolved"
+    def __init__(self, model: nn.Module, settings: TrainedModel, receipts: list[dict[str, Any]] | None = None) -> None:
         self._model = model
-        self._bn = settings.bn or "train"
-        self._every = settings.unfreeze_every or 1
-        self._policies = [settings.freeze, *(settings.unfreeze or ())]
+        self._bn = settings.bn
+        self._every = settings.unfreeze_every
+        self._policies = settings.policies
         self.receipts = receipts if receipts is not None else []
         self._entered: int | None = None
         self._refuse_freezing_again()

@@ -14,7 +14,7 @@ from cnn_tl.data.folders.names import roles_of
 from cnn_tl.data.folders.scan import scan
 from cnn_tl.data.manifest import Manifest
 from cnn_tl.evaluating.labelled import find_labelled
-from cnn_tl.recipe.data_folders import placed
+from cnn_tl.recipe.resolving import placed
 from cnn_tl.recipe.sections import Data
 
 _serial = iter(range(10**6))

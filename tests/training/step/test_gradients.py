@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnn_tl.recipe.sections import Train
+from cnn_tl.recipe.defaults import MODE_TRAIN
 from cnn_tl.training.step.gradients import Gradients
 from cnn_tl.training.step.loss import make_loss, targets
 
@@ -28,7 +28,7 @@ def linear() -> nn.Linear:
 
 
 def gradients_of(model: nn.Module, micro_batch: int, seed: int = 0) -> Gradients:
-    loss = make_loss(Train(loss="cross-entropy"), None)
+    loss = make_loss(MODE_TRAIN["finetune"], None)
     return Gradients(model, loss, torch.device("cpu"), "fp32", seed, micro_batch, note=pytest.fail)
 
 

@@ -5,11 +5,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from cnn_tl.recipe.sections import Augment
+from cnn_tl.recipe import Recipe
+from cnn_tl.recipe.resolved import ResolvedAugment
 from cnn_tl.training.step.mixup import mixed
 
 N, K = 8, 5
-MIXUP, CUTMIX, BOTH = Augment(mixup=0.4), Augment(cutmix=1), Augment(mixup=0.4, cutmix=1)
+
+
+def augment(**chosen: float) -> ResolvedAugment:
+    made = Recipe(mode="finetune", augment=chosen).resolve().augment
+    assert made is not None
+    return made
+
+
+MIXUP, CUTMIX, BOTH = augment(mixup=0.4), augment(cutmix=1), augment(mixup=0.4, cutmix=1)
 ALL = pytest.mark.parametrize("settings", [MIXUP, CUTMIX, BOTH], ids=["mixup", "cutmix", "both"])
 
 
@@ -20,7 +29,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 @ALL
-def test_targets_stay_probabilities_and_say_what_is_in_the_image(settings: Augment) -> None:
+def test_targets_stay_probabilities_and_say_what_is_in_the_image(settings: ResolvedAugment) -> None:
     x, targets = batch()
     for seed in range(60):
         made, made_targets = mixed(x, targets, settings, seed)
@@ -32,7 +41,7 @@ def test_targets_stay_probabilities_and_say_what_is_in_the_image(settings: Augme
 
 
 @ALL
-def test_partners_are_a_permutation(settings: Augment) -> None:
+def test_partners_are_a_permutation(settings: ResolvedAugment) -> None:
     x, targets = batch()
     for seed in range(30):
         _, made = mixed(x, targets, settings, seed)
@@ -73,7 +82,7 @@ def test_with_both_each_batch_gets_one_of_them_at_equal_odds() -> None:
 def test_the_share_is_drawn_from_beta() -> None:
     x, targets = torch.zeros(2, 1), torch.eye(2)
     for alpha in (0.2, 1.0, 8.0):
-        made = [mixed(x, targets, Augment(mixup=alpha), seed)[1] for seed in range(2000)]
+        made = [mixed(x, targets, augment(mixup=alpha), seed)[1] for seed in range(2000)]
         shares = np.array([float(t[0, 0]) for t in made if t[0, 1] > 0])  # else it is its own partner
         expected = np.random.default_rng(0).beta(alpha, alpha, 20_000)
         assert shares.std() == pytest.approx(expected.std(), rel=0.06)
@@ -81,7 +90,7 @@ def test_the_share_is_drawn_from_beta() -> None:
 
 
 @ALL
-def test_a_batch_is_a_function_of_its_seed_and_leaves_everything_else_alone(settings: Augment) -> None:
+def test_a_batch_is_a_function_of_its_seed_and_leaves_everything_else_alone(settings: ResolvedAugment) -> None:
     x, targets = batch()
     before, state = (x.clone(), targets.clone()), torch.get_rng_state()
     numpy_state = np.random.get_state()[1].copy()
@@ -96,14 +105,14 @@ def test_a_batch_is_a_function_of_its_seed_and_leaves_everything_else_alone(sett
 
 
 @ALL
-def test_one_image_stays_as_it_is(settings: Augment) -> None:
+def test_one_image_stays_as_it_is(settings: ResolvedAugment) -> None:
     x, targets = torch.ones(1, 3, 4, 4), torch.ones(1, K)
     assert mixed(x, targets, settings, 0) == (x, targets)
 
 
 def test_nothing_switched_on_changes_nothing() -> None:
     x, targets = batch()
-    assert mixed(x, targets, Augment(), 0) == (x, targets)
+    assert mixed(x, targets, augment(), 0) == (x, targets)
 
 
 @pytest.mark.parametrize("alpha", [5e-324, 1e-3, 100.0])
@@ -111,7 +120,7 @@ def test_nothing_switched_on_changes_nothing() -> None:
 def test_extreme_alphas_stay_finite(kind: str, alpha: float) -> None:
     x, targets = batch()
     for seed in range(20):
-        made, made_targets = mixed(x, targets, Augment(**{kind: alpha}), seed)
+        made, made_targets = mixed(x, targets, augment(**{kind: alpha}), seed)
         assert made.isfinite().all()
         torch.testing.assert_close(made_targets.sum(dim=1), torch.ones(N))
 
@@ -126,7 +135,7 @@ def test_mixup_takes_activations_of_any_shape_and_number_format(shape: tuple[int
 
 
 @ALL
-def test_the_order_in_memory_stays(settings: Augment) -> None:
+def test_the_order_in_memory_stays(settings: ResolvedAugment) -> None:
     x = torch.rand(N, 3, 6, 6).to(memory_format=torch.channels_last)
     for seed in range(4):
         assert mixed(x, torch.eye(N), settings, seed)[0].is_contiguous(memory_format=torch.channels_last)

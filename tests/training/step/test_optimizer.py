@@ -8,7 +8,8 @@ import torch
 from timm.optim import param_groups_layer_decay
 from torch import nn
 
-from cnn_tl.recipe.sections import Train
+from cnn_tl.recipe.defaults import MODE_TRAIN
+from cnn_tl.recipe.resolved import LoopTrain
 from cnn_tl.training.step.optimizer import make_optimizer, parameter_groups
 
 MODELS = ["test_resnet", "test_efficientnet", "test_convnext", "test_vit"]
@@ -19,14 +20,19 @@ def model_of(name: str) -> nn.Module:
         return timm.create_model(name, num_classes=3)
 
 
-def factors_of(model: nn.Module, settings: Train) -> dict[str, float]:
+def train(**chosen: object) -> LoopTrain:
+    """Return the settings of mode finetune with some of them chosen."""
+    return MODE_TRAIN["finetune"].model_copy(update=chosen)
+
+
+def factors_of(model: nn.Module, settings: LoopTrain) -> dict[str, float]:
     """Return parameter -> its learning rate as a multiple of the schedule's."""
     groups = parameter_groups(model, settings, {name for name, _ in model.named_parameters()})
     factor_of = {id(parameter): group["factor"] for group in groups for parameter in group["params"]}
     return {name: factor_of[id(parameter)] for name, parameter in model.named_parameters()}
 
 
-def decays_of(model: nn.Module, settings: Train) -> set[str]:
+def decays_of(model: nn.Module, settings: LoopTrain) -> set[str]:
     groups = parameter_groups(model, settings, {name for name, _ in model.named_parameters()})
     decaying = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}
     return {name for name, parameter in model.named_parameters() if id(parameter) in decaying}
@@ -35,7 +41,7 @@ def decays_of(model: nn.Module, settings: Train) -> set[str]:
 @pytest.mark.parametrize("name", MODELS)
 def test_layers_learn_at_the_pace_that_timm_gives_them(name: str) -> None:
     model = model_of(name)
-    ours = factors_of(model, Train(layer_decay=0.7, head_lr_factor=1))
+    ours = factors_of(model, train(layer_decay=0.7, head_lr_factor=1))
     scale_of = {id(p): g["lr_scale"] for g in param_groups_layer_decay(model, layer_decay=0.7) for p in g["params"]}
     assert ours == pytest.approx({name: scale_of[id(parameter)] for name, parameter in model.named_parameters()})
     assert len(set(ours.values())) > 2
@@ -43,7 +49,7 @@ def test_layers_learn_at_the_pace_that_timm_gives_them(name: str) -> None:
 
 def test_layer_decay_by_hand() -> None:
     """The stem learns slowest; a block of a later stage is nearer to the head, whose own factor is another setting."""
-    factors = factors_of(model_of("test_resnet"), Train(layer_decay=0.5, head_lr_factor=8))
+    factors = factors_of(model_of("test_resnet"), train(layer_decay=0.5, head_lr_factor=8))
     assert factors["fc.weight"] == factors["fc.bias"] == 8
     stages = [factors[f"layer{stage}.0.conv1.weight"] for stage in (1, 2, 3, 4)]
     assert stages == sorted(stages)
@@ -62,29 +68,29 @@ def test_weights_decay_but_no_bias_no_norm_and_nothing_that_the_model_exempts(na
     }
     exempt = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()
     kernels = {f"{place}.weight" for place, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
-    decaying = decays_of(model, Train(weight_decay=0.1))
+    decaying = decays_of(model, train(weight_decay=0.1))
     assert kernels <= decaying
     assert not decaying & (norms | exempt | {n for n, _ in model.named_parameters() if n.endswith("bias")})
-    assert not decays_of(model, Train(weight_decay=0))
+    assert not decays_of(model, train(weight_decay=0))
     assert name != "test_vit" or "pos_embed" in exempt
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        (Train(optimizer="sgd"), {"momentum": 0.9, "nesterov": True}),
-        (Train(optimizer="sgd", momentum=0.5), {"momentum": 0.5}),
-        (Train(optimizer="rmsprop", momentum=0.7), {"momentum": 0.7}),
-        (Train(optimizer="adamw"), {"betas": (0.9, 0.999)}),
-        (Train(), {"betas": (0.9, 0.999)}),
+        (train(optimizer="sgd"), {"momentum": 0.9, "nesterov": True}),
+        (train(optimizer="sgd", momentum=0.5), {"momentum": 0.5}),
+        (train(optimizer="rmsprop", momentum=0.7), {"momentum": 0.7}),
+        (train(optimizer="adamw"), {"betas": (0.9, 0.999)}),
+        (train(), {"betas": (0.9, 0.999)}),
     ],
     ids=str,
 )
-def test_the_optimiser_has_the_recipes_numbers(settings: Train, expected: dict[str, object]) -> None:
+def test_the_optimiser_has_the_recipes_numbers(settings: LoopTrain, expected: dict[str, object]) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     model.get_classifier = lambda: model[1]  # type: ignore[assignment]
     made = make_optimizer(model, settings, torch.device("cpu"), {"1.weight", "1.bias"}, lr=0.25)
-    assert type(made).__name__.lower().startswith(settings.optimizer or "adamw")
+    assert type(made).__name__.lower().startswith(settings.optimizer)
     for group in made.param_groups:
         assert {key: group[key] for key in expected} == expected
         assert group["lr"] == 0.25

@@ -6,10 +6,17 @@ from itertools import pairwise
 import pytest
 import torch
 
-from cnn_tl.recipe.sections import Train
+from cnn_tl.recipe.defaults import MODE_TRAIN
+from cnn_tl.recipe.resolved import LoopTrain
 from cnn_tl.training.step.schedule import balanced_batches, batches_in_epoch, epoch_batches, learning_rate_factor
 
-COSINE = Train(schedule="cosine", warmup=0.1)
+
+def train(**chosen: object) -> LoopTrain:
+    """Return the settings of mode finetune with some of them chosen."""
+    return MODE_TRAIN["finetune"].model_copy(update=chosen)
+
+
+COSINE = train(schedule="cosine", warmup=0.1)
 
 
 def test_warm_up_then_cosine() -> None:
@@ -33,7 +40,7 @@ def test_one_cycle_is_torchs_own(steps: int, warmup: float) -> None:
     theirs = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, 1.0, total_steps=steps, pct_start=warmup, cycle_momentum=False
     )
-    settings = Train(schedule="one-cycle", warmup=warmup)
+    settings = train(schedule="one-cycle", warmup=warmup)
     for step in range(steps):
         assert learning_rate_factor(step, steps, settings) == pytest.approx(theirs.get_last_lr()[0], abs=1e-9)
         optimizer.step()
@@ -44,7 +51,7 @@ def test_one_cycle_is_torchs_own(steps: int, warmup: float) -> None:
 @pytest.mark.parametrize("steps", [1, 2, 3])
 @pytest.mark.parametrize("warmup", [0.0, 0.3, 0.5, 1.0])
 def test_one_cycle_of_a_few_steps_has_rates_above_zero(steps: int, warmup: float) -> None:
-    settings = Train(schedule="one-cycle", warmup=warmup)
+    settings = train(schedule="one-cycle", warmup=warmup)
     assert all(0 < learning_rate_factor(step, steps, settings) <= 1 for step in range(steps))
 
 
@@ -128,7 +135,7 @@ def test_equal_classes_make_an_epoch_of_all_items(labels: list[int]) -> None:
 def test_steps_are_torchs_own(steps: int, every: int, rate: float) -> None:
     optimizer = torch.optim.SGD([torch.zeros(1)], 1.0)
     theirs = torch.optim.lr_scheduler.StepLR(optimizer, every, rate)
-    settings = Train(schedule="step", warmup=0, decay_every=every / steps, decay_rate=rate)
+    settings = train(schedule="step", warmup=0, decay_every=every / steps, decay_rate=rate)
     for step in range(steps):
         assert learning_rate_factor(step, steps, settings) == pytest.approx(theirs.get_last_lr()[0])
         optimizer.step()
@@ -136,5 +143,5 @@ def test_steps_are_torchs_own(steps: int, every: int, rate: float) -> None:
 
 
 def test_constant_is_the_peak_after_the_warm_up() -> None:
-    factors = [learning_rate_factor(step, 10, Train(schedule="constant", warmup=0.2)) for step in range(10)]
+    factors = [learning_rate_factor(step, 10, train(schedule="constant", warmup=0.2)) for step in range(10)]
     assert factors == pytest.approx([1 / 3, 2 / 3, *[1.0] * 8])
