@@ -12,7 +12,8 @@ from cnn_tl.heads.neighbours import fit_neighbours
 from cnn_tl.heads.problem import FittedHead, Problem, Views, class_weights
 from cnn_tl.heads.prototype import fit_prototype
 from cnn_tl.heads.ridge import fit_ridge
-from cnn_tl.recipe.resolved import AdamwHead, AutoHead, LbfgsHead, RidgeHead
+from cnn_tl.recipe.defaults import HEAD_DEFAULTS
+from cnn_tl.recipe.resolved import AdamwHead, AutoHead
 from cnn_tl.recipe.types import HeadKind
 
 __all__ = ["HEADS", "FittedHead", "Problem", "Views", "class_weights"]
@@ -27,10 +28,8 @@ def _fit_adamw(problem: Problem, settings: AdamwHead) -> FittedHead:
 def _fit_auto(problem: Problem, settings: AutoHead) -> FittedHead:
     """Fit whichever of lbfgs and ridge suits the size of the problem; the facts say which, and why."""
     choice = choose(len(problem.labels), len(problem.views), problem.views[0].shape[1], problem.num_classes)
-    if choice.kind == "ridge":
-        head = fit_ridge(problem, RidgeHead(kind="ridge", class_weights=settings.class_weights))
-    else:
-        head = fit_logistic(problem, LbfgsHead(kind="lbfgs", class_weights=settings.class_weights))
+    own = HEAD_DEFAULTS[choice.kind].model_copy(update={"class_weights": settings.class_weights})
+    head = HEADS[choice.kind](problem, own)
     return replace(head, facts=head.facts | {"chosen_because": choice.reason})
 
 

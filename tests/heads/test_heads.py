@@ -502,7 +502,7 @@ def test_a_calibration_counts_images_by_their_weights() -> None:
     assert likelihood > best_factor(scores, labels, np.ones(40))[1]
 
 
-def adamw_by_hand(features: Any, labels: Any, head: Head) -> tuple[Any, Any]:
+def adamw_by_hand(features: Any, labels: Any, head: AdamwHead) -> tuple[Any, Any]:
     """Return weight and bias of a linear head after full batches of torch's own loss and optimiser."""
     import torch
     from torch.nn.functional import cross_entropy
