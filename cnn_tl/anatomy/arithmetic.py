@@ -1,11 +1,11 @@
-"""The arithmetic of convolutions and poolings: sizes, receptive fields, parameters, multiply-adds. Plain integers.
+"""The arithmetic of convolutions and poolings in plain integers: sizes, receptive fields, parameters, multiply-adds.
 
 Along one side a window of u pixels slides in steps of s over M pixels, with P more on both ends. It has
 
     (M + 2P - u) / s + 1,  rounded down
 
 positions (Dumoulin and Visin 2016, "A guide to convolution arithmetic for deep learning", relationship 6). With
-dilation d the window covers u' = d(u - 1) + 1 pixels (sec. 5.1 there), and u' takes the place of u.
+dilation d the window covers u' = d(u - 1) + 1 pixels (ibid., sec. 5.1), and u' replaces u.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ class Slide:
     """A window that slides along one side of a map.
 
     Attributes:
-        size: of the side, in pixels (M).
-        kernel: of the window, in pixels, without the holes of a dilation (u).
+        size: length of the side, in pixels (M).
+        kernel: length of the window, in pixels, without the gaps of a dilation (u).
         stride: pixels from one position to the next (s).
-        before, after: pixels of padding on the two ends (2P, where they are equal).
-        dilation: from one pixel of the window to its next; 1 is an ordinary window.
-        ceil: a last position that hangs over the end counts too, as in torch's `ceil_mode`.
+        before, after: pixels of padding at the two ends (P each, if they are equal).
+        dilation: distance between neighbouring pixels of the window; 1 is an ordinary window.
+        ceil: also count a last position that extends beyond the end, as in torch's `ceil_mode`.
     """
 
     size: int
@@ -37,7 +37,7 @@ class Slide:
 
     @property
     def covered(self) -> int:
-        """What the window covers, holes included (u')."""
+        """The pixels that the window spans, including gaps (u')."""
         return self.dilation * (self.kernel - 1) + 1
 
     @property
@@ -47,22 +47,22 @@ class Slide:
 
     @property
     def left_over(self) -> int:
-        """Pixels at the end, padding included, that no position reaches because the stride does not divide."""
+        """Pixels at the end, including padding, that no position reaches because the stride does not divide evenly."""
         return (self.size + self.before + self.after - self.covered) % self.stride
 
     @property
     def output(self) -> int:
-        """How many positions there are: the size of this side after the layer."""
+        """The number of positions: the length of this side after the layer."""
         room = self.size + self.before + self.after - self.covered
         if not self.ceil:
             return room // self.stride + 1
         positions = -(-room // self.stride) + 1
-        inside = (positions - 1) * self.stride < self.size + self.before  # the last must not begin in the padding
+        inside = (positions - 1) * self.stride < self.size + self.before  # the last must not start in the padding
         return positions if inside else positions - 1
 
     @property
-    def written(self) -> str:
-        """The formula with its numbers, as `(32 + 2*2 - 5)/1 + 1 = 32`."""
+    def formula(self) -> str:
+        """The formula with its numbers, such as `(32 + 2*2 - 5)/1 + 1 = 32`."""
         both = f" + 2*{self.before}" if self.before else ""
         padding = both if self.before == self.after else f" + {self.before} + {self.after}"
         division = f"({self.size}{padding} - {self.covered})/{self.stride}"
@@ -72,7 +72,7 @@ class Slide:
 
 
 def same_padding(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> tuple[int, int]:
-    """Return TensorFlow's padding "SAME", before and after: the output has ceil(M / s); the odd pixel goes to the end.
+    """Return TensorFlow's padding "SAME", before and after: the output has ceil(M / s); an odd pixel goes to the end.
 
     See the notes on padding in TensorFlow's documentation of `tf.nn`.
     """
@@ -84,8 +84,9 @@ def same_padding(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> 
 def grow(field: float, jump: float, kernel: int, stride: int = 1, dilation: int = 1) -> tuple[float, float]:
     """Return receptive field and jump after one more layer: r + d(u - 1)j, and j * s.
 
-    The field r is the side of what one unit sees of the image, the jump j the distance between neighbouring units
-    there, both in pixels (Araujo et al. 2019, "Computing receptive fields of convolutional neural networks", sec. 2).
+    The receptive field r is the side of the region that one unit sees of the image; the jump j is the distance between
+    the regions of neighbouring units. Both are in pixels (Araujo et al. 2019, "Computing receptive fields of
+    convolutional neural networks", sec. 2).
     """
     return field + dilation * (kernel - 1) * jump, jump * stride
 
@@ -93,7 +94,7 @@ def grow(field: float, jump: float, kernel: int, stride: int = 1, dilation: int 
 def convolution_parameters(
     channels: int, filters: int, kernel: tuple[int, int], groups: int = 1, bias: bool = True
 ) -> int:
-    """Return the parameters of a convolution: each filter has u*u*C/groups weights, and perhaps a bias."""
+    """Return the number of parameters of a convolution: u*u*C/groups weights for each filter, and perhaps a bias."""
     return filters * (kernel[0] * kernel[1] * (channels // groups) + bias)
 
 
@@ -103,5 +104,6 @@ def convolution_multiply_adds(outputs: int, channels: int, kernel: tuple[int, in
 
 
 def linear_parameters(inputs: int, outputs: int, bias: bool = True) -> int:
-    """Return the parameters of a fully connected layer."""
+    """Return the number of parameters of a fully connected layer."""
+
     return outputs * (inputs + bias)

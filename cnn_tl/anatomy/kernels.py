@@ -1,7 +1,7 @@
-"""Kernels by hand: a small matrix slides over an image, and at each place the products are added up.
+"""Kernels by hand: a small matrix slides over an image, and at each position the products are summed.
 
-That is cross-correlation, what every deep-learning library calls convolution; mathematics turns the kernel by 180
-degrees first. A network learns the numbers of its kernels, these are given.
+This is cross-correlation, which every deep-learning library calls convolution; in mathematics, convolution first
+rotates the kernel by 180 degrees. A network learns the numbers of its kernels; here they are given.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ KERNELS: dict[str, list[list[list[float]]]] = {
     "sharpen": [[[0, -1, 0], [-1, 5, -1], [0, -1, 0]]],
     "emboss": [[[-2, -1, 0], [-1, 1, 1], [0, 1, 2]]],
 }
-"""Name -> its matrices. Of two, the image shows the length of both answers together: Sobel's gradient magnitude."""
+"""Name -> its matrices. With two, the image shows the magnitude of both results: Sobel's gradient magnitude."""
 
-_FILLED_BY: dict[str, Any] = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}
+_PAD_MODE: dict[str, Any] = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}
 _NUMBER = re.compile(r"[-+]?(\d{1,15}\.?\d{0,15}|\.\d{1,15})(e[-+]?\d{1,2})?(/\d{1,9})?", re.IGNORECASE)
 _MOST_BYTES = 65_536
 _LONGEST_SIDE = 63
 _LARGEST_SUM = 1e30
-"""Of the sizes of the entries: 255 times that is still a number in float32."""
+"""Limit on the sum of the absolute entries: 255 times that is still finite in float32."""
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """What slides: one matrix [U, V], or two of a size."""
+    """One matrix [U, V], or two of the same size."""
 
     name: str
     matrices: tuple[Matrix, ...]
 
     @property
     def finds_edges(self) -> bool:
-        """Whether the entries add up to 0, so that an even surface gives 0 whatever its colour."""
+        """Whether the entries sum to 0, so that a surface of one colour gives 0."""
         return all(abs(matrix.sum()) < 1e-9 * max(np.abs(matrix).max(), 1e-300) for matrix in self.matrices)
 
 
@@ -63,10 +63,10 @@ class Convolved:
     """An image before and after.
 
     Attributes:
-        before: uint8 [H, W, 3], or [H, W] where a kernel finds edges: it sees brightness, not colours.
-        after: the bare sums, float32 [H', W', 3] or [H', W'].
+        before: uint8 [H, W, 3], or [H, W] for a kernel that finds edges: it is applied to brightness, not colours.
+        after: the sums, float32 [H', W', 3] or [H', W'].
         rows, columns: how the window slid.
-        shown: `after` as an image, uint8. how: what its greys mean, one phrase.
+        shown: `after` as an image, uint8. how: what its grey levels mean, in one phrase.
     """
 
     before: NDArray[np.uint8]
@@ -78,10 +78,10 @@ class Convolved:
 
 
 def find(kernel: str) -> Kernel:
-    """Return a kernel by its name, or from a file of numbers.
+    """Return a kernel by name, or read it from a file of numbers.
 
     Raises:
-        UsageError: no such name or file; or a line of it is no row of numbers.
+        UsageError: there is no such name or file, or one of its lines is not a row of numbers.
     """
     if kernel in KERNELS:
         return Kernel(kernel, tuple(np.array(matrix, float) for matrix in KERNELS[kernel]))
@@ -92,16 +92,16 @@ def find(kernel: str) -> Kernel:
             raise UsageError(f"{where} is neither a file nor one of {', '.join(KERNELS)}")
         text = encoding.read_text(path, _MOST_BYTES)
     except UnicodeDecodeError:
-        raise UsageError(f"{where} is no text; write one row of numbers a line, such as -1 0 1") from None
+        raise UsageError(f"{where} is not text; write one row of numbers per line, such as -1 0 1") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if len(text) > _MOST_BYTES:
-        raise UsageError(f"{where} is no small matrix: it has more than {_MOST_BYTES:,} bytes")
+        raise UsageError(f"{where} is too large for a kernel: it has more than {_MOST_BYTES:,} bytes")
     return Kernel(path.name, (_parse(text, where),))
 
 
 def _parse(text: str, where: str) -> Matrix:
-    """Read rows of numbers between blanks, commas or semicolons; brackets as in JSON or YAML may stand around them."""
+    """Parse rows of numbers separated by blanks, commas or semicolons, with or without the brackets of JSON or YAML."""
     rows: list[tuple[int, list[float]]] = []
     if re.match(r"\s*\[\s*\[", text):
         numbered = _rows_of_json(text, where)
@@ -113,14 +113,15 @@ def _parse(text: str, where: str) -> Matrix:
         rows.append((number, [_number(word, f"{where}:{number}") for word in words]))
         if len(rows[-1][1]) != len(rows[0][1]):
             have, want = len(rows[-1][1]), len(rows[0][1])
-            raise UsageError(f"{where}:{number}: {have} numbers, and {want} in the row before; rows are equally long")
+            line = f"{where}:{number}"
+            raise UsageError(f"{line}: {have} numbers, but {want} in the row before; rows must be equally long")
     if not rows or not rows[0][1]:
-        raise UsageError(f"{where} holds no numbers; write one row a line, such as -1 0 1")
+        raise UsageError(f"{where} holds no numbers; write one row per line, such as -1 0 1")
     if max(len(rows), len(rows[0][1])) > _LONGEST_SIDE:
         raise UsageError(f"{where}: {len(rows)} x {len(rows[0][1])} is more than {_LONGEST_SIDE} on a side")
     matrix = np.array([values for _, values in rows])
     if np.abs(matrix).sum() > _LARGEST_SUM:
-        raise UsageError(f"{where}: the entries are too large to add up; keep their sum below {_LARGEST_SUM:g}")
+        raise UsageError(f"{where}: the entries are too large; keep their sum below {_LARGEST_SUM:g}")
     return matrix
 
 
@@ -130,9 +131,9 @@ def _rows_of_json(text: str, where: str) -> list[tuple[int, str]]:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         line = getattr(error, "lineno", 1)
-        raise UsageError(f"{where}:{line}: no matrix of JSON: {getattr(error, 'msg', 'too deep')}") from None
+        raise UsageError(f"{where}:{line}: not a JSON matrix: {getattr(error, 'msg', 'too deep')}") from None
     if not all(isinstance(row, list) for row in value):
-        raise UsageError(f"{where}: a matrix of JSON is a list of rows, as [[0, 1], [1, 0]]")
+        raise UsageError(f"{where}: a JSON matrix is a list of rows, such as [[0, 1], [1, 0]]")
     begins = [text.count("\n", 0, found.start()) + 1 for found in re.finditer(r"\[(?!\s*\[)", text)]
     return [(begins[index] if index < len(begins) else 1, " ".join(map(str, row))) for index, row in enumerate(value)]
 
@@ -148,16 +149,17 @@ def _number(word: str, where: str) -> float:
 
 def _no_number(word: str, where: str) -> NoReturn:
     shown = printable(word if len(word) <= 40 else f"{word[:37]}...")
-    raise UsageError(f"{where}: {shown!r} is no number; write -1, 0.25, 1e-3 or 1/9")
+    raise UsageError(f"{where}: {shown!r} is not a number; write -1, 0.25, 1e-3 or 1/9")
 
 
 def convolve(image: Image.Image, kernel: Kernel, padding: Padding = "zeros", stride: int = 1) -> Convolved:
-    """Slide the kernel over an RGB image, each colour by itself.
+    """Slide the kernel over each channel of an RGB image.
 
-    With padding, the size stays at stride 1: u - 1 pixels are added, where that is odd the larger part behind.
+    With padding and stride 1 the size stays the same: u - 1 pixels are added; if that is odd, the larger half comes
+    after the image.
 
     Raises:
-        UsageError: the kernel is larger than the padded image, or reflection has too few pixels to show.
+        UsageError: the kernel is larger than the padded image, or the image is too small to be reflected.
     """
     from scipy.ndimage import correlate
 
@@ -167,15 +169,16 @@ def convolve(image: Image.Image, kernel: Kernel, padding: Padding = "zeros", str
     around = [(side.before, side.after) for side in sides] + [(0, 0)] * (before.ndim - 2)
     padded = before.astype(np.float32)
     if padding != "none":
-        padded = np.pad(padded, around, mode=_FILLED_BY[padding])
-    answers = []
+        padded = np.pad(padded, around, mode=_PAD_MODE[padding])
+    results = []
     for matrix in kernel.matrices:
         weights = matrix.astype(np.float32).reshape(matrix.shape + (1,) * (before.ndim - 2))
-        whole = correlate(padded, weights, mode="constant")  # centred on [U // 2, V // 2]; its border is cut away
+        # centred on [U // 2, V // 2]; the slices below drop its border
+        whole = correlate(padded, weights, mode="constant")
         starts = [side.kernel // 2 for side in sides]
         ends = [start + (side.output - 1) * stride + 1 for start, side in zip(starts, sides, strict=True)]
-        answers.append(whole[starts[0] : ends[0] : stride, starts[1] : ends[1] : stride])
-    after = answers[0] if len(answers) == 1 else np.hypot(*answers)
+        results.append(whole[starts[0] : ends[0] : stride, starts[1] : ends[1] : stride])
+    after = results[0] if len(results) == 1 else np.hypot(*results)
     shown, how = _as_image(after, kernel)
     return Convolved(before, after, rows, columns, shown, how)
 
@@ -185,25 +188,25 @@ def _side(size: int, kernel: int, padding: Padding, stride: int, axis: int) -> S
     side = Slide(size, kernel, stride, more // 2, more - more // 2)
     name = ("height", "width")[axis]
     if not side.fits:
-        raise UsageError(f"the kernel covers {kernel} pixels, the image's {name} is {size}; take a smaller kernel")
+        raise UsageError(f"the kernel covers {kernel} pixels, but the image's {name} is {size}; use a smaller kernel")
     if padding == "reflect" and side.after >= size:
         raise UsageError(f"--padding reflect needs {side.after} pixels beside the edge, the image's {name} is {size}")
     return side
 
 
 def _as_image(after: NDArray[np.float32], kernel: Kernel) -> tuple[NDArray[np.uint8], str]:
-    """Bring the sums into 0..255 and say how."""
+    """Map the sums to 0..255; return the image and, in words, how."""
     reach = float(np.abs(after).max())
     most = f"{reach:,.0f}" if reach >= 10 else f"{reach:.2g}"
     if len(kernel.matrices) > 1:
-        return _bytes(after / (reach or 1) * 255), f"0 is black, {most} white: the length of both answers"
+        return _bytes(after / (reach or 1) * 255), f"0 is black, {most} white: the magnitude of both results"
     if kernel.finds_edges and not reach:
         return _bytes(after + 128), "0 is mid-grey, and all sums are 0"
     if kernel.finds_edges:
         return _bytes(128 + after / reach * 127), f"0 is mid-grey, -{most} black, {most} white"
     outside = float(np.mean((after < 0) | (after > 255)))
     clipped = f"; {percent(max(outside, 0.001))} lie outside 0..255 and are clipped" if outside else ""
-    return _bytes(after), f"sums as they are{clipped}"
+    return _bytes(after), f"unscaled sums{clipped}"
 
 
 def _bytes(values: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Layers without a network: `10@5x5 s1 p2` on 32x32x3, step by step."""
+"""Layers without a network, such as `10@5x5 s1 p2` on 32x32x3, computed step by step."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _SIDES = re.compile(r"(\d{1,6})(?:x(\d{1,6}))?")
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer as it was written.
+    """One layer as the user wrote it.
 
     Attributes:
-        kind: conv, pool or fc. text: what was written, tidied.
+        kind: conv, pool or fc. text: the user's text, normalised.
         filters: filters of a convolution, outputs of a fully connected layer; 0 for pooling.
-        kernel: height and width; None for what sees the whole map (fc, and pooling written as `global`).
-        stride, padding, dilation: for rows and columns; `padding` is "same" for TensorFlow's.
-        groups, bias, ceil: as torch means them.
-        mode: what the padding of a convolution holds (zeros, reflect, replicate), or max or avg for pooling.
+        kernel: height and width; None for a layer that sees the whole map (fc, and pooling written as `global`).
+        stride, padding, dilation: for rows and columns; `padding` is "same" for TensorFlow's padding.
+        groups, bias, ceil: as in torch.
+        mode: the values of a convolution's padding (zeros, reflect, replicate), or max or avg for pooling.
     """
 
     kind: Kind
@@ -53,15 +53,15 @@ class Layer:
 
 @dataclass(frozen=True)
 class Step:
-    """What one layer makes of the shape before it.
+    """What one layer does to the shape before it.
 
     Attributes:
-        layer: as it was written. output: height, width, channels; one number after a fully connected layer.
-        arithmetic: how the sizes come about, rows and columns where they differ.
-        inputs: how many numbers each unit of a fully connected layer sees; None for others.
-        parameters, multiply_adds: of the layer; `counting` writes the first one out.
-        receptive_field: side of what a unit sees of the input, rows and columns; None for all of it.
-        remark: that a stride does not divide, or nothing.
+        layer: as the user wrote it. output: height, width, channels; one number after a fully connected layer.
+        arithmetic: the formula of the sizes, separately for rows and columns if they differ.
+        inputs: the number of inputs of each unit of a fully connected layer; None for other layers.
+        parameters, multiply_adds: of the layer. counting: the formula of `parameters`.
+        receptive_field: rows and columns of the input that a unit sees; None for all of it.
+        remark: that a stride does not divide evenly; else "".
     """
 
     layer: str
@@ -83,7 +83,7 @@ def parse_input(text: str) -> tuple[int, int, int]:
     """Read `32x32x3`: height, width and channels, or `9x9` for one channel.
 
     Raises:
-        UsageError: it is written otherwise.
+        UsageError: it is written in another way.
     """
     found = re.fullmatch(r"(\d{1,6})x(\d{1,6})(?:x(\d{1,6}))?", text.strip())
     if not found or "0" in {(group or "1").lstrip("0") or "0" for group in found.groups()}:
@@ -93,14 +93,14 @@ def parse_input(text: str) -> tuple[int, int, int]:
 
 
 def parse_layer(kind: Kind, text: str) -> Layer:
-    """Read what stands behind `--conv`, `--pool` or `--fc`.
+    """Parse the value of `--conv`, `--pool` or `--fc`.
 
-    A convolution is FILTERS@KERNEL (one filter where none are given) with `s` stride, `p` padding or `same`, `d`
-    dilation, `g` groups, `nobias`, and zeros, reflect or replicate; a pooling KERNEL or `global` with s, p, d, `ceil`,
-    and max or avg; a fully connected layer the number of its outputs, and perhaps `nobias`.
+    A convolution is FILTERS@KERNEL (one filter if only KERNEL is given) with `s` stride, `p` padding or `same`, `d`
+    dilation, `g` groups, `nobias`, and zeros, reflect or replicate. A pooling is KERNEL or `global` with s, p, d,
+    `ceil`, and max or avg. A fully connected layer is the number of its outputs, optionally with `nobias`.
 
     Raises:
-        UsageError: one line with the word that is wrong.
+        UsageError: a word of it is wrong; the message names it.
     """
     words = text.lower().split()
     if not words:
@@ -136,7 +136,7 @@ _TAKES["fc"] = {"nobias"}
 def _option(kind: Kind, text: str, word: str) -> tuple[str, Any]:
     letter = word if word.isalpha() else word[0]
     if letter not in _TAKES[kind]:
-        _refuse(kind, text, f"{_shown(word)} is no part of it")
+        _refuse(kind, text, f"{_shown(word)} does not belong there")
     if letter in ("nobias", "ceil"):
         return ("bias", False) if letter == "nobias" else ("ceil", True)
     if letter == "same":
@@ -151,16 +151,16 @@ def _option(kind: Kind, text: str, word: str) -> tuple[str, Any]:
 def _pair(kind: Kind, text: str, word: str, zero: bool = False) -> tuple[int, int]:
     found = _SIDES.fullmatch(word)
     if not found:
-        _refuse(kind, text, f"{_shown(word)} is no size")
+        _refuse(kind, text, f"{_shown(word)} is not a size")
     pair = int(found[1]), int(found[2] or found[1])
     if min(pair) < 1 and not zero:
-        _refuse(kind, text, f"{_shown(word)} is no size")
+        _refuse(kind, text, f"{_shown(word)} is not a size")
     return pair
 
 
 def _positive(kind: Kind, text: str, word: str) -> int:
     if not re.fullmatch(r"\d{1,9}", word) or int(word) < 1:
-        _refuse(kind, text, f"{_shown(word)} is no number above 0")
+        _refuse(kind, text, f"{_shown(word)} is not a number above 0")
     return int(word)
 
 
@@ -177,10 +177,10 @@ def _shown(text: str) -> str:
 
 
 def walk(shape: tuple[int, int, int], layers: Sequence[Layer]) -> list[Step]:
-    """Send a shape (height, width, channels) through the layers, in their order.
+    """Apply the layers to a shape (height, width, channels), in order.
 
     Raises:
-        UsageError: a window is larger than what it slides over, or a layer cannot follow the one before it.
+        UsageError: a window is larger than the padded map, or a layer cannot follow the previous one.
     """
     steps: list[Step] = []
     now: tuple[int, ...] = shape
@@ -240,7 +240,7 @@ def _slid(layer: Layer, shape: tuple[int, ...], fields: Fields) -> tuple[Step, F
     step = Step(
         layer=layer.text,
         output=(rows.output, columns.output, filters),
-        arithmetic=rows.written if rows == columns else f"{rows.written}; {columns.written}",
+        arithmetic=rows.formula if rows == columns else f"{rows.formula}; {columns.formula}",
         inputs=None,
         parameters=convolution_parameters(channels, filters, kernel, layer.groups, layer.bias) if conv else 0,
         counting=(f"({weights} + 1)*{filters}" if layer.bias else f"{weights}*{filters}") if conv else "",
@@ -252,7 +252,7 @@ def _slid(layer: Layer, shape: tuple[int, ...], fields: Fields) -> tuple[Step, F
 
 
 def _side(layer: Layer, size: int, axis: int) -> Slide:
-    """Lay the layer's window along rows (axis 0) or columns (1)."""
+    """Return how the layer's window slides along rows (axis 0) or columns (1)."""
     assert layer.kernel is not None
     kernel, stride, dilation = layer.kernel[axis], layer.stride[axis], layer.dilation[axis]
     if layer.padding == "same":
@@ -274,7 +274,8 @@ def _padded(size: int, before: int, after: int) -> str:
 
 
 def _remark(rows: Slide, columns: Slide) -> str:
-    """Say what a stride that does not divide leaves out."""
+    """Return what a stride that does not divide evenly leaves out, in words; "" if it divides."""
+
     named = ((rows.left_over, "row"), (columns.left_over, "column"))
     parts = [f"{count} {name}{'s' * (count > 1)}" for count, name in named if count]
     if not parts:

@@ -1,4 +1,4 @@
-"""Which network is meant, and what trains in it: a timm model by name, or that of a run folder or a bundle."""
+"""Find the network to inspect, and what trains in it: a timm model by name, or that of a run folder or a bundle."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def look_up(
     """Return the network and what trains in it, for `table.inspect`.
 
     Args:
-        model: a name of timm's, a run folder or a bundle.
-        mode: what trains in this mode; by default in that of the run, else in freeze.
-        freeze: a policy, see `model.freeze` of the recipe; by default that of the run, or of the mode.
-        image_size: side of the network's input in pixels; by default its own.
+        model: a timm name, a run folder or a bundle.
+        mode: show what trains in this mode; by default that of the run, else freeze.
+        freeze: a policy as in the recipe's `model.freeze`; by default that of the run, or of the mode.
+        image_size: side of the network's input in pixels; by default the model's own.
 
     Raises:
-        UsageError: there is no such model, or it has not what the policy names.
-        ArtefactError: the folder holds no whole model.
+        UsageError: there is no such model, or it has nothing that the policy names.
+        ArtefactError: the folder holds no complete model.
     """
     path = folder_meant(model)
     source = None
@@ -54,7 +54,7 @@ def look_up(
 
 
 def folder_meant(model: str) -> Path | None:
-    """Return the folder that is meant; a bare name is a model, unless a run or a bundle lies here under it."""
+    """Return the folder that is meant, if any: a bare name is a model, unless it is also a run or a bundle here."""
     path = Path(model)
     if os.sep in model or path.suffix == ".onnx":
         return path
@@ -66,7 +66,8 @@ def folder_meant(model: str) -> Path | None:
 
 
 def _policy(text: str | Sequence[str] | None) -> str | list[str] | None:
-    """Return a policy as the recipe has it: a name, or a list where there are commas or what is no policy's name."""
+    """Return a policy as the recipe has it: the name of a policy, else a list of patterns, separated by commas."""
+
     if text is None or (isinstance(text, str) and re.fullmatch(FREEZE_PATTERN, text)):
         return text
     return [part.strip() for part in text.split(",")] if isinstance(text, str) else list(text)

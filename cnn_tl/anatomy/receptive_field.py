@@ -1,10 +1,10 @@
-"""What each unit of a network sees of the image, followed from operation to operation.
+"""Receptive fields: what each unit of a network sees of the image, propagated from operation to operation.
 
-A receptive field is a property of convolutions and poolings: side r and jump j grow by `arithmetic.grow`, and where
-branches meet, the largest counts. It has no fixed size after global pooling, attention, or a linear layer over the
-tokens of an image. A gate (squeeze-excite and its kin) is a factor computed from the whole image; the map that it
-scales keeps its own field and is marked, since strictly all of the image has a say. The statistics of normalisation
-layers are not counted.
+A receptive field is a property of convolutions and poolings: its side r and jump j grow by `arithmetic.grow`, and where
+branches meet, the largest one counts. It has no fixed size after global pooling, attention, or a linear layer over the
+tokens of an image. A gate (squeeze-and-excitation and similar) is a factor computed from the whole image. The map that
+it scales keeps its own field but is marked as gated, because strictly it depends on the whole image. The statistics of
+normalisation layers are ignored.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Field:
-    """What a unit sees.
+    """The receptive field of the units of a map.
 
     Attributes:
-        size: rows and columns, in pixels; None where it is no fixed window.
-        jump: distance of neighbouring units in the image, rows and columns, in pixels.
-        map: height and width of the map that the units form.
-        channels: numbers at each place of the map.
+        size: rows and columns, in pixels; None if it is not a fixed window.
+        jump: distance between the fields of neighbouring units, along rows and columns, in pixels.
+        map: height and width of the map.
+        channels: numbers at each position of the map.
         gated: whether a gate that sees the whole image has scaled the map.
     """
 
@@ -41,10 +41,10 @@ class Field:
 
 
 class Fields:
-    """The fields of all tensors that come from the image; what is not here comes from parameters.
+    """The receptive fields of all tensors that depend on the image; other tensors come from parameters.
 
-    Tensors are told apart by their storage, so a view has the field of what it views. On the meta device storages take
-    no memory, and all are kept alive: no two share an address.
+    Tensors are identified by their storage, so a view has the field of its base. On the meta device storages take no
+    memory, so all are kept alive, and no two share an address.
     """
 
     def __init__(self, image: Tensor) -> None:
@@ -54,16 +54,16 @@ class Fields:
         self.put(image, Field((1, 1), (1, 1), (height, width), channels))
 
     def of(self, tensor: object) -> Field | None:
-        """Return the field of a tensor, or None if no image went into it."""
+        """Return the field of a tensor, or None if it does not depend on the image."""
         return self._of.get(storage_of(tensor)) if isinstance(tensor, Tensor) else None
 
     def put(self, tensor: Tensor, field: Field) -> None:
-        """Note the field of a tensor."""
+        """Record the field of a tensor."""
         self._alive.append(tensor.untyped_storage())
         self._of[storage_of(tensor)] = field
 
     def follow(self, operation: Any, args: Sequence[Any], out: object) -> None:
-        """Note the fields of what an operation has put out."""
+        """Record the fields of an operation's outputs."""
         seen = [(tensor, field) for tensor in tensors_in(args) if (field := self.of(tensor))]
         if not seen:
             return
@@ -74,7 +74,7 @@ class Fields:
 
 
 def storage_of(tensor: Tensor) -> int:
-    """Return what tells storages apart as long as they live."""
+    """Return a number that identifies a tensor's storage as long as it lives."""
     return int(tensor.untyped_storage()._cdata)
 
 
@@ -94,7 +94,7 @@ Rule = Callable[[Seen, Sequence[Any], Any], Field]
 
 
 def _combine(seen: Seen, args: Sequence[Any], out: Any) -> Field:
-    """Let the largest field count, side by side."""
+    """Return the largest field, separately for rows and columns."""
     first = max((field for _, field in seen), key=lambda field: (field.size is None, field.size or (0, 0)))
     gated = any(field.gated for _, field in seen)
     if first.size is None:
@@ -104,7 +104,7 @@ def _combine(seen: Seen, args: Sequence[Any], out: Any) -> Field:
 
 
 def _scaled(seen: Seen, args: Sequence[Any], out: Any) -> Field:
-    """Add or multiply: what is smaller than the map and sees everything is a gate."""
+    """Add or multiply: a tensor that is smaller than the map and sees the whole image is a gate."""
     largest = max(tensor.numel() for tensor, _ in seen)
     fixed = [(tensor, field) for tensor, field in seen if field.size is not None]
     gates = [tensor for tensor, field in seen if field.size is None and tensor.numel() < largest]
@@ -118,7 +118,7 @@ def _unbounded(seen: Seen, args: Sequence[Any], out: Any) -> Field:
 
 
 def _reduced(seen: Seen, args: Sequence[Any], out: Any) -> Field:
-    """Take a mean, a sum, a maximum or a norm: over channels the field stays, over places it has no end."""
+    """Take a mean, sum, maximum or norm: over channels the field stays the same, over positions it is unbounded."""
     tensor, field = seen[0]
     dims = next((arg for arg in args[1:] if isinstance(arg, list | tuple)), None)
     if dims is None and len(args) > 1 and isinstance(args[1], int) and not isinstance(args[1], bool):
@@ -131,13 +131,13 @@ def _reduced(seen: Seen, args: Sequence[Any], out: Any) -> Field:
 
 
 def _product(seen: Seen, args: Sequence[Any], out: Any) -> Field:
-    """Multiply matrices: a linear layer over channels is a 1x1 convolution, all else mixes places."""
+    """Multiply matrices: a linear layer over channels is a 1x1 convolution, anything else mixes positions."""
     if len(seen) > 1 or not isinstance(out, Tensor):
         return _unbounded(seen, args, out)
     tensor, field = seen[0]
     contracted = tensor.shape[-1] if tensor is _left(args) else tensor.shape[-2]
-    places = field.map[0] * field.map[1]
-    if contracted == places or (contracted in field.map and contracted != field.channels):
+    positions = field.map[0] * field.map[1]
+    if contracted == positions or (contracted in field.map and contracted != field.channels):
         return _unbounded(seen, args, out)
     return replace(field, channels=out.shape[-1])
 
@@ -151,7 +151,7 @@ def _convolved(seen: Seen, args: Sequence[Any], out: Any) -> Field:
     field = next((field for tensor, field in seen if tensor is image), None)
     if field is None or field.size is None or image.ndim != 4 or transposed:
         return _unbounded(seen, args, out)
-    gated = any(tensor is weight for tensor, _ in seen)  # filters mixed by what the whole image shows
+    gated = any(tensor is weight for tensor, _ in seen)  # filters mixed depending on the whole image
     found = _slid(field, image, out, weight.shape[2:], stride, dilation)
     return replace(found, gated=found.gated or gated)
 
@@ -170,7 +170,7 @@ def _slid(field: Field, image: Tensor, out: Tensor, kernel: Any, stride: Any, di
     sizes, jumps = [], []
     for axis in (0, 1):
         size, jump = field.size[axis], field.jump[axis]
-        folded = round(field.map[axis] / image.shape[-2 + axis])  # neighbours made into channels beforehand
+        folded = round(field.map[axis] / image.shape[-2 + axis])  # neighbours that became channels before
         size, jump = grow(size, jump, max(folded, 1), max(folded, 1))
         size, jump = grow(size, jump, *(int(pair[axis % len(pair)]) for pair in (kernel, stride, dilation)))
         sizes.append(size)
@@ -179,7 +179,7 @@ def _slid(field: Field, image: Tensor, out: Tensor, kernel: Any, stride: Any, di
 
 
 def _resized(seen: Seen, args: Sequence[Any], out: Any) -> Field:
-    """Enlarge or shrink a map to another size; interpolation looks at one neighbour more."""
+    """Enlarge or shrink a map to another size; interpolation reads one more neighbour."""
     field = seen[0][1]
     if field.size is None:
         return field
@@ -190,7 +190,7 @@ def _resized(seen: Seen, args: Sequence[Any], out: Any) -> Field:
 
 
 def _enlarged(seen: Seen, args: Sequence[Any], out: Any) -> Field:
-    """Repeat pixels: each sees what its original saw."""
+    """Repeat pixels: each has the field of its original."""
     field = seen[0][1]
     return replace(_resized(seen, args, out), size=field.size)
 
@@ -209,4 +209,4 @@ RULES: dict[Any, Rule] = {
     aten.upsample_bicubic2d: _unbounded,
     aten.upsample_nearest2d: _enlarged,
 }
-"""Operation -> what it does to fields; those that are not here take the largest field that goes in."""
+"""Operation -> its rule for fields; for other operations the largest field of the inputs counts."""

@@ -1,4 +1,4 @@
-"""A network to look at, without its numbers: any timm model by name, or the one of a bundle."""
+"""The network to inspect, on the meta device: any timm model by name, or the one of a bundle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cnn_tl.networks.pretrained import weights
 
 @dataclass(frozen=True)
 class Subject:
-    """A network to look at: its name, the model on the meta device, and its images: channels, height, width."""
+    """A network to inspect: its name, the model on the meta device, and its input: channels, height, width."""
 
     name: str
     model: nn.Module
@@ -23,10 +23,10 @@ class Subject:
 
 
 def from_timm(name: str, image_size: int | None = None) -> Subject:
-    """Build a timm model without its numbers: nothing is downloaded, and the largest takes no memory.
+    """Build a timm model on the meta device, without downloading weights.
 
     Raises:
-        UsageError: timm has no such model, or it cannot take images of that size.
+        UsageError: timm has no such model, or it does not accept images of that size.
     """
     source = weights.locate(name, pretrained=False)
     with torch.device("meta"):
@@ -36,10 +36,10 @@ def from_timm(name: str, image_size: int | None = None) -> Subject:
 
 
 def from_bundle(path: Path, image_size: int | None = None) -> Subject:
-    """Take the network of a run folder or a bundle; its files are checked as for every use.
+    """Load the network of a run folder or a bundle, after checking its files.
 
     Raises:
-        ArtefactError: missing, damaged, foreign, or newer than this version.
+        ArtefactError: it is missing, damaged, foreign, or newer than this version.
     """
     made = bundle.load(path)
     name = bundle.read_config(made.path)["architecture"]
@@ -52,12 +52,12 @@ def _sized(size: Sequence[int], side: int | None) -> tuple[int, int, int]:
 
 
 def multiply_adds(name: str) -> int | None:
-    """Count the multiply-adds of a timm model, for one image; None for a model that cannot be run without numbers."""
+    """Count the multiply-adds of a timm model for one image; None for a model that does not run on the meta device."""
     from cnn_tl.anatomy.trace import trace
 
     subject = from_timm(name)
     channels, height, width = subject.input
     try:
         return sum(run.multiply_adds for run in trace(subject.model, height, width, channels).values())
-    except Exception:  # noqa: BLE001 - a few models go by the numbers they see; a list of models has a blank there
+    except Exception:  # noqa: BLE001 - a few models read values; the list of models leaves a blank for them
         return None

@@ -1,4 +1,4 @@
-"""The layer table of a timm model: what each layer is, what it makes, what it costs, and whether it trains."""
+"""The layer table of a timm model: what each layer is, its output, its cost, and whether it trains."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from cnn_tl.anatomy.arithmetic import Slide, same_padding
 from cnn_tl.anatomy.receptive_field import Field
 from cnn_tl.anatomy.subject import Subject
-from cnn_tl.anatomy.trace import Run, Window, trace
+from cnn_tl.anatomy.trace import ModuleRun, Window, trace
 from cnn_tl.core.errors import UsageError
 from cnn_tl.networks import freeze
 
@@ -22,23 +22,23 @@ NETWORK = "(network itself)"
 
 @dataclass(frozen=True)
 class Row:
-    """One layer, or a group of layers that stands as one row.
+    """One layer, or a group of layers shown as one row.
 
     Attributes:
-        name: as `named_modules` has it; `NAME (itself)` for what a module computes or holds beside its layers.
-        kind: the class of the module. layers: how many layers the row stands for.
-        calls: how often it ran; 0 where its parameters are used without it, or not at all.
-        window: how the window of its one convolution or pooling slides; None for all else.
-        padding_mode: what that padding holds: zeros, reflect, replicate, circular, or -inf (max pooling); "" for none.
-        same: whether the layer pads by itself, as TensorFlow's "SAME" does.
-        input, output: shapes without the batch, as torch has them; None where it did not run.
-        receptive_field: rows and columns of the image that a unit of the output sees; None for no fixed window.
-        gated: whether a gate that sees the whole image scales it.
-        parameters: with biases; a parameter that several modules share is counted once, and a module that several
-            share stands, with all its calls, under its first name.
-        trainable, state: how many of them train, and whether: `later` is the second phase of lp-ft and auto.
-        multiply_adds: of convolutions and matrix products, attention's too.
-        activation_bytes: what the outputs of its modules take in float32; what only changes its input takes nothing.
+        name: as in `named_modules`; `NAME (itself)` for what a module computes or holds apart from its layers.
+        kind: the class of the module. layers: the number of layers in the row.
+        calls: how often it ran; 0 if its parameters are used without it, or not at all.
+        window: how the window of its only convolution or pooling slides; None for anything else.
+        padding_mode: the values of the padding: zeros, reflect, replicate, circular, or -inf (max pooling); "": none.
+        same: whether the layer pads by itself, like TensorFlow's "SAME".
+        input, output: shapes without the batch, in torch's order; None if it did not run.
+        receptive_field: rows and columns of the image that a unit of the output sees; None if it is not fixed.
+        gated: whether a gate that sees the whole image scales the output.
+        parameters: including biases. A parameter that several modules share is counted once; a shared module is listed,
+            with all its calls, under its first name.
+        trainable: the number of parameters that train. state: `later` is the second phase of lp-ft and auto.
+        multiply_adds: of convolutions and matrix products, including attention.
+        activation_bytes: of the outputs of its modules in float32; in-place operations take nothing.
         stage: as in the receipt of a run.
     """
 
@@ -63,10 +63,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Training:
-    """What trains: in the end, and before that where a run has two phases.
+    """What trains in a run.
 
     Attributes:
-        mode, policy: as in the recipe. first: the policy of the first phase.
+        mode, policy: as in the recipe. first: the policy of the first of two phases; None if there is only one.
     """
 
     mode: str
@@ -76,10 +76,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Table:
-    """A network's rows and its sums; they are the same at every depth.
+    """A network's rows and their sums, which are the same at every depth.
 
     Attributes:
-        model: the name in timm's registry. input: channels, height, width. training: what the states mean.
+        model: the name in timm's registry. input: channels, height, width. training: what `state` refers to.
         rows: in the order in which the layers first run.
         parameters, trainable, multiply_adds, activation_bytes: of the whole network, for one image.
     """
@@ -96,33 +96,33 @@ class Table:
 
     @property
     def parameters(self) -> int:
-        """How many parameters the network has."""
+        """The number of parameters of the network."""
         return sum(row.parameters for row in self.rows)
 
     @property
     def trainable(self) -> int:
-        """How many of them train."""
+        """The number of parameters that train."""
         return sum(row.trainable for row in self.rows)
 
     @property
     def multiply_adds(self) -> int:
-        """What one image costs."""
+        """The multiply-adds for one image."""
         return sum(row.multiply_adds for row in self.rows)
 
     @property
     def activation_bytes(self) -> int:
-        """What the outputs of all layers take for one image, in float32."""
+        """The bytes of all layers' outputs for one image, in float32."""
         return sum(row.activation_bytes for row in self.rows)
 
 
 def inspect(subject: Subject, training: Training, depth: int = 0) -> Table:
-    """Run a network without numbers and return its table.
+    """Trace a network and return its layer table.
 
     Args:
-        depth: how many parts of a name make a row, such as 2 for `layer1.0`; 0 for every single layer.
+        depth: the number of name components that make a row, such as 2 for `layer1.0`; 0 for every single layer.
 
     Raises:
-        UsageError: the model cannot take images of this size, or has not what the policy names.
+        UsageError: the model does not accept images of this size, or has nothing that the policy names.
     """
     model = subject.model
     trained = freeze.trainable(model, training.policy)
@@ -158,8 +158,8 @@ def _state(parameters: int, trains: int, first: int) -> State:
     return "trains" if first else "later"
 
 
-def _groups(model: nn.Module, runs: Mapping[str, Run], depth: int) -> list[tuple[str, list[str]]]:
-    """Return which modules make a row, in the order of the first calls; empty containers make none."""
+def _groups(model: nn.Module, runs: Mapping[str, ModuleRun], depth: int) -> list[tuple[str, list[str]]]:
+    """Return the modules of each row, in the order of their first calls; empty containers get no row."""
     groups: dict[str, list[str]] = {}
     for name, _ in model.named_modules():
         parts = name.split(".")
@@ -167,13 +167,13 @@ def _groups(model: nn.Module, runs: Mapping[str, Run], depth: int) -> list[tuple
     kept = [(name, members) for name, members in groups.items() if _has_content(model, runs, members)]
     orders: dict[str, int] = {}
     last = -1
-    for name, members in kept:  # what never runs stays behind what stands before it
+    for name, members in kept:  # modules that never run stay after the previous one
         begun = [runs[member].order for member in members if runs[member].calls]
         last = orders[name] = min(begun, default=last)
     return sorted(kept, key=lambda item: orders[item[0]])
 
 
-def _has_content(model: nn.Module, runs: Mapping[str, Run], members: Sequence[str]) -> bool:
+def _has_content(model: nn.Module, runs: Mapping[str, ModuleRun], members: Sequence[str]) -> bool:
     if len(members) > 1:
         return True
     module, run = model.get_submodule(members[0]), runs[members[0]]
@@ -184,8 +184,8 @@ def _has_content(model: nn.Module, runs: Mapping[str, Run], members: Sequence[st
     return own or (run.calls > 0 and not idle)
 
 
-def _row(model: nn.Module, runs: Mapping[str, Run], name: str, members: Sequence[str]) -> Row:
-    """Describe a module, or those that stand as one row; what trains is filled in later."""
+def _row(model: nn.Module, runs: Mapping[str, ModuleRun], name: str, members: Sequence[str]) -> Row:
+    """Describe the modules of one row; what trains is filled in later."""
     module = model.get_submodule(name)
     ran = sorted((runs[member] for member in members if runs[member].calls), key=lambda run: run.order)
     itself = runs[name]
@@ -220,7 +220,7 @@ def _row(model: nn.Module, runs: Mapping[str, Run], name: str, members: Sequence
 
 
 def _with_own_padding(window: Window, taken: tuple[int, ...] | None) -> Window:
-    """Return the window over what the layer took in, where it padded that itself before it convolved."""
+    """Return the window over the layer's input, if the layer pads it by itself before it convolves."""
     if taken is None or len(taken) != 3:
         return window
     sides = []
@@ -233,14 +233,14 @@ def _with_own_padding(window: Window, taken: tuple[int, ...] | None) -> Window:
 
 
 def _is_same(window: Window, ran: Window) -> bool:
-    """Say whether the layer has padded as TensorFlow does, and not left it to the convolution."""
+    """Return whether the layer itself, not its convolution, has padded the input as TensorFlow does."""
     sides = (window.rows, window.columns)
     tensorflow = all((s.before, s.after) == same_padding(s.size, s.kernel, s.stride, s.dilation) for s in sides)
     return tensorflow and window != ran
 
 
 def _staged(model: nn.Module, rows: Sequence[tuple[Row, list[str]]]) -> Iterator[Row]:
-    """Fill in the stages; what has no parameters belongs to the stage that runs before it."""
+    """Fill in the stages; a row without parameters belongs to the stage of the row before it."""
     stages = freeze.named_stages(model)
     number = {name: index for index, (_, names) in enumerate(stages) for name in names}
     last = stages[0][0]
@@ -257,8 +257,8 @@ def sides(window: Window) -> tuple[Slide, Slide]:
     return window.rows, window.columns
 
 
-def written(row: Row) -> dict[str, Any]:
-    """Return a row as plain data, for JSON and CSV; None for what it has not."""
+def as_dict(row: Row) -> dict[str, Any]:
+    """Return a row as plain data for JSON and CSV; None for values that it does not have."""
     window = row.window
     pair = (lambda name: [getattr(side, name) for side in sides(window)]) if window else (lambda name: None)
     return {
@@ -288,5 +288,6 @@ def written(row: Row) -> dict[str, Any]:
 
 
 def _plain(side: float) -> float:
-    """Return whole pixels as such; where maps are resized to odd sizes, there are parts of them."""
+    """Return a whole number of pixels as an int; maps resized to odd sizes have fractions."""
+
     return int(side) if side == int(side) else round(side, 3)

@@ -1,8 +1,8 @@
-"""A network run once without numbers: what each of its modules takes in, puts out, and computes.
+"""Trace a network once on the meta device: the input, output and cost of each of its modules.
 
-The model lies on torch's meta device, where tensors have shapes and no memory, so the largest one takes as little as
-the smallest. Every operation is seen where torch hands it to the device, and belongs to the innermost module that is
-running; so attention and other functions without a module of their own are counted with the module that calls them.
+Tensors on torch's meta device have shapes but no memory, so even the largest model costs nothing. Every operation is
+intercepted where torch dispatches it, and counts for the innermost module that is running. So attention and other
+functions without a module of their own count for the module that calls them.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
-from math import prod
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from cnn_tl.anatomy.arithmetic import Slide
 from cnn_tl.anatomy.receptive_field import Field, Fields, storage_of, tensors_in
+from cnn_tl.core.patching import attribute_replaced
 
 aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
 class Window:
-    """A convolution or pooling as it ran: how its window slid along rows and columns, and its groups (0: pooling)."""
+    """How the window of a convolution or pooling slid along rows and columns; `groups` is 0 for pooling."""
 
     rows: Slide
     columns: Slide
@@ -37,16 +37,17 @@ class Window:
 
 
 @dataclass
-class Run:
+class ModuleRun:
     """What one module did in its first call, and the sums of all its calls.
 
     Attributes:
-        calls: how often it ran. order: its place among the modules, by their first calls.
-        input, output: shapes without the batch; None for a module that did not run, or that takes no tensor.
-        windows: convolutions and poolings that belong to no module inside it.
-        multiply_adds: those of its own, without the modules inside it.
-        activation_bytes: what it has made of that which modules put out, in float32; changing an input makes nothing.
-        field: what a unit of its output sees.
+        calls: how often it ran. order: its position among the modules, by their first calls.
+        input, output: shapes without the batch; None if it did not run, or takes no tensor.
+        windows: of its own convolutions and poolings, without those of modules inside it.
+        multiply_adds: its own, without those of modules inside it.
+        activation_bytes: the size in float32 of module outputs that it has allocated; in-place operations allocate
+            nothing.
+        field: the receptive field of a unit of its output.
     """
 
     calls: int = 0
@@ -59,46 +60,46 @@ class Run:
     field: Field | None = None
 
 
-def trace(model: nn.Module, height: int, width: int, channels: int = 3) -> dict[str, Run]:
-    """Send one image without numbers through a model on the meta device; return what ran, by the modules' names.
+def trace(model: nn.Module, height: int, width: int, channels: int = 3) -> dict[str, ModuleRun]:
+    """Run a model on the meta device with one image; return what each module did, by name ("" is the network itself).
 
-    The model is put in evaluation mode. The network itself has the empty name.
+    The model is put in evaluation mode.
 
     Raises:
-        Exception: whatever the model raises where it cannot take images of this size.
+        Exception: whatever the model raises if it does not accept images of this size.
     """
     model.eval()
     with torch.device("meta"), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), ExitStack() as stack:
         image = torch.empty(1, channels, height, width)
-        watch = _Watch(image)
-        for hook in watch.hooks(model):
+        tracer = _Tracer(image)
+        for hook in tracer.hooks(model):
             stack.callback(hook.remove)
         for module in model.modules():
             if isinstance(module, nn.LSTM):
-                stack.enter_context(mock.patch.object(module, "forward", partial(watch.recur, module)))
-        with watch:
+                stack.enter_context(attribute_replaced(module, "forward", partial(tracer.lstm, module)))
+        with tracer:
             model(image)
-    return watch.runs
+    return tracer.runs
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operation, and which module it belongs to."""
 
     def __init__(self, image: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.runs: dict[str, Run] = {}
+        self.runs: dict[str, ModuleRun] = {}
         self.fields = Fields(image)
-        self._inside: list[tuple[str, set[int]]] = []
+        self._open: list[str] = []
         self._orders = count()
         self._made_in: dict[int, str] = {}
-        self._alive: list[Any] = []  # no two storages are to share an address
+        self._alive: list[Any] = []  # freed storages could share an address with later ones
         self._kept = {storage_of(image)}
 
     def hooks(self, model: nn.Module) -> list[Any]:
-        """Let every module say when it begins and ends."""
+        """Register hooks that follow the start and the end of every module."""
         made: list[Any] = []
         for name, module in model.named_modules():
-            self.runs[name] = Run()
+            self.runs[name] = ModuleRun()
             made.append(module.register_forward_pre_hook(self._entering(name), with_kwargs=True))
             made.append(module.register_forward_hook(self._leaving(name)))
         return made
@@ -111,13 +112,13 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 run.order = next(self._orders)
                 run.input = None if taken is None else tuple(taken.shape[1:])
             run.calls += 1
-            self._inside.append((name, set()))
+            self._open.append(name)
 
         return enter
 
     def _leaving(self, name: str) -> Callable[..., None]:
         def leave(_: nn.Module, __: Any, out: Any) -> None:
-            self._inside.pop()
+            self._open.pop()
             run = self.runs[name]
             given = list(tensors_in(out))
             if given and run.calls == 1:
@@ -131,10 +132,10 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         return leave
 
-    def recur(self, module: nn.LSTM, x: Tensor, state: Any = None) -> tuple[Tensor, None]:
-        """Stand in for an LSTM, which torch would unroll place by place: every place meets every weight once."""
+    def lstm(self, module: nn.LSTM, x: Tensor, state: Any = None) -> tuple[Tensor, None]:
+        """Stand in for an LSTM, which torch would unroll step by step: each step multiplies with every weight once."""
         weights = [weight for name, weight in module.named_parameters() if name.startswith("weight")]
-        self.runs[self._inside[-1][0]].multiply_adds += x.shape[0] * x.shape[1] * sum(w.numel() for w in weights)
+        self.runs[self._open[-1]].multiply_adds += x.shape[0] * x.shape[1] * sum(w.numel() for w in weights)
         features = (module.proj_size or module.hidden_size) * (2 if module.bidirectional else 1)
         out = x.new_empty(*x.shape[:2], features)
         if seen := self.fields.of(x):
@@ -144,14 +145,14 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         self.fields.follow(func, args, out)
-        name = self._inside[-1][0] if self._inside else ""
+        name = self._open[-1] if self._open else ""
         for tensor in tensors_in(out):
             self._alive.append(tensor.untyped_storage())
             self._made_in.setdefault(storage_of(tensor), name)
         run = self.runs[name]
-        counted = COUNTED.get(func.overloadpacket)
-        if counted is not None:
-            run.multiply_adds += counted(args, out)
+        flops = flop_registry.get(func.overloadpacket)  # as in the literature: only convolutions and matrix products
+        if flops is not None:
+            run.multiply_adds += flops(*args, **(kwargs or {}), out_val=out) // 2
         window = WINDOWS.get(func.overloadpacket)
         if window is not None and run.calls == 1 and args[0].ndim == 4:
             slid = window(args)
@@ -159,29 +160,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-def _convolution(args: Sequence[Any], out: Tensor) -> int:
-    """Count u*u*C/groups for each output, or for each input where the convolution is transposed."""
-    image, weight, transposed = args[0], args[1], args[6]
-    return int((image if transposed else out).numel() * prod(weight.shape[1:]))
-
-
-def _product(args: Sequence[Any], out: Tensor) -> int:
-    """Count the length of the sum behind each number of a matrix product."""
-    left = [arg for arg in args if isinstance(arg, Tensor)][-2]
-    return int(out.numel() * left.shape[-1])
-
-
-COUNTED: dict[Any, Callable[[Sequence[Any], Tensor], int]] = {
-    aten.convolution: _convolution,
-    **dict.fromkeys((aten.mm, aten.addmm, aten.bmm, aten.baddbmm), _product),
-}
-"""What is counted, as in the literature: convolutions and matrix products. Biases, normalisation, activation functions,
-pooling and sums are not."""
-
-
 def _convolution_window(args: Sequence[Any]) -> Window | None:
     image, weight, _, stride, padding, dilation, transposed, _, groups = args
-    if transposed:  # which spreads pixels, and slides over none
+    if transposed:  # its window slides over the output
         return None
     sides = [_slide(image, axis, weight.shape[2:], stride, padding, dilation) for axis in (0, 1)]
     return Window(sides[0], sides[1], groups)
@@ -210,4 +191,4 @@ WINDOWS: dict[Any, Callable[[Sequence[Any]], Window | None]] = {
     aten.max_pool2d_with_indices: _pool_window,
     aten.avg_pool2d: _pool_window,
 }
-"""Operations with a window that slides."""
+"""Operation -> function from its arguments to its sliding window."""

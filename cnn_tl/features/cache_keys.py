@@ -19,7 +19,7 @@ from cnn_tl.core.seeds import seed_of
 from cnn_tl.data.views.augment import Augmentation
 from cnn_tl.data.views.source import FILTER as SOURCE_FILTER
 from cnn_tl.features.speed import processor
-from cnn_tl.networks.info import Card
+from cnn_tl.networks.info import NetworkInfo
 
 PLAIN = 0
 """The view that evaluation sees; the others are augmented."""
@@ -62,7 +62,7 @@ def _chosen(augmentation: Augmentation) -> dict[str, Any]:
 
 
 def space_facts(
-    card: Card,
+    network: NetworkInfo,
     *,
     precision: Precision,
     device: str,
@@ -79,15 +79,15 @@ def space_facts(
         compiled: by torch.compile, which rounds differently too.
     """
     return {
-        "model": card.architecture,
-        "arguments": card.arguments,
-        "backbone_sha256": card.backbone_sha256,
+        "model": network.architecture,
+        "arguments": network.arguments,
+        "backbone_sha256": network.backbone_sha256,
         "boundary": boundary,
         "precision": precision + (", compiled" if compiled else ""),
         "device": device,
         "hardware": processor() if hardware is None else hardware,
-        "preprocessing": _pixels(card.preprocessing),
-        "timm": card.timm,
+        "preprocessing": _pixels(network.preprocessing),
+        "timm": network.timm,
         "torch": version("torch"),
         "pillow": version("pillow"),
     }

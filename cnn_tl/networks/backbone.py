@@ -1,11 +1,10 @@
-"""A timm model seen as a backbone and a classifier: what comes before the last linear layer, and that layer."""
+"""A timm model as a backbone and a classifier, its last linear layer; and how pixels become its input."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +16,7 @@ from cnn_tl.core.errors import CnnTlError, ResourceError, UsageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.seeds import seed_of
 from cnn_tl.networks import bundle
-from cnn_tl.networks.info import Card, Remembered, tensors_digest
+from cnn_tl.networks.info import NetworkInfo, Remembered, tensors_digest
 from cnn_tl.networks.pretrained import weights
 
 if TYPE_CHECKING:
@@ -32,9 +31,9 @@ class Network:
     Attributes:
         name: the name in timm's registry, with its tag if one was given.
         model: the timm model, on the CPU, float32.
-        preprocessing: what its images go through.
+        preprocessing: of its images.
         source: where its weights came from.
-        loading_seconds: what loading torch and timm took for it; next to nothing where they were loaded already.
+        loading_seconds: how long it took to load torch and timm; almost nothing if they were loaded already.
     """
 
     name: str
@@ -47,14 +46,14 @@ class Network:
 def build(name: str, source: weights.Source, *, num_classes: int, image_size: int | None, seed: int) -> Network:
     """Create a timm model with the weights of `source` and a fresh classifier for `num_classes`.
 
-    Random initialisation is a function of `seed` alone; the global generators are left as they were.
+    Random initialisation is a function of `seed` alone; the global random generators stay untouched.
 
     Raises:
         UsageError: unknown model, or an image size that it cannot take.
-        ArtefactError: weights that do not belong to the model.
+        ArtefactError: the weights belong to another model.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed_of(seed, "weights"))  # torch.manual_seed would seed the GPU's too
+        torch.default_generator.manual_seed(seed_of(seed, "weights"))  # torch.manual_seed would also seed the GPU's
         model = weights.create(name, source, image_size=image_size)
         preprocessing = Preprocessing.from_pretrained_cfg(model.pretrained_cfg, image_size)  # type: ignore[arg-type]
         torch.default_generator.manual_seed(seed_of(seed, "head"))
@@ -63,10 +62,11 @@ def build(name: str, source: weights.Source, *, num_classes: int, image_size: in
 
 
 def describe(network: Network, num_features: int = 0) -> Remembered:
-    """Put down what there is to know about a network.
+    """Return what is known about a network.
 
     Args:
-        num_features: what its classifier takes, if that is one linear layer and a head may be fitted for it.
+        num_features: the number of inputs of its classifier, if that is one linear layer for which a head may be
+            fitted.
     """
     from timm import __version__
 
@@ -75,7 +75,7 @@ def describe(network: Network, num_features: int = 0) -> Remembered:
     inside = tuple(f"{name}." for name in names)
     tensors = backbone_tensors(model)
     config = bundle.config_of(model, network.preprocessing)
-    card = Card(
+    info = NetworkInfo(
         name=network.name,
         architecture=config["architecture"],
         arguments={key: value for key, value in config.get("model_args", {}).items() if key != "num_classes"},
@@ -90,7 +90,7 @@ def describe(network: Network, num_features: int = 0) -> Remembered:
         config=config,
     )
     published = network.source.kind in ("package", "hub")
-    return Remembered(card, network.source.path, tensors, weights.places(network.name) if published else None)
+    return Remembered(info, network.source.path, tensors, weights.published(network.name) if published else None)
 
 
 def backbone_tensors(model: nn.Module) -> dict[str, NDArray[Any]]:
@@ -132,7 +132,7 @@ def set_linear_classifier(model: nn.Module, weight: Tensor, bias: Tensor) -> Non
 
 @contextmanager
 def without_classifier(model: nn.Module) -> Iterator[None]:
-    """Make `model(x)` return the classifier's input, the features [N, D] (or [N, D, 1, 1]), inside the body."""
+    """Inside the block, let `model(x)` return the classifier's input: the features [N, D] (or [N, D, 1, 1])."""
     classifier = linear_classifier(model)
     name = next(name for name, module in model.named_modules() if module is classifier)
     model.set_submodule(name, nn.Identity())
@@ -143,7 +143,7 @@ def without_classifier(model: nn.Module) -> Iterator[None]:
 
 
 def classify(model: nn.Module, features_ND: Tensor) -> Tensor:
-    """Return the logits [N, K] that the model's classifier gives for features [N, D]."""
+    """Return the logits [N, K] of the model's classifier for features [N, D]."""
     classifier = linear_classifier(model)
     if isinstance(classifier, nn.Conv2d):
         features_ND = features_ND[:, :, None, None]
@@ -153,15 +153,15 @@ def classify(model: nn.Module, features_ND: Tensor) -> Tensor:
 
 @contextmanager
 def tried(line: str, *, shown: bool = True) -> Iterator[None]:
-    """Turn whatever a network raises while it is tried into one line: its code is not ours, and raises anything.
+    """Turn whatever a network's own code raises in the block into one line.
 
     Args:
         line: what the network cannot do.
-        shown: its own words belong to the line.
+        shown: append the error's own message.
 
     Raises:
-        UsageError: it raised something.
-        ResourceError, MemoryError: memory has run out, which says nothing about the network.
+        UsageError: the network raised something.
+        ResourceError, MemoryError: memory ran out, which says nothing about the network.
     """
     try:
         yield
@@ -176,9 +176,7 @@ def tried(line: str, *, shown: bool = True) -> Iterator[None]:
 
 
 def require_linear_classifier(network: Network) -> int:
-    """Make sure that a head can be fitted on this model's features, by trying it on one image of noise.
-
-    Returns the number of features, D.
+    """Check with one image of noise that a head can be fitted on this model's features; return their number, D.
 
     Raises:
         UsageError: the model does more after its features than one linear layer.
@@ -208,13 +206,13 @@ def require_linear_classifier(network: Network) -> int:
 def to_input(pixels: np.ndarray[Any, Any], spec: Preprocessing, device: torch.device) -> Tensor:
     """Turn uint8 pixels [N, H, W, 3] into the normalised input [N, 3, H, W] on `device`, channels last.
 
-    The pixels travel as bytes and are normalised on the device.
+    The pixels are copied as bytes and normalised on the device.
     """
     return normalised(to_device(pixels, device), spec)
 
 
 def to_device(pixels: np.ndarray[Any, Any], device: torch.device) -> Tensor:
-    """Copy an array to the device, on CUDA while it goes on with what it is at."""
+    """Copy an array to the device; on CUDA without waiting for the copy."""
     tensor = torch.from_numpy(pixels)
     if device.type == "cuda":
         tensor = tensor.pin_memory().to(device, non_blocking=True)
@@ -222,21 +220,16 @@ def to_device(pixels: np.ndarray[Any, Any], device: torch.device) -> Tensor:
 
 
 def normalised(bytes_NHW3: Tensor, spec: Preprocessing) -> Tensor:
-    """Turn uint8 pixels [N, H, W, 3] into the input [N, 3, H, W] of the network, channels last."""
-    mean, scale = _normalisation(spec, bytes_NHW3.device)
-    x_NCHW = bytes_NHW3.float().sub_(mean).mul_(scale).permute(0, 3, 1, 2)
-    return x_NCHW.contiguous() if bytes_NHW3.device.type == "mps" else x_NCHW
-
-
-@cache
-def _normalisation(spec: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return mean and scale [3] for pixels of 0 to 255; copied to the device once, not with each batch."""
-    mean, std = (torch.tensor(values, device=device) * 255 for values in (spec.mean, spec.std))
-    return mean, 1 / std
+    """Turn uint8 pixels [N, H, W, 3] on a device into the network's input [N, 3, H, W], channels last."""
+    device = bytes_NHW3.device
+    mean, std = torch.tensor((spec.mean, spec.std)) * 255  # for pixels of 0 to 255
+    constants = torch.stack([mean, 1 / std]).to(device, non_blocking=device.type == "cuda")  # else CUDA would wait
+    x_NCHW = bytes_NHW3.float().sub_(constants[0]).mul_(constants[1]).permute(0, 3, 1, 2)
+    return x_NCHW.contiguous() if device.type == "mps" else x_NCHW
 
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move the model to the device, channels last except on MPS, where that is slower; float32 is exact there."""
+    """Move the model to the device, channels last except on MPS, where that is slower; make float32 exact."""
     exact_fp32()
     if device.type == "mps":
         return model.to(device)
@@ -244,17 +237,17 @@ def place(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def require_synchronisable(device: torch.device) -> None:
-    """Refuse a device on which BatchNorm cannot take its statistics from the images of all processes.
+    """Refuse a device on which BatchNorm cannot compute its statistics over the images of all processes.
 
     Raises:
-        ResourceError: the device is no GPU; torch exchanges statistics between those only.
+        ResourceError: the device is not a CUDA GPU; torch synchronises statistics only between those.
     """
     if device.type != "cuda":
         raise ResourceError(f"model.bn: sync needs CUDA, and this run is on {device.type}; set model.bn: train or eval")
 
 
 def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
-    """Return the model with every BatchNorm taking its statistics from the images of all processes.
+    """Return the model with each BatchNorm computing its statistics over the images of all processes.
 
     Raises:
         ResourceError: see `require_synchronisable`.
@@ -264,5 +257,5 @@ def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def is_depthwise(model: nn.Module) -> bool:
-    """Say whether the model convolves channel by channel; on CPUs bf16 does not pay in training such models."""
+    """Return whether the model has depthwise convolutions; on CPUs, bf16 does not make training such models faster."""
     return any(isinstance(m, nn.Conv2d) and 1 < m.groups == m.in_channels for m in model.modules())

@@ -3,7 +3,7 @@
     model/
       config.json          timm's own keys (architecture, label_names, pretrained_cfg, ...) and ours under "cnn_tl"
       model.safetensors    the weights
-      README.md            the model card; whoever edits it leaves the model as it is
+      README.md            the model card, which users may edit
       SHA256SUMS
 
 `timm.create_model("local-dir:model", pretrained=True)` loads it without this package, and so does
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 2
 LINEAR_FORMAT_VERSION = 1
-"""What a bundle with one linear layer at its end is written as: every version of cnn-tl reads it."""
+"""The version of a bundle whose classifier is one linear layer: every version of cnn-tl reads it."""
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -43,14 +43,14 @@ CLASSIC = ("lenet5", "lenet5_tanh", "googlenet")
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained model and all that is needed to use it.
+    """A trained model and everything that is needed to use it.
 
     Attributes:
         path: the bundle's folder.
         model: the timm model, evaluation mode, float32, on the CPU.
         classes: the class names, in the order of the logits.
-        preprocessing: what an image goes through before the model.
-        facts: what training recorded about itself (accuracy, recipe, ...).
+        preprocessing: of an image before the model.
+        facts: what training recorded (accuracy, recipe, ...).
     """
 
     path: Path
@@ -61,7 +61,7 @@ class Bundle:
 
     @property
     def majority_class(self) -> str | None:
-        """The most frequent class of the training split; None where training did not record it."""
+        """The most frequent class of the training split; None if training did not record it."""
         baseline = self.facts.get("baseline")
         return baseline.get("class") if isinstance(baseline, dict) else None
 
@@ -76,13 +76,13 @@ def save(
     facts: Mapping[str, Any],
     head: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the bundle; the folder appears whole or not at all, and replaces an older one.
+    """Write the bundle atomically; it replaces an older one.
 
     Args:
         tensors: the model's state dict.
-        config: what `config_of` says of the model.
-        facts: plain data for JSON, kept under the key "cnn_tl" beside the format version.
-        head: what the classifier is where it is not one linear layer, see `classifiers.build`; timm cannot load that.
+        config: what `config_of` returns for the model.
+        facts: plain JSON data, stored under the key "cnn_tl" beside the format version.
+        head: the `spec` of a classifier that is not one linear layer, see `classifiers.build`; timm cannot load it.
 
     Raises:
         ResourceError: the disk is full or not writable.
@@ -102,11 +102,11 @@ def save(
 
 
 def write_files(folder: Path, tensors: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> None:
-    """Write what a bundle consists of, but for the checksums, into an empty folder.
+    """Write the files of a bundle, except for the checksums, into an empty folder.
 
     Args:
-        config: all of config.json. The number of classes is in it once and in `pretrained_cfg`; transformers refuses
-            one among `model_args`.
+        config: the contents of config.json. The number of classes is removed from `model_args`, where transformers
+            refuses it.
     """
     arguments = {name: value for name, value in config.get("model_args", {}).items() if name != "num_classes"}
     config = {**config, **({"model_args": arguments} if "model_args" in config else {})}
@@ -137,7 +137,7 @@ def save_model(
     preprocessing: Preprocessing,
     facts: Mapping[str, Any],
 ) -> None:
-    """Write the bundle of a model of timm's as it is; see `save`."""
+    """Write the bundle of a timm model as it is; see `save`."""
     tensors = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
     config = config_of(model, preprocessing)
     save(folder, tensors, config, classes=classes, preprocessing=preprocessing, facts=facts)
@@ -165,16 +165,16 @@ def find(path: Path) -> Path:
 
 
 def run_of(folder: Path) -> Path | None:
-    """Return the run that a bundle lies in; None for a lone bundle, whatever else lies beside it."""
+    """Return the run folder that a bundle is in; None for a bundle outside of a run."""
     whole = folder.resolve()
     return whole.parent if whole.name == FOLDER_IN_RUN else None
 
 
 def load(path: Path) -> Bundle:
-    """Load the bundle at `path` (a run folder or a bundle), after checking every file of it.
+    """Load the bundle at `path` (a run folder or a bundle), after checking all of its files.
 
     Raises:
-        ArtefactError: missing, damaged, foreign, newer than this version, or with weights that do not fit.
+        ArtefactError: it is missing, damaged, foreign or newer than this version, or its weights do not fit.
     """
     folder = find(path)
     config = read_config(folder)
@@ -212,7 +212,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def config_of(model: nn.Module, preprocessing: Preprocessing) -> dict[str, Any]:
-    """Let timm describe a model in the format of its config.json, without the classes."""
+    """Return timm's description of a model, in the format of its config.json, without the classes."""
     import tempfile
 
     from timm.models._hub import save_config_for_hf
@@ -234,22 +234,22 @@ def config_of(model: nn.Module, preprocessing: Preprocessing) -> dict[str, Any]:
 _OF_CREATE_MODEL = frozenset(
     {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "num_classes"}
 )
-"""Arguments that say where timm takes something from, or what is said elsewhere: none of them is a model's own."""
+"""Arguments of `timm.create_model` that say where to load from, or are given elsewhere; none describes the model."""
 
 
 def _registered(folder: Path, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the architecture and its arguments, if they can do no more than describe one of timm's models.
+    """Return the architecture and its arguments, if they only describe one of timm's models.
 
     Raises:
-        ArtefactError: a name such as hf-hub:..., for which timm would look elsewhere, or impossible arguments.
+        ArtefactError: the name makes timm load from elsewhere, such as hf-hub:..., or the arguments are impossible.
     """
     import timm
 
     architecture, arguments = config["architecture"], config.get("model_args") or {}
     if not (isinstance(architecture, str) and ":" not in architecture and timm.is_model(architecture)):
-        raise ArtefactError(f"{printable(folder / CONFIG)} names no model of timm: {printable(str(architecture)[:80])}")
+        raise ArtefactError(f"{printable(folder / CONFIG)} names no timm model: {printable(str(architecture)[:80])}")
     if not isinstance(arguments, dict):
-        raise ArtefactError(f"{printable(folder / CONFIG)} is damaged: model_args are no mapping")
+        raise ArtefactError(f"{printable(folder / CONFIG)} is damaged: model_args is not a mapping")
     return architecture, {name: value for name, value in arguments.items() if name not in _OF_CREATE_MODEL}
 
 
@@ -257,7 +257,7 @@ def _create(folder: Path, config: Mapping[str, Any], num_classes: int) -> nn.Mod
     import timm
     import torch
 
-    from cnn_tl.networks import classic, classifiers  # noqa: F401 - timm knows the classic models now
+    from cnn_tl.networks import classic, classifiers  # noqa: F401 - registers the classic models with timm
 
     architecture, arguments = _registered(folder, config)
     state = files.read_tensors(folder / WEIGHTS)

@@ -1,4 +1,4 @@
-"""Classifiers that are more than one linear layer, as modules that stand where a timm model has its own.
+"""Classifiers that are more than one linear layer, as modules that replace the classifier of a timm model.
 
 The names in their state dicts are those of `cnn_tl.heads.FittedHead.tensors`. Input: features [N, D] or [N, D, 1, 1].
 """
@@ -32,7 +32,7 @@ class Perceptron(nn.Module):
 class Neighbours(nn.Module):
     """The votes of the nearest training images, weighted by exp(cosine / 0.07) (Wu et al. 2018, sec. 3.4).
 
-    Whoever is as near as the last of them votes too, so the order of equals, which `topk` leaves open, has no say.
+    Images as near as the last neighbour vote too, so the result does not depend on how `topk` orders ties.
     """
 
     bank: Tensor
@@ -55,10 +55,10 @@ class Neighbours(nn.Module):
 
 
 def build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Return the module that a fitted head's `spec` and tensors describe, with the tensors in it.
+    """Return the module that a fitted head's `spec` and tensors describe, with the tensors loaded.
 
     Raises:
-        KeyError, ValueError, RuntimeError: they do not belong together.
+        KeyError, ValueError, RuntimeError: the tensors do not fit the spec.
     """
     module: nn.Module
     if spec["kind"] == "mlp":
@@ -76,10 +76,11 @@ def build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
 def replace_classifier(
     model: nn.Module, spec: Mapping[str, Any], state: Mapping[str, Tensor], num_classes: int
 ) -> None:
-    """Put the classifier that `spec` describes where the model has its own; `state` is the whole model's.
+    """Replace the model's classifier by the one that `spec` describes; `state` is the state dict of the whole model.
 
     Raises:
-        KeyError, ValueError, RuntimeError: they do not belong together.
+        KeyError, ValueError, RuntimeError: the state does not fit the spec.
+
     """
     classifier = model.get_classifier()  # type: ignore[operator]
     name = next(name for name, module in model.named_modules() if module is classifier)

@@ -1,8 +1,8 @@
-"""Which parts of a network train. Frozen means frozen: parameters and buffers.
+"""Freeze policies: which parameters of a network train, and a receipt that the others, and their buffers, stand still.
 
-`requires_grad = False` alone leaves the running statistics of BatchNorm moving whenever `train()` is called
-(pytorch issue 86590), so a frozen module also stays in evaluation mode, and a digest taken before and after
-the run proves that nothing in it changed.
+`requires_grad = False` alone does not stop the running statistics of BatchNorm once `train()` is called (pytorch issue
+86590). So a frozen module also stays in evaluation mode, and a digest before and after the run proves that nothing in
+it has changed.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from cnn_tl.core.errors import UsageError
 
 Policy = str | Sequence[str]
-"""A name in `FREEZE`, "last-3", or patterns of names of modules and parameters."""
+"""A name in `FREEZE`, "last-3", or a list of module and parameter names, with wildcards."""
 
 BatchNormMode = Literal["train", "eval", "sync"]
 
 
 def head(model: nn.Module) -> set[str]:
-    """Train the classifier only; distilled models have two."""
+    """Train only the classifier; distilled models have two."""
     found = model.get_classifier()  # type: ignore[operator]
     classifiers = found if isinstance(found, tuple | list) else [found]
     inside = {id(p) for classifier in classifiers for p in classifier.parameters()}
@@ -43,7 +43,7 @@ def everything(model: nn.Module) -> set[str]:
 def norms(model: nn.Module) -> set[str]:
     """Train the normalisation layers and the classifier (Frankle et al. 2020, "Training BatchNorm and only BatchNorm").
 
-    A normalisation layer is a module that torch or timm calls so, and whose own parameters have one dimension.
+    A normalisation layer is a module with "norm" in its class name, whose own parameters have one dimension.
 
     Raises:
         UsageError: the model has none.
@@ -59,11 +59,11 @@ def norms(model: nn.Module) -> set[str]:
 
 
 def named(model: nn.Module, patterns: Sequence[str]) -> set[str]:
-    """Train what the patterns name, and the classifier, which is new and no use frozen.
+    """Train what the patterns match, and the classifier, which is new and would be useless frozen.
 
     Args:
-        patterns: each is the name of a parameter or of a module (with all below it), as `named_parameters` and
-            `named_modules` give them; `*` and `?` stand for any text and any letter.
+        patterns: each is the name of a parameter or of a module (with everything inside it), as in `named_parameters`
+            and `named_modules`; `*` matches any text and `?` any character.
 
     Raises:
         UsageError: a pattern matches nothing.
@@ -82,16 +82,16 @@ def named(model: nn.Module, patterns: Sequence[str]) -> set[str]:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Say whether the pattern is the name of a parameter or of a module that holds it."""
+    """Return whether the pattern matches the name of a parameter or of a module that contains it."""
     parts = name.split(".")
     return any(fnmatchcase(".".join(parts[:depth]), pattern) for depth in range(1, len(parts) + 1))
 
 
 def last_stages(model: nn.Module, count: int) -> set[str]:
-    """Train the last `count` stages, and whatever follows them.
+    """Train the last `count` stages, and everything after them.
 
     Raises:
-        UsageError: the model has fewer stages, or timm knows none of it.
+        UsageError: the model has fewer stages, or timm does not know its stages.
     """
     *before, after = stages(model)
     if count > len(before):
@@ -103,11 +103,11 @@ def last_stages(model: nn.Module, count: int) -> set[str]:
 
 
 def stages(model: nn.Module) -> list[list[str]]:
-    """Return the names of the parameters by stage, from the images to the classifier.
+    """Return the names of the parameters by stage, from the input to the classifier.
 
-    The stages are timm's own, from its `group_matcher`: four and a stem in a ResNet, one for each block in a ViT. The
-    last entry holds the classifier and what timm groups with it; it is no stage that counts. It is empty where a model
-    has no classifier yet.
+    The stages are those of timm's `group_matcher`: a stem and four stages in a ResNet, one for each block in a ViT. The
+    last entry holds the classifier and what timm groups with it, and does not count as a stage. It is empty if the
+    model has no classifier.
 
     Raises:
         UsageError: timm does not know the stages of this family.
@@ -116,7 +116,7 @@ def stages(model: nn.Module) -> list[list[str]]:
         raise _stages_unknown(model)
     try:
         groups = group_parameters(model, model.group_matcher(coarse=True))  # type: ignore[operator]
-    except AssertionError:  # what timm says where it knows blocks but no stages, as in RDNet
+    except AssertionError:  # timm raises this where it knows blocks but no stages, as in RDNet
         raise _stages_unknown(model) from None
     classifier = head(model)
     first = next((number for number in sorted(groups) if classifier & set(groups[number])), max(groups) + 1)
@@ -135,8 +135,8 @@ FREEZE: dict[str, Callable[[nn.Module], set[str]]] = {
     "norm": norms,
     "all": everything,
 }
-"""Policy name -> function from a timm model to the names of the parameters that train; `last-N` and lists of patterns
-stand beside them."""
+"""Policy name -> function from a timm model to the names of the parameters that train. `trainable` also takes `last-N`
+and lists of patterns."""
 
 
 def trainable(model: nn.Module, policy: Policy) -> set[str]:
@@ -146,7 +146,7 @@ def trainable(model: nn.Module, policy: Policy) -> set[str]:
         policy: a name in `FREEZE`, "last-3" for the last three stages, or a list of names and patterns.
 
     Raises:
-        UsageError: the model has not so many stages, or nothing of that name.
+        UsageError: the model has fewer stages, or nothing of that name.
     """
     if not isinstance(policy, str):
         return named(model, policy)
@@ -155,47 +155,47 @@ def trainable(model: nn.Module, policy: Policy) -> set[str]:
 
 
 def apply(model: nn.Module, policy: Policy, bn: BatchNormMode = "train") -> set[str]:
-    """Freeze everything that `trainable` does not name; return the names of what trains.
+    """Freeze every parameter that `trainable` does not name; return the names of those that train.
 
     Args:
-        bn: "eval" holds the running statistics of every BatchNorm, in the parts that train too.
+        bn: "eval" also freezes the running statistics of every BatchNorm that trains.
 
     Raises:
-        UsageError: the model has not so many stages, or nothing of that name.
+        UsageError: the model has fewer stages, or nothing of that name.
     """
     names = trainable(model, policy)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
     for module in model.modules():
         if isinstance(module, _BatchNorm):
-            vars(module)[_HELD] = bn == "eval"
+            vars(module)[_STATISTICS_FROZEN] = bn == "eval"
     return names
 
 
-_HELD = "_cnn_tl_statistics_are_held"
+_STATISTICS_FROZEN = "_cnn_tl_statistics_frozen"
 
 
 def train_mode(model: nn.Module) -> None:
-    """Put the model in training mode, except the modules whose every parameter is frozen, or whose statistics are held.
+    """Put the model in training mode, except modules with only frozen parameters or with frozen statistics.
 
-    A module without parameters (dropout, pooling) follows the module that holds it.
+    A module without parameters (dropout, pooling) has the mode of the module that contains it.
     """
     for _, module, training in _modes(model, "", True):
         module.training = training
 
 
 def _modes(module: nn.Module, name: str, inherited: bool) -> Iterator[tuple[str, nn.Module, bool]]:
-    """Yield every module with its name and whether it is to be in training mode."""
+    """Yield every module with its name and whether it should be in training mode."""
     parameters = list(module.parameters())
     training = any(p.requires_grad for p in parameters) if parameters else inherited
-    training = training and not vars(module).get(_HELD, False)
+    training = training and not vars(module).get(_STATISTICS_FROZEN, False)
     yield name, module, training
     for child_name, child in module.named_children():
         yield from _modes(child, f"{name}.{child_name}" if name else child_name, training)
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Return the numbers of trainable and of all parameters."""
+    """Return the number of trainable parameters and of all parameters."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes)
 
@@ -206,9 +206,9 @@ class StageReceipt:
 
     Attributes:
         name: "stem", "stage 1", ..., "head".
-        trainable, parameters: how many of its parameters train, and how many it has.
-        batch_norm: "train", "eval", or "mixed": whether its running statistics move; "none" where it has none.
-        sha256: of its frozen parameters and buffers; empty where nothing in it is frozen.
+        trainable, parameters: the number of its parameters that train, and of all.
+        batch_norm: the mode of its BatchNorm layers: "train", "eval" or "mixed"; "none" if it has none.
+        sha256: of its frozen parameters and buffers; empty if nothing in it is frozen.
     """
 
     name: str
@@ -219,13 +219,13 @@ class StageReceipt:
 
 
 def receipt(model: nn.Module) -> list[StageReceipt]:
-    """Return the state of every stage; two of them, taken before and after, show that the frozen part stood still."""
+    """Return the state of every stage; compared before and after a run, it shows that nothing frozen changed."""
     modes = {module: training for _, module, training in _modes(model, "", True)}
     return [_stage_receipt(model, name, set(names), modes) for name, names in named_stages(model)]
 
 
 def named_stages(model: nn.Module) -> list[tuple[str, list[str]]]:
-    """Return `stages` with their names: stem, stage 1, ..., head; or one called network where timm knows none."""
+    """Return `stages` with their names: stem, stage 1, ..., head; or a single one called network if timm knows none."""
     try:
         *before, last = stages(model)
     except UsageError:  # timm does not know its stages
@@ -254,7 +254,8 @@ def _stage_receipt(model: nn.Module, stage: str, names: set[str], modes: dict[nn
 
 
 def frozen_digest(model: nn.Module) -> str:
-    """Return the SHA-256 of the frozen parameters and of the buffers that `train_mode` holds still."""
+    """Return the SHA-256 of the frozen parameters and of the buffers that `train_mode` keeps from changing."""
+
     frozen: list[tuple[str, Tensor]] = []
     for module_name, module, training in _modes(model, "", True):
         own: list[tuple[str, Any]] = [(n, p) for n, p in module.named_parameters(recurse=False) if not p.requires_grad]

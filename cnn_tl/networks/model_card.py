@@ -1,4 +1,4 @@
-"""The model card: README.md of a bundle, as the Hugging Face hub reads it, made from its config.json alone."""
+"""The model card: a bundle's README.md in the Hugging Face hub's format, made only from its config.json."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from cnn_tl.core.imports import OLDEST_ONNXRUNTIME
 
 NAME = "README.md"
 LICENSE = "unknown"
-"""What the hub calls a licence that is not given: nobody but the owner of model and images can give one."""
+"""The hub's name for no licence: only the owner of the model and the images can choose one."""
 MOST_CLASSES = 100
-"""Classes that the card lists one by one."""
+"""How many classes the card lists at most."""
 
 
 def text(config: Mapping[str, Any], *, reason: str | None = None) -> str:
-    """Return the card: YAML for the hub, then what a reader wants to know.
+    """Return the model card: YAML for the hub, then the text for people.
 
     Args:
-        config: the bundle's config.json; what it does not say is left out.
+        config: the bundle's config.json; what it does not have is left out.
         reason: why timm and transformers cannot load the model; None if they can.
     """
-    import yaml  # prediction without torch does without it, too
+    import yaml  # prediction with few packages works without it
 
     front = yaml.safe_dump(_front(config, reason), sort_keys=False, allow_unicode=True)
     sections = [_title(config), _accuracy(config), _data(config), _use(config, reason), _license(config)]
@@ -83,7 +83,7 @@ def _accuracy(config: Mapping[str, Any]) -> str:
 
 
 def _images(facts: Mapping[str, Any]) -> Any:
-    """Return how many images there are; bundles of older versions call them pictures."""
+    """Return the number of images; older bundles call them pictures."""
     return facts["images"] if "images" in facts else facts["pictures"]
 
 
@@ -92,7 +92,7 @@ def _data(config: Mapping[str, Any]) -> str:
     counts = _images(data) if data else {}
     total = ""
     if data:
-        train, val = (sum(images[part] for images in counts.values()) for part in ("train", "val"))
+        train, val = (sum(images[split] for images in counts.values()) for split in ("train", "val"))
         total = f"{_plain(data['name'])}: {counted(train, 'image')} for training, {val:,} for validation."
     if len(names) > MOST_CLASSES:
         return f"## Data\n\n{total or counted(len(names), 'class')}\n\nThe classes are in config.json."
@@ -144,5 +144,6 @@ def _license(config: Mapping[str, Any]) -> str:
 
 
 def _plain(value: object) -> str:
-    """Return text that Markdown takes as it is, also in a table."""
+    """Escape text for Markdown, also inside a table."""
+
     return html.escape(printable(str(value)), quote=False).replace("|", "&#124;").replace("`", "&#96;")

@@ -1,7 +1,7 @@
-"""An exported ONNX file as a model: onnxruntime, numpy and what the file says about itself; no torch.
+"""An exported ONNX file as a model that runs with onnxruntime and numpy, without torch.
 
-The file ends with a seal, the SHA-256 of all bytes before it, because onnxruntime computes with damaged
-weights without a word. To ONNX the seal is one more metadata entry: other tools read the file as usual.
+The file ends with the SHA-256 of all bytes before it, because onnxruntime does not notice damaged weights. To ONNX this
+checksum is one more metadata entry, so other tools read the file as usual.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ onnxruntime = telemetry.onnxruntime()
 
 FORMAT_VERSION = 2
 PLAIN_FORMAT_VERSION = 1
-"""What a file without preprocessing is written as: every version of cnn-tl reads it."""
+"""The version of a file without preprocessing: every version of cnn-tl reads it."""
 
 INPUT, IMAGES, PREPARED = "input", "images", "prepared"
-OLDER_IMAGES = "pictures"  # what older exports call the input
+OLDER_IMAGES = "pictures"  # the name of this input in older exports
 LOGITS, PROBABILITIES, FEATURES = "logits", "probabilities", "features"
 
 _FACTS = ("architecture", "opset", "onnxruntime", "precision", "cnn_tl.version", "majority_class")
 _ERRORS_ONLY = 3
-_SEAL_KEY = b"cnn_tl.sha256"
+_CHECKSUM_KEY = b"cnn_tl.sha256"
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class OnnxModel:
     Attributes:
         path: the file.
         classes: the class names, in the order of the logits.
-        preprocessing: what an image goes through before the model.
-        inside: whether it does its own preprocessing: it then takes images, uint8 [N, H, W, 3], not normalised ones.
+        preprocessing: of an image before the model.
+        inside: whether the preprocessing is part of the graph, which then takes images, uint8 [N, H, W, 3].
         facts: architecture, opset, the oldest onnxruntime that reads it, precision, the version of cnn-tl that wrote
             the file, and the most frequent class of the training split.
         session: an `onnxruntime.InferenceSession`.
-        side_by_side: into how many parts a batch is split, each of which has a core for itself.
+        side_by_side: the number of parts into which a batch is split, each on a core of its own.
     """
 
     path: Path
@@ -64,22 +64,22 @@ class OnnxModel:
 
     @classmethod
     def open(cls, path: Path, *, many: bool = False) -> OnnxModel:
-        """Load a file that `cnn-tl export` wrote, after checking every byte of it.
+        """Load a file that `cnn-tl export` wrote, after verifying its checksum.
 
         Args:
             path: the file.
-            many: for many images the cores share out a batch, where for one they share out each layer of it, which
-                answers the one sooner and all of them later: threads that meet after each layer wait for each other.
+            many: optimise for throughput: each core takes a part of the batch. By default the cores share each layer,
+                which gives the lowest latency for one image, but threads then wait for each other after each layer.
 
         Raises:
             ArtefactError: it is missing, damaged, foreign, or newer than this version.
         """
         where = printable(path)
-        sealed = _read(path)
+        content = _read(path)
         cores = default_workers()
         try:
             options = _options(1 if many else cores)
-            session = onnxruntime.InferenceSession(sealed, options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             metadata = session.get_modelmeta().custom_metadata_map
             _check_version(int(metadata["cnn_tl.format_version"]), metadata["cnn_tl.version"], where)
             _check_ends(session, metadata)
@@ -94,15 +94,15 @@ class OnnxModel:
             )
         except ArtefactError:
             raise
-        except Exception as error:  # onnxruntime has no one class for a bad model
+        except Exception as error:  # onnxruntime has no common class of errors for a bad model
             raise ArtefactError(f"{where} cannot be loaded: {error}") from error
 
     def __call__(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """Return the logits [N, K] of images of the network's size.
 
         Args:
-            x: where the preprocessing is inside, resized and cropped images, uint8 [N, height, width, 3]; else
-                normalised ones, float32 [N, 3, height, width].
+            x: resized and cropped images, uint8 [N, height, width, 3], if the preprocessing is inside; else normalised
+                ones, float32 [N, 3, height, width].
         """
         parts = np.array_split(x, max(1, min(self.side_by_side, len(x))))
         if len(parts) == 1:
@@ -111,7 +111,7 @@ class OnnxModel:
             return np.concatenate(list(pool.map(self._prepared, parts)))
 
     def whole(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the logits [N, K] of whole images of any one size, where the preprocessing is inside."""
+        """Return the logits [N, K] of uncropped images of any size, all the same; the preprocessing must be inside."""
         assert self.inside
         return self._logits({self._images: images_nhwc})
 
@@ -138,11 +138,11 @@ def metadata(
     thresholds: Sequence[Mapping[str, float]] = (),
     majority_class: str | None = None,
 ) -> dict[str, str]:
-    """Return what an exported file says about itself; `names` is where tools around Ultralytics look.
+    """Return the metadata of an exported file; the key `names` is for tools around Ultralytics.
 
     Args:
-        thresholds: how sure an answer must be to be reliable, see `statistics.thresholds`.
-        majority_class: the most frequent class of the training split; None where that is not known.
+        thresholds: the confidence from which answers are reliable, see `statistics.thresholds`.
+        majority_class: the most frequent class of the training split; None if unknown.
     """
     return {
         "cnn_tl.format_version": str(FORMAT_VERSION if inside else PLAIN_FORMAT_VERSION),
@@ -158,22 +158,22 @@ def metadata(
     }
 
 
-def seal(model: bytes | memoryview) -> bytes:
-    """Return the end of a file whose other bytes are `model`: a metadata entry, encoded as protobuf."""
+def checksum(model: bytes | memoryview) -> bytes:
+    """Return the last bytes of a file whose other bytes are `model`: a metadata entry, encoded as protobuf."""
     digest = hashlib.sha256(model).hexdigest().encode()
-    entry = b"\x0a" + bytes([len(_SEAL_KEY)]) + _SEAL_KEY + b"\x12" + bytes([len(digest)]) + digest
+    entry = b"\x0a" + bytes([len(_CHECKSUM_KEY)]) + _CHECKSUM_KEY + b"\x12" + bytes([len(digest)]) + digest
     return b"\x72" + bytes([len(entry)]) + entry
 
 
 def _read(path: Path) -> bytes:
-    """Return the file's bytes if its seal is whole."""
+    """Return the file's bytes after verifying its checksum."""
     where = printable(path)
     try:
         content = files.read_bytes(path)
     except OSError as error:
         raise ArtefactError(f"{where} cannot be read: {error.strerror}") from error
-    end = len(content) - len(seal(b""))
-    if content[end:] == seal(memoryview(content)[:end]):
+    end = len(content) - len(checksum(b""))
+    if content[end:] == checksum(memoryview(content)[:end]):
         return content
     ours = b"cnn_tl.format_version" in content
     foreign = "is not a model that cnn-tl exported, or has lost its end"
@@ -182,20 +182,20 @@ def _read(path: Path) -> bytes:
 
 
 def _options(threads: int) -> Any:
-    """Return quiet options with so many threads; left to itself, onnxruntime would pin every core."""
+    """Return quiet options with this many threads; by default onnxruntime would pin one to each core."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads
-    # Threads that wait in a loop take the cores from torch and from the decoders: six times slower beside torch.
+    # Spinning threads take the cores from torch and from the decoders: six times slower beside torch.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
 
 def _check_ends(session: Any, metadata: Mapping[str, str]) -> None:
-    """Refuse a file whose graph is not what its metadata say.
+    """Refuse a file whose graph does not match its metadata.
 
     Raises:
-        ValueError: it takes or gives something else, or has other classes.
+        ValueError: the inputs, outputs or the number of classes differ.
     """
     inputs, outputs = ({one.name: one for one in ends} for ends in (session.get_inputs(), session.get_outputs()))
     wanted = (IMAGES, OLDER_IMAGES) if metadata.get("preprocessing_inside") == "true" else (INPUT,)
@@ -205,7 +205,8 @@ def _check_ends(session: Any, metadata: Mapping[str, str]) -> None:
     count = outputs[LOGITS].shape[-1]
     named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     if not named or len(set(classes)) != len(classes) or len(classes) < 2:
-        raise ValueError("class_names are no list of different names")
+        raise ValueError("class_names is not a list of different names")
+
     if isinstance(count, int) and count != len(classes):
         raise ValueError(f"it has {len(classes)} class names for {count} logits")
 

@@ -1,10 +1,10 @@
-"""A network cut in two where its frozen part ends, whatever family it is of.
+"""Split a network of any family into its frozen prefix and the rest, so that activations in between can be kept.
 
-The frozen part is a prefix that gives the same activations for an image in every epoch, so they can be kept; what
-trains is the rest. timm's models have no method that starts in the middle. So the rest is the model's own forward pass,
-in which each frozen module before the boundary only pretends: it answers at once with an empty tensor of the right
-shape, and the boundary module is handed the kept activations in place of its input. No family is known by name; that
-it is right is proved each time, on noise: the rest must give the logits and the gradients of the whole.
+The prefix gives the same activations for an image in every epoch; only the rest trains. timm's models have no method
+that starts in the middle. So the rest is the model's own forward pass with stand-ins: each frozen module before the
+split point returns an empty tensor of the right shape at once, and the module at the split point gets the kept
+activations as its input. No model family is treated specially. Each split is verified on noise: the rest must give the
+same logits and gradients as the whole model.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Call:
     """One call of a module in a forward pass.
 
     Attributes:
-        start, end: the order of events; `end` is 0 until the call returns.
-        parent: the call that it was made from; None for the model's own.
-        input: its first argument, if that is a tensor. fed: it was given any tensor at all.
-        output: what it returned, with shapes and types but no numbers.
+        start, end: when it began and returned, counted in events; `end` is 0 until it returns.
+        parent: the call of the module around it; None for the model's own.
+        input: its first argument, if that is a tensor. takes_tensor: whether any argument is, or holds, a tensor.
+        output: what it returned, as meta tensors.
     """
 
     name: str
@@ -36,23 +36,23 @@ class Call:
     start: int
     parent: Call | None
     input: Tensor | None
-    fed: bool
+    takes_tensor: bool
     end: int = 0
     output: Any = None
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A model in two parts: the frozen prefix, and the rest.
+class SplitModel:
+    """A model in two parts: the frozen prefix and the rest.
 
     Attributes:
-        boundary: the name of the first module of the rest.
+        split_point: the name of the first module of the rest.
         shape, dtype: of the activations that it takes, for one image.
-        channels_last: they lie in memory as [N, H, W, C].
+        channels_last: whether their memory layout is [N, H, W, C].
     """
 
     model: nn.Module
-    boundary: str
+    split_point: str
     shape: tuple[int, ...]
     dtype: torch.dtype
     channels_last: bool
@@ -62,32 +62,31 @@ class Cut:
 
     @torch.no_grad()
     def prefix(self, x_NCHW: Tensor) -> Tensor:
-        """Return the activations at the boundary, [N, *shape], and compute nothing beyond them.
+        """Return the activations at the split point, [N, *shape], and compute nothing beyond them.
 
-        The modules before the boundary must be in evaluation mode, as `freeze.train_mode` and `eval()` leave them.
+        The modules before it must be in evaluation mode, as `freeze.train_mode` and `eval()` leave them.
         """
-        boundary = self.model.get_submodule(self.boundary)
-        hook = boundary.register_forward_pre_hook(_stop_with_input)
+        hook = self.model.get_submodule(self.split_point).register_forward_pre_hook(_stop_with_input)
         try:
             self.model(x_NCHW)
         except _ReachedError as reached:
             return reached.activations
         finally:
             hook.remove()
-        raise AssertionError(f"{self.boundary} was not called")
+        raise AssertionError(f"{self.split_point} was not called")
 
     @contextmanager
     def rest(self, fill: float | None = None) -> Iterator[None]:
-        """Inside the body, `model(activations)` takes the activations at the boundary and returns the logits.
+        """Inside the block, `model(activations)` takes the activations at the split point and returns the logits.
 
         Args:
-            fill: what the stand-ins' tensors hold; by default whatever is in memory, for nobody reads it.
+            fill: the value of the stand-ins' tensors; None leaves them uninitialised, since nothing reads them.
         """
         this = _Pass(fill)
-        boundary = self.model.get_submodule(self.boundary)
+        split_point = self.model.get_submodule(self.split_point)
         hooks = [
             self.model.register_forward_pre_hook(lambda _, args: (this.begin(args[0], self._image_shape),)),
-            boundary.register_forward_pre_hook(lambda _, args: (this.resume(args[0]), *args[1:])),
+            split_point.register_forward_pre_hook(lambda _, args: (this.resume(args[0]), *args[1:])),
         ]
         for module, outputs in self._stand_ins.items():
             vars(module)["forward"] = this.stand_in(module.forward, outputs, self._traced_batch)
@@ -100,23 +99,23 @@ class Cut:
                 del vars(module)["forward"]
 
 
-def cut(model: nn.Module, x_NCHW: Tensor) -> Cut | str:
-    """Cut a model, frozen by `freeze.apply`, as near as possible to its first trainable parameter.
+def split(model: nn.Module, x_NCHW: Tensor) -> SplitModel | str:
+    """Split a model, frozen by `freeze.apply`, as close as possible to its first trainable parameter.
 
-    Number format and device are those of the call: made under autocast, the activations are what autocast leaves.
-    The model is left as it was.
+    Precision and device are those of the call: under autocast, the activations have the type that autocast gives them.
+    The model itself is not changed.
 
     Args:
-        x_NCHW: three images of noise or more; the last is left out of the trace, so that the proof on all of them
-            shows that the number of images is free.
+        x_NCHW: at least three images of noise. The trace leaves out the last one, so verifying the split on all of them
+            shows that it works for any number of images.
 
     Returns:
-        The two parts; or in words why there are none.
+        The split model; or, in words, why it cannot be split.
     """
-    assert len(x_NCHW) > 2, "a trace and a proof with different numbers of images"
+    assert len(x_NCHW) > 2, "the trace and the verification need different numbers of images"
     if all(p.requires_grad for p in model.parameters()):
         return "no part of it is frozen"
-    with _as_it_was(model):
+    with _state_restored(model):
         freeze.train_mode(model)
         calls, path = _trace(model, x_NCHW[:-1])
         starts = _starts(path, len(x_NCHW) - 1)
@@ -124,14 +123,14 @@ def cut(model: nn.Module, x_NCHW: Tensor) -> Cut | str:
             return "what trains begins at the image itself"
         whole = _logits_and_gradients(model, x_NCHW)
         for start in starts:
-            found = _cut_at(model, start, calls, x_NCHW[:-1])
-            if _is_proved(found, x_NCHW, whole):
+            found = _split_at(model, start, calls, x_NCHW[:-1])
+            if _is_correct(found, x_NCHW, whole):
                 return found
     return "its frozen part does not hand over to the rest in one tensor that is the same each time"
 
 
 def _trace(model: nn.Module, x_NCHW: Tensor) -> tuple[list[Call], list[Call]]:
-    """Run the model up to the first module that holds trainable parameters itself; return all calls, and those open."""
+    """Run the model up to the first module with trainable parameters of its own; return all and the open calls."""
     calls: list[Call] = []
     open_calls: list[Call] = []
     names = {module: name for name, module in model.named_modules()}
@@ -140,7 +139,7 @@ def _trace(model: nn.Module, x_NCHW: Tensor) -> tuple[list[Call], list[Call]]:
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         first = args[0] if args and isinstance(args[0], Tensor) else None
         parent = open_calls[-1] if open_calls else None
-        call = Call(names[module], module, next(events), parent, first, fed=_holds_tensor((args, kwargs)))
+        call = Call(names[module], module, next(events), parent, first, _holds_tensor((args, kwargs)))
         calls.append(call)
         open_calls.append(call)
         if module is not model and any(p.requires_grad for p in module.parameters(recurse=False)):
@@ -164,7 +163,7 @@ def _trace(model: nn.Module, x_NCHW: Tensor) -> tuple[list[Call], list[Call]]:
 
 
 def _starts(path: list[Call], batch: int) -> list[Call]:
-    """Return the calls at which the rest could start, the deepest first; of those with one input, the outermost."""
+    """Return the calls at which the rest could start, deepest first; of calls with the same input, the outermost."""
     found: list[Call] = []
     for call in path[1:]:
         usable = call.input is not None and call.input is not path[0].input and len(call.input) == batch
@@ -173,26 +172,26 @@ def _starts(path: list[Call], batch: int) -> list[Call]:
     return found[::-1]
 
 
-def _cut_at(model: nn.Module, start: Call, calls: list[Call], x_NCHW: Tensor) -> Cut:
-    """Let everything pretend that was called and had returned before `start`, if it is frozen and was given a tensor.
+def _split_at(model: nn.Module, start: Call, calls: list[Call], x_NCHW: Tensor) -> SplitModel:
+    """Replace every module by a stand-in that returned before `start`, is frozen and takes a tensor.
 
-    What was given none, such as a table of relative positions, cannot depend on the image and stays as it is.
+    A module that takes no tensor, such as a table of relative positions, does not depend on the image and stays.
     """
     stand_ins: dict[nn.Module, list[Any]] = {}
     for call in calls:
         done = 0 < call.end < start.start
         outermost = call.parent is not None and not 0 < call.parent.end < start.start
-        if done and outermost and call.fed and not any(p.requires_grad for p in call.module.parameters()):
+        if done and outermost and call.takes_tensor and not any(p.requires_grad for p in call.module.parameters()):
             stand_ins.setdefault(call.module, []).append(call.output)
     kept = start.input
-    assert kept is not None, "only calls with a tensor are starts"
+    assert kept is not None, "a start has a tensor as its input"
     last = kept.ndim == 4 and not kept.is_contiguous() and kept.is_contiguous(memory_format=torch.channels_last)
     shape = tuple(kept.shape[1:])
-    return Cut(model, start.name, shape, kept.dtype, last, x_NCHW.shape[1:], stand_ins, len(x_NCHW))
+    return SplitModel(model, start.name, shape, kept.dtype, last, x_NCHW.shape[1:], stand_ins, len(x_NCHW))
 
 
 class _Pass:
-    """What the hooks and the stand-ins of one `Cut.rest` have in common during a forward pass."""
+    """The state that the hooks and stand-ins of one `SplitModel.rest` share during a forward pass."""
 
     def __init__(self, fill: float | None) -> None:
         self._fill = fill
@@ -200,17 +199,17 @@ class _Pass:
         self._position: dict[int, int] = {}
 
     def begin(self, kept: Tensor, image_shape: torch.Size) -> Tensor:
-        """Take the activations from the model's argument and give it an image of nothing instead."""
+        """Remember the activations, which are the model's argument, and return an empty image in their place."""
         self._kept, self._position = kept, {}
         return self._empty((len(kept), *image_shape), kept.dtype, kept.device)
 
-    def resume(self, nothing: Tensor) -> Tensor:
-        """Return the activations where the boundary is reached; when it is called again, what it was given."""
+    def resume(self, given: Tensor) -> Tensor:
+        """Return the activations at the first call of the split point; at later calls, its own input."""
         kept, self._kept = self._kept, None
-        return nothing if kept is None else kept
+        return given if kept is None else kept
 
     def stand_in(self, real: Callable[..., Any], outputs: list[Any], traced: int) -> Callable[..., Any]:
-        """Return a forward method that answers with empty tensors before the boundary, and is the real one after it."""
+        """Return a forward method that returns empty tensors before the split point, and is the real one after it."""
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             kept = self._kept
@@ -223,7 +222,7 @@ class _Pass:
         return forward
 
     def _scaled(self, meta: Tensor, kept: Tensor, traced: int) -> Tensor:
-        """Return an empty tensor like the traced one, with as many images as there are now."""
+        """Return an empty tensor like the traced one, with the present number of images."""
         rows, *others = meta.shape or (1,)
         rows = rows * len(kept) // traced if rows % traced == 0 else rows
         return self._empty((rows, *others) if meta.ndim else (), meta.dtype, kept.device)
@@ -234,7 +233,7 @@ class _Pass:
 
 
 class _ReachedError(Exception):
-    """The forward pass got as far as it has to."""
+    """The forward pass has reached the module that it was to reach."""
 
     def __init__(self, activations: Tensor) -> None:
         super().__init__()
@@ -245,28 +244,28 @@ def _stop_with_input(module: nn.Module, args: tuple[Any, ...]) -> None:
     raise _ReachedError(args[0])
 
 
-def _is_proved(found: Cut, x_NCHW: Tensor, whole: tuple[Tensor, ...]) -> bool:
-    """Compare the rest with the whole; the stand-ins' tensors hold NaN, so what reads one of them cannot be equal."""
+def _is_correct(found: SplitModel, x_NCHW: Tensor, whole: tuple[Tensor, ...]) -> bool:
+    """Compare the rest with the whole model; the stand-ins return NaN, so reading one of them would show."""
     try:
         kept = found.prefix(x_NCHW)
         with found.rest(fill=float("nan")):
             part = _logits_and_gradients(found.model, kept.clone())
-    except Exception:  # noqa: BLE001 - a model's own code, fed with nothing, may raise anything: no cut here
+    except Exception:  # noqa: BLE001 - a model's own code may raise anything on empty tensors: no split here
         return False
     (logits, *gradients), (whole_logits, *whole_gradients) = part, whole
-    return torch.equal(logits, whole_logits) and all(map(_near, gradients, whole_gradients))
+    return torch.equal(logits, whole_logits) and all(map(_is_close, gradients, whole_gradients))
 
 
-def _near(one: Tensor, other: Tensor) -> bool:
-    """Compare two gradients: they are sums, and not every device adds in the same order twice."""
+def _is_close(one: Tensor, other: Tensor) -> bool:
+    """Compare two gradients: they are sums, and a device may add in another order each time."""
     if one.shape != other.shape or not other.numel():
         return one.shape == other.shape
     return torch.allclose(one, other, rtol=1e-3, atol=1e-5 * float(other.abs().max()))
 
 
 def _logits_and_gradients(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
-    """Return the logits [N, K] and the gradient of each trainable parameter (empty where none arrives)."""
-    with _as_it_was(model), torch.enable_grad(), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+    """Return the logits [N, K] and the gradient of each trainable parameter (empty if it gets none)."""
+    with _state_restored(model), torch.enable_grad(), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
         torch.manual_seed(0)
         logits = model(x)
         trainable = [p for p in model.parameters() if p.requires_grad]
@@ -275,8 +274,8 @@ def _logits_and_gradients(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
 
 
 @contextmanager
-def _as_it_was(model: nn.Module) -> Iterator[None]:
-    """Put back every buffer and every module's mode when the body ends."""
+def _state_restored(model: nn.Module) -> Iterator[None]:
+    """Restore every buffer and every module's mode after the block."""
     modes = {module: module.training for module in model.modules()}
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
@@ -290,7 +289,8 @@ def _as_it_was(model: nn.Module) -> Iterator[None]:
 
 
 def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return what a module returned with each tensor changed, inside lists, tuples and dictionaries too."""
+    """Apply `change` to each tensor of a module's output, also inside lists, tuples and dictionaries."""
+
     if isinstance(value, Tensor):
         return change(value)
     if type(value) in (list, tuple):

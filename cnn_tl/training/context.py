@@ -27,7 +27,7 @@ from cnn_tl.data.manifest import ImageRecord, Manifest
 from cnn_tl.data.views import transforms
 from cnn_tl.data.views.augment import Augmentation, augment
 from cnn_tl.heads import FittedHead
-from cnn_tl.networks.info import Card, Remembered
+from cnn_tl.networks.info import NetworkInfo, Remembered
 from cnn_tl.recipe import ResolvedRecipe
 from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.tracking.tracker import Tracking
@@ -88,9 +88,9 @@ class Session(Generic[R]):
     is_resumed: bool = False
 
     @property
-    def card(self) -> Card:
+    def card(self) -> NetworkInfo:
         """What there is to know about the network without building it."""
-        return self.remembered.card
+        return self.remembered.info
 
     @cached_property
     def network(self) -> Network:

@@ -64,7 +64,7 @@ def open_session(
     if known is not None and write:
         touch(memory)  # used now: the last to go
     if known is None and pretrained and file is None and not weights.has_package(recipe.model.name):
-        hub.knock_early(recipe.model.name)
+        hub.start_probe(recipe.model.name)
 
     def scanned() -> Manifest:
         found = _scan(recipe, observer)
@@ -84,7 +84,7 @@ def open_session(
     if known is None:
         network = build()
         known = _learned(network, recipe, memory, observer, write=write and world.local_rank == 0)
-    remembered = replace(known, card=known.card.with_limits(recipe.data.max_pixels, recipe.data.min_side))
+    remembered = replace(known, info=known.info.with_limits(recipe.data.max_pixels, recipe.data.min_side))
     session = Session(
         recipe, manifest, remembered, memory, build, run, observer,
         leaves_traces=write, world=world, is_resumed=resume,
@@ -166,7 +166,7 @@ def _require_same(built: Network, known: Remembered) -> None:
     """Refuse a network that is not the one known: its features would be kept under the name of the other's."""
     from cnn_tl.networks.backbone import backbone_tensors
 
-    if cards.tensors_digest(backbone_tensors(built.model)) != known.card.backbone_sha256:
+    if cards.tensors_digest(backbone_tensors(built.model)) != known.info.backbone_sha256:
         raise ArtefactError(f"the weights of {built.name} have changed while the run was at work; start it anew")
 
 

@@ -26,7 +26,7 @@ from cnn_tl.anatomy.arithmetic import Slide, grow, same_padding
     ],
 )
 def test_the_formula_with_its_numbers(slide: Slide, written: str) -> None:
-    assert slide.written == written
+    assert slide.formula == written
 
 
 def test_sizes_are_those_of_torch() -> None:

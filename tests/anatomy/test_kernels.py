@@ -78,8 +78,8 @@ def test_what_is_clipped_is_said() -> None:
     pixels[5, 5] = 200
     found = convolve(Image.fromarray(pixels), find("sharpen"))
     assert found.after.max() == 1000
-    assert found.how == "sums as they are; 5.0% lie outside 0..255 and are clipped"
-    assert convolve(Image.fromarray(pixels), find("blur")).how == "sums as they are"
+    assert found.how == "unscaled sums; 5.0% lie outside 0..255 and are clipped"
+    assert convolve(Image.fromarray(pixels), find("blur")).how == "unscaled sums"
 
 
 @pytest.mark.parametrize(
@@ -105,23 +105,23 @@ def test_files_of_numbers(tmp_path: Path, text: str, matrix: list[list[float]]) 
     [
         (b"", "holds no numbers"),
         (b"# nothing\n", "holds no numbers"),
-        (b"1 2\n3\n", ":2: 1 numbers, and 2 in the row before"),
-        (b"1 2\n3 x\n", ":2: 'x' is no number"),
-        (b"nan", ":1: 'nan' is no number"),
-        (b"1 inf", ":1: 'inf' is no number"),
-        (b"1/0", ":1: '1/0' is no number"),
-        (b"1e999", ":1: '1e999' is no number"),
-        (b"9" * 500, "is no number"),
-        (b"\xff\xfe\x00", "is no text"),
-        (b"\x1b[31m", "is no number"),
-        (b"[[1, 2], [3]]", "1 numbers, and 2"),
-        (b"[[1, 2],\n [3, x]]", ":2: no matrix of JSON"),
-        (b"[[[1]]]", "is no number"),
-        (b"[" * 5000, "no matrix of JSON"),
+        (b"1 2\n3\n", ":2: 1 numbers, but 2 in the row before"),
+        (b"1 2\n3 x\n", ":2: 'x' is not a number"),
+        (b"nan", ":1: 'nan' is not a number"),
+        (b"1 inf", ":1: 'inf' is not a number"),
+        (b"1/0", ":1: '1/0' is not a number"),
+        (b"1e999", ":1: '1e999' is not a number"),
+        (b"9" * 500, "is not a number"),
+        (b"\xff\xfe\x00", "is not text"),
+        (b"\x1b[31m", "is not a number"),
+        (b"[[1, 2], [3]]", "1 numbers, but 2"),
+        (b"[[1, 2],\n [3, x]]", ":2: not a JSON matrix"),
+        (b"[[[1]]]", "is not a number"),
+        (b"[" * 5000, "not a JSON matrix"),
         (b"[[1], 2]", "a list of rows"),
         (b"1 " * 64, "more than 63"),
-        (b"1e99 -1e99", "too large to add up"),
-        (b"9e30", "too large to add up"),
+        (b"1e99 -1e99", "the entries are too large"),
+        (b"9e30", "the entries are too large"),
         (b"1\n" * 70_000, "more than 65,536 bytes"),
     ],
 )

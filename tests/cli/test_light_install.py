@@ -64,7 +64,7 @@ def model(tmp_path: Path) -> Path:
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     helper.set_model_props(made, onnx_model.metadata(("red", "green", "blue"), SPEC, "colours", 18))
     content = onnx.ModelProto.SerializeToString(made)
-    (tmp_path / "model.onnx").write_bytes(content + onnx_model.seal(content))
+    (tmp_path / "model.onnx").write_bytes(content + onnx_model.checksum(content))
     return tmp_path / "model.onnx"
 
 

@@ -55,7 +55,7 @@ def corrupting(trained: Bundle, path: Path, options: Options) -> OnnxModel:
     values.flat[0] += 1
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     content = model.SerializeToString()
-    path.write_bytes(content + onnx_model.seal(content))
+    path.write_bytes(content + onnx_model.checksum(content))
     return OnnxModel.open(path)
 
 

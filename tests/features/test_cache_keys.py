@@ -12,10 +12,10 @@ from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.views.augment import Augmentation
 from cnn_tl.features import cache_keys
 from cnn_tl.features.cache_keys import plain_facts, row_key, source_facts, space_facts, view_seed
-from cnn_tl.networks.info import Card
+from cnn_tl.networks.info import NetworkInfo
 
 SPEC = Preprocessing(64, 64, "bicubic", 0.875, "center", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
-CARD = Card(
+NETWORK = NetworkInfo(
     name="resnet18.a1_in1k", architecture="resnet18", arguments={}, timm="1.0.31", weights="weights from a.pth",
     preprocessing=SPEC, backbone_sha256="00" * 32, num_features=512, backbone_parameters=1, classifier="fc",
     convolution=False, config={},
@@ -90,8 +90,8 @@ def test_views_are_drawn_apart() -> None:
     ids=str,
 )  # fmt: skip
 def test_a_space_depends_on_the_network_and_the_preprocessing(change: dict[str, Any]) -> None:
-    assert space_facts(replace(CARD, **change), precision="fp32", device="cpu") != space_facts(
-        CARD, precision="fp32", device="cpu"
+    assert space_facts(replace(NETWORK, **change), precision="fp32", device="cpu") != space_facts(
+        NETWORK, precision="fp32", device="cpu"
     )
 
 
@@ -105,26 +105,26 @@ def test_a_space_depends_on_how_it_is_computed() -> None:
         {"precision": "fp32", "device": "cpu", "compiled": True},
         {"precision": "fp32", "device": "cpu", "boundary": "layer4"},
     ]
-    assert len({str(space_facts(CARD, **way)) for way in ways}) == len(ways)
+    assert len({str(space_facts(NETWORK, **way)) for way in ways}) == len(ways)
 
 
 def test_neither_names_nor_limits_count() -> None:
-    same = replace(CARD, name="resnet18", weights="weights from b.pth", preprocessing=replace(SPEC, max_pixels=9999))
-    assert space_facts(same, precision="fp32", device="cpu") == space_facts(CARD, precision="fp32", device="cpu")
+    same = replace(NETWORK, name="resnet18", weights="weights from b.pth", preprocessing=replace(SPEC, max_pixels=9999))
+    assert space_facts(same, precision="fp32", device="cpu") == space_facts(NETWORK, precision="fp32", device="cpu")
 
 
 @pytest.mark.parametrize("package", ["torch", "pillow"])
 def test_a_space_depends_on_who_computes(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = space_facts(CARD, precision="fp32", device="cpu")
+    before = space_facts(NETWORK, precision="fp32", device="cpu")
     monkeypatch.setattr(cache_keys, "version", lambda name: "99" if name == package else version(name))
-    assert space_facts(CARD, precision="fp32", device="cpu") != before
+    assert space_facts(NETWORK, precision="fp32", device="cpu") != before
 
 
 def test_a_space_depends_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels differ from one to the next, and a cache may lie in a home that several machines share."""
-    before = space_facts(CARD, precision="fp32", device="cpu")
+    before = space_facts(NETWORK, precision="fp32", device="cpu")
     monkeypatch.setattr(cache_keys, "processor", lambda: "another")
-    assert space_facts(CARD, precision="fp32", device="cpu") != before
+    assert space_facts(NETWORK, precision="fp32", device="cpu") != before
 
 
 def test_a_kept_view_depends_on_the_decoder_and_the_size_of_its_row() -> None:

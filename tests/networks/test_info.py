@@ -41,9 +41,9 @@ def learned(network: Network) -> Remembered:
 def test_a_card_says_what_the_network_is(network: Network, learned: Remembered) -> None:
     model = network.model
     head = sum(p.numel() for p in model.fc.parameters())  # type: ignore[union-attr]
-    assert learned.card.num_features == model.num_features
-    assert learned.card.backbone_parameters == sum(p.numel() for p in model.parameters()) - head
-    assert (learned.card.classifier, learned.card.convolution) == ("fc", False)
+    assert learned.info.num_features == model.num_features
+    assert learned.info.backbone_parameters == sum(p.numel() for p in model.parameters()) - head
+    assert (learned.info.classifier, learned.info.convolution) == ("fc", False)
     assert learned.tensors().keys() | {"fc.weight", "fc.bias"} == model.state_dict().keys()
 
 
@@ -53,7 +53,7 @@ def test_what_is_recalled_is_what_was_remembered(learned: Remembered, tmp_path: 
     info.remember(folder, learned)
     recalled = info.recall(folder)
     assert recalled is not None
-    assert recalled.card == learned.card
+    assert recalled.info == learned.info
     theirs = recalled.tensors()
     assert all(np.array_equal(theirs[name], array) for name, array in learned.tensors().items())
 
@@ -188,7 +188,7 @@ def test_a_package_that_is_installed_later_is_not_missed(
 
 def test_weights_at_a_url_are_found_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    found = weights.Places(None, None, "https://example.org/releases/model-0123.pth")
+    found = weights.PublishedWeights(None, None, "https://example.org/releases/model-0123.pth")
     assert found.file() is None
     path = Path(torch.hub.get_dir(), "checkpoints", "model-0123.pth")
     path.parent.mkdir(parents=True)
@@ -240,11 +240,11 @@ def test_the_digest_sees_every_bit_and_every_name() -> None:
 def test_a_bundle_without_torch_is_the_one_that_timm_would_write(
     network: Network, learned: Remembered, tmp_path: Path
 ) -> None:
-    weight, bias = np.ones((5, learned.card.num_features), np.float32), np.arange(5, dtype=np.float32)
-    tensors = {**learned.tensors(), **learned.card.classifier_tensors(weight, bias)}
+    weight, bias = np.ones((5, learned.info.num_features), np.float32), np.arange(5, dtype=np.float32)
+    tensors = {**learned.tensors(), **learned.info.classifier_tensors(weight, bias)}
     names = ["a", "b", "c", "d", "e"]
     bundle.save(
-        tmp_path / "b", tensors, learned.card.config, classes=names, preprocessing=network.preprocessing, facts={}
+        tmp_path / "b", tensors, learned.info.config, classes=names, preprocessing=network.preprocessing, facts={}
     )
     network.model.reset_classifier(5)  # type: ignore[operator]
     backbone.set_linear_classifier(network.model, torch.from_numpy(weight), torch.from_numpy(bias))

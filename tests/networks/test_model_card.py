@@ -86,11 +86,11 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"architecture": "hf-hub:timm/resnet18.a1_in1k"}, "names no model of timm: hf-hub:timm/resnet18"),
-        ({"architecture": "local-dir:/elsewhere"}, "names no model of timm"),
-        ({"architecture": "no_such_net"}, "names no model of timm"),
-        ({"architecture": 5}, "names no model of timm: 5"),
-        ({"model_args": [1]}, "model_args are no mapping"),
+        ({"architecture": "hf-hub:timm/resnet18.a1_in1k"}, "names no timm model: hf-hub:timm/resnet18"),
+        ({"architecture": "local-dir:/elsewhere"}, "names no timm model"),
+        ({"architecture": "no_such_net"}, "names no timm model"),
+        ({"architecture": 5}, "names no timm model: 5"),
+        ({"model_args": [1]}, "model_args is not a mapping"),
         ({"model_args": {"no_such_argument": 1}}, "do not fit test_resnet"),
     ],
 )

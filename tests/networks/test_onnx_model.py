@@ -12,7 +12,7 @@ from cnn_tl.core.errors import ArtefactError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.inference.classifier import load
 from cnn_tl.networks import onnx_model
-from cnn_tl.networks.onnx_model import OnnxModel, seal
+from cnn_tl.networks.onnx_model import OnnxModel, checksum
 
 CLASSES = ("cat", "chien d'été", "狗")
 SPEC = Preprocessing(8, 8, "bicubic", 0.875, "center", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -38,7 +38,7 @@ def tiny_model(**changes: str) -> bytes:
 
 
 def write(path: Path, content: bytes) -> Path:
-    path.write_bytes(content + seal(content))
+    path.write_bytes(content + checksum(content))
     return path
 
 
@@ -77,7 +77,7 @@ def test_other_tools_read_the_sealed_file(tmp_path: Path) -> None:
     onnx.checker.check_model(model, full_check=True)
     found = {entry.key: entry.value for entry in model.metadata_props}
     assert ast.literal_eval(found["names"]) == dict(enumerate(CLASSES))
-    assert found["cnn_tl.sha256"].encode() in seal(content)
+    assert found["cnn_tl.sha256"].encode() in checksum(content)
 
 
 def test_every_flipped_byte_is_noticed(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnn_tl.networks import freeze
-from cnn_tl.networks.split_point import Cut, cut
+from cnn_tl.networks.split_point import SplitModel, split
 
 BOUNDARIES = {
     ("test_resnet", "last-stage"): "layer4",
@@ -50,9 +50,9 @@ def noise(model: nn.Module, count: int = 3, seed: int = 0) -> Tensor:
     return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
 
-def cut_of(model: nn.Module) -> Cut:
-    found = cut(model, noise(model))
-    assert isinstance(found, Cut), found
+def cut_of(model: nn.Module) -> SplitModel:
+    found = split(model, noise(model))
+    assert isinstance(found, SplitModel), found
     return found
 
 
@@ -70,7 +70,7 @@ def gradients(model: nn.Module, x: Tensor) -> list[Tensor]:
 def test_the_rest_of_the_prefix_is_the_whole(name: str, policy: str) -> None:
     model = make(name, policy, **({"mlp_ratio": 0.05} if name.startswith("vgg") else {}))
     found = cut_of(model)
-    assert found.boundary == BOUNDARIES[name, policy]
+    assert found.split_point == BOUNDARIES[name, policy]
     x_NCHW = noise(model, count=5, seed=1)  # neither the trace's number of images nor the proof's
     model.eval()
     with torch.no_grad():
@@ -164,20 +164,20 @@ class Odd(nn.Module):
         return self.fc(self.way(self, x_NCHW).mean((2, 3)))
 
 
-def cut_odd(forward: Callable[[Odd, Tensor], Tensor]) -> Cut | str:
-    return cut(Odd(forward), torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
+def cut_odd(forward: Callable[[Odd, Tensor], Tensor]) -> SplitModel | str:
+    return split(Odd(forward), torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
 
 
 def test_a_module_called_on_both_sides_pretends_on_one_only() -> None:
     found = cut_odd(lambda m, x: m.act(m.second(m.act(m.first(x)))))
-    assert isinstance(found, Cut)
-    assert found.boundary == "second"
+    assert isinstance(found, SplitModel)
+    assert found.split_point == "second"
 
 
 def test_plain_tensor_code_before_the_boundary_is_no_hindrance() -> None:
     found = cut_odd(lambda m, x: m.second(m.act(m.first(x) * m.scale).add_(1)))
-    assert isinstance(found, Cut)
-    assert found.boundary == "second"
+    assert isinstance(found, SplitModel)
+    assert found.split_point == "second"
 
 
 @pytest.mark.parametrize(
@@ -199,14 +199,14 @@ def test_trainable_numbers_used_before_the_boundary_are_noticed() -> None:
     """The logits would agree; the gradient of the scale would be lost."""
     model = Odd(lambda m, x: m.second(m.first(x) * m.scale))
     model.scale.requires_grad_(True)
-    assert isinstance(cut(model, torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))), str)
+    assert isinstance(split(model, torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))), str)
 
 
 def test_why_there_is_nothing_to_cut() -> None:
     model = make("test_resnet", "all")
-    assert cut(model, noise(model)) == "no part of it is frozen"
+    assert split(model, noise(model)) == "no part of it is frozen"
     model.layer3.requires_grad_(False)
-    assert cut(model, noise(model)) == "what trains begins at the image itself"
+    assert split(model, noise(model)) == "what trains begins at the image itself"
 
 
 def test_two_heads_on_two_tokens_are_not_cut_at_the_head() -> None:
@@ -215,8 +215,8 @@ def test_two_heads_on_two_tokens_are_not_cut_at_the_head() -> None:
         model = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=3, depth=2)
     x_NCHW = torch.rand(3, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     freeze.apply(model, "head")
-    assert isinstance(cut(model, x_NCHW), str)
+    assert isinstance(split(model, x_NCHW), str)
     freeze.apply(model, "last-stage")
-    found = cut(model, x_NCHW)
-    assert isinstance(found, Cut)
-    assert found.boundary == "blocks.1"
+    found = split(model, x_NCHW)
+    assert isinstance(found, SplitModel)
+    assert found.split_point == "blocks.1"

@@ -95,7 +95,7 @@ def _nothing_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.chdir(tmp_path)
     set_traps(tmp_path)
-    monkeypatch.setattr(hub, "knock_early", lambda model: None)
+    monkeypatch.setattr(hub, "start_probe", lambda model: None)
     monkeypatch.setattr(hub, "download", begun)
     monkeypatch.setattr(cnn_tl.training.run, "MODES", dict.fromkeys(("freeze", "finetune", "scratch"), begun))
 

@@ -273,7 +273,7 @@ def test_activations_are_those_of_the_same_views(
     """Part of the network frozen: whether images or activations are kept, the weights come out the same."""
     sections = {"model": {"freeze": "last-stage"}, "features": {"views": 2, "cache": False}}
     train(recipe(**sections, data={"keep_images": kept}), tmp_path / "activations")
-    monkeypatch.setattr(activations, "cut", lambda *_: "this test forbids it")
+    monkeypatch.setattr(activations, "split", lambda *_: "this test forbids it")
     with decoded(monkeypatch) as files:
         train(recipe(**sections), tmp_path / "anew")
     assert len(files) == 2 * TRAIN + VAL, "the plain view, and the source of the other one"

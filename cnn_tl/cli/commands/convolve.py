@@ -48,7 +48,7 @@ def convolve(
     require_plot_place(target)
     found = kernels.convolve(read_image(image), chosen, padding, stride)
     rows, columns = found.rows, found.columns
-    sizes = {"height": rows.written, "width": columns.written}
+    sizes = {"height": rows.formula, "width": columns.formula}
     lines = [*(f"{name} {formula}" for name, formula in sizes.items()), found.how]
     plot_kernels(target, found.before, found.shown, chosen.matrices, chosen.name, lines)
     if json:

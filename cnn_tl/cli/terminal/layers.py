@@ -98,7 +98,7 @@ def _size(count: int) -> str:
 
 def print_json(table: Table) -> None:
     """Print all of it as JSON."""
-    from cnn_tl.anatomy.table import written
+    from cnn_tl.anatomy.table import as_dict
 
     training = table.training
     policy = training.policy if isinstance(training.policy, str) else list(training.policy)
@@ -107,7 +107,7 @@ def print_json(table: Table) -> None:
         "input": list(table.input),
         "mode": training.mode,
         "freeze": policy,
-        "layers": [written(row) for row in table.rows],
+        "layers": [as_dict(row) for row in table.rows],
         "total": {
             "parameters": table.parameters,
             "trainable": table.trainable,
@@ -119,9 +119,9 @@ def print_json(table: Table) -> None:
 
 def print_csv(table: Table) -> None:
     """Print the rows as CSV, without the sums."""
-    from cnn_tl.anatomy.table import written
+    from cnn_tl.anatomy.table import as_dict
 
-    write_csv([written(row) for row in table.rows])
+    write_csv([as_dict(row) for row in table.rows])
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]]) -> None:

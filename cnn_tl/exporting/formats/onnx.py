@@ -102,7 +102,7 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     content = model.SerializeToString()
     with path.open("wb") as stream:
         stream.write(content)
-        stream.write(onnx_model.seal(content))
+        stream.write(onnx_model.checksum(content))
 
 
 class _WithFeatures(nn.Module):

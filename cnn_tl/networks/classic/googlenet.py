@@ -1,8 +1,8 @@
-"""GoogLeNet (Szegedy et al. 2014, "Going deeper with convolutions", sec. 5) as torchvision has it, for timm.
+"""GoogLeNet (Szegedy et al. 2014, "Going deeper with convolutions", sec. 5) from torchvision, as a timm model.
 
-The tensors have torchvision's names, so its weights load as they are. Its two auxiliary classifiers belong to training:
-they send gradients into the middle of the network, and are thrown away afterwards. So the network is made without them,
-and a training loop adds them for as long as it runs.
+The tensors keep torchvision's names, so its weights load unchanged. The two auxiliary classifiers exist only for
+training: they send gradients into the middle of the network and are then discarded. So the network is built without
+them, and a training loop adds them while it runs.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ TRUNK = (
     "conv1", "maxpool1", "conv2", "conv3", "maxpool2", "inception3a", "inception3b", "maxpool3",
     "inception4a", "inception4b", "inception4c", "inception4d", "inception4e", "maxpool4", "inception5a", "inception5b",
 )  # fmt: skip
-"""The modules that an image passes, one after the other."""
+"""The modules that an image passes through, in order."""
 
 AUXILIARY = {"aux1": ("inception4a", 512), "aux2": ("inception4d", 528)}
-"""Auxiliary classifier -> the module whose output it takes, and the channels of that."""
+"""Auxiliary classifier -> the module whose output it takes, and the number of channels of that output."""
 
 
 class Outputs(NamedTuple):
-    """What the network gives in training with its auxiliary classifiers: logits [N, K] of all three."""
+    """The logits [N, K] of all three classifiers, in training mode."""
 
     logits: Tensor
     aux1: Tensor
@@ -35,11 +35,11 @@ class Outputs(NamedTuple):
 
 
 class GoogLeNet(TorchvisionGoogLeNet):  # type: ignore[misc]
-    """Torchvision's network, with what timm expects of a model.
+    """Torchvision's network with the methods that timm expects of a model.
 
     Args:
-        aux_logits: with the auxiliary classifiers from the start; in training mode `forward` then gives `Outputs`.
-        aux_drop_rate: their dropout (sec. 5).
+        aux_logits: build the auxiliary classifiers as well; `forward` then returns `Outputs` in training mode.
+        aux_drop_rate: dropout in the auxiliary classifiers (sec. 5).
     """
 
     num_features = head_hidden_size = 1024
@@ -70,7 +70,7 @@ class GoogLeNet(TorchvisionGoogLeNet):  # type: ignore[misc]
             self.add_auxiliary()
 
     def add_auxiliary(self) -> None:
-        """Add the two auxiliary classifiers, with random weights, where the network is."""
+        """Add the two auxiliary classifiers, with random weights, on the network's device."""
         like = self.conv1.conv.weight
         for name, (_, channels) in AUXILIARY.items():
             made = InceptionAux(channels, self.num_classes, dropout=self._aux_drop_rate)
@@ -78,23 +78,23 @@ class GoogLeNet(TorchvisionGoogLeNet):  # type: ignore[misc]
         self.aux_logits = True
 
     def remove_auxiliary(self) -> None:
-        """Take them away again."""
+        """Remove the auxiliary classifiers."""
         self.aux1 = self.aux2 = None
         self.aux_logits = False
 
     def forward_features(self, x_NCHW: Tensor) -> Tensor:
-        """Return what the last inception module gives, [N, 1024, H / 32, W / 32]."""
+        """Return the output of the last inception module, [N, 1024, H / 32, W / 32]."""
         for name in TRUNK:
             x_NCHW = getattr(self, name)(x_NCHW)
         return x_NCHW
 
     def forward_head(self, x_NCHW: Tensor, pre_logits: bool = False) -> Tensor:
-        """Return the logits [N, K]; with `pre_logits` what the classifier takes, [N, 1024]."""
+        """Return the logits [N, K]; with `pre_logits` the input of the classifier, [N, 1024]."""
         x_ND = self.dropout(self.avgpool(x_NCHW))
         return x_ND if pre_logits else self.fc(x_ND)  # type: ignore[no-any-return]
 
     def forward(self, x_NCHW: Tensor) -> Tensor | Outputs:
-        """Return the logits [N, K]; with auxiliary classifiers, in training mode, those of all three."""
+        """Return the logits [N, K]; in training mode with auxiliary classifiers, those of all three."""
         if not (self.training and self.aux_logits):
             return self.forward_head(self.forward_features(x_NCHW))
         found = {}
@@ -111,11 +111,11 @@ class GoogLeNet(TorchvisionGoogLeNet):  # type: ignore[misc]
 
     @property
     def global_pool(self) -> nn.Module:
-        """What timm calls torchvision's `avgpool`."""
+        """timm's name for torchvision's `avgpool`."""
         return self.avgpool
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Give the network a new last layer; none (its input is the output) for 0 classes."""
+        """Give the network a new last layer; for 0 classes, none: the network then returns that layer's input."""
         self.num_classes = num_classes
         pool, like = global_pool or str(self.avgpool.pool_type), self.conv1.conv.weight
         self.avgpool, self.fc = create_classifier(1024, num_classes, pool, device=like.device, dtype=like.dtype)
@@ -123,7 +123,7 @@ class GoogLeNet(TorchvisionGoogLeNet):  # type: ignore[misc]
             self.add_auxiliary()
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], float]:
-        """Return timm's rule for stages: the stem, then the inception modules 3, 4 and 5 (or each by itself)."""
+        """Return timm's stages: the stem, then the inception modules 3, 4 and 5; unless `coarse`, each by itself."""
 
         def layer(name: str) -> float:
             module = name.partition(".")[0]
@@ -137,7 +137,7 @@ class GoogLeNet(TorchvisionGoogLeNet):  # type: ignore[misc]
         return layer
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Refuse it, as most of timm's networks of that time do."""
+        """Refuse it, as most of timm's networks of that era do."""
         assert not enable, "gradient checkpointing not supported"
 
 
@@ -161,10 +161,11 @@ default_cfgs = generate_default_cfgs({
 
 @register_model
 def googlenet(pretrained: bool = False, **kwargs: Any) -> GoogLeNet:
-    """Return GoogLeNet, without its auxiliary classifiers unless `aux_logits` asks for them."""
+    """Return GoogLeNet, with its auxiliary classifiers only if `aux_logits` is set."""
     return build_model_with_cfg(GoogLeNet, "googlenet", pretrained, pretrained_filter_fn=_without_auxiliary, **kwargs)
 
 
 def _without_auxiliary(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Leave out what torchvision's file has for training, where the network has no room for it."""
+    """Drop the auxiliary classifiers of torchvision's file if the network has none."""
+
     return state if model.aux_logits else {k: t for k, t in state.items() if k.partition(".")[0] not in AUXILIARY}

@@ -1,6 +1,6 @@
 """LeNet-5 (LeCun et al. 1998, "Gradient-based learning applied to document recognition", sec. II-B), for timm.
 
-    input  [3, 32, 32]   made grey: one channel, as in the paper
+    input  [3, 32, 32]   converted to grey: one channel, as in the paper
     C1     [6, 28, 28]   5 x 5 convolution                     156 parameters
     S2     [6, 14, 14]   2 x 2 pooling                           -
     C3    [16, 10, 10]   5 x 5 convolution                   2,416
@@ -9,11 +9,11 @@
     F6    [84]           linear                             10,164
     output [10]          linear                                850   61,706 in all
 
-Where this differs from the paper, it is the reading that became usual: every map of C3 sees all of S2 (the paper's
-table 1 leaves some out, to break the symmetry and to save time); S2 and S4 have no coefficient and bias of their own;
-the output is linear under a softmax, not a distance to drawn codes (RBF). `lenet5_tanh` has the paper's scaled tanh and
-mean pooling; `lenet5` has ReLU and max pooling in their place, which learn digits a little better: of 1,000, after
-6,000 others, four trainings of the former got 0.979 to 0.987, four of the latter 0.984 to 0.989.
+It differs from the paper where the usual implementations do: every map of C3 sees all of S2 (table 1 of the paper
+leaves some out, to break the symmetry and to save time); S2 and S4 have no coefficient and bias; the output is linear
+with a softmax, not a distance to hand-drawn codes (RBF). `lenet5_tanh` has the paper's scaled tanh and mean pooling;
+`lenet5` has ReLU and max pooling instead, which learn digits slightly better: trained on 6,000 digits and tested on
+1,000, four runs of the former reached 0.979 to 0.987, four of the latter 0.984 to 0.989.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 
 LUMA = (0.299, 0.587, 0.114)
-"""Red, green and blue in grey (ITU-R BT.601), as Pillow's mode L has them."""
+"""The weights of red, green and blue in grey (ITU-R BT.601), as in Pillow's mode L."""
 
 
 class Grey(nn.Module):
-    """RGB [N, 3, H, W] to grey [N, 1, H, W]; it learns nothing and is in no state dict."""
+    """RGB [N, 3, H, W] to grey [N, 1, H, W]; it has no parameters and is not in the state dict."""
 
     luma: Tensor
 
@@ -40,28 +40,28 @@ class Grey(nn.Module):
         self.register_buffer("luma", torch.tensor(LUMA).reshape(1, 3, 1, 1), persistent=False)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Return the weighted sum of the channels; where all three are normalised alike, that of grey is the same."""
+        """Return the weighted sum of the channels; if all are normalised alike, a grey image keeps its values."""
         return (x_NCHW * self.luma).sum(1, keepdim=True)
 
 
 class ScaledTanh(nn.Module):
-    """1.7159 tanh(2/3 x), which is 1 at 1 and -1 at -1, and there bends most (LeCun et al. 1998, appendix A)."""
+    """1.7159 tanh(2/3 x): 1 at 1 and -1 at -1, the points of maximum curvature (LeCun et al. 1998, appendix A)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the tensor squashed, element by element."""
+        """Apply the function to each element."""
         return 1.7159 * torch.tanh(2 / 3 * x)
 
 
 class LeNet5(nn.Module):
-    """The network above, with what timm expects of a model.
+    """The network above with the methods that timm expects of a model.
 
-    C5 is a convolution, as in the paper, so larger images give it more than one place; what it finds there is pooled.
-    Smaller ones than 32 x 32 do not reach it.
+    C5 is a convolution, as in the paper, so for larger images its output has several positions, which are pooled.
+    Images smaller than 32 x 32 are too small for it.
 
     Args:
-        in_chans: 3 are made grey; 1 is grey already. Any other number goes to C1 as it is.
-        global_pool: how the places of C5 are pooled: avg, max or avgmax.
-        act_layer, pool_layer: makes an activation; makes the pooling of S2 and S4, given its side.
+        in_chans: 3 channels are converted to grey; any other number goes to C1 unchanged.
+        global_pool: how the positions of C5 are pooled: avg, max or avgmax.
+        act_layer: creates an activation. pool_layer: creates the pooling of S2 and S4 from its side.
     """
 
     num_features = 120
@@ -98,13 +98,13 @@ class LeNet5(nn.Module):
         self.output = _classifier(num_classes)
 
     def forward_features(self, x_NCHW: Tensor) -> Tensor:
-        """Return what C5 gives, [N, 120, H / 4 - 7, W / 4 - 7]."""
+        """Return the output of C5, [N, 120, H / 4 - 7, W / 4 - 7]."""
         x = self.s2(self.act1(self.c1(self.grey(x_NCHW))))
         x = self.s4(self.act3(self.c3(x)))
         return self.act5(self.c5(x))  # type: ignore[no-any-return]
 
     def forward_head(self, x_NCHW: Tensor, pre_logits: bool = False) -> Tensor:
-        """Return the logits [N, K]; with `pre_logits` what F6 gives, [N, 84]."""
+        """Return the logits [N, K]; with `pre_logits` the output of F6, [N, 84]."""
         x_ND = self.head_drop(self.act6(self.f6(self.global_pool(x_NCHW))))
         return x_ND if pre_logits else self.output(x_ND)  # type: ignore[no-any-return]
 
@@ -117,18 +117,18 @@ class LeNet5(nn.Module):
         return self.output
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Give the network a new last layer; none (its input is the output) for 0 classes."""
+        """Give the network a new last layer; for 0 classes, none: the network then returns that layer's input."""
         if global_pool not in (None, self.global_pool.pool_type):
-            raise ValueError("F6 stands behind the pooling: create LeNet-5 with another global_pool instead")
+            raise ValueError("F6 comes after the pooling: create LeNet-5 with another global_pool instead")
         self.num_classes = num_classes
         self.output = _classifier(num_classes).to(self.f6.weight)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """Return timm's rule for stages: C1 is the stem, then C3, C5 and F6."""
+        """Return timm's stages: C1 is the stem, then C3, C5 and F6."""
         return {"stem": r"^c1\.", "blocks": r"^[cf]([356])\."}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Refuse it: there is nothing worth computing twice."""
+        """Refuse it: no activations are worth recomputing."""
         assert not enable, "gradient checkpointing not supported"
 
 
@@ -136,28 +136,29 @@ def _classifier(num_classes: int) -> nn.Module:
     return nn.Linear(84, num_classes) if num_classes > 0 else nn.Identity()
 
 
-_CARD = {
+_CFG = {
     "num_classes": 10,
     "input_size": (3, 32, 32),
-    "crop_pct": 1.0,  # digits of 28 px are resized to 32, where the paper pads them: other images have no border
+    "crop_pct": 1.0,  # digits of 28 px are resized to 32; the paper pads them, but other images have no border
     "interpolation": "bilinear",
-    "mean": (0.1307,) * 3,  # of the digits; grey stays grey, because all channels are normalised alike
+    "mean": (0.1307,) * 3,  # of the digits; the same for all channels, so grey stays grey
     "std": (0.3081,) * 3,
     "first_conv": "c1",
     "classifier": "output",
 }
-default_cfgs = generate_default_cfgs({"lenet5": _CARD, "lenet5_tanh": _CARD})
+default_cfgs = generate_default_cfgs({"lenet5": _CFG, "lenet5_tanh": _CFG})
 
 
 @register_model
 def lenet5(pretrained: bool = False, **kwargs: Any) -> LeNet5:
-    """Return LeNet-5 as it is usually taught; nobody published weights for it."""
+    """Return LeNet-5 as it is usually taught; there are no published weights."""
     return _build("lenet5", pretrained, **kwargs)
 
 
 @register_model
 def lenet5_tanh(pretrained: bool = False, **kwargs: Any) -> LeNet5:
-    """Return LeNet-5 with the paper's own activation and pooling."""
+    """Return LeNet-5 with the paper's activation and pooling."""
+
     return _build("lenet5_tanh", pretrained, **{"act_layer": ScaledTanh, "pool_layer": nn.AvgPool2d} | kwargs)
 
 

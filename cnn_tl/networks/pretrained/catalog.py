@@ -1,4 +1,4 @@
-"""Which models there are, how large they are, and whether their weights are on this machine now."""
+"""`cnn-tl models`: which models exist, how large they are, and whether their weights are on this machine."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class ModelRow:
 
     Attributes:
         name: what `--model` takes.
-        parameters: how many, with the original classifier.
-        input_size: side of the images it was trained for, in pixels.
-        weights: where the pretrained ones are: in an installed `package`, in the hub's `cache`, to `download`,
-            or `none` were published.
-        top1: what these get on ImageNet's validation images, in per cent; None where it is not known here.
+        parameters: their number, with the original classifier.
+        input_size: side of the images it was trained on, in pixels.
+        weights: where the pretrained weights are: in an installed `package`, in the hub's `cache`, to `download`, or
+            `none` if there are none.
+        top1: their accuracy on ImageNet's validation images, in per cent; None if unknown here.
     """
 
     name: str
@@ -43,16 +43,16 @@ def search(query: str | None = None, limit: int = 20, here_only: bool = False) -
 
 
 def matching(query: str | None = None, here_only: bool = False) -> list[str]:
-    """Return the names that hold `query`, or match it as a glob.
+    """Return the names that contain `query`, or match it as a glob.
 
-    The one that is the query comes first, then those that begin with it; among them those with their weights here,
-    then well-known ones, each in natural order: resnet9 before resnet50.
+    An exact match comes first, then names that begin with the query, then those whose weights are on this machine,
+    then well-known ones; each in natural order: resnet9 before resnet50.
 
     A query with a dot searches the tagged names instead (`resnet50.*`): one model, several sets of weights.
     """
     import timm
 
-    from cnn_tl.networks import classic  # noqa: F401 - they are in timm's list once it is imported
+    from cnn_tl.networks import classic  # noqa: F401 - registers its models with timm
 
     wanted = (query or "").lower()
     pattern = wanted if any(c in wanted for c in "*?[") else f"*{wanted}*"
@@ -71,27 +71,28 @@ def _is_well_known(name: str) -> bool:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Return what sorts numbers in a name by their size."""
+    """Return a sort key that compares the numbers in a name by value."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name) if part]
 
 
 def describe(name: str) -> ModelRow:
-    """Look one model up; its parameters are counted without giving them memory."""
+    """Describe one model; its parameters are counted on the meta device, without memory."""
+
     import timm
     import torch
 
-    card = weights.find(name)
+    cfg = weights.find(name)
     with torch.device("meta"):
         model = timm.create_model(name)
     parameters = sum(p.numel() for p in model.parameters())
-    top1 = known.TOP1.get(f"{card.architecture}.{card.tag}")
-    return ModelRow(name, parameters, card.input_size[-1], _place(name), top1)
+    top1 = known.TOP1.get(f"{cfg.architecture}.{cfg.tag}")
+    return ModelRow(name, parameters, cfg.input_size[-1], _place(name), top1)
 
 
 def _place(name: str) -> Place:
-    card = weights.find(name)
-    if weights.packaged(card):
+    cfg = weights.find(name)
+    if weights.packaged(cfg):
         return "package"
-    if not card.has_weights:
+    if not cfg.has_weights:
         return "none"
-    return "cache" if hub.cached(card) else "download"
+    return "cache" if hub.cached(cfg) else "download"

@@ -1,4 +1,4 @@
-"""Published weights, on the Hugging Face hub or at a URL: the cache, the download, no long wait offline."""
+"""Published weights on the Hugging Face hub or at a URL: the cache, the download, and failing fast offline."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from timm.models import PretrainedCfg
 
 FILES = ("model.safetensors", "pytorch_model.bin")
-PATIENCE = 2.0
+TIMEOUT = 2.0
 """Seconds that the first contact may take; the resolver and the hub's own retries can take fifty."""
 
 
-def cached(card: PretrainedCfg) -> Path | None:
-    """Return the weights file that an earlier download, by any tool, left on this machine."""
-    if card.hf_hub_id:
-        return cached_repository(card.hf_hub_id)
-    path = _url_path(_url(card))
+def cached(cfg: PretrainedCfg) -> Path | None:
+    """Return the weights file that an earlier download, by any tool, has left on this machine."""
+    if cfg.hf_hub_id:
+        return cached_repository(cfg.hf_hub_id)
+    path = _url_path(_url(cfg))
     return path if path.is_file() else None
 
 
 def cached_repository(repository: str) -> Path | None:
-    """Return the weights file of a repository's newest revision that was fetched.
+    """Return the weights file of the newest revision of a repository that was downloaded.
 
-    By the layout that the hub documents for its cache, because its own function takes 0.2 s to import.
+    This reads the documented layout of the hub's cache, because the hub's own function takes 0.2 s to import.
     """
     from huggingface_hub import constants
 
@@ -46,43 +46,43 @@ def cached_repository(repository: str) -> Path | None:
 
 
 def cached_url(url: str) -> Path | None:
-    """Return the file that torch.hub has downloaded from a URL; without torch, so its `set_dir` does not count."""
+    """Return the file that torch.hub has downloaded from a URL; works without torch, so it ignores `set_dir`."""
     home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch"
     path = Path(os.path.expanduser(home), "hub", "checkpoints", Path(urlsplit(url).path).name)  # noqa: PTH111 - may fail
     return path if path.is_file() else None
 
 
-def knock_early(model: str) -> None:
-    """Begin to find out whether the hub answers, unless its cache seems to hold the model.
+def start_probe(model: str) -> None:
+    """Start to find out whether the hub answers, unless its cache seems to have the model.
 
-    For the seconds in which torch and timm are imported; `download` takes the answer.
+    This runs while torch and timm are imported; `download` uses the answer.
     """
     from huggingface_hub import constants
 
     if not any(Path(constants.HF_HUB_CACHE).glob(f"models--timm--{glob.escape(model)}*")):
-        _early[constants.ENDPOINT] = _Knock(constants.ENDPOINT)
+        _started[constants.ENDPOINT] = _Probe(constants.ENDPOINT)
 
 
-def download(card: PretrainedCfg) -> Path:
+def download(cfg: PretrainedCfg) -> Path:
     """Download the weights into the cache of the hub (or of torch.hub) and return the file.
 
     `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_OFFLINE`, `HF_TOKEN` and the proxy variables are honoured.
 
     Raises:
-        ResourceError: no network, no such file there, or the download broke off.
+        ResourceError: there is no network, no such file, or the download was interrupted.
     """
     from huggingface_hub import constants
 
-    place = constants.ENDPOINT if card.hf_hub_id else _url(card)
-    knock = _early.pop(place, None)
-    if knock is None or knock.is_stale:
-        knock = _Knock(place)
-    knock.require_answer()
+    url = constants.ENDPOINT if cfg.hf_hub_id else _url(cfg)
+    probe = _started.pop(url, None)
+    if probe is None or probe.is_stale:
+        probe = _Probe(url)
+    probe.require_answer()
     try:
-        return _from_hub(card.hf_hub_id) if card.hf_hub_id else _from_url(place)
-    except Exception as error:  # requests, httpx, urllib and the hub have no common ancestor
+        return _from_hub(cfg.hf_hub_id) if cfg.hf_hub_id else _from_url(url)
+    except Exception as error:  # requests, httpx, urllib and the hub share no base class
         reason = " ".join(str(error).split())[:200]
-        raise ResourceError(f"the download from {_host(place)} failed: {reason}") from error
+        raise ResourceError(f"the download from {_host(url)} failed: {reason}") from error
 
 
 def _from_hub(repository: str) -> Path:
@@ -103,14 +103,14 @@ def _from_url(url: str) -> Path:
 
     path = _url_path(url)
     path.parent.mkdir(parents=True, exist_ok=True)
-    digest = re.search(r"-([0-9a-f]{8,})\.pth$", path.name)  # by the field's habit, the start of the file's SHA-256
+    digest = re.search(r"-([0-9a-f]{8,})\.pth$", path.name)  # by convention the start of the file's SHA-256
     torch.hub.download_url_to_file(url, str(path), digest and digest[1], progress=False)
     return path
 
 
-def _url(card: PretrainedCfg) -> str:
-    assert isinstance(card.url, str), "timm's cards name a repository or one URL"
-    return card.url
+def _url(cfg: PretrainedCfg) -> str:
+    assert isinstance(cfg.url, str), "timm's PretrainedCfg names a repository or one URL"
+    return cfg.url
 
 
 def _url_path(url: str) -> Path:
@@ -119,11 +119,11 @@ def _url_path(url: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
 
 
-class _Knock:
-    """Asks a place for any answer at all, in a thread of its own, because no timeout bounds the resolver."""
+class _Probe:
+    """Requests any answer from a URL in its own thread, because no timeout applies to the resolver."""
 
-    def __init__(self, place: str) -> None:
-        self._place = place
+    def __init__(self, url: str) -> None:
+        self._url = url
         self._error: Exception | None = None
         self._began = time.monotonic()
         self._thread = threading.Thread(target=self._ask, daemon=True)
@@ -131,28 +131,28 @@ class _Knock:
 
     @property
     def is_stale(self) -> bool:
-        """Whether the answer is of another minute than this one."""
+        """Whether the answer is more than a minute old."""
         return time.monotonic() - self._began > 60
 
     def require_answer(self) -> None:
-        """Raise a `ResourceError` unless the answer comes before our patience ends; it began with the question."""
-        self._thread.join(max(0.0, self._began + PATIENCE - time.monotonic()))
-        error = TimeoutError(f"no answer within {PATIENCE:g} s") if self._thread.is_alive() else self._error
+        """Raise a `ResourceError` unless the answer comes within `TIMEOUT` of the request."""
+        self._thread.join(max(0.0, self._began + TIMEOUT - time.monotonic()))
+        error = TimeoutError(f"no answer within {TIMEOUT:g} s") if self._thread.is_alive() else self._error
         if error is not None:
             reason = " ".join(str(error).split())[:200]
-            raise ResourceError(f"{_host(self._place)} cannot be reached ({reason})") from error
+            raise ResourceError(f"{_host(self._url)} cannot be reached ({reason})") from error
 
     def _ask(self) -> None:
         try:
             from huggingface_hub import get_session
 
-            get_session().head(self._place, timeout=PATIENCE)
-        except Exception as error:  # noqa: BLE001 - whatever keeps us away is the answer
+            get_session().head(self._url, timeout=TIMEOUT)
+        except Exception as error:  # noqa: BLE001 - any error means that it cannot be reached
             self._error = error
 
 
-_early: dict[str, _Knock] = {}
+_started: dict[str, _Probe] = {}
 
 
-def _host(place: str) -> str:
-    return urlsplit(place).hostname or place
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or url

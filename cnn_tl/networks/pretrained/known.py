@@ -1,9 +1,9 @@
-"""Well-known models: the ImageNet accuracy of the weights that timm loads by default.
+"""Well-known models, with the ImageNet accuracy of the weights that timm loads by default.
 
-timm's wheel holds no results. These are the top-1 figures, in per cent, of its repository's
-`results/results-imagenet.csv` (github.com/huggingface/pytorch-image-models, commit 0173a13, Apache-2.0): the 50,000
-validation images of ImageNet-1k, each model at the test size of its weights. A model is here because people ask for it,
-not because it is good.
+timm's wheel has no results. These are the top-1 accuracies, in per cent, of its repository's
+`results/results-imagenet.csv` (github.com/huggingface/pytorch-image-models, commit 0173a13, Apache-2.0), on the 50,000
+validation images of ImageNet-1k, each model at the test size of its weights. The models are those that people ask for,
+not the best ones.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Weights files: reading one that may be damaged or hostile, and fitting it into a model, strictly."""
+"""Reading a weights file that may be damaged or hostile, and loading it strictly into a model."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ State = dict[str, Tensor]
 Filter = Callable[..., dict[str, Any]]
 
 AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
-"""Classifiers that Inception and GoogLeNet have for training from nothing; timm leaves them out."""
+"""Auxiliary classifiers that Inception and GoogLeNet have for training from scratch; timm leaves them out."""
 
 WRAPPERS = ("model_state_dict", "model_state", "encoder")
-"""Keys under which checkpoints keep their weights, beside those that timm's reader knows (state_dict, model, EMA)."""
+"""Keys under which checkpoints keep their weights, in addition to those that timm knows (state_dict, model, EMA)."""
 
 
 def read(path: Path) -> State:
-    """Read a weights file: safetensors, or torch.save's format with nothing in it executed.
+    """Read a weights file: safetensors, or torch.save's format without executing anything in it.
 
-    The wrappers that training scripts put around the tensors are taken off; floating tensors become float32.
+    The wrappers that training scripts put around the tensors are removed; floating-point tensors become float32.
 
     Raises:
-        ArtefactError: missing, truncated, a pickle of code, TorchScript, a bomb, NaN inside, or no weights.
+        ArtefactError: the file is missing, truncated, a pickle of code, TorchScript or a zip bomb, contains NaN, or
+            holds no weights.
     """
     from timm.models import load_state_dict
 
@@ -37,9 +38,9 @@ def read(path: Path) -> State:
     try:
         _refuse_bomb(path)
         state = _unwrap(load_state_dict(str(path)))
-    except Exception as error:  # a hostile file can make the readers raise anything
+    except Exception as error:  # on a hostile file the readers can raise anything
         reason = _brief(error)
-        if "weights_only" in str(error):  # torch goes on to recommend the unsafe way
+        if "weights_only" in str(error):  # torch's message recommends the unsafe way
             reason = "it holds something other than tensors, and none of that was run"
         raise ArtefactError(
             f"{printable(path)} is not a whole weights file (safetensors, or a state_dict saved by torch): {reason}"
@@ -50,22 +51,22 @@ def read(path: Path) -> State:
 
 
 def fit(model: nn.Module, state: State, filter_fn: Filter | None, where: str) -> None:
-    """Load tensors into a timm model; only its classifier may be absent from them or of another size.
+    """Load tensors into a timm model; only those of its classifier may be missing or have another size.
 
     Args:
         filter_fn: timm's translation of foreign names and shapes for this model.
-        where: what the tensors came from, for the message.
+        where: where the tensors came from, for the message.
 
     Raises:
-        ArtefactError: tensors that the model lacks, or needs, or has in another shape.
+        ArtefactError: tensors are missing, unknown to the model, or have another shape.
     """
     name = model.pretrained_cfg["architecture"]  # type: ignore[index]
     try:
         state = _translate(state, filter_fn, model)
-    except Exception as error:  # timm's translations trust their input
+    except Exception as error:  # timm's translations do not check their input
         raise ArtefactError(f"{where} does not fit {name}: {_brief(error)}") from error
     own = model.state_dict()
-    fitting = {key: tensor for key, tensor in state.items() if key in own and _alike(tensor, own[key])}
+    fitting = {key: tensor for key, tensor in state.items() if key in own and _fits(tensor, own[key])}
     free = (*_classifier(model), *AUXILIARY)
     wrong = [key for key in own | state if key not in fitting and not key.startswith(free)]
     lacking = [key for key in wrong if key not in state and not key.endswith("num_batches_tracked")]
@@ -79,7 +80,7 @@ def fit(model: nn.Module, state: State, filter_fn: Filter | None, where: str) ->
 
 
 def in_order(state: State, model: nn.Module, where: str) -> State:
-    """Give the tensors of a package the names of the model's own, one to one in their order.
+    """Give the tensors of a package the names of the model's tensors, one to one in their order.
 
     Raises:
         ArtefactError: the counts or the shapes differ.
@@ -91,7 +92,7 @@ def in_order(state: State, model: nn.Module, where: str) -> State:
 
 
 def _refuse_bomb(path: Path) -> None:
-    """Refuse archives that would unpack to more than they are: torch itself stores, and never compresses."""
+    """Refuse archives that would unpack to more than their size: torch itself never compresses."""
     with path.open("rb") as stream:
         if stream.read(4) != b"PK\x03\x04":
             return
@@ -102,7 +103,7 @@ def _refuse_bomb(path: Path) -> None:
 
 
 def _unwrap(state: dict[str, Any]) -> dict[str, Any]:
-    """Take off the wrappers that timm's reader leaves, and Lightning's prefix."""
+    """Remove the wrappers that timm's reader leaves, and Lightning's prefix."""
     from timm.models import clean_state_dict
 
     for key in WRAPPERS:
@@ -114,7 +115,11 @@ def _unwrap(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(tensor: Any, name: str, path: Path) -> Tensor:
-    """Return an ordinary tensor in memory, float32 where it is floating, or refuse what is none."""
+    """Return an ordinary tensor in memory, float32 if it is floating-point.
+
+    Raises:
+        ArtefactError: it is not an ordinary tensor, or holds NaN or infinity.
+    """
     if not isinstance(tensor, Tensor):
         raise ArtefactError(f"{printable(path)}: {name} is a {type(tensor).__name__}, not a tensor")
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
@@ -139,12 +144,13 @@ def _translate(state: State, filter_fn: Filter | None, model: nn.Module) -> Stat
 
 
 def _classifier(model: nn.Module) -> tuple[str, ...]:
-    """Return how the names of the classifier's tensors begin; distilled models have two classifiers."""
+    """Return the prefixes of the names of the classifier's tensors; distilled models have two classifiers."""
+
     names: str | Iterable[str] = model.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr, operator]
     return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
 
 
-def _alike(theirs: Tensor, ours: Tensor) -> bool:
+def _fits(theirs: Tensor, ours: Tensor) -> bool:
     return theirs.shape == ours.shape and theirs.is_floating_point() == ours.is_floating_point()
 
 

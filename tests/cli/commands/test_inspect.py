@@ -117,7 +117,7 @@ def test_a_run_and_its_bundle(
         (["resnet18", "--input", "9x9"], 2, "--input is for layers without a network"),
         (["--conv", "3x3"], 2, "--conv needs --input HxWxC"),
         (["resnet18", "--fc", "3"], 2, "--fc needs --input HxWxC"),
-        (["--input", "9x9", "--conv", "3x3 s"], 2, "--conv '3x3 s': '' is no size"),
+        (["--input", "9x9", "--conv", "3x3 s"], 2, "--conv '3x3 s': '' is not a size"),
         (["--input", "9x9", "--conv", "11x11"], 2, "--conv '11x11': the window covers 11, more than 9"),
         (["--input", "9x9", "--json", "--csv"], 2, "exclude each other"),
         (["resnet18", "--image-size", "0"], 2, "--image-size"),

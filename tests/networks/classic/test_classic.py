@@ -18,7 +18,7 @@ from cnn_tl.networks import backbone, bundle, classic, freeze
 from cnn_tl.networks.classic.googlenet import AUXILIARY, GoogLeNet, Outputs
 from cnn_tl.networks.pretrained import catalog, hub, weights
 from cnn_tl.networks.pretrained.weights import Source
-from cnn_tl.networks.split_point import Cut, cut
+from cnn_tl.networks.split_point import SplitModel, split
 
 SIDES = {"lenet5": 32, "lenet5_tanh": 32, "googlenet": 64}
 RANDOM = Source("random", None, "")
@@ -176,9 +176,9 @@ def test_a_file_with_one_tensor_missing_is_refused(torchvisions: nn.Module, tmp_
 def test_googlenets_weights_are_torchvisions_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     url = torchvision.models.GoogLeNet_Weights.IMAGENET1K_V1.url
-    assert weights.places("googlenet") == weights.Places(None, None, url)
-    monkeypatch.setattr(hub, "PATIENCE", 0.0)
-    monkeypatch.setattr(hub, "_early", {})
+    assert weights.published("googlenet") == weights.PublishedWeights(None, None, url)
+    monkeypatch.setattr(hub, "TIMEOUT", 0.0)
+    monkeypatch.setattr(hub, "_started", {})
     with pytest.raises(ResourceError, match=r"the weights of googlenet are not on this machine and download\.pytorch"):
         weights.locate("googlenet")
     kept = tmp_path / "hub" / "checkpoints" / "googlenet-1378be20.pth"
@@ -250,7 +250,7 @@ def test_stages(name: str) -> None:
 def test_they_can_be_cut_where_they_are_frozen(name: str, policy: str) -> None:
     model = timm.create_model(name, num_classes=3)
     freeze.apply(model, policy)
-    assert isinstance(cut(model, noise(name, 3)), Cut)
+    assert isinstance(split(model, noise(name, 3)), SplitModel)
 
 
 @pytest.mark.parametrize("name", SIDES)

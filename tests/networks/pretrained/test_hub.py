@@ -117,8 +117,8 @@ def test_a_silent_network_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
     silent = SimpleNamespace(head=lambda *_, **__: released.wait(60))
     monkeypatch.setattr(huggingface_hub, "get_session", lambda: silent)
-    monkeypatch.setattr(hub, "PATIENCE", 0.05)
-    monkeypatch.setattr(hub, "_early", {})
+    monkeypatch.setattr(hub, "TIMEOUT", 0.05)
+    monkeypatch.setattr(hub, "_started", {})
     with pytest.raises(ResourceError, match=r"cannot be reached \(no answer within 0\.05 s\)"):
         hub.download(CARD)
     released.set()

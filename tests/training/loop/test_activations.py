@@ -115,7 +115,7 @@ def test_kept_or_computed_anew_gives_the_same_bits(
     anew = run_and_listen(tight, tmp_path / "anew")
     assert any("computed anew in each epoch: " in note for note in anew.notes)
     assert_same(tmp_path / "kept", tmp_path / "anew")
-    monkeypatch.setattr(activations, "cut", lambda *_: "this test forbids it")
+    monkeypatch.setattr(activations, "split", lambda *_: "this test forbids it")
     uncut = run_and_listen(chosen, tmp_path / "uncut")
     assert any("computed anew in each epoch: test_resnet cannot be cut in two: this" in note for note in uncut.notes)
     (weights, _), (others, _) = learned(tmp_path / "kept"), learned(tmp_path / "uncut")
