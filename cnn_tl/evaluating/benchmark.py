@@ -173,7 +173,7 @@ class _Bench:
         return Measured(name, images, rate, round(medians[name], 4), of_floor)
 
     def _read(self, path: Path) -> Pixels:
-        return transforms.load(path, self.network.preprocessing)
+        return transforms.read_pixels(path, self.network.preprocessing)
 
     def _groups(self) -> Iterator[list[Path]]:
         source = iter(self.files)

@@ -149,7 +149,7 @@ def _answers(
     """Return the logits [N, K] of the images that can be read, in their order, and why the others cannot."""
 
     def read(one: Labelling) -> Pixels:
-        return transforms.load(one[0], model.preprocessing)
+        return transforms.read_pixels(one[0], model.preprocessing)
 
     rows: list[Logits] = []
     unreadable: dict[Path, str] = {}

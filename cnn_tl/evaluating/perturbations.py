@@ -63,7 +63,7 @@ def handy(image: Image.Image, spec: Preprocessing) -> Image.Image:
 
 
 def part_seen(image: Image.Image, spec: Preprocessing) -> View:
-    """Return what `transforms.evaluate` shows the network of an image."""
+    """Return what `transforms.resize_and_crop` shows the network of an image."""
     height, width = transforms.resized(image, spec)
     across, down = image.width / width, image.height / height
     return View(across * spec.width, down * spec.height, across, down)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
+from cnn_tl.data.decoding.image import read_image
 from cnn_tl.data.loader import Pixels, batches
 from cnn_tl.data.views import transforms
 from cnn_tl.evaluating.perturbations import PERTURBATIONS, View, handy, part_seen
@@ -104,13 +105,13 @@ def _parts(views: Pixels, size: int) -> list[Pixels]:
 
 def _views(path: Path, spec: Preprocessing) -> Pixels:
     """Return all forms of an image, uint8 [V, H, W, 3], the unchanged one first: what predict would see."""
-    image = transforms.read(path, spec)
-    forms = [transforms.evaluate(image, spec)]
+    image = read_image(path, spec, draft=transforms.draft_size(spec))
+    forms = [transforms.resize_and_crop(image, spec)]
     image = handy(image, spec)
     seen = part_seen(image, spec)
     for change in PERTURBATIONS.values():
         for level in change.levels:
-            forms += [transforms.evaluate(one, spec) for one in change.views(image, seen, level)]
+            forms += [transforms.resize_and_crop(one, spec) for one in change.views(image, seen, level)]
     return np.stack(forms)
 
 

@@ -212,7 +212,7 @@ def _top_patches(
 
 def _one_channel(subject: Subject, layer: layers.MapLayer, best: TopPatches, channel: int) -> Explanation:
     paths = [best.files[number] for number in best.image[channel].tolist()]
-    images = [transforms.load(path, subject.preprocessing) for path in paths]
+    images = [transforms.read_pixels(path, subject.preprocessing) for path in paths]
     x_NCHW = torch.cat([subject.to_input(pixels) for pixels in images])
     channel_N, place_N = torch.full((len(paths),), channel), best.place[channel]
     rule = "deconv" if deconv.has_switches(subject.model) else "guided"

@@ -101,7 +101,7 @@ def true_class(path: Path, classes: Sequence[str]) -> str | None:
 
 def read(subject: Subject, numbered: tuple[int, Path]) -> Pixels:
     """Return what the network sees of an image, uint8 [H, W, 3]; its number is carried along."""
-    return transforms.load(numbered[1], subject.preprocessing)
+    return transforms.read_pixels(numbered[1], subject.preprocessing)
 
 
 def _answer(subject: Subject, x_1CHW: Tensor) -> dict[str, Any]:

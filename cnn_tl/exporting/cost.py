@@ -115,7 +115,7 @@ def measure(trained: Bundle, lowered: Lowered, size: int, observer: Observer) ->
     images = [(manifest.file(image), image.label) for image in parity.lot(manifest)] if manifest else []
 
     def read(labelled: tuple[Path, int]) -> Pixels:
-        return transforms.load(labelled[0], trained.preprocessing)
+        return transforms.read_pixels(labelled[0], trained.preprocessing)
 
     with observer.task("measuring", len(images)):
         for batch in batches(images, read, batch_size=BATCH_SIZE, workers=default_workers()):

@@ -24,6 +24,7 @@ from cnn_tl.core.errors import ArtefactError, BadImageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
 from cnn_tl.core.seeds import seed_of
+from cnn_tl.data.decoding.image import read_image
 from cnn_tl.data.loader import Pixels, batches
 from cnn_tl.data.manifest import ImageRecord, Manifest
 from cnn_tl.data.views import transforms
@@ -191,7 +192,7 @@ def validation_images(bundle: Path) -> tuple[list[Path], int]:
 
 def _validation_pixels(images: list[Path], spec: Preprocessing) -> Iterator[Pixels]:
     def read(path: Path) -> Pixels:
-        return transforms.load(path, spec)
+        return transforms.read_pixels(path, spec)
 
     for batch in batches(images, read, batch_size=_BLOCK, workers=default_workers()):
         if batch.items:
@@ -244,7 +245,7 @@ def _whole_agreements(
     if not export.inside or not images:
         return ()
     spec = reference.spec
-    logits = reference(np.stack([transforms.evaluate(Image.fromarray(one), spec) for one in images]))
+    logits = reference(np.stack([transforms.resize_and_crop(Image.fromarray(one), spec) for one in images]))
     sizes: dict[tuple[int, ...], list[int]] = {}
     for number, image in enumerate(images):
         sizes.setdefault(image.shape, []).append(number)
@@ -279,7 +280,7 @@ def _whole_images(paths: Sequence[Path], spec: Preprocessing) -> list[NDArray[np
     images = []
     for path in paths[:MOST_WHOLE]:
         try:
-            images.append(np.asarray(transforms.read(path, spec)))
+            images.append(np.asarray(read_image(path, spec, draft=transforms.draft_size(spec))))
         except BadImageError:  # gone or changed since training: the others tell enough
             continue
     return images

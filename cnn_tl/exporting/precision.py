@@ -127,7 +127,7 @@ class _Reader:
 
     def _read(self, paths: list[Path]) -> Iterator[Pixels]:
         def read(path: Path) -> Pixels:
-            return transforms.load(path, self._spec)
+            return transforms.read_pixels(path, self._spec)
 
         for batch in batches(paths, read, batch_size=_BATCH, workers=default_workers()):
             if batch.items:  # gone or changed since training: the others tell enough

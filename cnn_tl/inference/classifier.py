@@ -177,7 +177,7 @@ class Classifier:
 
     def _read(self, numbered: tuple[int, Path | Given]) -> Pixels:
         image, spec = numbered[1], self.preprocessing
-        return image.pixels(spec) if isinstance(image, Given) else transforms.load(image, spec)
+        return image.pixels(spec) if isinstance(image, Given) else transforms.read_pixels(image, spec)
 
     def _answers(self, batch: Batch[tuple[int, Path | Given]], top: int) -> list[Answer]:
         """Return the answers for a batch and its failures, in the order of their numbers."""

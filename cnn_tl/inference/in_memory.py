@@ -15,7 +15,7 @@ from PIL import Image
 
 from cnn_tl.core.errors import UsageError
 from cnn_tl.core.preprocessing import Preprocessing
-from cnn_tl.data.decoding.image import ImageLimits, opened_already
+from cnn_tl.data.decoding.image import from_pillow
 from cnn_tl.data.loader import Pixels
 from cnn_tl.data.views import transforms
 from cnn_tl.inference.inputs import find
@@ -50,10 +50,10 @@ class Given:
             BadImageError: it cannot be decoded, or is outside the limits of the specification.
         """
         if isinstance(self.image, bytes):
-            return transforms.load(self.image, spec)
+            return transforms.read_pixels(self.image, spec)
         with _DECODING:
-            whole = opened_already(self.image, ImageLimits(spec.max_pixels, spec.min_side))
-        return transforms.evaluate(whole, spec)
+            whole = from_pillow(self.image, spec)
+        return transforms.resize_and_crop(whole, spec)
 
 
 Images: TypeAlias = One | Given | Iterable[One | Given]

@@ -114,7 +114,7 @@ class Service:
 
     def _read(self, content: bytes) -> Pixels:
         try:
-            return transforms.load(content, self._spec)
+            return transforms.read_pixels(content, self._spec)
         except BadImageError as error:
             if self._spec.max_pixels == self.classifier.preprocessing.max_pixels:
                 raise

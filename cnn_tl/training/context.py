@@ -22,6 +22,7 @@ from cnn_tl.core.processes import ALONE, World
 from cnn_tl.core.progress import Observer, warn_of_set_aside
 from cnn_tl.core.signals import StopRequest
 from cnn_tl.data.blank_images import remarks
+from cnn_tl.data.decoding.image import read_image
 from cnn_tl.data.loader import Batch, in_groups, reading
 from cnn_tl.data.manifest import ImageRecord, Manifest
 from cnn_tl.data.views import transforms
@@ -176,7 +177,7 @@ class Session(Generic[R]):
         spec, settings = self.card.preprocessing, self.augmentation
         assert settings is not None, "the recipe is resolved, and asks for augmented views"
         file = self.file_of(image)
-        decoded = transforms.read(file, spec, zoom=settings.crop_scale_min**-0.5)
+        decoded = read_image(file, spec, draft=transforms.draft_size(spec, settings.crop_scale_min**-0.5))
         self.images.looks.see_image(image.path, file, decoded)
         return augment(decoded, spec, settings, seed)
 

@@ -22,7 +22,7 @@ from cnn_tl.core.errors import BadImageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
 from cnn_tl.data.blank_images import Looks
-from cnn_tl.data.decoding.image import ImageLimits, probe
+from cnn_tl.data.decoding.image import probe
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.data.views import source, transforms
 from cnn_tl.data.views.augment import Augmentation, augment
@@ -108,7 +108,7 @@ class ImageStore:
         """
         if self.source_side is None:
             return self.plain(image)
-        return transforms.evaluate(source.unpack(self._row("source", image)), self._spec)
+        return transforms.resize_and_crop(source.unpack(self._row("source", image)), self._spec)
 
     def lacking(self, images: Iterable[ImageRecord]) -> Lacking:
         """Return the images that have to be decoded, each with what is not kept of it."""
@@ -159,7 +159,7 @@ class ImageStore:
         """
         file = self._file_of(image)
         if kind == "plain":
-            pixels = transforms.load(file, self._spec)
+            pixels = transforms.read_pixels(file, self._spec)
             self.looks.see(image.path, file, pixels)
             return pixels
         assert self.source_side is not None, "only random views are cut from a source"
@@ -185,9 +185,8 @@ class ImageStore:
 
     def _source_bytes(self, image: ImageRecord) -> int:
         assert self.source_side is not None
-        limits = ImageLimits(self._spec.max_pixels, self._spec.min_side)
         try:
-            facts = probe(self._file_of(image), limits)
+            facts = probe(self._file_of(image), self._spec)
         except BadImageError:
             return 0
         return source.row_bytes(source.row_side(facts.width, facts.height, self.source_side))

@@ -33,8 +33,10 @@ def test_the_view_is_what_the_network_sees() -> None:
 
 def test_a_shift_moves_the_network_s_view_by_that_share() -> None:
     image, wanted = noise(64, 64), spec(32, 0.5)  # as large as the resized image: no resampling
-    plain = transforms.evaluate(image, wanted)
-    right, left, down, up = (transforms.evaluate(one, wanted) for one in shifted(image, part_seen(image, wanted), 25))
+    plain = transforms.resize_and_crop(image, wanted)
+    right, left, down, up = (
+        transforms.resize_and_crop(one, wanted) for one in shifted(image, part_seen(image, wanted), 25)
+    )
     assert np.array_equal(right[:, 8:], plain[:, :-8])
     assert np.array_equal(left[:, :-8], plain[:, 8:])
     assert np.array_equal(down[8:], plain[:-8])
@@ -99,7 +101,7 @@ def test_blur_and_brightness_are_measured_where_the_network_sees_them() -> None:
         point[side // 2 - side // 64 : side // 2, side // 2 - side // 64 : side // 2] = 255
         image, wanted = Image.fromarray(point), spec(64, 1.0)
         [blurred] = PERTURBATIONS["blur"].views(image, part_seen(image, wanted), 2)
-        seen = transforms.evaluate(blurred, wanted)[..., 0].astype(float)
+        seen = transforms.resize_and_crop(blurred, wanted)[..., 0].astype(float)
         places = np.arange(64) + 0.5
         middle = (seen.sum(0) * places).sum() / seen.sum()
         widths.append(((seen.sum(0) * (places - middle) ** 2).sum() / seen.sum()) ** 0.5)
@@ -115,7 +117,7 @@ def test_a_huge_image_is_made_handy_first(mode: Mode, size: tuple[int, int]) -> 
     wanted = spec(32, 0.9, mode)
     small = handy(Image.new("RGB", size, "red"), wanted)
     assert max(small.size) <= 16 * 8 * 32
-    assert transforms.evaluate(small, wanted).shape == (32, 32, 3)
+    assert transforms.resize_and_crop(small, wanted).shape == (32, 32, 3)
     assert small.width * small.height < 400_000
 
 

@@ -1,4 +1,4 @@
-"""The preprocessing inside an export against the one that every command has: `transforms.evaluate`."""
+"""The preprocessing inside an export against the one that every command has: `transforms.resize_and_crop`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_it_does_what_every_command_does(
     differing, total = 0, 0
     for size in SIZES:
         image = photo(*size)
-        difference = run(model, image).astype(int) - transforms.evaluate(Image.fromarray(image), spec)
+        difference = run(model, image).astype(int) - transforms.resize_and_crop(Image.fromarray(image), spec)
         squashed_strip = mode == "squash" and max(size) > 8 * min(size)
         assert np.abs(difference).max() <= (16 if squashed_strip else 2), size
         differing, total = differing + int((difference != 0).sum()), total + difference.size
@@ -96,7 +96,7 @@ def test_all_outputs_of_whole_and_prepared_images(trained: Bundle, tmp_path: Pat
     model = onnx_format.write(trained, tmp_path / "m.onnx", Options(outputs=("features", "logits", "probabilities")))
     spec = trained.preprocessing
     whole = np.stack([photo(80, 60), photo(80, 60)[::-1]])
-    prepared = np.stack([transforms.evaluate(Image.fromarray(one), spec) for one in whole])
+    prepared = np.stack([transforms.resize_and_crop(Image.fromarray(one), spec) for one in whole])
     x_nchw = torch.from_numpy(transforms.normalise(prepared, spec))
     with torch.inference_mode():
         features = trained.model.forward_head(trained.model.forward_features(x_nchw), pre_logits=True)  # type: ignore[operator]

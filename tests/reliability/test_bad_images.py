@@ -18,7 +18,7 @@ from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.decoding.image import ImageLimits
 from cnn_tl.data.folders.scan import scan
 from cnn_tl.data.manifest import Manifest
-from cnn_tl.data.views.transforms import load
+from cnn_tl.data.views.transforms import read_pixels
 
 LIMITS = ImageLimits(max_pixels=100_000)
 SPEC = Preprocessing(
@@ -119,7 +119,7 @@ def decoded(manifest: Manifest) -> Manifest:
     broken = []
     for image in manifest.images:
         try:
-            assert load(manifest.file(image), SPEC).shape == (16, 16, 3)
+            assert read_pixels(manifest.file(image), SPEC).shape == (16, 16, 3)
         except BadImageError as error:
             broken.append((image, error.reason))
     return manifest.without(broken)

@@ -50,10 +50,10 @@ def flowers(shared: Path) -> list[Path]:
 
 def test_the_whole_is_bounded_by_its_slower_part(model: Path, flowers: list[Path]) -> None:
     bare, classifier = load(model), load(model, many=True)
-    ready = np.stack([transforms.load(path, classifier.preprocessing) for path in flowers[:BATCH_SIZE]])
+    ready = np.stack([transforms.read_pixels(path, classifier.preprocessing) for path in flowers[:BATCH_SIZE]])
 
     def read(path: Path) -> np.ndarray:
-        return transforms.load(path, classifier.preprocessing)
+        return transforms.read_pixels(path, classifier.preprocessing)
 
     def decode(part: list[Path]) -> None:
         for _ in batches(part, read, batch_size=BATCH_SIZE, workers=default_workers()):

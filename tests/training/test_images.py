@@ -23,6 +23,7 @@ from cnn_tl.cache import writer
 from cnn_tl.cache.eviction import Eviction
 from cnn_tl.core.errors import DataError
 from cnn_tl.core.progress import Observer, Plan
+from cnn_tl.data.decoding.image import read_image
 from cnn_tl.data.views import source, transforms
 from cnn_tl.recipe import Recipe
 from cnn_tl.training.loop import activations
@@ -326,7 +327,7 @@ def test_views_differ_little_from_those_of_whole_images(shared: Path) -> None:
     side = source.source_side(spec, settings)
     differences = []
     for file in sorted((shared / "data" / "pizza_steak_sushi").rglob("*.jpg"))[:20]:
-        whole = transforms.read(file, spec, zoom=2**0.5)
+        whole = read_image(file, spec, draft=transforms.draft_size(spec, 2**0.5))
         view = augment(whole, spec, settings, 1).astype(int)
         others = (
             augment(source.read_source(file, spec, side), spec, settings, 1),

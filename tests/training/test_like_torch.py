@@ -87,7 +87,7 @@ def start(data: Path, tiny_weights: Path) -> Start:
     network = backbone.build("test_resnet", Source("file", tiny_weights, ""), num_classes=3, image_size=64, seed=0)
     manifest, spec = scan(data, seed=0, val_fraction=0.2), network.preprocessing
     images = manifest.of("train")
-    pixels = [torch.tensor(transforms.load(manifest.file(image), spec)) for image in images]
+    pixels = [torch.tensor(transforms.read_pixels(manifest.file(image), spec)) for image in images]
     mean, std = torch.tensor(spec.mean)[:, None, None], torch.tensor(spec.std)[:, None, None]
     x_NCHW = (torch.stack(pixels).permute(0, 3, 1, 2) / 255 - mean) / std
     model = network.model.eval()

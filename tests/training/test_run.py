@@ -91,7 +91,7 @@ def test_the_reported_answers_are_those_of_the_saved_model(
     lines = [json.loads(line) for line in (result.run / "validation.jsonl").read_text().splitlines()]
     assert len(lines) == 9
     for line in lines:
-        pixels = transforms.load(data / line["file"], saved.preprocessing)
+        pixels = transforms.read_pixels(data / line["file"], saved.preprocessing)
         with torch.inference_mode():
             logits = saved.model(to_input(np.stack([pixels]), saved.preprocessing, torch.device("cpu")))
         probabilities = logits.double().softmax(1)[0]
@@ -174,8 +174,8 @@ def test_a_stopped_freeze_run_does_not_read_its_images_twice(
     with pytest.raises(ArtefactError, match="holds no model yet"):
         bundle.load(tmp_path / "run")
     read: list[Path] = []
-    load = transforms.load
-    monkeypatch.setattr(transforms, "load", lambda path, *rest: (read.append(path), load(path, *rest))[1])
+    load = transforms.read_pixels
+    monkeypatch.setattr(transforms, "read_pixels", lambda path, *rest: (read.append(path), load(path, *rest))[1])
     train(chosen, tmp_path / "run", resume=True)
     assert len(read) == 45 - 25, "9 for validation, then two batches of 8"
     train(chosen, tmp_path / "undisturbed")

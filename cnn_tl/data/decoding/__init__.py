@@ -1,1 +1,4 @@
-"""One image file -> upright 8-bit RGB, the same everywhere; one file for each format that needs care."""
+"""One image file -> upright 8-bit RGB, the same everywhere: `image.read_image`, and a file for each difficult format.
+
+Resizing and cropping for a network is in `cnn_tl.data.views`.
+"""

@@ -1,7 +1,7 @@
-"""One image file -> upright 8-bit RGB, read the same way everywhere, or a `BadImageError` that says why.
+"""`read_image`: the only way from an image file to an upright 8-bit RGB image, or to a `BadImageError`.
 
-The format is told by content, the pixel limit is checked on the header before anything is decoded, and a
-image counts as read only when every one of its pixels was decoded.
+The format is recognised by content, the pixel limit is checked on the header before anything is decoded, and an image
+counts as read only if every one of its pixels was decoded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
 from PIL import Image
 from PIL.ImageFile import ImageFile
@@ -29,9 +29,8 @@ from cnn_tl.data.decoding.file_types import CONVERT, HEAD_BYTES, UnsupportedErro
 Result = TypeVar("Result")
 Use = Callable[[str, ImageFile, BinaryIO], Result]
 
-# The readers are called directly and not through `Image.open`, which measures images by Pillow's own pixel
-# limit: a global of the process that is not ours to change. Ours is `ImageLimits`.
-# Each is imported at its first image: one image is answered a tenth of a second earlier.
+# The readers are called directly and not by `Image.open`, which applies Pillow's own pixel limit: a global of the
+# process that a library must not change. Each is imported with its first image, which saves a tenth of a second.
 _READERS = {
     "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
     "PNG": ("PIL.PngImagePlugin", "PngImageFile"),
@@ -47,12 +46,26 @@ _SECOND_TRIES = {
     "PNG": "cnn_tl.data.decoding.png",
     "WEBP": "cnn_tl.data.decoding.webp",
 }
-"""What knows how to read an image that Pillow refuses for something else than its pixels."""
+"""Format -> module that can read an image that Pillow refuses because of something other than its pixels."""
+
+
+class Limits(Protocol):
+    """Limits on the size of images, such as `ImageLimits` and `Preprocessing` have."""
+
+    @property
+    def max_pixels(self) -> int:
+        """The largest number of pixels."""
+        ...
+
+    @property
+    def min_side(self) -> int:
+        """The smallest width and height, in pixels."""
+        ...
 
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """Which images are taken: at most `max_pixels` pixels in all, at least `min_side` on each side."""
+    """Which images are accepted: at most `max_pixels` pixels in total, at least `min_side` on each side."""
 
     max_pixels: int = MAX_PIXELS
     min_side: int = MIN_SIDE
@@ -60,7 +73,7 @@ class ImageLimits:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What the header says: the format, the size in pixels before EXIF rotation, one frame or several."""
+    """An image's header: the format, the size in pixels before EXIF rotation, and whether it has several frames."""
 
     format: str
     width: int
@@ -71,12 +84,12 @@ class ImageFacts:
 DEFAULT_LIMITS = ImageLimits()
 
 
-def probe(source: Path | bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageFacts:
-    """Read the header of an image, and nothing else.
+def probe(source: Path | bytes, limits: Limits = DEFAULT_LIMITS) -> ImageFacts:
+    """Read only the header of an image.
 
     Raises:
-        BadImageError: it is no image of an accepted format, or is outside the limits.
-        ResourceError: the machine could not read it, and that has lasted.
+        BadImageError: it is not an image of an accepted format, or is outside the limits.
+        ResourceError: the machine could not read it, even after several attempts.
     """
 
     def look(kind: str, image: ImageFile, _: BinaryIO) -> ImageFacts:
@@ -86,22 +99,22 @@ def probe(source: Path | bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageFa
 
 
 def read_image(
-    source: Path | bytes, limits: ImageLimits = DEFAULT_LIMITS, *, draft: tuple[int, int] | None = None
+    source: Path | bytes, limits: Limits = DEFAULT_LIMITS, *, draft: tuple[int, int] | None = None
 ) -> Image.Image:
-    """Decode a whole image: mode RGB, EXIF orientation applied, the first frame of several.
+    """Decode a whole image: mode RGB, upright (EXIF orientation applied), the first of several frames.
 
-    Transparent parts become white; grey, palette, CMYK and CIELab are converted (ICC profiles and gamma are not
-    applied); deeper pixels are scaled to 8 bits, as `depth.to_8_bits` says. What is not pixels, such as texts, profiles
-    or an end marker, decides nothing, whatever is wrong with it.
+    Transparent regions become white. Grey, palette, CMYK and CIELab images are converted, without ICC profiles and
+    gamma; deeper pixels are scaled to 8 bits, see `bit_depth.to_8_bits`. Damage outside of the pixels, such as in
+    texts, profiles or an end marker, is ignored.
 
     Args:
         source: a file, or the bytes of one.
-        limits: the sizes that are taken.
+        limits: the accepted sizes; a `Preprocessing` has them.
         draft: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, never below this width and height.
 
     Raises:
-        BadImageError: whatever is wrong with the image.
-        ResourceError: the machine could not read it, and that has lasted.
+        BadImageError: the image cannot be decoded, or is outside the limits.
+        ResourceError: the machine could not read it, even after several attempts.
     """
 
     def decode(kind: str, image: ImageFile, stream: BinaryIO) -> Image.Image:
@@ -112,8 +125,8 @@ def read_image(
     return retried(lambda: _open(source, limits, decode), _path_of(source))
 
 
-def opened_already(image: Image.Image, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
-    """Return an image that Pillow has in memory, or has opened, as `read_image` would; it stays as it is.
+def from_pillow(image: Image.Image, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
+    """Convert an image that the caller has opened or made with Pillow, as `read_image` would; it is not changed.
 
     Raises:
         BadImageError: it cannot be decoded, or is outside the limits.
@@ -123,12 +136,12 @@ def opened_already(image: Image.Image, limits: ImageLimits = DEFAULT_LIMITS) -> 
         return opened_to_rgb(image)
     except BadImageError:
         raise
-    except Exception as error:  # a decoder fed with garbage raises whatever it stumbles over
+    except Exception as error:  # on garbage, a decoder can raise anything
         raise BadImageError(None, _reason(image.format or "image", error)) from error
 
 
 def is_transparent(source: Path | bytes) -> bool:
-    """Decode an image and tell whether all of it is transparent.
+    """Decode an image and return whether it is completely transparent.
 
     Raises:
         BadImageError, ResourceError: as `read_image` does.
@@ -140,12 +153,12 @@ def is_transparent(source: Path | bytes) -> bool:
     return retried(lambda: _open(source, ImageLimits(min_side=1, max_pixels=sys.maxsize), decode), _path_of(source))
 
 
-def _open(source: Path | bytes, limits: ImageLimits, use: Use[Result]) -> Result:
-    """Return what `use` makes of the format, the undecoded image and its file.
+def _open(source: Path | bytes, limits: Limits, use: Use[Result]) -> Result:
+    """Open an image and return the result of `use`, called with the format, the undecoded image and its file.
 
     Raises:
-        BadImageError: whatever is wrong with the image.
-        OSError, MemoryError: the machine failed in a way that may pass, even if the decoder has swallowed it.
+        BadImageError: the image cannot be decoded, or is outside the limits.
+        OSError, MemoryError: the machine failed in a way that may pass, even if the decoder has swallowed the error.
     """
     path = _path_of(source)
     kind = "file"
@@ -164,7 +177,7 @@ def _open(source: Path | bytes, limits: ImageLimits, use: Use[Result]) -> Result
             return result
     except BadImageError:
         raise
-    except Exception as error:  # a decoder fed with garbage raises whatever it stumbles over
+    except Exception as error:  # on garbage, a decoder can raise anything
         cause = (failed.failure if failed is not None else None) or error
         if is_transient(cause, path):
             raise cause from None
@@ -172,12 +185,12 @@ def _open(source: Path | bytes, limits: ImageLimits, use: Use[Result]) -> Result
 
 
 def _first_that_works(kind: str, stream: BinaryIO, check: Callable[[ImageFile], None], use: Use[Result]) -> Result:
-    """Return what `use` makes of the file as it is, or else of what is left of it without what is not pixels.
+    """Return the result of `use` on the file as it is or, if that fails, on forms of it without other data than pixels.
 
     Raises:
         BadImageError: the check failed.
-        UnsupportedError: the image is of a kind that is not read.
-        Exception: why the last try failed; nothing but pixels was left then.
+        UnsupportedError: this variant of the format is not supported.
+        Exception: why the last attempt failed, on a form with nothing but pixels.
     """
     failure: Exception | None = None
     for form in _forms(kind, stream):
@@ -198,12 +211,12 @@ def _first_that_works(kind: str, stream: BinaryIO, check: Callable[[ImageFile], 
 
 
 def _forms(kind: str, stream: BinaryIO) -> Iterator[BinaryIO]:
-    """Yield the file as it is, and, to who asks for more, forms of it without what is not pixels."""
+    """Yield the file as it is, then forms of it without other data than pixels."""
     stream.seek(0)
     yield stream
     if kind in _SECOND_TRIES:
         forms = importlib.import_module(_SECOND_TRIES[kind]).second_tries(stream)
-        with suppress(ValueError, LookupError, struct.error):  # of what is damaged; then the failure before counts
+        with suppress(ValueError, LookupError, struct.error):  # it is damaged: then the previous failure counts
             yield from forms
 
 
@@ -228,12 +241,12 @@ def _unsupported(kind: str, stream: BinaryIO) -> str | None:
 def _stream(source: Path | bytes) -> BinaryIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
-    if not stat.S_ISREG(source.stat().st_mode):  # opening a pipe would wait for ever
+    if not stat.S_ISREG(source.stat().st_mode):  # opening a pipe would block
         raise BadImageError(source, "not a regular file")
     return io.BufferedReader(Watched(source))
 
 
-def _check_size(path: Path | None, size: tuple[int, int], limits: ImageLimits) -> None:
+def _check_size(path: Path | None, size: tuple[int, int], limits: Limits) -> None:
     width, height = size
     measured = f"{width:,} × {height:,} pixels"
     if width * height > limits.max_pixels:
@@ -246,8 +259,8 @@ def _reason(kind: str, error: Exception) -> str:
     if isinstance(error, UnsupportedError):
         return f"{error} is not supported; {CONVERT}"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()  # the system's refusal, not the decoder's
-    if isinstance(error, Image.DecompressionBombError):  # some readers keep Pillow's limit all the same
+        return error.strerror.lower()  # the system's error, not the decoder's
+    if isinstance(error, Image.DecompressionBombError):  # some readers apply Pillow's limit nevertheless
         return f"more pixels than Pillow decodes from a {kind}"
     message = " ".join(str(error).split())[:120]
     if "truncated" in message.lower():

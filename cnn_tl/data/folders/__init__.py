@@ -1,1 +1,4 @@
-"""A folder of images -> a manifest: which folders are splits, which are classes, what is left out."""
+"""A folder of images -> a manifest: which subfolders are splits, which are classes, and which files are left out.
+
+Only headers and checksums are read here; `cnn_tl.data.decoding` decodes the pixels.
+"""

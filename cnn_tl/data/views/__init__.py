@@ -1,1 +1,4 @@
-"""What the network sees of an image: the plain preprocessing, and the random views of training."""
+"""What the network sees of an image: the deterministic preprocessing, and the random views of training.
+
+`training/loop/augmentation.py` does a part of the random views on the GPU, in batches.
+"""

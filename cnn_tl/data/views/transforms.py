@@ -1,7 +1,10 @@
-"""Pixels as the network wants them: one implementation for training's evaluation and every later command.
+"""From an image to the network's input: one implementation for validation and every later command.
 
-The result equals timm's `create_transform(is_training=False)`, without torch. Arrays carry their shape in
-their name: H height, W width, C channel, N image.
+    file --read_image--> upright RGB image --resize_and_crop--> pixels uint8 [H, W, C] --normalise--> float32 [C, H, W]
+         `------------------- read_pixels -------------------------^
+
+The result equals timm's `create_transform(is_training=False)`, without torch. With torch, `networks.backbone.to_input`
+normalises on the device instead. Arrays carry their shape in their name: H height, W width, C channel, N image.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cnn_tl.core.preprocessing import Preprocessing
-from cnn_tl.data.decoding.image import ImageLimits, read_image
+from cnn_tl.data.decoding.image import read_image
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -25,35 +28,28 @@ LONGEST_STRIP = 16
 _BLACK = (0, 0, 0)
 
 
-def load(source: Path | bytes, spec: Preprocessing) -> NDArray[np.uint8]:
-    """Return the image as uint8 [H, W, C], ready for `normalise`. Every command gets its pixels here.
-
-    Raises:
-        BadImageError: the image cannot be read.
-    """
-    return evaluate(read(source, spec), spec)
-
-
-def read(source: Path | bytes, spec: Preprocessing, *, zoom: float = 1) -> Image.Image:
-    """Return the whole image, RGB, no smaller than what `evaluate` or an augmentation makes of it needs.
-
-    Args:
-        zoom: how much finer the image must be because only a part of it will be used.
+def read_pixels(source: Path | bytes, spec: Preprocessing) -> NDArray[np.uint8]:
+    """Read an image file, or its bytes, and return its pixels for the network, uint8 [H, W, C].
 
     Raises:
         BadImageError: the image cannot be read, or is outside the limits of the specification.
+        ResourceError: the machine could not read it, even after several attempts.
     """
-    return read_image(source, ImageLimits(spec.max_pixels, spec.min_side), draft=draft_size(spec, zoom))
+    return resize_and_crop(read_image(source, spec, draft=draft_size(spec)), spec)
 
 
 def draft_size(spec: Preprocessing, zoom: float = 1) -> tuple[int, int]:
-    """Return the least width and height to decode a JPEG at: twice what it is then resized to."""
+    """Return the minimum width and height at which a JPEG may be decoded: twice the size to which it is then resized.
+
+    Args:
+        zoom: how much larger the image must be because only a part of it will be used.
+    """
     side = round(2 * zoom * max(spec.resized))
     return side, side
 
 
-def evaluate(image: Image.Image, spec: Preprocessing) -> NDArray[np.uint8]:
-    """Resize and crop an RGB image without any randomness; return uint8 [H, W, C]."""
+def resize_and_crop(image: Image.Image, spec: Preprocessing) -> NDArray[np.uint8]:
+    """Resize and crop an upright RGB image, without any randomness; return uint8 [H, W, C]."""
     fill = _BLACK
     if spec.crop_mode == "center":
         image = trim_strip(image)
@@ -67,12 +63,12 @@ def evaluate(image: Image.Image, spec: Preprocessing) -> NDArray[np.uint8]:
 
 
 def resized(image: Image.Image, spec: Preprocessing) -> tuple[int, int]:
-    """Return the height and width, in pixels, that an image takes before the crop."""
+    """Return the height and width, in pixels, of an image after resizing, before the crop."""
     target_h, target_w = spec.resized
     if spec.crop_mode == "squash":
         return target_h, target_w
     if spec.crop_mode == "center" and target_h == target_w:
-        # torchvision's Resize rounds the longer side down, where timm's own rounds to the nearest
+        # torchvision's Resize rounds the longer side down, timm's own rounds to the nearest
         short = min(image.size)
         return target_h * image.height // short, target_h * image.width // short
     ratios = image.height / target_h, image.width / target_w
@@ -81,7 +77,7 @@ def resized(image: Image.Image, spec: Preprocessing) -> tuple[int, int]:
 
 
 def mean_colour(spec: Preprocessing) -> tuple[int, int, int]:
-    """Return the RGB colour that `normalise` turns into zero, or nearly: it tells the network nothing."""
+    """Return the RGB colour that `normalise` maps to about zero, so it carries no information."""
     red, green, blue = (min(max(round(255 * mean), 0), 255) for mean in spec.mean)
     return red, green, blue
 
@@ -96,12 +92,13 @@ def normalise(pixels_nhwc: NDArray[np.uint8], spec: Preprocessing) -> NDArray[np
 
 
 def _offset(size: int, wanted: int) -> int:
-    """Return where the middle `wanted` of `size` pixels begin; below zero where padding is needed."""
+    """Return where the middle `wanted` of `size` pixels start; negative if padding is needed."""
     return round((size - wanted) / 2) if size >= wanted else -((wanted - size) // 2)
 
 
 def trim_strip(image: Image.Image) -> Image.Image:
-    """Cut the ends off a long strip: the crop never reaches them, and resized they could fill the memory."""
+    """Crop the ends of a long strip: the centre crop never reaches them, and resizing them could fill the memory."""
+
     longest = LONGEST_STRIP * min(image.size)
     if max(image.size) <= longest:
         return image

@@ -115,7 +115,7 @@ def test_top_patches_are_the_strongest_of_all(cli: Callable[..., Any], model: Pa
     layer = layers.find(subject.model, subject.blank(), "layer2")
     peaks = {}
     for path in Path("a").iterdir():
-        x = subject.to_input(transforms.load(path, SPEC))
+        x = subject.to_input(transforms.read_pixels(path, SPEC))
         peaks[str(path)] = round(float(layers.activations(subject.model, layer, x)[0, 5].max()), 4)
     best = sorted(peaks, key=lambda path: -peaks[path])[:9]
     assert [found["activation"] for found in row["best"]] == pytest.approx([peaks[path] for path in best], abs=2e-4)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from cnn_tl.core.preprocessing import CropMode, Interpolation, Preprocessing
 from cnn_tl.data.decoding.image import read_image
-from cnn_tl.data.views.transforms import draft_size, evaluate, load, normalise
+from cnn_tl.data.views.transforms import draft_size, normalise, read_pixels, resize_and_crop
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = [(64, 48), (48, 64), (50, 50), (301, 97), (97, 301), (31, 33), (500, 375)]
@@ -53,7 +53,7 @@ def test_pixels_equal_timms(
     spec = specification(mode, interpolation, crop_pct, size)
     for width, height in SIZES:
         image = noise(width, height)
-        ours = evaluate(image, spec)
+        ours = resize_and_crop(image, spec)
         assert ours.shape == (*size, 3)
         assert ours.dtype == np.uint8
         np.testing.assert_array_equal(ours.transpose(2, 0, 1), timms(image, spec))
@@ -61,7 +61,7 @@ def test_pixels_equal_timms(
 
 def test_normalised_pixels_equal_timms() -> None:
     spec, image = specification(), noise(60, 50)
-    ours = normalise(evaluate(image, spec)[None], spec)
+    ours = normalise(resize_and_crop(image, spec)[None], spec)
     assert (ours.shape, ours.dtype) == ((1, 3, 32, 32), np.float32)
     assert ours.flags.c_contiguous
     np.testing.assert_array_equal(ours[0], timms(image, spec, normalised=True))
@@ -76,12 +76,12 @@ def test_normalise_leaves_its_input_alone() -> None:
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
 @pytest.mark.parametrize("size", [(4, 200_000), (200_000, 4)])
 def test_a_long_strip_does_not_fill_the_memory(mode: CropMode, size: tuple[int, int]) -> None:
-    assert evaluate(Image.new("RGB", size, "red"), specification(mode)).shape == (32, 32, 3)
+    assert resize_and_crop(Image.new("RGB", size, "red"), specification(mode)).shape == (32, 32, 3)
 
 
 def test_trimming_a_strip_changes_nothing_in_the_middle() -> None:
     strip, spec = noise(1400, 20), specification()
-    ours = evaluate(strip, spec).astype(np.int16)
+    ours = resize_and_crop(strip, spec).astype(np.int16)
     assert np.abs(ours.transpose(2, 0, 1) - timms(strip, spec)).max() <= 1
 
 
@@ -97,13 +97,13 @@ def test_load_is_read_and_evaluate_up_to_the_draft(orientation: int, tmp_path: P
     smooth = noise(8, 6).resize((1600, 1200))
     path = tmp_path / "large.jpg"
     smooth.save(path, quality=95, exif=exif)
-    drafted = load(path, spec)
-    whole = evaluate(read_image(path), spec)
+    drafted = read_pixels(path, spec)
+    whole = resize_and_crop(read_image(path), spec)
     assert np.abs(drafted.astype(np.int16) - whole).mean() < 2
-    np.testing.assert_array_equal(load(path.read_bytes(), spec), drafted)
+    np.testing.assert_array_equal(read_pixels(path.read_bytes(), spec), drafted)
 
 
 def test_load_of_a_small_image_is_exact() -> None:
     image, spec, stream = noise(60, 45), specification(), io.BytesIO()
     image.save(stream, "PNG")
-    np.testing.assert_array_equal(load(stream.getvalue(), spec), evaluate(image, spec))
+    np.testing.assert_array_equal(read_pixels(stream.getvalue(), spec), resize_and_crop(image, spec))

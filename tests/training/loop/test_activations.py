@@ -246,8 +246,10 @@ def test_the_step_begins_at_the_boundary(recipe: Make, tmp_path: Path, monkeypat
     """With all activations and images at hand no image is decoded, and the prefix never runs."""
     train(recipe(), tmp_path / "first")
     read: list[Path] = []
-    load = transforms.read
-    monkeypatch.setattr(transforms, "read", lambda path, *rest, **kw: (read.append(path), load(path, *rest, **kw))[1])
+    load = transforms.read_image
+    monkeypatch.setattr(
+        transforms, "read_image", lambda path, *rest, **kw: (read.append(path), load(path, *rest, **kw))[1]
+    )
     monkeypatch.setattr(activations.Boundary, "_rows", lambda *_: pytest.fail("the frozen part ran"))
     train(recipe(), tmp_path / "second")
     assert not read
