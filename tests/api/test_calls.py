@@ -265,25 +265,3 @@ def test_a_notebook_has_one_line_that_changes_and_goes(monkeypatch: pytest.Monke
     assert shown[1].startswith("embedding: 10/100")
     assert len([text for text in shown if "/100" in text]) == 2, "not at each of the images"
     assert shown[-3:] == ["measuring", "embedding", ""]
-
-
-def test_the_readmes_python_runs(
-    photos: Path, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    """Word for word, but for a small network and an export that is only asked for."""
-    text = (ROOT / "README.md").read_text("utf-8")
-    [code] = re.findall(r"The same from Python.*?```python\n(.*?)```", text, re.DOTALL)
-    (tmp_path / "photos").symlink_to(photos)
-    Image.open(photos / "light" / "0.png").save(tmp_path / "cat.jpg")
-    monkeypatch.chdir(tmp_path)
-    train, exported = cnn_tl.train, []
-    monkeypatch.setattr(cnn_tl, "train", lambda *given, **more: train(*given, **settings, **more))
-    monkeypatch.setattr(cnn_tl, "export", lambda source: exported.append(source))
-    names: dict[str, Any] = {}
-    exec(code, names)
-    assert isinstance(names["result"], cnn_tl.TrainResult)
-    assert exported == [names["result"]] or exported == [names["result"].run]
-    printed = capsys.readouterr().out
-    assert "light" in printed
-    assert "dark" in printed

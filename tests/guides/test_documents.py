@@ -23,7 +23,7 @@ from cnn_tl.cli import app
 
 ROOT = Path(__file__).parents[2]
 GUIDES = sorted((ROOT / "cnn_tl" / "guides").glob("*.md"))
-DOCUMENTS = GUIDES
+DOCUMENTS = [ROOT / "README.md", *GUIDES]
 SHOWN = {"text", "json"}
 """Languages of blocks that are neither run nor checked."""
 
@@ -135,3 +135,12 @@ def test_links_lead_somewhere(path: Path) -> None:
         if heading:
             headings = re.findall(r"^#+ (.*)$", linked.read_text("utf-8"), re.MULTILINE)
             assert heading in [re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in headings], target
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 220
+
+
+def test_each_guide_is_linked_from_the_readme() -> None:
+    linked = set(re.findall(r"cnn_tl/guides/([a-z-]+)\.md", (ROOT / "README.md").read_text("utf-8")))
+    assert linked == set(guides.topics())
