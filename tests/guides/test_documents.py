@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import shlex
 import subprocess
@@ -32,25 +31,31 @@ _FOR_BASH = re.compile(r"[|<>;&$`]|^(?!cnn-tl )")
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
 def test_what_a_document_shows_happens(path: Path, scratch: Path) -> None:
+    _run_document(path, [block for block in blocks_of(path) if "needs" not in block.marks], scratch)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
+def test_what_a_document_shows_of_other_data_happens(path: Path, scratch: Path, shared: Path) -> None:
+    """Run also what needs a data set that is not shipped."""
+    blocks = blocks_of(path)
+    needed = {block.marks["needs"] for block in blocks if "needs" in block.marks}
+    if not needed:
+        pytest.skip("it needs none")
+    for name in needed:
+        (scratch / name).symlink_to(shared / "data" / name)
+    _run_document(path, blocks, scratch)
+
+
+def _run_document(path: Path, blocks: list[Block], folder: Path) -> None:
     faults: list[str] = []
     names: dict[str, Any] = {"__name__": "__main__"}
-    for block in blocks_of(path):
+    for block in blocks:
         if file := block.marks.get("file"):
-            (scratch / file).write_text(block.text, "utf-8")
-        if "not run" in block.marks or not _is_at_hand(block.marks.get("needs"), scratch):
-            continue
-        faults += [f"{path.name}:{block.line}: {fault}" for fault in _faults(block, scratch, names)]
+            (folder / file).write_text(block.text, "utf-8")
+        if "not run" not in block.marks:
+            faults += [f"{path.name}:{block.line}: {fault}" for fault in _faults(block, folder, names)]
     assert not faults, "\n".join(faults)
-
-
-def _is_at_hand(name: str | None, folder: Path) -> bool:
-    """Put a data set that is not shipped where the block looks for it, if this machine has it."""
-    if name is None:
-        return True
-    data = Path(os.environ.get("CNN_TL_SHARED", ROOT.parent / "shared")) / "data" / name
-    if data.is_dir() and not (folder / name).exists():
-        (folder / name).symlink_to(data)
-    return data.is_dir()
 
 
 def _faults(block: Block, folder: Path, names: dict[str, Any]) -> list[str]:
