@@ -126,7 +126,7 @@ def test_lines_fit(path: Path) -> None:
     prose = [line for line in path.read_text("utf-8").splitlines() if not line.startswith("|")]
     assert [line for line in prose if len(line) > 120] == []
     code = [line for block in blocks_of(path) for line in block.lines]
-    assert [line for line in code if len(line) > 78] == []
+    assert [line for line in code if len(line) > (78 if path in GUIDES else 80)] == []  # a terminal indents by 2
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
