@@ -15,8 +15,7 @@ from cnn_tl.core import encoding
 from cnn_tl.core.errors import RecipeError, printable
 from cnn_tl.core.retries import retried
 from cnn_tl.recipe import shipped, yaml
-from cnn_tl.recipe.explanation import choices, explained, fault, nearest_key, unknown
-from cnn_tl.recipe.naming import shortened, shown
+from cnn_tl.recipe.messages import choices, explained, fault, nearest_key, shortened, shown, unknown
 from cnn_tl.recipe.recipe import Recipe
 from cnn_tl.recipe.resolved import ResolvedRecipe
 from cnn_tl.recipe.rules import WITHOUT_MEANING_IN_FREEZE, contradictions

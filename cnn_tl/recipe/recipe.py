@@ -5,28 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
 from cnn_tl.core.errors import RecipeError
 from cnn_tl.recipe import yaml
-from cnn_tl.recipe.explanation import explained
-from cnn_tl.recipe.naming import shown
+from cnn_tl.recipe.messages import explained, shown
 from cnn_tl.recipe.resolved import ResolvedRecipe
 from cnn_tl.recipe.resolving import resolve
-from cnn_tl.recipe.sections import (
-    KEYS,
-    Augment,
-    Data,
-    Export,
-    Features,
-    Head,
-    Model,
-    Run,
-    Section,
-    Train,
-    with_new_keys,
-)
-from cnn_tl.recipe.types import Mode
+from cnn_tl.recipe.sections import KEYS, Settings
 
 
 class _InOneLine(type(BaseModel)):  # type: ignore[misc]
@@ -39,7 +25,7 @@ class _InOneLine(type(BaseModel)):  # type: ignore[misc]
             raise RecipeError(f"recipe: {explained(error)}") from None
 
 
-class Recipe(Section, metaclass=_InOneLine):
+class Recipe(Settings, metaclass=_InOneLine):
     """Everything that a run depends on; frozen, and every value checked.
 
         recipe = cnn_tl.Recipe(mode="finetune", data={"path": "photos"}, train={"epochs": 5})
@@ -51,28 +37,6 @@ class Recipe(Section, metaclass=_InOneLine):
     Raises:
         RecipeError: an unknown key or a value that cannot be, in one line.
     """
-
-    mode: Mode = Field(
-        default="freeze",
-        description="freeze: fit a head on a frozen backbone; finetune: train all from pretrained weights; "
-        "lp-ft: first the head, then all; auto: the better of lp-ft and freeze; scratch: from nothing.",
-    )
-    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Decides the split, the order and the augmentation.")
-    data: Data = Data()
-    model: Model = Model()
-    features: Features = Features()
-    head: Head = Head()
-    train: Train = Train()
-    augment: Augment | None = Field(
-        default=None, description="How training images are varied; null means the default of the mode."
-    )
-    run: Run = Run()
-    export: Export = Export()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_renamed_keys(cls, tree: Any) -> Any:
-        return with_new_keys(tree)
 
     def resolve(self) -> ResolvedRecipe:
         """Return what a run does by this recipe: the mode's defaults filled in.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cnn_tl.core.errors import RecipeError
 from cnn_tl.recipe.defaults import (
@@ -17,15 +17,12 @@ from cnn_tl.recipe.defaults import (
     SCHEDULE_DEFAULTS,
     mode_train,
 )
-from cnn_tl.recipe.resolved import RECIPES, LoopRecipe, ResolvedRecipe
+from cnn_tl.recipe.resolved import RECIPES, FrozenModel, LoopRecipe, ResolvedRecipe
 from cnn_tl.recipe.rules import refuse_contradictions, refuse_unreached_phases, sees_one_view, trains_auxiliary
-from cnn_tl.recipe.sections import Augment, Data, Section
-
-if TYPE_CHECKING:
-    from cnn_tl.recipe.recipe import Recipe
+from cnn_tl.recipe.sections import Augment, Data, Section, Settings
 
 
-def resolve(recipe: Recipe) -> ResolvedRecipe:
+def resolve(recipe: Settings) -> ResolvedRecipe:
     """Return what a run does by this recipe.
 
     Raises:
@@ -48,15 +45,16 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
     return made
 
 
-def _freeze(recipe: Recipe) -> dict[str, Any]:
+def _freeze(recipe: Settings) -> dict[str, Any]:
     return {
-        "model": _given(recipe.model) | {"freeze": "head"},
+        "model": {key: value for key, value in _given(recipe.model).items() if key in FrozenModel.model_fields}
+        | {"freeze": "head"},
         "features": {"views": 1} | _given(recipe.features),
         "train": _given(recipe.train),
     }
 
 
-def _loop(recipe: Recipe) -> dict[str, Any]:
+def _loop(recipe: Settings) -> dict[str, Any]:
     starts_at_random = recipe.mode == "finetune" and recipe.train.head_start == "random"
     model = {"freeze": "all", "bn": "train" if starts_at_random else MODE_BN[recipe.mode]} | _given(recipe.model)
     if "unfreeze" in model:
@@ -66,7 +64,7 @@ def _loop(recipe: Recipe) -> dict[str, Any]:
     return {"model": model, "features": features, "train": _train(recipe)}
 
 
-def _train(recipe: Recipe) -> dict[str, Any]:
+def _train(recipe: Settings) -> dict[str, Any]:
     own, defaults = _given(recipe.train), mode_train(recipe.mode, recipe.train.head_start).model_dump()
     if "steps" in own:
         del defaults["epochs"]
@@ -77,7 +75,7 @@ def _train(recipe: Recipe) -> dict[str, Any]:
     return defaults | options | own
 
 
-def _head(recipe: Recipe) -> dict[str, Any]:
+def _head(recipe: Settings) -> dict[str, Any]:
     own = _given(recipe.head)
     if own["kind"] == "auto" and "penalty" in own:
         own["kind"] = "lbfgs"  # a penalty is in the units of one kind

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cnn_tl.core.device import DeviceName
 from cnn_tl.core.errors import UsageError
@@ -17,6 +17,7 @@ from cnn_tl.recipe.types import (
     ClassWeights,
     HeadKind,
     LearningRate,
+    Mode,
     PathText,
     Policies,
     Policy,
@@ -284,7 +285,6 @@ SECTIONS: dict[str, type[Section]] = {
 KEYS = ["mode", "seed", *(f"{name}.{key}" for name in SECTIONS for key in SECTIONS[name].model_fields)]
 """The dotted name of every setting."""
 
-
 RENAMED_KEYS = {"data.keep_pictures": "data.keep_images"}
 """Keys of older recipes, also those in run folders -> what they are called now."""
 
@@ -300,3 +300,29 @@ def with_new_keys(tree: Any) -> Any:
             kept = {key: value for key, value in values.items() if key != leaf}
             tree = {**tree, section: {new.partition(".")[2]: values[leaf], **kept}}
     return tree
+
+
+class Settings(Section):
+    """All sections, and what stands beside them."""
+
+    mode: Mode = Field(
+        default="freeze",
+        description="freeze: fit a head on a frozen backbone; finetune: train all from pretrained weights; "
+        "lp-ft: first the head, then all; auto: the better of lp-ft and freeze; scratch: from nothing.",
+    )
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Decides the split, the order and the augmentation.")
+    data: Data = Data()
+    model: Model = Model()
+    features: Features = Features()
+    head: Head = Head()
+    train: Train = Train()
+    augment: Augment | None = Field(
+        default=None, description="How training images are varied; null means the default of the mode."
+    )
+    run: Run = Run()
+    export: Export = Export()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_renamed_keys(cls, tree: Any) -> Any:
+        return with_new_keys(tree)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cnn_tl.core.errors import RecipeError, printable
-from cnn_tl.recipe.naming import shortened
+from cnn_tl.recipe.messages import shortened
 
 
 def names() -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cnn_tl.core.errors import printable
-from cnn_tl.recipe.naming import policy_shown
+from cnn_tl.recipe.messages import policy_shown
 from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.context import Session, has_loop
 

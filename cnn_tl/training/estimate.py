@@ -12,7 +12,7 @@ from cnn_tl.core.formatting import counted
 from cnn_tl.core.progress import FeaturePlan, Plan
 from cnn_tl.features.speed import describe, noise
 from cnn_tl.heads.choice import choose, lbfgs_seconds, ridge_seconds
-from cnn_tl.recipe.naming import policy_shown
+from cnn_tl.recipe.messages import policy_shown
 from cnn_tl.recipe.resolved import (
     AdamwHead,
     FreezeRecipe,

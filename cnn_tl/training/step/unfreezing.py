@@ -13,7 +13,7 @@ from torch import nn
 
 from cnn_tl.core.errors import UsageError
 from cnn_tl.networks import freeze
-from cnn_tl.recipe.naming import policy_shown
+from cnn_tl.recipe.messages import policy_shown
 from cnn_tl.recipe.resolved import TrainedModel
 
 

@@ -1,8 +1,9 @@
-"""What is wrong with a recipe, in one line: the key, the value, and what is allowed."""
+"""What messages say about a recipe: the key, the value, and what is allowed, in one line."""
 
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable
 from typing import get_args
@@ -11,7 +12,6 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from cnn_tl.core.errors import printable
-from cnn_tl.recipe.naming import shortened, shown
 from cnn_tl.recipe.sections import KEYS, SECTIONS
 from cnn_tl.recipe.types import TrackerName
 
@@ -76,3 +76,18 @@ def _listed(names: Iterable[str], most: int = 12) -> str:
     """Name what there is, as far as a line goes."""
     first, rest = list(names)[:most], list(names)[most:]
     return ", ".join(first) + (f" and {len(rest)} more (cnn-tl recipes schema)" if rest else "")
+
+
+def shown(value: object) -> str:
+    """Return a value as it would be written, as far as a line goes."""
+    return shortened(json.dumps(value, default=str))
+
+
+def shortened(text: str, width: int = 60) -> str:
+    """Return a text, or its beginning."""
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def policy_shown(policy: str | tuple[str, ...] | None) -> str:
+    """Write a freeze policy as it stands in a recipe."""
+    return policy if isinstance(policy, str) else f"[{', '.join(policy or ())}]"
