@@ -109,7 +109,7 @@ def _classes_in(walker: Walker, place: Path) -> list[Found]:
 def _flat_layout(folders: Sequence[Found]) -> Layout:
     classes = tuple(folder.path.name for folder in folders)
     found = tuple(ClassFolder(folder.path, label, "train") for label, folder in enumerate(folders))
-    return Layout(classes, found, "class folders; the validation part is chosen from them by the seed")
+    return Layout(classes, found, "class folders; the validation split is chosen from them by the seed")
 
 
 def _split_layout(walker: Walker, arrangement: Arrangement) -> Layout:
@@ -139,7 +139,7 @@ def _split_layout(walker: Walker, arrangement: Arrangement) -> Layout:
     found = (ClassFolder(one, labels[one.name], part) for part, places in inside.items() for one in places)
     text = " + ".join(_shown(walker.root, parts[part], part) for part in inside)
     if "val" not in inside:
-        text += "; the validation part is chosen from train by the seed"
+        text += "; the validation split is chosen from train by the seed"
     relative = {part: _relative(walker.root, parts[part]) for part in inside}
     return Layout(classes, tuple(found), text, tuple(notes), relative)
 
