@@ -10,9 +10,9 @@ from pathlib import Path
 
 def recipes(incomplete: str) -> list[str]:
     """Return the shipped recipes."""
-    from cnn_tl.recipe import shipped
+    from cnn_tl.recipe import names
 
-    return _beginning(shipped.names(), incomplete)
+    return _beginning(names(), incomplete)
 
 
 def guides(incomplete: str) -> list[str]:

@@ -5,11 +5,11 @@ Flags override `--set section.key=value`, which overrides the recipe file. `Reci
 only that.
 """
 
-from cnn_tl.recipe.loading import faults, load, tree_of
+from cnn_tl.recipe.loading import load, names, renamed, text, tree_of
 from cnn_tl.recipe.recipe import Recipe, diff, json_schema, to_yaml
 from cnn_tl.recipe.resolved import ResolvedRecipe
 from cnn_tl.recipe.sections import KEYS
-from cnn_tl.recipe.shipped import names, text
+from cnn_tl.recipe.validation import faults
 
 __all__ = [
     "KEYS",
@@ -20,6 +20,7 @@ __all__ = [
     "json_schema",
     "load",
     "names",
+    "renamed",
     "text",
     "to_yaml",
     "tree_of",

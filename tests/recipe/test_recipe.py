@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from cnn_tl import recipe
 from cnn_tl.core.errors import RecipeError
 from cnn_tl.data.views.policies import POLICIES
-from cnn_tl.recipe import KEYS, Recipe, ResolvedRecipe, diff, load, names, text, to_yaml, yaml
+from cnn_tl.recipe import KEYS, Recipe, ResolvedRecipe, diff, load, names, renamed, text, to_yaml, yaml
 from cnn_tl.recipe.defaults import MODE_TRAIN, POLICY_DEFAULTS
 from cnn_tl.recipe.resolved import Embedding, Length
 from cnn_tl.recipe.sections import SECTIONS
@@ -102,6 +102,18 @@ def test_flags_are_stronger_than_set_and_set_than_the_file(write: Write) -> None
     path = write("mode: finetune\nseed: 1\ntrain: {epochs: 2, lr: 1e-3, batch_size: 4}\n")
     made = load(path, ["train.epochs=3", "train.lr=1e-4", "train.lr=1e-5"], {"train.epochs": 7, "seed": None})
     assert (made.seed, made.train.epochs, made.train.lr, made.train.batch_size) == (1, 7, 1e-5, 4)
+
+
+def test_a_recipe_of_lp_ft_begins_with_one_of_mode_freeze() -> None:
+    whole = load("lp-ft", ["head.kind=ridge", "model.name=resnet18"], {"seed": 5, "data.path": "images"})
+    assert whole.head_only() == load(
+        None, ["head.kind=ridge", "model.name=resnet18"], {"seed": 5, "data.path": "images"}
+    )
+
+
+def test_a_length_counts_epochs_or_steps() -> None:
+    assert (Length(3, "epochs").epochs(7), Length(3, "epochs").steps(7)) == (3, 21)
+    assert (Length(15, "steps").epochs(7), Length(15, "steps").steps(7)) == (3, 15), "the last epoch is cut short"
 
 
 def test_the_stronger_source_says_how_long(write: Write) -> None:
@@ -467,3 +479,15 @@ def test_a_recipe_made_in_python_is_refused_in_one_line_of_ours(settings: dict[s
     assert "\n" not in str(refused.value)
     assert refused.value.__cause__ is None
     assert refused.value.__suppress_context__, "a notebook shows our line, not pydantic's above it"
+
+
+def test_a_key_of_an_earlier_version_is_read_and_named(write: Write) -> None:
+    path = write("mode: finetune\ndata:\n  keep_pictures: false\n")
+    assert load(path).data.keep_images is False
+    assert load("finetune", ["data.keep_pictures=false"]).data.keep_images is False
+    now = "data.keep_pictures is now called data.keep_images; the earlier name still works"
+    assert list(renamed(path)) == [f"{path}:3: {now}"]
+    for override in ("data.keep_pictures=false", "data={keep_pictures: false}"):
+        assert list(renamed(None, ["seed=1", override])) == [f"--set: {now}"]
+    assert list(renamed("finetune", ["data.keep_images=false"])) == []
+    assert "keep_pictures" not in to_yaml(load(path))

@@ -52,6 +52,8 @@ def lr_find(
         "run.workers": workers,
     }  # fmt: skip
     chosen = recipes.load(recipe, [*([] if recipe else ["mode=finetune"]), *(set_ or [])], flags)
+    for line in recipes.renamed(recipe, set_ or []):
+        console.note(line)
     require_plot_place(output)
     found = find_lr(chosen, observer=TerminalObserver())
     plot_lr_find(output, found.rates, found.losses, found.smoothed, found.suggestions, found.default)

@@ -84,6 +84,8 @@ def validate(
 def _mode(source: str) -> str:
     from cnn_tl import recipe
 
+    for line in recipe.renamed(source):
+        console.note(line)
     return recipe.load(source).mode
 
 

@@ -96,6 +96,9 @@ def train(
             _refuse_what_a_run_keeps(run, mode, epochs)
             source = recipe or run.recipe
     chosen = recipes.load(source, set_ or [], flags)
+    if launch.prints():
+        for line in recipes.renamed(recipe, set_ or []):
+            console.note(line)
     idle = [flag for flag, value in (("--epochs", epochs), ("--lr", lr)) if value is not None]
     if idle and isinstance(chosen, FreezeRecipe) and chosen.head.kind != "adamw":
         have = "has" if len(idle) == 1 else "have"

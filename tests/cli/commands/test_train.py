@@ -45,6 +45,23 @@ def test_the_choices_are_those_of_the_recipe() -> None:
     assert get_args(DeviceName) == get_args(Run.model_fields["device"].annotation)
 
 
+def test_a_key_of_an_earlier_version_is_noted_where_a_user_wrote_it(cli: Any, data: str, tiny_weights: Path) -> None:
+    now = "data.keep_pictures is now called data.keep_images"
+    Path("mine.yaml").write_text("data: {keep_pictures: false}\n")
+    command = ("train", data, *TINY, "--weights", tiny_weights, "--output", "run")
+    done = cli(*command, "--recipe", "mine.yaml")
+    assert done.code == 0
+    assert f"mine.yaml:1: {now}" in done.err
+    recipe = Path("run/recipe.yaml")
+    digests.write(recipe, recipe.read_text().replace("keep_images", "keep_pictures"))
+    resumed = cli("train", "--resume", "--output", "run")
+    assert resumed.code == 0
+    assert now not in resumed.err
+    dry = cli("train", data, *TINY, "--weights", tiny_weights, "--set", "data.keep_pictures=true", "--dry-run")
+    assert f"--set: {now}" in dry.err
+    assert cli("recipes", "validate", "mine.yaml").err.startswith(f"mine.yaml:1: {now}")
+
+
 def test_flags_are_stronger_than_set_and_set_than_the_recipe(cli: Any, data: str, tiny_weights: Path) -> None:
     Path("mine.yaml").write_text("mode: finetune\ntrain: {epochs: 2, batch_size: 4, lr: 1e-5}\nseed: 9\n")
     outcome = cli(
