@@ -105,5 +105,4 @@ def convolution_multiply_adds(outputs: int, channels: int, kernel: tuple[int, in
 
 def linear_parameters(inputs: int, outputs: int, bias: bool = True) -> int:
     """Return the number of parameters of a fully connected layer."""
-
     return outputs * (inputs + bias)

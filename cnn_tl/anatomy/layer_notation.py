@@ -275,7 +275,6 @@ def _padded(size: int, before: int, after: int) -> str:
 
 def _remark(rows: Slide, columns: Slide) -> str:
     """Return what a stride that does not divide evenly leaves out, in words; "" if it divides."""
-
     named = ((rows.left_over, "row"), (columns.left_over, "column"))
     parts = [f"{count} {name}{'s' * (count > 1)}" for count, name in named if count]
     if not parts:

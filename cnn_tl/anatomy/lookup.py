@@ -67,7 +67,6 @@ def folder_meant(model: str) -> Path | None:
 
 def _policy(text: str | Sequence[str] | None) -> str | list[str] | None:
     """Return a policy as the recipe has it: the name of a policy, else a list of patterns, separated by commas."""
-
     if text is None or (isinstance(text, str) and re.fullmatch(FREEZE_PATTERN, text)):
         return text
     return [part.strip() for part in text.split(",")] if isinstance(text, str) else list(text)

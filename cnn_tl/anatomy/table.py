@@ -289,5 +289,4 @@ def as_dict(row: Row) -> dict[str, Any]:
 
 def _plain(side: float) -> float:
     """Return a whole number of pixels as an int; maps resized to odd sizes have fractions."""
-
     return int(side) if side == int(side) else round(side, 3)

@@ -212,6 +212,5 @@ def _is_about_others(error: BaseException) -> bool:
 
 def _brief(error: BaseException) -> str:
     """Return gloo's or NCCL's message without the source file that it begins with; else the error's type."""
-
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].rpartition("] ")[2].partition(". ")[0][:120]

@@ -1,4 +1,4 @@
-"""A small real data set that is on every machine: scikit-learn's handwritten digits, as class folders."""
+"""A small real data set that every installation has: scikit-learn's handwritten digits, as class folders."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from cnn_tl.core import files
 
 
 def write_digits(folder: Path) -> int:
-    """Write the 1,797 digits, 8 x 8 pixels, as `folder/CLASS/NUMBER.png` and return how many there are.
+    """Write the 1,797 digits of 8 x 8 pixels as `folder/CLASS/NUMBER.png`; return their number.
 
-    (Test part of the UCI set "Optical Recognition of Handwritten Digits", Alpaydin and Kaynak 1998.)
+    They are the test split of the UCI set "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak 1998).
+
 
     Raises:
         ResourceError: the folder cannot be written.

@@ -1,7 +1,7 @@
-"""Images read by threads, in order, a bounded number ahead of whoever uses them.
+"""Reading images with threads, in order, a bounded number in advance.
 
-Threads rather than processes: Pillow releases the interpreter while it decodes and resizes, nothing is copied between
-processes, no shared memory is needed, and the result cannot depend on the number of workers.
+Threads rather than processes: Pillow releases the interpreter's lock while it decodes and resizes, nothing is copied
+between processes, no shared memory is needed, and the result cannot depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Batch(Generic[Item]):
-    """Some images in the order they were asked for.
+    """Some images, in the order in which they were requested.
 
     Attributes:
         items: those that could be read.
-        pixels: theirs, uint8 [N, H, W, 3]; N may be 0.
-        failures: those that could not, with the reason.
+        pixels: of these, uint8 [N, H, W, 3]; N may be 0.
+        failures: those that could not be read, with the reason.
     """
 
     items: list[Item]
@@ -40,27 +40,27 @@ class Batch(Generic[Item]):
     failures: list[tuple[Item, BadImageError]]
 
 
-class _AtOnce(Executor):
-    """Runs each call where it is submitted, so that the thread that uses the images reads them too."""
+class _SameThread(Executor):
+    """Runs each call in the thread that submits it."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Return what the call gave or raised; a KeyboardInterrupt ends the submission itself."""
+        """Run the call and return its result or exception; a KeyboardInterrupt is raised directly."""
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 - the future hands it on
+        except Exception as error:  # noqa: BLE001 - the future carries it
             future.set_exception(error)
         return future
 
 
 def in_groups(items: Sequence[Item], size: int) -> list[list[Item]]:
-    """Cut a sequence into consecutive groups of `size`, the last one smaller."""
+    """Divide a sequence into consecutive groups of `size`; the last one may be smaller."""
     return [list(items[start : start + size]) for start in range(0, len(items), size)]
 
 
-def readers(workers: int) -> Executor:
-    """Return so many threads; 0: none, all is done in the thread that asks."""
-    return ThreadPoolExecutor(workers, thread_name_prefix="read") if workers else _AtOnce()
+def thread_pool(workers: int) -> Executor:
+    """Return a pool of this many threads; with 0, each call runs in the thread that submits it."""
+    return ThreadPoolExecutor(workers, thread_name_prefix="read") if workers else _SameThread()
 
 
 def batches(
@@ -75,7 +75,7 @@ def batches(
 def read_groups(
     groups: Iterable[Sequence[Item]], read: Callable[[Item], Pixels], *, workers: int
 ) -> Iterator[Batch[Item]]:
-    """Yield one batch for each group, read by `workers` threads (0: this one), two groups ahead of the one in use."""
+    """Yield one batch for each group, read by `workers` threads (0: this one), two groups in advance."""
     with reading(groups, read, workers=workers, ahead=2) as batches:
         yield from batches
 
@@ -83,28 +83,29 @@ def read_groups(
 def as_they_come(
     items: Iterable[Item], read: Callable[[Item], Pixels], *, batch_size: int, workers: int
 ) -> Iterator[Batch[Item]]:
-    """Yield batches of what has come by then, at most `batch_size`: for a source that may wait, such as a pipe.
+    """Yield batches of the images that are ready, at most `batch_size`: for a source that may block, such as a pipe.
 
-    A thread takes from the source, so nothing that is ready waits for what is not; it is at most three batches ahead.
+    A thread of its own reads the source, so images that are ready do not wait for later ones; it is at most three
+    batches in advance.
     """
     waiting: Queue[tuple[Item, Future[Pixels]] | None] = Queue(3 * batch_size)
     failed: list[BaseException] = []
     left = threading.Event()
-    pool = readers(workers)
+    pool = thread_pool(workers)
 
-    def feed() -> None:
+    def submit_all() -> None:
         try:
             for item in items:
                 entry = item, pool.submit(read, item)
                 while not _put(waiting, entry):
                     if left.is_set():
                         return
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that uses the images
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that takes the batches
             failed.append(error)
         while not (_put(waiting, None) or left.is_set()):
             pass
 
-    threading.Thread(target=feed, name="feed", daemon=True).start()  # it may wait for ever, and must not be waited for
+    threading.Thread(target=submit_all, name="submit", daemon=True).start()  # it may block for ever: a daemon
     try:
         more = True
         while more:
@@ -123,7 +124,7 @@ def as_they_come(
 
 
 def _put(queue: Queue[Any], entry: object) -> bool:
-    """Put it there if there is room within a moment; return whether there was."""
+    """Put an entry into the queue, if there is room within a tenth of a second; return whether there was."""
     try:
         queue.put(entry, timeout=0.1)
     except Full:
@@ -135,13 +136,13 @@ def _put(queue: Queue[Any], entry: object) -> bool:
 def reading(
     groups: Iterable[Sequence[Item]], read: Callable[[Item], Pixels], *, workers: int, ahead: int
 ) -> Iterator[Iterator[Batch[Item]]]:
-    """Begin to read, `ahead` groups before the first is asked for, and give an iterator over the batches in order.
+    """Start to read `ahead` groups in advance, and yield an iterator over the batches in order.
 
     An image that raises `BadImageError` is reported in its batch; any other error ends the iteration.
     """
     source = iter(groups)
     waiting: deque[list[tuple[Item, Future[Pixels]]]] = deque()
-    pool = readers(workers)
+    pool = thread_pool(workers)
 
     def submit(groups: Iterable[Sequence[Item]]) -> None:
         waiting.extend([(item, pool.submit(read, item)) for item in group] for group in groups)

@@ -1,4 +1,4 @@
-"""The manifest: which images a run uses, their labels and parts, and whether they are still the same."""
+"""The manifest: the images that a run uses, with their labels and splits, and whether they are still the same."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 _RENAMED = {"picture_fields": "image_fields", "pictures": "images"}
-"""Keys of the manifest.json of older run folders -> today's."""
+"""Key in the manifest.json of older run folders -> today's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,10 @@ class ImageRecord:
     """One usable image.
 
     Attributes:
-        path: relative to the root, with forward slashes; as UTF-8 reads the bytes of its name, in any locale.
-        label: the place of its class in `Manifest.classes`.
-        split: the part it belongs to.
-        bytes, mtime_ns: size and time of change when it was scanned.
+        path: relative to the root, with forward slashes; decoded as UTF-8, whatever the locale.
+        label: the index of its class in `Manifest.classes`.
+        split: the split it belongs to.
+        bytes, mtime_ns: size and modification time when it was scanned.
         sha256: of the file's bytes, in hexadecimal.
     """
 
@@ -61,12 +61,12 @@ class Manifest:
 
     Attributes:
         root: the folder.
-        classes: in natural order; one list for every part.
-        images: those that are used, part by part and class by class.
-        set_aside: broken ones.
-        notes: remarks about the folder that the user should read.
-        layout: how the folder was read, in words.
-        splits: the folder of each split, relative to the root; empty where the data has none of its own.
+        classes: in natural order; the same for all splits.
+        images: those that are used, ordered by split and class.
+        set_aside: broken images.
+        notes: warnings about the folder.
+        layout: how the folder was interpreted, in words.
+        splits: the folder of each split, relative to the root; empty if the data has none of its own.
     """
 
     root: Path
@@ -78,15 +78,15 @@ class Manifest:
     splits: Mapping[Split, str] = field(default_factory=dict)
 
     def of(self, split: Split) -> tuple[ImageRecord, ...]:
-        """Return the images of one part."""
+        """Return the images of one split."""
         return tuple(image for image in self.images if image.split == split)
 
     def labels(self, split: Split) -> NDArray[np.int64]:
-        """Return the classes of the images of one part, by number, [N]."""
+        """Return the labels of the images of one split, [N]."""
         return np.array([image.label for image in self.of(split)], dtype=np.int64)
 
     def file(self, image: ImageRecord) -> Path:
-        """Return where the image lies."""
+        """Return the path of an image's file."""
         return self.root / native(image.path)
 
     def counts(self) -> dict[str, dict[Split, int]]:
@@ -95,7 +95,7 @@ class Manifest:
         return {name: {split: found[label, split] for split in SPLITS} for label, name in enumerate(self.classes)}
 
     def largest_class(self) -> str:
-        """Return the class with the most training images; of several, the first in the order of the classes."""
+        """Return the class with the most training images; in a tie, the first one."""
         counts_K = np.bincount(self.labels("train"), minlength=len(self.classes))
         return self.classes[int(counts_K.argmax())]
 
@@ -117,11 +117,11 @@ class Manifest:
         )
 
     def check(self) -> None:
-        """Refuse to go on when too much is set aside.
+        """Check that enough images are usable.
 
         Raises:
-            DataError: more than half of the images are broken, or none is left to train a class on or to
-                validate on.
+            DataError: more than half of the images are broken, a class has no training image, or there are no
+                validation images.
         """
         where = printable(self.root)
         refuse_mostly_broken(self.root, len(self.images), self.set_aside)
@@ -136,10 +136,10 @@ class Manifest:
             raise DataError(f"{where} has no usable validation image{_why(broken)}; {what_now}")
 
     def verify(self, image: ImageRecord) -> None:
-        """Make sure that an image is the one that was scanned; its bytes are read only if its time differs.
+        """Check that an image has not changed since the scan; its bytes are read only if the modification time differs.
 
         Raises:
-            DataError: it vanished or changed.
+            DataError: it was removed or changed.
         """
         path = self.file(image)
         try:
@@ -150,16 +150,16 @@ class Manifest:
         except OSError as error:
             raise DataError(
                 f"{printable(path)} was there at the start and cannot be read now ({error.strerror}); "
-                "put it back, or start anew"
+                "restore it, or start a new run"
             ) from error
         if not same:
-            raise DataError(f"{printable(path)} changed since the run began; put it back, or start anew")
+            raise DataError(f"{printable(path)} changed since the run began; restore it, or start a new run")
 
     def diff(self, now: Manifest) -> list[str]:
-        """Say, a line each, how the images of `now` differ from these, by content.
+        """Return how the images of `now` differ from these by content, one line each.
 
-        The place of the root and the times of files do not count; an image that is set aside in one of the
-        two does not differ as long as its bytes are the same.
+        The location of the root and modification times do not matter; an image that only one of the two sets aside does
+        not differ if its bytes are the same.
         """
         before, after = self._contents(), now._contents()
         gone = {path: sha256 for path, (sha256, _) in before.items() if path not in after}
@@ -180,7 +180,7 @@ class Manifest:
         return sorted(map(printable, lines))
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data for JSON; each image is a list of its fields' values."""
+        """Return plain JSON data; each image is a list of the values of its fields."""
         return {
             "root": str(self.root),
             "layout": self.layout,
@@ -194,7 +194,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, values: Any) -> Manifest:
-        """Read what `to_json` wrote.
+        """Restore a manifest from what `to_json` returned.
 
         Raises:
             ArtefactError: something is missing or has an impossible value.
@@ -225,10 +225,10 @@ class Manifest:
 
 
 def refuse_mostly_broken(root: Path, usable: int, broken: tuple[SetAside, ...]) -> None:
-    """Refuse a folder in which more than half of the images are broken, whatever the policy.
+    """Refuse a folder with more broken than usable images, whatever `data.on_bad_image` is.
 
     Raises:
-        DataError: it is so.
+        DataError: it has more.
     """
     if len(broken) > usable:
         first = broken[0]
@@ -239,7 +239,7 @@ def refuse_mostly_broken(root: Path, usable: int, broken: tuple[SetAside, ...]) 
 
 
 def _why(broken: Sequence[SetAside]) -> str:
-    """Say how many images cannot be read, and the first of them."""
+    """Return how many images cannot be read and which is the first, for a message."""
     if not broken:
         return ""
     first = broken[0]
@@ -266,6 +266,6 @@ def _check_file(entry: ImageRecord | SetAside) -> None:
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"{path} leads out of the data folder")
     if entry.split not in SPLITS:
-        raise ValueError(f"{path} is in no part of the data")
+        raise ValueError(f"{path} is in no split")
     if len(_text(entry.sha256)) != 64:
         raise ValueError(f"{path} has no SHA-256")

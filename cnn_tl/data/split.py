@@ -1,4 +1,4 @@
-"""Choosing a validation part: stratified, reproducible, the same wherever the folder lies."""
+"""Choosing a validation split: stratified, reproducible, independent of where the folder is."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def split_off_val(
     seed: int,
     broken: Mapping[int, int] | None = None,
 ) -> list[ImageRecord]:
-    """Move about `val_fraction` of every class's training images to the validation part.
+    """Move about `val_fraction` of every class's training images to the validation split.
 
-    Which ones depends on the seed and on the images' contents alone; equal images of a class stay
-    together, so that none is trained on and validated on; those that lie in two classes are never validated on.
+    Which ones depends only on the seed and on the images' contents. Equal images of a class stay together, so that none
+    is both trained and validated on; images that are in two classes are never validated on.
 
     Args:
-        broken: how many images of each class, by its number, were set aside; for the message.
+        broken: class number -> number of its images that were set aside; for the message.
 
     Raises:
         DataError: a class has fewer than two different training images; the message says where they are.
@@ -56,7 +56,7 @@ def _choose(contents: set[str], val_fraction: float, seed: int) -> list[str]:
 
 
 def _refuse(images: Sequence[ImageRecord], classes: Sequence[str], label: int, broken: int) -> NoReturn:
-    """Say why a class has no two images between which the splits could be made."""
+    """Raise an error that says why a class has no two images to split."""
     name = printable(classes[label])
     mine = [image for image in images if image.split == "train" and image.label == label]
     own = {image.sha256: image for image in reversed(mine)}

@@ -16,8 +16,8 @@ from cnn_tl.core.errors import DataError, printable
 from cnn_tl.core.formatting import counted, percent
 from cnn_tl.core.progress import Observer
 from cnn_tl.core.statistics import softmax, wilson_interval
-from cnn_tl.data.blank_images import Looks
 from cnn_tl.data.loader import Pixels, batches
+from cnn_tl.data.remarks import BlankImages
 from cnn_tl.data.views import transforms
 from cnn_tl.evaluating import robustness as robust
 from cnn_tl.evaluating.labelled import Labelled, find_labelled, images_trained_on, splits_named_in
@@ -153,16 +153,16 @@ def _answers(
 
     rows: list[Logits] = []
     unreadable: dict[Path, str] = {}
-    looks = Looks()
+    blank = BlankImages()
     with observer.task("evaluating", len(images)):
         for batch in batches(images, read, batch_size=batch_size, workers=workers):
             unreadable |= {path: error.reason for (path, _), error in batch.failures}
             if batch.items:
                 rows.append(model.logits(batch.pixels))
             for (path, _), pixels in zip(batch.items, batch.pixels, strict=True):
-                looks.see(str(path), path, pixels)
+                blank.check_pixels(str(path), path, pixels)
             observer.advance(len(batch.items) + len(batch.failures))
-    for text in looks.remarks():
+    for text in blank.remarks():
         observer.warn(text)
     return robust.stacked(rows, len(model.classes)), unreadable
 

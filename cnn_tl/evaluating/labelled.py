@@ -14,7 +14,7 @@ from cnn_tl.core.seeds import seed_of
 from cnn_tl.data.folders.layout import refuse_loose, refuse_non_folder
 from cnn_tl.data.folders.walk import Found, Walker, contents_of, is_folder, some_of
 from cnn_tl.data.folders.wrapping import splits_in
-from cnn_tl.data.loader import readers
+from cnn_tl.data.loader import thread_pool
 from cnn_tl.data.manifest import Manifest, Split
 from cnn_tl.training.run_folder import MANIFEST
 
@@ -167,7 +167,7 @@ def _digests(paths: Sequence[Path], workers: int) -> Iterator[str]:
         except OSError as error:
             raise DataError(f"{printable(path)} cannot be read: {error.strerror}") from error
 
-    pool = readers(workers)
+    pool = thread_pool(workers)
     try:
         yield from pool.map(digest, paths)
     finally:

@@ -19,8 +19,8 @@ from cnn_tl.core.imports import require_torch
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
 from cnn_tl.core.statistics import softmax
-from cnn_tl.data.blank_images import Looks
 from cnn_tl.data.loader import Batch, Pixels, as_they_come, batches
+from cnn_tl.data.remarks import BlankImages
 from cnn_tl.data.views import transforms
 from cnn_tl.inference.in_memory import Given, Images, find_all
 from cnn_tl.networks import bundle
@@ -159,14 +159,14 @@ class Classifier:
         observer = observer or Observer()
         threads = default_workers() if workers is None else workers
         in_groups = as_they_come if live else batches
-        looks = Looks()
+        blank = BlankImages()
         with observer.task("predicting", total):
             for batch in in_groups(enumerate(files), self._read, batch_size=batch_size, workers=threads):
                 for (_, image), pixels in zip(batch.items, batch.pixels, strict=True):
-                    looks.see(str(image), image if isinstance(image, Path) else None, pixels)
+                    blank.check_pixels(str(image), image if isinstance(image, Path) else None, pixels)
                 yield from self._answers(batch, top)
                 observer.advance(len(batch.items) + len(batch.failures))
-        for text in looks.remarks():
+        for text in blank.remarks():
             observer.warn(text)
 
     def answer(self, name: str, probabilities_K: NDArray[np.floating[Any]], top: int) -> Answer:

@@ -255,7 +255,6 @@ def _stage_receipt(model: nn.Module, stage: str, names: set[str], modes: dict[nn
 
 def frozen_digest(model: nn.Module) -> str:
     """Return the SHA-256 of the frozen parameters and of the buffers that `train_mode` keeps from changing."""
-
     frozen: list[tuple[str, Tensor]] = []
     for module_name, module, training in _modes(model, "", True):
         own: list[tuple[str, Any]] = [(n, p) for n, p in module.named_parameters(recurse=False) if not p.requires_grad]

@@ -171,7 +171,6 @@ class Remembered:
 
 def folder_of(root: Path, model: str, weights: Path | None, image_size: int | None) -> Path:
     """Return the folder of a network: a digest of the model's name, the weights file, the image size and versions."""
-
     request = [
         FORMAT_VERSION, model, str(weights.resolve()) if weights else None, image_size,
         version("timm"), version("torch"), os.environ.get("HF_HOME"), os.environ.get("HF_HUB_CACHE"),

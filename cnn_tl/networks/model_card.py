@@ -145,5 +145,4 @@ def _license(config: Mapping[str, Any]) -> str:
 
 def _plain(value: object) -> str:
     """Escape text for Markdown, also inside a table."""
-
     return html.escape(printable(str(value)), quote=False).replace("|", "&#124;").replace("`", "&#96;")

@@ -290,7 +290,6 @@ def _state_restored(model: nn.Module) -> Iterator[None]:
 
 def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """Apply `change` to each tensor of a module's output, also inside lists, tuples and dictionaries."""
-
     if isinstance(value, Tensor):
         return change(value)
     if type(value) in (list, tuple):

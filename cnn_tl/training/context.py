@@ -21,10 +21,10 @@ from cnn_tl.core.errors import BadImageError, DataError
 from cnn_tl.core.processes import ALONE, World
 from cnn_tl.core.progress import Observer, warn_of_set_aside
 from cnn_tl.core.signals import StopRequest
-from cnn_tl.data.blank_images import remarks
 from cnn_tl.data.decoding.image import read_image
 from cnn_tl.data.loader import Batch, in_groups, reading
 from cnn_tl.data.manifest import ImageRecord, Manifest
+from cnn_tl.data.remarks import blank_image_remarks
 from cnn_tl.data.views import transforms
 from cnn_tl.data.views.augment import Augmentation, augment
 from cnn_tl.heads import FittedHead
@@ -178,7 +178,7 @@ class Session(Generic[R]):
         assert settings is not None, "the recipe is resolved, and asks for augmented views"
         file = self.file_of(image)
         decoded = read_image(file, spec, draft=transforms.draft_size(spec, settings.crop_scale_min**-0.5))
-        self.images.looks.see_image(image.path, file, decoded)
+        self.images.blank.check_image(image.path, file, decoded)
         return augment(decoded, spec, settings, seed)
 
     def read(self, groups: Sequence[Sequence[Item]], pixels_of: Callable[[Item], Pixels]) -> Iterator[Batch[Item]]:
@@ -278,8 +278,8 @@ class Session(Generic[R]):
 
     def remark_on_looks(self) -> None:
         """Name the images that were decoded lately and show nothing; the manifest keeps the remark."""
-        found = self.images.looks.found
-        lines = remarks(self.found_by_all(list(found.items())))
+        found = self.images.blank.found
+        lines = blank_image_remarks(self.found_by_all(list(found.items())))
         found.clear()
         for text in lines:
             self.observer.warn(text)

@@ -21,9 +21,9 @@ from cnn_tl.cache.store import FeatureCache
 from cnn_tl.core.errors import BadImageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
-from cnn_tl.data.blank_images import Looks
 from cnn_tl.data.decoding.image import probe
 from cnn_tl.data.manifest import ImageRecord
+from cnn_tl.data.remarks import BlankImages
 from cnn_tl.data.views import source, transforms
 from cnn_tl.data.views.augment import Augmentation, augment
 from cnn_tl.features.cache_keys import plain_facts, source_facts
@@ -55,7 +55,7 @@ class ImageStore:
     Attributes:
         source_side: of the sources, in pixels; None where no random views are cut.
         refusals: why the cache did not take something, in whole sentences; filled by the cache.
-        looks: the images that were decoded and show nothing.
+        blank: the decoded images that show nothing.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class ImageStore:
     ) -> None:
         self.source_side = source.source_side(spec, settings) if settings else None
         self.refusals = refusals
-        self.looks = Looks()
+        self.blank = BlankImages()
         self._spec, self._settings, self._file_of = spec, settings, file_of
         self._spaces, self._plain_training = spaces, plain_training
 
@@ -160,11 +160,11 @@ class ImageStore:
         file = self._file_of(image)
         if kind == "plain":
             pixels = transforms.read_pixels(file, self._spec)
-            self.looks.see(image.path, file, pixels)
+            self.blank.check_pixels(image.path, file, pixels)
             return pixels
         assert self.source_side is not None, "only random views are cut from a source"
         decoded = source.read_source(file, self._spec, self.source_side)
-        self.looks.see_image(image.path, file, decoded)
+        self.blank.check_image(image.path, file, decoded)
         return source.pack(decoded, self.source_side)
 
     def _row(self, kind: Kind, image: ImageRecord) -> Pixels:

@@ -232,7 +232,7 @@ def test_images_that_show_nothing_are_named_in_the_end(tmp_path: Path) -> None:
     observer = Warned()
     assert len(list(MODEL.predict(tmp_path, observer=observer))) == 3
     assert observer.lines == [
-        f"images that are transparent everywhere, and so white: 1 ({tmp_path / 'empty.png'})",
+        f"images that are completely transparent, and so white: 1 ({tmp_path / 'empty.png'})",
         f"images of one colour all over: 1 ({tmp_path / 'plain.png'})",
     ]
 

@@ -151,7 +151,7 @@ def test_the_policy_fail_names_the_first(folder: Path, name: str) -> None:
     (folder / "cat" / name).write_bytes(data)
     (folder / "dog" / name).write_bytes(data)
     before = fingerprint(folder)
-    with pytest.raises(DataError, match=rf"cat.{name}: .*{reason}.*bad images in all: 2") as caught:
+    with pytest.raises(DataError, match=rf"cat.{name}: .*{reason}.*2 broken images in total") as caught:
         scanned(folder, "fail")
     assert "\n" not in str(caught.value)
     assert fingerprint(folder) == before

@@ -229,7 +229,7 @@ def test_a_image_that_breaks_while_decoding_is_set_aside_by_name(
     result = train(recipe(mode), tmp_path / "run", observer=observer)
     assert result.set_aside == 1
     assert "ash/7.png" in warnings[0]
-    remark = "images that are transparent everywhere, and so white: 1 (birch/3.png)"
+    remark = "images that are completely transparent, and so white: 1 (birch/3.png)"
     assert warnings[1:] == [remark]
     manifest = json.loads((result.run / "manifest.json").read_text())
     assert manifest["set_aside"][0]["path"] == "ash/7.png"

@@ -1,4 +1,4 @@
-"""An image as Pillow decodes it -> upright 8-bit RGB, transparent parts white."""
+"""Converts an image that Pillow has decoded to upright 8-bit RGB; transparent regions become white."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from cnn_tl.data.decoding.bit_depth import to_8_bits
 
 
 def to_rgb(kind: str, image: ImageFile, stream: BinaryIO) -> Image.Image:
-    """Decode an open image of the format `kind`.
+    """Decode an open image of the format `kind` to upright RGB.
 
     Args:
-        stream: where the image is read from; some kinds are decoded twice.
+        stream: the image's file; some variants are decoded twice.
     """
     if kind == "PNG":
         return _png_to_rgb(image, stream)
     image.load()
-    _turn_upright(image)
+    _rotate_upright(image)
     if kind == "TIFF":
         from cnn_tl.data.decoding.tiff import TiffReader, deep_to_8_bits
 
         assert isinstance(image, TiffReader)
         return _on_white(deep_to_8_bits(image, stream) if image.is_deep else image)
     if kind == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
-        return image.convert("RGB")  # a fourth byte that nobody filled in; viewers show the other three
+        return image.convert("RGB")  # an unused fourth byte; viewers show the other three
     return _on_white(image)
 
 
 def opened_to_rgb(image: Image.Image) -> Image.Image:
-    """Return the same of an image that somebody else has opened or made, and leave that as it is."""
+    """Convert an image that the caller has opened or made, without changing it."""
     image.load()
     upright = image
-    with suppress(Exception):  # damaged EXIF says nothing against the pixels
+    with suppress(Exception):  # damaged EXIF does not affect the pixels
         upright = ImageOps.exif_transpose(image)
     return _on_white(upright)
 
 
 def is_all_transparent(image: ImageFile) -> bool:
-    """Decode an open image and tell whether nothing of it is opaque."""
+    """Decode an open image and return whether it is completely transparent."""
     image.load()
     if not image.has_transparency_data:
         return False
@@ -55,18 +55,18 @@ def _png_to_rgb(image: ImageFile, stream: BinaryIO) -> Image.Image:
 
     opaque = load(image, stream)
     if opaque is None:
-        _turn_upright(image)
+        _rotate_upright(image)
         return _on_white(image)
     opaque.info = image.info.copy()  # with the orientation
-    _turn_upright(opaque)
-    _turn_upright(image)
+    _rotate_upright(opaque)
+    _rotate_upright(image)
     canvas = Image.new("RGB", image.size, "white")
     canvas.paste(_on_white(image), mask=opaque)
     return canvas
 
 
-def _turn_upright(image: Image.Image) -> None:
-    with suppress(Exception):  # damaged EXIF says nothing against the pixels
+def _rotate_upright(image: Image.Image) -> None:
+    with suppress(Exception):  # damaged EXIF does not affect the pixels
         ImageOps.exif_transpose(image, in_place=True)
 
 

@@ -1,4 +1,4 @@
-"""What a file is: by its first bytes, and by its extension only where the bytes say nothing."""
+"""The format of a file, from its first bytes; the extension only decides whether it claims to be an image."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import PurePath
 CONVERT = "convert it to PNG, or to another accepted format"
 
 HEAD_BYTES = 512
-"""How much of a file `kind_of` wants to see."""
+"""How many first bytes of a file `accepted_kind` and `refusal` need."""
 
 ACCEPTED = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""The formats that are read; an MPO (the JPEG of a stereo camera) is read as its first JPEG."""
+"""The supported formats; an MPO (the JPEG of a stereo camera) is read as its first JPEG."""
 
 
 class UnsupportedError(Exception):
-    """A whole image of an accepted format, of a kind that is not read; the message names it."""
+    """An undamaged image, but in an unsupported variant of an accepted format; the message names it."""
 
 
 _ACCEPTED_HEADS = {
@@ -75,12 +75,12 @@ def accepted_kind(head: bytes) -> str | None:
 
 
 def is_archive(head: bytes) -> bool:
-    """Tell whether a file that starts with `head` has to be unpacked."""
+    """Return whether a file that starts with `head` is an archive."""
     return _REFUSED_KINDS["an archive"].match(head) is not None
 
 
 def refusal(head: bytes) -> str:
-    """Say why a file that starts with `head`, and has no accepted format, is not read."""
+    """Return why a file that starts with `head`, and has no accepted format, is not read."""
     if not head:
         return "empty file"
     kind = next((kind for kind, pattern in _REFUSED_KINDS.items() if pattern.match(head)), None)
@@ -93,10 +93,10 @@ def refusal(head: bytes) -> str:
 
 
 def has_image_extension(path: PurePath) -> bool:
-    """Tell whether the name claims to be an image, of an accepted format or not."""
+    """Return whether the extension is that of an image, in an accepted format or not."""
     return _IMAGE_EXTENSIONS.fullmatch(path.suffix) is not None
 
 
 def _is_text(head: bytes) -> bool:
-    text = head.decode("utf-8", "ignore")  # the cut may have gone through a character
+    text = head.decode("utf-8", "ignore")  # the end may have split a character
     return len(text.encode()) >= len(head) - 3 and all(c.isprintable() or c.isspace() for c in text)

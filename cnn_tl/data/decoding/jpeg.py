@@ -1,6 +1,6 @@
-"""JPEGs that Pillow does not take as they are: whole ones without an end, odd metadata, kinds that nobody decodes.
+"""JPEGs that Pillow refuses: complete ones without an end marker, odd metadata, unsupported variants.
 
-Only the headers of segments are read here; libjpeg decodes.
+Only the headers of segments are parsed here; libjpeg decodes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _SCAN = 0xDA
 _BARE = {0x01, *range(0xD0, 0xDA)}
-"""Markers that have no length: restarts, start, end."""
+"""Markers without a length: restarts, start, end."""
 
 _FRAMES = {
     0xC3: "lossless JPEG",
@@ -40,23 +40,23 @@ _METADATA = {*range(0xE0, 0xF0), 0xFE}
 """Application segments and comments."""
 
 _LEAST = {0xE0: 14, 0xEE: 12}
-"""Two of them tell libjpeg what the colours are, JFIF's and Adobe's, if they have so many bytes."""
+"""Marker -> minimum length: libjpeg derives the colour space from JFIF's and Adobe's segments of this length."""
 
 _OWN = 48
-"""Bytes at the end of the data that are tried as what may follow."""
+"""Bytes at the end of the data that are tried as a continuation."""
 
 _SURPLUS = 4
-"""So few bytes at the end of an image decide some of its last pixels."""
+"""The last bytes of an image; even so few of them decide some of its last pixels."""
 
 _STRIP = 64
-"""Rows of pixels that are looked at together."""
+"""Rows of pixels that are hashed together."""
 
 _SLACK = 1 << 26
-"""Bytes that a file may have beyond four a pixel, and still be looked at as a whole."""
+"""Bytes that a file may have beyond four per pixel; of larger ones no second forms are tried."""
 
 
 def unsupported(stream: BinaryIO) -> str | None:
-    """Return which kind of JPEG this is, if it is one that is not decoded."""
+    """Return the variant of this JPEG, if it is an unsupported one; else None."""
     stream.seek(0)
     for marker, body, _ in _segments(stream.read(1 << 20)):
         if marker in _FRAMES:
@@ -67,7 +67,7 @@ def unsupported(stream: BinaryIO) -> str | None:
 
 
 def second_tries(stream: BinaryIO) -> Iterator[BinaryIO]:
-    """Yield the file once more: with the end that it lacks, without most metadata, and without any."""
+    """Yield other forms of the file: with the missing end marker, without most metadata, without any metadata."""
     stream.seek(0)
     data = stream.read(_SLACK)
     size = next((body for marker, body, _ in _segments(data) if marker in _DECODED_FRAMES), b"")[1:5]
@@ -84,17 +84,17 @@ def second_tries(stream: BinaryIO) -> Iterator[BinaryIO]:
 
 
 def _is_opened(data: bytes) -> bool:
-    """Tell whether Pillow finds nothing wrong before the first scan."""
+    """Return whether Pillow accepts everything before the first scan."""
     with suppress(Exception), JpegImageFile(io.BytesIO(data)):
         return True
     return False
 
 
 def _completed(data: bytes) -> Iterator[bytes]:
-    """Yield the data with an end marker, if that is all it lacks.
+    """Yield the data with an end marker, if only that is missing.
 
-    Pixels that the data decides do not depend on what follows. If they also do not when the last bytes are missing,
-    those bytes are not the image's: a cut image with something else behind it.
+    If the data is complete, the pixels do not depend on what follows it. If they do not depend on the last bytes
+    either, those bytes do not belong to the image: it is truncated, and something else follows.
     """
     exact = data.rstrip(b"\xff")
     if _has_every_scan(exact) and _decides_all_pixels(exact) and not _decides_all_pixels(exact[:-_SURPLUS]):
@@ -102,7 +102,7 @@ def _completed(data: bytes) -> Iterator[bytes]:
 
 
 def _decides_all_pixels(data: bytes) -> bool:
-    """Tell whether the pixels are the same whatever follows the data; a decoder that lacks bits shows what does."""
+    """Return whether the pixels are the same whatever follows the data: a decoder that lacks bits would read on."""
     seen = set()
     for filler in _fillers(data):
         try:
@@ -111,7 +111,7 @@ def _decides_all_pixels(data: bytes) -> bool:
                 seen.add(_digest(image))
         except MemoryError:
             raise
-        except Exception:  # noqa: BLE001 - whatever a decoder says of garbage
+        except Exception:  # noqa: BLE001 - on garbage, a decoder can raise anything
             return False
         if len(seen) > 1:
             return False
@@ -119,7 +119,7 @@ def _decides_all_pixels(data: bytes) -> bool:
 
 
 def _digest(image: Image.Image) -> bytes:
-    """Return a checksum of the pixels; no second copy of them is made."""
+    """Return a checksum of the pixels, without copying all of them."""
     digest = hashlib.sha256()
     for top in range(0, image.height, _STRIP):
         digest.update(image.crop((0, top, image.width, min(top + _STRIP, image.height))).tobytes())
@@ -127,9 +127,9 @@ def _digest(image: Image.Image) -> bytes:
 
 
 def _fillers(data: bytes) -> Iterator[bytes]:
-    """Yield what may follow the data: zeros, for which nothing stands, and bits that stand for something.
+    """Yield possible continuations of the data: nothing, and bits that decode to something.
 
-    Tables may have few codes, so some are bits that this file uses. Restart markers come in turn, where there are any.
+    Huffman tables may have few codes, so some of the fillers are bits of this file. Restart markers are cycled through.
     """
     own = int.from_bytes(data[-_OWN:])
     bits = [own >> 1, own >> 3, own << 2, own << 5, *(int(word * _OWN, 16) for word in ("aa", "5390", "08", "6db"))]
@@ -141,19 +141,19 @@ def _fillers(data: bytes) -> Iterator[bytes]:
 
 
 def _has_every_scan(data: bytes) -> bool:
-    """Tell whether the scans that begin in the data bring every coefficient of every component to its last bit."""
+    """Return whether the scans in the data define every coefficient of every component down to its last bit."""
     frame = next((body for marker, body, _ in _segments(data) if marker in _DECODED_FRAMES), b"")
-    missing = {(component, place) for component in frame[6::3] for place in range(64)}
+    missing = {(component, index) for component in frame[6::3] for index in range(64)}
     for marker, body, _ in _segments(data, behind_scans=True):
         if marker == _SCAN and body and len(body) >= 4 + 2 * body[0]:
             first, last, bits = body[1 + 2 * body[0] :][:3]
             if not bits & 15:
-                missing -= {(c, place) for c in body[1 : 1 + 2 * body[0] : 2] for place in range(first, last + 1)}
+                missing -= {(c, index) for c in body[1 : 1 + 2 * body[0] : 2] for index in range(first, last + 1)}
     return bool(frame) and not missing
 
 
 def _without(data: bytes, left_out: set[int]) -> bytes:
-    """Return the data without the segments of some kinds before the first scan."""
+    """Return the data without segments with the markers `left_out` before the first scan."""
     kept, end = [_START], 2
     for marker, body, at in _segments(data):
         end = at + 4 + len(body)
@@ -163,7 +163,7 @@ def _without(data: bytes, left_out: set[int]) -> bytes:
 
 
 def _segments(data: bytes, *, behind_scans: bool = False) -> Iterator[tuple[int, bytes, int]]:
-    """Yield marker, body and place of each segment, up to the first scan or to the end."""
+    """Yield the marker, body and position of each segment, up to the first scan or to the end."""
     at = 2
     while 0 <= (at := data.find(b"\xff", at)) < len(data) - 3:
         marker = data[at + 1]

@@ -1,4 +1,4 @@
-"""What of a PNG decides its pixels; the rest, such as texts and profiles, is left out where Pillow stumbles over it."""
+"""PNGs that Pillow refuses because of data other than pixels, such as texts and profiles; and 16-bit transparency."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from PIL.ImageFile import ImageFile
 
 _ANCILLARY = 0x20
 _KEPT = (b"tRNS", b"eXIf")
-"""Ancillary chunks that change what is seen; one with a wrong checksum is ignored, as libpng does."""
+"""Ancillary chunks that affect the image; one with a wrong checksum is ignored, as in libpng."""
 
 _SCALES = {"L": (255, 1), "L;4": (15, 17), "L;2": (3, 85)}
-"""How Pillow unpacks grey: the largest value, and the factor to 0..255."""
+"""Pillow's raw modes of grey -> the largest value, and the factor to 0..255."""
 
 
 def second_tries(stream: BinaryIO) -> Iterator[BinaryIO]:
-    """Yield the file once more: its critical chunks, transparency and orientation only; then without orientation, or
-    transparency, or both.
+    """Yield other forms of the file: only critical chunks, transparency and orientation; then without orientation,
+    without transparency, without both.
 
-    Nothing is inflated, and no more is held in memory than the pixels of the header can take.
+    Nothing is decompressed, and at most as many bytes are kept in memory as the pixels of the header can take.
 
     Raises:
-        ValueError: it holds more than that.
+        ValueError: there are more bytes than that.
     """
     for kept in (_KEPT, _KEPT[:1], _KEPT[1:], ()):
         yield _reduced(stream, kept)
@@ -54,7 +54,7 @@ def _reduced(stream: BinaryIO, kept: tuple[bytes, ...]) -> BinaryIO:
         reduced.write(head + body)
         if name == b"IHDR" and length >= 8:
             width, height = struct.unpack_from(">II", body)
-            room += 9 * width * height  # 16 bits of four channels, and a filter byte a row
+            room += 9 * width * height  # 16 bits of four channels, and a filter byte per row
         elif name == b"IEND":
             break
     reduced.seek(0)
@@ -62,20 +62,20 @@ def _reduced(stream: BinaryIO, kept: tuple[bytes, ...]) -> BinaryIO:
 
 
 def load(image: ImageFile, stream: BinaryIO) -> Image.Image | None:
-    """Decode an open PNG; where a transparent colour of 16 bits is declared, return where the image is opaque.
+    """Decode an open PNG; if it declares a transparent colour of 16 bits, return where the image is opaque.
 
-    Pillow compares that colour with 8 bits, and that of grey with 2 or 4 bits before it is scaled to 8.
+    Pillow would compare that colour with 8-bit pixels, and a grey of 2 or 4 bits before it is scaled to 8.
 
     Args:
-        stream: where the image is read from; 16 bits of colour take a second look.
+        stream: the image's file; 16-bit colour is decoded twice.
 
     Returns:
-        A mask, mode L, 255 where it is opaque; None where Pillow finds out itself.
+        A mask, mode L, 255 where the image is opaque; None if Pillow handles the transparency.
     """
     form, transparent = image.tile[0].args, image.info.get("transparency")
-    place = image.tile[0]
+    tile = image.tile[0]
     image.load()
-    if transparent is None:  # one that comes behind the pixels counts for nothing
+    if transparent is None:  # one that comes after the pixels does not count
         image.info.pop("transparency", None)
     else:
         image.info["transparency"] = transparent
@@ -91,7 +91,7 @@ def load(image: ImageFile, stream: BinaryIO) -> Image.Image | None:
         del image.info["transparency"]
         stream.seek(0)
         with type(image)(stream) as lower:
-            lower.tile = [place._replace(args="RGB;16L")]  # the other byte of each sample
+            lower.tile = [tile._replace(args="RGB;16L")]  # the other byte of each sample
             lower.load()
             deep = (np.asarray(image, np.uint16) << 8) | np.asarray(lower, np.uint16)
         return _mask((deep != np.array(transparent, np.uint16)).any(axis=-1))

@@ -1,7 +1,7 @@
-"""TIFF as it is declared: which value is white, how many bits count, and kinds of pixels that Pillow has no mode for.
+"""TIFF as the file declares it: which value is white, how many bits count, and types of pixels that Pillow lacks.
 
-Pillow finds the tags and libtiff decodes; grey pixels that Pillow does not know are taken through a mode whose pixels
-are as wide, and only then looked at as what they are.
+Pillow parses the tags and libtiff decodes. Pixels of a type that Pillow lacks are decoded through a mode of the same
+width, and then reinterpreted as their real type.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SUBFILE, _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 25
 _SAMPLES, _LARGEST, _SUB_IFDS, _EXTRA, _FORMAT, _DECLARED_LARGEST = 277, 281, 330, 338, 339, 341
 _PLANES, _NO_DATA, _DNG_VERSION = 284, 42113, 50706
 
-_AS_WIDE = {  # bits of a pixel -> Pillow's mode and raw modes; two: the first and the second byte of each 16 bits
+_SAME_WIDTH = {  # bits of a pixel -> Pillow's mode and raw modes; two: the first and the second byte of each 16 bits
     8: ("L", "L"),
     12: ("I;16", "I;12"),
     16: ("I;16", "I;16N"),
@@ -40,7 +40,7 @@ _COLOURS = {3: "palette", 5: "CMYK", 6: "YCbCr", 8: "CIELab", 9: "ICCLab", 10: "
 
 @dataclass(frozen=True)
 class Pixels:
-    """What the tags say of the pixels: `kind` is numpy's, `bits` are those of a sample, `used` those that count."""
+    """The type of the pixels by the tags: `kind` is numpy's, `bits` are those of a sample, `used` those that count."""
 
     photometric: int
     kind: str
@@ -57,11 +57,11 @@ class Pixels:
 
 
 class TiffReader(TiffImageFile):
-    """Pillow's reader, which also takes grey pixels of all usual depths, and 16-bit RGB whole.
+    """Pillow's reader, extended by grey pixels of all usual depths and by all bits of 16-bit RGB.
 
     Attributes:
-        pixels: what the tags say of the first image.
-        raw_modes: how its pixels are taken through a mode that is as wide; empty where Pillow knows them.
+        pixels: the type of the first image's pixels.
+        raw_modes: Pillow's raw modes through which they are decoded; empty if Pillow has a mode for them.
     """
 
     pixels: Pixels
@@ -70,7 +70,7 @@ class TiffReader(TiffImageFile):
     def _setup(self) -> None:
         tags = self.tag_v2
         if _DNG_VERSION in tags or (tags.get(_SUBFILE, 0) & 1 and _SUB_IFDS in tags):
-            raise UnsupportedError("a raw photograph")  # what comes first is its thumbnail
+            raise UnsupportedError("a raw photograph")  # the first image is its thumbnail
         self.pixels = _described(tags)
         if self.pixels.samples > MAX_SAMPLESPERPIXEL:
             raise UnsupportedError(f"TIFF {self.pixels}")
@@ -79,58 +79,58 @@ class TiffReader(TiffImageFile):
         except (SyntaxError, KeyError) as error:
             if tags.get(_COMPRESSION, 1) not in COMPRESSION_INFO:
                 raise UnsupportedError(f"TIFF with compression {tags[_COMPRESSION]}") from error
-            if _WIDTH not in tags or _LENGTH not in tags or not self._take_through():
+            if _WIDTH not in tags or _LENGTH not in tags or not self._decode_by_width():
                 raise UnsupportedError(f"TIFF {self.pixels}") from error
         else:
             self._correct()
 
     def _correct(self) -> None:
-        """Go another way where Pillow would lose bits, or mistake their order."""
+        """Decode in another way where Pillow would lose bits, or confuse their order."""
         described, mode = self.pixels, self.mode
         if mode == "RGB" and described.used is not None:
-            self._take_through()
+            self._decode_by_width()
         elif self.use_load_libtiff and (mode.startswith("F") or mode == "I"):
-            self._take_through()  # libtiff has turned the bytes already
+            self._decode_by_width()  # libtiff has swapped the bytes already
         elif described.bits == 16 and self._planar_configuration == 2 and not self.use_load_libtiff:
-            self._let_libtiff_decode(f"{mode};16N")
+            self._decode_with_libtiff(f"{mode};16N")
 
-    def _take_through(self) -> bool:
-        """Have libtiff decode the pixels through a mode that is as wide, if there is one; return whether."""
+    def _decode_by_width(self) -> bool:
+        """Have libtiff decode the pixels through a mode of the same width; return whether there is one."""
         described = self.pixels
         colours = {0: 1, 1: 1, 2: 3}.get(described.photometric)
-        mode, *raw_modes = _AS_WIDE.get(described.bits * described.samples, ("",))
+        mode, *raw_modes = _SAME_WIDTH.get(described.bits * described.samples, ("",))
         together = described.samples == 1 or self.tag_v2.get(_PLANES, 1) == 1
         if colours != described.samples - len(described.extra) or not raw_modes or not together:
             return False
         if (described.kind == "f" and described.bits < 16) or self._compression in ("jpeg", "tiff_jpeg"):
             return False
         self._mode, self.raw_modes = mode, tuple(raw_modes)
-        self._let_libtiff_decode(raw_modes[0])
+        self._decode_with_libtiff(raw_modes[0])
         return True
 
-    def _let_libtiff_decode(self, raw_mode: str) -> None:
+    def _decode_with_libtiff(self, raw_mode: str) -> None:
         self.use_load_libtiff = True
         self.tile = [_Tile("libtiff", (0, 0, *self._tile_size), 0, (raw_mode, False, self.tag_v2.offset))]
 
     def load_end(self) -> None:
-        """Turn the image upright, whatever is wrong with its metadata."""
+        """Rotate the image upright, even if its metadata is damaged."""
         try:
             super().load_end()
-        except Exception:  # noqa: BLE001 - whatever it stumbles over
+        except Exception:  # noqa: BLE001 - damaged metadata can raise anything
             with suppress(Exception):
                 ImageOps.exif_transpose(self, in_place=True)
 
     @property
     def is_deep(self) -> bool:
-        """Whether `deep_to_8_bits` has to make 8 bits of it."""
+        """Whether `deep_to_8_bits` has to convert it."""
         return bool(self.raw_modes) or self.mode.startswith(("I", "F")) or self.pixels.kind != "u"
 
 
 def deep_to_8_bits(image: TiffReader, stream: BinaryIO) -> Image.Image:
-    """Return a loaded image with deep pixels as 8 bits of grey or colour, with alpha where it has that.
+    """Convert a loaded image with deep pixels to 8 bits of grey or colour, with alpha if it has any.
 
     Args:
-        stream: where the image came from; some kinds are decoded twice.
+        stream: the image's file; some types of pixels are decoded twice.
     """
     described = image.pixels
     planes = _values(image, stream)
@@ -142,18 +142,18 @@ def deep_to_8_bits(image: TiffReader, stream: BinaryIO) -> Image.Image:
     if described.extra[:1] not in ((1,), (2,)):
         return Image.fromarray(seen if colours > 1 else seen[..., 0])
     alpha = to_8_bits(planes[..., colours], **options)[..., None]
-    if described.extra[0] == 1:  # the colours are multiplied by it already: what lacks is white
+    if described.extra[0] == 1:  # the colours are premultiplied: only the white background is missing
         seen, alpha = np.minimum(seen, alpha) + (255 - alpha), np.full_like(alpha, 255)
     return Image.fromarray(np.concatenate([seen, alpha], axis=-1))
 
 
 def _values(image: TiffReader, stream: BinaryIO) -> NDArray[Any]:
-    """Return the pixels as what they are declared to be, [H, W] or [H, W, samples]."""
+    """Return the pixels in their declared type, [H, W] or [H, W, samples]."""
     described = image.pixels
     dtype = np.dtype(f"{described.kind}{max(1, 2 ** math.ceil(math.log2(described.bits / 8)))}")
     values = np.asarray(image)
     if not image.raw_modes:
-        return values.astype(dtype)  # integers wrap to what they were
+        return values.astype(dtype)  # integers wrap to their original values
     if len(image.raw_modes) == 2:
         stream.seek(0)
         with TiffReader(stream) as again:
@@ -182,22 +182,22 @@ def _described(tags: Any) -> Pixels:
 
 
 def _used(tags: Any, bits: int) -> int | None:
-    """Return how many bits count: those of odd depths, or where the largest value is declared to be 2^n - 1.
+    """Return how many bits count, for unusual depths or if the largest value is declared to be 2^n - 1; else None.
 
-    A largest value that is none of these is that of the image, and says nothing about what is white.
+    Any other largest value is that of the image, and says nothing about white.
     """
     if bits not in (8, 16, 32, 64):
         return bits
     for tag in (_DECLARED_LARGEST, _LARGEST):
         values = _numbers(tags.get(tag, ()))
-        largest = max(values, default=0) if len(values) == tags.get(_SAMPLES, 1) else 0  # libtiff takes no other
+        largest = max(values, default=0) if len(values) == tags.get(_SAMPLES, 1) else 0  # libtiff accepts no other
         if 255 <= largest < 2**bits - 1 and largest == int(largest) and int(largest) & (int(largest) + 1) == 0:
             return int(largest).bit_length()
     return None
 
 
 def _no_data(tags: Any) -> float | None:
-    """Return GDAL's declaration of the value of pixels that were not measured."""
+    """Return the value of unmeasured pixels, as GDAL declares it."""
     with suppress(ValueError, TypeError):
         return float(str(tags[_NO_DATA]).strip("\0 ")) if _NO_DATA in tags else None
     return None

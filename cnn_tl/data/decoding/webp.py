@@ -1,4 +1,4 @@
-"""A WebP whose metadata is cut off, or at odds with what the file says of it: its pixels come first, and are whole."""
+"""WebP files with truncated or inconsistent metadata: the pixels come first, and are complete."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ _METADATA = (b"EXIF", b"XMP ", b"ICCP")
 
 
 def second_tries(stream: BinaryIO) -> Iterator[BinaryIO]:
-    """Yield the file once more, of the length that it has, without the chunks of metadata that are not whole.
-
-    Then without any.
-    """
+    """Yield other forms of the file, with its real length: without truncated metadata, without any metadata."""
     for left_out in ((), _METADATA):
         stream.seek(12)
         kept = bytearray()

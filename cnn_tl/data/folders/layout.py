@@ -1,4 +1,4 @@
-"""How a data folder is laid out: class folders directly in it, or inside train, val and test."""
+"""The layout of a data folder: class folders directly in it, or inside train, val and test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cnn_tl.data.manifest import Split
 
 @dataclass(frozen=True)
 class ClassFolder:
-    """One folder of images of one class, in one part."""
+    """One folder with images of one class, in one split."""
 
     path: Path
     label: int
@@ -33,11 +33,11 @@ class Layout:
     """The classes of a data folder in natural order, and where their images are.
 
     Attributes:
-        classes: names; the place of a name is its label in every part.
-        folders: in the order train, val, test, and of the classes within each.
+        classes: names; the index of a name is its label in every split.
+        folders: ordered by split (train, val, test), then by class.
         text: the layout in words.
-        notes: remarks for the user.
-        splits: the folder of each split, relative to the root; empty where the folder has none.
+        notes: warnings for the user.
+        splits: the folder of each split, relative to the root; empty if there are none.
     """
 
     classes: tuple[str, ...]
@@ -48,7 +48,7 @@ class Layout:
 
     @property
     def has_val(self) -> bool:
-        """Tell whether the folder brings its own validation part."""
+        """Whether the folder has its own validation split."""
         return any(folder.split == "val" for folder in self.folders)
 
 
@@ -56,11 +56,11 @@ def read_layout(walker: Walker, given: Mapping[Split, str] | None = None) -> Lay
     """Find the class folders below the walker's root.
 
     Args:
-        given: the folders of the splits, relative to the root, where the user has named them; with `.` for train, all
+        given: the folders of the splits, relative to the root, if the user has named them; with `.` for train, all
             other folders are classes.
 
     Raises:
-        DataError: there are none, or one only, or it is not clear what the folder means.
+        DataError: there are none, or only one, or the layout is ambiguous.
     """
     root = walker.root
     refuse_non_folder(root)
@@ -83,17 +83,17 @@ def read_layout(walker: Walker, given: Mapping[Split, str] | None = None) -> Lay
         layout = _flat_layout(folders if arrangement.place == root else _classes_in(walker, arrangement.place))
     if len(layout.classes) == 1:
         only, where = printable(layout.classes[0]), printable(layout.folders[0].path.parent)
-        raise DataError(f"{where} has one class only, {only}; a classifier needs at least two")
+        raise DataError(f"{where} has only one class, {only}; a classifier needs at least two")
     return replace(layout, notes=(*layout.notes, *arrangement.notes))
 
 
 def _given(root: Path, given: Mapping[Split, str]) -> Arrangement:
-    """Return the arrangement that the user has named."""
+    """Return the arrangement from the folders that the user has named."""
     splits: dict[Split, Path] = {split: root / given[split] for split in get_args(Split) if split in given}
     for split, place in splits.items():
         if not is_folder(place):
             inside = some_of(contents_of(root)[0])
-            raise DataError(f"data.{split}: {printable(place)} is no folder; {printable(root)} holds {inside}")
+            raise DataError(f"data.{split}: {printable(place)} is not a folder; {printable(root)} contains {inside}")
     for one, other in combinations(splits, 2):
         if splits[one].resolve() == splits[other].resolve():
             raise DataError(f"data.{one} and data.{other} are the same folder, {printable(splits[one])}; change one")
@@ -114,33 +114,33 @@ def _flat_layout(folders: Sequence[Found]) -> Layout:
 
 def _split_layout(walker: Walker, arrangement: Arrangement) -> Layout:
     inside: dict[Split, list[Path]] = {}
-    parts, notes = arrangement.splits, []
-    for part, place in parts.items():
+    splits, notes = arrangement.splits, []
+    for split, place in splits.items():
         folders, loose = walker.look(place)
-        if part == "test" and not folders:
+        if split == "test" and not folders:
             notes.append(f"images of {place.name} without a class, left out: {len(loose):,}")
             continue
         refuse_loose(place, loose)
-        others = [other.resolve() for name, other in parts.items() if name != part]
-        inside[part] = [folder.path for folder in folders if folder.path.resolve() not in others]
-        if not inside[part]:
+        others = [other.resolve() for name, other in splits.items() if name != split]
+        inside[split] = [folder.path for folder in folders if folder.path.resolve() not in others]
+        if not inside[split]:
             where = printable(place)
             raise DataError(f"no class folders in {where}; expected {where}/<class>/*.jpg")
     _refuse_clashes(walker.root, {place.name for places in inside.values() for place in places})
     classes = tuple(place.name for place in inside["train"])
-    for part, places in inside.items():
+    for split, places in inside.items():
         unknown = [place.name for place in places if place.name not in classes]
         if unknown:
-            where = printable(parts[part])
+            where = printable(splits[split])
             raise DataError(
                 f"{where} has classes that train lacks: {some_of(unknown)}; remove them, or add them to train"
             )
     labels = {name: label for label, name in enumerate(classes)}
-    found = (ClassFolder(one, labels[one.name], part) for part, places in inside.items() for one in places)
-    text = " + ".join(_shown(walker.root, parts[part], part) for part in inside)
+    found = (ClassFolder(one, labels[one.name], split) for split, places in inside.items() for one in places)
+    text = " + ".join(_shown(walker.root, splits[split], split) for split in inside)
     if "val" not in inside:
         text += "; the validation split is chosen from train by the seed"
-    relative = {part: _relative(walker.root, parts[part]) for part in inside}
+    relative = {split: _relative(walker.root, splits[split]) for split in inside}
     return Layout(classes, tuple(found), text, tuple(notes), relative)
 
 
@@ -148,16 +148,20 @@ def _relative(root: Path, place: Path) -> str:
     return Path(os.path.relpath(place, root)).as_posix()
 
 
-def _shown(root: Path, place: Path, part: Split) -> str:
-    """Return the folder of a split, and which one it is where its name does not tell."""
+def _shown(root: Path, place: Path, split: Split) -> str:
+    """Return the folder of a split for a message, and which split it is if its name does not say so."""
     name = _relative(root, place)
     if name == ".":
         return "class folders"
-    return name if name.casefold() in (part, "valid", "validation") else f"{name} ({part})"
+    return name if name.casefold() in (split, "valid", "validation") else f"{name} ({split})"
 
 
 def refuse_non_folder(root: Path) -> None:
-    """Refuse what is no folder, or cannot be read."""
+    """Refuse a path that is not a folder, or cannot be read.
+
+    Raises:
+        DataError: it is not one, or cannot be read.
+    """
     where = printable(root)
     try:
         if stat.S_ISDIR(retried(root.stat, root).st_mode):
@@ -173,7 +177,11 @@ def refuse_non_folder(root: Path) -> None:
 
 
 def refuse_loose(folder: Path, loose: list[Found]) -> None:
-    """Refuse images that lie beside the class folders rather than in one."""
+    """Refuse images beside the class folders.
+
+    Raises:
+        DataError: there are some.
+    """
     if loose:
         where = printable(folder)
         names = some_of(image.path.name for image in loose)
@@ -183,12 +191,12 @@ def refuse_loose(folder: Path, loose: list[Found]) -> None:
 
 
 def _refuse_clashes(root: Path, names: list[str] | set[str]) -> None:
-    """Refuse names that some file systems, or people, cannot tell apart."""
+    """Refuse names that some file systems, or people, cannot distinguish."""
     first: dict[str, str] = {}
     for name in sorted(names, key=natural_key):
         other = first.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
         if other != name:
             raise DataError(
-                f"{printable(root)} has folders that differ by case or Unicode form only: "
+                f"{printable(root)} has folders that differ only by case or Unicode form: "
                 f"{other!a} and {name!a}; rename or merge them"
             )

@@ -1,4 +1,4 @@
-"""What the name of a folder says about it: a split of the data, something beside it, or nothing (a class, perhaps)."""
+"""The role of a folder by its name: a split of the data, something else beside it, or unknown (maybe a class)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Literal, get_args
 from cnn_tl.data.manifest import Split
 
 Role = Literal["train", "val", "test", "other", "unclear", "clutter", "images", "labels"]
-"""A split; data that is not for training; data of a split that only its owner knows; files beside the data; images
-that are not sorted; what belongs to images and is none."""
+"""A split; `other`: data that is not for training; `unclear`: data of a split that only its owner knows; `clutter`:
+files that are not data; `images`: unsorted images; `labels`: annotations of images."""
 
 _WORDS: dict[str, Role] = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
@@ -40,9 +40,9 @@ _JOINED = re.compile(r"(?:set|data|images|imgs|folder|dir)?(train(?:ing)?|val(?:
 
 
 def roles_of(names: Sequence[str]) -> dict[str, Role]:
-    """Return what folders that lie side by side are by their names; a name that says nothing is absent.
+    """Return the roles of folders in the same place, by their names; names without a role are absent.
 
-    A word beside others counts where its neighbours say the same beside another word (`cars_train`, `cars_test`), but
+    A split's word among other words counts if a neighbour has the same other words (`cars_train`, `cars_test`), but
     `train_station` and `test_tube` are classes. `trainA` is unclear.
     """
     read = {name: _read(name) for name in names}
@@ -59,15 +59,15 @@ def roles_of(names: Sequence[str]) -> dict[str, Role]:
 
 
 def is_filler(name: str) -> bool:
-    """Say whether a name only tells that there is data: `images`, `raw_data`; no class is called that."""
+    """Return whether a name only says that there is data, like `images` or `raw_data`; no class is called that."""
     pieces = _pieces(name)
     return bool(pieces) and all(piece in _FILLERS for piece in pieces)
 
 
 def is_unlabelled(name: str) -> bool:
-    """Say whether a name tells that nobody has labelled what lies there: `unlabelled_images`; no class is called that.
+    """Return whether a name says that the data is unlabelled, like `unlabelled_images`; no class is called that.
 
-    `unlabelled bottle` may be one.
+    `unlabelled bottle` could be a class.
     """
     pieces = _pieces(name)
     kept = [piece for piece in pieces if piece in _LABELLED or piece not in _FILLERS]
@@ -75,19 +75,19 @@ def is_unlabelled(name: str) -> bool:
 
 
 def mentions_a_split(name: str) -> bool:
-    """Say whether a name has a word for train, val or test in it, or one that begins so: `Trainingsdaten`."""
+    """Return whether a name contains a word for train, val or test, or one that begins with it: `Trainingsdaten`."""
     pieces = _pieces(name)
     return any(_word(piece) in get_args(Split) or piece.startswith(("train", "test", "valid")) for piece in pieces)
 
 
 def splits_of(names: Iterable[str]) -> set[Split]:
-    """Return the splits that folders are by their names."""
+    """Return the splits that folders are, by their names."""
     roles = set(roles_of(list(names)).values())
     return {split for split in get_args(Split) if split in roles}
 
 
 def _read(name: str) -> tuple[Role | None, tuple[str, ...]]:
-    """Return the role that a name has on its own, and its words that do not belong to that."""
+    """Return the role of a name on its own, and its other words."""
     pieces = _pieces(name)
     joined = "".join(pieces)
     if joined in _LABELS or (pieces and all(piece in _LABELS | _FILLERS for piece in pieces) and not is_filler(name)):

@@ -1,4 +1,4 @@
-"""A folder of images becomes a manifest. Nothing in the folder is changed, copied or decoded."""
+"""`scan` turns a folder of images into a manifest, without changing, copying or decoding anything."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cnn_tl.core.files import sha256_file
 from cnn_tl.data.decoding.image import DEFAULT_LIMITS, ImageLimits, probe
 from cnn_tl.data.folders.layout import ClassFolder, Layout, read_layout
 from cnn_tl.data.folders.walk import Found, Walker
-from cnn_tl.data.loader import readers
+from cnn_tl.data.loader import thread_pool
 from cnn_tl.data.manifest import SPLITS, ImageRecord, Manifest, SetAside, Split, refuse_mostly_broken
 from cnn_tl.data.remarks import remarks
 from cnn_tl.data.split import split_off_val
@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A file that claims to be an image, and what is known of it without opening it."""
+    """A file that claims to be an image, and what is known about it without opening it."""
 
     path: str
     folder: ClassFolder
@@ -36,7 +36,7 @@ class _Candidate:
 
 @dataclass(frozen=True, slots=True)
 class _Examined:
-    """What its header and checksum made of a candidate."""
+    """The result of reading a candidate's header and checksum."""
 
     entry: ImageRecord | SetAside
     animated: bool = False
@@ -56,14 +56,14 @@ def scan(
     """Find the classes and images below `root`; read every header and checksum, and decode nothing.
 
     Args:
-        root: class folders, or train, val (valid, validation) and test with class folders in them.
-        seed: chooses the validation part where the folder has none.
-        val_fraction: the share of each class that goes to that part, between 0 and 1.
-        limits: the image sizes that are taken.
+        root: contains class folders, or train, val (valid, validation) and test with class folders in them.
+        seed: chooses the validation split if the folder has none.
+        val_fraction: the share of each class that goes to that split, between 0 and 1.
+        limits: the accepted image sizes.
         on_bad_image: set broken images aside, or refuse the folder.
-        on_progress: called in this thread with the images done and their total number.
-        workers: threads; 0: this one alone; None: as many as there are cores.
-        splits: the folder of each split, relative to `root`, where the user has named them.
+        on_progress: called in this thread with the number of images done and of all.
+        workers: threads; 0: only this one; None: as many as there are cores.
+        splits: the folder of each split, relative to `root`, if the user has named them.
 
     Raises:
         DataError: the folder cannot be used; the message says why.
@@ -77,7 +77,7 @@ def scan(
     if broken and on_bad_image == "fail":
         where = printable(walker.root / broken[0].path)
         raise DataError(
-            f"{where}: {broken[0].reason} (bad images in all: {len(broken):,}); "
+            f"{where}: {broken[0].reason} ({len(broken):,} broken images in total); "
             "repair or remove it, or set data.on_bad_image to skip"
         )
     refuse_mostly_broken(walker.root, len(images), broken)
@@ -110,7 +110,7 @@ def _candidates(walker: Walker, layout: Layout) -> Iterator[_Candidate]:
 def _examine_all(
     candidates: Sequence[_Candidate], limits: ImageLimits, on_progress: Progress | None, workers: int | None
 ) -> Iterator[_Examined]:
-    pool = readers(default_workers() if workers is None else workers)
+    pool = thread_pool(default_workers() if workers is None else workers)
     try:
         for start in range(0, len(candidates), _CHUNK):
             chunk = candidates[start : start + _CHUNK]

@@ -1,8 +1,9 @@
-"""What the folders of a data set are, by their names and contents: classes, or splits with the classes inside them.
+"""Decides by names and contents whether the folders of a data set are classes, or splits with classes inside.
 
-Splits taken for classes would train a model that tells "training" from "testing", with a high accuracy and no error. So
-what is plain is accepted, and what could be either is refused, with the setting that says which: folders that all hold
-the same sub-folders, whatever they are called (`left` and `right`, or dates, could be classes inside splits).
+If splits were mistaken for classes, a model would learn to tell "training" from "testing", with a high accuracy and
+without an error. So clear cases are accepted, and ambiguous ones are refused with the setting that decides them:
+folders that all contain the same sub-folders, whatever their names (`left` and `right`, or dates, could be classes in
+splits).
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ class Arrangement:
     """Where the classes are.
 
     Attributes:
-        place: the folder whose folders are the classes, if there are no splits.
-        splits: the folder of each split; empty where there are none.
-        notes: remarks for the user.
+        place: the folder that contains the class folders, if there are no splits.
+        splits: the folder of each split; empty if there are none.
+        notes: warnings for the user.
     """
 
     place: Path
@@ -40,10 +41,10 @@ class Arrangement:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A folder, by its name and by what lies directly in it.
+    """A folder and its direct contents.
 
     Attributes:
-        inside: the names of its folders. images: whether images lie directly in it.
+        inside: the names of its folders. images: whether it contains images directly.
     """
 
     path: Path
@@ -56,19 +57,19 @@ class _Seen:
 
     @property
     def shown(self) -> str:
-        """The folder as a pattern: `train/{cat, dog}`."""
+        """The folder as a pattern, such as `train/{cat, dog}`."""
         inside = "{" + some_of(self.inside, 3) + "}" if self.inside else "images"
         return f"{printable(self.name)}/{inside}"
 
 
 def arrange(place: Path, root: Path | None = None, depth: int = DEPTH) -> Arrangement:
-    """Find out what the folders in `place` are; there is one at least.
+    """Decide what the folders in `place` are; there is at least one.
 
     Args:
         root: the folder that the user has given; by default `place`.
 
     Raises:
-        DataError: they could be classes or splits, or are neither; the message says what was seen and how to go on.
+        DataError: they could be both classes and splits, or are neither; the message says what to do.
     """
     root = root or place
     seen = [_look(place / name) for name in contents_of(place)[0]]
@@ -93,7 +94,7 @@ def arrange(place: Path, root: Path | None = None, depth: int = DEPTH) -> Arrang
 
 
 def refuse_annotated(folder: Path) -> None:
-    """Refuse a folder in which images lie beside their annotations or unlabelled ones, rather than in class folders.
+    """Refuse a folder with images beside their annotations, or beside unlabelled ones, instead of class folders.
 
     Raises:
         DataError: it is one.
@@ -114,7 +115,7 @@ def _look(folder: Path) -> _Seen:
 
 
 def _inside(place: Path, only: _Seen, root: Path, depth: int) -> Arrangement:
-    """Look into a folder that is alone."""
+    """Decide what is inside the only folder of `place`."""
     found = arrange(only.path, root, depth - 1) if depth else Arrangement(only.path)
     same = only.name.casefold()
     wraps = is_filler(only.name) or place.name.casefold() == same or [one.casefold() for one in only.inside] == [same]
@@ -124,9 +125,9 @@ def _inside(place: Path, only: _Seen, root: Path, depth: int) -> Arrangement:
         return found if deeper else replace(found, notes=(note, *found.notes))
     inner = innermost(found.place)
     names = contents_of(inner)[0]
-    advice = f". It holds folders itself ({some_of(names)}); if these are the classes, give {printable(inner)}"
+    advice = f". It contains folders itself ({some_of(names)}); if these are the classes, give {printable(inner)}"
     raise DataError(
-        f"{printable(place)} has one class only, {printable(only.name)}; a classifier needs at least two"
+        f"{printable(place)} has only one class, {printable(only.name)}; a classifier needs at least two"
         + (advice if len(names) > 1 else "")
     )
 
@@ -213,7 +214,7 @@ def _refuse_without_train(place: Path, named: Sequence[_Seen], *, has_train: boo
 
 
 def _refuse(place: Path, root: Path, data: Sequence[_Seen], roles: Mapping[str, Role]) -> NoReturn:
-    """Say what was seen, and how to say what it is."""
+    """Raise an error that shows the folders, and the settings that decide what they are."""
     names = {split: [one for one in data if roles.get(one.name) == split] for split in get_args(Split)}
     rest = [one for one in data if roles.get(one.name) not in get_args(Split)]
     guess: dict[Split, _Seen] = {split: found[0] for split, found in names.items() if found}
@@ -236,13 +237,13 @@ def _settings(splits: Mapping[Split, _Seen | Path], root: Path) -> str:
 
 
 def _shared(data: Sequence[_Seen]) -> list[str]:
-    """Return the names of folders that are in each of them."""
+    """Return the names of the folders that all of them contain."""
     common = set.intersection(*({name.casefold() for name in one.inside} for one in data))
     return [name for name in data[0].inside if name.casefold() in common]
 
 
 def _hold_the_same(data: Sequence[_Seen]) -> bool:
-    """Say whether all hold the same folders, more or less, and no images directly."""
+    """Return whether all contain roughly the same folders, and no images directly."""
     with_folders = [one for one in data if one.inside]
     if len(with_folders) < 2 or any(one.images for one in with_folders):
         return False

@@ -1,4 +1,4 @@
-"""Finding the images below a folder: what is hidden, special or no image is counted and left out."""
+"""Finding the images below a folder; hidden files, special files and other formats are counted and left out."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from cnn_tl.data.decoding.file_types import HEAD_BYTES, accepted_kind, has_image
 
 _HIDDEN = re.compile(r"\..*|__MACOSX|@eaDir", re.DOTALL)
 _UNNAMED = 20
-"""So many files without an image's extension are opened to find out whether a folder holds images."""
+"""The most files without an image's extension that are opened to find out whether a folder has images."""
 _DIGITS = re.compile(r"([0-9]+)")
 NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
-"""What the system answers where nothing has a name, or a link leads nowhere."""
+"""Error numbers for a name that does not exist, or a broken link."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file or a folder: its path, and the facts of the file it stands for once links are followed."""
+    """A file or a folder: its path, and its `stat` after following links."""
 
     path: Path
     facts: os.stat_result
 
     @property
     def identity(self) -> tuple[int, int]:
-        """Tell which file of the system it is, by whatever path it was reached."""
+        """What identifies the file, whichever path leads to it."""
         return self.facts.st_dev, self.facts.st_ino
 
 
 class Walker:
-    """Looks into folders below one root; counts in `left_out` and `remarks` what the user should hear of."""
+    """Lists folders below one root; counts what the user should know in `left_out` and `remarks`."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.realpath(root))  # `resolve` would raise on a link to itself
@@ -49,7 +49,7 @@ class Walker:
 
         Raises:
             DataError: the folder, or a file in it, cannot be read.
-        ResourceError: the machine could not read it, and that has lasted.
+            ResourceError: the machine could not read it, even after several attempts.
         """
         folders: list[Found] = []
         images: list[Found] = []
@@ -58,7 +58,7 @@ class Walker:
             if _HIDDEN.fullmatch(entry.name):
                 self.left_out["hidden files and folders"] += 1
             elif found is None:
-                self.left_out["links that lead nowhere"] += 1
+                self.left_out["broken links"] += 1
             elif stat.S_ISDIR(found.facts.st_mode):
                 folders.append(found)
             elif not stat.S_ISREG(found.facts.st_mode):
@@ -66,11 +66,11 @@ class Walker:
             elif is_candidate(found.path):
                 images.append(found)
             else:
-                self.left_out["files that are no images"] += 1
+                self.left_out["files that are not images"] += 1
         return folders, images
 
     def images(self, class_folder: Path) -> list[Found]:
-        """Return the images anywhere below a class folder, in natural order, each real file once.
+        """Return all images below a class folder, at any depth, in natural order, each file once.
 
         Raises:
             DataError: a folder, or a file in one, cannot be read.
@@ -91,13 +91,13 @@ class Walker:
         return sorted(found, key=lambda one: natural_key(str(one.path)))
 
     def notes(self) -> list[str]:
-        """Return what was counted, a line each."""
+        """Return what was counted, one line each."""
         left_out = [f"{what}, left out: {count:,}" for what, count in self.left_out.items() if count]
         remarks = [f"{what}: {count:,}" for what, count in self.remarks.items() if count]
         return left_out + remarks
 
     def _unseen(self, found: list[Found], seen: set[tuple[int, int]]) -> list[Found]:
-        """Return what is not in `seen` yet, and add it; a file with several hard links counts as several."""
+        """Return those that are not in `seen`, and add them to it; a file with several hard links counts as several."""
         fresh = []
         for one in found:
             hard_links = one.facts.st_nlink if stat.S_ISREG(one.facts.st_mode) else 1
@@ -122,24 +122,24 @@ class Walker:
 
 
 def natural_key(name: str) -> tuple[tuple[int | str, ...], str]:
-    """Order names as people do: 2 before 10; the name itself settles ties such as 1 and 01."""
+    """Return a sort key for natural order, 2 before 10; the name itself breaks ties such as 1 and 01."""
     parts = _DIGITS.split(name.casefold())
     return tuple(int(part) if i % 2 else part for i, part in enumerate(parts)), name
 
 
 def some_of(names: Iterable[str | Path], most: int = 5) -> str:
-    """Return the first few names as text, and how many more there are."""
+    """Return the first few names as text, followed by the number of the others."""
     shown = [printable(name) for name in names]
     more = f" and {len(shown) - most:,} more" if len(shown) > most else ""
     return ", ".join(shown[:most]) + more
 
 
 def contents_of(folder: Path) -> tuple[list[str], bool]:
-    """Return the names of the visible folders directly in `folder`, in natural order, and whether images lie there.
+    """Return the names of the visible folders directly in `folder`, in natural order, and whether it has images.
 
     Raises:
         DataError: the folder cannot be read.
-        ResourceError: the machine could not read it, and that has lasted.
+        ResourceError: the machine could not read it, even after several attempts.
     """
 
     def look() -> tuple[list[str], list[Path], bool]:
@@ -188,7 +188,7 @@ def entries_of(folder: Path) -> list[os.DirEntry[str]]:
 
     Raises:
         DataError: the folder cannot be read.
-        ResourceError: the machine could not read it, and that has lasted.
+        ResourceError: the machine could not read it, even after several attempts.
     """
 
     def listed() -> list[os.DirEntry[str]]:
@@ -202,11 +202,11 @@ def entries_of(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def head_of(path: Path) -> bytes:
-    """Return the first bytes of a file, by which its kind is told.
+    """Return the first bytes of a file, which tell its format.
 
     Raises:
         OSError: it cannot be read.
-        ResourceError: the machine could not read it, and that has lasted.
+        ResourceError: the machine could not read it, even after several attempts.
     """
 
     def read() -> bytes:
@@ -217,7 +217,7 @@ def head_of(path: Path) -> bytes:
 
 
 def is_candidate(path: Path) -> bool:
-    """Tell whether a file is, or claims to be, an image."""
+    """Return whether a file is, or claims to be, an image."""
     if has_image_extension(path):
         return True
     try:

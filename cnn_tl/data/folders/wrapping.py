@@ -1,4 +1,4 @@
-"""Folders that lie around the data, each alone in the other."""
+"""Folders that only wrap the data: each contains nothing but the next one."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cnn_tl.data.folders.walk import contents_of
 from cnn_tl.data.manifest import Split
 
 DEPTH = 4
-"""So many folders may lie around the data."""
+"""The most folders that may wrap the data."""
 
 _DEEPEST = 40
-"""So deep the folder is looked for that a refusal names; links can go round in a ring."""
+"""The most levels that are searched for the folder that an error message names; links can form a cycle."""
 
 
 def unwrapped(folder: Path, depth: int = DEPTH) -> Path:
-    """Return the folder that holds the classes of a split: itself, or one alone in it that repeats its name.
+    """Return the folder with the classes of a split: itself, or the only folder in it, if that repeats its name.
 
     Raises:
         DataError: a folder cannot be read.
@@ -35,7 +35,7 @@ def unwrapped(folder: Path, depth: int = DEPTH) -> Path:
 
 
 def innermost(folder: Path) -> Path:
-    """Return the first folder from here on that holds more than one other.
+    """Return the first folder, from here on, that contains more than one other.
 
     Raises:
         DataError: a folder cannot be read.
@@ -49,7 +49,7 @@ def innermost(folder: Path) -> Path:
 
 
 def splits_in(place: Path, classes: Collection[str], depth: int = DEPTH) -> tuple[Path, dict[Split, Path]]:
-    """Return the folder in which classes that are known lie, or else splits, and these; it may be alone in `place`.
+    """Return the folder with known classes, or else with splits, and the folder of each split; `place` may wrap it.
 
     Raises:
         DataError: two folders could be the same split.
@@ -66,7 +66,7 @@ def splits_in(place: Path, classes: Collection[str], depth: int = DEPTH) -> tupl
         if len(alike) > 1:
             raise DataError(
                 f"{printable(place)} has both {' and '.join(map(printable, alike))}, and each could be the {split} "
-                f"split; give the one that you mean: {printable(place / alike[0])}"
+                f"split; give the right one: {printable(place / alike[0])}"
             )
         if alike:
             found[split] = unwrapped(place / alike[0])

@@ -1,4 +1,4 @@
-"""Training images, each time a little different: a random crop, a mirror image, a policy, other light, a hole."""
+"""Random views of training images: random crop, horizontal flip, a policy, colour jitter, random erasing."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from cnn_tl.data.views.transforms import FILTERS, mean_colour
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far a training image may stray.
+    """Settings of the random views.
 
     Attributes:
-        crop_scale_min: the smallest share of the area that a random crop is drawn to keep (Szegedy et al. 2014, sec.
-            6); of an image that is much wider or higher than the network's input it keeps what there is room for.
-        flip: mirror every second image, left to right.
+        crop_scale_min: the smallest share of the area that a random crop keeps (Szegedy et al. 2014, sec. 6); of an
+            image that is much wider or higher than the network's input it keeps less, as much as fits.
+        flip: flip half of the views horizontally.
         color: brightness, contrast and saturation each vary by up to this share.
-        policy: one of `policies.POLICIES`, after the crop and the mirror image.
-        magnitude, ops: how strong and how many the operations of the policy are, where it has such settings.
-        erasing: the probability that a rectangle is painted over.
+        policy: one of `policies.POLICIES`, applied after the crop and the flip.
+        magnitude, ops: the strength and number of the policy's operations, if it has such settings.
+        erasing: the probability that a rectangle is erased.
 
-    A setting at its default does not enter the key of a cached view (`features/cache_keys.py`), so the default of a new
-    setting must change no pixel.
+    A setting at its default is not part of the key of a cached view (`features/cache_keys.py`), so the default of a new
+    setting must not change any pixel.
     """
 
     crop_scale_min: float
@@ -43,23 +43,23 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Finish:
-    """What a view goes through last, when it has its size: arithmetic on pixels that can be done anywhere.
+    """The last steps of a view, on pixels of its final size, so that they can also run on the GPU.
 
     Attributes:
-        light: factors of brightness, contrast and saturation, in this order; None: they stay.
-        hole: left, top, right, bottom of a box that is painted over, in pixels; None: there is none.
+        jitter: factors of brightness, contrast and saturation, in this order; None: unchanged.
+        hole: left, top, right, bottom of the erased box, in pixels; None: there is none.
     """
 
-    light: tuple[float, float, float] | None
+    jitter: tuple[float, float, float] | None
     hole: tuple[int, int, int, int] | None
 
 
 @dataclass(frozen=True)
 class View:
-    """A random view as drawn: the box that is cut from the image, whether it is mirrored, and what follows."""
+    """A random view as drawn: the crop's box, whether it is flipped, the policy's operations, and the last steps."""
 
     box: tuple[float, float, float, float]
-    mirrored: bool
+    flipped: bool
     operations: list[policies.Operation]
     finish: Finish
 
@@ -70,43 +70,43 @@ def augment(
     """Return uint8 pixels [H, W, 3] of a random view of an RGB image; the view is a function of `seed` alone.
 
     Args:
-        finished: False leaves out what `finish_of` says, to be done elsewhere.
+        finished: False leaves out the steps of `finish_of`, which are then done elsewhere.
     """
     drawn = _drawn(image.width, image.height, spec, settings, seed)
     view = image.resize((spec.width, spec.height), FILTERS[spec.interpolation], box=drawn.box)
-    if drawn.mirrored:
+    if drawn.flipped:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     view = policies.perform(view, drawn.operations, mean_colour(spec))
     return np.asarray(finish(view, drawn.finish, spec) if finished else view)
 
 
 def finish_of(spec: Preprocessing, settings: Augmentation, seed: int) -> Finish:
-    """Return what the view that `seed` draws goes through last; it does not depend on the image."""
+    """Return the last steps of the view that `seed` draws; they do not depend on the image."""
     return _drawn(spec.width, spec.height, spec, settings, seed).finish
 
 
 def _drawn(width: int, height: int, spec: Preprocessing, settings: Augmentation, seed: int) -> View:
-    """Draw a view of an image of this size; the size decides where the box lies, and nothing else.
+    """Draw a view of an image of this size, which affects only the box of the crop.
 
-    So whatever the size, equally many numbers are drawn before the finish: `finish_of` counts on that.
+    Whatever the size, the same number of random numbers is drawn before the finish; `finish_of` relies on that.
     """
     draw = random.Random(seed)
     box = _crop(width, height, spec.width / spec.height, settings.crop_scale_min, draw)
-    mirrored = settings.flip and draw.random() < 0.5
+    flipped = settings.flip and draw.random() < 0.5
     size = spec.width, spec.height
     operations = policies.POLICIES[settings.policy](draw, size, settings.magnitude, settings.ops)
-    light = None
+    jitter = None
     if settings.color > 0:
         brightness, contrast, saturation = (draw.uniform(1 - settings.color, 1 + settings.color) for _ in range(3))
-        light = brightness, contrast, saturation
+        jitter = brightness, contrast, saturation
     erased = settings.erasing > 0 and draw.random() < settings.erasing
-    return View(box, mirrored, operations, Finish(light, _hole(*size, draw) if erased else None))
+    return View(box, flipped, operations, Finish(jitter, _hole(*size, draw) if erased else None))
 
 
 def finish(view: Image.Image, drawn: Finish, spec: Preprocessing) -> Image.Image:
-    """Return a view in its light and with its hole; the hole is made in the very image that is given."""
+    """Return a view with its colour jitter and its hole; the given image may be changed."""
     enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-    for enhancer, factor in zip(enhancers, drawn.light or (), strict=False):
+    for enhancer, factor in zip(enhancers, drawn.jitter or (), strict=False):
         view = enhancer(view).enhance(factor)
     if drawn.hole is not None:
         view.paste(mean_colour(spec), drawn.hole)
@@ -116,10 +116,9 @@ def finish(view: Image.Image, drawn: Finish, spec: Preprocessing) -> Image.Image
 def _crop(
     width: int, height: int, proportion: float, scale_min: float, draw: random.Random
 ) -> tuple[float, float, float, float]:
-    """Draw a box of `scale_min`..1 of the area whose proportions are the target's, give or take a third.
+    """Draw a box with `scale_min`..1 of the area, and the target's aspect ratio times 3/4 to 4/3.
 
-    Where that is wider or higher than the image it ends at the border: less of the area, and no other proportions
-    than it has to have.
+    A box that is wider or higher than the image is clipped at the border: it then has less area.
     """
     area = width * height * draw.uniform(scale_min, 1)
     ratio = proportion * math.exp(draw.uniform(math.log(3 / 4), math.log(4 / 3)))
@@ -131,10 +130,10 @@ def _crop(
 
 
 def _hole(width: int, height: int, draw: random.Random) -> tuple[int, int, int, int] | None:
-    """Draw the box that random erasing paints over (Zhong et al. 2020, alg. 1), as left, top, right, bottom in pixels.
+    """Draw the box that random erasing fills (Zhong et al. 2020, alg. 1): left, top, right, bottom in pixels.
 
-    It takes 2% to a third of the area, its sides at most in the proportion 3 : 10. None: none of ten that were drawn
-    fits, as happens in a long strip.
+    It has 2% to a third of the area, and an aspect ratio of at most 10 : 3. None: none of ten drawn boxes fits, as
+    happens in a long strip.
     """
     for _ in range(10):
         area = width * height * draw.uniform(0.02, 1 / 3)

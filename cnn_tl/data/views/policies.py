@@ -1,8 +1,8 @@
-"""Augmentation policies: which operations a training image goes through, and how strong they are.
+"""Augmentation policies: which operations are applied to a training image, and how strong they are.
 
 RandAugment (Cubuk et al. 2020, sec. 3) and TrivialAugment Wide (Müller and Hutter 2021, tab. 1), with the ranges of
-torchvision's `RandAugment` and `TrivialAugmentWide`. Those draw from torch's global generator, which threads that read
-images would share; here every draw comes from the generator that is passed in.
+torchvision's `RandAugment` and `TrivialAugmentWide`. Torchvision draws from torch's global generator, which all threads
+would share; here every draw comes from the generator that is passed in.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from PIL import Image, ImageEnhance, ImageOps
 Colour = tuple[int, int, int]
 
 STRONGEST = 30
-"""Strengths count from 0 to this, evenly over the range of an operation."""
+"""Strengths are 0 to this, evenly spaced over the range of an operation."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """What an operation's magnitude may be: `weakest` at strength 0, `strongest` at strength 30.
+    """The range of an operation's magnitude: `weakest` at strength 0, `strongest` at strength 30.
 
     Attributes:
-        signed: the magnitude is turned negative in half of the cases.
+        signed: half of the magnitudes are negative.
     """
 
     weakest: float = 0.0
@@ -33,13 +33,13 @@ class Range:
     signed: bool = False
 
     def at(self, strength: int) -> float:
-        """Return the magnitude, without a sign."""
+        """Return the absolute magnitude at a strength."""
         return self.weakest + (self.strongest - self.weakest) * strength / STRONGEST
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation as drawn: a name in `OPERATIONS`, and its magnitude in the unit of that operation."""
+    """An operation with its magnitude as drawn: a name in `OPERATIONS`, and a number in that operation's unit."""
 
     name: str
     magnitude: float
@@ -47,7 +47,7 @@ class Operation:
 
 def randaugment_ranges(width: int, height: int) -> dict[str, Range]:
     """Return the range of each operation of RandAugment for an image of this size in pixels."""
-    far = 150 / 331  # the ranges were found on images of 331 px, AutoAugment (Cubuk et al. 2019)
+    far = 150 / 331  # the ranges were tuned on images of 331 px (AutoAugment, Cubuk et al. 2019)
     return _ranges(shear=0.3, across=far * width, down=far * height, degrees=30, enhance=0.9, bits=4)
 
 
@@ -78,7 +78,7 @@ def _ranges(
 
 
 def _affine(image: Image.Image, matrix: tuple[float, ...], fill: Colour) -> Image.Image:
-    """Give each pixel (x, y) what lies at (a x + b y + c, d x + e y + f), or the fill where that is outside."""
+    """Give each pixel (x, y) the value at (a x + b y + c, d x + e y + f), or `fill` if that is outside."""
     return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=fill)
 
 
@@ -98,10 +98,10 @@ OPERATIONS: dict[str, Callable[[Image.Image, float, Colour], Image.Image]] = {
     "autocontrast": lambda image, magnitude, fill: ImageOps.autocontrast(image),
     "equalize": lambda image, magnitude, fill: ImageOps.equalize(image),
 }
-"""Each takes an RGB image, a magnitude and the colour for what comes in from outside, and keeps the size.
+"""Name -> function of an RGB image, a magnitude and the colour for pixels from outside; the size stays the same.
 
-Shears, shifts and turns interpolate linearly, as torchvision's training recipes have it; nearest neighbours leave
-jagged edges that no photograph has.
+Shears, translations and rotations interpolate bilinearly, as in torchvision's training recipes; nearest neighbours
+would leave jagged edges that no photograph has.
 """
 
 
@@ -111,7 +111,7 @@ def none(draw: random.Random, size: tuple[int, int], magnitude: int | None, ops:
 
 
 def randaugment(draw: random.Random, size: tuple[int, int], magnitude: int | None, ops: int | None) -> list[Operation]:
-    """Draw `ops` operations, any of them equally likely, all of strength `magnitude`."""
+    """Draw `ops` operations uniformly, all with strength `magnitude`."""
     assert magnitude is not None, "the recipe is resolved"
     assert ops is not None, "the recipe is resolved"
     ranges = randaugment_ranges(*size)
@@ -121,7 +121,7 @@ def randaugment(draw: random.Random, size: tuple[int, int], magnitude: int | Non
 def trivialaugment(
     draw: random.Random, size: tuple[int, int], magnitude: int | None, ops: int | None
 ) -> list[Operation]:
-    """Draw one operation and a strength of 0 to 30, each equally likely; there is nothing to set."""
+    """Draw one operation and a strength of 0 to 30, both uniformly; there are no settings."""
     return [_drawn(draw, trivialaugment_ranges(), lambda: _below(draw, STRONGEST + 1))]
 
 
@@ -130,12 +130,12 @@ POLICIES: dict[str, Callable[[random.Random, tuple[int, int], int | None, int | 
     "randaugment": randaugment,
     "trivialaugment": trivialaugment,
 }
-"""Each takes a generator, the (width, height) of the image in pixels, and the recipe's `magnitude` and `ops`, which
-are None for a policy that has no such setting; it returns what to do, in order."""
+"""Name -> function of a generator, the (width, height) of the image in pixels, and the recipe's `magnitude` and `ops`,
+which are None for a policy without such a setting; it returns the operations in order."""
 
 
 def perform(image: Image.Image, operations: list[Operation], fill: Colour) -> Image.Image:
-    """Carry operations out, one after the other, on an RGB image; the size stays."""
+    """Apply operations to an RGB image in order; the size stays the same."""
     for operation in operations:
         image = OPERATIONS[operation.name](image, operation.magnitude, fill)
     return image
@@ -148,5 +148,5 @@ def _drawn(draw: random.Random, ranges: Mapping[str, Range], strength: Callable[
 
 
 def _below(draw: random.Random, count: int) -> int:
-    """Draw 0 to count - 1. Of all that a generator offers, only `random` is the same in every version of Python."""
+    """Draw 0 to count - 1 with `random`, the only method of a generator that is the same in every version of Python."""
     return int(draw.random() * count)

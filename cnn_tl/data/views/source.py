@@ -88,7 +88,6 @@ def unpack(row: Row) -> Image.Image:
 
 def _fitting(width: int, height: int, most: int) -> tuple[int, int]:
     """Return the size with at most `most` pixels; a strip that would become thinner than a pixel is distorted."""
-
     if width * height <= most:
         return width, height
     factor = math.sqrt(most / (width * height))

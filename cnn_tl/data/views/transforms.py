@@ -98,7 +98,6 @@ def _offset(size: int, wanted: int) -> int:
 
 def trim_strip(image: Image.Image) -> Image.Image:
     """Crop the ends of a long strip: the centre crop never reaches them, and resizing them could fill the memory."""
-
     longest = LONGEST_STRIP * min(image.size)
     if max(image.size) <= longest:
         return image

@@ -167,5 +167,4 @@ def googlenet(pretrained: bool = False, **kwargs: Any) -> GoogLeNet:
 
 def _without_auxiliary(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Drop the auxiliary classifiers of torchvision's file if the network has none."""
-
     return state if model.aux_logits else {k: t for k, t in state.items() if k.partition(".")[0] not in AUXILIARY}

@@ -158,7 +158,6 @@ def lenet5(pretrained: bool = False, **kwargs: Any) -> LeNet5:
 @register_model
 def lenet5_tanh(pretrained: bool = False, **kwargs: Any) -> LeNet5:
     """Return LeNet-5 with the paper's activation and pooling."""
-
     return _build("lenet5_tanh", pretrained, **{"act_layer": ScaledTanh, "pool_layer": nn.AvgPool2d} | kwargs)
 
 

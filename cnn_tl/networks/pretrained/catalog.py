@@ -77,7 +77,6 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 def describe(name: str) -> ModelRow:
     """Describe one model; its parameters are counted on the meta device, without memory."""
-
     import timm
     import torch
 

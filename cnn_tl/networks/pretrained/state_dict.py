@@ -145,7 +145,6 @@ def _translate(state: State, filter_fn: Filter | None, model: nn.Module) -> Stat
 
 def _classifier(model: nn.Module) -> tuple[str, ...]:
     """Return the prefixes of the names of the classifier's tensors; distilled models have two classifiers."""
-
     names: str | Iterable[str] = model.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr, operator]
     return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
 

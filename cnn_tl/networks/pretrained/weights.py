@@ -215,7 +215,6 @@ def _package_file(package: str) -> Path | None:
 
 def _check_size(model: str, side: int, arguments: dict[str, Any]) -> None:
     """Check on the meta device, without memory, that the model accepts images of this size."""
-
     import timm
     import torch
 

@@ -28,7 +28,7 @@ def finished(pixels_NHW3: Tensor, finishes: Sequence[Finish], colour: tuple[int,
         finishes: one for each image.
     """
     device = pixels_NHW3.device
-    if lights := [finish.light for finish in finishes if finish.light is not None]:
+    if lights := [finish.jitter for finish in finishes if finish.jitter is not None]:
         assert len(lights) == len(finishes), "all views of a run get other light, or none does"
         pixels_NHW3 = _lit(pixels_NHW3, torch.tensor(lights, device=device))
     if any(finish.hole for finish in finishes):

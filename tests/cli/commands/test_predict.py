@@ -67,7 +67,7 @@ def test_an_image_that_shows_nothing_is_named_beside_its_row(cli: Callable[..., 
     done = cli("predict", "run", "photos/empty.png", "photos/dark.png", "--format", "csv")
     assert len(done.out.splitlines()) == 3
     assert " ".join(done.err.split()) == (
-        "warning: images that are transparent everywhere, and so white: 1 (photos/empty.png)"
+        "warning: images that are completely transparent, and so white: 1 (photos/empty.png)"
     )
     assert done.code == 0
 

@@ -157,7 +157,7 @@ def lines(outcome: Any) -> list[str]:
         (["pets/cat/0.png"], 3, "0.png"),
         (["empty"], 3, "no class folders"),
         (["pets.zip"], 3, "unpack it first"),
-        (["lonely"], 3, "one class only, cat"),
+        (["lonely"], 3, "only one class, cat"),
         (["hollow"], 3, "dog"),
         (["single"], 3, "dog"),
         (["loose"], 3, "0.png"),

@@ -234,8 +234,8 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "archive": (make_archive, "is an archive; unpack it first"),
     "empty": (Path.mkdir, "no class folders in .*; expected .*/<class>/"),
     "hidden only": (of(**{".git": 2}), "no class folders"),
-    "one class": (of(a=5), "has one class only, a; "),
-    "one class in train": (of(train__a=5, val__a=5), "has one class only, a; "),
+    "one class": (of(a=5), "has only one class, a; "),
+    "one class in train": (of(train__a=5, val__a=5), "has only one class, a; "),
     "empty class": (of(a=5, b=0), "class folder .*b has no image in it"),
     "class of one": (of(a=5, b=1), "class b has one usable image, and at least two"),
     "loose": (make_loose, r"images directly in .* \(7: 0\.png, 1\.png, 2\.png, 3\.png, 4\.png and 2 more"),
@@ -268,7 +268,7 @@ def test_case_clash(tmp_path: Path) -> None:
     tree(tmp_path, cat=2)
     if (tmp_path / "CAT").exists():
         pytest.skip("the file system does not tell case apart")
-    with pytest.raises(DataError, match="differ by case or Unicode form only: 'CAT' and 'cat'"):
+    with pytest.raises(DataError, match="differ only by case or Unicode form: 'CAT' and 'cat'"):
         scanned(tree(tmp_path, CAT=2))
 
 
@@ -337,7 +337,7 @@ def copied(root: Path, source: str, target: str, *, number: int = 3, prefix: str
         (lambda root: [(root / "b").mkdir(), draw(root / "b" / "0.png"), (root / "b" / "1.png").write_bytes(b"")],
          ("class b has one usable image (1 more cannot be read)",)),
         (lambda root: [(root / "b").mkdir(), (root / "b" / "0.png").symlink_to("nowhere")],
-         ("has no image in it (links that lead nowhere: 1)",)),
+         ("has no image in it (broken links: 1)",)),
     ],
     ids=["copies", "linked folder", "most are copies", "copies within", "broken", "links to nowhere"],
 )  # fmt: skip

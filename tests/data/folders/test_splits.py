@@ -110,15 +110,15 @@ def test_an_empty_folder_beside_the_splits_is_left_out(tmp_path: Path, beside: s
         (("images/{train,val}",), ("labels/train",), ("images and labels", "sort the images")),
         (("train/images", "val/images"), ("train/labels", "val/labels"), ("images and labels",)),
         (("Images/{ant,bee}",), ("Annotation/ant",), ("give ", "/Images")),
-        (("PetImages/{ant,bee}",), (), ("one class only, PetImages", "ant, bee", "/PetImages")),
-        (("deep/er/{ant,bee}",), (), ("one class only, er", "/deep/er")),
+        (("PetImages/{ant,bee}",), (), ("only one class, PetImages", "ant, bee", "/PetImages")),
+        (("deep/er/{ant,bee}",), (), ("only one class, er", "/deep/er")),
         (("a/b/c/d/e/f/{ant,bee,cow}",), (), ("ant, bee, cow", "/data/a/b/c/d/e/f")),
-        (("insects-10/raw-img/{ant,bee}",), (), ("one class only, insects-10", "ant, bee", "/data/insects-10/raw-img")),
-        (("zoo/{ant,bee}", "unlabelled"), (), ("one class only, zoo", "/data/zoo")),
+        (("insects-10/raw-img/{ant,bee}",), (), ("only one class, insects-10", "ant, bee", "/data/insects-10/raw-img")),
+        (("zoo/{ant,bee}", "unlabelled"), (), ("only one class, zoo", "/data/zoo")),
         (("labelled", "unlabelled"), (), ("holds unlabelled, which is no class", "--set data.train=.")),
         (("train/labelled/{ant,bee}", "train/unlabelled"), (), ("/train holds unlabelled", "--set data.train=FOLDER")),
         (("ant", "bee", "not_annotated"), (), ("holds not_annotated", "--set data.train=.")),
-        (("ant",), (), ("one class only, ant",)),
+        (("ant",), (), ("only one class, ant",)),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )  # fmt: skip
@@ -174,7 +174,7 @@ def test_the_users_word_decides(tmp_path: Path) -> None:
     tree(root / "hold", "{a,b}")
     assert scanned(root, splits={"train": ".", "test": "hold"}).classes == ("a", "b", "c")
     for splits, words in (
-        ({"train": "nosuch"}, "data.train: .*nosuch is no folder; .* holds a, b, c"),
+        ({"train": "nosuch"}, "data.train: .*nosuch is not a folder; .* contains a, b, c"),
         ({"train": "a", "val": "a"}, "data.train and data.val are the same folder"),
     ):
         with pytest.raises(DataError, match=words):

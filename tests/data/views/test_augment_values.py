@@ -53,7 +53,7 @@ def test_a_crop_keeps_any_share_from_the_least_on_in_proportions_of_3_to_4_and_b
 
 @pytest.mark.parametrize("color", [0.2, 0.8])
 def test_light_is_drawn_evenly_to_either_side_of_what_it_was(color: float) -> None:
-    lights = [finish_of(SPEC, Augmentation(0.5, True, color), seed).light for seed in range(DRAWS)]
+    lights = [finish_of(SPEC, Augmentation(0.5, True, color), seed).jitter for seed in range(DRAWS)]
     for factors in zip(*[light for light in lights if light], strict=True):
         assert kstest(factors, "uniform", (1 - color, 2 * color)).pvalue > 0.01
 

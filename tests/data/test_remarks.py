@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_tl.data.blank_images import Looks
+from cnn_tl.data.remarks import BlankImages
 
 PHOTOGRAPH = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
 DOT = np.zeros((60, 80, 3), np.uint8)
@@ -14,10 +14,10 @@ DOT[33, 41] = 200
 
 
 def seen(file: Path, pixels: np.ndarray) -> list[dict[str, str]]:
-    looks = Looks(), Looks()
-    looks[0].see("name", file, pixels)
-    looks[1].see_image("name", file, Image.fromarray(pixels))
-    return [one.found for one in looks]
+    blank = BlankImages(), BlankImages()
+    blank[0].check_pixels("name", file, pixels)
+    blank[1].check_image("name", file, Image.fromarray(pixels))
+    return [one.found for one in blank]
 
 
 @pytest.mark.parametrize(
@@ -58,11 +58,11 @@ def test_white_is_told_from_transparent(mode: str, colour: tuple[int, ...], kind
 
 
 def test_the_remarks_name_some_in_natural_order(tmp_path: Path) -> None:
-    looks = Looks()
+    blank = BlankImages()
     for number in reversed(range(1, 12)):
-        looks.see(f"{number}.png", tmp_path, np.full((9, 9, 3), number, np.uint8))
-    looks.see("dark.tif", tmp_path, PHOTOGRAPH // 20)
-    assert looks.remarks() == [
+        blank.check_pixels(f"{number}.png", tmp_path, np.full((9, 9, 3), number, np.uint8))
+    blank.check_pixels("dark.tif", tmp_path, PHOTOGRAPH // 20)
+    assert blank.remarks() == [
         "images of one colour all over: 11 (1.png, 2.png, 3.png, 4.png, 5.png and 6 more)",
-        "images whose values lie within 1/16 of the range, so that they show next to nothing: 1 (dark.tif)",
+        "images whose values lie within 1/16 of the range, so that they show almost nothing: 1 (dark.tif)",
     ]
