@@ -156,7 +156,7 @@ def test_new_weights_on_the_hub_are_not_missed(hub_cache: Path, tiny_weights: Pa
     info.remember(folder, learned)
     recalled = info.recall(folder)
     assert recalled is not None
-    assert recalled.places == learned.places
+    assert recalled.published == learned.published
     fetch(hub_cache, "2" * 40, tiny_weights)
     assert info.recall(folder) is not None  # another revision of the same weights
     state = load_file(tiny_weights)

@@ -129,7 +129,7 @@ def test_copies_across_parts_and_classes_are_told(tmp_path: Path) -> None:
 def test_imbalance_and_single_images_are_told(tmp_path: Path) -> None:
     manifest = scanned(tree(tmp_path, train__many=10, train__one=1, val__many=1))
     assert "10 training images of many, 1 of one" in note(manifest, "balanced")
-    assert note(manifest, "one training image only").endswith("one")
+    assert note(manifest, "only one training image").endswith("one")
 
 
 def test_what_is_no_image_is_counted_and_left_out(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_what_is_no_image_is_counted_and_left_out(tmp_path: Path) -> None:
     manifest = scanned(root)
     assert manifest.classes == ("a", "b")
     assert len(manifest.images) == 8
-    assert note(manifest, "no images").endswith(": 2")
+    assert note(manifest, "not images").endswith(": 2")
     assert note(manifest, "hidden").endswith(": 4")
     assert note(manifest, "sub-folders").endswith(": 1")
 
@@ -164,7 +164,7 @@ def test_links_and_pipes(tmp_path: Path) -> None:
     assert Counter(image.label for image in manifest.images) == {0: 3, 1: 4}
     assert note(manifest, "pipes").endswith(": 1")
     assert note(manifest, "already seen").endswith(": 3")
-    assert note(manifest, "nowhere").endswith(": 2")
+    assert note(manifest, "broken links").endswith(": 2")
     assert note(manifest, "lead out").endswith(": 1")
 
 
