@@ -1,6 +1,6 @@
 """Where patches cover an image, and the map of what that costs: occlusion without knowing what the model runs in.
 
-Zeiler and Fergus 2014, sec. 3.1 and figure 6. Neither torch nor a network is needed here.
+Zeiler and Fergus 2014, sec. 4.2. Neither torch nor a network is needed here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Occlusion: a grey patch slides over the image, and where it lowers the score most the model was looking.
 
-Zeiler and Fergus 2014, sec. 3.1 and figure 6.
+Zeiler and Fergus 2014, sec. 4.2.
 """
 
 from __future__ import annotations
