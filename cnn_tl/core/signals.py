@@ -119,7 +119,7 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals(*, second_ends: bool = True) -> Iterator[StopRequest]:
+def stop_on_signals(request: StopRequest | None = None, *, second_ends: bool = True) -> Iterator[StopRequest]:
     """Catch the first SIGINT or SIGTERM in a `StopRequest`; the second one ends the process at once.
 
     In another program, the second signal does what that program has it do: in a notebook or a prompt it raises
@@ -127,9 +127,10 @@ def stop_on_signals(*, second_ends: bool = True) -> Iterator[StopRequest]:
     notebook's worker) signals are left alone.
 
     Args:
+        request: records the signal; by default a new one.
         second_ends: False: further signals do nothing. A launcher passes on signals that the terminal has already sent.
     """
-    request = StopRequest()
+    request = StopRequest() if request is None else request
     if threading.current_thread() is not threading.main_thread():
         yield request
         return

@@ -63,7 +63,12 @@ def require_trackers(names: Sequence[TrackerName]) -> None:
 
 @contextlib.contextmanager
 def tracked(
-    names: Sequence[TrackerName], run: Path, recipe: Mapping[str, Any], warn: Callable[[str], None]
+    names: Sequence[TrackerName],
+    run: Path,
+    recipe: Mapping[str, Any],
+    warn: Callable[[str], None],
+    *,
+    tracking: Tracking | None = None,
 ) -> Iterator[Tracking]:
     """Open the trackers that the recipe names, and close them in the end, well or not.
 
@@ -71,8 +76,9 @@ def tracked(
         run: the run folder.
         recipe: the resolved recipe as a tree.
         warn: told once of each tracker that fails; nothing of that is raised.
+        tracking: what the trackers are opened in; by default a new one.
     """
-    tracking = Tracking(warn)
+    tracking = Tracking(warn) if tracking is None else tracking
     subject = Subject(run, {name: value for name, value in flatten(recipe).items() if value is not None})
     try:
         for name in names:

@@ -1,7 +1,7 @@
-"""The pixels of a run's images: each file is decoded once, and what comes of it is kept.
+"""The pixels of a run's images: each file is decoded once, and the result is kept.
 
-Two things of an image may be cached: the plain view, which evaluation sees, and the source that random views are
-cropped from. Both are pure functions of the file (data/views/transforms.py, data/views/source.py), so training gives
+Two forms of an image may be cached: the plain view, which evaluation sees, and the source from which random views are
+cropped. Both are pure functions of the file (data/views/transforms.py, data/views/source.py), so training gives
 the same result whether an image came from the cache, from memory or from its file.
 """
 
@@ -20,16 +20,13 @@ from cnn_tl.cache.space import Space
 from cnn_tl.cache.store import FeatureCache
 from cnn_tl.core.errors import BadImageError
 from cnn_tl.core.preprocessing import Preprocessing
-from cnn_tl.core.progress import Observer
 from cnn_tl.data.decoding.image import probe
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.data.remarks import BlankImages
 from cnn_tl.data.views import source, transforms
 from cnn_tl.data.views.augment import Augmentation, augment
 from cnn_tl.features.cache_keys import plain_facts, source_facts
-from cnn_tl.recipe import ResolvedRecipe
-from cnn_tl.training.run_folder import RunFolder
-from cnn_tl.training.store import GB, open_cache
+from cnn_tl.training.context import GB, Run, open_cache
 
 Pixels = NDArray[np.uint8]
 Kind = Literal["plain", "source"]
@@ -42,18 +39,18 @@ _NOTHING: Pixels = np.empty((0, 0, 3), np.uint8)
 
 
 class ImageStore:
-    """The pixels of images; what is kept of them is found again by every later run.
+    """The pixels of images; later runs find what is kept of them.
 
     `plain`, `augmented` and `unvaried` may be called by many threads, while nothing else is called.
 
     Args:
         spec: how evaluation sees an image. settings: how training does; None: as evaluation.
         file_of: an image -> its file, which is the one that was scanned.
-        spaces: where images are kept; None: they are not.
+        spaces: where images are kept; None: they are not kept.
         plain_training: whether some epoch sees the training images as evaluation does.
 
     Attributes:
-        source_side: of the sources, in pixels; None where no random views are cut.
+        source_side: of the sources, in pixels; None where no random views are cropped.
         refusals: why the cache did not take something, in whole sentences; filled by the cache.
         blank: the decoded images that show nothing.
     """
@@ -88,15 +85,15 @@ class ImageStore:
         return self._row("plain", image)
 
     def augmented(self, image: ImageRecord, seed: int, *, finished: bool = True) -> Pixels:
-        """Return the random view of an image that `seed` draws, uint8 [H, W, 3], cut from its source.
+        """Return the random view of an image that `seed` draws, uint8 [H, W, 3], cropped from its source.
 
         Args:
-            finished: False leaves the last part of the augmentation to `training/loop/augmentation.py`.
+            finished: False leaves the last steps of the augmentation to `training/loop/augmentation.py`.
 
         Raises:
             BadImageError, DataError: as `plain` does.
         """
-        assert self._settings is not None, "the recipe is resolved, and asks for augmented views"
+        assert self._settings is not None, "the recipe asks for augmented views"
         decoded = source.unpack(self._row("source", image))
         return augment(decoded, self._spec, self._settings, seed, finished=finished)
 
@@ -111,7 +108,7 @@ class ImageStore:
         return transforms.resize_and_crop(source.unpack(self._row("source", image)), self._spec)
 
     def lacking(self, images: Iterable[ImageRecord]) -> Lacking:
-        """Return the images that have to be decoded, each with what is not kept of it."""
+        """Return the images that must be decoded, each with the forms that are not kept."""
         if self._spaces is None:
             return dict.fromkeys(images, ("plain",))
         wanted = {image: self._kinds(image) for image in images}
@@ -123,7 +120,7 @@ class ImageStore:
         return {image: kinds for image, kinds in found.items() if kinds}
 
     def expected_bytes(self, lacking: Lacking) -> int:
-        """Return about how many bytes will be kept of images, by the size of some of them."""
+        """Estimate how many bytes the images will take, from the sizes of a sample."""
         plain = sum("plain" in kinds for kinds in lacking.values())
         cut = [image for image, kinds in lacking.items() if "source" in kinds]
         sample = [self._source_bytes(image) for image in cut[:: max(1, len(cut) // PROBED)]]
@@ -131,23 +128,23 @@ class ImageStore:
         return plain * 3 * self._spec.height * self._spec.width + round(len(cut) * each)
 
     def in_memory(self, images: Sequence[ImageRecord]) -> int:
-        """Return how many of the images are held in memory, because the cache did not take them."""
+        """Return how many of the images are held in memory because the cache did not take them."""
         spaces = (self._spaces or {}).values()
         return sum(any(space.holds(_key(image)) for space in spaces) for image in images)
 
     @contextmanager
     def keeper(self, lacking: Lacking, *, write: bool) -> Iterator[Keeper]:
-        """Give a `Keeper` for images; at the end, also when an exception passes, what it has is written.
+        """Give a `Keeper` for images; what it has is written at the end, also if an exception is raised.
 
         Args:
-            write: False: they are decoded, and nothing is kept.
+            write: False decodes them and keeps nothing.
         """
         with ExitStack() as stack:
             spaces = (self._spaces or {}) if write else {}
             yield Keeper(self, lacking, {kind: stack.enter_context(space.writer()) for kind, space in spaces.items()})
 
     def write_held(self) -> None:
-        """Keep what had to be decoded again because the cache had it no longer, or not whole."""
+        """Keep what had to be decoded again because the cache had lost it or held it damaged."""
         for space in (self._spaces or {}).values():
             space.write_held()
 
@@ -162,7 +159,7 @@ class ImageStore:
             pixels = transforms.read_pixels(file, self._spec)
             self.blank.check_pixels(image.path, file, pixels)
             return pixels
-        assert self.source_side is not None, "only random views are cut from a source"
+        assert self.source_side is not None, "only random views are cropped from a source"
         decoded = source.read_source(file, self._spec, self.source_side)
         self.blank.check_image(image.path, file, decoded)
         return source.pack(decoded, self.source_side)
@@ -193,14 +190,14 @@ class ImageStore:
 
 
 class Keeper:
-    """Decodes images in many threads, and keeps them in one."""
+    """Decodes images in many threads and keeps them in one."""
 
     def __init__(self, images: ImageStore, lacking: Lacking, add: Mapping[Kind, Add]) -> None:
         self._images, self._lacking, self._add = images, lacking, add
         self._decoded: dict[ImageRecord, list[tuple[Kind, Pixels]]] = {}
 
     def decode(self, image: ImageRecord) -> Pixels:
-        """Decode what is lacking of an image; return no pixels, `keep` finds them.
+        """Decode what is missing of an image; return no pixels, `keep` finds them.
 
         Raises:
             BadImageError, DataError: as `ImageStore.plain` does.
@@ -217,28 +214,16 @@ class Keeper:
                 self._add[kind](_key(image), row)
 
 
-def open_images(
-    recipe: ResolvedRecipe,
-    run: RunFolder,
-    observer: Observer,
-    spec: Preprocessing,
-    settings: Augmentation | None,
-    file_of: Callable[[ImageRecord], Path],
-    *,
-    read_only: bool = False,
-    sharers: int = 1,
-) -> ImageStore:
-    """Open what a run keeps of its images: nothing in mode `freeze`, or where the recipe says so.
-
-    Args:
-        read_only: leave no trace.
-        sharers: how many processes have this machine's memory between them.
-    """
+def open_images(run: Run, spec: Preprocessing, file_of: Callable[[ImageRecord], Path]) -> ImageStore:
+    """Open what a run keeps of its images: nothing in mode `freeze`, or where the recipe says so."""
+    recipe, settings = run.recipe, run.augmentation
     if recipe.mode == "freeze" or not recipe.data.keep_images:
         return ImageStore(spec, settings, file_of)
     refusals: list[str] = []
-    cache = open_cache(recipe, run, observer, holds="image", read_only=read_only, note=refusals.append)
-    memory = MemoryBudget(int(recipe.data.memory_gb * GB) // sharers)
+    cache = open_cache(run, holds="image", note=refusals.append)
+    memory = MemoryBudget(
+        int(recipe.data.memory_gb * GB) // run.world.local_size
+    )  # the processes of a machine share it
     plain = cache.space(plain_facts(spec), shape=(spec.height, spec.width, 3), dtype="uint8")
     spaces: dict[Kind, MultiShapeSpace] = {"plain": MultiShapeSpace([plain], memory)}
     if settings is not None:

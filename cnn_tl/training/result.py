@@ -1,4 +1,4 @@
-"""What a finished run amounts to, with its uncertainty and the baseline beside it."""
+"""The result of a finished run, with its uncertainty and the baseline beside it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from cnn_tl.core.errors import ArtefactError, printable
 from cnn_tl.core.formatting import percent
 from cnn_tl.core.statistics import softmax, wilson_interval
 from cnn_tl.training.checkpoints import digests
-from cnn_tl.training.context import Logits, Session
+from cnn_tl.training.context import Run
+from cnn_tl.training.dataset import Dataset
+from cnn_tl.training.lazy_network import LazyNetwork
+from cnn_tl.training.outcome import Outcome
 from cnn_tl.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a finished run amounts to.
+    """The result of a finished run.
 
     Attributes:
         run: the run folder.
@@ -27,10 +30,10 @@ class TrainResult:
         interval: its 95% Wilson score interval.
         baseline: the validation accuracy of the majority-class baseline, which always answers `baseline_class`, the
             most frequent class of the training split.
-        correct, images: counts on the validation part.
-        per_class: class -> [right answers, images] on the validation part.
+        correct, images: counts on the validation split.
+        per_class: class -> [right answers, images] on the validation split.
         seconds: the whole of `train`, without the imports before it; of a resumed run (`facts["resumed"]`) since then.
-        facts: what the mode learned on the way (best epoch, penalty, digest of what was frozen, ...).
+        facts: what the run learned about itself (best epoch, penalty, digest of what was frozen, ...), see `Facts`.
     """
 
     run: Path
@@ -54,7 +57,7 @@ class TrainResult:
         return f"<TrainResult {printable(self.run)}: {shares}, baseline {percent(self.baseline)}>"
 
     def __fspath__(self) -> str:
-        """Return the run folder, so that a result stands wherever a run folder may: `predict(result, "cat.jpg")`."""
+        """Return the run folder, so that a result can be used as one: `predict(result, "cat.jpg")`."""
         return str(self.run)
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,16 +65,16 @@ class TrainResult:
         return asdict(self) | {"run": printable(self.run)}
 
 
-def judge(session: Session, logits: Logits, started: float) -> TrainResult:
-    """Count the right answers among validation logits [N, K]; `started` is when the run began, by `time.monotonic`."""
-    manifest = session.manifest
+def judge(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcome, started: float) -> TrainResult:
+    """Count the right answers on the validation images; `started` is when the run began, by `time.monotonic`."""
+    manifest = dataset.manifest
     labels = manifest.labels("val")
-    right = logits.argmax(1) == labels
+    right = outcome.logits.argmax(1) == labels
     correct = int(right.sum())
     return TrainResult(
-        run=session.run.path,
-        mode=session.recipe.mode,
-        backbone=session.card.name,
+        run=run.folder.path,
+        mode=run.recipe.mode,
+        backbone=network.info.name,
         accuracy=correct / len(labels),
         interval=wilson_interval(correct, len(labels)),
         baseline=manifest.baseline_accuracy(),
@@ -83,16 +86,15 @@ def judge(session: Session, logits: Logits, started: float) -> TrainResult:
         },
         set_aside=len(manifest.set_aside),
         seconds=round(time.monotonic() - started, 2),
-        facts=session.facts | ({"resumed": True} if session.is_resumed else {}),
+        facts=outcome.facts.to_dict(),
     )
 
 
-def validation_lines(session: Session, logits: Logits) -> str:
-    """Return one JSON line for each validation image: what it is, what the model says, how sure it is."""
-    classes = session.manifest.classes
-    probabilities = softmax(logits)
+def validation_lines(dataset: Dataset, outcome: Outcome) -> str:
+    """Return one JSON line for each validation image: its class, the model's answer and its probability."""
+    classes = dataset.manifest.classes
     lines = []
-    for image, row in zip(session.manifest.of("val"), probabilities, strict=True):
+    for image, row in zip(dataset.manifest.of("val"), softmax(outcome.logits), strict=True):
         answer = int(row.argmax())
         line = {
             "file": image.path,

@@ -1,6 +1,6 @@
-"""One run from a recipe to a run folder: scan, plan, train, judge, keep.
+"""One run from a recipe to a run folder: scan, plan, train, judge, save.
 
-Nothing here imports torch: a run in mode `freeze` whose features are all in the cache needs none.
+Nothing here imports torch: a run in mode `freeze` whose features are all cached needs none.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cnn_tl.core import files
 from cnn_tl.core.device import deterministic, fp32_switches_restored
@@ -23,21 +24,23 @@ from cnn_tl.core.signals import stop_on_signals
 from cnn_tl.data.folders.layout import refuse_non_folder
 from cnn_tl.networks import bundle
 from cnn_tl.recipe import Recipe, ResolvedRecipe
-from cnn_tl.recipe.resolved import FinetuneRecipe, FreezeRecipe, LoopRecipe, LpFtRecipe
+from cnn_tl.recipe.resolved import FinetuneRecipe, LoopRecipe
 from cnn_tl.tracking import require_trackers, tracked
 from cnn_tl.training import run_index
 from cnn_tl.training.checkpoints import digests
-from cnn_tl.training.context import Logits, Session
-from cnn_tl.training.curves import drawn_in_the_end
+from cnn_tl.training.context import Run
+from cnn_tl.training.curves import draw_curves
+from cnn_tl.training.dataset import Dataset
+from cnn_tl.training.estimate import Planned
+from cnn_tl.training.lazy_network import LazyNetwork
+from cnn_tl.training.outcome import Outcome
 from cnn_tl.training.result import TrainResult, judge, read_result, validation_lines
 from cnn_tl.training.run_folder import RunFolder, default_output
-from cnn_tl.training.saving import freeze_receipt, save_model
-from cnn_tl.training.setup import is_extension, open_session, require_checkpoint
+from cnn_tl.training.saving import save_model, verified_backbone
+from cnn_tl.training.setup import is_extension, open_run, require_checkpoint
 
 if TYPE_CHECKING:
     from cnn_tl.training.loop.lr_range_test import RangeTest
-
-Ready = tuple[Plan, Callable[[], Logits]]
 
 
 def train(
@@ -51,9 +54,9 @@ def train(
 
     Args:
         output: the run folder; by default the first free one of runs/DATA-MODE, runs/DATA-MODE-2, ...
-        resume: go on with the run that `output` holds. A run that has finished gives its result again, unless the
-            recipe now asks for more epochs, which it then gets.
-        observer: hears of progress.
+        resume: continue the run in `output`. A finished run returns its result again, unless the recipe now asks for
+            more epochs, which are then trained.
+        observer: receives progress.
 
     Raises:
         UsageError: the recipe names no data, an unknown model, or differs from the run to be resumed.
@@ -68,35 +71,35 @@ def train(
     require_trackers(recipe.run.track)
     with fp32_switches_restored(), process_group() as world:
         observer = observer if observer and world.is_first else Observer()
-        run, resume = world.first(lambda: _opened(recipe, output, resume, world, observer))
+        folder, resume = world.first(lambda: _opened(recipe, output, resume, world, observer))
         with contextlib.ExitStack() as stack:
-            stack.callback(run_index.forget_if_gone, run.path)  # after the lock is gone
-            world.first(lambda: stack.enter_context(run.locked()))
-            if resume and not digests.is_on(run.path):
+            stack.callback(run_index.forget_if_gone, folder.path)  # after the lock is gone
+            world.first(lambda: stack.enter_context(folder.locked()))
+            if resume and not digests.is_on(folder.path):
                 observer.warn(
-                    f"{printable(run.path / digests.DIGESTS)} is missing (earlier versions wrote none): nobody can say "
-                    "whether recipe, result and weights are what they were"
+                    f"{printable(folder.path / digests.DIGESTS)} is missing (earlier versions wrote none): nobody can "
+                    "say whether recipe, result and weights are what they were"
                 )
-            if resume and (finished := world.first(lambda: _finished(run, recipe, observer))):
+            if resume and (finished := world.first(lambda: _finished(folder, recipe, observer))):
                 return finished
-            world.first(lambda: files.remove_temporaries(run.path))
-            world.first(lambda: run_index.remember(run.path))
+            world.first(lambda: files.remove_temporaries(folder.path))
+            world.first(lambda: run_index.remember(folder.path))
             if not resume:
-                world.first(lambda: run.keep_until_begun(recipe))
-                world.first(lambda: run.begun_by(world.launch))  # before the recipe, with which a folder is a run
+                world.first(lambda: folder.keep_until_begun(recipe))
+                world.first(lambda: folder.begun_by(world.launch))  # before the recipe, with which a folder is a run
             stack.enter_context(deterministic(recipe.run.deterministic))  # before the network is built and tried
-            session = open_session(recipe, run, observer, resume=resume, world=world)
-            with run.outlives_a_full_disk():
-                return _work(session, started)
+            context = open_run(recipe, folder, observer, resume=resume, world=world)
+            with folder.outlives_a_full_disk():
+                return _work(*context, started)
 
 
 def _opened(
     recipe: ResolvedRecipe, output: Path | str | None, resume: bool, world: World, observer: Observer
 ) -> tuple[RunFolder, bool]:
-    """Return the run folder, and whether there is a run in it to go on with: asked for, or begun by the same launch.
+    """Return the run folder, and whether to resume the run in it: because asked to, or as the same launch began it.
 
-    A launch is known by its name: torchrun counts its restarts, but not those after the members have changed, and on a
-    machine that takes the place of another it counts from 0. Without a name that count is all there is.
+    A launch is identified by its name: torchrun counts its restarts, but not those after the members have changed, and
+    on a machine that replaces another it counts from 0. Without a name that count is all there is.
     """
     if output is None and resume:
         epochs = recipe.train.epochs if isinstance(recipe, LoopRecipe) else None
@@ -134,7 +137,7 @@ def _own_run(recipe: ResolvedRecipe, world: World) -> Path | None:
 
 
 def _finished(run: RunFolder, recipe: ResolvedRecipe, observer: Observer) -> TrainResult | None:
-    """Return the result of a run that has nothing left to do."""
+    """Return the result of a run that has nothing left to do; None: there is something."""
     if is_extension(run, recipe):
         if run.result.exists():
             require_checkpoint(run)
@@ -150,7 +153,7 @@ def _finished(run: RunFolder, recipe: ResolvedRecipe, observer: Observer) -> Tra
 
 
 def _require_whole_model(run: RunFolder) -> None:
-    """Refuse to call a run finished whose bundle was damaged or removed since.
+    """Refuse a finished run whose bundle was damaged or removed since.
 
     Raises:
         ArtefactError: it was.
@@ -162,17 +165,28 @@ def _require_whole_model(run: RunFolder) -> None:
         raise ArtefactError(f"the model of this finished run is damaged: {error}; {what_now}") from error
 
 
-def _work(session: Session, started: float) -> TrainResult:
-    recipe, observer, world = session.recipe, session.observer, session.world
-    made, work = MODES[recipe.mode](session, write=True)
-    observer.plan(made)
-    trackers = recipe.run.track if world.is_first else ()
-    with tracked(trackers, session.run.path, recipe.model_dump(), observer.warn) as session.tracking:
-        with stop_on_signals(second_ends=not world.launched) as session.stop, drawn_in_the_end(session):
-            logits = work()
-            with world.together():
-                session.raise_if_stopped()
-        return world.first(lambda: _finish(session, logits, started))
+def _work(run: Run, dataset: Dataset, network: LazyNetwork, started: float) -> TrainResult:
+    """Plan, train, judge and save."""
+    mode, world, observer = MODES[run.recipe.mode](), run.world, run.observer
+    planned = mode.plan(run, dataset, network)
+    observer.plan(planned.shown)
+    trackers = run.recipe.run.track if world.is_first else ()
+    with tracked(trackers, run.folder.path, run.recipe.model_dump(), observer.warn, tracking=run.tracking):
+        with stop_on_signals(run.stop, second_ends=not world.launched):
+            outcome = _trained(mode, run, dataset, network, planned.work)
+        return world.first(lambda: _finish(run, dataset, network, outcome, started))
+
+
+def _trained(mode: Mode, run: Run, dataset: Dataset, network: LazyNetwork, work: object) -> Outcome:
+    """Run the mode and draw its learning curves, also if it was stopped or has diverged."""
+    outcome = None
+    try:
+        outcome = mode.run(run, dataset, network, work)
+        with run.world.together():
+            run.raise_if_stopped()
+        return outcome
+    finally:
+        draw_curves(run, dataset, network, outcome)
 
 
 def plan(
@@ -185,72 +199,70 @@ def plan(
     """
     recipe = recipe.resolve()
     require_trackers(recipe.run.track)
-    run = _run_folder(recipe, output)
-    run.require_new()
+    folder = _run_folder(recipe, output)
+    folder.require_new()
     with fp32_switches_restored(), deterministic(recipe.run.deterministic):
-        session = open_session(recipe, run, observer or Observer(), resume=False, write=False)
-        made, _ = MODES[recipe.mode](session, write=False)
-    return made
+        context = open_run(recipe, folder, observer or Observer(), resume=False, writes=False)
+        return MODES[recipe.mode]().plan(*context).shown
 
 
 def find_lr(recipe: Recipe | ResolvedRecipe, *, observer: Observer | None = None) -> RangeTest:
-    """Make the range test that `train.lr: auto` goes by, and nothing else; no run folder is written.
+    """Run only the range test that `train.lr: auto` uses; no run folder is written.
 
     Raises:
-        UsageError: the mode has no loop; and the errors of `train`.
+        UsageError: the mode has no loop of its own; and the errors of `train`.
     """
     recipe = recipe.resolve()
     if not isinstance(recipe, FinetuneRecipe):
         raise UsageError(f"mode {recipe.mode} begins with a fitted head; find a learning rate for --mode finetune")
     scratch = tempfile.TemporaryDirectory()
-    with scratch as folder, fp32_switches_restored(), deterministic(recipe.run.deterministic):
-        run = _run_folder(recipe, Path(folder) / "run")
-        session = open_session(recipe, run, observer or Observer(), resume=False, write=False)
+    with scratch as path, fp32_switches_restored(), deterministic(recipe.run.deterministic):
+        folder = _run_folder(recipe, Path(path) / "run")
+        context = open_run(recipe, folder, observer or Observer(), resume=False, writes=False)
         from cnn_tl.training.modes import finetune  # it loads torch, for which a wrong folder need not wait
 
-        with stop_on_signals() as session.stop:
-            return finetune.find_lr(session)
+        with stop_on_signals(context[0].stop):
+            return finetune.find_lr(*context)
 
 
-def _freeze(session: Session[FreezeRecipe], *, write: bool) -> Ready:
-    from cnn_tl.training.estimate import plan_frozen
+class Mode(Protocol):
+    """One file in modes/: a module with these functions."""
+
+    def plan(self, run: Run[Any], dataset: Dataset[Any], network: LazyNetwork) -> Planned[Any]:
+        """Return what `run` would do; where the run writes nothing, having decoded every image that it would read."""
+        ...
+
+    def run(self, run: Run[Any], dataset: Dataset[Any], network: LazyNetwork, work: Any) -> Outcome:
+        """Do it; `work` is that of the plan. The trained model is left in the network, or its head in the outcome."""
+        ...
+
+
+def _freeze() -> Mode:
     from cnn_tl.training.modes import freeze
 
-    prepared = freeze.prepare(session, write=write)
-    # features that are at hand were images once
-    if not write and session.check_images(prepared.images_to_read, keep=False):
-        prepared = freeze.prepare(session, write=write)
-    return plan_frozen(session, prepared), lambda: freeze.train(session, prepared)
+    return freeze
 
 
-def _loop(session: Session[LoopRecipe], *, write: bool) -> Ready:
-    from cnn_tl.training.estimate import plan_loop
+def _finetune() -> Mode:
     from cnn_tl.training.modes import finetune
 
-    if not write:
-        session.check_images(keep=False)
-    return plan_loop(session), lambda: finetune.train(session).numpy()
+    return finetune
 
 
-def _head_first(session: Session[LpFtRecipe], *, write: bool) -> Ready:
-    from cnn_tl.training.estimate import plan_head_first
+def _lp_ft() -> Mode:
     from cnn_tl.training.modes import lp_ft
 
-    prepared = lp_ft.prepare(session, write=write)
-    if not write and session.check_images(keep=False):
-        prepared = lp_ft.prepare(session, write=write)
-    return plan_head_first(session, prepared), lambda: lp_ft.train(session, prepared)
+    return lp_ft
 
 
-MODES: dict[str, Callable[..., Ready]] = {
+MODES: dict[str, Callable[[], Mode]] = {
     "freeze": _freeze,
-    "finetune": _loop,
-    "scratch": _loop,
-    "lp-ft": _head_first,
-    "auto": _head_first,
+    "finetune": _finetune,
+    "scratch": _finetune,
+    "lp-ft": _lp_ft,
+    "auto": _lp_ft,
 }
-"""Mode -> function (session, *, write) -> the plan, and the work: a function to the validation logits [N, K] of the
-model that it leaves in the session. `write=False` leaves no trace, and reads every image that the work would read."""
+"""Mode -> function that imports its module; all but freeze load torch."""
 
 
 def _run_folder(recipe: ResolvedRecipe, output: Path | str | None) -> RunFolder:
@@ -264,18 +276,19 @@ def _run_folder(recipe: ResolvedRecipe, output: Path | str | None) -> RunFolder:
     return RunFolder(path)
 
 
-def _finish(session: Session, logits: Logits, started: float) -> TrainResult:
-    """Judge the model on the validation part and write what is left to write; the result comes last."""
-    run = session.run
-    if session.head is not None:
-        session.facts["frozen_sha256"] = freeze_receipt(session)
-    result = judge(session, logits, started)
-    files.write_json(run.manifest, session.manifest.to_json())
-    files.write_text(run.validation, validation_lines(session, logits))
-    save_model(session, result, logits)
-    if session.recipe.mode == "freeze":
-        session.log([{"val_accuracy": result.accuracy, **session.facts}])
-    digests.write(run.result, files.as_json(result.to_dict()))
-    shutil.rmtree(run.features, ignore_errors=True)
-    session.tracking.finish(result.to_dict())
+def _finish(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcome, started: float) -> TrainResult:
+    """Judge the model on the validation split and write what is left to write; the result comes last."""
+    folder = run.folder
+    proof = verified_backbone(run, network) if outcome.head is not None else outcome.facts.frozen_sha256
+    outcome = replace(outcome, facts=replace(outcome.facts, frozen_sha256=proof, resumed=run.is_resumed))
+    result = judge(run, dataset, network, outcome, started)
+    files.write_json(folder.manifest, dataset.manifest.to_json())
+    files.write_text(folder.validation, validation_lines(dataset, outcome))
+    save_model(run, dataset, network, outcome, result)
+    if run.recipe.mode == "freeze":
+        facts = replace(outcome.facts, resumed=False)
+        run.log([{"val_accuracy": result.accuracy, **facts.to_dict()}])
+    digests.write(folder.result, files.as_json(result.to_dict()))
+    shutil.rmtree(folder.features, ignore_errors=True)
+    run.tracking.finish(result.to_dict())
     return result

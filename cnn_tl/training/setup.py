@@ -1,180 +1,82 @@
-"""Before any training: the data scanned, the network found, the recipe and the manifest in the run folder."""
+"""Before any training: scan the data, find the network, write recipe and manifest into the run folder."""
 
 from __future__ import annotations
 
 import contextlib
-import time
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TypeVar, cast
 
 from cnn_tl import recipe as recipes
-from cnn_tl.cache.inventory import touch
-from cnn_tl.cache.location import default_root
-from cnn_tl.cache.store import FeatureCache
 from cnn_tl.core import files
-from cnn_tl.core.device import pick_device
-from cnn_tl.core.errors import ArtefactError, CnnTlError, DataError, RecipeError, printable
-from cnn_tl.core.imports import require_torch
+from cnn_tl.core.errors import ArtefactError, DataError, RecipeError, printable
 from cnn_tl.core.processes import ALONE, World
 from cnn_tl.core.progress import Observer, warn_of_set_aside
 from cnn_tl.data.decoding.image import ImageLimits
 from cnn_tl.data.folders.scan import scan
 from cnn_tl.data.manifest import Manifest
-from cnn_tl.networks import info as cards
-from cnn_tl.networks.info import Remembered
-from cnn_tl.networks.pretrained import hub, weights
 from cnn_tl.recipe import ResolvedRecipe
 from cnn_tl.recipe.resolved import LoopRecipe
-from cnn_tl.training.checkpoints import digests as seal
-from cnn_tl.training.context import Session, has_loop
-from cnn_tl.training.preflight import FITS_A_HEAD, refuse_unknown_classes, refuse_what_cannot_train
+from cnn_tl.tracking.tracker import Tracking
+from cnn_tl.training.checkpoints import digests
+from cnn_tl.training.context import Run, has_loop
+from cnn_tl.training.dataset import Dataset, Selection
+from cnn_tl.training.lazy_network import LazyNetwork, find_network, recall_network
+from cnn_tl.training.preflight import refuse_unknown_classes, refuse_untrainable
 from cnn_tl.training.result import read_result
 from cnn_tl.training.run_folder import RunFolder
-from cnn_tl.training.store import budget_bytes
-
-if TYPE_CHECKING:
-    from cnn_tl.networks.backbone import Network
 
 R = TypeVar("R", bound=ResolvedRecipe)
 
 
-def open_session(
+def open_run(
     recipe: R,
-    run: RunFolder,
+    folder: RunFolder,
     observer: Observer,
     *,
     resume: bool,
-    write: bool = True,
+    writes: bool = True,
     world: World = ALONE,
-) -> Session[R]:
+) -> tuple[Run[R], Dataset[R], LazyNetwork]:
     """Scan the data, find the network, and write the recipe and the manifest into the run folder.
 
     Args:
-        write: False leaves no trace, in the run folder or elsewhere.
-        world: the processes that make the run together; each gets a session.
+        writes: False leaves no trace, in the run folder or elsewhere.
+        world: the processes that make the run together; each calls this.
     """
     told = recipe
     if resume:
-        recipe = world.first(lambda: found_again(told, run))
-    file = Path(recipe.model.weights) if recipe.model.weights else None
-    pretrained = recipe.mode != "scratch"
-    memory = cards.folder_of(default_root(), recipe.model.name, file, recipe.model.image_size)
-    known = cards.recall(memory) if _may_be_recalled(recipe) else None
-    if known is not None and write:
-        touch(memory)  # used now: the last to go
-    if known is None and pretrained and file is None and not weights.has_package(recipe.model.name):
-        hub.start_probe(recipe.model.name)
-
-    def scanned() -> Manifest:
-        found = _scan(recipe, observer)
-        return _same_data(run, found) if resume else found
-
-    manifest = world.first(scanned)  # before anything is downloaded
+        recipe = world.first(lambda: found_again(told, folder))
+    run = Run(recipe, folder, observer, world, tracking=Tracking(observer.warn), is_resumed=resume, writes=writes)
+    known = recall_network(run)
+    manifest = world.first(lambda: _scanned(run))  # before anything is downloaded
     refuse_unknown_classes(recipe, manifest.classes)
-    num_classes = len(manifest.classes)
-
-    def build() -> Network:
-        built = _limited(_build(recipe, file, num_classes), recipe)
-        if known is not None:  # remembered, or built before: mode auto builds it again in the end
-            _require_same(built, known)
-        return built
-
-    network = None
-    if known is None:
-        network = build()
-        known = _learned(network, recipe, memory, observer, write=write and world.local_rank == 0)
-    remembered = replace(known, info=known.info.with_limits(recipe.data.max_pixels, recipe.data.min_side))
-    session = Session(
-        recipe, manifest, remembered, memory, build, run, observer,
-        leaves_traces=write, world=world, is_resumed=resume,
-    )  # fmt: skip
-    if network is not None:
-        session.network = network
-    if has_loop(session):
-        refuse_what_cannot_train(session)
-    if write:
-        world.first(lambda: _begin(run, session, told))
-    return session
+    network = find_network(run, known, len(manifest.classes))
+    dataset = Dataset(run, network.info.preprocessing, Selection(manifest))
+    if has_loop(run):
+        refuse_untrainable(run, dataset.of(run), network)
+    if writes:
+        world.first(lambda: _begin(run, dataset, network, told))
+    return run, dataset, network
 
 
-def _begin(run: RunFolder, session: Session, told: ResolvedRecipe) -> None:
-    """Write what the run is told and sees, or refuse weights that are not those it began with."""
-    digests = seal.weights_digests(session.remembered) if session.recipe.mode != "scratch" else None
-    if session.is_resumed and digests:
-        seal.check_weights(run.path, digests, session.card.weights)
-    files.write_json(run.manifest, session.manifest.to_json())
-    with files.disk_errors(run.result):
-        run.result.unlink(missing_ok=True)  # of a run that goes on for longer; a kill here leaves the shorter one
+def _scanned(run: Run) -> Manifest:
+    found = _scan(run.recipe, run.observer)
+    return _same_data(run.folder, found) if run.is_resumed else found
+
+
+def _begin(run: Run, dataset: Dataset, network: LazyNetwork, told: ResolvedRecipe) -> None:
+    """Write what the run was told and what it sees, or refuse weights that are not those it began with."""
+    folder = run.folder
+    weights = digests.weights_digests(network.remembered) if run.recipe.mode != "scratch" else None
+    if run.is_resumed and weights:
+        digests.check_weights(folder.path, weights, network.info.weights)
+    files.write_json(folder.manifest, dataset.manifest.to_json())
+    with files.disk_errors(folder.result):
+        folder.result.unlink(missing_ok=True)  # of a run that is made longer; a kill here leaves the shorter one
     # last: a folder with a recipe is a run
-    seal.write(run.recipe, recipes.to_yaml(told), weights=digests)
+    digests.write(folder.recipe, recipes.to_yaml(told), weights=weights)
     with contextlib.suppress(OSError):
-        run.begun.unlink(missing_ok=True)
-
-
-def _may_be_recalled(recipe: ResolvedRecipe) -> bool:
-    """Say whether the run can perhaps do without the network; a device that is asked for by name must be looked at."""
-    return recipe.mode in FITS_A_HEAD and recipe.features.cache and recipe.run.device in ("auto", "cpu")
-
-
-def _learned(network: Network, recipe: ResolvedRecipe, memory: Path, observer: Observer, *, write: bool) -> Remembered:
-    """Return what there is to know about a network that has been built, and remember it for the next run."""
-    from cnn_tl.networks import backbone
-
-    if recipe.mode not in FITS_A_HEAD:
-        return backbone.describe(network)
-    learned = backbone.describe(network, backbone.require_linear_classifier(network))
-    wanted = write and recipe.features.cache and learned.source is not None
-    if wanted and (reason := _remember(learned, recipe, memory)):
-        observer.note(f"the network is not remembered: {reason}")
-    return learned
-
-
-def _remember(learned: Remembered, recipe: ResolvedRecipe, memory: Path) -> str | None:
-    """Remember a network within the cache's budget; where that cannot be, say why."""
-    nbytes = sum(array.nbytes for array in learned.tensors().values())
-    cache = FeatureCache(default_root(), budget_bytes=budget_bytes(recipe))
-    if reason := cache.make_room(nbytes):
-        return reason
-    try:
-        cards.remember(memory, learned)
-    except (CnnTlError, OSError) as error:
-        return str(error)
-    return None
-
-
-def _build(recipe: ResolvedRecipe, file: Path | None, num_classes: int) -> Network:
-    started = time.monotonic()
-    require_torch()
-    from cnn_tl.networks import backbone
-
-    loading_seconds = time.monotonic() - started
-    pick_device(recipe.run.device)  # refused before the seconds that building takes
-    source = weights.locate(recipe.model.name, file, pretrained=recipe.mode != "scratch")
-    built = backbone.build(
-        recipe.model.name,
-        source,
-        num_classes=num_classes,
-        image_size=recipe.model.image_size,
-        seed=recipe.seed,
-    )
-    built.loading_seconds = loading_seconds
-    return built
-
-
-def _require_same(built: Network, known: Remembered) -> None:
-    """Refuse a network that is not the one known: its features would be kept under the name of the other's."""
-    from cnn_tl.networks.backbone import backbone_tensors
-
-    if cards.tensors_digest(backbone_tensors(built.model)) != known.info.backbone_sha256:
-        raise ArtefactError(f"the weights of {built.name} have changed while the run was at work; start it anew")
-
-
-def _limited(network: Network, recipe: ResolvedRecipe) -> Network:
-    network.preprocessing = replace(
-        network.preprocessing, max_pixels=recipe.data.max_pixels, min_side=recipe.data.min_side
-    )
-    return network
+        folder.begun.unlink(missing_ok=True)
 
 
 def _scan(recipe: ResolvedRecipe, observer: Observer) -> Manifest:

@@ -84,7 +84,7 @@ def test_whatever_a_network_raises_is_a_refusal(error: Exception) -> None:
     with pytest.raises(UsageError, match=r"strange cannot answer for an image of 8 x 8 px: [\w']"):
         backbone.require_linear_classifier(never)
     with pytest.raises(UsageError, match=r"strange cannot answer for an image of 8 x 8 px: [\w']"):
-        preflight._refuse_what_gives_no_logits(session_of(never))
+        refuse_no_logits(never)
     plain = backbone.Network("plain", Strange(lambda x: x), SPEC, source)
     assert backbone.require_linear_classifier(plain) == 12
 
@@ -100,14 +100,13 @@ def test_memory_is_not_the_networks_fault(lacking: Exception) -> None:
 def test_what_a_loss_cannot_take_is_refused(last: Callable[[Tensor], Any]) -> None:
     network = backbone.Network("strange", Strange(last).train(), SPEC, Source("random", None, ""))
     with pytest.raises(CnnTlError, match="strange does not answer with one number for each class"):
-        preflight._refuse_what_gives_no_logits(session_of(network))
+        refuse_no_logits(network)
     assert network.model.training
 
 
-def session_of(network: backbone.Network) -> Any:
-    return SimpleNamespace(
-        network=network,
-        recipe=SimpleNamespace(mode="finetune"),
-        card=SimpleNamespace(preprocessing=SPEC),
-        manifest=SimpleNamespace(classes=list("abcde")),
-    )
+def refuse_no_logits(network: backbone.Network) -> None:
+    """Call the preflight check of a run that trains this network for five classes."""
+    run: Any = SimpleNamespace(fits_head=False)
+    dataset: Any = SimpleNamespace(manifest=SimpleNamespace(classes=list("abcde")))
+    lazy: Any = SimpleNamespace(model=network.model, info=SimpleNamespace(name=network.name, preprocessing=SPEC))
+    preflight._refuse_no_logits(run, dataset, lazy)

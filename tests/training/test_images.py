@@ -300,8 +300,8 @@ class Kills(Observer):
         if self.left <= 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-from cnn_tl.training import context
-writer.SHARD_ROWS, context.CHECKED_AT_ONCE = 2, 4
+from cnn_tl.training import dataset
+writer.SHARD_ROWS, dataset.CHECKED_AT_ONCE = 2, 4
 train(Recipe.model_validate_json(sys.argv[1]), sys.argv[2], observer=Kills())
 """
     chosen = recipe()

@@ -22,12 +22,14 @@ from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.features.speed import BATCH_SIZE
 from cnn_tl.networks.backbone import place
 from cnn_tl.recipe import Recipe
-from cnn_tl.training.context import Session
+from cnn_tl.training.context import Run
+from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.images import ImageStore
-from cnn_tl.training.loop.activations import Boundary, open_boundary
+from cnn_tl.training.lazy_network import LazyNetwork
+from cnn_tl.training.loop.activations import Activations, open_activations
 from cnn_tl.training.modes import features, freeze
 from cnn_tl.training.run_folder import RunFolder
-from cnn_tl.training.setup import open_session
+from cnn_tl.training.setup import open_run
 from cnn_tl.training.step.unfreezing import Phases
 
 T = TypeVar("T")
@@ -75,23 +77,32 @@ class Beside(World):
                 raise met
 
 
-def side_by_side(sessions: Sequence[Session], work: Callable[[int], T]) -> list[T]:
+Opened = tuple[Run, Dataset, LazyNetwork]
+
+
+def beside(opened: Opened, rank: int, size: int, meeting: Meeting) -> Opened:
+    """Return the same as one of several processes has it."""
+    run, dataset, network = opened
+    run = replace(run, world=Beside(rank, size, rank, size, meeting=meeting))
+    return run, dataset.of(run), network
+
+
+def side_by_side(opened: Sequence[Opened], work: Callable[[int, Run, Dataset, LazyNetwork], T]) -> list[T]:
     """Do the work of each rank in a thread; one begins when the one before waits for it, as if it were far slower."""
-    size, meeting = len(sessions), Meeting(len(sessions))
+    size, meeting = len(opened), Meeting(len(opened))
     with ThreadPoolExecutor(size) as pool:
         doing = []
-        for rank, session in enumerate(sessions):
-            session.world = Beside(rank, size, rank, size, meeting=meeting)
-            doing.append(pool.submit(work, rank))
+        for rank, one in enumerate(opened):
+            doing.append(pool.submit(work, rank, *beside(one, rank, size, meeting)))
             assert meeting.waits[rank].wait(PATIENCE)
         return [one.result() for one in doing]
 
 
 @pytest.fixture
-def open_one(recipe: Callable[..., Recipe], tmp_path: Path) -> Callable[..., Session]:
-    def begin(mode: str, observer: Observer | None = None, **sections: Any) -> Session:
+def open_one(recipe: Callable[..., Recipe], tmp_path: Path) -> Callable[..., Opened]:
+    def begin(mode: str, observer: Observer | None = None, **sections: Any) -> Opened:
         chosen = recipe(mode, run=FP32, **sections).resolve()
-        return open_session(chosen, RunFolder(tmp_path / "run"), observer or Observer(), resume=False)
+        return open_run(chosen, RunFolder(tmp_path / "run"), observer or Observer(), resume=False)
 
     return begin
 
@@ -111,7 +122,7 @@ def test_each_content_falls_to_one_and_all_have_about_as_many(size: int) -> None
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_each_image_is_decoded_by_one_process_though_others_have_written_before(
-    open_one: Callable[..., Session], monkeypatch: pytest.MonkeyPatch, size: int
+    open_one: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     decoded: Counter[tuple[ImageRecord, str]] = Counter()
     real = ImageStore.decode
@@ -121,65 +132,71 @@ def test_each_image_is_decoded_by_one_process_though_others_have_written_before(
         return real(self, image, kind)
 
     monkeypatch.setattr(ImageStore, "decode", decode)
-    sessions = [open_one("finetune") for _ in range(size)]
-    images = sessions[0].manifest.images
-    side_by_side(sessions, lambda rank: sessions[rank].check_images())
+    opened = [open_one("finetune") for _ in range(size)]
+    images = opened[0][1].manifest.images
+    side_by_side(opened, lambda rank, run, dataset, network: dataset.check_images())
     assert {image for image, _ in decoded} == set(images)
     assert set(decoded.values()) == {1}
-    assert not any(session.images.lacking(images) for session in sessions)
+    assert not any(dataset.images.lacking(images) for _, dataset, _ in opened)
 
 
-def test_each_activation_is_computed_by_one_process_and_found_by_all(open_one: Callable[..., Session]) -> None:
-    sessions = [open_one("finetune", model={"freeze": "last-stage"}) for _ in range(2)]
-    images = sessions[0].manifest.of("train")
-    boundaries = [_boundary(session) for session in sessions]
+def test_each_activation_is_computed_by_one_process_and_found_by_all(open_one: Callable[..., Opened]) -> None:
+    opened = [open_one("finetune", model={"freeze": "last-stage"}) for _ in range(2)]
+    images = opened[0][1].manifest.of("train")
     computed: Counter[ImageRecord] = Counter()
+    rows: list[Any] = []
 
     def read(groups: Sequence[Sequence[ImageRecord]]) -> Iterator[Batch[ImageRecord]]:
         computed.update(image for group in groups for image in group)
-        return sessions[0].read(groups, sessions[0].evaluation_pixels)
+        dataset = opened[0][1]
+        return dataset.read(groups, dataset.evaluation_pixels)
 
-    def fill(rank: int) -> None:
-        with sessions[rank].world.together():
-            assert boundaries[rank].fill(images, 0, read)
-        rows.append(boundaries[rank].read(images, 0, read).numpy())
+    def fill(rank: int, run: Run, dataset: Dataset, network: LazyNetwork) -> None:
+        found = _activations(dataset, network)
+        with run.world.together():
+            assert found.fill(images, 0, read)
+        rows.append(found.read(images, 0, read).numpy())
 
-    rows: list[Any] = []
-    side_by_side(sessions, fill)
+    side_by_side(opened, fill)
     assert computed == Counter(images)
     assert np.array_equal(*rows)
 
 
-def _boundary(session: Session) -> Boundary:
-    model = place(session.network.model, session.device)
-    Phases(model, session.recipe.model, []).enter(1)
-    found = open_boundary(session, session.manifest.of("train"), epochs=1)
+def _activations(dataset: Dataset, network: LazyNetwork) -> Activations:
+    model = place(network.model, network.device)
+    Phases(model, dataset.run.recipe.model, []).enter(1)
+    found, _ = open_activations(dataset, network, dataset.manifest.of("train"), 1, "fp32")
     assert found is not None
     return found
 
 
 @pytest.mark.numbers
 def test_features_come_together_though_each_machine_has_others_in_its_cache(
-    open_one: Callable[..., Session], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    open_one: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    sessions, prepared = [], []
+    opened, found = [], []
     for name, known in (("first", slice(0, 12)), ("second", slice(6, 24))):
         monkeypatch.setenv("CNN_TL_CACHE", str(tmp_path / name))
-        session = open_one("freeze")
-        before = freeze.prepare(session).train
-        features.embed(session, [replace(before, missing=before.missing[known])], BATCH_SIZE)
-        sessions.append(session)
-        prepared.append(freeze.prepare(session))
+        run, dataset, network = open_one("freeze")
+        before = freeze.look_up(run, dataset, network).train
+        features.embed(dataset, network, [replace(before, missing=before.missing[known])], BATCH_SIZE)
+        opened.append((run, dataset, network))
+        found.append(freeze.look_up(run, dataset, network))
     notes: list[str] = []
-    sessions[0].observer.note = notes.append  # type: ignore[method-assign]
-    lacking, had = prepared[0].to_compute, {wanted.image for wanted in before.missing[slice(12, 24)]}
+    opened[0][0].observer.note = notes.append  # type: ignore[method-assign]
+    lacking, had = found[0].to_compute, {wanted.image for wanted in before.missing[slice(12, 24)]}
 
-    parts = side_by_side(sessions, lambda rank: freeze._compute(sessions[rank], prepared[rank]))
+    def compute(rank: int, run: Run, dataset: Dataset, network: LazyNetwork) -> tuple[Any, ...]:
+        mine = found[rank]
+        train, val = (replace(split, dataset=dataset) for split in (mine.train, mine.val))
+        return freeze._compute(run, dataset, network, replace(mine, train=train, val=val))
+
+    computed = side_by_side(opened, compute)
     brought = sum(World(1, 2).owns(image.sha256) for image in had)
     assert 0 < brought < len(had)
-    assert {session.facts["features"]["computed"] for session in sessions} == {lacking - brought}
+    assert {reads.computed for *_, reads in computed} == {lacking - brought}
     whole = open_one("freeze", features={"cache": False})
-    expected = freeze._compute(whole, freeze.prepare(whole))
-    for mine, theirs in zip(parts[0], expected, strict=True):
+    expected = freeze._compute(*whole, freeze.look_up(*whole))
+    for mine, theirs in zip(computed[0][:2], expected[:2], strict=True):
         assert np.array_equal(mine[0], theirs[0])
     assert not notes, "nothing was lost on the way"

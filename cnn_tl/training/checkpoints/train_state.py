@@ -1,4 +1,4 @@
-"""Where a training loop is: all that a checkpoint carries beside the tensors."""
+"""Where a training loop is: everything that a checkpoint holds besides the tensors."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class Progress:
 
     Attributes:
         step: updates made so far.
-        loss_sum, seen: the running mean of the epoch under way. aux_sums: those of the auxiliary classifiers.
-        ended: these three as they were at the end of the last epoch, which a longer run may let go on.
+        loss_sum, seen: the running mean of the current epoch. aux_sums: those of the auxiliary classifiers.
+        ended: these three as they were at the end of the last epoch, which a longer run may continue.
         best_accuracy, best_loss, best_epoch: the best epoch so far, see `has_best`; the lower loss decides between
             equals.
-        seconds: what the loop has taken, all its starts together.
+        seconds: the duration of the loop, all its starts together.
         lr: the peak learning rate, found or given; 0 until it is known.
         micro_batch: images that pass the network at once, since memory ran out; 0: it has not.
-        computed: number format and kind of device, in words.
-        receipts: what `Phases` has written down.
+        computed: precision and kind of device, in words.
+        receipts: what `Phases` has recorded.
         rows: the metrics of the finished epochs.
         start: the metrics of epoch 0, before the first step, where a head was fitted; else nothing.
     """
@@ -56,14 +56,14 @@ class Progress:
 
     @property
     def advice(self) -> str:
-        """What to do where training diverges."""
+        """What to do if training diverges."""
         exact = "" if self.computed.startswith("fp32") else ", or --set run.precision=fp32"
         return f"try a lower --lr than {self.lr:g}{exact}"
 
     def reopen(self, steps_per_epoch: int, steps: int) -> None:
-        """Let the last epoch go on, if it was cut short where the run was to end and the run is longer now.
+        """Continue the last epoch, if it was cut short at the end of the run and the run is longer now.
 
-        As the best one it is forgotten: it has not ended yet.
+        If it was the best one that is forgotten: it has not ended yet.
         """
         if self.step >= min(self.epochs * steps_per_epoch, steps):
             return
@@ -72,28 +72,41 @@ class Progress:
         if self.best_epoch == row["epoch"]:
             self.best_accuracy, self.best_epoch = -1.0, 0
 
+    def end_step(self, loss_sum: float, aux_sums: list[float], images: int) -> None:
+        """Count an update, and add the sums of its images' losses to those of the epoch."""
+        self.step += 1
+        self.loss_sum += loss_sum
+        self.aux_sums = [a + b for a, b in zip(self.aux_sums or [0.0] * len(aux_sums), aux_sums, strict=True)]
+        self.seen += images
+
+    def mean_losses(self) -> dict[str, float]:
+        """Return the mean loss of the epoch, and those of the auxiliary classifiers, as in a row of metrics."""
+        images = max(1, self.seen)
+        aux = {f"aux{n}_loss": total / images for n, total in enumerate(self.aux_sums, 1)}
+        return {"loss": self.loss_sum / images, **aux}
+
     def end_epoch(self, row: dict[str, Any]) -> None:
-        """Write down an epoch's metrics, and begin the sums of the next one."""
+        """Record an epoch's metrics, and reset the sums for the next one."""
         self.rows.append(row)
         self.ended = {"loss_sum": self.loss_sum, "aux_sums": self.aux_sums, "seen": self.seen}
         self.loss_sum, self.aux_sums, self.seen = 0.0, [], 0
 
     @property
     def has_best(self) -> bool:
-        """Whether an epoch's weights are kept: not before one has ended, nor where those of the best were lost."""
+        """Whether the best epoch's weights are kept: not before one has ended, nor if they were lost."""
         return self.best_accuracy >= 0
 
-    def take_for_best(self, row: Mapping[str, Any]) -> bool:
-        """Note that an epoch, as a row of the metrics, is the best so far; return whether it is."""
+    def update_best(self, row: Mapping[str, Any]) -> bool:
+        """Record an epoch, a row of the metrics, as the best if it is better than all earlier ones; return whether."""
         if _rank(row) <= (self.best_accuracy, -self.best_loss):
             return False
         self.best_accuracy, self.best_loss, self.best_epoch = row["val_accuracy"], row["val_loss"], row["epoch"]
         return True
 
     def has_stalled(self, patience: int | None) -> bool:
-        """Say whether so many epochs of training have passed without a better one that it is to end.
+        """Return whether `patience` epochs have passed without a better one.
 
-        The fitted head before them does not count: the first steps from it may well lead down before they lead up.
+        The fitted head before them does not count: accuracy may well fall in the first steps before it rises.
         """
         if patience is None or not self.rows:
             return False
@@ -113,5 +126,5 @@ class Progress:
 
 
 def _rank(row: Mapping[str, Any]) -> tuple[float, float]:
-    """Return what orders epochs by how good they are: accuracy, then the lower loss."""
+    """Return the key that orders epochs: accuracy, then the lower loss."""
     return row["val_accuracy"], -row["val_loss"]

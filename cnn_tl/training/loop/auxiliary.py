@@ -1,7 +1,7 @@
-"""Auxiliary classifiers: in the network while a training loop runs, and in nothing that is left of it.
+"""Auxiliary classifiers: part of the network while a training loop runs, and of nothing that remains of it.
 
-They stand in the middle of the network and learn the same classes, so that what lies before them gets a gradient from
-near by (Szegedy et al. 2014, sec. 5). Plans, features, validation, bundles and exports are of the network without them.
+They branch off the middle of the network and learn the same classes, so that the layers before them get a gradient from
+nearby (Szegedy et al. 2014, sec. 5). Plans, features, validation, bundles and exports are of the network without them.
 """
 
 from __future__ import annotations
@@ -16,33 +16,34 @@ from cnn_tl.core.seeds import seed_of
 from cnn_tl.networks.classic.googlenet import AUXILIARY, GoogLeNet
 from cnn_tl.networks.pretrained import state_dict
 from cnn_tl.recipe.resolved import LoopRecipe
-from cnn_tl.training.context import Session
+from cnn_tl.training.context import Run
+from cnn_tl.training.lazy_network import LazyNetwork
 
 _PREFIXES = tuple(f"{name}." for name in AUXILIARY)
 
 
 @contextmanager
-def auxiliary_classifiers(session: Session[LoopRecipe]) -> Iterator[None]:
-    """Give the network its auxiliary classifiers inside the body, where the recipe weighs their losses.
+def auxiliary_classifiers(run: Run[LoopRecipe], network: LazyNetwork) -> Iterator[None]:
+    """Give the network its auxiliary classifiers inside the body, if the recipe weights their losses.
 
-    They start from what the weights file has of them; their last layers, of other classes, and those of a file without
-    any from random weights, which are a function of the recipe's seed.
+    They start from the weights file if it has them; their last layers (for other classes), and those that the file
+    lacks, start from random weights, which are a function of the recipe's seed.
 
     Raises:
         ArtefactError: the weights file has auxiliary classifiers of another network.
     """
-    weight = session.recipe.train.aux_weight
+    weight = run.recipe.train.aux_weight
     if not weight:
         yield
         return
-    model = session.network.model
+    model = network.model
     assert isinstance(model, GoogLeNet), "the recipe refuses aux_weight for other models"
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed_of(session.recipe.seed, "auxiliary"))
+        torch.default_generator.manual_seed(seed_of(run.recipe.seed, "auxiliary"))
         model.add_auxiliary()
-    start = "from the weights file, their last layers at random" if _load(session, model) else "at random"
+    start = "from the weights file, their last layers at random" if _load(network, model) else "at random"
     added = sum(p.numel() for name, p in model.named_parameters() if name.startswith(_PREFIXES))
-    session.observer.note(
+    run.observer.note(
         f"{len(AUXILIARY)} auxiliary classifiers ({added:,} parameters) train too, with {weight:g} of the loss each; "
         f"they start {start}, and are dropped in the end"
     )
@@ -52,9 +53,9 @@ def auxiliary_classifiers(session: Session[LoopRecipe]) -> Iterator[None]:
         model.remove_auxiliary()
 
 
-def _load(session: Session[LoopRecipe], model: GoogLeNet) -> bool:
+def _load(network: LazyNetwork, model: GoogLeNet) -> bool:
     """Copy what the weights file has of the auxiliary classifiers into them; return whether it has any."""
-    path = session.network.source.path
+    path = network.build().source.path
     found = state_dict.read(path) if path else {}
     found = {name: tensor for name, tensor in found.items() if name.startswith(_PREFIXES)}
     if not found:
@@ -64,6 +65,6 @@ def _load(session: Session[LoopRecipe], model: GoogLeNet) -> bool:
     fitting = {name: tensor for name, tensor in found.items() if name in own and tensor.shape == own[name].shape}
     wrong = [name for name in own | found if name not in fitting and name not in free]
     if wrong:
-        raise ArtefactError(f"{session.card.weights}: the auxiliary classifiers do not fit googlenet in {wrong[0]}")
+        raise ArtefactError(f"{network.info.weights}: the auxiliary classifiers do not fit googlenet in {wrong[0]}")
     model.load_state_dict(fitting, strict=False)
     return True

@@ -1,6 +1,6 @@
-"""The head that fine-tuning starts with: fitted on what the backbone gives before anything trains.
+"""The head that fine-tuning starts with: fitted on the features of the backbone before anything trains.
 
-Under a random head the first steps spoil the very features that fine-tuning is there to use (Kumar et al. 2022,
+Under a random head the first steps distort the very features that fine-tuning is there to use (Kumar et al. 2022,
 "Fine-tuning can distort pretrained features and underperform out-of-distribution", sec. 3).
 """
 
@@ -19,37 +19,38 @@ from cnn_tl.heads import HEADS, Problem, class_weights
 from cnn_tl.networks import backbone
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
 from cnn_tl.recipe.resolved import LoopRecipe
-from cnn_tl.training.context import Session
+from cnn_tl.training.dataset import Dataset
+from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.loop.validation import outputs
 
 Tensors = Mapping[str, NDArray[Any]]
 
 AT_MOST = 20_000
-"""Images, about, that the head is fitted on: with more it would start hardly elsewhere, and features take memory."""
+"""About the most images that the head is fitted on: more would hardly change where it starts, and take memory."""
 
 
-def set_fitted_head(session: Session[LoopRecipe]) -> bool:
-    """Fit the classifier of the session's model, logistic or ridge regression on the features of the training images.
+def set_fitted_head(dataset: Dataset[LoopRecipe], network: LazyNetwork) -> bool:
+    """Fit the network's classifier by logistic or ridge regression on the features of the training images.
 
-    A model that does more after its features than one linear layer keeps its random head, and the run says so.
+    A model that does more after its features than one linear layer keeps its random head, which is reported.
 
     Returns:
         Whether the head is a fitted one now.
 
     Raises (in all processes of the run):
         DivergedError: the features are not finite.
-        And what `evaluation.outputs` raises.
+        And what `validation.outputs` raises.
     """
-    model = session.network.model.eval()
+    run, model = dataset.run, network.model.eval()
     try:
-        backbone.require_linear_classifier(session.network)
+        backbone.require_linear_classifier(network.build())
     except UsageError:
-        session.observer.note(f"the head starts at random: {session.card.name} does not end in one linear layer")
+        run.observer.note(f"the head starts at random: {network.info.name} does not end in one linear layer")
         return False
     with backbone.without_classifier(model):
-        images = _some_of_each_class(session.manifest.of("train"))
-        features_ND = outputs(session, model, images, "features for the head", session.images.unvaried)
-    fitted = session.world.first(lambda: _fit(session, images, features_ND.numpy()))
+        images = _some_of_each_class(dataset.manifest.of("train"))
+        features_ND = outputs(dataset, network, model, images, "features for the head", dataset.images.unvaried)
+    fitted = run.world.first(lambda: _fit(dataset, images, features_ND.numpy()))
     weight, bias = (torch.from_numpy(np.ascontiguousarray(fitted[name])) for name in ("weight", "bias"))
     backbone.set_linear_classifier(model, weight, bias)
     return True
@@ -63,9 +64,9 @@ def _some_of_each_class(images: Sequence[ImageRecord]) -> list[ImageRecord]:
     return [image for own in of_class.values() for image in own[::stride]]
 
 
-def _fit(session: Session[LoopRecipe], images: Sequence[ImageRecord], features_ND: NDArray[np.float32]) -> Tensors:
-    classes = session.manifest.classes
+def _fit(dataset: Dataset[LoopRecipe], images: Sequence[ImageRecord], features_ND: NDArray[np.float32]) -> Tensors:
+    run, classes = dataset.run, dataset.manifest.classes
     labels = np.array([image.label for image in images], dtype=np.int64)
-    weights = class_weights(session.recipe.train.class_weights, labels, classes, key="train.class_weights")
-    problem = Problem([features_ND], labels, len(classes), weights, session.recipe.seed, session.raise_if_stopped)
+    weights = class_weights(run.recipe.train.class_weights, labels, classes, key="train.class_weights")
+    problem = Problem([features_ND], labels, len(classes), weights, run.recipe.seed, run.raise_if_stopped)
     return HEADS["auto"](problem, HEAD_DEFAULTS["auto"]).tensors

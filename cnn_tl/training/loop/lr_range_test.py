@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from cnn_tl.core.errors import DivergedError
 from cnn_tl.data.manifest import ImageRecord
-from cnn_tl.training.loop.batches import Feed, Step
+from cnn_tl.training.loop.batches import Batches
 from cnn_tl.training.step.gradients import Gradients
+from cnn_tl.training.step.loss import Step
 
 LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 60
 """The rates that are tried, at even distances on a logarithmic scale; three steps double the rate."""
@@ -99,7 +100,7 @@ def range_test(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     gradients: Gradients,
-    feed: Feed,
+    batches: Batches,
     targets_of: Callable[[Sequence[ImageRecord]], Tensor],
     advance: Callable[[int], None],
     mode: str = "finetune",
@@ -120,7 +121,7 @@ def range_test(
     rates, losses, starts = [], [], []
     try:
         tried = np.geomspace(LOWEST, HIGHEST, STEPS).tolist()
-        for number, (rate, step) in enumerate(zip(tried, _endless(feed), strict=False)):
+        for number, (rate, step) in enumerate(zip(tried, _endless(batches), strict=False)):
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
             optimizer.zero_grad()
@@ -166,20 +167,18 @@ def judged(rates: Sequence[float], losses: Sequence[float], starts: Sequence[flo
     return RangeTest(*measured, suggestions, DEFAULT[mode])
 
 
-def images_in(feed: Feed) -> int:
-    """Return how many images pass the network where the test goes on to the highest rate."""
-    batches = itertools.chain.from_iterable(map(feed.batches, itertools.count(1)))
-    return sum(map(len, itertools.islice(batches, STEPS)))
+def images_in(batches: Batches) -> int:
+    """Return how many images pass the network if the test reaches the highest rate."""
+    steps = itertools.chain.from_iterable(map(batches.of_epoch, itertools.count(1)))
+    return sum(map(len, itertools.islice(steps, STEPS)))
 
 
-def _endless(feed: Feed) -> Iterator[Step]:
-    """Yield the steps of one epoch after the other."""
-    epoch = 1
-    while True:
-        feed.prepare(epoch)
-        with feed.inputs(epoch, 0) as inputs:
-            yield from inputs
-        epoch += 1
+def _endless(batches: Batches) -> Iterator[Step]:
+    """Yield the steps of one epoch after another."""
+    for epoch in itertools.count(1):
+        batches.prepare(epoch)
+        with batches.steps(epoch, 0) as steps:
+            yield from steps
 
 
 def is_gone(losses: Sequence[float]) -> bool:

@@ -1,9 +1,9 @@
-"""The features that a run needs: what the cache has of them, what must be computed, and both as arrays for the head.
+"""The features that a run needs: which are cached, which must be computed, and all of them as arrays for the head.
 
-Training images pass the network in the fastest number format that the machine has; validation images in float32,
-uncompiled, so that the accuracy reported is the one that predict gives, image by image.
+Training images pass the network in the fastest precision that the machine has; validation images in float32,
+uncompiled, so that the reported accuracy is the one that predict gives, image by image.
 
-An image is known by its content: copies of one another have one row, and it is computed once.
+An image is identified by its content: copies share one row, which is computed once.
 
 Shapes: N images, V views of each, D features.
 """
@@ -29,19 +29,21 @@ from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.features.cache_keys import PLAIN, row_key, space_facts, view_seed
 from cnn_tl.features.speed import BATCH_SIZE, Speeds, Way
 from cnn_tl.recipe.resolved import FreezeRecipe
-from cnn_tl.training.context import Pixels, Session
+from cnn_tl.training.context import Run
+from cnn_tl.training.dataset import Dataset, Pixels
+from cnn_tl.training.lazy_network import LazyNetwork
 
 Features = NDArray[np.float32]
 
 CHECKED_AT_ONCE = 1024
 READ_AHEAD = 10
-"""Batches that may be decoded before the first is used: what the readers do while torch is loaded."""
+"""Batches that may be decoded before the first is used: the workers' task while torch is loaded."""
 
 EXACT = Way("fp32")
 
 
 class OtherDevice(Exception):  # noqa: N818 - never leaves mode freeze
-    """The device is not the one that was measured, and under whose name features would be kept."""
+    """The device is not the one that was measured; features would be kept under the wrong name."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +55,20 @@ class Wanted:
 
 
 @dataclass
-class Part:
-    """The features of the training part, or of the validation part.
+class SplitFeatures:
+    """The features of the training or the validation split, as the views that a head is fitted on.
 
     Attributes:
         way: how they are computed. speeds: of the device that computes them.
         space: where the cache keeps them.
-        missing: what it has not, or not whole; once for each content.
-        spare: rows that were computed and that the cache would not keep, by key.
+        missing: rows that the cache lacks or holds damaged; one for each content.
+        spare: rows that were computed and that the cache did not take, by key.
         batch_size: images that pass the network at once.
-        in_memory: hold what is computed in `spare` also where the cache keeps it.
+        in_memory: hold what is computed in `spare`, also where the cache keeps it.
     """
 
-    session: Session[FreezeRecipe]
+    dataset: Dataset[FreezeRecipe]
+    network: LazyNetwork
     images: tuple[ImageRecord, ...]
     views: int
     way: Way
@@ -76,16 +79,21 @@ class Part:
     batch_size: int = BATCH_SIZE
     in_memory: bool = False
 
+    @property
+    def run(self) -> Run[FreezeRecipe]:
+        """The run that needs them."""
+        return self.dataset.run
+
     def __len__(self) -> int:
         """Return V."""
         return self.views
 
     def __getitem__(self, view: int) -> Features:
-        """Return one view of every image, float32 [N, D]; what the cache has lost since is computed again.
+        """Return one view of every image, float32 [N, D]; rows that the cache has lost since are computed again.
 
         Raises:
-            DataError: an image that is needed for that has changed or vanished.
-            OtherDevice: the device is another one than that of the features which are still there.
+            DataError: an image needed for that has changed or vanished.
+            OtherDevice: the device is not the one that computed the remaining features.
             Stopped: a signal came.
         """
         keys = [self.key(Wanted(image, view)) for image in self.images]
@@ -99,23 +107,23 @@ class Part:
 
     def _compute_again(self, lost: list[Wanted]) -> None:
         features = counted(len(lost), "feature")
-        self.session.observer.note(f"the cache has lost {features} since the run began; computed again")
-        with self.session.observer.task("features", len(lost)):
-            done = embed(self.session, [replace(self, missing=lost, in_memory=True)], self.batch_size)
+        self.run.observer.note(f"the cache has lost {features} since the run began; computed again")
+        with self.run.observer.task("features", len(lost)):
+            done = embed(self.dataset, self.network, [replace(self, missing=lost, in_memory=True)], self.batch_size)
         if done.broken:
             raise DataError(str(next(iter(done.broken.values()))))
 
     def key(self, wanted: Wanted) -> bytes:
         """Return the row's key."""
-        return row_key(wanted.image.sha256, wanted.view, self.session.recipe.seed, self.session.augmentation)
+        return row_key(wanted.image.sha256, wanted.view, self.run.recipe.seed, self.run.augmentation)
 
-    def without(self, broken: set[str]) -> Part:
-        """Return the part without images that could not be read."""
+    def without(self, broken: set[str]) -> SplitFeatures:
+        """Return the same without images that could not be read."""
         images = tuple(image for image in self.images if image.path not in broken)
         return replace(self, images=images, missing=[])
 
-    def leave_to(self, other: Part) -> None:
-        """Leave out of `missing` what `other`, which is computed before, has to compute anyway."""
+    def leave_to(self, other: SplitFeatures) -> None:
+        """Remove from `missing` what `other`, which is computed first, computes anyway."""
         if self.space is other.space:
             theirs = {other.key(wanted) for wanted in other.missing}
             self.missing = [wanted for wanted in self.missing if self.key(wanted) not in theirs]
@@ -123,35 +131,33 @@ class Part:
 
     @property
     def wanted(self) -> int:
-        """How many rows there are when all are there."""
+        """How many rows there are once all are computed."""
         return self.views * len({image.sha256 for image in self.images})
 
 
-def part_of(
-    session: Session[FreezeRecipe],
+def find_features(
+    dataset: Dataset[FreezeRecipe],
+    network: LazyNetwork,
     cache: FeatureCache,
     images: Sequence[ImageRecord],
     views: int,
     way: Way,
     speeds: Speeds,
-) -> Part:
-    """Look up what the cache has; every row is read and checked, so what it has is whole."""
+) -> SplitFeatures:
+    """Look up what the cache has; every row is read and verified, so what it has is whole."""
+    info = network.info
     facts = space_facts(
-        session.card,
-        precision=way.precision,
-        device=speeds.device,
-        hardware=speeds.hardware,
-        compiled=way.compiled,
+        info, precision=way.precision, device=speeds.device, hardware=speeds.hardware, compiled=way.compiled
     )
-    space = cache.space(facts, shape=(session.card.num_features,))
-    part = Part(session, tuple(images), views, way, speeds, space)
-    distinct = {image.sha256: image for image in part.images}.values()
+    space = cache.space(facts, shape=(info.num_features,))
+    found = SplitFeatures(dataset, network, tuple(images), views, way, speeds, space)
+    distinct = {image.sha256: image for image in found.images}.values()
     rows = [Wanted(image, view) for view in range(views) for image in distinct]
     for start in range(0, len(rows), CHECKED_AT_ONCE):
         chunk = rows[start : start + CHECKED_AT_ONCE]
-        _, lacking = space.gather([part.key(wanted) for wanted in chunk])
-        part.missing += [chunk[index] for index in lacking]
-    return part
+        _, lacking = space.gather([found.key(wanted) for wanted in chunk])
+        found.missing += [chunk[index] for index in lacking]
+    return found
 
 
 @dataclass
@@ -161,7 +167,7 @@ class Embedded:
     Attributes:
         rows: features computed.
         broken: the images that could not be read.
-        decode_seconds: processor time of the readers, added up. forward_seconds: in the network.
+        decode_seconds: processor time of the workers, added up. forward_seconds: in the network.
         seconds: from the first batch to the last, without loading torch.
     """
 
@@ -171,10 +177,10 @@ class Embedded:
     forward_seconds: float = 0.0
     seconds: float = 0.0
 
-    def facts(self, workers: int) -> dict[str, float]:
-        """Return images a second: of the readers alone, of the network alone, and of both together.
+    def rates(self, workers: int) -> dict[str, float]:
+        """Return images per second: of the workers alone, of the network alone, and of both together.
 
-        That of the readers follows from their processor time, so readers beyond the number of cores add nothing to it.
+        That of the workers follows from their processor time, so workers beyond the number of cores add nothing to it.
         """
         if not self.rows:
             return {}
@@ -185,68 +191,70 @@ class Embedded:
             "images_per_second": round(self.rows / max(self.seconds, 1e-9), 1),
         }
 
-    def broken_of(
-        self, session: Session[FreezeRecipe], images: Sequence[ImageRecord]
+    def broken_among(
+        self, dataset: Dataset[FreezeRecipe], images: Sequence[ImageRecord]
     ) -> list[tuple[ImageRecord, BadImageError]]:
         """Return which of the images are broken: those that could not be read, and their copies."""
         reasons = {image.sha256: error.reason for image, error in self.broken.items()}
         return [
-            (image, BadImageError(session.manifest.file(image), reasons[image.sha256]))
+            (image, BadImageError(dataset.manifest.file(image), reasons[image.sha256]))
             for image in dict.fromkeys(images)
             if image.sha256 in reasons
         ]
 
 
-def merged(parts: Sequence[Embedded]) -> Embedded:
+def merged(shares: Sequence[Embedded]) -> Embedded:
     """Return what several processes did side by side."""
     broken: dict[ImageRecord, BadImageError] = {}
-    for part in parts:
-        broken |= part.broken
+    for share in shares:
+        broken |= share.broken
     return Embedded(
-        rows=sum(part.rows for part in parts),
+        rows=sum(share.rows for share in shares),
         broken=broken,
-        decode_seconds=sum(part.decode_seconds for part in parts),
-        forward_seconds=max(part.forward_seconds for part in parts),
-        seconds=max(part.seconds for part in parts),
+        decode_seconds=sum(share.decode_seconds for share in shares),
+        forward_seconds=max(share.forward_seconds for share in shares),
+        seconds=max(share.seconds for share in shares),
     )
 
 
-def share_of(part: Part) -> Part:
-    """Return the part with what falls to this process of what it lacks.
+def share_of(features: SplitFeatures) -> SplitFeatures:
+    """Return the features with this process's share of what must be computed.
 
-    The first process needs the features, so only what that one lacks is computed; what this one's cache has is not, and
-    is brought to it as it is.
+    Only the first process needs the features, so only what it lacks is computed; what the cache of another process
+    has already is sent to it as it is.
     """
-    world = part.session.world
+    world = features.run.world
     if world.is_alone:
-        return part
-    needed = set(world.first(lambda: [part.key(wanted) for wanted in part.missing]))
-    mine = [wanted for wanted in part.missing if world.owns(wanted.image.sha256) and part.key(wanted) in needed]
-    return replace(part, missing=mine)
+        return features
+    needed = set(world.first(lambda: [features.key(wanted) for wanted in features.missing]))
+    mine = [w for w in features.missing if world.owns(w.image.sha256) and features.key(w) in needed]
+    return replace(features, missing=mine)
 
 
-def bring_together(part: Part) -> None:
-    """Give the first process of a run the rows that others have computed and that no cache of its own has.
+def bring_together(features: SplitFeatures) -> None:
+    """Give the first process of a run the rows that others have computed and that its own cache lacks.
 
-    On one machine, or on a disk that all machines see, the cache has them all.
+    On one machine, or on a disk that all machines share, the cache has them all.
     """
-    world = part.session.world
+    world = features.run.world
     if world.is_alone:
         return
-    part.space.refresh()
-    keys = [part.key(wanted) for wanted in part.missing]
-    lacking = world.first(lambda: [key for key in keys if key not in part.space and key not in part.spare])
+    features.space.refresh()
+    keys = [features.key(wanted) for wanted in features.missing]
+    lacking = world.first(lambda: [key for key in keys if key not in features.space and key not in features.spare])
     for chunk in in_groups(lacking, CHECKED_AT_ONCE):
-        rows = {key: part.spare[key] if key in part.spare else part.space.read(key) for key in chunk}
+        rows = {key: features.spare[key] if key in features.spare else features.space.read(key) for key in chunk}
         for others in world.gather({key: row for key, row in rows.items() if row is not None}):
             if world.is_first:
-                part.spare |= others
+                features.spare |= others
 
 
-def embed(session: Session[FreezeRecipe], parts: Sequence[Part], batch_size: int) -> Embedded:
-    """Compute what the parts lack, one after the other, and hand it to the cache.
+def embed(
+    dataset: Dataset[FreezeRecipe], network: LazyNetwork, splits: Sequence[SplitFeatures], batch_size: int
+) -> Embedded:
+    """Compute what the splits lack, one after the other, and hand it to the cache.
 
-    The readers begin before torch is there, and are busy while it is loaded.
+    The workers start before torch is loaded, and decode while it is.
 
     Raises:
         DataError: a broken image, and the recipe says `on_bad_image: fail`; or files that changed.
@@ -254,9 +262,9 @@ def embed(session: Session[FreezeRecipe], parts: Sequence[Part], batch_size: int
         Stopped: a signal came; what is done so far is kept.
     """
     done = Embedded()
-    for part in parts:
-        part.batch_size = batch_size
-    groups = [in_groups(part.missing, batch_size) for part in parts]
+    for split in splits:
+        split.batch_size = batch_size
+    groups = [in_groups(split.missing, batch_size) for split in splits]
     if not any(groups):
         return done
     decode_seconds: list[float] = []
@@ -264,40 +272,41 @@ def embed(session: Session[FreezeRecipe], parts: Sequence[Part], batch_size: int
     def pixels_of(wanted: Wanted) -> Pixels:
         started = time.thread_time()
         try:
-            return _pixels(session, wanted)
+            return _pixels(dataset, wanted)
         finally:
             decode_seconds.append(time.thread_time() - started)
 
-    with session.reading(list(chain.from_iterable(groups)), pixels_of, ahead=READ_AHEAD) as batches:
-        session.network, session.device  # noqa: B018 - torch is loaded here, and the network built
-        if not all(part.speeds.is_of(session.device) for part in parts):
+    with dataset.reading(list(chain.from_iterable(groups)), pixels_of, ahead=READ_AHEAD) as batches:
+        network.build()
+        if not all(split.speeds.is_of(network.device) for split in splits):
             raise OtherDevice
         started = time.perf_counter()
-        for part, own in zip(parts, groups, strict=True):
-            _embed_part(session, part, islice(batches, len(own)), done)
+        for split, own in zip(splits, groups, strict=True):
+            _embed_split(network, split, islice(batches, len(own)), done)
         done.seconds = time.perf_counter() - started
     done.decode_seconds = sum(decode_seconds)
     return done
 
 
-def _embed_part(session: Session[FreezeRecipe], part: Part, batches: Iterator[Batch[Wanted]], done: Embedded) -> None:
+def _embed_split(network: LazyNetwork, split: SplitFeatures, batches: Iterator[Batch[Wanted]], done: Embedded) -> None:
     from cnn_tl.features.embedding import embedder, stream
 
-    arguments = (session.network, session.device, part.way.precision)
-    options: dict[str, Any] = {"compiled": part.way.compiled, "batch_size": part.batch_size}
-    with part.space.writer() as writer, embedder(*arguments, **options) as frozen:
+    arguments = (network.build(), network.device, split.way.precision)
+    options: dict[str, Any] = {"compiled": split.way.compiled, "batch_size": split.batch_size}
+    with split.space.writer() as writer, embedder(*arguments, **options) as frozen:
         for batch, features_ND in stream(frozen, batches):
             for wanted, row in zip(batch.items, features_ND, strict=True):
-                if not writer.add(part.key(wanted), row) or part.in_memory:
-                    part.spare[part.key(wanted)] = row.copy()
+                if not writer.add(split.key(wanted), row) or split.in_memory:
+                    split.spare[split.key(wanted)] = row.copy()
             for wanted, error in batch.failures:
                 done.broken.setdefault(wanted.image, error)
             done.rows += len(batch.items)
-            session.observer.advance(len(batch.items) + len(batch.failures))
+            split.run.observer.advance(len(batch.items) + len(batch.failures))
         done.forward_seconds += frozen.seconds
 
 
-def _pixels(session: Session[FreezeRecipe], wanted: Wanted) -> Pixels:
+def _pixels(dataset: Dataset[FreezeRecipe], wanted: Wanted) -> Pixels:
     if wanted.view == PLAIN:
-        return session.evaluation_pixels(wanted.image)
-    return session.augmented_pixels(wanted.image, view_seed(wanted.image.sha256, wanted.view, session.recipe.seed))
+        return dataset.evaluation_pixels(wanted.image)
+    seed = view_seed(wanted.image.sha256, wanted.view, dataset.run.recipe.seed)
+    return dataset.augmented_pixels(wanted.image, seed)

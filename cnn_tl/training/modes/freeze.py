@@ -1,40 +1,62 @@
-"""Mode `freeze`: the backbone stands still, so each view of an image passes it once, and heads are fitted on that."""
+"""Mode `freeze`: the backbone does not change, so each view of an image passes it once, and a head is fitted on that.
+
+`plan` chooses how images pass the network and looks up which features are cached; `run` computes the missing ones,
+validation first, and fits the head. Without missing features neither needs torch.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from cnn_tl.core.cpu import release_freed_memory
-from cnn_tl.core.device import Precision, has_fast_bf16
-from cnn_tl.core.errors import CnnTlError, DivergedError
+from cnn_tl.core.errors import DivergedError
+from cnn_tl.core.formatting import counted
+from cnn_tl.core.progress import FeaturePlan, Plan
 from cnn_tl.data.manifest import ImageRecord
-from cnn_tl.features import speed
 from cnn_tl.features.speed import Speeds, Way
 from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights
-from cnn_tl.recipe.resolved import FreezeRecipe
-from cnn_tl.training.context import Logits, Session
-from cnn_tl.training.modes.features import EXACT, OtherDevice, Part, bring_together, embed, merged, part_of, share_of
-from cnn_tl.training.step import precision as number_format
-from cnn_tl.training.store import open_cache
+from cnn_tl.heads.choice import choose
+from cnn_tl.recipe.resolved import AdamwHead, FreezeRecipe, HeadRecipe, KnnHead, PrototypeHead
+from cnn_tl.training.context import Run, open_cache
+from cnn_tl.training.dataset import Dataset
+from cnn_tl.training.estimate import DECODE_SECONDS, Planned, description, fit_seconds
+from cnn_tl.training.lazy_network import LazyNetwork
+from cnn_tl.training.modes.features import (
+    EXACT,
+    OtherDevice,
+    SplitFeatures,
+    bring_together,
+    embed,
+    find_features,
+    merged,
+    share_of,
+)
+from cnn_tl.training.modes.way import choose_way
+from cnn_tl.training.outcome import Facts, FeatureReads, HeadFit, Logits, Outcome
+
+ADAMW_STEP_SECONDS = 0.002
+"""One step of a head on features."""
+
+TORCH_SECONDS = 2.0
+"""Loading torch and timm, where they are not loaded yet and the network has to run."""
 
 
 @dataclass
-class Preparation:
-    """What is known before the work begins: how it will be done, and how much of it the cache has done already."""
+class FrozenFeatures:
+    """The features that the head needs: how they are computed, and which of them are cached."""
 
     speeds: Speeds
     way: Way
-    train: Part
-    val: Part
+    train: SplitFeatures
+    val: SplitFeatures
 
     @property
     def batch_size(self) -> int:
         """Images that pass the network at once."""
-        return self.train.session.recipe.train.batch_size or self.speeds.at_once
+        return self.train.run.recipe.train.batch_size or self.speeds.at_once
 
     @property
     def to_compute(self) -> int:
@@ -42,178 +64,204 @@ class Preparation:
         return len(self.train.missing) + len(self.val.missing)
 
     @property
-    def images_to_read(self) -> list[ImageRecord]:
-        """The images whose features the cache lacks, copies of each other included."""
-        contents = {wanted.image.sha256 for wanted in self.val.missing + self.train.missing}
-        return [image for image in self.val.images + self.train.images if image.sha256 in contents]
-
-    @property
-    def bytes_to_keep(self) -> int:
-        """What they will take in the cache, in bytes."""
-        return self.to_compute * self.train.session.card.num_features * 4
-
-    @property
-    def at_hand(self) -> int:
+    def cached(self) -> int:
         """Features that the cache has."""
         return self.train.wanted + self.val.wanted - self.to_compute
 
+    @property
+    def images_to_read(self) -> list[ImageRecord]:
+        """The images whose features the cache lacks, copies included."""
+        contents = {wanted.image.sha256 for wanted in self.val.missing + self.train.missing}
+        return [image for image in self.val.images + self.train.images if image.sha256 in contents]
 
-def prepare(session: Session[FreezeRecipe], *, write: bool = True) -> Preparation:
-    """Find out how fast this machine is, choose the way, and look up what the cache has.
+
+def plan(run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: LazyNetwork) -> Planned[FrozenFeatures]:
+    """Look up what the cache has and estimate the rest; where `run` writes nothing, decode every image to be read."""
+    found = look_up(run, dataset, network)
+    # features that are cached were images once
+    if not run.writes and dataset.check_images(found.images_to_read, keep=False).any_broken:
+        found = look_up(run, dataset, network)
+    return Planned(_shown(run, dataset, network, found), found)
+
+
+def look_up(
+    run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: LazyNetwork, *, verify_device: bool = False
+) -> FrozenFeatures:
+    """Find out how fast this machine is, choose how images pass the network, and look up what the cache has.
 
     Args:
-        write: keep what was measured; False leaves no trace.
+        verify_device: see `choose_way`.
     """
-    cache = open_cache(session.recipe, session.run, session.observer, read_only=not write)
-    if session.memory.is_dir():
-        cache.keep(session.memory)
-    train_images, val_images = session.manifest.of("train"), session.manifest.of("val")
-    parts: dict[Way, Part] = {}
+    cache = open_cache(run)
+    if network.memory.is_dir():
+        cache.keep(network.memory)
+    train_images, val_images = dataset.manifest.of("train"), dataset.manifest.of("val")
+    by_way: dict[Way, SplitFeatures] = {}
 
-    def part(way: Way, speeds: Speeds) -> Part:
-        if way not in parts:
-            parts[way] = part_of(session, cache, train_images, session.recipe.views, way, speeds)
-        return parts[way]
+    def of_training(way: Way, speeds: Speeds) -> SplitFeatures:
+        if way not in by_way:
+            by_way[way] = find_features(dataset, network, cache, train_images, run.recipe.views, way, speeds)
+        return by_way[way]
 
     def missing(way: Way, speeds: Speeds) -> int:
-        return len(part(way, speeds).missing)
+        return len(of_training(way, speeds).missing)
 
-    speeds, way = session.world.first(lambda: _choose(session, missing, write=write))
-    val = part_of(session, cache, val_images, 1, EXACT, speeds)
-    train_part = part(way, speeds)
-    train_part.leave_to(val)
-    return Preparation(speeds, way, train_part, val)
-
-
-def _choose(
-    session: Session[FreezeRecipe], missing: Callable[[Way, Speeds], int], *, write: bool
-) -> tuple[Speeds, Way]:
-    """Return how fast this machine is, and the way in which the training images will pass the network.
-
-    Args:
-        missing: how many features the cache lacks of those that are computed in a way.
-    """
-    speeds = _speeds(session, write=write)
-    precision = speed.choose_precision(speeds, session.recipe.run.precision)
-    wanted, may_try = session.recipe.run.compile, write and session.memory.is_dir()
-    if may_try and speed.worth_trying_to_compile(speeds, precision, wanted, missing(Way(precision), speeds)):
-        session.observer.note("so much is to be computed that compiling the network may pay; trying for half a minute")
-        tried = speed.measure_compiled(session.network, session.device, speeds, precision)
-        speeds = tried if _remember(session, tried) else speeds
-    return speeds, speed.choose_way(speeds, precision, wanted, lambda way: missing(way, speeds))
+    speeds, way = run.world.first(lambda: choose_way(run, network, missing, verify_device=verify_device))
+    val = find_features(dataset, network, cache, val_images, 1, EXACT, speeds)
+    train = of_training(way, speeds)
+    train.leave_to(val)
+    return FrozenFeatures(speeds, way, train, val)
 
 
-def train(session: Session[FreezeRecipe], prepared: Preparation) -> Logits:
-    """Compute the features that are missing and fit the head; return the validation logits [N, K].
-
-    The fitted head is left in `session.head`, of the first process where there are several.
+def run(run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: LazyNetwork, found: FrozenFeatures) -> Outcome:
+    """Compute the features that are missing and fit the head.
 
     Raises:
         DataError: too many broken images, or files that changed.
         DivergedError: the backbone's features are not finite.
-        Stopped: a signal came; `--resume` goes on.
+        Stopped: a signal came; `--resume` continues.
     """
     try:
-        return _train(session, prepared)
+        return _run(run, dataset, network, found)
     except OtherDevice:
-        session.observer.note("this machine has another device than when it was measured; it is measured anew")
-        return _train(session, prepare(session))
+        run.observer.note("this machine has another device than when it was measured; it is measured again")
+        return _run(run, dataset, network, look_up(run, dataset, network, verify_device=True))
 
 
-def _train(session: Session[FreezeRecipe], prepared: Preparation) -> Logits:
-    train_part, val_part = _compute(session, prepared)
-    return session.world.first(lambda: _fit(session, train_part, val_part))
+def _run(
+    run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: LazyNetwork, found: FrozenFeatures
+) -> Outcome:
+    train, val, reads = _compute(run, dataset, network, found)
+    head: FittedHead | None = None  # stays in the first process: it cannot be sent to the others
+
+    def fit() -> tuple[Logits, HeadFit]:
+        nonlocal head
+        head, logits, fitted = _fit(run, dataset, train, val)
+        return logits, fitted
+
+    logits, fitted = run.world.first(fit)
+    return Outcome(logits, Facts(features=reads, head=fitted), head)
 
 
-def _fit(session: Session[FreezeRecipe], train_part: Part, val_part: Part) -> Logits:
-    started = time.monotonic()
-    settings = session.recipe.head
-    labels = np.array([image.label for image in train_part.images], dtype=np.int64)
-    problem = Problem(
-        views=train_part,
-        labels=labels,
-        num_classes=len(session.manifest.classes),
-        class_weights=class_weights(settings.class_weights, labels, session.manifest.classes),
-        seed=session.recipe.seed,
-        check=session.raise_if_stopped,
+def _compute(
+    run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: LazyNetwork, found: FrozenFeatures
+) -> tuple[SplitFeatures, SplitFeatures, FeatureReads]:
+    """Compute what is missing, validation first; return both splits without the images that are broken."""
+    world, splits = run.world, [found.val, found.train]
+    if not world.is_alone and not all(world.gather(found.speeds.is_of(network.device))):
+        raise OtherDevice
+    mine = [share_of(split) for split in splits]
+    total = found.cached + sum(len(split.missing) for split in mine)
+    with world.together(), run.observer.task("features", total):
+        run.observer.advance(found.cached)
+        own = embed(dataset, network, mine, found.batch_size)
+    release_freed_memory()
+    for split in splits:
+        bring_together(split)
+    done = merged(world.gather(own))
+    broken = done.broken_among(dataset, found.val.images + found.train.images)
+    dataset.set_aside(broken)
+    dataset.report_blank_images()
+    reads = FeatureReads(
+        computed=done.rows,
+        from_cache=found.cached,
+        way=str(found.way),
+        device=found.speeds.device_name,
+        batch_size=found.batch_size,
+        **done.rates(run.parallel_reads * world.local_size),
     )
-    session.head = HEADS[settings.kind](problem, settings)
+    paths = {image.path for image, _ in broken}
+    return found.train.without(paths), found.val.without(paths), reads
+
+
+def _fit(
+    run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], train: SplitFeatures, val: SplitFeatures
+) -> tuple[FittedHead, Logits, HeadFit]:
+    started = time.monotonic()
+    settings, classes = run.recipe.head, dataset.manifest.classes
+    labels = np.array([image.label for image in train.images], dtype=np.int64)
+    problem = Problem(
+        views=train,
+        labels=labels,
+        num_classes=len(classes),
+        class_weights=class_weights(settings.class_weights, labels, classes),
+        seed=run.recipe.seed,
+        check=run.raise_if_stopped,
+    )
+    head = HEADS[settings.kind](problem, settings)
     seconds = round(time.monotonic() - started, 3)
-    _warn_of(session, session.head)
-    logits = session.head.logits(val_part[0])
+    if not head.facts.get("converged", True):
+        run.observer.warn("the head was still improving when its fit ended; a larger head.penalty converges sooner")
+    logits = head.logits(val[0])
     if not np.isfinite(logits).all():
         raise DivergedError("the fitted head gives logits that are not finite; try a larger head.penalty")
-    session.facts["head"] = session.head.facts | {"seconds": seconds}
-    return logits
+    return head, logits, HeadFit(head.facts, seconds)
 
 
-def _compute(session: Session[FreezeRecipe], prepared: Preparation) -> tuple[Part, Part]:
-    """Compute what is missing, validation first; return both parts without the images that are broken."""
-    world, parts = session.world, [prepared.val, prepared.train]
-    if not world.is_alone and not all(world.gather(prepared.speeds.is_of(session.device))):
-        raise OtherDevice
-    mine = [share_of(part) for part in parts]
-    total = prepared.at_hand + sum(len(part.missing) for part in mine)
-    with world.together(), session.observer.task("features", total):
-        session.observer.advance(prepared.at_hand)
-        own = embed(session, mine, prepared.batch_size)
-    release_freed_memory()
-    for part in parts:
-        bring_together(part)
-    done = merged(world.gather(own))
-    broken = done.broken_of(session, prepared.val.images + prepared.train.images)
-    session.set_aside(broken)
-    session.remark_on_looks()
-    session.facts["features"] = {
-        "computed": done.rows,
-        "from_cache": prepared.at_hand,
-        "way": str(prepared.way),
-        "device": prepared.speeds.device_name,
-        "batch_size": prepared.batch_size,
-        **done.facts(session.read_at_once * world.local_size),
-    }
-    paths = {image.path for image, _ in broken}
-    return prepared.train.without(paths), prepared.val.without(paths)
+def _shown(run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: LazyNetwork, found: FrozenFeatures) -> Plan:
+    speeds, way, info = found.speeds, found.way, network.info
+    trainable = _head_parameters(run, info.num_features, len(dataset.manifest.classes))
+    fast, exact = speeds.seconds.get(str(way), speeds.seconds["fp32"]), speeds.seconds["fp32"]
+    decode = DECODE_SECONDS / run.parallel_reads
+    seconds = len(found.train.missing) * max(fast, decode) + len(found.val.missing) * max(exact, decode)
+    if found.to_compute:
+        compiling = max(0.0, speeds.compile_seconds.get(str(way), 0.0)) if found.train.missing else 0.0
+        seconds += compiling + (0.0 if network.is_built else TORCH_SECONDS)
+    if network.is_built:
+        seconds += network.build().loading_seconds
+    return Plan(
+        **description(run, dataset, network),
+        trainable=trainable,
+        total=info.backbone_parameters + trainable,
+        device=speeds.device_name,
+        precision=str(way),
+        schedule=f"{_passes(run, found)}, then the head ({head_kind(run, dataset, network, found)})",
+        phases=None,
+        features=feature_plan(run, network, found),
+        images=None,
+        seconds=seconds + head_seconds(run, dataset, network, found) + 1,
+    )
 
 
-def _speeds(session: Session[FreezeRecipe], *, write: bool) -> Speeds:
-    """Return what is known of this machine's speed with this network, measuring what is not.
-
-    Where nothing can be remembered, a fixed rule chooses the number format: the stopwatch might choose another one
-    the next time, and the same recipe would give other weights.
-    """
-    recipe = session.recipe
-    needed: list[Precision] = ["fp32", "bf16"] if recipe.run.precision == "bf16" else ["fp32"]
-    known = speed.recall(session.memory, recipe.run.device)
-    if known is not None and "device" not in vars(session) and not known.lacks(needed):
-        return known  # without torch; `embed` looks whether it is still this device
-    if known is not None and not known.is_of(session.device):
-        known = None
-    if known is not None and not known.lacks(needed):
-        return known
-    if known is None and has_fast_bf16(session.device):
-        needed = ["fp32", "bf16"]
-    with session.observer.task("measuring this machine", None):
-        speeds = speed.measure(session.network, session.device, formats=needed, known=known)
-    release_freed_memory()
-    will_be_remembered = _remember(session, speeds) if write else recipe.features.cache
-    if known is None and not will_be_remembered:
-        return replace(speeds, precision=number_format.by_rule(session.network, session.device))
-    return speeds
+def feature_plan(run: Run[HeadRecipe], network: LazyNetwork, found: FrozenFeatures) -> FeaturePlan:
+    """Return how many features are computed, kept and cached."""
+    settings = run.recipe.features
+    kept = settings.cache and settings.views != "fresh"
+    nbytes = found.to_compute * network.info.num_features * 4
+    return FeaturePlan(found.to_compute, found.cached, nbytes if kept else 0)
 
 
-def _remember(session: Session[FreezeRecipe], speeds: Speeds) -> bool:
-    """Keep what was measured for the next run; return whether that was possible."""
-    if not session.memory.is_dir():
-        return False
-    try:
-        speed.remember(session.memory, session.recipe.run.device, speeds)
-    except CnnTlError as error:
-        session.observer.note(f"what was measured is not kept: {error}")
-        return False
-    return True
+def head_seconds(run: Run[HeadRecipe], dataset: Dataset, network: LazyNetwork, found: FrozenFeatures) -> float:
+    """Estimate what fitting the head takes, from the size of its problem."""
+    head, images = run.recipe.head, len(found.train.images)
+    if isinstance(head, AdamwHead):
+        return -(-images // head.batch_size) * head.epochs * ADAMW_STEP_SECONDS
+    if isinstance(head, KnnHead | PrototypeHead):
+        return 0.0
+    return fit_seconds(head.kind, images, found.train.views, network.info.num_features, len(dataset.manifest.classes))
 
 
-def _warn_of(session: Session[FreezeRecipe], head: FittedHead) -> None:
-    if not head.facts.get("converged", True):
-        session.observer.warn("the head was still improving when its fit ended; a larger head.penalty converges sooner")
+def head_kind(run: Run[HeadRecipe], dataset: Dataset, network: LazyNetwork, found: FrozenFeatures) -> str:
+    """Return the kind of head that is fitted, and why, where `auto` chooses another one than lbfgs."""
+    kind, images = run.recipe.head.kind, len(found.train.images)
+    if kind != "auto":
+        return kind
+    return str(choose(images, found.train.views, network.info.num_features, len(dataset.manifest.classes)))
+
+
+def _head_parameters(run: Run[FreezeRecipe], num_features: int, num_classes: int) -> int:
+    head = run.recipe.head
+    if isinstance(head, KnnHead):
+        return 0
+    if isinstance(head, AdamwHead) and head.hidden is not None:
+        return (num_features + 1) * head.hidden + (head.hidden + 1) * num_classes
+    return (num_features + 1) * num_classes
+
+
+def _passes(run: Run[FreezeRecipe], found: FrozenFeatures) -> str:
+    views = run.recipe.features.views
+    if not found.to_compute:
+        return "features from the cache"
+    if views == "fresh":
+        return f"a fresh view of each image in each of {counted(run.recipe.views, 'epoch')}"
+    return "one pass for each image" if views == 1 else f"one pass for each of {views} views of an image"

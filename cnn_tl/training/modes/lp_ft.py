@@ -1,22 +1,23 @@
-"""Modes `lp-ft` and `auto`: first the head on frozen features, then everything from there; and what that gained.
+"""Modes `lp-ft` and `auto`: mode freeze, then mode finetune from its head, and a verdict on what that gained.
 
-Fine-tuning under a random head spoils the features that it starts from (Kumar et al. 2022, "Fine-tuning can distort
+Fine-tuning under a random head distorts the features that it starts from (Kumar et al. 2022, "Fine-tuning can distort
 pretrained features and underperform out-of-distribution"); under a fitted one it need not.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from cnn_tl.core.device import Precision
 from cnn_tl.core.errors import ArtefactError
+from cnn_tl.core.progress import Plan
 from cnn_tl.core.statistics import compare_paired
 from cnn_tl.heads import FittedHead
 from cnn_tl.heads.problem import linear_head
@@ -24,125 +25,162 @@ from cnn_tl.networks import backbone
 from cnn_tl.recipe.resolved import FreezeRecipe, LpFtRecipe
 from cnn_tl.training.checkpoints import checkpoint
 from cnn_tl.training.checkpoints.checkpoint import Checkpoint
-from cnn_tl.training.context import Logits, Session
+from cnn_tl.training.context import Run
+from cnn_tl.training.dataset import Dataset
+from cnn_tl.training.estimate import DECODE_SECONDS, Planned
+from cnn_tl.training.lazy_network import LazyNetwork
+from cnn_tl.training.loop import loop
 from cnn_tl.training.modes import finetune, freeze
-from cnn_tl.training.modes.freeze import Preparation
+from cnn_tl.training.modes.freeze import FrozenFeatures
+from cnn_tl.training.outcome import Facts, FeatureReads, HeadFit, Logits, LoopFacts, Outcome, Verdict
 
 _HEAD = "head"
+"""Name of the checkpoint that holds the fitted head, and of the head's tensors in it."""
 
 
 @dataclass(frozen=True)
-class HeadStart:
+class Stages:
+    """What the two stages work with: the frozen features for the head, and the precision of the loop."""
+
+    features: FrozenFeatures
+    precision: Precision
+
+
+@dataclass(frozen=True)
+class HeadStage:
     """A fitted head, the validation logits [N, K] that it gives on the frozen backbone, and what it took."""
 
     head: FittedHead
     logits: Logits
+    facts: Facts
     seconds: float
 
 
-def prepare(session: Session[LpFtRecipe], *, write: bool = True) -> Preparation:
-    """Look up what the head's fit needs, as mode freeze does."""
-    with _as_freeze(session) as frozen:
-        return freeze.prepare(frozen, write=write)
+def plan(run: Run[LpFtRecipe], dataset: Dataset[LpFtRecipe], network: LazyNetwork) -> Planned[Stages]:
+    """Plan both stages; where `run` writes nothing, decode every image once."""
+    features = _look_up(run, dataset, network)
+    if not run.writes and dataset.check_images(keep=False).any_broken:
+        features = _look_up(run, dataset, network)
+    planned = finetune.plan_loop(run, dataset, network)
+    return Planned(_shown(run, dataset, network, features, planned.shown), Stages(features, planned.work))
 
 
-def train(session: Session[LpFtRecipe], prepared: Preparation) -> Logits:
-    """Fit the head, fine-tune from it, judge what that gained; return the validation logits [N, K] of what is kept.
+def _look_up(run: Run[LpFtRecipe], dataset: Dataset[LpFtRecipe], network: LazyNetwork) -> FrozenFeatures:
+    head_run = head_only(run)
+    return freeze.look_up(head_run, dataset.of(head_run), network)
+
+
+def _shown(
+    run: Run[LpFtRecipe], dataset: Dataset[LpFtRecipe], network: LazyNetwork, features: FrozenFeatures, loop: Plan
+) -> Plan:
+    """Add to the plan of the loop what the head needs before it."""
+    decode = DECODE_SECONDS / run.parallel_reads
+    seconds = features.to_compute * max(features.speeds.seconds["fp32"], decode)
+    kind = freeze.head_kind(run, dataset, network, features)
+    return replace(
+        loop,
+        schedule=f"the head ({kind}) on frozen features, then {loop.schedule}",
+        features=freeze.feature_plan(run, network, features),
+        seconds=loop.seconds + seconds + freeze.head_seconds(run, dataset, network, features),
+    )
+
+
+def run(run: Run[LpFtRecipe], dataset: Dataset[LpFtRecipe], network: LazyNetwork, stages: Stages) -> Outcome:
+    """Fit the head, fine-tune from it, and judge what that gained.
 
     Mode `lp-ft` keeps the fine-tuned model. Mode `auto` keeps it where the gain is more than chance, and otherwise the
-    frozen backbone with its head, which is then left in `session.head`.
+    frozen backbone with its head.
 
     Raises:
-        The errors of `freeze.train` and `finetune.train`.
+        The errors of `freeze.run` and `loop.train`.
     """
-    start = _head_start(session, prepared)
-    session.head = None
-    weight, bias = (torch.from_numpy(start.head.tensors[name]) for name in ("weight", "bias"))
-    with checkpoint.fitting(session.run.checkpoints):
-        backbone.set_linear_classifier(session.network.model, weight, bias)
-    logits = finetune.train(session, torch.from_numpy(start.logits)).numpy()
-    verdict = _verdict(session, start, logits)
-    session.facts["verdict"] = verdict
-    if verdict["kept"] == "fine-tuned":
-        return logits
-    session.facts.pop("temperature", None)  # the fine-tuned model's
-    session.network = session.build()  # as it was before it was fine-tuned
-    session.head = start.head
-    return start.logits
+    frozen = _fit_head(run, dataset, network, stages.features)
+    weight, bias = (torch.from_numpy(frozen.head.tensors[name]) for name in ("weight", "bias"))
+    with checkpoint.fitting(run.folder.checkpoints):
+        backbone.set_linear_classifier(network.model, weight, bias)
+    tuned = loop.train(run, dataset, network, stages.precision, torch.from_numpy(frozen.logits))
+    logits = tuned.logits.numpy()
+    verdict = compare(run, dataset.manifest.labels("val"), frozen, logits, tuned.facts)
+    facts = replace(frozen.facts, loop=tuned.facts, verdict=verdict)
+    if verdict.kept == "fine-tuned":
+        return Outcome(logits, facts)
+    network.rebuild()  # as it was before it was fine-tuned
+    facts = replace(facts, loop=replace(tuned.facts, temperature=None))  # the fine-tuned model's
+    return Outcome(frozen.logits, facts, frozen.head)
 
 
-def _head_start(session: Session[LpFtRecipe], prepared: Preparation) -> HeadStart:
+def _fit_head(
+    run: Run[LpFtRecipe], dataset: Dataset[LpFtRecipe], network: LazyNetwork, features: FrozenFeatures
+) -> HeadStage:
     """Fit the head, or after an interruption read the one that was fitted."""
-    folder, world = session.run.checkpoints / _HEAD, session.world
-    kept = world.first(lambda: _kept(folder))
+    folder = run.folder.checkpoints / _HEAD
+    kept = run.world.first(lambda: _read(folder))
     if kept is None:
-        started = time.monotonic()
-        with _as_freeze(session) as frozen:
-            logits = freeze.train(frozen, prepared)
-        kept = world.first(lambda: _keep(session, folder, logits, round(time.monotonic() - started, 2)))
-    session.facts |= kept.state["facts"]
+        started, head_run = time.monotonic(), head_only(run)
+        outcome = freeze.run(head_run, dataset.of(head_run), network, features)
+        kept = run.world.first(lambda: _keep(folder, outcome, round(time.monotonic() - started, 2)))
+    stored = kept.state["facts"]
     tensors = {name: tensor.numpy() for name, tensor in kept.tensors[_HEAD].items()}
-    fitted = linear_head(tensors["weight"], tensors["bias"], kept.state["facts"]["head"])
-    return HeadStart(fitted, kept.tensors["validation"]["logits"].numpy(), kept.state["seconds"])
+    return HeadStage(
+        head=linear_head(tensors["weight"], tensors["bias"], stored["head"]),
+        logits=kept.tensors["validation"]["logits"].numpy(),
+        facts=Facts(features=FeatureReads(**stored["features"]), head=HeadFit.from_dict(stored["head"])),
+        seconds=kept.state["seconds"],
+    )
 
 
-def _kept(folder: Path) -> Checkpoint | None:
+def _read(folder: Path) -> Checkpoint | None:
     try:
         return checkpoint.load(folder)
     except ArtefactError:
-        return None  # there is none yet, or it is damaged: the features are at hand, so it is soon fitted again
+        return None  # there is none yet, or it is damaged: the features are cached, so it is soon fitted again
 
 
-def _keep(session: Session[LpFtRecipe], folder: Path, logits: Logits, seconds: float) -> Checkpoint:
-    head = session.head
-    assert head is not None, "mode freeze leaves one"
-    parts = {name: torch.from_numpy(np.ascontiguousarray(head.tensors[name])) for name in ("weight", "bias")}
-    facts = {name: session.facts[name] for name in ("head", "features")}
+def _keep(folder: Path, outcome: Outcome, seconds: float) -> Checkpoint:
+    """Write the fitted head as a checkpoint."""
+    assert outcome.head is not None, "mode freeze returns one"
+    parts = {name: torch.from_numpy(np.ascontiguousarray(outcome.head.tensors[name])) for name in ("weight", "bias")}
+    facts = outcome.facts.to_dict()
     point = Checkpoint(
-        {_HEAD: parts, "validation": {"logits": torch.from_numpy(np.ascontiguousarray(logits))}},
-        {"facts": facts, "seconds": seconds},
+        {_HEAD: parts, "validation": {"logits": torch.from_numpy(np.ascontiguousarray(outcome.logits))}},
+        {"facts": {name: facts[name] for name in ("head", "features")}, "seconds": seconds},
     )
     checkpoint.save(folder, point)
     return point
 
 
-def _verdict(session: Session[LpFtRecipe], start: HeadStart, logits: Logits) -> dict[str, Any]:
-    """Say what fine-tuning gained over the frozen head, how sure that is, and what it cost."""
-    frozen_right, tuned_right = _right(session, start.logits), _right(session, logits)
-    was_chosen = session.facts["best_epoch"] is not None  # else it is the last: the weights of the best were lost
-    epochs = session.facts["epochs"] if was_chosen else 1
+def compare(
+    run: Run[LpFtRecipe], labels_N: NDArray[np.int64], frozen: HeadStage, logits: Logits, facts: LoopFacts
+) -> Verdict:
+    """Compare fine-tuning, with its validation logits [N, K], to the frozen head, and decide which model is kept."""
+    frozen_right, tuned_right = _right(frozen.logits, labels_N), _right(logits, labels_N)
+    # without a best epoch it is the last: the weights of the best were lost
+    epochs = facts.epochs if facts.best_epoch is not None else 1
     compared = compare_paired(frozen_right, tuned_right, chosen_from=epochs)
     better = compared.more_than_chance
-    return {
-        "frozen_accuracy": float(frozen_right.mean()),
-        "fine_tuned_accuracy": float(tuned_right.mean()),
-        "gain": compared.gain,
-        "interval": compared.interval,
-        "only_frozen_right": compared.only_first,
-        "only_fine_tuned_right": compared.only_second,
-        "p": compared.p,
-        "chosen_from_epochs": epochs,
-        "more_than_chance": better,
-        "worse_than_chance": compared.worse_than_chance,
-        "seconds_head": start.seconds,
-        "seconds_fine_tuning": session.facts["seconds_of_the_loop"],
-        "kept": "fine-tuned" if better or session.recipe.mode == "lp-ft" else "frozen",
-    }
+    return Verdict(
+        frozen_accuracy=float(frozen_right.mean()),
+        fine_tuned_accuracy=float(tuned_right.mean()),
+        gain=compared.gain,
+        interval=compared.interval,
+        only_frozen_right=compared.only_first,
+        only_fine_tuned_right=compared.only_second,
+        p=compared.p,
+        chosen_from_epochs=epochs,
+        more_than_chance=better,
+        worse_than_chance=compared.worse_than_chance,
+        seconds_head=frozen.seconds,
+        seconds_fine_tuning=facts.seconds_of_the_loop,
+        kept="fine-tuned" if better or run.recipe.mode == "lp-ft" else "frozen",
+    )
 
 
-def _right(session: Session[LpFtRecipe], logits: Logits) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    return np.asarray(logits.argmax(1) == session.manifest.labels("val"))
+def _right(logits: Logits, labels_N: NDArray[np.int64]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    return np.asarray(logits.argmax(1) == labels_N)
 
 
-@contextmanager
-def _as_freeze(session: Session[LpFtRecipe]) -> Iterator[Session[FreezeRecipe]]:
-    """Let the session be one of mode freeze inside the body: one plain view of each image, no loop."""
-    whole = session.recipe
-    frozen = cast(Session[FreezeRecipe], session)
-    frozen.recipe = whole.head_only()
-    vars(session).pop("images", None)  # what is kept of them depends on the mode
-    try:
-        yield frozen
-    finally:
-        session.recipe = whole
-        vars(session).pop("images", None)
+def head_only(run: Run[LpFtRecipe]) -> Run[FreezeRecipe]:
+    """Return the run of the first stage: one plain view of each image, no loop."""
+    return Run(
+        run.recipe.head_only(), run.folder, run.observer, run.world, run.stop, run.tracking, run.is_resumed, run.writes
+    )

@@ -1,7 +1,8 @@
-"""One step's gradients, from as many parts of the batch as the memory needs.
+"""One step's gradients, from a batch in as many parts as memory requires.
 
-Out of memory is no end: the batch passes the network in halves, and again, while the gradients add up, so the effective
-batch stays what the recipe says, and the result what it would have been with `train.micro_batch` of that size.
+Running out of memory does not end a run: the batch passes the network in halves, if need be again and again, while the
+gradients add up. So the effective batch stays what the recipe says, and the result is that of a `train.micro_batch` of
+that size.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ class Gradients:
     """Computes the gradients of one step after another.
 
     Attributes:
-        micro_batch: images that pass the network at once; it halves when memory runs out, and stays there.
-        note: hears of that.
-        world: the processes that have each step between them; `model` is then what `World.parallel` returns.
+        micro_batch: images that pass the network at once; it is halved when memory runs out, and stays so.
+        note: is told of that.
+        world: the processes that share each step; `model` is then what `World.parallel` returns.
         aux_weight: of the loss of each auxiliary classifier, where the model has any.
     """
 
@@ -50,14 +51,14 @@ class Gradients:
     _fits: bool = False
 
     def use(self, model: nn.Module) -> None:
-        """Take the same model in another form: other parameters train now, so it may need more memory."""
+        """Use the same model in another form: other parameters train now, so it may need more memory."""
         self.model, self._fits = model, False
 
     def add(self, x: Tensor, targets_NK: Tensor, step: int, *, first: int = 0, total: int | None = None) -> Tensor:
         """Add the gradients of the step's mean loss to the parameters', and return the sum of all its losses, [1 + A].
 
         The first is the classifier's; those of A auxiliary classifiers follow, each without its weight. Of many
-        processes each has a part of the step, and all have the same gradients and sums in the end.
+        processes each has a share of the step, and all get the same gradients and sums.
 
         Args:
             x: what the model takes, [N, ...].
@@ -108,10 +109,11 @@ class Gradients:
         return self.world.sum(torch.stack(sums).sum(0, keepdim=True))
 
     def _rehearse(self, x: Tensor, targets_NK: Tensor, total: int) -> None:
-        """Make passes of which nothing remains, in all processes, until all find room; then exchange gradients once.
+        """Make trial passes in all processes until the batch fits in each, then exchange gradients once; undo it all.
 
-        Where memory runs out amid an exchange, all is lost. And after its first exchange DDP regroups the gradients, in
-        which it adds up in another order: with that one made here, all steps are alike, also the first after a resume.
+        If memory runs out during an exchange, all is lost. And after its first exchange DDP regroups the gradients,
+        which then add up in another order: with that exchange made here, all steps are alike, also the first after a
+        resume.
         """
         held = self._moving_buffers()
         with _statistics_kept_apart(self.model):  # an exchange of which some processes would make more than others
@@ -139,7 +141,7 @@ class Gradients:
                 raise
             size = min(self.micro_batch, len(x))
             if self._fits:
-                raise ResourceError(f"out of memory amid training; set train.micro_batch below {size}") from error
+                raise ResourceError(f"out of memory during training; set train.micro_batch below {size}") from error
             if size == 1:
                 raise ResourceError(
                     f"not even one image of {tuple(x.shape[1:])} fits into the memory of {self.device}; "
@@ -166,9 +168,9 @@ class Gradients:
         return torch.stack(losses).sum(0)
 
     def _parts(self, x: Tensor, targets_NK: Tensor, total: int) -> list[tuple[Tensor, Tensor]]:
-        """Cut the images into equally many parts in every process, as BatchNorm over all processes needs.
+        """Divide the images into the same number of parts in every process, as BatchNorm over all processes needs.
 
-        So where one has an image less than another, its last one may come twice, the second time without a weight.
+        So a process with one image less than another may repeat its last one, the second time with weight 0.
         """
         count = parts_in_step(total, self.world.size, self.micro_batch)
         if (lacking := count - len(x)) > 0:
@@ -177,7 +179,7 @@ class Gradients:
         return list(zip(x.tensor_split(count), targets_NK.tensor_split(count), strict=True))
 
     def no_sync(self) -> AbstractContextManager[None]:
-        """Inside the body gradients stay in this process."""
+        """Keep gradients in this process inside the body."""
         return nullcontext() if self.world.is_alone else self.model.no_sync()  # type: ignore[operator]
 
     def _forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -185,7 +187,7 @@ class Gradients:
         try:
             return self.model(x)  # type: ignore[no-any-return]
         except ValueError as error:
-            if not is_of_one_value(error):
+            if not is_single_value_error(error):
                 raise
             raise UsageError(
                 "batch normalisation cannot train on a single image of this size; "
@@ -193,7 +195,7 @@ class Gradients:
             ) from error
 
     def _forget(self, held: Held, *, quietly: bool = False) -> None:
-        """Undo what an attempt has left: gradients, running statistics, memory."""
+        """Undo the traces of an attempt: gradients, running statistics, memory."""
         self.model.zero_grad()
         with torch.no_grad():
             for buffer, before in held:
@@ -207,14 +209,14 @@ class Gradients:
 
 
 def parts_in_step(total: int, processes: int, micro_batch: int) -> int:
-    """Return in how many parts each process takes its images of a step of `total`."""
+    """Return in how many parts each process computes its images of a step of `total`."""
     most = -(-total // processes)
     return -(-most // micro_batch)
 
 
 @contextmanager
 def _statistics_kept_apart(model: nn.Module) -> Iterator[None]:
-    """Let no BatchNorm exchange statistics with other processes inside the body."""
+    """Stop BatchNorm from exchanging statistics with other processes inside the body."""
     exchanging = [m for m in model.modules() if isinstance(m, nn.SyncBatchNorm) and m.training]
     for module in exchanging:
         module.eval()
@@ -227,7 +229,7 @@ def _statistics_kept_apart(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def memory_for(what: str, advice: str) -> Iterator[None]:
-    """Say in one line for what memory has run out inside the body, where halving the batch would not help.
+    """Report in one line what needed the memory that ran out inside the body, where halving the batch cannot help.
 
     Raises:
         ResourceError: it has.
@@ -240,13 +242,13 @@ def memory_for(what: str, advice: str) -> Iterator[None]:
         raise ResourceError(f"out of memory for {what}; {advice}") from error
 
 
-def is_of_one_value(error: ValueError) -> bool:
-    """Say whether an error is how BatchNorm refuses to train on one value of a channel."""
+def is_single_value_error(error: ValueError) -> bool:
+    """Return whether BatchNorm refused to train on a single value per channel."""
     return "more than 1 value per channel" in str(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error is how CUDA, MPS or the CPU says that memory has run out."""
+    """Return whether CUDA, MPS or the CPU has run out of memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY)

@@ -1,24 +1,92 @@
-"""What a training step makes smaller: one loss an image, so that it can be summed over any parts of a batch.
+"""The targets and the loss of a step: one loss an image, so that it can be summed over any parts of a batch.
 
 Shapes: N images, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from cnn_tl.recipe.resolved import LoopTrain
+from cnn_tl.core.seeds import seed_of
+from cnn_tl.data.manifest import ImageRecord
+from cnn_tl.heads import class_weights
+from cnn_tl.recipe.resolved import LoopRecipe, LoopTrain
+from cnn_tl.training.context import Run
+from cnn_tl.training.step.mixup import mixed
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits [N, K] and target probabilities [N, K] -> the loss of each image [N]."""
 
 _LEAST_DOUBT = 1e-7
-"""What is left to 1 - p at least in the focal loss, about the distance of the float32 below 1; with it goes a log p
-as small, so that the loss moves by less than that."""
+"""The least value of 1 - p in the focal loss, about the distance of the float32 below 1; the log p that goes with it is
+as small, so the loss moves by less than that."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """This process's share of a step.
+
+    Attributes:
+        images: its images of the step. x: what the model takes for them, [N, ...].
+        first: the index of its first image in the whole step. total: how many images that has.
+        counts: False: the step has fewer images than there are processes, and this one takes part with an image that
+            does not belong to the step.
+    """
+
+    images: Sequence[ImageRecord]
+    x: Tensor
+    first: int
+    total: int
+    counts: bool = True
+
+
+class Targets:
+    """Target probabilities of the training images, smoothed, mixed and weighted as the recipe says.
+
+    Args:
+        classes: their names.
+        device: where the targets are needed.
+    """
+
+    def __init__(self, run: Run[LoopRecipe], classes: Sequence[str], device: torch.device) -> None:
+        self._run, self._classes, self._device = run, classes, device
+
+    def of(self, images: Sequence[ImageRecord]) -> Tensor:
+        """Return the probabilities of the classes [N, K], on the device."""
+        labels_N = torch.tensor([image.label for image in images], device=self._device)
+        return targets(labels_N, len(self._classes), self._run.recipe.train.label_smoothing)
+
+    def mixed(self, step: Step, number: int) -> tuple[Tensor, Tensor]:
+        """Return what the model takes for this process's images of a step, [N, ...], and their targets [N, K].
+
+        If the recipe asks for it they are mixed, each with any image of the whole step, whichever process has that.
+        """
+        recipe, world = self._run.recipe, self._run.world
+        targets_NK = self.of(step.images)
+        if recipe.augment is None or not (recipe.augment.mixup or recipe.augment.cutmix):
+            return step.x, targets_NK
+        whole = world.gather_rows(step.x, step.total), world.gather_rows(targets_NK, step.total)
+        if not step.counts:
+            return step.x, targets_NK
+        x, mixed_NK = mixed(*whole, recipe.augment, seed_of(recipe.seed, "mix", number))
+        own = slice(step.first, step.first + len(step.images))
+        return x[own], mixed_NK[own]
+
+    def class_weights(self, labels_N: NDArray[np.int64]) -> Tensor | None:
+        """Return how much each class counts, float32 [K], 1 on average over the images; None: all count alike."""
+        setting = self._run.recipe.train.class_weights
+        if setting == "none":
+            return None
+        weights = class_weights(setting, labels_N, self._classes, key="train.class_weights")
+        weights = weights / weights[labels_N].mean()  # so that the learning rate means what it means without weights
+        return torch.tensor(weights, dtype=torch.float32, device=self._device)
 
 
 def targets(labels_N: Tensor, num_classes: int, smoothing: float) -> Tensor:

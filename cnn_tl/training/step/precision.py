@@ -1,9 +1,9 @@
-"""The number format of a training loop: what the recipe says, or what a stopwatch has said once and for all.
+"""The precision of a training loop: what the recipe says, or what was measured once and then kept.
 
-No format is fastest everywhere (measured on two cores, img/s in fp32 and bf16: tf_efficientnet_lite0 18.8 and 17.8,
-resnet18 17.9 and 35.0). But the same recipe must give the same weights on the same machine, so what was measured is
-kept with what is known of the network, and a run that goes on keeps the format that it began in. Where nothing can be
-kept, a rule decides.
+No precision is fastest everywhere (measured on two cores, img/s in fp32 and bf16: tf_efficientnet_lite0 18.8 and 17.8,
+resnet18 17.9 and 35.0). But the same recipe must give the same weights on the same machine, so the measurement is kept
+with what is known of the network, and a resumed run keeps the precision that it began in. Where nothing can be kept, a
+rule decides.
 """
 
 from __future__ import annotations
@@ -27,36 +27,31 @@ from cnn_tl.networks.info import LOOP
 if TYPE_CHECKING:
     import torch
 
-    from cnn_tl.core.progress import Observer
     from cnn_tl.networks.backbone import Network
     from cnn_tl.recipe.resolved import LoopRecipe
+    from cnn_tl.training.context import Run
+    from cnn_tl.training.lazy_network import LazyNetwork
 
 FORMATS: tuple[Precision, Precision] = ("fp32", "bf16")
 
 ROUNDS = 3
-"""How often each format is timed, in turn; the best time of each counts."""
+"""How often each precision is timed, in turn; the best time of each counts."""
 
 CLEAR = 2.0
-"""Where one takes so many times as long as the other, once is enough."""
+"""If one takes this many times as long as the other, one round is enough."""
 
 
-def of_the_loop(
-    recipe: LoopRecipe,
-    network: Network,
-    device: torch.device,
-    memory: Path,
-    observer: Observer,
-    *,
-    began: Precision | None,
-    write: bool,
-) -> Precision:
-    """Return the number format in which a run trains.
+def of_the_loop(run: Run[LoopRecipe], network: LazyNetwork) -> Precision:
+    """Return the precision in which a run trains, the same in all its processes; validation is always float32.
 
-    Args:
-        memory: the folder where what is known of the network is kept between runs; it need not exist.
-        began: the one in which a run that goes on began, see `began_in`.
-        write: False keeps nothing, and may measure again what was not known.
+    A run that writes nothing keeps nothing, and may measure again what was not known.
     """
+    began = began_in(run.folder.checkpoints, network.device) if run.is_resumed else None
+    return run.world.first(lambda: _of_the_loop(run, network, began))
+
+
+def _of_the_loop(run: Run[LoopRecipe], network: LazyNetwork, began: Precision | None) -> Precision:
+    recipe, device = run.recipe, network.device
     if recipe.run.precision != "auto":
         return recipe.run.precision
     if began is not None:
@@ -64,24 +59,24 @@ def of_the_loop(
     if not has_fast_bf16(device):
         return "fp32"
     loop = [recipe.run.device, recipe.model.freeze, recipe.model.unfreeze or None, recipe.model.bn]
-    file = memory / speed.file_name(str(loop), LOOP)
+    file = network.memory / speed.file_name(str(loop), LOOP)
     if (known := _recall(file, device)) is not None:
         return known
     seconds = None
     if recipe.features.cache:
-        with observer.task("measuring this machine", None):
-            seconds = seconds_of_a_step(network, device)
+        with run.observer.task("measuring this machine", None):
+            seconds = seconds_of_a_step(network.build(), device)
     if seconds is None:
-        return by_rule(network, device)
+        return by_rule(network.build(), device)
     if (known := _recall(file, device)) is not None:  # another process was quicker
         return known
-    if write and not _keep(file, device, seconds, recipe.model.name):
-        return by_rule(network, device)
+    if run.writes and not _keep(file, device, seconds, recipe.model.name):
+        return by_rule(network.build(), device)
     return faster(seconds)
 
 
 def began_in(checkpoints: Path, device: torch.device) -> Precision | None:
-    """Return the number format in which the run with these checkpoints began, if it was on this kind of device."""
+    """Return the precision in which the run with these checkpoints began, if it was on this kind of device."""
     formats: dict[str, Precision] = {f"{name} on {device.type}": name for name in FORMATS}
     for folder in sorted(checkpoints.glob("step-*"), reverse=True):
         with contextlib.suppress(CnnTlError, KeyError, TypeError):
@@ -90,13 +85,13 @@ def began_in(checkpoints: Path, device: torch.device) -> Precision | None:
 
 
 def find(network: Network, device: torch.device) -> Precision:
-    """Return the number format in which the parameters that train do so faster on this device, found by trying."""
+    """Return the precision in which the trainable parameters train faster on this device, found by trying."""
     seconds = seconds_of_a_step(network, device) if has_fast_bf16(device) else None
     return faster(seconds) if seconds else by_rule(network, device)
 
 
 def by_rule(network: Network, device: torch.device) -> Precision:
-    """Return the format that mostly pays: bf16 where the device multiplies it, but for depthwise networks on CPUs."""
+    """Return the precision that usually pays: bf16 if the device multiplies it; fp32 for depthwise networks on CPUs."""
     from cnn_tl.networks.backbone import is_depthwise
 
     slow = device.type == "cpu" and is_depthwise(network.model)
@@ -104,15 +99,15 @@ def by_rule(network: Network, device: torch.device) -> Precision:
 
 
 def faster(seconds: Mapping[str, float]) -> Precision:
-    """Return the format that needs less time; one that is hardly faster loses to the exact one."""
+    """Return the faster precision; bf16 must be clearly faster than the exact float32."""
     return "bf16" if seconds["bf16"] < speed.PAYS * seconds["fp32"] else "fp32"
 
 
 def seconds_of_a_step(network: Network, device: torch.device) -> dict[str, float] | None:
-    """Time forward and backward pass in each format, of the parameters that train; None if memory does not suffice.
+    """Time forward and backward pass of the trainable parameters in each precision; None if memory runs out.
 
     Returns:
-        Format -> seconds for each image.
+        Precision -> seconds per image.
     """
     import torch
 

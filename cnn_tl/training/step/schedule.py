@@ -1,18 +1,41 @@
-"""The learning rate and the order of the images, as pure functions of where training is."""
+"""The length of a run, its learning rate and the order of its images, as pure functions of step and epoch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.core.seeds import seed_of
-from cnn_tl.recipe.resolved import LoopTrain
+from cnn_tl.data.manifest import Manifest
+from cnn_tl.recipe.resolved import LoopRecipe, LoopTrain
+from cnn_tl.training.context import Run
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class LoopLength:
+    """How long a loop is; the last epoch may be cut short."""
+
+    steps_per_epoch: int
+    steps: int
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs there are, the last one included."""
+        return -(-self.steps // self.steps_per_epoch)
+
+
+def loop_length(run: Run[LoopRecipe], manifest: Manifest) -> LoopLength:
+    """Return how long the loop of a run is, with the images that are left."""
+    steps_per_epoch = batches_in_epoch(len(manifest.of("train")), run.batch_size)
+    return LoopLength(steps_per_epoch, run.recipe.train.length.steps(steps_per_epoch))
+
 
 ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = 1e-4 / 25
@@ -67,10 +90,10 @@ def one_cycle(step: int, steps: int, settings: LoopTrain) -> float:
 
 
 def epoch_batches(items: Sequence[T], batch_size: int, seed: int, epoch: int) -> list[list[T]]:
-    """Return the epoch's batches, shuffled by (seed, epoch): about `batch_size` each, sizes that differ by one at most.
+    """Return the epoch's batches, shuffled by (seed, epoch); their sizes differ by at most one.
 
-    None is larger, but for one case: a single image left over, on which batch normalisation would fail, joins
-    another batch.
+    None is larger than `batch_size`, with one exception: a single image left over, on which batch normalisation would
+    fail, joins another batch.
     """
     order = np.random.default_rng(seed_of(seed, "shuffle", epoch)).permutation(len(items))
     return _in_batches(items, order, batch_size)
@@ -79,12 +102,12 @@ def epoch_batches(items: Sequence[T], batch_size: int, seed: int, epoch: int) ->
 def balanced_batches(
     items: Sequence[T], labels: Sequence[int], batch_size: int, seed: int, epoch: int
 ) -> list[list[T]]:
-    """Return an epoch in which each class has equally many places, give or take one; sizes as in `epoch_batches`.
+    """Return an epoch in which each class has the same number of places, give or take one; sizes as in `epoch_batches`.
 
     An epoch has as many places as there are items. Each class goes through its items in shuffled passes, one after the
-    other, and goes on in the next epoch where it stopped in the last one: no item comes again before all others of its
-    class have come, and over many epochs all items of a class come equally often. So an epoch may have the items of a
-    rare class several times, and leaves out some of a frequent one.
+    other, and continues in the next epoch where it stopped in the last one: no item repeats before all others of its
+    class have been used, and over many epochs all items of a class are used equally often. So an epoch may repeat the
+    items of a rare class, and leaves out some of a frequent one.
 
     Args:
         labels: the class of each item.
@@ -103,7 +126,7 @@ def balanced_batches(
 def _places(total: int, classes: int, seed: int, epoch: int) -> list[tuple[int, int]]:
     """Return for each class how many places it had before the epoch and has after it, counted from the first epoch.
 
-    What is left when the places of an epoch are divided by the classes goes round among them, in an order of the seed.
+    The remainder of places divided by classes rotates among the classes, in an order that the seed decides.
     """
     each, left = divmod(total, classes)
     turns = np.random.default_rng(seed_of(seed, "turns")).permutation(classes)
@@ -115,14 +138,14 @@ def _places(total: int, classes: int, seed: int, epoch: int) -> list[tuple[int, 
 
 
 def _passes(own: NDArray[np.intp], start: int, stop: int, name: tuple[int | str, ...]) -> NDArray[np.intp]:
-    """Return places `start` to `stop` of an endless row of shuffled passes over the items of a class."""
+    """Return places `start` to `stop` of an endless sequence of shuffled passes over the items of a class."""
     first, last = start // len(own), max(start, stop - 1) // len(own)
     row = [np.random.default_rng(seed_of(*name, number)).permutation(own) for number in range(first, last + 1)]
     return np.concatenate(row)[start - first * len(own) : stop - first * len(own)]
 
 
 def batches_in_epoch(places: int, batch_size: int) -> int:
-    """Return into how many batches an epoch of so many places is cut."""
+    """Return into how many batches an epoch of this many places is divided."""
     parts = math.ceil(places / batch_size)
     return parts if batch_size == 1 else max(1, min(parts, places // 2))
 

@@ -117,7 +117,7 @@ def test_kept_or_computed_anew_gives_the_same_bits(
     assert_same(tmp_path / "kept", tmp_path / "anew")
     monkeypatch.setattr(activations, "split", lambda *_: "this test forbids it")
     uncut = run_and_listen(chosen, tmp_path / "uncut")
-    assert any("computed anew in each epoch: test_resnet cannot be cut in two: this" in note for note in uncut.notes)
+    assert any("computed anew in each epoch: test_resnet cannot be split: this" in note for note in uncut.notes)
     (weights, _), (others, _) = learned(tmp_path / "kept"), learned(tmp_path / "uncut")
     least = 0.01 if precision == "fp32" else 0.05
     for name, tensor in weights.items():
@@ -141,8 +141,8 @@ def test_a_second_run_computes_no_activations(recipe: Make, tmp_path: Path) -> N
     [before] = [note for note in first.notes if "are kept" in note]
     [after] = [note for note in second.notes if "are kept" in note]
     size = before.partition("images, ")[2].partition(";")[0]
-    assert before.endswith("; 0 B are at hand")
-    assert after.endswith(f"; {size} are at hand")
+    assert before.endswith("; 0 B are cached already")
+    assert after.endswith(f"; {size} are cached already")
     assert not [task for task, _ in second.tasks if task.startswith("activations")]
     assert_same(tmp_path / "first", tmp_path / "second")
 
@@ -160,13 +160,13 @@ def test_no_more_views_are_kept_than_there_are_epochs(recipe: Make, tmp_path: Pa
 
 def test_views_come_round_again(recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    real = activations.Boundary.read
+    real = activations.Activations.read
 
-    def read(self: activations.Boundary, images: Any, view: int, source: Any) -> torch.Tensor:
+    def read(self: activations.Activations, images: Any, view: int, source: Any) -> torch.Tensor:
         seen.append(view)
         return real(self, images, view, source)
 
-    monkeypatch.setattr(activations.Boundary, "read", read)
+    monkeypatch.setattr(activations.Activations, "read", read)
     train(recipe(train={"epochs": 5}), tmp_path / "run")
     steps = -(-TRAIN // 8)
     assert seen == [view for view in (0, 1, 0, 1, 0) for _ in range(steps)]
@@ -250,7 +250,7 @@ def test_the_step_begins_at_the_boundary(recipe: Make, tmp_path: Path, monkeypat
     monkeypatch.setattr(
         transforms, "read_image", lambda path, *rest, **kw: (read.append(path), load(path, *rest, **kw))[1]
     )
-    monkeypatch.setattr(activations.Boundary, "_rows", lambda *_: pytest.fail("the frozen part ran"))
+    monkeypatch.setattr(activations.Activations, "_rows", lambda *_: pytest.fail("the frozen part ran"))
     train(recipe(), tmp_path / "second")
     assert not read
 

@@ -16,12 +16,15 @@ from whole_runs import assert_same_weights
 
 from cnn_tl.core.errors import RecipeError
 from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.core.progress import Observer
 from cnn_tl.data.views.augment import Augmentation, Finish, augment, finish_of
 from cnn_tl.data.views.transforms import mean_colour
 from cnn_tl.recipe import Recipe
+from cnn_tl.training.context import Run
 from cnn_tl.training.loop import augmentation, batches
 from cnn_tl.training.loop.augmentation import finished
 from cnn_tl.training.run import train
+from cnn_tl.training.run_folder import RunFolder
 
 SPEC = Preprocessing(48, 64, "bicubic", 0.875, "center", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 PLAIN = Augmentation(0.5, True, 0.2)
@@ -110,17 +113,17 @@ def test_a_gpu_that_has_waited_takes_over(
     monkeypatch: pytest.MonkeyPatch, device: str, wanted: str, share: float, exact: bool, then: bool
 ) -> None:
     notes: list[str] = []
-    fed = batches.Feed.__new__(batches.Feed)
-    run = SimpleNamespace(run=SimpleNamespace(augment=wanted))
-    session: Any = SimpleNamespace(
-        device=torch.device(device), recipe=run, observer=SimpleNamespace(note=notes.append),
-        card=SimpleNamespace(preprocessing=SPEC),
-    )  # fmt: skip
+    observer = Observer()
+    observer.note = notes.append  # type: ignore[method-assign,assignment]
+    recipe = Recipe.model_validate({"mode": "finetune", "run": {"augment": wanted}}).resolve()
+    run = Run(recipe, RunFolder(Path("run")), observer)
+    dataset: Any = SimpleNamespace(run=run, manifest=SimpleNamespace(of=lambda split: [None]))
+    network: Any = SimpleNamespace(device=torch.device(device), info=SimpleNamespace(preprocessing=SPEC))
+    made = batches.Batches(dataset, network)
     monkeypatch.setattr(batches, "agrees", lambda device, spec: exact)
-    fed._session, fed._boundary, fed._finishes_on_device = session, None, False
     for _ in range(2):
-        fed.waited(share)
-    assert (fed._finishes_on_device, len(notes)) == (then, int(then))
+        made.report_wait(share)
+    assert (made._finishes_on_device, len(notes)) == (then, int(then))
 
 
 @pytest.mark.parametrize(

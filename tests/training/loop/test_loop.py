@@ -17,7 +17,7 @@ from whole_runs import StopAfter, assert_close, assert_same_weights, final_weigh
 from cnn_tl.core.errors import ArtefactError, DataError, RecipeError, ResourceError, Stopped, UsageError
 from cnn_tl.core.progress import Observer
 from cnn_tl.recipe import Recipe, load
-from cnn_tl.training import estimate, setup
+from cnn_tl.training import estimate, lazy_network
 from cnn_tl.training.checkpoints.train_state import Progress
 from cnn_tl.training.loop import head_init, validation
 from cnn_tl.training.run import plan, train
@@ -110,7 +110,7 @@ def test_out_of_memory_changes_nothing_but_the_parts(
 ) -> None:
     """Memory stays flat, and validation needs no more than training."""
     train(recipe("finetune", train={"micro_batch": fits}), tmp_path / "small")
-    monkeypatch.setattr(estimate, "_seconds_per_image", lambda *_: 0.0)
+    monkeypatch.setattr(estimate, "seconds_per_image", lambda *_: 0.0)
     monkeypatch.setattr(ResNet, "forward", fails_above(fits))
     observer = StopAfter("", 0)
     result = train(recipe("finetune"), tmp_path / "halved", observer=observer)
@@ -139,7 +139,7 @@ def test_memory_that_halving_cannot_give_ends_the_run_in_one_line(
 def test_memory_for_not_even_one_image_ends_the_run(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimate, "_seconds_per_image", lambda *_: 0.0)
+    monkeypatch.setattr(estimate, "seconds_per_image", lambda *_: 0.0)
     monkeypatch.setattr(ResNet, "forward", fails_above(0))
     with pytest.raises(ResourceError, match="not even one image of") as error:
         train(recipe("finetune", train={"head_start": "random"}), tmp_path / "run")
@@ -229,7 +229,7 @@ def test_an_epoch_that_goes_on_counts_all_of_its_steps() -> None:
     progress = Progress(step=7, loss_sum=6.0, aux_sums=[3.0], seen=2)
     row = {"step": 7, "epoch": 2, "val_accuracy": 0.9, "val_loss": 0.1}
     progress.rows.append(row | {"epoch": 1})
-    progress.take_for_best(row)
+    progress.update_best(row)
     progress.end_epoch(row)
     assert (progress.loss_sum, progress.aux_sums, progress.seen) == (0, [], 0)
     progress.reopen(5, 7)
@@ -288,7 +288,7 @@ def test_a_run_that_goes_on_in_other_numbers_says_so(recipe: Make, tmp_path: Pat
     warnings: list[str] = []
     observer.warn = warnings.append  # type: ignore[method-assign]
     train(recipe("finetune", run={"precision": "bf16"}), tmp_path / "run", resume=True, observer=observer)
-    assert [text for text in warnings if "goes on in bf16 on cpu, and was in fp32 on cpu" in text]
+    assert [text for text in warnings if "resumes in bf16 on cpu, and was in fp32 on cpu" in text]
 
 
 def test_a_longer_run_may_lie_and_work_elsewhere_but_learns_the_same(recipe: Make, tmp_path: Path) -> None:
@@ -427,7 +427,7 @@ def test_the_head_is_fitted_once_however_often_a_run_is_stopped(
         train(recipe("lp-ft"), tmp_path / "run", observer=StopAfter("epoch 1", 9))
     from cnn_tl.training.modes import freeze as frozen
 
-    monkeypatch.setattr(frozen, "train", lambda *_: pytest.fail("fitted again"))
+    monkeypatch.setattr(frozen, "run", lambda *_: pytest.fail("fitted again"))
     result = train(recipe("lp-ft"), tmp_path / "run", resume=True)
     assert result.facts["verdict"]["seconds_head"] > 0
 
@@ -464,14 +464,14 @@ def test_what_the_loop_cannot_do_is_said_in_one_line_before_anything_is_written(
 def test_a_plan_counts_the_fitted_head_and_what_loading_torch_took(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimate, "_seconds_per_image", lambda *_: 1.0)
+    monkeypatch.setattr(estimate, "seconds_per_image", lambda *_: 1.0)
     fitted, random = (
         plan(recipe("finetune", train={"head_start": start}), tmp_path / "run").seconds
         for start in ("fitted", "random")
     )
     assert fitted - random == pytest.approx(36 + 9, abs=1)  # features of those to train on, once those to validate
-    monkeypatch.setattr(estimate, "_seconds_per_image", lambda *_: 0.0)
-    monkeypatch.setattr(setup, "require_torch", lambda: time.sleep(1.5))
+    monkeypatch.setattr(estimate, "seconds_per_image", lambda *_: 0.0)
+    monkeypatch.setattr(lazy_network, "require_torch", lambda: time.sleep(1.5))
     for mode in ("finetune", "lp-ft"):
         assert 1.5 < plan(recipe(mode), tmp_path / "run").seconds < 10
 

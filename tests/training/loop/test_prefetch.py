@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from cnn_tl.training.loop.prefetch import Ahead, busy
+from cnn_tl.training.loop.batches import Prefetched, busy
 
 
 def source(taken: list[int]) -> Iterator[int]:
@@ -19,7 +19,7 @@ def source(taken: list[int]) -> Iterator[int]:
 
 def test_what_was_fetched_comes_in_order_and_errors_where_they_belong() -> None:
     taken: list[int] = []
-    items = Ahead(source(taken), float)
+    items = Prefetched(source(taken), float)
     assert next(items) == 0
     items.fetch()
     items.fetch()
@@ -31,7 +31,7 @@ def test_what_was_fetched_comes_in_order_and_errors_where_they_belong() -> None:
 
 
 def test_it_ends() -> None:
-    items = Ahead(iter([1]), float)
+    items = Prefetched(iter([1]), float)
     assert list(items) == [1]
     items.fetch()
     assert list(items) == []
@@ -45,7 +45,7 @@ def test_only_a_device_that_has_nothing_to_do_waits() -> None:
             seconds[0] += 2
             yield 1
 
-    items = Ahead(slow(), lambda: seconds[0])
+    items = Prefetched(slow(), lambda: seconds[0])
     items.fetch(lambda: True)
     assert items.waited == 0
     next(items)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -15,10 +14,8 @@ from torch import Tensor, nn
 from whole_runs import final_weights
 
 from cnn_tl.core.errors import RecipeError
-from cnn_tl.core.progress import Observer
 from cnn_tl.inference.predict import predict
 from cnn_tl.recipe import Recipe, load
-from cnn_tl.training.context import Session
 from cnn_tl.training.loop.temperature import divide_by_temperature
 from cnn_tl.training.run import train
 
@@ -79,25 +76,16 @@ class Odd(nn.Module):
 def test_a_classifier_that_cannot_be_divided_stays_as_it_is(trains: bool) -> None:
     notes: list[str] = []
 
-    class Noting(Observer):
-        def note(self, text: str) -> None:
-            notes.append(text)
-
-    session = SimpleNamespace(
-        recipe=load(None, ["mode=finetune"]),
-        manifest=SimpleNamespace(labels=lambda split: np.arange(8) % 2),
-        observer=Noting(),
-        card=SimpleNamespace(name="odd"),
-        facts={},
-    )
     model, x = Odd(), torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
     model.fc.requires_grad_(trains)
     kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with torch.no_grad():
         logits = model(x)
-        result = divide_by_temperature(cast(Session, session), model, logits, lambda: cast(Tensor, model(x)))
+        result, temperature = divide_by_temperature(
+            model, "odd", logits, np.arange(8) % 2, lambda: cast(Tensor, model(x)), notes.append
+        )
     assert torch.equal(result, logits)
     assert all(torch.equal(tensor, kept[name]) for name, tensor in model.state_dict().items())
-    assert session.facts == {}
+    assert temperature is None
     [note] = notes
     assert "temperature stays 1" in note

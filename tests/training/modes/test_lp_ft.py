@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from cnn_tl.recipe import Recipe
+from cnn_tl.training.context import Run
 from cnn_tl.training.modes import lp_ft
-from cnn_tl.training.modes.lp_ft import HeadStart
+from cnn_tl.training.modes.lp_ft import HeadStage
+from cnn_tl.training.outcome import Facts, LoopFacts
+from cnn_tl.training.run_folder import RunFolder
 
 LABELS = np.array([0] * 10 + [1] * 10)
 
@@ -21,13 +26,10 @@ def logits_right_on(right: set[int]) -> Any:
 
 
 def verdict_of(frozen: set[int], tuned: set[int], mode: str = "auto", epochs: int = 1) -> dict[str, Any]:
-    session: Any = SimpleNamespace(
-        facts={"best_epoch": 1, "epochs": epochs, "seconds_of_the_loop": 7.0},
-        recipe=SimpleNamespace(mode=mode),
-        manifest=SimpleNamespace(labels=lambda split: LABELS),
-    )
-    start = HeadStart(None, logits_right_on(frozen), 3.0)  # type: ignore[arg-type]
-    return lp_ft._verdict(session, start, logits_right_on(tuned))
+    run = Run(Recipe.model_validate({"mode": mode}).resolve(), RunFolder(Path("run")))
+    stage = HeadStage(None, logits_right_on(frozen), Facts(), 3.0)  # type: ignore[arg-type]
+    facts = LoopFacts(best_epoch=1, epochs=epochs, lr=1e-3, seconds_of_the_loop=7.0, phases=[])
+    return asdict(lp_ft.compare(run, LABELS, stage, logits_right_on(tuned), facts))
 
 
 ALL = set(range(20))

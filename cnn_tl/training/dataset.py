@@ -1,0 +1,218 @@
+"""The images of a run: which are used, which were set aside, and how their pixels are read, checked and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_tl.core import files
+from cnn_tl.core.errors import BadImageError, DataError
+from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.core.progress import warn_of_set_aside
+from cnn_tl.data.decoding.image import read_image
+from cnn_tl.data.loader import Batch, in_groups, reading
+from cnn_tl.data.manifest import ImageRecord, Manifest
+from cnn_tl.data.remarks import blank_image_remarks
+from cnn_tl.data.views import transforms
+from cnn_tl.data.views.augment import augment
+from cnn_tl.recipe import ResolvedRecipe
+from cnn_tl.training.context import R, Run
+from cnn_tl.training.images import ImageStore, open_images
+from cnn_tl.training.outcome import ImageReads
+
+Item = TypeVar("Item")
+Key = TypeVar("Key")
+Other = TypeVar("Other", bound=ResolvedRecipe)
+Pixels = NDArray[np.uint8]
+
+CHECKED_AT_ONCE = 16
+
+
+@dataclass
+class Selection:
+    """The images that a run uses: the one thing about a run that changes while it works.
+
+    Attributes:
+        manifest: shrinks when an image turns out to be broken while it is decoded.
+    """
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What decoding every image once has found.
+
+    Attributes:
+        any_broken: whether an image was set aside.
+        reads: where the images came from; None where none are kept.
+    """
+
+    any_broken: bool
+    reads: ImageReads | None
+
+
+class Dataset(Generic[R]):
+    """The images of a run, read the way its recipe says.
+
+    Args:
+        spec: how evaluation sees an image.
+        selection: see `Selection`; datasets of one run share it.
+
+    Attributes:
+        run: whose recipe decides how images are varied, read and kept.
+    """
+
+    def __init__(self, run: Run[R], spec: Preprocessing, selection: Selection) -> None:
+        self.run = run
+        self._spec, self._selection = spec, selection
+
+    def of(self, run: Run[Other]) -> Dataset[Other]:
+        """Return the same images, with the same manifest, as a run with another recipe reads them."""
+        return Dataset(run, self._spec, self._selection)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The images that are used, as of now."""
+        return self._selection.manifest
+
+    @cached_property
+    def images(self) -> ImageStore:
+        """The pixels of images, kept where a training loop runs and the recipe allows it."""
+        return open_images(self.run, self._spec, self.file_of)
+
+    def file_of(self, image: ImageRecord) -> Path:
+        """Return the image's file, after a cheap check that it is the one that was scanned.
+
+        Raises:
+            DataError: it has changed or vanished since.
+        """
+        self.manifest.verify(image)
+        return self.manifest.file(image)
+
+    def evaluation_pixels(self, image: ImageRecord) -> Pixels:
+        """Return an image's pixels as predict reads them, uint8 [H, W, 3]; kept ones are the same."""
+        return self.images.plain(image)
+
+    def augmented_pixels(self, image: ImageRecord, seed: int) -> Pixels:
+        """Read an image and return the random view of it that `seed` draws, uint8 [H, W, 3].
+
+        Mode freeze crops it from the whole image, once; a loop crops often, and from a source (`ImageStore.augmented`).
+        """
+        settings = self.run.augmentation
+        assert settings is not None, "the recipe asks for augmented views"
+        file = self.file_of(image)
+        decoded = read_image(file, self._spec, draft=transforms.draft_size(self._spec, settings.crop_scale_min**-0.5))
+        self.images.blank.check_image(image.path, file, decoded)
+        return augment(decoded, self._spec, settings, seed)
+
+    def read(self, groups: Sequence[Sequence[Item]], pixels_of: Callable[[Item], Pixels]) -> Iterator[Batch[Item]]:
+        """Yield batches in order; see `reading`."""
+        with self.reading(groups, pixels_of) as batches:
+            yield from batches
+
+    @contextmanager
+    def reading(
+        self, groups: Sequence[Sequence[Item]], pixels_of: Callable[[Item], Pixels], *, ahead: int = 2
+    ) -> Iterator[Iterator[Batch[Item]]]:
+        """Start reading, `ahead` groups before the first is used, and give an iterator over the batches in order.
+
+        Raises (while it is iterated):
+            DataError: an image cannot be read, and the recipe says `on_bad_image: fail`.
+            Stopped: a signal came.
+        """
+        with reading(groups, pixels_of, workers=self.run.workers, ahead=ahead) as batches:
+            yield self._checked(batches)
+
+    def _checked(self, batches: Iterator[Batch[Item]]) -> Iterator[Batch[Item]]:
+        for batch in batches:
+            self.run.raise_if_stopped()
+            if batch.failures and self.run.recipe.data.on_bad_image == "fail":
+                raise DataError(f"{batch.failures[0][1]}; repair or remove it, or set data.on_bad_image: skip")
+            yield batch
+
+    def check_images(self, images: Sequence[ImageRecord] | None = None, *, keep: bool = True) -> Checked:
+        """Decode images once and set the broken ones aside, before hours are spent on the others.
+
+        A training loop keeps what it decodes; what was kept before is whole and is not decoded again.
+
+        Args:
+            images: by default all of the training and validation splits.
+            keep: False leaves no trace.
+
+        Raises:
+            DataError: what is left cannot be trained on.
+            Stopped: a signal came.
+        """
+        if images is None:
+            images = self.manifest.of("train") + self.manifest.of("val")
+        run, lacking, broken = self.run, self.images.lacking(images), []
+        keep = keep and self.images.are_kept
+        mine = [image for image in lacking if run.world.owns_locally(image.sha256)]
+        total = len(images) - len(lacking) + len(mine)
+        with (
+            run.world.together(),
+            run.observer.task("preparing images" if keep else "checking images", total),
+            self.images.keeper(lacking, write=keep) as keeper,
+        ):
+            if len(lacking) < len(images):
+                run.observer.advance(len(images) - len(lacking))
+            for batch in self.read(in_groups(mine, CHECKED_AT_ONCE), keeper.decode):
+                keeper.keep(batch.items)
+                broken += batch.failures
+                run.observer.advance(len(batch.items) + len(batch.failures))
+        broken = self._found_by_all(broken)
+        self.set_aside(broken)
+        self.report_blank_images()
+        return Checked(bool(broken), self._reads(len(lacking), len(images)) if keep else None)
+
+    def _found_by_all(self, found: Sequence[tuple[Key, Item]]) -> list[tuple[Key, Item]]:
+        """Return what any process of the run has found out about images, each image once."""
+        return list(dict(chain.from_iterable(self.run.world.gather(list(found)))).items())
+
+    def _reads(self, decoded: int, total: int) -> ImageReads:
+        """Count what was decoded, and report if not every image is kept."""
+        images = self.manifest.of("train") + self.manifest.of("val")
+        again, in_memory = len(self.images.lacking(images)), self.images.in_memory(images)
+        if self.images.refusals and (again or in_memory):
+            self.run.observer.note(
+                f"{self.images.refusals[0]}; {in_memory:,} are held in memory and {again:,} are decoded in each epoch"
+            )
+        return ImageReads(decoded=decoded, from_cache=total - decoded, decoded_in_each_epoch=again)
+
+    def set_aside(self, failures: Sequence[tuple[ImageRecord, BadImageError]]) -> None:
+        """Remove images that could not be decoded from the manifest.
+
+        Raises:
+            DataError: what is left cannot be trained on.
+        """
+        if not failures:
+            return
+        warn_of_set_aside(self.run.observer, [str(error) for _, error in failures])
+        self._selection.manifest = self.manifest.without((image, error.reason) for image, error in failures)
+        self.manifest.check()
+        self._write_manifest()  # a resumed run leaves them out too
+
+    def report_blank_images(self) -> None:
+        """Name the images decoded since the last report that show nothing; the manifest keeps the remark."""
+        found = self.images.blank.found
+        lines = blank_image_remarks(self._found_by_all(list(found.items())))
+        found.clear()
+        for text in lines:
+            self.run.observer.warn(text)
+        if lines:
+            self._selection.manifest = replace(self.manifest, notes=(*self.manifest.notes, *lines))
+            self._write_manifest()
+
+    def _write_manifest(self) -> None:
+        """Write it if the run has begun; a plan writes nothing."""
+        if self.run.world.is_first and self.run.folder.recipe.exists():
+            files.write_json(self.run.folder.manifest, self.manifest.to_json())

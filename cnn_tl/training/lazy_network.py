@@ -1,0 +1,203 @@
+"""The network of a run: described from the start, built when it first has to run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from cnn_tl.cache.inventory import touch
+from cnn_tl.cache.location import default_root
+from cnn_tl.cache.store import FeatureCache
+from cnn_tl.core.device import DeviceName, pick_device
+from cnn_tl.core.errors import ArtefactError, CnnTlError
+from cnn_tl.core.imports import require_torch
+from cnn_tl.networks import info
+from cnn_tl.networks.info import NetworkInfo, Remembered
+from cnn_tl.networks.pretrained import hub, weights
+from cnn_tl.recipe import ResolvedRecipe
+from cnn_tl.training.context import Run, budget_bytes
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from cnn_tl.networks.backbone import Network
+
+
+class LazyNetwork:
+    """A network that need not be built: that takes torch and seconds, and a head on cached features needs neither.
+
+    Args:
+        build: builds the network.
+        built: the network, where describing it has built it already.
+        device: where it is to run.
+
+    Attributes:
+        remembered: its description, and the tensors of its backbone.
+        memory: the folder that keeps what is known of the network between runs; it may not exist.
+    """
+
+    def __init__(
+        self,
+        remembered: Remembered,
+        memory: Path,
+        build: Callable[[], Network],
+        *,
+        built: Network | None = None,
+        device: DeviceName = "auto",
+    ) -> None:
+        self.remembered, self.memory = remembered, memory
+        self._build, self._built, self._wanted_device = build, built, device
+
+    @property
+    def info(self) -> NetworkInfo:
+        """The network in words and numbers."""
+        return self.remembered.info
+
+    @property
+    def is_built(self) -> bool:
+        """Whether the network exists in this process."""
+        return self._built is not None
+
+    def build(self) -> Network:
+        """Return the network, the same one each time; the first call builds it."""
+        if self._built is None:
+            self._built = self._build()
+        return self._built
+
+    def rebuild(self) -> None:
+        """Build the network again, without what has been trained of it.
+
+        Raises:
+            ArtefactError: its weights have changed in the meantime.
+        """
+        self._built = self._build()
+
+    @property
+    def model(self) -> nn.Module:
+        """The network's module; see `build`."""
+        return self.build().model
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the network runs; takes torch."""
+        return pick_device(self._wanted_device)
+
+    def backbone_tensors(self, note: Callable[[str], None]) -> Mapping[str, NDArray[Any]]:
+        """Return the backbone's tensors: those that ran, or if the network was not needed, the remembered ones.
+
+        If those were lost in the meantime the network is built after all, which `note` is told.
+        """
+        if not self.is_built:
+            try:
+                return self.remembered.tensors()
+            except ArtefactError as error:
+                note(f"{error}; the network is built instead")
+        from cnn_tl.networks.backbone import backbone_tensors
+
+        return backbone_tensors(self.model)
+
+
+def recall_network(run: Run) -> Remembered | None:
+    """Return what an earlier run remembered of the network; None: it must be built.
+
+    In that case, if it may have to be downloaded, a connection to the hub is opened while the caller scans the data.
+    """
+    recipe, memory = run.recipe, _memory_of(run)
+    # a device that is asked for by name must be checked first, which takes torch
+    may_need_none = run.fits_head and recipe.features.cache and recipe.run.device in ("auto", "cpu")
+    known = info.recall(memory) if may_need_none else None
+    if known is not None and run.writes:
+        touch(memory)  # used now: the last to be evicted
+    published = recipe.mode != "scratch" and recipe.model.weights is None
+    if known is None and published and not weights.has_package(recipe.model.name):
+        hub.start_probe(recipe.model.name)
+    return known
+
+
+def find_network(run: Run, known: Remembered | None, num_classes: int) -> LazyNetwork:
+    """Return the run's network; unless it is `known`, it is built and described now.
+
+    Raises:
+        UsageError: there is no such model, or no head can be fitted on its features.
+        ArtefactError: weights that do not fit.
+        ResourceError: a package, the network connection or the device is missing.
+    """
+    recipe, memory, built = run.recipe, _memory_of(run), None
+    if known is None:
+        built = _build(recipe, num_classes)
+        known = _describe(run, built, memory)
+    expected = known
+
+    def build() -> Network:
+        network = _build(recipe, num_classes)
+        _require_same(network, expected)  # remembered, or built before: mode auto builds it a second time
+        return network
+
+    described = replace(known, info=known.info.with_limits(recipe.data.max_pixels, recipe.data.min_side))
+    return LazyNetwork(described, memory, build, built=built, device=recipe.run.device)
+
+
+def _memory_of(run: Run) -> Path:
+    model = run.recipe.model
+    return info.folder_of(default_root(), model.name, _weights_file(run.recipe), model.image_size)
+
+
+def _weights_file(recipe: ResolvedRecipe) -> Path | None:
+    return Path(recipe.model.weights) if recipe.model.weights else None
+
+
+def _build(recipe: ResolvedRecipe, num_classes: int) -> Network:
+    started = time.monotonic()
+    require_torch()
+    from cnn_tl.networks import backbone
+
+    loading_seconds = time.monotonic() - started
+    pick_device(recipe.run.device)  # refused before the seconds that building takes
+    source = weights.locate(recipe.model.name, _weights_file(recipe), pretrained=recipe.mode != "scratch")
+    built = backbone.build(
+        recipe.model.name, source, num_classes=num_classes, image_size=recipe.model.image_size, seed=recipe.seed
+    )
+    built.loading_seconds = loading_seconds
+    built.preprocessing = replace(built.preprocessing, max_pixels=recipe.data.max_pixels, min_side=recipe.data.min_side)
+    return built
+
+
+def _describe(run: Run, network: Network, memory: Path) -> Remembered:
+    """Describe a network that has been built, and remember it for the next run."""
+    from cnn_tl.networks import backbone
+
+    if not run.fits_head:
+        return backbone.describe(network)
+    described = backbone.describe(network, backbone.require_linear_classifier(network))
+    wanted = run.writes and run.world.local_rank == 0 and run.recipe.features.cache and described.source is not None
+    if wanted and (reason := _remember(run, described, memory)):
+        run.observer.note(f"the network is not remembered: {reason}")
+    return described
+
+
+def _remember(run: Run, described: Remembered, memory: Path) -> str | None:
+    """Remember a network within the cache's budget; return why not, if that is impossible."""
+    nbytes = sum(array.nbytes for array in described.tensors().values())
+    cache = FeatureCache(default_root(), budget_bytes=budget_bytes(run.recipe))
+    if reason := cache.make_room(nbytes):
+        return reason
+    try:
+        info.remember(memory, described)
+    except (CnnTlError, OSError) as error:
+        return str(error)
+    return None
+
+
+def _require_same(built: Network, known: Remembered) -> None:
+    """Refuse a network other than the known one: its features would be cached under the wrong name."""
+    from cnn_tl.networks.backbone import backbone_tensors
+
+    if info.tensors_digest(backbone_tensors(built.model)) != known.info.backbone_sha256:
+        raise ArtefactError(f"the weights of {built.name} have changed while the run was at work; start it anew")

@@ -1,0 +1,343 @@
+"""The training loop: epochs of steps, each epoch validated, the best one kept, every state resumable.
+
+Everything random is a function of (seed, epoch, image) or (seed, step), so a resumed run ends in the same bits as an
+undisturbed one. Frozen means frozen: a digest of the frozen parameters and buffers is taken before and after.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
+from torch import Tensor, nn
+
+from cnn_tl.core.device import Precision
+from cnn_tl.core.errors import ArtefactError, DivergedError, Stopped, printable
+from cnn_tl.core.formatting import percent
+from cnn_tl.features.embedding import quiet_compiler
+from cnn_tl.networks.backbone import place, synchronised
+from cnn_tl.recipe.defaults import default_lr
+from cnn_tl.recipe.resolved import LoopRecipe
+from cnn_tl.training.checkpoints import checkpoint
+from cnn_tl.training.checkpoints.checkpoint import Checkpoint
+from cnn_tl.training.checkpoints.snapshots import Snapshots, report_missing_checkpoint
+from cnn_tl.training.checkpoints.train_state import Progress
+from cnn_tl.training.context import Run
+from cnn_tl.training.dataset import Dataset
+from cnn_tl.training.lazy_network import LazyNetwork
+from cnn_tl.training.loop.batches import Prefetched, busy
+from cnn_tl.training.loop.head_init import set_fitted_head
+from cnn_tl.training.loop.lr_range_test import RangeTest
+from cnn_tl.training.loop.temperature import divide_by_temperature
+from cnn_tl.training.loop.trainable import Trainable, loop_surroundings, open_trainable
+from cnn_tl.training.loop.validation import outputs, scores
+from cnn_tl.training.outcome import ImageReads, LoopFacts, Temperature
+from cnn_tl.training.step.gradients import memory_for
+from cnn_tl.training.step.loss import Step
+from cnn_tl.training.step.schedule import learning_rate_factor
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The validation logits [N, K] of the weights that are kept, and how the loop went."""
+
+    logits: Tensor
+    facts: LoopFacts
+
+
+def train(
+    run: Run[LoopRecipe],
+    dataset: Dataset[LoopRecipe],
+    network: LazyNetwork,
+    precision: Precision,
+    head_logits_NK: Tensor | None = None,
+) -> Trained:
+    """Train what the recipe does not freeze, and leave the best epoch's weights in the network.
+
+    A head that is fitted here, before the first step, is epoch 0: if no later epoch is better, it is what is kept.
+
+    Args:
+        head_logits_NK: the validation logits of the network as it is, if the caller has fitted its head and compares
+            the two itself.
+
+    Raises:
+        DataError: too many broken images, or files that changed or vanished.
+        DivergedError: the loss or a gradient is no longer finite; nothing non-finite was saved.
+        ResourceError: not even one image fits into the memory; or the disk is full.
+        Stopped: a signal came; a checkpoint of this very step was written, and `--resume` continues.
+        RuntimeError: a bug of ours: something moved in the frozen part.
+    """
+    with loop_surroundings(run, network), quiet_compiler():
+        start = _start(run, dataset, network)
+        trainable = open_trainable(dataset, network, start.model, precision, start.progress)
+        _note_precision(run, f"{precision} on {network.device.type}", start.progress)
+        started = time.monotonic()
+        if not start.progress.lr:
+            start.progress.lr = _tested_lr(run, trainable)
+        loop = Loop(run, dataset, trainable, start, started)
+        if start.checkpoint is not None:
+            loop.restore(start.checkpoint)
+        elif start.head_is_fitted:
+            loop.begin_with_fitted_head()
+        elif head_logits_NK is not None:
+            loop.begin_with(head_logits_NK)
+        return loop.run()
+
+
+def find_lr(
+    run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: LazyNetwork, precision: Precision
+) -> RangeTest:
+    """Try learning rates from very low to too high on the run's own first steps; the model stays as it was.
+
+    Raises:
+        The errors of `train`.
+    """
+    with loop_surroundings(run, network):
+        start = _start(run, dataset, network)
+        return open_trainable(dataset, network, start.model, precision, start.progress).range_test()
+
+
+@dataclass(frozen=True)
+class Start:
+    """What training starts from.
+
+    Attributes:
+        model: the network's, on its device, with the weights to start from.
+        progress: where training is.
+        checkpoint: the one that it resumes from; None: it starts at the first step.
+        head_is_fitted: whether the head was fitted here.
+        images: where the images came from.
+    """
+
+    model: nn.Module
+    progress: Progress
+    checkpoint: Checkpoint | None
+    head_is_fitted: bool
+    images: ImageReads | None
+
+
+def _start(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: LazyNetwork) -> Start:
+    """Decode all images once, and load the newest checkpoint, or fit the head where there is none."""
+    settings, model = run.recipe.train, place(network.model, network.device)
+    if run.recipe.model.bn == "sync":
+        model = network.build().model = synchronised(model, network.device)
+    images = dataset.check_images().reads
+    found = run.world.first(lambda: checkpoint.load_newest(run.folder.checkpoints, run.observer.warn))
+    if found is not None:
+        with checkpoint.fitting(run.folder.checkpoints):
+            model.load_state_dict(found.tensors["model"])
+        return Start(model, Progress.read(found.state), found, False, images)
+    report_missing_checkpoint(run)
+    fitted = run.recipe.fits_head and set_fitted_head(dataset, network)
+    lr = settings.lr if isinstance(settings.lr, float | int) else 0.0
+    return Start(model, Progress(lr=lr), None, fitted, images)
+
+
+def _note_precision(run: Run[LoopRecipe], now: str, progress: Progress) -> None:
+    """Warn if a run resumes in another precision or on another device, which changes the last bits."""
+    before, progress.computed = progress.computed, now
+    if before and before != now:
+        run.observer.warn(f"the run resumes in {now}, and was in {before}: its weights will not be the same to the bit")
+
+
+def _tested_lr(run: Run[LoopRecipe], trainable: Trainable) -> float:
+    """Return the learning rate that a range test suggests, or the mode's own if the test is undecided."""
+    note, found = run.observer.note, trainable.range_test()
+    if found.suggestion is not None:
+        note(f"learning rate {found.suggestion:.2g}, by a range test ({found.default})")
+        return found.suggestion
+    lr = default_lr(run.recipe)
+    note(f"learning rate {lr:g}, the mode's own: a range test could not tell of a better one")
+    return lr
+
+
+class Loop:
+    """Trains epoch after epoch, from a start to the best epoch's weights.
+
+    Args:
+        started: when the work began, by `time.monotonic`.
+    """
+
+    def __init__(
+        self, run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], trainable: Trainable, start: Start, started: float
+    ) -> None:
+        self._run, self._dataset, self._trainable = run, dataset, trainable
+        self._settings, self._model, self._images = run.recipe.train, trainable.model, start.images
+        self._batches, self._phases, self._progress = trainable.batches, trainable.phases, start.progress
+        self._optimizer = trainable.optimizer(self._progress.lr)
+        # the decay rises to its value, or the average of a short run would be where it began
+        self._ema = ModelEmaV3(self._model, self._settings.ema, use_warmup=True) if self._settings.ema else None
+        self._snapshots = Snapshots(run, self._progress, self._model, self._optimizer, self._ema, started)
+
+    @property
+    def _judged(self) -> nn.Module:
+        """The network that is validated and kept: the moving average of the weights, where there is one."""
+        return self._ema.module if self._ema else self._model
+
+    def restore(self, found: Checkpoint) -> None:
+        """Resume from a checkpoint whose model and progress are loaded already."""
+        self._snapshots.restore(found)
+        if self._progress.metrics:
+            self._run.log(self._progress.metrics)  # a kill may have come between the checkpoint and the rows
+        self._run.observer.note(f"resumed at step {self._progress.step} of {self._batches.length.steps}")
+
+    def begin_with_fitted_head(self) -> None:
+        """Validate the head that was fitted, as epoch 0: it is kept if no later epoch is better."""
+        logits_NK = self._validate("fitted head")
+        self.begin_with(logits_NK)
+        if self._progress.update_best(self._progress.start):
+            self._snapshots.save_best(self._judged, logits_NK, self._progress.start)
+
+    def begin_with(self, head_logits_NK: Tensor) -> None:
+        """Record as epoch 0 how good the fitted head is before the first step."""
+        if not head_logits_NK.isfinite().all():
+            raise DivergedError("the fitted head gives logits that are not finite; set train.head_start: random")
+        self._progress.start = {"epoch": 0, "step": 0, **self._scores(head_logits_NK)}
+        self._run.log(self._progress.metrics)
+        accuracy = self._progress.start["val_accuracy"]
+        self._run.observer.note(f"fitted head alone: {percent(accuracy)} of the validation images right")
+
+    def run(self) -> Trained:
+        """Train to the last epoch, or until there is no better one for too long; then keep the best."""
+        progress, patience = self._progress, self._settings.patience
+        try:
+            while progress.epochs < self._batches.length.epochs and not progress.has_stalled(patience):
+                self._epoch(progress.epochs + 1)
+        except Stopped:
+            if progress.step:  # before the first one there is nothing to resume from
+                self._snapshots.save()
+            raise
+        self._phases.verify()
+        weights, logits_NK = self._snapshots.best(self._judged)
+        with checkpoint.fitting(self._run.folder.checkpoints):
+            self._model.load_state_dict(weights)
+        self._phases.verify()  # what was frozen is in the kept model as it was at the start
+        self._snapshots.count_seconds()
+        self._ema = None  # it is the model now
+        logits_NK = self._validate() if logits_NK is None else logits_NK
+        logits_NK, temperature = self._fit_temperature(logits_NK)
+        return Trained(logits_NK, self._facts(temperature))
+
+    def _epoch(self, epoch: int) -> None:
+        """Train what is left of an epoch (nothing, if a signal came during its validation), then validate."""
+        run, progress, steps_per_epoch = self._run, self._progress, self._batches.length.steps_per_epoch
+        self._trainable.enter(epoch)
+        batches = self._batches.of_epoch(epoch)
+        done = progress.step - (epoch - 1) * steps_per_epoch
+        if not 0 <= done <= len(batches):
+            raise ArtefactError(
+                f"the checkpoints in {printable(run.folder.checkpoints)} do not fit the recipe beside them: step "
+                f"{progress.step} is not in epoch {epoch}; restore recipe.yaml, or start anew with another --output"
+            )
+        started = time.monotonic()
+        if done < len(batches):
+            self._batches.prepare(epoch)
+        task = run.observer.task(f"epoch {epoch}/{self._batches.length.epochs}", sum(map(len, batches)))
+        with task, self._batches.steps(epoch, done) as steps:
+            run.observer.advance(sum(len(batch) for batch in batches[:done]))
+            prefetched = Prefetched(steps, lambda: self._batches.seconds_reading)
+            for step in prefetched:
+                self._step(step, prefetched)
+                run.observer.advance(step.total, self._figures())
+                if self._snapshots.is_due():
+                    self._snapshots.save()
+            waited = max(run.world.gather(prefetched.waited))
+        seconds = max(time.monotonic() - started, 1e-9)
+        images = sum(map(len, batches[done:]))
+        speed = {"images_per_second": round(images / seconds, 1), "data_wait": round(waited / seconds, 3)}
+        self._batches.report_wait(speed["data_wait"])
+        self._end_epoch(epoch, speed)
+
+    def _step(self, step: Step, steps: Prefetched[Step]) -> None:
+        """Make one update, or raise before it if anything is not finite; the next step's images come meanwhile."""
+        progress, gradients = self._progress, self._trainable.gradients
+        factor = learning_rate_factor(progress.step, self._batches.length.steps, self._settings)
+        for group in self._optimizer.param_groups:
+            group["lr"] = progress.lr * factor * group["factor"]
+        self._optimizer.zero_grad()
+        x, targets_NK = self._trainable.targets.mixed(step, progress.step)
+        losses = gradients.add(x, targets_NK * step.counts, progress.step, first=step.first, total=step.total)
+        if gradients.micro_batch < self._trainable.whole_batch:
+            progress.micro_batch = gradients.micro_batch
+        norm = nn.utils.clip_grad_norm_(self._model.parameters(), self._settings.clip_grad)
+        steps.fetch(busy(self._trainable.network.device))  # a GPU still computes this step; the next line waits for it
+        loss_sum, *aux_sums = losses.tolist()
+        if not (norm.isfinite() and abs(loss_sum) < float("inf")):
+            raise DivergedError(
+                f"training diverged at step {progress.step + 1}: loss {loss_sum / step.total:.4g}, "
+                f"gradient norm {norm.item():.4g}; {progress.advice}"
+            )
+        with memory_for("the optimiser's state", "set train.optimizer: sgd, or use a smaller --model"):
+            self._optimizer.step()
+        progress.end_step(loss_sum, aux_sums, step.total)
+        if self._ema:
+            self._ema.update(self._model, step=progress.step)
+
+    def _figures(self) -> dict[str, float]:
+        """Return what is shown beside the bar: the loss of this epoch, the accuracy after the last one."""
+        rows = self._progress.metrics
+        last = {"val_accuracy": rows[-1]["val_accuracy"]} if rows else {}
+        return {"loss": self._progress.loss_sum / self._progress.seen, **last}
+
+    def _end_epoch(self, epoch: int, speed: dict[str, float]) -> None:
+        """Validate, and write the epoch's metrics, its weights if they are the best, and a checkpoint."""
+        progress = self._progress
+        logits_NK = self._validate()
+        if not logits_NK.isfinite().all():
+            raise DivergedError(f"training diverged in epoch {epoch}: the logits are not finite; {progress.advice}")
+        group = self._optimizer.param_groups[0]
+        row = {
+            "epoch": epoch,
+            "step": progress.step,
+            **progress.mean_losses(),
+            **self._scores(logits_NK),
+            "lr": group["lr"] / group["factor"],
+            **speed,
+        }
+        progress.end_epoch(row)
+        if progress.update_best(row):
+            self._snapshots.save_best(self._judged, logits_NK, row)
+        self._snapshots.save()
+        self._run.world.first(self._tidy)
+        self._run.observer.epoch({"epochs": self._batches.length.epochs, **row})
+
+    def _tidy(self) -> None:
+        self._snapshots.remove_earlier_best()
+        self._run.log(self._progress.metrics)
+
+    def _validate(self, task: str = "validation") -> Tensor:
+        """Return the validation logits [N, K] of the network that is kept."""
+        model = self._judged.eval()
+        self._run.world.broadcast_buffers(self._model, *([model] if self._ema else []))
+        return outputs(self._dataset, self._trainable.network, model, self._dataset.manifest.of("val"), task)
+
+    def _scores(self, logits_NK: Tensor) -> dict[str, float]:
+        return scores(logits_NK, self._dataset.manifest.labels("val"))
+
+    def _fit_temperature(self, logits_NK: Tensor) -> tuple[Tensor, Temperature | None]:
+        if self._settings.temperature != "fitted":
+            return logits_NK, None
+        labels_N, name = self._dataset.manifest.labels("val"), self._trainable.network.info.name
+        return divide_by_temperature(self._model, name, logits_NK, labels_N, self._validate, self._run.observer.note)
+
+    def _facts(self, temperature: Temperature | None) -> LoopFacts:
+        progress = self._progress
+        ended_early = progress.epochs < self._batches.length.epochs
+        receipt: dict[str, Any] = progress.receipts[-1]
+        some_frozen = any(stage["trainable"] < stage["parameters"] for stage in receipt["stages"])
+        return LoopFacts(
+            best_epoch=progress.best_epoch if progress.has_best else None,
+            epochs=progress.epochs,
+            lr=progress.lr,
+            seconds_of_the_loop=round(progress.seconds, 2),
+            phases=progress.receipts,
+            images=self._images,
+            activations=self._trainable.activations,
+            fitted_head_accuracy=progress.start["val_accuracy"] if progress.start else None,
+            ended_early=f"no better epoch in {self._settings.patience}" if ended_early else None,
+            micro_batch=progress.micro_batch or None,
+            frozen_sha256=receipt["frozen_sha256"] if some_frozen else None,
+            temperature=temperature,
+        )

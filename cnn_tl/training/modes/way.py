@@ -1,0 +1,77 @@
+"""How training images pass a frozen network on this machine: in which precision, compiled or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from cnn_tl.core.cpu import release_freed_memory
+from cnn_tl.core.device import Precision, has_fast_bf16
+from cnn_tl.core.errors import CnnTlError
+from cnn_tl.features import speed
+from cnn_tl.features.speed import Speeds, Way
+from cnn_tl.recipe.resolved import FreezeRecipe
+from cnn_tl.training.context import Run
+from cnn_tl.training.lazy_network import LazyNetwork
+from cnn_tl.training.step import precision as precisions
+
+
+def choose_way(
+    run: Run[FreezeRecipe], network: LazyNetwork, missing: Callable[[Way, Speeds], int], *, verify_device: bool
+) -> tuple[Speeds, Way]:
+    """Return how fast this machine is, and the way in which the training images will pass the network.
+
+    Args:
+        missing: how many of the features computed in a way the cache lacks.
+        verify_device: see `_speeds`.
+    """
+    speeds = _speeds(run, network, verify_device=verify_device)
+    precision = speed.choose_precision(speeds, run.recipe.run.precision)
+    wanted, may_try = run.recipe.run.compile, run.writes and network.memory.is_dir()
+    if may_try and speed.worth_trying_to_compile(speeds, precision, wanted, missing(Way(precision), speeds)):
+        run.observer.note("so much is to be computed that compiling the network may pay; trying for half a minute")
+        tried = speed.measure_compiled(network.build(), network.device, speeds, precision)
+        speeds = tried if _remember(run, network, tried) else speeds
+    return speeds, speed.choose_way(speeds, precision, wanted, lambda way: missing(way, speeds))
+
+
+def _speeds(run: Run[FreezeRecipe], network: LazyNetwork, *, verify_device: bool) -> Speeds:
+    """Return what is known of this machine's speed with this network, measuring what is not.
+
+    Where nothing can be remembered, a fixed rule chooses the precision: the stopwatch might choose another one the next
+    time, and the same recipe would give other weights.
+
+    Args:
+        verify_device: False trusts that what was measured is of this device, which needs no torch; `embed` checks it
+            before anything is computed.
+    """
+    recipe = run.recipe
+    needed: list[Precision] = ["fp32", "bf16"] if recipe.run.precision == "bf16" else ["fp32"]
+    known = speed.recall(network.memory, recipe.run.device)
+    if known is not None and not verify_device and not known.lacks(needed):
+        return known
+    if known is not None and not known.is_of(network.device):
+        known = None
+    if known is not None and not known.lacks(needed):
+        return known
+    if known is None and has_fast_bf16(network.device):
+        needed = ["fp32", "bf16"]
+    with run.observer.task("measuring this machine", None):
+        speeds = speed.measure(network.build(), network.device, formats=needed, known=known)
+    release_freed_memory()
+    will_be_remembered = _remember(run, network, speeds) if run.writes else recipe.features.cache
+    if known is None and not will_be_remembered:
+        return replace(speeds, precision=precisions.by_rule(network.build(), network.device))
+    return speeds
+
+
+def _remember(run: Run[FreezeRecipe], network: LazyNetwork, speeds: Speeds) -> bool:
+    """Keep what was measured for the next run; return whether that was possible."""
+    if not network.memory.is_dir():
+        return False
+    try:
+        speed.remember(network.memory, run.recipe.run.device, speeds)
+    except CnnTlError as error:
+        run.observer.note(f"what was measured is not kept: {error}")
+        return False
+    return True

@@ -1,0 +1,196 @@
+"""What the modes of training return: the validation logits, and what the run has learned about itself.
+
+`Facts.to_dict` is what result.json holds under "facts".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_tl.heads import FittedHead
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FeatureReads:
+    """Where the features of a frozen backbone came from, and how fast they were computed.
+
+    Attributes:
+        way: precision, and whether the network was compiled.
+        device: the hardware, in words.
+        decode_images_per_second, forward_images_per_second: of the workers and of the network alone;
+            images_per_second: of both together; None where nothing was computed.
+    """
+
+    computed: int
+    from_cache: int
+    way: str
+    device: str
+    batch_size: int
+    decode_images_per_second: float | None = None
+    forward_images_per_second: float | None = None
+    images_per_second: float | None = None
+
+
+@dataclass(frozen=True)
+class HeadFit:
+    """What the fit of a head chose and how it went (plain data, by the head's kind), and its seconds."""
+
+    chosen: Mapping[str, Any]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {**self.chosen, "seconds": self.seconds}
+
+    @staticmethod
+    def from_dict(stored: Mapping[str, Any]) -> HeadFit:
+        """Read what `to_dict` returned."""
+        return HeadFit({key: value for key, value in stored.items() if key != "seconds"}, stored["seconds"])
+
+
+@dataclass(frozen=True)
+class ImageReads:
+    """How many images a loop decoded before its first step, found in the cache, and decodes in each epoch."""
+
+    decoded: int
+    from_cache: int
+    decoded_in_each_epoch: int
+
+
+@dataclass(frozen=True)
+class ActivationReads:
+    """Whether the activations where the frozen part ends are kept: if so where that is and how much, else why not."""
+
+    kept: bool
+    reason: str | None = None
+    boundary: str | None = None
+    views: int | None = None
+    bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """The number by which the logits were divided, and the validation loss before and after."""
+
+    value: float
+    val_loss_before: float
+    val_loss: float
+
+
+@dataclass(frozen=True)
+class LoopFacts:
+    """How a training loop went.
+
+    Attributes:
+        best_epoch: the epoch whose weights are kept, 0 for the fitted head; None: the last, the best were lost.
+        epochs: how many were trained.
+        lr: the peak learning rate.
+        seconds_of_the_loop: of all its starts together.
+        phases: the receipts of `Phases`.
+        fitted_head_accuracy: of epoch 0.
+        ended_early: why, if before the last epoch.
+        micro_batch: images that passed the network at once, if memory ran out.
+        frozen_sha256: digest of what was frozen to the end.
+    """
+
+    best_epoch: int | None
+    epochs: int
+    lr: float
+    seconds_of_the_loop: float
+    phases: list[dict[str, Any]]
+    images: ImageReads | None = None
+    activations: ActivationReads | None = None
+    fitted_head_accuracy: float | None = None
+    ended_early: str | None = None
+    micro_batch: int | None = None
+    frozen_sha256: str | None = None
+    temperature: Temperature | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {"best_epoch": self.best_epoch} | _present(self)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What fine-tuning gained over the frozen head on the same images, how certain that is, and what it cost.
+
+    Attributes:
+        gain, interval: difference of the accuracies, and its 95% interval.
+        only_frozen_right, only_fine_tuned_right: images that only one of the two classifies correctly.
+        p: of McNemar's exact test, corrected for the choice among epochs.
+        kept: "fine-tuned" or "frozen".
+    """
+
+    frozen_accuracy: float
+    fine_tuned_accuracy: float
+    gain: float
+    interval: tuple[float, float]
+    only_frozen_right: int
+    only_fine_tuned_right: int
+    p: float
+    chosen_from_epochs: int
+    more_than_chance: bool
+    worse_than_chance: bool
+    seconds_head: float
+    seconds_fine_tuning: float
+    kept: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a run has learned about itself; each mode fills in its part.
+
+    Attributes:
+        frozen_sha256: digest of the frozen backbone under a fitted head, in place of the loop's.
+        resumed: whether the run was resumed.
+    """
+
+    features: FeatureReads | None = None
+    head: HeadFit | None = None
+    loop: LoopFacts | None = None
+    verdict: Verdict | None = None
+    frozen_sha256: str | None = None
+    resumed: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        found: dict[str, Any] = {}
+        if self.features is not None:
+            found["features"] = _present(self.features)
+        if self.head is not None:
+            found["head"] = self.head.to_dict()
+        if self.loop is not None:
+            found |= self.loop.to_dict()
+        if self.verdict is not None:
+            found["verdict"] = asdict(self.verdict)
+        if self.frozen_sha256 is not None:
+            found["frozen_sha256"] = self.frozen_sha256
+        return found | ({"resumed": True} if self.resumed else {})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a mode returns.
+
+    Attributes:
+        logits: of the validation images [N, K].
+        head: fitted on the frozen backbone; None: the model is the network as it is. Only the first of several
+            processes has it.
+    """
+
+    logits: Logits
+    facts: Facts = field(default_factory=Facts)
+    head: FittedHead | None = None
+
+
+def _present(value: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass that are not None, also those of dataclasses in it."""
+    return asdict(value, dict_factory=lambda items: {name: item for name, item in items if item is not None})
