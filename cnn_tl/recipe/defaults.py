@@ -18,7 +18,8 @@ from cnn_tl.recipe.resolved import (
 from cnn_tl.recipe.types import AugmentPolicy, BatchNorm, HeadKind, Mode
 
 RANDOM_HEAD_TRAIN = FinetuneTrain(
-    length=Length(5, "epochs"), batch_size=32, optimizer="adamw", lr=5e-4, head_start="random", head_lr_factor=10,
+    length=Length(count=5, unit="epochs"),
+    batch_size=32, optimizer="adamw", lr=5e-4, head_start="random", head_lr_factor=10,
     layer_decay=0.8, weight_decay=0.05, schedule="cosine", warmup=0.1, loss="cross-entropy", label_smoothing=0,
     class_weights="none", sampling="natural", clip_grad=1, ema=0, temperature="fitted",
 )  # fmt: skip
@@ -32,7 +33,8 @@ _FITTED_HEAD_TRAIN = RANDOM_HEAD_TRAIN.model_copy(
 
 _SCRATCH_TRAIN = RANDOM_HEAD_TRAIN.model_copy(
     update={
-        "length": Length(30, "epochs"), "lr": 1e-3, "head_lr_factor": 1.0, "layer_decay": 1.0, "label_smoothing": 0.1,
+        "length": Length(count=30, unit="epochs"),
+        "lr": 1e-3, "head_lr_factor": 1.0, "layer_decay": 1.0, "label_smoothing": 0.1,
     }
 )  # fmt: skip
 

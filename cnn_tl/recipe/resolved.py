@@ -11,17 +11,18 @@ cross-entropy. Such a value was not chosen, so it is not written into the run fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, TypeAdapter, model_serializer, model_validator
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from cnn_tl.recipe.sections import Data, Export, Run, Section
-from cnn_tl.recipe.types import AugmentPolicy, BatchNorm, ClassWeights, LearningRate, PathText, Policy, Views
+from cnn_tl.recipe.types import AugmentPolicy, BatchNorm, ClassWeights, LearningRate, Mode, PathText, Policy, Views
 
 
 class Resolved(Section):
     """A section whose dump is its written form: without neutral values, and without null."""
+
+    model_config = ConfigDict(defer_build=True)  # a run needs the types of its own mode only
 
     @model_serializer(mode="wrap")
     def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -146,8 +147,7 @@ HEAD_TYPES: dict[str, type[_Head]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Length:
+class Length(Section):
     """How long a training loop runs: a number of epochs, or of steps."""
 
     count: int
@@ -204,7 +204,7 @@ class LoopTrain(Resolved):
         rest = {key: value for key, value in tree.items() if key not in units}
         for unit in units:
             if unit in tree:
-                rest["length"] = Length(tree[unit], unit)
+                rest["length"] = Length(count=tree[unit], unit=unit)
         return rest
 
     def _written(self, tree: dict[str, Any]) -> dict[str, Any]:
@@ -334,5 +334,8 @@ HeadRecipe = FreezeRecipe | LpFtRecipe
 
 ResolvedRecipe = FreezeRecipe | FinetuneRecipe | LpFtRecipe
 
-RECIPES: TypeAdapter[ResolvedRecipe] = TypeAdapter(Annotated[ResolvedRecipe, Field(discriminator="mode")])
-"""Makes the type of its mode from a tree of settings."""
+RECIPES: dict[Mode, type[FreezeRecipe] | type[FinetuneRecipe] | type[LpFtRecipe]] = {
+    "freeze": FreezeRecipe, "finetune": FinetuneRecipe, "scratch": FinetuneRecipe, "lp-ft": LpFtRecipe,
+    "auto": LpFtRecipe,
+}  # fmt: skip
+"""Mode -> its type; looked up here and not by pydantic, so that only the types of one mode are built."""

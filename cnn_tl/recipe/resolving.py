@@ -39,7 +39,7 @@ def resolve(recipe: Settings) -> ResolvedRecipe:
     }
     if recipe.mode in ("freeze", "lp-ft", "auto"):  # otherwise the head is a part of the loop
         tree["head"] = _head(recipe)
-    made = RECIPES.validate_python(tree | (_freeze(recipe) if recipe.mode == "freeze" else _loop(recipe)))
+    made = RECIPES[recipe.mode].model_validate(tree | (_freeze(recipe) if recipe.mode == "freeze" else _loop(recipe)))
     if isinstance(made, LoopRecipe) and made.train.length.unit == "epochs":  # else the number of images decides
         refuse_unreached_phases(made.model, made.train.length.count)
     return made

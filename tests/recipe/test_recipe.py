@@ -112,13 +112,17 @@ def test_a_recipe_of_lp_ft_begins_with_one_of_mode_freeze() -> None:
 
 
 def test_a_length_counts_epochs_or_steps() -> None:
-    assert (Length(3, "epochs").epochs(7), Length(3, "epochs").steps(7)) == (3, 21)
-    assert (Length(15, "steps").epochs(7), Length(15, "steps").steps(7)) == (3, 15), "the last epoch is cut short"
+    assert (Length(count=3, unit="epochs").epochs(7), Length(count=3, unit="epochs").steps(7)) == (3, 21)
+    assert (Length(count=15, unit="steps").epochs(7), Length(count=15, unit="steps").steps(7)) == (3, 15), (
+        "the last epoch is cut short"
+    )
 
 
 def test_the_stronger_source_says_how_long(write: Write) -> None:
-    assert load("finetune", ["train.steps=3"]).train.length == Length(3, "steps")
-    assert load(write("mode: finetune\ntrain: {steps: 7}\n"), ["train.epochs=2"]).train.length == Length(2, "epochs")
+    assert load("finetune", ["train.steps=3"]).train.length == Length(count=3, unit="steps")
+    assert load(write("mode: finetune\ntrain: {steps: 7}\n"), ["train.epochs=2"]).train.length == Length(
+        count=2, unit="epochs"
+    )
     by_flag = load(write("mode: finetune\ntrain: {steps: 7}\n"), flags={"train.epochs": 4})
     assert (by_flag.train.epochs, by_flag.train.steps) == (4, None)
     assert load("finetune", ["train.steps=3"], {"train.epochs": 4}).train.epochs == 4

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
 from cnn_tl import recipe
 from cnn_tl.core.errors import RecipeError
+from cnn_tl.recipe.sections import SECTIONS
+from cnn_tl.recipe.types import Mode
 
 TOKENS = [
     b"\t", b"\0", b"\xff", b"\r", b"\xef\xbb\xbf", b"\xc2\x85", b"&a ", b"*a",
@@ -69,3 +72,46 @@ def test_mutated_recipes(tmp_path: Path) -> None:
 @pytest.mark.soak
 def test_mutated_recipes_long(tmp_path: Path) -> None:
     fuzz(tmp_path / "r.yaml", 10_000)
+
+
+VALUES: dict[str, list[Any]] = {
+    "model.name": ["googlenet", "resnet18"],
+    "model.freeze": ["head", "last-2", "norm", "all", ["layer4", "*.bn1"]],
+    "model.unfreeze": [["last-stage", "all"], ["all"]],
+    "model.unfreeze_every": [1, 9],
+    "model.bn": ["train", "eval", "sync"],
+    "features.views": [1, 8, "fresh"],
+    "head.class_weights": ["balanced", {"ash": 2}],
+    "train.lr": ["auto", 0.1],
+    "train.class_weights": ["balanced", {"ash": 2}],
+    "augment.color": [0],
+    "run.track": [["wandb"]],
+}
+"""Values for keys that not every value of `ANY` suits, or that decide about others."""
+
+ANY = [1, 3, 0.5, 0, "x", False]
+
+
+def values_of(key: str) -> list[Any]:
+    section, _, leaf = key.partition(".")
+    kinds = get_args(SECTIONS[section].model_fields[leaf].annotation) if leaf else get_args(Mode)
+    words = [word for kind in kinds for word in (get_args(kind) or [kind]) if isinstance(word, str)]
+    return VALUES.get(key) or words or ANY
+
+
+def test_settings_at_random_are_resolved_or_refused(tmp_path: Path) -> None:
+    """Whatever the rules let through has a place on the type of its mode, and reads back equal from a run folder."""
+    chance, resolved = random.Random(7), 0
+    for _ in range(600):
+        tree: dict[str, Any] = {"mode": chance.choice(get_args(Mode))}
+        for key in chance.sample([key for key in recipe.KEYS if "." in key], chance.choice([0, 1, 2, 3, 4])):
+            section, _, leaf = key.partition(".")
+            tree.setdefault(section, {})[leaf] = chance.choice(values_of(key))
+        try:
+            made = recipe.load(tree)
+        except RecipeError:
+            continue
+        resolved += 1
+        (tmp_path / "recipe.yaml").write_text(recipe.to_yaml(made), "utf-8")
+        assert recipe.load(tmp_path / "recipe.yaml") == made, tree
+    assert 100 < resolved < 500
