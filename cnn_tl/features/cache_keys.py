@@ -58,7 +58,8 @@ def _chosen(augmentation: Augmentation) -> dict[str, Any]:
     Those without a default always count.
     """
     values = {field.name: (getattr(augmentation, field.name), field.default) for field in fields(augmentation)}
-    return {name: value for name, (value, default) in values.items() if value != default}
+    always = ("magnitude",) if augmentation.ops else ()  # one of 0 is a choice, where there are operations
+    return {name: value for name, (value, default) in values.items() if value != default or name in always}
 
 
 def space_facts(

@@ -46,6 +46,8 @@ def test_an_augmented_view_depends_on_bytes_view_seed_and_settings(other: Any) -
 
 def test_settings_that_came_later_leave_the_keys_of_older_views_as_they_are() -> None:
     assert row_key(SHA256, 1, 7, CROPS).hex() == "53d3df006e261714dd7630805446a492899665346dd76b1fa1423e3a9ffdcbad"
+    weakest = replace(CROPS, policy="randaugment", magnitude=0, ops=2)
+    assert row_key(SHA256, 1, 7, weakest).hex() == "11f97b5c219570dd3c3acef9111e89d267aee9bdf8538bad00bcf7d17b7bddc9"
 
 
 def test_every_setting_of_the_augmentation_counts() -> None:

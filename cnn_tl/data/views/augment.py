@@ -36,8 +36,8 @@ class Augmentation:
     flip: bool
     color: float
     policy: str = "none"
-    magnitude: int | None = None
-    ops: int | None = None
+    magnitude: int = 0
+    ops: int = 0
     erasing: float = 0.0
 
 

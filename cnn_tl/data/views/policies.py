@@ -105,33 +105,29 @@ would leave jagged edges that no photograph has.
 """
 
 
-def none(draw: random.Random, size: tuple[int, int], magnitude: int | None, ops: int | None) -> list[Operation]:
+def none(draw: random.Random, size: tuple[int, int], magnitude: int, ops: int) -> list[Operation]:
     """Draw nothing."""
     return []
 
 
-def randaugment(draw: random.Random, size: tuple[int, int], magnitude: int | None, ops: int | None) -> list[Operation]:
+def randaugment(draw: random.Random, size: tuple[int, int], magnitude: int, ops: int) -> list[Operation]:
     """Draw `ops` operations uniformly, all with strength `magnitude`."""
-    assert magnitude is not None, "the recipe is resolved"
-    assert ops is not None, "the recipe is resolved"
     ranges = randaugment_ranges(*size)
     return [_drawn(draw, ranges, lambda: magnitude) for _ in range(ops)]
 
 
-def trivialaugment(
-    draw: random.Random, size: tuple[int, int], magnitude: int | None, ops: int | None
-) -> list[Operation]:
+def trivialaugment(draw: random.Random, size: tuple[int, int], magnitude: int, ops: int) -> list[Operation]:
     """Draw one operation and a strength of 0 to 30, both uniformly; there are no settings."""
     return [_drawn(draw, trivialaugment_ranges(), lambda: _below(draw, STRONGEST + 1))]
 
 
-POLICIES: dict[str, Callable[[random.Random, tuple[int, int], int | None, int | None], list[Operation]]] = {
+POLICIES: dict[str, Callable[[random.Random, tuple[int, int], int, int], list[Operation]]] = {
     "none": none,
     "randaugment": randaugment,
     "trivialaugment": trivialaugment,
 }
 """Name -> function of a generator, the (width, height) of the image in pixels, and the recipe's `magnitude` and `ops`,
-which are None for a policy without such a setting; it returns the operations in order."""
+which are 0 for a policy without such a setting; it returns the operations in order."""
 
 
 def perform(image: Image.Image, operations: list[Operation], fill: Colour) -> Image.Image:

@@ -77,7 +77,7 @@ def test_a_sign_is_as_often_minus_as_plus() -> None:
     signed = {name for name, one in policies.trivialaugment_ranges().items() if one.signed}
     draw, below, total = random.Random(0), 0, 0
     for _ in range(DRAWS):
-        [operation] = policies.trivialaugment(draw, (32, 32), None, None)
+        [operation] = policies.trivialaugment(draw, (32, 32), 0, 0)
         if operation.name in signed and operation.magnitude:
             total, below = total + 1, below + (operation.magnitude < 0)
     assert total > 1000

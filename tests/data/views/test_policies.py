@@ -117,7 +117,7 @@ def test_randaugment_draws_so_many_of_one_strength_with_both_signs() -> None:
 
 
 def test_trivialaugment_draws_one_of_any_strength() -> None:
-    drawn = [trivialaugment(random.Random(seed), SIZE, None, None) for seed in range(5000)]
+    drawn = [trivialaugment(random.Random(seed), SIZE, 0, 0) for seed in range(5000)]
     assert {len(operations) for operations in drawn} == {1}
     assert {operations[0].name for operations in drawn} == set(OPERATIONS)
     bright = {round(abs(made.magnitude), 6) for (made,) in drawn if made.name == "brightness"}
@@ -135,5 +135,5 @@ def test_what_is_drawn_is_a_function_of_the_generator_alone(policy: str) -> None
 
 def test_no_policy_draws_nothing_so_that_views_that_are_kept_already_stay_the_same() -> None:
     draw = random.Random(1)
-    assert POLICIES["none"](draw, SIZE, None, None) == []
+    assert POLICIES["none"](draw, SIZE, 0, 0) == []
     assert draw.random() == random.Random(1).random()
