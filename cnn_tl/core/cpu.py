@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 _PROC = Path("/proc/self")
@@ -28,6 +29,18 @@ def usable() -> int:
     else:
         count = os.cpu_count() or 1
     return max(1, min([count, *(math.ceil(quota) for quota in _quotas(_PROC))]))
+
+
+@cache
+def processor() -> str:
+    """Return the name of the CPU."""
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
+            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        import platform
+
+        return platform.processor() or platform.machine()
 
 
 def keep_freed_memory() -> None:

@@ -131,7 +131,7 @@ class _Bench:
     def __init__(self, network: Network, device: torch.device) -> None:
         self.network, self.device = network, device
         formats: list[Precision] = ["fp32", "bf16"] if has_fast_bf16(device) else ["fp32"]
-        speeds = speed.measure(network, device, formats=formats)
+        speeds = speed.measure(network, device, precisions=formats)
         self.precision = speed.choose_precision(speeds, "auto")
         self.files: list[Path] = []
         self.labels: NDArray[np.int64] = np.zeros(0, np.int64)

@@ -1,8 +1,8 @@
-"""What decides a feature, or a kept image: the keys under which the cache keeps it.
+"""Cache keys: what determines a feature, or a cached image.
 
-A row's key is the image's content and the view of it. A space's facts are everything else that changes the numbers:
-the weights and the code around them, where the network is cut, the number format, how an image becomes pixels. Where a
-file lies, which run asked and when do not count.
+The key of a row is the image's content and the view of it. The facts of a space are everything else that changes the
+numbers: the weights and the versions of the code, the split point, the precision, and how an image becomes pixels.
+Paths, runs and times do not matter.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from dataclasses import fields
 from importlib.metadata import version
 from typing import Any
 
+from cnn_tl.core.cpu import processor
 from cnn_tl.core.device import Precision
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.seeds import seed_of
 from cnn_tl.data.views.augment import Augmentation
 from cnn_tl.data.views.source import FILTER as SOURCE_FILTER
-from cnn_tl.features.speed import processor
 from cnn_tl.networks.info import NetworkInfo
 
 PLAIN = 0
-"""The view that evaluation sees; the others are augmented."""
+"""The number of the view without augmentation; the others are augmented."""
 
 FEATURES = "features"
-"""The boundary just before the classifier."""
+"""The split point just before the classifier."""
 
 
 def row_key(
     image_sha256: str, view: int, seed: int, augmentation: Augmentation | None, source_side: int | None = None
 ) -> bytes:
-    """Return the 32 bytes that name one view of one image.
+    """Return the key of one view of one image, 32 bytes.
 
     Args:
         view: `PLAIN`, or the number of an augmented view.
-        seed, augmentation: what draws the augmented views; the plain one does not depend on them.
-        source_side: of the source that views are cropped from (data/views/source.py); None: from the whole image.
+        seed, augmentation: determine the augmented views; the plain one does not depend on them.
+        source_side: of the source from which views are cropped (data/views/source.py); None: from the whole image.
     """
     if view == PLAIN:
         return bytes.fromhex(image_sha256)
@@ -48,14 +48,14 @@ def row_key(
 
 
 def view_seed(image_sha256: str, view: int, seed: int) -> int:
-    """Return the seed that draws an augmented view: of the image's content, so that its place does not count."""
+    """Return the seed of an augmented view; it depends on the image's content, not on its path."""
     return seed_of(seed, "view", view, image_sha256)
 
 
 def _chosen(augmentation: Augmentation) -> dict[str, Any]:
-    """Return the settings that are not at their default, so that a new one leaves the keys of older views as they are.
+    """Return the settings that are not at their default, so that a new setting does not change the keys of older views.
 
-    Those without a default always count.
+    Settings without a default always count.
     """
     values = {field.name: (getattr(augmentation, field.name), field.default) for field in fields(augmentation)}
     always = ("magnitude",) if augmentation.ops else ()  # one of 0 is a choice, where there are operations
@@ -68,22 +68,22 @@ def space_facts(
     precision: Precision,
     device: str,
     hardware: str | None = None,
-    boundary: str = FEATURES,
+    split_point: str = FEATURES,
     compiled: bool = False,
 ) -> dict[str, Any]:
-    """Return what all rows of one space have in common, as plain data for JSON.
+    """Return what all rows of one space have in common, as plain JSON data.
 
     Args:
         device: "cpu", "cuda" or "mps"; they round differently.
         hardware: the device's name, for the same reason; by default the processor's.
-        boundary: where the network is cut: `FEATURES`, or the name of the first module of the part that trains.
+        split_point: `FEATURES`, or the name of the first module of the part that trains.
         compiled: by torch.compile, which rounds differently too.
     """
     return {
         "model": network.architecture,
         "arguments": network.arguments,
         "backbone_sha256": network.backbone_sha256,
-        "boundary": boundary,
+        "boundary": split_point,
         "precision": precision + (", compiled" if compiled else ""),
         "device": device,
         "hardware": processor() if hardware is None else hardware,
@@ -96,19 +96,19 @@ def space_facts(
 
 def source_facts(side: int, row_side: int) -> dict[str, Any]:
     """Return what cached sources of one row size share (data/views/source.py); the image is a row's key."""
-    # "pictures" stays as it is: another key would be another cache
+    # "pictures" must stay: another key would be another cache
     facts = {"pictures": "sources", "side": side, "filter": SOURCE_FILTER, "row_side": row_side}
     return facts | {"pillow": version("pillow")}
 
 
 def plain_facts(spec: Preprocessing) -> dict[str, Any]:
-    """Return what kept plain views have in common, which are what evaluation sees; a row's key is the image's."""
+    """Return what cached plain views (those of evaluation) share; the image is a row's key."""
     return {"pictures": "plain", "preprocessing": _pixels(spec), "pillow": version("pillow")}
 
 
 def _pixels(spec: Preprocessing) -> dict[str, Any]:
-    """Return what decides the pixels, and the numbers that the network gets for them."""
+    """Return what determines the pixels, and the numbers that the network gets for them."""
     pixels = spec.to_dict()
-    for limit in ("max_pixels", "min_side"):  # they refuse images, and change none
+    for limit in ("max_pixels", "min_side"):  # they only refuse images
         del pixels[limit]
     return pixels

@@ -1,9 +1,9 @@
-"""The frozen part at work: batches of pixels in, features out, as fast as the device allows.
+"""Runs the frozen part of a network: batches of pixels in, features out, as fast as the device allows.
 
-The model is in evaluation mode, so an image's features do not depend on its neighbours in the batch. They depend, in
-the last bits, on the batch's size, by which the kernels are chosen. So on a CPU all batches have one size, short ones
-being filled up, and what is computed later, elsewhere or once more is what was computed before. On a GPU, where large
-batches pay and nothing is promised about the last bits, no batch has fewer than `SMALLEST_BATCH` images.
+The model is in evaluation mode, so an image's features do not depend on the other images of its batch. But kernels are
+chosen by the size of the batch, which affects the last bits. So on a CPU all batches are padded to the same size, and
+features computed later or elsewhere are the same to the last bit. On a GPU, where large batches are faster and the last
+bits are not guaranteed, batches have at least `SMALLEST_BATCH` images.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ SMALLEST_BATCH = 8
 
 
 @dataclass(frozen=True)
-class UnderWay:
+class PendingFeatures:
     """Features [N, D] that the device may still be computing.
 
     Attributes:
-        copied: comes to pass on the device when they are in `features`; None where they are there already.
+        copied: recorded on the device once they have been copied to `features`; None if they are there already.
     """
 
     features: Tensor
@@ -46,11 +46,11 @@ class UnderWay:
 class Embedder:
     """The frozen part of one network on one device.
 
-    `start` hands a batch to the device and returns at once where the device works by itself (CUDA); `finish` waits for
-    it. So the next batch can be under way while this one is fetched.
+    `start` hands a batch to the device and, on CUDA, returns at once; `finish` waits for the result. So the device can
+    work on the next batch while this one is used.
 
     Attributes:
-        seconds: time spent in `start` and `finish`, where the images pass the network.
+        seconds: time spent in `start` and `finish`, that is, in the network.
     """
 
     def __init__(
@@ -63,17 +63,17 @@ class Embedder:
         self._compiled, self._batch_size = compiled, batch_size
         self._least = batch_size if compiled or device.type == "cpu" else SMALLEST_BATCH
         if compiled:
-            # freezing folds the parameters into the compiled code, which pays only because nothing of them moves
+            # freezing folds the parameters into the compiled code: they never change here
             self._model = torch.compile(self._model, options={"freezing": True})  # type: ignore[assignment]
         self.seconds = 0.0
 
-    def start(self, pixels: Pixels) -> UnderWay:
-        """Send uint8 pixels [N, H, W, 3], at most a batch, through the network; return the features [N, D] to come."""
+    def start(self, pixels: Pixels) -> PendingFeatures:
+        """Start to compute the features [N, D] of uint8 pixels [N, H, W, 3], at most a batch."""
         started = time.perf_counter()
         count = len(pixels)
         assert count <= self._batch_size, "another size may give other bits"
         x_NCHW = to_input(_padded(pixels, self._least), self._spec, self._device)
-        # compiled code with frozen parameters takes no inference tensors
+        # compiled code with frozen parameters does not accept inference tensors
         with torch.no_grad() if self._compiled else torch.inference_mode(), autocast(self._device, self._precision):
             features_ND: Tensor = self._model(x_NCHW)[:count].flatten(1).float()
         copied = None
@@ -82,14 +82,14 @@ class Embedder:
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record(torch.cuda.current_stream(self._device))
         self.seconds += time.perf_counter() - started
-        return UnderWay(features_ND, copied)
+        return PendingFeatures(features_ND, copied)
 
-    def finish(self, begun: UnderWay) -> Features:
-        """Wait for what `start` began, and for nothing that began after it; return it, float32 [N, D]."""
+    def finish(self, pending: PendingFeatures) -> Features:
+        """Wait for these features, not for batches started later, and return them, float32 [N, D]."""
         started = time.perf_counter()
-        if begun.copied is not None:
-            begun.copied.synchronize()
-        array: Features = begun.features.cpu().numpy()
+        if pending.copied is not None:
+            pending.copied.synchronize()
+        array: Features = pending.features.cpu().numpy()
         self.seconds += time.perf_counter() - started
         return array
 
@@ -98,7 +98,7 @@ class Embedder:
 def embedder(
     network: Network, device: torch.device, precision: Precision, *, compiled: bool = False, batch_size: int
 ) -> Iterator[Embedder]:
-    """Yield an `Embedder`; inside the body the network's classifier is out of the way."""
+    """Yield an `Embedder`; inside the block the network has no classifier."""
     with ExitStack() as stack:
         stack.enter_context(without_classifier(network.model))
         if compiled:
@@ -107,30 +107,30 @@ def embedder(
 
 
 def stream(frozen: Embedder, batches: Iterable[Batch[Item]]) -> Iterator[tuple[Batch[Item], Features]]:
-    """Yield each batch with its features [N, D], in order; the device works on the next one meanwhile."""
-    under_way: tuple[Batch[Item], UnderWay | None] | None = None
+    """Yield each batch with its features [N, D], in order, while the device works on the next one."""
+    previous: tuple[Batch[Item], PendingFeatures | None] | None = None
     for batch in batches:
-        begun = frozen.start(batch.pixels) if batch.items else None
-        if under_way is not None:
-            yield _finished(frozen, *under_way)
-        under_way = batch, begun
-    if under_way is not None:
-        yield _finished(frozen, *under_way)
+        pending = frozen.start(batch.pixels) if batch.items else None
+        if previous is not None:
+            yield _finished(frozen, *previous)
+        previous = batch, pending
+    if previous is not None:
+        yield _finished(frozen, *previous)
 
 
-def _finished(frozen: Embedder, batch: Batch[Item], begun: UnderWay | None) -> tuple[Batch[Item], Features]:
-    return batch, np.empty((0, 0), np.float32) if begun is None else frozen.finish(begun)
+def _finished(frozen: Embedder, batch: Batch[Item], pending: PendingFeatures | None) -> tuple[Batch[Item], Features]:
+    return batch, np.empty((0, 0), np.float32) if pending is None else frozen.finish(pending)
 
 
 def _padded(pixels: Pixels, size: int) -> Pixels:
-    """Fill a batch up to `size` images by repeating its first one."""
+    """Pad a batch to at least `size` images by repeating its first one."""
     lacking = size - len(pixels)
     return pixels if lacking <= 0 else np.concatenate([pixels, np.repeat(pixels[:1], lacking, axis=0)])
 
 
 @contextmanager
 def quiet_compiler() -> Iterator[None]:
-    """Keep torch.compile's remarks about this machine's toolchain off the user's terminal."""
+    """Hide torch.compile's messages about this machine's toolchain from the user."""
     loggers = [logging.getLogger(name) for name in ("torch._inductor", "torch._dynamo", "torch.utils.cpp_extension")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,7 +1,7 @@
-"""How fast this machine runs a network, measured in about a second, remembered, and what follows from it.
+"""Measures in about a second how fast this machine runs a network, remembers it, and chooses how to run it.
 
-The number format, a GPU's batch size and whether to compile are chosen by what was measured, and that is kept beside
-the features: the same recipe on the same machine makes the same choice again, and a second run measures nothing.
+The measurement decides about the precision, a GPU's batch size and compilation. It is kept beside the features, so the
+same recipe on the same machine makes the same choice again, and a second run measures nothing.
 """
 
 from __future__ import annotations
@@ -9,17 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cnn_tl.core import files
-from cnn_tl.core.cpu import default_workers
+from cnn_tl.core.cpu import default_workers, processor
 from cnn_tl.core.device import Precision
 from cnn_tl.core.errors import CnnTlError
 from cnn_tl.core.formatting import counted
@@ -33,36 +31,38 @@ if TYPE_CHECKING:
 Compile = Literal["auto", "never", "always"]
 
 BATCH_SIZE = 16
-"""Of a CPU, always: rows of different sizes of batch would differ in their last bits, and no stopwatch may decide about
-those. Of eight networks and formats on one thread five were fastest with it; 8 and 32 were up to a third slower."""
+"""The batch size on CPUs. It is fixed, because it affects the last bits of the features, which must not depend on a
+measurement. Of eight combinations of network and precision on one thread, five were fastest with it; 8 and 32 were up
+to
+a third slower."""
 
 UNMEASURED = 32
-"""The batch size of a GPU that was not measured."""
+"""The batch size on a GPU that was not measured."""
 
 BATCH_SIZES = {"cpu": (16, 32), "cuda": (32, 64, 128, 256, 512), "mps": (16, 32, 64, 128)}
 
-PAYS = 0.9
-"""bf16 is taken if it needs less than this share of the time of fp32; a tie goes to the exact format."""
+BF16_SHARE = 0.9
+"""bf16 is chosen if it needs less than this share of the time of fp32; in a tie fp32 is exact."""
 
 WORTH_COMPILING = 400.0
-"""Seconds of uncompiled work from which half a minute is risked on finding out whether compiling pays."""
+"""Seconds of uncompiled work from which it is worth half a minute to find out whether compiling pays."""
 
 MEASURED_SECONDS = 0.1
 
 LONGEST = 1e6
-"""Seconds from which on a time in a file is taken for nonsense."""
+"""Seconds; a larger value in a file is invalid."""
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """What was measured.
+    """Measured speeds.
 
     Attributes:
         device: "cpu", "cuda" or "mps". device_name: the same in words.
-        seconds: for each way ("fp32", "bf16", "bf16, compiled") the seconds that an image takes.
-        batch_size: the fastest; None if it was not measured, as on a CPU, where it is fixed.
-        compile_seconds: for each compiled way what compiling took, -1 if it failed.
-        precision: what `auto` came to, once and for all; None: it follows from `seconds`.
+        seconds: per image, for each way ("fp32", "bf16", "bf16, compiled").
+        batch_size: the fastest one; None if it was not measured, as on a CPU, where it is fixed.
+        compile_seconds: the time for compiling, for each compiled way; -1 if it failed.
+        precision: the final decision for `auto`; None: it follows from `seconds`.
     """
 
     device: str
@@ -74,26 +74,26 @@ class Speeds:
 
     @property
     def hardware(self) -> str:
-        """What computes, in words that do not change with its settings."""
+        """The name of the device, which does not change with its settings."""
         return self.device_name if self.device == "cuda" else processor()
 
     @property
     def at_once(self) -> int:
-        """Images that pass the network together."""
+        """The batch size."""
         return BATCH_SIZE if self.device == "cpu" else self.batch_size or UNMEASURED
 
     def is_of(self, device: torch.device) -> bool:
-        """Say whether it was this device that was measured."""
+        """Return whether this device was measured."""
         return (self.device, self.hardware) == (device.type, hardware_of(device))
 
-    def lacks(self, formats: Sequence[Precision]) -> bool:
-        """Say whether something is left to measure in these number formats."""
-        return not self.seconds.keys() >= set(formats) or (self.batch_size is None and self.device != "cpu")
+    def lacks(self, precisions: Sequence[Precision]) -> bool:
+        """Return whether something is left to measure in these precisions."""
+        return not self.seconds.keys() >= set(precisions) or (self.batch_size is None and self.device != "cpu")
 
 
 @dataclass(frozen=True)
 class Way:
-    """How the images pass the network: the number format, and compiled or not."""
+    """How the network runs: in which precision, and whether compiled."""
 
     precision: Precision
     compiled: bool = False
@@ -103,19 +103,19 @@ class Way:
 
 
 def choose_precision(speeds: Speeds, wanted: Literal["auto", "fp32", "bf16"]) -> Precision:
-    """Return the number format for the features of training images."""
+    """Return the precision for the features of training images."""
     if wanted != "auto":
         return wanted
     if speeds.precision is not None:
         return speeds.precision
-    return "bf16" if speeds.seconds.get("bf16", float("inf")) < PAYS * speeds.seconds["fp32"] else "fp32"
+    return "bf16" if speeds.seconds.get("bf16", float("inf")) < BF16_SHARE * speeds.seconds["fp32"] else "fp32"
 
 
 def choose_way(speeds: Speeds, precision: Precision, wanted: Compile, missing: Callable[[Way], int]) -> Way:
-    """Return the way that needs the least time for what is missing, compiling included.
+    """Return the way that computes the missing features in the least time, including compilation.
 
     Args:
-        missing: how many features are not in the cache, for each way: both ways have a space of their own.
+        missing: the number of features that are not in the cache, for each way: each has a space of its own.
     """
     plain, compiled = Way(precision), Way(precision, compiled=True)
     if wanted != "auto":
@@ -129,7 +129,7 @@ def choose_way(speeds: Speeds, precision: Precision, wanted: Compile, missing: C
 
 
 def worth_trying_to_compile(speeds: Speeds, precision: Precision, wanted: Compile, missing: int) -> bool:
-    """Say whether there is so much to do that it is worth finding out whether compiling pays."""
+    """Return whether so many features are missing that it is worth finding out whether compiling pays."""
     untried = str(Way(precision, compiled=True)) not in speeds.compile_seconds
     return wanted == "auto" and untried and missing * speeds.seconds[precision] > WORTH_COMPILING
 
@@ -138,31 +138,31 @@ def measure(
     network: Network,
     device: torch.device,
     *,
-    formats: Sequence[Precision],
+    precisions: Sequence[Precision],
     known: Speeds | None = None,
 ) -> Speeds:
-    """Time the network on images of noise, in turn in each number format.
+    """Time the network on images of noise, alternating between the precisions.
 
     Args:
-        formats: fp32, and bf16 where it may be chosen.
-        known: what was measured before; it stays, and what it decided stays decided.
+        precisions: fp32, and bf16 if it may be chosen.
+        known: earlier measurements, which are kept, as is the decision that they led to.
     """
     speeds = known or Speeds(device.type, describe(device))
     small = 8 if device.type == "cpu" else 32
     timers = {
         precision: _Timer(network, device, precision, batch_size=small)
-        for precision in formats
+        for precision in precisions
         if precision not in speeds.seconds
     }
     for rounds in (3, 9):
-        for _ in range(rounds):  # in turn, so that whatever else the machine does hits all alike
+        for _ in range(rounds):  # alternating, so that other load on the machine affects all alike
             for timer in timers.values():
                 timer.run()
         speeds = replace(speeds, seconds=speeds.seconds | {name: timer.best for name, timer in timers.items()})
         if choose_precision(speeds, "auto") == "bf16" or "bf16" not in timers:
-            break  # else against what hardware that multiplies bf16 leads to expect: looked at again before it decides
+            break  # else bf16 is unexpectedly slow for hardware that multiplies it: measure more before deciding
     speeds = replace(speeds, precision=choose_precision(speeds, "auto"))
-    return _with_batch_size(network, device, speeds) if speeds.lacks(formats) else speeds
+    return _with_batch_size(network, device, speeds) if speeds.lacks(precisions) else speeds
 
 
 def _with_batch_size(network: Network, device: torch.device, speeds: Speeds) -> Speeds:
@@ -176,7 +176,7 @@ def _with_batch_size(network: Network, device: torch.device, speeds: Speeds) -> 
 
 
 def measure_compiled(network: Network, device: torch.device, speeds: Speeds, precision: Precision) -> Speeds:
-    """Compile the network, time it, and return the speeds with what came out; a failure is remembered as one."""
+    """Compile the network, time it, and return the speeds with the result; a failure is recorded too."""
     from cnn_tl.features.embedding import embedder
 
     way, size = str(Way(precision, compiled=True)), speeds.at_once
@@ -187,7 +187,7 @@ def measure_compiled(network: Network, device: torch.device, speeds: Speeds, pre
             frozen.finish(frozen.start(pixels))
             compile_seconds = time.perf_counter() - started
             best = min(_timed(frozen, pixels) for _ in range(5))
-    except Exception:  # noqa: BLE001 - no compiler, a model that cannot be traced, ...: then it is not compiled
+    except Exception:  # noqa: BLE001 - no compiler, a model that cannot be traced, ...
         return replace(speeds, compile_seconds=speeds.compile_seconds | {way: -1.0})
     return replace(
         speeds,
@@ -197,7 +197,7 @@ def measure_compiled(network: Network, device: torch.device, speeds: Speeds, pre
 
 
 class _Timer:
-    """Repeats a forward pass of noise; `best` is the least time an image took, in seconds."""
+    """Repeats a forward pass of noise; `best` is the shortest time per image, in seconds."""
 
     def __init__(self, network: Network, device: torch.device, precision: Precision, *, batch_size: int) -> None:
         self._arguments = (network, device, precision)
@@ -220,7 +220,7 @@ class _Timer:
 
 
 def noise(network: Network, count: int) -> Pixels:
-    """Return so many images of the size that the network takes, uint8 [N, H, W, 3]."""
+    """Return `count` images of noise of the network's size, uint8 [N, H, W, 3]."""
     import numpy as np
 
     shape = (count, network.preprocessing.height, network.preprocessing.width, 3)
@@ -234,16 +234,16 @@ def _timed(frozen: Embedder, pixels: Pixels) -> float:
 
 
 def recall(folder: Path, device: str) -> Speeds | None:
-    """Return what was measured on this machine for the network remembered in `folder`, if it was and makes sense."""
+    """Return the valid speeds of this machine for the network remembered in `folder`; None if there are none."""
     try:
         found = Speeds(**files.read_json(folder / file_name(device)))
-        return found if _makes_sense(found) else None
+        return found if _is_valid(found) else None
     except (CnnTlError, TypeError, AttributeError):
         return None
 
 
-def _makes_sense(found: Speeds) -> bool:
-    """Check what a file says: it is of this machine's owner, but may have been edited or be another version's."""
+def _is_valid(found: Speeds) -> bool:
+    """Check speeds from a file, which may have been edited, or be of another version."""
     times = (*found.seconds.values(), *(took for took in found.compile_seconds.values() if took != -1))
     return (
         found.device in BATCH_SIZES
@@ -256,10 +256,10 @@ def _makes_sense(found: Speeds) -> bool:
 
 
 def remember(folder: Path, device: str, speeds: Speeds) -> None:
-    """Keep what was measured.
+    """Save measured speeds.
 
     Args:
-        device: what the recipe asks for, "auto" included.
+        device: as in the recipe, including "auto".
 
     Raises:
         ResourceError: the folder cannot be written.
@@ -277,15 +277,15 @@ def describe(device: torch.device) -> str:
 
 
 def hardware_of(device: torch.device) -> str:
-    """Return what computes, in the words of `Speeds.hardware`."""
+    """Return the name of a device, as in `Speeds.hardware`."""
     return describe(device) if device.type == "cuda" else processor()
 
 
 def file_name(what: str, kind: str = "speeds") -> str:
-    """Name a file for what was measured by everything that decides about speed and can be known without torch.
+    """Return the name of a file of measurements: a digest of what affects the speed and is known without torch.
 
     Args:
-        what: the device that a recipe asks for, "auto" included, and whatever else of the recipe counts.
+        what: the device as in the recipe, including "auto", and other settings of the recipe that matter.
     """
     machine: list[Any] = [
         what, processor(), default_workers(), sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*")),
@@ -293,13 +293,3 @@ def file_name(what: str, kind: str = "speeds") -> str:
         version("torch"),
     ]  # fmt: skip
     return f"{kind}-{hashlib.sha256(json.dumps(machine).encode()).hexdigest()[:16]}.json"
-
-
-@cache
-def processor() -> str:
-    """Return the name of the processor."""
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
-            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -1,4 +1,8 @@
-"""Heads that are fitted on the features of a frozen backbone. Only `adamw` needs torch, and loads it when asked for."""
+"""Heads that are fitted on the features of a frozen backbone: one file for each kind, and the table `HEADS`.
+
+Only `adamw` needs torch, and loads it when it is used. Classifiers that are modules of a network are in
+`networks/classifiers.py`; the training of whole networks is in `training/`.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A linear head, or one with a hidden layer, trained by AdamW on the features.
+"""A linear head, or one with a hidden layer, trained with AdamW on the features.
 
-Epoch e sees view e mod V of each image.
+Epoch e uses view e mod V of each image.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from cnn_tl.heads.scaling import Standard, standard_of
 from cnn_tl.recipe.resolved import AdamwHead
 
 WARMUP = 0.1
-"""The share of the steps in which the learning rate rises."""
+"""The share of the steps with a rising learning rate."""
 
 
 def fit_adamw(problem: Problem, settings: AdamwHead) -> FittedHead:
-    """Minimise the weighted, smoothed cross-entropy by AdamW (Loshchilov and Hutter 2019), on the CPU.
+    """Minimise the weighted cross-entropy with label smoothing by AdamW (Loshchilov and Hutter 2019), on the CPU.
 
-    Linear warm-up, then a cosine to zero. Everything random follows from the seed; the caller's generator is left
-    alone.
+    The learning rate has a linear warm-up, then falls to zero along a cosine. All randomness follows from the seed; the
+    caller's generator is not touched.
 
     Raises:
         DivergedError: the features or the weights are not finite.
@@ -86,7 +86,7 @@ def _train(problem: Problem, settings: AdamwHead, standard: Standard, parameters
 
 
 def _initial(num_features: int, num_classes: int, hidden: int | None) -> dict[str, Tensor]:
-    """Return fresh parameters: a linear head begins at zero, a hidden layer as torch's `Linear` does."""
+    """Return initial parameters: zero for a linear head, those of torch's `Linear` for a hidden layer."""
     if hidden is None:
         made = {"weight": torch.zeros(num_classes, num_features), "bias": torch.zeros(num_classes)}
     else:

@@ -1,4 +1,4 @@
-"""How sure scores are: the factor that turns them into honest logits, and the temperature of a trained network."""
+"""Calibration: the factor that turns scores into calibrated logits, and the temperature of a trained network."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 FACTORS = (0.1, 1e4)
-"""The range in which the factor of scores is sought."""
+"""The search range of the factor of scores."""
 
 TEMPERATURES = (0.1, 10.0)
-"""The range in which a temperature is sought."""
+"""The search range of a temperature."""
 
 UNSEEN = 1.0
-"""Images of other classes that every training set is imagined to hold besides its own, spread over all of them."""
+"""Pseudo-count for smoothing: the number of imaginary images, spread over all classes, that are added to the data."""
 
 SPREAD = math.log(2)
-"""Standard deviation of log T before any image is seen: most trained networks lie between T = 1/2 and T = 2."""
+"""Standard deviation of the prior of log T: most trained networks lie between T = 1/2 and T = 2."""
 
 TOLERANCE = 1e-3
 """Of the logarithm of a factor or temperature: a tenth of a percent."""
@@ -27,11 +27,11 @@ Scores = NDArray[np.float64]
 
 
 def best_factor(scores_NK: Scores, labels_N: NDArray[np.int64], weights_N: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the factor whose softmax makes the labels most likely, and the weighted mean of that log likelihood.
+    """Return the factor of the scores with the highest likelihood of the labels, and the weighted mean log likelihood.
 
-    The scores must be those of images that were left out of the fit. The targets are smoothed by 1 / (N + 1), as
-    Platt (1999, sec. 2.2) smooths his: where hardly any left-out image is wrong, the likelihood alone would ask for
-    any factor, and the first image that is wrong afterwards would pay for it.
+    The scores must be those of images that were left out of the fit. The targets are smoothed by 1 / (N + 1), as in
+    Platt (1999, sec. 2.2): if hardly any left-out image is wrong, the likelihood alone would make the factor
+    arbitrarily large, and the first wrong answer later would be extremely confident.
     """
     loss = _loss_of(scores_NK, labels_N, weights_N / weights_N.sum(), _smoothing(labels_N))
     log_factor = _minimum(loss, FACTORS)
@@ -39,13 +39,14 @@ def best_factor(scores_NK: Scores, labels_N: NDArray[np.int64], weights_N: NDArr
 
 
 def temperature_of(logits_NK: Scores, labels_N: NDArray[np.int64]) -> float:
-    """Return the temperature to divide a network's logits by, from validation images whose loss it never raises.
+    """Return the temperature by which to divide a network's logits; it never increases the loss of the given images.
 
-    It minimises the sum of the images' log losses + (log T / SPREAD)^2 / 2: the posterior mode under a prior around
-    T = 1, so few images, or images that hardly tell, move it little. Below 1, which makes a network surer, it goes
-    only as far as smoothed targets agree (see `best_factor`): images without a mistake are no reason to be certain.
+    It minimises the sum of the images' log losses + (log T / SPREAD)^2 / 2: the posterior mode under a prior around T =
+    1, so few images, or uninformative ones, change it little. It goes below 1, which makes a network more confident,
+    only as far as with smoothed targets (see `best_factor`): too few mistakes do not justify certainty.
 
-    The loss of the images is convex in 1 / T and no higher at the minimum than at T = 1, so neither is it between.
+    The loss of the images is convex in 1 / T and no higher at the minimum than at T = 1, so it is not higher in
+    between.
     """
     images = np.ones(len(labels_N))
 
@@ -80,7 +81,7 @@ def _loss_of(
 
 
 def _minimum(loss: Callable[[float], float], between: tuple[float, float]) -> float:
-    """Return where a function of a logarithm is lowest; of a factor the log loss has one minimum."""
+    """Return the minimum of a function of a logarithm in a range; the log loss has only one minimum in the factor."""
     from scipy.optimize import minimize_scalar
 
     low, high = map(math.log, between)

@@ -1,14 +1,14 @@
-"""Which head `--head auto` fits, and what a fit takes: both follow from the size of the problem, so a plan can tell.
+"""Which head `--head auto` fits, and how long a fit takes; both follow from the size of the problem.
 
-Logistic regression is the default. Ridge regression takes its place in two cases.
+Logistic regression is the default. Ridge regression is used in two cases.
 
-- Few images of each class: a penalty that is chosen by cross-validation rests on one or two held-out images a class,
-  and the probabilities with it. Ridge leaves out each image exactly. With 1 to 3 images a class of the dishes, cats and
-  dogs (six draws each) accuracies were equal to 0.02, and log losses 0.7 to 6.0 with ridge, 1.4 to 20.2 with lbfgs.
-- Many classes: lbfgs fits K x D weights over a thousand times. For 1,000 classes of 2 images that took 320 s, where
-  ridge took 13 s and was better.
+- Few images of each class: cross-validation would choose the penalty, and with it the probabilities, by one or two
+  held-out images per class. Ridge leaves out each image exactly. With 1 to 3 images per class of the dishes, cats and
+  dogs (six draws each), accuracies were equal to 0.02, and log losses 0.7 to 6.0 with ridge, 1.4 to 20.2 with lbfgs.
+- Many classes: lbfgs fits K x D weights over a thousand times. For 1,000 classes of 2 images that took 320 s; ridge
+  took 13 s and was better.
 
-The sizes decide, not a clock, so that the same recipe gives the same head everywhere.
+The sizes decide, not a clock, so the same recipe gives the same head everywhere.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from cnn_tl.heads.logistic import CROSS_VALIDATION_IMAGES, FOLDS
 from cnn_tl.heads.ridge import PENALTIES
 
 FEW = 5
-"""So many images of each class, on average, are enough for logistic regression."""
+"""The average number of images per class that is enough for logistic regression."""
 
-PATIENCE = 60.0
-"""Seconds, as expected on one core, that logistic regression may take."""
+MAX_SECONDS = 60.0
+"""The expected time on one core, in seconds, that logistic regression may take."""
 
 PASSES, LAST_PASSES = 1_900, 60
-"""Evaluations of one fold's objective while lbfgs chooses its penalty, and of all images' afterwards: 1,350 and 1,890
-were counted for 100 and 300 classes."""
+"""Evaluations of one fold's objective while lbfgs chooses its penalty, and of all images' objective afterwards: 1,350
+and 1,890 were counted for 100 and 300 classes."""
 
 SINGLE, DOUBLE = 4e10, 2e10
-"""Multiply-adds count twice: operations a second of matrix products on one core with AVX2, float32 and float64."""
+"""Floating-point operations per second of matrix products on one core with AVX2, in float32 and float64."""
 
 OVERHEAD = 1e-4
-"""Seconds of an evaluation of whatever size."""
+"""Seconds of an evaluation, whatever its size."""
 
 FACTOR_SECONDS = 4e-7
-"""Calibrating ridge's scores for one penalty, for each image and class: about 15 passes of exponentials."""
+"""Seconds for calibrating ridge's scores for one penalty, per image and class: about 15 passes of exponentials."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What `auto` fits, and why it is not logistic regression; the reason is empty where it is."""
+    """What `auto` fits, and why it is not logistic regression ("" if it is)."""
 
     kind: Literal["lbfgs", "ridge"]
     reason: str
@@ -53,17 +53,17 @@ class Choice:
 
 
 def choose(images: int, views: int, num_features: int, num_classes: int) -> Choice:
-    """Return the better of lbfgs and ridge for a number of training images, each in so many views."""
+    """Return the better one of lbfgs and ridge for a number of training images, each with a number of views."""
     if images < FEW * num_classes:
         return Choice("ridge", "few images of each class")
     expected = lbfgs_seconds(images, views, num_features, num_classes)
-    if expected > max(PATIENCE, ridge_seconds(images, views, num_features, num_classes)):
+    if expected > max(MAX_SECONDS, ridge_seconds(images, views, num_features, num_classes)):
         return Choice("ridge", f"lbfgs would take {duration(expected)}")
     return Choice("lbfgs", "")
 
 
 def lbfgs_seconds(images: int, views: int, num_features: int, num_classes: int) -> float:
-    """Return about what `fit_logistic` takes on one core, its cross-validation included."""
+    """Return about how long `fit_logistic` takes on one core, including cross-validation."""
     held = min(images, max(CROSS_VALIDATION_IMAGES, FOLDS * num_classes)) * views
     rows = images * views
     fold = 4.0 * held * min(held, num_features) * num_classes / SINGLE + OVERHEAD
@@ -72,7 +72,7 @@ def lbfgs_seconds(images: int, views: int, num_features: int, num_classes: int) 
 
 
 def ridge_seconds(images: int, views: int, num_features: int, num_classes: int) -> float:
-    """Return about what `fit_ridge` takes on one core."""
+    """Return about how long `fit_ridge` takes on one core."""
     rows = images * views
     rank = min(rows, num_features)
     decomposition = (10.0 * rank**3 + 4.0 * rows * num_features * rank) / DOUBLE

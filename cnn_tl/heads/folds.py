@@ -1,4 +1,8 @@
-"""Which images are held out when, class by class. (scikit-learn has it, at the price of its import.)"""
+"""Stratified folds and samples, by seed.
+
+scikit-learn's `StratifiedKFold` deals other folds, so other penalties and other weights would be the result; and its
+import takes longer than many fits.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from cnn_tl.core.seeds import seed_of
 
 
 def stratified_folds(labels_N: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
-    """Return a fold in 0..folds-1 for each image, every class dealt out evenly."""
+    """Return a fold in 0..folds-1 for each image; every class is distributed evenly."""
     chance = np.random.default_rng(seed_of(seed, "folds"))
     fold_of = np.empty_like(labels_N)
     dealt = 0
@@ -23,7 +27,7 @@ def stratified_folds(labels_N: NDArray[np.int64], folds: int, seed: int) -> NDAr
 
 
 def stratified_sample(labels_N: NDArray[np.int64], size: int, least: int, seed: int) -> NDArray[np.int64]:
-    """Return the sorted indices of about `size` images: of each class its share, and at least `least`."""
+    """Return the sorted indices of about `size` images: of each class in proportion, but at least `least`."""
     if len(labels_N) <= size:
         return np.arange(len(labels_N))
     chance = np.random.default_rng(seed_of(seed, "penalty sample"))

@@ -1,8 +1,8 @@
-"""Multinomial logistic regression by L-BFGS, its penalty chosen by cross-validation.
+"""Multinomial logistic regression by L-BFGS, with a penalty chosen by cross-validation.
 
-The optimum lies in the span of the images, so with fewer images than features the fit is done in that span: rotated
-by the singular vectors nothing changes, the penalty included, and everything gets cheaper. Along these axes nothing is
-correlated, so scaling each by its curvature makes the problem round, and a few dozen steps suffice.
+The optimum lies in the span of the images. So with fewer images than features the fit is done in that span: rotating by
+the singular vectors changes neither the problem nor the penalty, but makes it much cheaper. The new axes are
+uncorrelated, so scaling each by its curvature makes the problem well conditioned, and a few dozen steps suffice.
 
 Shapes as in problem.py; R rows are V views of N images, S the dimensions of a fit, F folds.
 """
@@ -22,34 +22,34 @@ from cnn_tl.heads.scaling import standard_of
 from cnn_tl.recipe.resolved import LbfgsHead
 
 STRONGEST, FIRST, WEAKEST = 8, 1, -10
-"""Penalties are tried in half powers of ten: 10 ** (half / 2), from the first to weaker ones, then to stronger ones."""
+"""Penalties are tried in half powers of ten, 10 ** (half / 2): from FIRST to weaker ones, then to stronger ones."""
 
 WORTH = 1e-3
-"""Log loss that a weaker penalty must gain. Images without a mistake would ask for ever weaker ones."""
+"""The minimum improvement of the log loss by a weaker penalty. Without mistakes, ever weaker ones would win."""
 
 MAX_ITERATIONS = 500
 MEMORY = 20
-"""Past steps that L-BFGS keeps, where there is room."""
+"""Past steps that L-BFGS keeps, if memory allows."""
 
 FOLDS = 5
 CROSS_VALIDATION_IMAGES = 1_000
-"""The penalty is chosen on at most about this many images; twice as many took twice the time and chose as well."""
+"""The penalty is chosen on at most about this many images; twice as many took twice as long and were no better."""
 
 WITHOUT_FOLDS = 0.1
-"""The penalty where every class has one image only, so that nothing can be left out."""
+"""The penalty if every class has only one image, so that none can be left out."""
 
 FAR_BELOW = 0.25
-"""Where a fit ends with less than this share of the objective that it began with, it goes on in new units."""
+"""If a fit ends with less than this share of its initial objective, it continues with new units and coordinates."""
 
 ONE_THREAD = 2048
-"""Size up to which the threads of a decomposition wait for each other longer than they work on a busy machine."""
+"""Matrix size up to which threads of a decomposition, on a busy machine, wait for each other more than they work."""
 
 WORKSPACE = 64 * 2**20
-"""Bytes that L-BFGS may keep its past steps in, as long as it can keep a few."""
+"""Bytes for the past steps of L-BFGS, as long as at least a few fit."""
 
 EXACT = 2**24
-"""Rows x features x classes up to which the fit on all rows is computed in float64: a tenth of a second at most. In
-float32 L-BFGS stops where the objective's rounding hides the way down, and the head depends on that rounding."""
+"""Rows x features x classes up to which the fit on all rows is computed in float64, in a tenth of a second at most. In
+float32 L-BFGS stops where rounding hides further progress, and the head would depend on that rounding."""
 
 Real = NDArray[np.floating[Any]]
 Theta = NDArray[np.float64]
@@ -75,9 +75,9 @@ class _Rows:
 def fit_logistic(problem: Problem, settings: LbfgsHead) -> FittedHead:
     """Fit multinomial logistic regression by L-BFGS (Nocedal and Wright, Numerical Optimization, ch. 7).
 
-    Minimises the weighted mean of the cross-entropy + penalty / 2 * |W|^2 over standardised features; the bias is not
-    penalised. Without a penalty, the one with the lowest log loss in stratified cross-validation is taken: all views of
-    an image on one side, the held-out images judged by their plain view.
+    Minimises the weighted mean cross-entropy + penalty / 2 * |W|^2 over standardised features; the bias is not
+    penalised. If no penalty is given, stratified cross-validation chooses the one with the lowest log loss: all views
+    of an image are in the same fold, and held-out images are evaluated by their view without augmentation.
 
     Raises:
         DivergedError: the features or the fitted head are not finite.
@@ -105,17 +105,17 @@ def choose_penalty(
 ) -> tuple[float, dict[str, Any]]:
     """Return the penalty with the lowest log loss in cross-validation, and facts about the choice.
 
-    What is right for the rows of a fold is scaled to all rows: the penalty stands beside a mean, and what it stands
-    for, a prior, does not grow with them.
+    The penalty found for the rows of a fold is scaled to all rows: it is added to a mean, while the prior that it
+    represents does not grow with the number of rows.
 
     Args:
-        rotated: the features are along the axes of their span already.
+        rotated: the features are already in the coordinates of their span.
     """
     labels_N = problem.labels
     kept = stratified_sample(labels_N, CROSS_VALIDATION_IMAGES, FOLDS, problem.seed)
     fold_N = np.full(len(labels_N), -1)
     fold_N[kept] = stratified_folds(labels_N[kept], FOLDS, problem.seed)
-    fold_N[np.bincount(labels_N)[labels_N] == 1] = FOLDS  # alone in its class: learned from, never held out
+    fold_N[np.bincount(labels_N)[labels_N] == 1] = FOLDS  # alone in its class: never held out
     used_F = np.unique(fold_N[(fold_N >= 0) & (fold_N < FOLDS)])
     if not len(used_F):
         return WITHOUT_FOLDS, {"cross_validation_log_loss": None, "penalty_at_edge": False}
@@ -135,10 +135,10 @@ def choose_penalty(
 def _best_of_folds(
     problem: Problem, sample: _Rows, fitted_FR: Features, held_out_FR: NDArray[np.bool_]
 ) -> tuple[int, float]:
-    """Return the best penalty for the rows of a fold, as twice its power of ten, and the log loss of what is held out.
+    """Return the best penalty for the rows of a fold, as twice its power of ten, and the log loss of held-out images.
 
-    All folds are fitted at once, as one separable problem, so that the features are read once for all of them. From
-    strong to weak each fit starts from the one before it.
+    All folds are fitted at once as one separable problem, so that the features are read only once. From strong to weak
+    penalties, each fit starts from the previous one.
     """
     losses: dict[int, float] = {}
     theta: Theta | None = None
@@ -164,13 +164,13 @@ def _best_of_folds(
 
 
 def _in_span(features_RD: Features) -> tuple[Features, Features | None]:
-    """Return the rows along the axes [S, D] of their span, if that is the smaller space; else as they are."""
+    """Return the rows in the coordinates of their span and its axes [S, D], if that is smaller; else unchanged."""
     count, dimensions = features_RD.shape
     return (features_RD, None) if count >= dimensions else _principal(features_RD)
 
 
 def _principal(features_RD: Features) -> tuple[Features, Features]:
-    """Return the rows [R, S] along the orthonormal principal axes [S, D] of their span, from the smaller product."""
+    """Return the rows [R, S] in the orthonormal principal axes [S, D] of their span, and the axes."""
     from threadpoolctl import threadpool_limits
 
     whole = features_RD.astype(np.float64)
@@ -194,13 +194,14 @@ def _minimise(
     check: Callable[[], None],
     tolerance: float = 1e-6,
 ) -> tuple[Theta, int]:
-    """Minimise F convex objectives over the same rows from `start`, each with its own weights of the rows, [F, R].
+    """Minimise F convex objectives over the same rows from `start`, each with its own row weights, [F, R].
 
     Args:
-        tolerance: of the gradient, in coordinates in which the problem is round, with the objective in units of what it
-            begins with. Where it falls far below that, a new round begins there, with units and coordinates of its own.
+        tolerance: of the gradient, in well-conditioned coordinates, with the objective in units of its initial value.
+            If the objective falls far below that, another round starts there, with new units and coordinates.
 
-    Returns the minimum and the number of iterations.
+    Returns:
+        The minimum and the number of iterations.
     """
     from scipy.optimize import minimize
     from threadpoolctl import threadpool_limits
@@ -245,7 +246,7 @@ def _minimise(
 
 
 def _curvature(rows: _Rows, theta: Theta, penalty: float) -> NDArray[np.float64]:
-    """Return the root of the objective's mean curvature at theta along each feature and the bias, [S + 1]."""
+    """Return the square root of the objective's mean curvature at theta, for each feature and the bias, [S + 1]."""
     logits_FRK = _logits(theta, rows.features)
     _, residual_FRK = _log_loss(logits_FRK, rows.labels)
     uncertain = float((np.abs(residual_FRK) * (1 - np.abs(residual_FRK))).mean(dtype=np.float64))  # p * (1 - p)
@@ -266,8 +267,8 @@ def _logits(theta: Theta, features_RS: Real) -> Real:
 def _log_loss(logits_FRK: Real, labels_R: NDArray[np.int64]) -> tuple[Real, Real]:
     """Return the cross-entropy of each row, [F, R], and its gradient in the logits, [F, R, K].
 
-    Both come from what the other classes get, never from 1 - p of the label: where a fit is sure of its rows, as it is
-    of most, p rounds to 1 in float32, and the fit would follow the rounding.
+    Both are computed from the probabilities of the other classes, never as 1 - p of the label: for confident rows,
+    which most are, p rounds to 1 in float32, and the fit would follow the rounding error.
     """
     each = np.arange(len(labels_R))
     shifted_FRK = logits_FRK - logits_FRK.max(2, keepdims=True)

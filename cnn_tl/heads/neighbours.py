@@ -1,4 +1,4 @@
-"""The votes of the nearest training images."""
+"""Nearest neighbours: the weighted votes of the most similar training images."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from cnn_tl.recipe.resolved import KnnHead
 
 
 def fit_neighbours(problem: Problem, settings: KnnHead) -> FittedHead:
-    """Keep the training images; an image's neighbours by cosine vote, weighted by exp(similarity / 0.07).
+    """Keep the training images; the nearest ones vote, weighted by exp(cosine similarity / 0.07).
 
-    (Wu et al. 2018, sec. 3.4.) The logits are the logarithms of the shares of the votes, each of which counts as much
-    as its class does.
+    The method is that of Wu et al. 2018, sec. 3.4. The logits are the logarithms of the shares of the votes; votes are
+    weighted by class.
 
-    No answer depends on the order of neighbours that are equally near, which is another in each library: all that are
-    as near as the last one vote too. Images with the same features are one neighbour with all their votes, so that
-    such votes weigh the same to the last bit.
+    No answer depends on the order of equally near neighbours, which differs between libraries: all images as near as
+    the last neighbour vote too. Images with the same features are one neighbour with all their votes, so that their
+    votes have the same weight to the last bit.
 
     Raises:
         DivergedError: the features are not finite.
@@ -47,7 +47,7 @@ def _logits(features_MD: Features, bank_RD: Features, votes_RK: Features, count:
 
 
 def _distinct(rows_RD: Features) -> tuple[Features, NDArray[np.int64]]:
-    """Return the rows without repetitions, in their order, and which of them each row is."""
+    """Return the distinct rows in order, and for each row the index of its distinct row."""
     row_bytes = rows_RD.dtype.itemsize * rows_RD.shape[1]
     whole_R = np.ascontiguousarray(rows_RD).view(np.dtype((np.void, row_bytes)))[:, 0]
     _, first, which = np.unique(whole_R, return_index=True, return_inverse=True)

@@ -1,4 +1,4 @@
-"""What a head is fitted on, and what a fit gives.
+"""The input and the result of fitting a head.
 
 Shapes: N images, V views of each, D features, K classes.
 """
@@ -18,7 +18,7 @@ Features = NDArray[np.float32]
 
 
 class Views(Protocol):
-    """The features of some images: V views of each, the plain one first."""
+    """The features of some images: V views of each, the first one not augmented."""
 
     def __len__(self) -> int:
         """Return V."""
@@ -31,12 +31,12 @@ class Views(Protocol):
 
 @dataclass(frozen=True)
 class Problem:
-    """The features of the training part and what they are to be told apart as.
+    """The features and labels of the training split.
 
     Attributes:
         labels: int64 [N] in 0..K-1.
-        class_weights: float64 [K], how much an image of each class counts; 1 is neutral.
-        check: called again and again while a fit goes on; what it raises ends the fit.
+        class_weights: float64 [K], the weight of an image of each class; 1 is neutral.
+        check: called repeatedly during a fit; an exception in it ends the fit.
     """
 
     views: Views
@@ -48,12 +48,12 @@ class Problem:
 
     @property
     def image_weights(self) -> NDArray[np.float64]:
-        """How much each image counts, float64 [N], 1 on average."""
+        """The weight of each image, float64 [N], 1 on average."""
         weights_N = self.class_weights[self.labels]
         return weights_N / weights_N.mean()  # type: ignore[no-any-return]
 
     def stacked(self) -> tuple[Features, NDArray[np.int64]]:
-        """Return all views below each other, float32 [V * N, D], and of which image each row is, [V * N].
+        """Return all views concatenated, float32 [V * N, D], and the image of each row, [V * N].
 
         Raises:
             DivergedError: the features are not finite.
@@ -70,13 +70,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class FittedHead:
-    """A head that was fitted.
+    """A fitted head.
 
     Attributes:
-        tensors: by their names inside the classifier; of a linear head weight [K, D] and bias [K].
-        forward: float32 features [M, D] to logits [M, K].
-        spec: None for one linear layer; else what kind of module it is, see `cnn_tl.networks.classifiers`.
-        facts: what the fit chose and how it went, plain data for JSON.
+        tensors: by their names inside the classifier; weight [K, D] and bias [K] for a linear head.
+        forward: maps float32 features [M, D] to logits [M, K].
+        spec: None for one linear layer; else the kind of module, see `cnn_tl.networks.classifiers`.
+        facts: what the fit chose and how it went, plain JSON data.
     """
 
     tensors: Mapping[str, NDArray[Any]]
@@ -90,7 +90,7 @@ class FittedHead:
 
 
 def linear_head(weight_KD: NDArray[Any], bias_K: NDArray[Any], facts: dict[str, Any]) -> FittedHead:
-    """Make a linear head: logits [M, K] = features [M, D] @ weight.T + bias.
+    """Return a linear head: logits [M, K] = features [M, D] @ weight.T + bias.
 
     Raises:
         DivergedError: it is not finite.
@@ -108,15 +108,15 @@ def class_weights(
     *,
     key: str = "head.class_weights",
 ) -> NDArray[np.float64]:
-    """Return how much an image of each class counts, float64 [K].
+    """Return the weight of an image of each class, float64 [K].
 
     Args:
-        setting: "none"; "balanced", so that every class counts as much as another; or weights by class name, 1 for
+        setting: "none"; "balanced", so that all classes have the same weight in total; or weights by class name, 1 for
             classes that are not named.
-        key: where in the recipe the setting stands, for the message.
+        key: the key of the setting in the recipe, for the message.
 
     Raises:
-        RecipeError: there is no class of a name.
+        RecipeError: a name is not a class.
     """
     if setting == "none":
         return np.ones(len(classes))

@@ -1,4 +1,4 @@
-"""The nearest class mean."""
+"""Nearest class mean."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Array = NDArray[np.float64]
 
 
 def fit_prototype(problem: Problem, settings: PrototypeHead) -> FittedHead:
-    """Fit one Gaussian a class with a shared spherical variance (Snell et al. 2017, sec. 2.3).
+    """Fit one Gaussian per class with a shared spherical variance (Snell et al. 2017, sec. 2.3).
 
-    How sure the answers are does not follow from the variance, since features go together. It is the factor that makes
-    the answers most likely for images that are left out of the mean of their class, all their views at once.
+    Features are correlated, so the variance does not determine the confidence. Instead, a factor maximises the
+    likelihood of images that are left out of the mean of their class, with all their views at once.
 
-    Class means have no prior, so every class counts as much as another, as `class_weights: balanced` means it; weights
-    that are given by name enter as a prior.
+    Class means have no prior, so all classes have the same weight, as with `class_weights: balanced`; weights given by
+    name become a prior.
 
     Raises:
         DivergedError: the features are not finite.
@@ -40,7 +40,7 @@ def fit_prototype(problem: Problem, settings: PrototypeHead) -> FittedHead:
 
 
 def _factor(features_RD: Array, means_KD: Array, problem: Problem, variance: float) -> float:
-    """Return the factor for scores that are divided by the variance; 1 where every image is alone in its class."""
+    """Return the factor for scores divided by the variance; 1 if every image is alone in its class."""
     labels_N, views = problem.labels, len(problem.views)
     each, counts_K = np.arange(len(labels_N)), np.bincount(labels_N, minlength=problem.num_classes)
     others_N = counts_K[labels_N] - 1

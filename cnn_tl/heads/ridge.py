@@ -1,4 +1,4 @@
-"""Least squares with an L2 penalty: every penalty from one eigendecomposition, every image left out once.
+"""Ridge regression: all penalties from one eigendecomposition, each image left out once.
 
 Shapes as in problem.py; R rows are V views of N images, S is the rank.
 """
@@ -14,17 +14,17 @@ from cnn_tl.heads.scaling import standard_of
 from cnn_tl.recipe.resolved import RidgeHead
 
 PENALTIES = [10.0 ** (half / 2) for half in range(-8, 5)]
-"""In units of the mean variance of a direction: 1 shrinks an average direction by half."""
+"""In units of the mean variance of a direction: 1 halves an average direction."""
 
 Array = NDArray[np.float64]
 
 
 def fit_ridge(problem: Problem, settings: RidgeHead) -> FittedHead:
-    """Fit one-against-the-rest targets (1, 0) by weighted ridge regression (Hoerl and Kennard 1970).
+    """Fit one-versus-rest targets (1, 0) by weighted ridge regression (Hoerl and Kennard 1970).
 
-    The penalty is the one that makes the images most likely when they are left out: exactly, all views of the image
-    at once, from the hat matrix (Golub, Heath and Wahba 1979, sec. 1). The scores, which are near 0 and 1, are
-    multiplied by the factor that calibrates the left-out ones, so that the softmax can be read as a probability.
+    The penalty maximises the likelihood of the images when they are left out, exactly and with all their views at once,
+    by the hat matrix (Golub, Heath and Wahba 1979, sec. 1). The scores, which are near 0 and 1, are multiplied by the
+    factor that calibrates the left-out scores, so that the softmax gives probabilities.
 
     Raises:
         DivergedError: the features or the fitted head are not finite.
@@ -60,7 +60,7 @@ def fit_ridge(problem: Problem, settings: RidgeHead) -> FittedHead:
 
 
 def _decomposed(x_RD: Array) -> tuple[Array, Array, Array]:
-    """Return U [R, S], the eigenvalues [S] and V [S, D] of x = U sqrt(values) V, from the smaller product."""
+    """Return U [R, S], the eigenvalues [S] and V [S, D] of x = U sqrt(values) V, from the smaller Gram matrix."""
     rows, dimensions = x_RD.shape
     if rows <= dimensions:
         values, left = np.linalg.eigh(x_RD @ x_RD.T)
@@ -74,13 +74,13 @@ def _decomposed(x_RD: Array) -> tuple[Array, Array, Array]:
 
 
 def _left_out(left_RS: Array, shrink_S: Array, y_RK: Array, root_R1: Array, images: int) -> Array:
-    """Return what the fit without an image says about its plain view, less the mean, [N, K]."""
+    """Return the scores [N, K], minus the mean, of each image's plain view by the fit without that image."""
     views = len(y_RK) // images
     fitted_RK = (left_RS * shrink_S) @ (left_RS.T @ y_RK)
     by_image = (views, images)
     left_NVS = left_RS.reshape(*by_image, -1).transpose(1, 0, 2)
     hat_NVV = (left_NVS * shrink_S) @ left_NVS.transpose(0, 2, 1)
-    # the weighted mean is fitted too: it takes a share of 1 / R of each row's own weight
+    # the weighted mean is fitted too: each row contributes its share of the total weight
     root_NV = root_R1[:, 0].reshape(by_image).T
     hat_NVV = hat_NVV + root_NV[:, :, None] * root_NV[:, None, :] / float(np.square(root_R1).sum())
     residual_NVK = (y_RK - fitted_RK).reshape(*by_image, -1).transpose(1, 0, 2)

@@ -1,4 +1,4 @@
-"""Features brought to a common scale for a fit, and the scale folded back into the head."""
+"""Standardises features for a fit, and folds the scaling back into the head."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from cnn_tl.heads.problem import Features, FittedHead, linear_head
 
 @dataclass(frozen=True)
 class Standard:
-    """x -> (x - mean) / scale, feature by feature; mean and scale float32 [D]."""
+    """Maps x to (x - mean) / scale, feature by feature; mean and scale are float32 [D]."""
 
     mean: Features
     scale: Features
 
     def __call__(self, features_RD: Features) -> Features:
-        """Return the features on the common scale."""
+        """Return the standardised features."""
         return (features_RD - self.mean) / self.scale
 
     def folded(self, weight_KD: NDArray[Any], bias_K: NDArray[Any], facts: dict[str, Any]) -> FittedHead:
-        """Return the head on raw features that does what this one does on standardised features."""
+        """Return the head on raw features that equals the given one on standardised features."""
         raw_KD = weight_KD.astype(np.float64) / self.scale
         return linear_head(raw_KD, bias_K - raw_KD @ self.mean, facts)
 
 
 def standard_of(features_RD: Features) -> Standard:
-    """Measure mean and standard deviation; a feature that never changes, but for rounding, keeps its scale."""
+    """Measure mean and standard deviation; a feature that is constant, except for rounding, keeps its scale."""
     mean = features_RD.mean(0, dtype=np.float64)
     deviation = features_RD.std(0, dtype=np.float64)
     changes = deviation > 1e-6 * np.maximum(np.abs(mean), max(deviation.max(), 1e-12))

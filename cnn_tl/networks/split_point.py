@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from cnn_tl.networks import freeze
 
@@ -139,7 +140,8 @@ def _trace(model: nn.Module, x_NCHW: Tensor) -> tuple[list[Call], list[Call]]:
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         first = args[0] if args and isinstance(args[0], Tensor) else None
         parent = open_calls[-1] if open_calls else None
-        call = Call(names[module], module, next(events), parent, first, _holds_tensor((args, kwargs)))
+        takes_tensor = any(isinstance(leaf, Tensor) for leaf in tree_leaves((args, kwargs)))
+        call = Call(names[module], module, next(events), parent, first, takes_tensor)
         calls.append(call)
         open_calls.append(call)
         if module is not model and any(p.requires_grad for p in module.parameters(recurse=False)):
@@ -147,7 +149,8 @@ def _trace(model: nn.Module, x_NCHW: Tensor) -> tuple[list[Call], list[Call]]:
 
     def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         call = open_calls.pop()
-        call.end, call.output = next(events), _map_tensors(output, lambda t: torch.empty_like(t, device="meta"))
+        call.end = next(events)
+        call.output = tree_map_only(Tensor, lambda t: torch.empty_like(t, device="meta"), output)
 
     hooks = [hook for m in names for hook in (m.register_forward_pre_hook(enter, with_kwargs=True),
                                               m.register_forward_hook(leave))]  # fmt: skip
@@ -217,7 +220,7 @@ class _Pass:
                 return real(*args, **kwargs)
             position = self._position.get(id(outputs), 0)
             self._position[id(outputs)] = position + 1
-            return _map_tensors(outputs[position], lambda meta: self._scaled(meta, kept, traced))
+            return tree_map_only(Tensor, lambda meta: self._scaled(meta, kept, traced), outputs[position])
 
         return forward
 
@@ -286,20 +289,3 @@ def _state_restored(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)
-
-
-def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Apply `change` to each tensor of a module's output, also inside lists, tuples and dictionaries."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if type(value) in (list, tuple):
-        return type(value)(_map_tensors(item, change) for item in value)
-    if type(value) is dict:
-        return {key: _map_tensors(item, change) for key, item in value.items()}
-    return value
-
-
-def _holds_tensor(value: Any) -> bool:
-    found: list[Tensor] = []
-    _map_tensors(value, lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
-    return bool(found)

@@ -105,7 +105,7 @@ def test_a_space_depends_on_how_it_is_computed() -> None:
         {"precision": "fp32", "device": "cuda", "hardware": "cuda (one)"},
         {"precision": "fp32", "device": "cuda", "hardware": "cuda (other)"},
         {"precision": "fp32", "device": "cpu", "compiled": True},
-        {"precision": "fp32", "device": "cpu", "boundary": "layer4"},
+        {"precision": "fp32", "device": "cpu", "split_point": "layer4"},
     ]
     assert len({str(space_facts(NETWORK, **way)) for way in ways}) == len(ways)
 

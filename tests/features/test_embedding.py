@@ -11,7 +11,7 @@ import torch
 from cnn_tl.core.device import Precision
 from cnn_tl.core.errors import BadImageError
 from cnn_tl.data.loader import Batch
-from cnn_tl.features.embedding import UnderWay, embedder, stream
+from cnn_tl.features.embedding import PendingFeatures, embedder, stream
 from cnn_tl.features.speed import BATCH_SIZE
 from cnn_tl.networks import backbone
 from cnn_tl.networks.backbone import Network, classify, to_input
@@ -112,5 +112,5 @@ def test_only_what_was_begun_is_waited_for(network: Network, pixels: np.ndarray)
     with embedder(network, CPU, "fp32", batch_size=BATCH_SIZE) as frozen:
         begun = frozen.start(pixels[:8])
         assert begun.copied is None
-        frozen.finish(UnderWay(begun.features, event))  # type: ignore[arg-type]
+        frozen.finish(PendingFeatures(begun.features, event))  # type: ignore[arg-type]
     assert waited == ["the event"]

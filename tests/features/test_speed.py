@@ -76,7 +76,7 @@ CPU = torch.device("cpu")
 
 
 def test_measuring_and_remembering(network: Network, tmp_path: Path) -> None:
-    few = speed.measure(network, CPU, formats=["fp32", "bf16"])
+    few = speed.measure(network, CPU, precisions=["fp32", "bf16"])
     assert few.seconds.keys() == {"fp32", "bf16"}
     assert all(0 < seconds < 1 for seconds in few.seconds.values())
     assert few.batch_size is None
@@ -109,11 +109,11 @@ def test_no_stopwatch_decides_how_many_images_pass_a_cpu_together() -> None:
 def test_measuring_more_keeps_what_is_known(network: Network) -> None:
     """What compiling taught stays, and so does the number format: it decides about the features' keys."""
     known = Speeds("cpu", "here", COMPILED, None, {"bf16, compiled": 40.0}, "bf16")
-    more = speed.measure(network, CPU, formats=["fp32", "bf16"], known=known)
+    more = speed.measure(network, CPU, precisions=["fp32", "bf16"], known=known)
     assert (more.compile_seconds, more.precision) == (known.compile_seconds, "bf16")
     assert {way: more.seconds[way] for way in ("fp32", "bf16, compiled")} == {"fp32": 0.010, "bf16, compiled": 0.002}
     known = Speeds("cpu", "here", {"fp32": 1000.0}, precision="fp32")
-    more = speed.measure(network, CPU, formats=["fp32", "bf16"], known=known)
+    more = speed.measure(network, CPU, precisions=["fp32", "bf16"], known=known)
     assert more.seconds.keys() == {"fp32", "bf16"}
     assert speed.choose_precision(more, "auto") == "fp32"
 

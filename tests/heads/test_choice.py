@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnn_tl.heads import HEADS, Problem
-from cnn_tl.heads.choice import FEW, PATIENCE, choose, lbfgs_seconds, ridge_seconds
+from cnn_tl.heads.choice import FEW, MAX_SECONDS, choose, lbfgs_seconds, ridge_seconds
 from cnn_tl.recipe import load
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
 
@@ -33,7 +33,7 @@ def test_where_lbfgs_would_take_minutes_ridge_is_fitted_and_the_time_is_said(
     assert choice.kind == "ridge"
     assert choice.reason.startswith("lbfgs would take ")
     assert choice.reason.endswith((" s", " min"))
-    assert lbfgs_seconds(images, views, features, classes) > PATIENCE
+    assert lbfgs_seconds(images, views, features, classes) > MAX_SECONDS
     assert ridge_seconds(images, views, features, classes) < lbfgs_seconds(images, views, features, classes) / 2
 
 

@@ -67,7 +67,7 @@ class Activations:
             precision=precision,
             device=network.device.type,
             hardware=hardware_of(network.device),
-            boundary=found.split_point,
+            split_point=found.split_point,
         )
         self.why_not = cache.why_not
         self._space = cache.space(facts | {"order": order}, shape=_row_shape(found), dtype=_name(found.dtype))

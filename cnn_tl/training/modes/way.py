@@ -57,7 +57,7 @@ def _speeds(run: Run[FreezeRecipe], network: LazyNetwork, *, verify_device: bool
     if known is None and has_fast_bf16(network.device):
         needed = ["fp32", "bf16"]
     with run.observer.task("measuring this machine", None):
-        speeds = speed.measure(network.build(), network.device, formats=needed, known=known)
+        speeds = speed.measure(network.build(), network.device, precisions=needed, known=known)
     release_freed_memory()
     will_be_remembered = _remember(run, network, speeds) if run.writes else recipe.features.cache
     if known is None and not will_be_remembered:

@@ -100,7 +100,7 @@ def by_rule(network: Network, device: torch.device) -> Precision:
 
 def faster(seconds: Mapping[str, float]) -> Precision:
     """Return the faster precision; bf16 must be clearly faster than the exact float32."""
-    return "bf16" if seconds["bf16"] < speed.PAYS * seconds["fp32"] else "fp32"
+    return "bf16" if seconds["bf16"] < speed.BF16_SHARE * seconds["fp32"] else "fp32"
 
 
 def seconds_of_a_step(network: Network, device: torch.device) -> dict[str, float] | None:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from whole_runs import StopAfter, assert_same_weights
 
+from cnn_tl.core.cpu import processor
 from cnn_tl.core.errors import Stopped
 from cnn_tl.core.progress import Observer, Plan
-from cnn_tl.features import speed
 from cnn_tl.networks import backbone, freeze
 from cnn_tl.networks.pretrained import weights
 from cnn_tl.recipe import Recipe
@@ -136,7 +136,7 @@ def test_what_makes_no_sense_is_found_anew(
     stopwatch.says = "fp32"
     assert found() == "bf16", "kept"
     [file] = tmp_path.glob("loop-*.json")
-    file.write_text(text.replace("HERE", speed.processor()))
+    file.write_text(text.replace("HERE", processor()))
     assert found() == "fp32"
 
 
