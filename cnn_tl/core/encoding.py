@@ -1,6 +1,7 @@
-"""Names and texts are UTF-8 whatever the locale says; texts that Windows editors saved are read too.
+"""File names and texts are UTF-8 whatever the locale; texts from Windows editors are read as well.
 
-A name that is not UTF-8 keeps its bytes: Python holds them as lone surrogates (PEP 383), and we print them escaped.
+A name that is not valid UTF-8 keeps its bytes: Python represents them as lone surrogates (PEP 383), and they are
+printed escaped.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def restart_in_utf8() -> None:
-    """Start this program again in Python's UTF-8 mode where the locale decodes names in another way.
+    """Restart this program in Python's UTF-8 mode if the locale decodes file names differently.
 
-    Without UTF-8 mode, a locale such as C or latin-1 decides how the bytes of a class folder's name are read, and so
-    what the class is called in the model. The process keeps its id, its arguments and its open files. For programs:
-    it replaces the process, so it comes before anything else.
+    Without UTF-8 mode, a locale such as C or latin-1 would determine how the name of a class folder is decoded, and so
+    the name of the class in the model. The process keeps its id, arguments and open files. Programs, not libraries,
+    call this, and before anything else, since it replaces the process.
     """
     if _is_utf8(sys.getfilesystemencoding()) or not sys.executable:
         return
@@ -28,7 +29,7 @@ def restart_in_utf8() -> None:
 
 
 def portable(name: str) -> str:
-    """Return a name of the file system as UTF-8 reads its bytes: the same on every machine and in every locale."""
+    """Return a file name with its bytes decoded as UTF-8: the same on every machine and in every locale."""
     if _is_utf8(sys.getfilesystemencoding()):
         return name
     exact = name.encode(sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
@@ -36,7 +37,7 @@ def portable(name: str) -> str:
 
 
 def native(name: str) -> str:
-    """Return a portable name as this process must spell it to open the file."""
+    """Return a portable name in the form in which this process can open the file."""
     if _is_utf8(sys.getfilesystemencoding()):
         return name
     exact = name.encode("utf-8", "surrogateescape")
@@ -48,13 +49,13 @@ def read_text(path: Path, most: int) -> str:
 
     Args:
         path: the file.
-        most: characters; of a longer text a beginning is returned that is longer than this.
+        most: the number of characters to read; for a longer text, the result is longer than this, but not all of it.
 
     Raises:
         OSError: it cannot be read.
-        UnicodeDecodeError: it is in another encoding.
+        UnicodeDecodeError: it has another encoding.
     """
-    limit = 4 * (most + 2)  # a character has at most four bytes, and there may be a mark
+    limit = 4 * (most + 2)  # at most four bytes per character, and a byte order mark
     with path.open("rb") as stream:
         data = stream.read(limit)
     decoder = codecs.getincrementaldecoder("utf-16" if data.startswith(UTF16_BOMS) else "utf-8-sig")()

@@ -1,7 +1,7 @@
-"""Which images are taken, and what happens to them before the network sees them.
+"""The preprocessing of images: which sizes are accepted, and how they are resized, cropped and normalised.
 
-One specification, stored in every bundle and every export. Only data lives here, so that reading a bundle needs neither
-torch nor Pillow; `data/views/transforms.py` carries it out.
+There is one specification, stored in every bundle and export. It is only data, so reading a bundle needs neither torch
+nor Pillow; `data/views/transforms.py` applies it.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ CropMode = Literal["center", "squash", "border"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 MAX_PIXELS = 89_478_485
-"""A quarter of a GiB of RGB: where Pillow, too, begins to suspect a decompression bomb."""
+"""A quarter of a GiB of RGB: also Pillow's threshold for decompression bombs."""
 
 MIN_SIDE = 4
 
 MAX_RESIZED = 16384**2
-"""Pixels of a resized image before the crop: no network takes as many, and a file that asks for more is damaged."""
+"""The most pixels of a resized image before the crop: no network needs as many, and a file with more is damaged."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, crop and normalise, with the meaning that timm's `create_transform` gives to each field.
+    """How images are resized, cropped and normalised; the fields have the same meaning as in timm's `create_transform`.
 
     Attributes:
-        height, width: what the network takes, in pixels.
+        height, width: of the network's input, in pixels.
         interpolation: the resampling filter, antialiased.
         crop_pct: the share of the resized image's sides that the crop keeps, 0.1 <= crop_pct <= 1.
-        crop_mode: `center` keeps the proportions and cuts the middle out; `squash` ignores them; `border` keeps
-            everything and pads.
+        crop_mode: `center` keeps the aspect ratio and crops the middle; `squash` ignores the aspect ratio; `border`
+            keeps the whole image and pads it.
         mean, std: per channel, for pixels scaled to [0, 1]: x' = (x / 255 - mean) / std.
         max_pixels, min_side: an image with more pixels, or with a shorter side, is refused.
     """
@@ -67,10 +67,10 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "the file") -> Preprocessing:
-        """Read what `to_dict` wrote.
+        """Restore a specification from what `to_dict` returned.
 
         Args:
-            where: what holds it, for a message.
+            where: the name of its file, for the message.
 
         Raises:
             ArtefactError: a field is missing or has an impossible value.
@@ -101,7 +101,7 @@ class Preprocessing:
 
     @property
     def resized(self) -> tuple[int, int]:
-        """Height and width, in pixels, of the image before the crop (rounded down, as timm does)."""
+        """Height and width, in pixels, of the image before the crop (rounded down, as in timm)."""
         return math.floor(self.height / self.crop_pct), math.floor(self.width / self.crop_pct)
 
 

@@ -1,4 +1,4 @@
-"""What a long piece of work tells whoever watches it. The library speaks; the command line shows."""
+"""How long-running work reports its progress: the library calls an `Observer`, the command line shows it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 MOST_NAMED = 10
-"""Images that are named one by one."""
+"""The most images that are named in warnings."""
 
 
 @dataclass(frozen=True)
 class FeaturePlan:
-    """How many features are computed and how many come from the cache; what the new ones take there, in bytes.
-
-    Of images: how many are decoded, and how many come from the cache.
-    """
+    """Features to compute, or images to decode: how many are new, how many are cached, and the bytes of the new ones."""
 
     computed: int
     from_cache: int
@@ -30,19 +27,19 @@ class Plan:
     Attributes:
         mode: freeze, finetune or scratch.
         data: the folder, printable.
-        layout: how it was read, in words.
+        layout: how it was interpreted, in words.
         counts: images per class and split, `counts[class][split]`.
         set_aside: broken images found so far.
         backbone: timm's name.
-        weights: where the weights come from, in words.
+        weights: their source, in words.
         image_size: height and width in pixels.
         trainable, total: parameters.
-        device, precision: where and in which number format the training part runs.
+        device, precision: where and in which precision the part that trains runs.
         schedule: epochs, steps, batch size and learning rate, in words.
-        phases: what trains in which epochs, in words; None where that does not change.
-        features: in mode freeze, how many are computed, and kept in how many bytes; how many come from the cache.
-        images: in a training loop, the same of images; None where each is decoded whenever it is used.
-        seconds: the expected duration of the whole run, loading torch included, from what was measured on this machine.
+        phases: what trains in which epochs, in words; None if that does not change.
+        features: in mode freeze, the features to compute; None in other modes.
+        images: in a training loop, the images to decode; None if each is decoded whenever it is used.
+        seconds: the expected duration of the whole run, including loading torch, by measurements on this machine.
         output: the run folder, printable.
     """
 
@@ -71,32 +68,32 @@ class Plan:
 
 
 class Observer:
-    """Hears of everything and shows nothing; a subclass overrides what it wants to show."""
+    """Receives progress events and shows nothing; a subclass overrides the methods for what it shows."""
 
     def plan(self, plan: Plan) -> None:
-        """What is about to happen, once, before it starts."""
+        """Called once, before the run starts, with what it is about to do."""
 
     def note(self, text: str) -> None:
-        """A remark worth reading."""
+        """Called with information for the user."""
 
     def warn(self, text: str) -> None:
-        """Something that the user should look at."""
+        """Called with a warning that the user should act on."""
 
     def start(self, task: str, total: int | None, unit: str = "images") -> None:
-        """A task of `total` images begins (None: it cannot be counted), or of what else `unit` names, in the plural."""
+        """Called when a task of `total` units starts; None: the number is unknown. `unit` is a plural."""
 
     def advance(self, done: int, figures: Mapping[str, float] | None = None) -> None:
-        """`done` more images (or what the task counts) are through; `figures`, such as the loss, stand by the bar."""
+        """Called when `done` more units are finished; `figures`, such as the loss, are shown beside the bar."""
 
     def finish(self) -> None:
-        """The task that was started last has ended, well or not."""
+        """Called when the task that was started last has ended, successfully or not."""
 
     def epoch(self, figures: Mapping[str, float]) -> None:
-        """An epoch has ended: epoch, epochs, loss, val_accuracy, images_per_second."""
+        """Called at the end of an epoch: epoch, epochs, loss, val_accuracy, images_per_second."""
 
     @contextmanager
     def task(self, name: str, total: int | None, unit: str = "images") -> Iterator[None]:
-        """Bracket a task with `start` and `finish`."""
+        """Call `start` before the block and `finish` after it."""
         self.start(name, total, unit)
         try:
             yield
@@ -105,7 +102,7 @@ class Observer:
 
 
 def warn_of_set_aside(observer: Observer, broken: Sequence[str]) -> None:
-    """Name the images that are set aside, up to a number that a person reads."""
+    """Warn of the images that are set aside: of each of the first ones, then of the number of others."""
     for text in broken[:MOST_NAMED]:
         observer.warn(f"set aside: {text}")
     if len(broken) > MOST_NAMED:

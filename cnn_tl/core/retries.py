@@ -1,8 +1,8 @@
-"""Failures of the machine that may pass: they say nothing about the file that was being read.
+"""Retries after transient failures of the machine, which say nothing about the file that was being read.
 
-A network drive that hiccups, a table of open files that is full, a moment without memory: the read is tried again after
-each of `PAUSES`. What lasts ends the command as a `ResourceError`; it is never taken for a damaged file, so it is never
-recorded, and the same command can simply be run again.
+Examples are an unreliable network drive, too many open files, or a moment without memory. The read is repeated after
+each of `PAUSES`. A lasting failure ends the command with a `ResourceError`. It is never mistaken for a damaged file or
+recorded as one, so the same command can simply be run again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cnn_tl.core.errors import ResourceError, printable
 Made = TypeVar("Made")
 
 PAUSES: list[float] = [0.1, 0.4, 1.5]
-"""Seconds before each further attempt."""
+"""Seconds before each retry."""
 
 _TRANSIENT = {
     number
@@ -40,13 +40,13 @@ _TRANSIENT = {
 
 
 def is_transient(error: BaseException, path: Path | None = None) -> bool:
-    """Say whether an exception is the machine's and may pass, rather than the fault of the file.
+    """Return whether an exception is a transient failure of the machine, not a property of the file.
 
-    "Permission denied" is a property of the file as long as the folder around it can be looked at; where that fails as
-    well, the drive has gone away (an expired ticket, a mount that was lost).
+    "Permission denied" is a property of the file if its folder is accessible; if not, the drive is unavailable (an
+    expired ticket, a lost mount).
 
     Args:
-        path: what was being read; by default what the exception names.
+        path: the file that was being read; by default the one in the exception.
     """
     if isinstance(error, MemoryError):
         return True
@@ -54,20 +54,20 @@ def is_transient(error: BaseException, path: Path | None = None) -> bool:
         return False
     if error.errno in (errno.EACCES, errno.EPERM):
         place = path if path is not None else error.filename
-        return place is not None and _is_refused_around(place)
+        return place is not None and _is_folder_refused(place)
     return error.errno in _TRANSIENT
 
 
 def retried(read: Callable[[], Made], path: Path | None = None) -> Made:
-    """Return what `read` returns, tried again while the machine fails in a way that may pass.
+    """Return the result of `read`, repeated after transient failures.
 
     Args:
         read: may be called several times.
-        path: what it reads; None: bytes that are in memory.
+        path: the file that it reads; None: bytes in memory.
 
     Raises:
-        ResourceError: the failure has lasted.
-        Exception: whatever else `read` raises, at once.
+        ResourceError: the failure persists.
+        Exception: whatever else `read` raises, immediately.
     """
     for pause in PAUSES:
         try:
@@ -85,7 +85,7 @@ def retried(read: Callable[[], Made], path: Path | None = None) -> Made:
 
 
 def refusal(error: OSError | MemoryError, path: Path | None = None) -> ResourceError:
-    """Return the line for a failure that has lasted."""
+    """Return the error for a failure that persists."""
     place = path if path is not None else getattr(error, "filename", None)
     where = "the image" if place is None else printable(os.fsdecode(place))
     if isinstance(error, MemoryError) or error.errno == errno.ENOMEM:
@@ -98,7 +98,7 @@ def refusal(error: OSError | MemoryError, path: Path | None = None) -> ResourceE
 
 
 def reason(error: OSError) -> str:
-    """Return the failure in words, as the system puts it."""
+    """Return the system's description of a failure."""
     return error.strerror or os.strerror(error.errno or 0)
 
 
@@ -106,15 +106,15 @@ _readinto = io.FileIO.readinto
 
 
 class Watched(io.FileIO):
-    """A file opened for reading that remembers a failure of the machine, whatever a decoder makes of it.
+    """A file opened for reading that records a failure of the machine, even if a decoder swallows the exception.
 
-    It has no descriptor to give away, so that no decoder reads past it.
+    It does not give away its descriptor, so no decoder can bypass it.
     """
 
     failure: OSError | None = None
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int | None:  # type: ignore[override]
-        """Read into a buffer, as any file does."""
+        """Read into a buffer, and record a failure."""
         try:
             return _readinto(self, buffer)
         except OSError as error:
@@ -122,7 +122,7 @@ class Watched(io.FileIO):
             raise
 
     def readall(self) -> bytes:
-        """Read to the end."""
+        """Read to the end, and record a failure."""
         try:
             return super().readall()
         except OSError as error:
@@ -130,13 +130,13 @@ class Watched(io.FileIO):
             raise
 
     def fileno(self) -> int:
-        """Refuse, as a file in memory does."""
+        """Refuse, like a file in memory."""
         raise io.UnsupportedOperation("fileno")
 
 
-def _is_refused_around(place: str | bytes | Path) -> bool:
-    """Say whether the folder around a path cannot be looked at either."""
-    folder = os.path.dirname(os.path.abspath(os.fsdecode(place)))  # noqa: PTH100, PTH120 - resolving would look at it
+def _is_folder_refused(place: str | bytes | Path) -> bool:
+    """Return whether the folder of a path is inaccessible too."""
+    folder = os.path.dirname(os.path.abspath(os.fsdecode(place)))  # noqa: PTH100, PTH120 - resolving would access it
     try:
         os.stat(folder)  # noqa: PTH116
     except OSError as error:

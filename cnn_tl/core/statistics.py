@@ -1,4 +1,4 @@
-"""Probabilities from logits, how far a count of right answers can be trusted, and two models compared."""
+"""Statistics of answers: confidence intervals of an accuracy, thresholds, comparing two models, softmax."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ Z95 = 1.959963984540054
 """The 97.5% point of the normal distribution, for intervals of 95%."""
 
 VOTE_TEMPERATURE = 0.07
-"""A neighbour's vote weighs exp(cosine / this) (Wu et al. 2018, sec. 3.4)."""
+"""The weight of a neighbour's vote is exp(cosine / this) (Wu et al. 2018, sec. 3.4)."""
 
 VOTE_TIE = 1e-5
-"""Cosines this close are alike: a hundred times what two ways of rounding differ by."""
+"""Cosines this close count as equal: a hundred times the difference between two ways of rounding."""
 
 VOTE_SMALLEST_SHARE = 1e-6
-"""What a class without a single vote gets, so that the logits stay finite."""
-
+"""The share of a class without any votes, so that the logits stay finite."""
 
 SIGNIFICANT = 0.05
+"""The significance level of comparisons."""
 
 
 def wilson_interval(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
-    """Return the Wilson score interval of a proportion (Wilson 1927); `z` is for 95%.
+    """Return the Wilson score interval of a proportion (Wilson 1927); the default `z` gives 95%.
 
-    Unlike the textbook p ± z·sqrt(p(1-p)/n) it stays inside [0, 1] and is honest for few trials and for p near 1.
+    Unlike the textbook p ± z·sqrt(p(1-p)/n) it stays inside [0, 1] and is accurate for few trials and for p near 1. It
+    equals `scipy.stats.binomtest(k, n).proportion_ci(method="wilson")`, as a test verifies; but importing `scipy.stats`
+    takes a second, as long as a whole run from the cache.
 
     Raises:
         ValueError: there are no trials, or more successes than trials.
@@ -39,24 +41,24 @@ def wilson_interval(successes: int, trials: int, z: float = Z95) -> tuple[float,
     denominator = 1 + z * z / trials
     centre = (share + z * z / (2 * trials)) / denominator
     half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / denominator
-    # where all or none succeed, the formula's end is 1 or 0, which its floats miss by a last bit
+    # if all or none succeed, one end is exactly 1 or 0, which floating-point arithmetic misses by one bit
     return max(0.0, centre - half) if successes else 0.0, min(1.0, centre + half) if successes < trials else 1.0
 
 
 RELIABLE = (0.9, 0.95, 0.99)
-"""Accuracies for which `thresholds` looks."""
+"""The accuracies for which `thresholds` finds a probability."""
 
 
 def thresholds(probabilities_NK: NDArray[np.float64], labels_N: NDArray[np.int64]) -> list[dict[str, float]]:
-    """Say how sure an answer must be, so that answers at least as sure are right often enough.
+    """Return how confident answers must be to have a given accuracy.
 
-    For each accuracy of `RELIABLE` the least probability of the first class from which on the answers to these images
-    were right so often that the whole 95% interval lies above (selective classification; Geifman and El-Yaniv 2017,
-    "Selective classification for deep neural networks", sec. 3, bound the risk so, too). None for an accuracy that so
-    few images cannot prove.
+    For each accuracy of `RELIABLE`, this is the lowest top-1 probability such that the 95% interval of the accuracy of
+    all answers at least as confident lies above it (selective classification; Geifman and El-Yaniv 2017, "Selective
+    classification for deep neural networks", sec. 3, bound the risk in the same way). Accuracies that too few images
+    support are left out.
 
     Returns:
-        `accuracy`, `probability`, and the `share` of the images that were answered as surely.
+        `accuracy`, `probability`, and the `share` of images with answers at least as confident.
     """
     right_N = probabilities_NK.argmax(1) == labels_N
     sureness_N = probabilities_NK.max(1)
@@ -65,7 +67,7 @@ def thresholds(probabilities_NK: NDArray[np.float64], labels_N: NDArray[np.int64
     found = []
     for accuracy in RELIABLE:
         enough = [n for n in range(1, len(order_N) + 1) if wilson_interval(int(rights[n - 1]), n)[0] >= accuracy]
-        if enough:  # with one more image the interval would reach below
+        if enough:  # with one more image the interval would extend below
             least = float(sureness_N[order_N[enough[-1] - 1]])
             found.append({"accuracy": accuracy, "probability": least, "share": enough[-1] / len(order_N)})
     return found
@@ -76,10 +78,10 @@ class PairedComparison:
     """Two models on the same images.
 
     Attributes:
-        only_first, only_second: images that only one of them gets right; the others tell nothing.
-        gain: by how much the second's accuracy is higher. interval: its 95% confidence interval.
-        p: how likely at least such an imbalance is if neither model is better (McNemar 1947, exact form); at most,
-            where the second was chosen from several.
+        only_first, only_second: images that only one of them gets right; the others carry no information.
+        gain: the accuracy of the second minus that of the first. interval: its 95% confidence interval.
+        p: the probability of an imbalance at least this large if neither model is better (McNemar 1947, exact form); an
+            upper bound, if the second was chosen from several.
     """
 
     only_first: int
@@ -90,28 +92,28 @@ class PairedComparison:
 
     @property
     def more_than_chance(self) -> bool:
-        """Whether the second is better, and not by luck at the level of 5%."""
+        """Whether the second is significantly better, at the 5% level."""
         return self.gain > 0 and self.p < SIGNIFICANT
 
     @property
     def worse_than_chance(self) -> bool:
-        """Whether the second is worse, and not by bad luck at the level of 5%."""
+        """Whether the second is significantly worse, at the 5% level."""
         return self.gain < 0 and self.p < SIGNIFICANT
 
 
 def compare_paired(
     first: NDArray[np.bool_], second: NDArray[np.bool_], *, chosen_from: int = 1, z: float = Z95
 ) -> PairedComparison:
-    """Compare two models by which images [N] they get right.
+    """Compare two models by the images [N] that they get right.
 
-    The interval is Bonett and Price's (2012), which holds for few images too.
+    The interval is that of Bonett and Price (2012), which is also valid for few images.
 
     Args:
-        chosen_from: of how many candidates the second is the one that is best on these very images; p is multiplied
-            by it (Bonferroni's bound, Dunn 1961), or the best of many would beat the first by luck.
+        chosen_from: the number of candidates from which the second was chosen as the best on these same images; p is
+            multiplied by it (Bonferroni's bound, Dunn 1961), or the best of many would win by luck.
 
     Raises:
-        ValueError: there are no images, or not the same number.
+        ValueError: there are no images, or different numbers of them.
     """
     from scipy.stats import binomtest
 
