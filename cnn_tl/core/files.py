@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic writes, checksums, JSON and safetensors.
+"""Files that are either complete or absent: atomic writes, checksums, JSON and safetensors.
 
 Every write goes to a temporary file in the same folder, is flushed and fsynced, takes its name by `os.replace`, and the
 folder is fsynced after it. A kill at any moment leaves the old file or the new one, never half of either.
@@ -28,15 +28,15 @@ CHECKSUMS = "SHA256SUMS"
 TEMPORARY_SUFFIX = ".tmp"
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-"""What the system answers where the disk, or the user's share of it, is full."""
+"""Error numbers for a full disk, or an exhausted quota of the user."""
 
 REPLACING_ATTEMPTS = 20
-"""How often a folder may be put in the way by others before a rename counts as failed."""
+"""How often a rename is repeated because another process has just created the folder."""
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary file beside `path`; on a clean exit it takes the name `path`, otherwise it is removed.
+    """Yield an empty temporary file beside `path`; it is renamed to `path` after the block, or removed after an error.
 
     Raises:
         ResourceError: the disk is full or the folder cannot be written.
@@ -58,12 +58,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def disk_errors(path: Path, needed: int | None = None) -> Iterator[None]:
-    """Turn the operating system's refusals to write at `path` into a `ResourceError` that says what to do."""
+    """Turn the operating system's errors while writing `path` into a `ResourceError` that says what to do."""
     try:
         yield
     except OSError as error:
         where = printable(path)
-        if error.errno == errno.EDQUOT:  # what is free on the disk is not for this user
+        if error.errno == errno.EDQUOT:  # the user's quota, whatever is free on the disk
             raise ResourceError(
                 f"cannot write {where}: {error.strerror}; remove files of yours, or choose another --output"
             ) from error
@@ -90,21 +90,21 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write `value` as JSON; undecodable file names survive because everything beyond ASCII is escaped."""
+    """Write `value` as JSON; undecodable file names survive because all characters beyond ASCII are escaped."""
     write_text(path, as_json(value))
 
 
 def as_json(value: object) -> str:
-    """Return `value` as the text of a JSON file of ours."""
+    """Return the contents of a JSON file."""
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file of ours.
+    """Read a JSON file that cnn-tl has written.
 
     Raises:
         ArtefactError: it is missing or is not JSON.
-        ResourceError: the machine could not read it, and that has lasted.
+        ResourceError: the machine could not read it, even after several attempts.
     """
     try:
         return json.loads(read_bytes(path))
@@ -153,7 +153,7 @@ def read_bytes(path: Path) -> bytes:
 
     Raises:
         OSError: it cannot be read.
-        ResourceError: the machine could not read it, and that has lasted.
+        ResourceError: the machine could not read it, even after several attempts.
     """
     return retried(path.read_bytes, path)
 
@@ -163,7 +163,7 @@ def sha256_file(path: Path) -> str:
 
     Raises:
         OSError: it cannot be read.
-        ResourceError: the machine could not read it, and that has lasted.
+        ResourceError: the machine could not read it, even after several attempts.
     """
 
     def digest() -> str:
@@ -180,14 +180,14 @@ def write_checksums(folder: Path) -> None:
 
 
 def verify_checksums(folder: Path, required: Iterable[str] = (), ignoring: Container[str] = ()) -> None:
-    """Check every file that the folder's `SHA256SUMS` lists.
+    """Check every file in the folder's `SHA256SUMS`.
 
     Args:
-        required: names that the list must have.
-        ignoring: names of files that may be changed or gone.
+        required: names that the list must contain.
+        ignoring: names of files that may have been changed or removed.
 
     Raises:
-        ArtefactError: the list is missing, it lacks a name, or a file is missing or differs.
+        ArtefactError: the list is missing or lacks a required name, or a file is missing or differs.
     """
     sums = folder / CHECKSUMS
     try:
@@ -209,9 +209,9 @@ def verify_checksums(folder: Path, required: Iterable[str] = (), ignoring: Conta
 
 @contextlib.contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `folder`; on a clean exit it gets its checksums and takes the name `folder`.
+    """Yield a temporary folder beside `folder`; after the block its checksums are written and it is renamed.
 
-    An older folder of that name goes away; see `replace_folder`. Two writers of one name do not meet before that.
+    It replaces an older folder of that name; see `replace_folder`. Several processes may write the same name.
 
     Raises:
         ResourceError: the disk is full or not writable; the older folder is untouched.
@@ -229,10 +229,10 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def replace_folder(fresh: Path, final: Path) -> None:
-    """Give the finished folder `fresh` the name `final`; an older folder of that name goes away after it.
+    """Rename the finished folder `fresh` to `final`; an older folder of that name is then removed.
 
-    Of several processes that do so at the same moment the last one wins. A kill between the two renames leaves the
-    older folder beside, under a temporary name, and no `final`.
+    If several processes do so at the same time, the last one wins. A kill between the two renames leaves no `final`,
+    and the older folder under a temporary name.
 
     Raises:
         ResourceError: it cannot be renamed.
@@ -246,21 +246,21 @@ def replace_folder(fresh: Path, final: Path) -> None:
                 fresh.replace(final)
                 break
             except OSError as error:
-                # asking whether `final` is there would be too late: a third process may have just moved it away
+                # do not check whether `final` exists: a third process may have just moved it away
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) and not final.is_dir():
                     with contextlib.suppress(OSError):
                         old.replace(final)
                     raise
                 if attempt == REPLACING_ATTEMPTS - 1:
                     raise
-            # another process has just put its own there, which is newer than what we have moved away
+            # another process has just created `final`, which is newer than the folder that was moved away
             shutil.rmtree(old, ignore_errors=True)
         _fsync(final.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what killed writers left behind in `folder`."""
+    """Remove the temporary files that killed writers have left in `folder`."""
     for path in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -269,7 +269,7 @@ def remove_temporaries(folder: Path) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    """Return a name beside `path` that no other writer takes."""
+    """Return a unique temporary name beside `path`."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
 
 

@@ -13,7 +13,7 @@ MOST_NAMED = 10
 
 @dataclass(frozen=True)
 class FeaturePlan:
-    """Features to compute, or images to decode: how many are new, how many are cached, and the bytes of the new ones."""
+    """Features to compute, or images to decode: how many are new, how many cached, and the bytes of the new ones."""
 
     computed: int
     from_cache: int

@@ -176,7 +176,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def is_folder(name: str | Path) -> bool:
-    """Say whether a name is a folder's; one that is too long for the system is not."""
+    """Return whether a name is a folder's; one that is too long for the system is not."""
     try:
         return stat.S_ISDIR(retried(lambda: os.stat(name), Path(name)).st_mode)  # noqa: PTH116 - the name as given
     except (OSError, ValueError):
