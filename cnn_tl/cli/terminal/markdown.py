@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.markdown import CodeBlock, Heading, Markdown, MarkdownElement, Paragraph, TableElement
+from rich.markdown import CodeBlock, Heading, ListItem, Markdown, MarkdownElement, Paragraph, TableElement
+from rich.segment import Segment
 from rich.syntax import Syntax
 from rich.text import Text
 from rich.theme import Theme
@@ -70,6 +71,19 @@ class _Code(CodeBlock):
         return Text("\n").join(lines)
 
 
+class _Item(ListItem):
+    """An item of a list; its number has a dot."""
+
+    def render_number(self, console: Console, options: ConsoleOptions, number: int, last_number: int) -> RenderResult:
+        """Draw an item of a numbered list; `last_number` is one more than there are."""
+        left = len(f" {last_number - 1}. ")
+        inside = options.update(width=options.max_width - left)
+        for place, line in enumerate(console.render_lines(self.elements, inside, style=self.style)):
+            yield Segment(" " * left if place else f"{number}. ".rjust(left))
+            yield from line
+            yield Segment.line()
+
+
 class _Table(TableElement):
     """A table whose columns share the whole width of the screen."""
 
@@ -90,6 +104,7 @@ class Document(Markdown):
         "heading_open": _Title,
         "fence": _Code,
         "code_block": _Code,
+        "list_item_open": _Item,
         "table_open": _Table,
     }
 

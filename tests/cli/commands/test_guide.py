@@ -99,6 +99,13 @@ def test_a_list_in_a_list_and_prose_that_is_not_too_wide() -> None:
     assert max(map(len, lines)) == 99
 
 
+def test_numbers_of_a_list_have_dots_and_stand_below_each_other() -> None:
+    lines = drawn("\n".join(["# T\n", *(f"{number}. item {number}" for number in range(1, 11)), "    goes on"]), 12)
+    assert lines[2:4] == ["  1. item 1", "  2. item 2"]
+    assert lines[-2:] == [" 10. item 10", "     goes on"]
+    assert drawn("# T\n\n1. one")[2] == " 1. one"
+
+
 def on_a_terminal(*arguments: str, keys: bytes = b"", **environment: str) -> tuple[int, str]:
     """Run the command on a pseudo-terminal of 80 columns and 24 lines; press keys when something is shown."""
     master, slave = pty.openpty()
