@@ -17,23 +17,20 @@ from cnn_tl.core.device import Precision
 from cnn_tl.core.errors import ArtefactError, DivergedError, Stopped, printable
 from cnn_tl.core.formatting import percent
 from cnn_tl.features.embedding import quiet_compiler
-from cnn_tl.networks.backbone import place, synchronised
-from cnn_tl.recipe.defaults import default_lr
 from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.checkpoints import checkpoint
 from cnn_tl.training.checkpoints.checkpoint import Checkpoint
-from cnn_tl.training.checkpoints.snapshots import Snapshots, report_missing_checkpoint
-from cnn_tl.training.checkpoints.train_state import Progress
+from cnn_tl.training.checkpoints.snapshots import Snapshots
 from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.loop.batches import Prefetched, busy
-from cnn_tl.training.loop.head_init import set_fitted_head
 from cnn_tl.training.loop.lr_range_test import RangeTest
+from cnn_tl.training.loop.start import Start, find_start
 from cnn_tl.training.loop.temperature import divide_by_temperature
 from cnn_tl.training.loop.trainable import Trainable, loop_surroundings, open_trainable
 from cnn_tl.training.loop.validation import outputs, scores
-from cnn_tl.training.outcome import ImageReads, LoopFacts, Temperature
+from cnn_tl.training.outcome import LoopFacts, Temperature
 from cnn_tl.training.step.gradients import memory_for
 from cnn_tl.training.step.loss import Step
 from cnn_tl.training.step.schedule import learning_rate_factor
@@ -70,12 +67,11 @@ def train(
         RuntimeError: a bug of ours: something moved in the frozen part.
     """
     with loop_surroundings(run, network), quiet_compiler():
-        start = _start(run, dataset, network)
+        start = find_start(run, dataset, network)
         trainable = open_trainable(dataset, network, start.model, precision, start.progress)
-        _note_precision(run, f"{precision} on {network.device.type}", start.progress)
         started = time.monotonic()
         if not start.progress.lr:
-            start.progress.lr = _tested_lr(run, trainable)
+            start.progress.lr = trainable.tested_lr()
         loop = Loop(run, dataset, trainable, start, started)
         if start.checkpoint is not None:
             loop.restore(start.checkpoint)
@@ -95,62 +91,8 @@ def find_lr(
         The errors of `train`.
     """
     with loop_surroundings(run, network):
-        start = _start(run, dataset, network)
+        start = find_start(run, dataset, network)
         return open_trainable(dataset, network, start.model, precision, start.progress).range_test()
-
-
-@dataclass(frozen=True)
-class Start:
-    """What training starts from.
-
-    Attributes:
-        model: the network's, on its device, with the weights to start from.
-        progress: where training is.
-        checkpoint: the one that it resumes from; None: it starts at the first step.
-        head_is_fitted: whether the head was fitted here.
-        images: where the images came from.
-    """
-
-    model: nn.Module
-    progress: Progress
-    checkpoint: Checkpoint | None
-    head_is_fitted: bool
-    images: ImageReads | None
-
-
-def _start(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: LazyNetwork) -> Start:
-    """Decode all images once, and load the newest checkpoint, or fit the head where there is none."""
-    settings, model = run.recipe.train, place(network.model, network.device)
-    if run.recipe.model.bn == "sync":
-        model = network.build().model = synchronised(model, network.device)
-    images = dataset.check_images().reads
-    found = run.world.first(lambda: checkpoint.load_newest(run.folder.checkpoints, run.observer.warn))
-    if found is not None:
-        with checkpoint.fitting(run.folder.checkpoints):
-            model.load_state_dict(found.tensors["model"])
-        return Start(model, Progress.read(found.state), found, False, images)
-    report_missing_checkpoint(run)
-    fitted = run.recipe.fits_head and set_fitted_head(dataset, network)
-    lr = settings.lr if isinstance(settings.lr, float | int) else 0.0
-    return Start(model, Progress(lr=lr), None, fitted, images)
-
-
-def _note_precision(run: Run[LoopRecipe], now: str, progress: Progress) -> None:
-    """Warn if a run resumes in another precision or on another device, which changes the last bits."""
-    before, progress.computed = progress.computed, now
-    if before and before != now:
-        run.observer.warn(f"the run resumes in {now}, and was in {before}: its weights will not be the same to the bit")
-
-
-def _tested_lr(run: Run[LoopRecipe], trainable: Trainable) -> float:
-    """Return the learning rate that a range test suggests, or the mode's own if the test is undecided."""
-    note, found = run.observer.note, trainable.range_test()
-    if found.suggestion is not None:
-        note(f"learning rate {found.suggestion:.2g}, by a range test ({found.default})")
-        return found.suggestion
-    lr = default_lr(run.recipe)
-    note(f"learning rate {lr:g}, the mode's own: a range test could not tell of a better one")
-    return lr
 
 
 class Loop:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from cnn_tl.core.device import Precision
+from cnn_tl.recipe.defaults import default_lr
 from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.checkpoints import checkpoint
 from cnn_tl.training.checkpoints.train_state import Progress
@@ -79,6 +80,16 @@ class Trainable:
                 observer.advance, self.run.recipe.mode,
             )  # fmt: skip
 
+    def tested_lr(self) -> float:
+        """Return the learning rate that a range test suggests, or the mode's own if the test is undecided."""
+        note, found = self.run.observer.note, self.range_test()
+        if found.suggestion is not None:
+            note(f"learning rate {found.suggestion:.2g}, by a range test ({found.default})")
+            return found.suggestion
+        lr = default_lr(self.run.recipe)
+        note(f"learning rate {lr:g}, the mode's own: a range test could not tell of a better one")
+        return lr
+
 
 def open_trainable(
     dataset: Dataset[LoopRecipe], network: LazyNetwork, model: nn.Module, precision: Precision, progress: Progress
@@ -113,7 +124,15 @@ def open_trainable(
     )
     trainable = Trainable(run, network, model, batches, phases, targets, gradients, activations)
     trainable.connect()
+    _note_precision(run, f"{precision} on {network.device.type}", progress)
     return trainable
+
+
+def _note_precision(run: Run[LoopRecipe], now: str, progress: Progress) -> None:
+    """Warn if a run resumes in another precision or on another device, which changes the last bits."""
+    before, progress.computed = progress.computed, now
+    if before and before != now:
+        run.observer.warn(f"the run resumes in {now}, and was in {before}: its weights will not be the same to the bit")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.estimate import DECODE_SECONDS, Planned
 from cnn_tl.training.lazy_network import LazyNetwork
-from cnn_tl.training.loop import head_init, loop, lr_range_test
+from cnn_tl.training.loop import loop, lr_range_test, start
 from cnn_tl.training.loop.lr_range_test import RangeTest
 from cnn_tl.training.outcome import Facts, Outcome
 from cnn_tl.training.step import precision as precisions
@@ -121,7 +121,7 @@ def _seconds(
     validations = length.epochs + 1  # the weights that are kept are validated once more
     if run.recipe.fits_head:
         validations += 1
-        images, num_features = min(train, head_init.AT_MOST), int(network.model.num_features)  # type: ignore[arg-type]
+        images, num_features = min(train, start.AT_MOST), int(network.model.num_features)  # type: ignore[arg-type]
         before += images * exact
         before += estimate.fit_seconds("auto", images, 1, num_features, len(dataset.manifest.classes))
     passed = train * length.steps / length.steps_per_epoch

@@ -19,7 +19,7 @@ from cnn_tl.core.progress import Observer
 from cnn_tl.recipe import Recipe, load
 from cnn_tl.training import estimate, lazy_network
 from cnn_tl.training.checkpoints.train_state import Progress
-from cnn_tl.training.loop import head_init, validation
+from cnn_tl.training.loop import start, validation
 from cnn_tl.training.run import plan, train
 from cnn_tl.training.step import gradients
 
@@ -387,15 +387,15 @@ def test_nothing_is_lost_where_nothing_was_trained(recipe: Make, tmp_path: Path)
 def test_of_many_images_the_head_is_fitted_on_some_of_each_class(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(head_init, "AT_MOST", 4)
+    monkeypatch.setattr(start, "AT_MOST", 4)
     seen: list[int] = []
-    fit = head_init._fit
+    fit = start._fit
 
     def listening(session: Any, images: Any, features: Any) -> Any:
         seen.extend(image.label for image in images)
         return fit(session, images, features)
 
-    monkeypatch.setattr(head_init, "_fit", listening)
+    monkeypatch.setattr(start, "_fit", listening)
     train(recipe("finetune", train={"epochs": 1}), tmp_path / "run")
     assert set(seen) == {0, 1, 2}
     assert len(seen) <= 4 + 3
@@ -466,8 +466,8 @@ def test_a_plan_counts_the_fitted_head_and_what_loading_torch_took(
 ) -> None:
     monkeypatch.setattr(estimate, "seconds_per_image", lambda *_: 1.0)
     fitted, random = (
-        plan(recipe("finetune", train={"head_start": start}), tmp_path / "run").seconds
-        for start in ("fitted", "random")
+        plan(recipe("finetune", train={"head_start": head}), tmp_path / "run").seconds
+        for head in ("fitted", "random")
     )
     assert fitted - random == pytest.approx(36 + 9, abs=1)  # features of those to train on, once those to validate
     monkeypatch.setattr(estimate, "seconds_per_image", lambda *_: 0.0)

@@ -1,4 +1,4 @@
-"""The head that fine-tuning starts with: fitted on the features of the backbone before anything trains.
+"""What training starts from: a checkpoint, or the network under a head that is fitted before anything trains.
 
 Under a random head the first steps distort the very features that fine-tuning is there to use (Kumar et al. 2022,
 "Fine-tuning can distort pretrained features and underperform out-of-distribution", sec. 3).
@@ -7,11 +7,13 @@ Under a random head the first steps distort the very features that fine-tuning i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from cnn_tl.core.errors import UsageError
 from cnn_tl.data.manifest import ImageRecord
@@ -19,11 +21,59 @@ from cnn_tl.heads import HEADS, Problem, class_weights
 from cnn_tl.networks import backbone
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
 from cnn_tl.recipe.resolved import LoopRecipe
+from cnn_tl.training.checkpoints import checkpoint
+from cnn_tl.training.checkpoints.checkpoint import Checkpoint
+from cnn_tl.training.checkpoints.snapshots import report_missing_checkpoint
+from cnn_tl.training.checkpoints.train_state import Progress
+from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.loop.validation import outputs
+from cnn_tl.training.outcome import ImageReads
 
 Tensors = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What training starts from.
+
+    Attributes:
+        model: the network's, on its device, with the weights to start from.
+        progress: where training is.
+        checkpoint: the one that it resumes from; None: it starts at the first step.
+        head_is_fitted: whether the head was fitted here.
+        images: where the images came from.
+    """
+
+    model: nn.Module
+    progress: Progress
+    checkpoint: Checkpoint | None
+    head_is_fitted: bool
+    images: ImageReads | None
+
+
+def find_start(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: LazyNetwork) -> Start:
+    """Decode all images once, then load the newest checkpoint; if there is none, fit the head.
+
+    Raises (in all processes of the run):
+        ArtefactError: there are checkpoints, and all are damaged; or they do not fit the recipe.
+        And what `Dataset.check_images` and `set_fitted_head` raise.
+    """
+    model = backbone.place(network.model, network.device)
+    if run.recipe.model.bn == "sync":
+        model = network.build().model = backbone.synchronised(model, network.device)
+    images = dataset.check_images().reads
+    found = run.world.first(lambda: checkpoint.load_newest(run.folder.checkpoints, run.observer.warn))
+    if found is not None:
+        with checkpoint.fitting(run.folder.checkpoints):
+            model.load_state_dict(found.tensors["model"])
+        return Start(model, Progress.read(found.state), found, False, images)
+    report_missing_checkpoint(run)
+    fitted = run.recipe.fits_head and set_fitted_head(dataset, network)
+    lr = run.recipe.train.lr
+    return Start(model, Progress(lr=0.0 if lr == "auto" else lr), None, fitted, images)
+
 
 AT_MOST = 20_000
 """About the most images that the head is fitted on: more would hardly change where it starts, and take memory."""
