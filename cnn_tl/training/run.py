@@ -64,7 +64,7 @@ def train(
         ArtefactError: weights that do not fit, or checkpoints that are all damaged.
         ResourceError: device, disk, network or lock; or a tracker that the recipe names is not installed.
         DivergedError: the loss is no longer finite.
-        Stopped: SIGINT or SIGTERM; `resume` goes on.
+        Stopped: SIGINT or SIGTERM; `resume` continues.
     """
     started = time.monotonic()
     recipe = recipe.resolve()
@@ -141,7 +141,7 @@ def _finished(run: RunFolder, recipe: ResolvedRecipe, observer: Observer) -> Tra
     if is_extension(run, recipe):
         if run.result.exists():
             require_checkpoint(run)
-        observer.note("the run goes on for longer; from here on the learning rate follows the longer schedule")
+        observer.note("the run is extended; from here on the learning rate follows the longer schedule")
     elif run.result.exists():
         if recipe.data.path is not None and recipe.data.path != run.own_recipe().data.path:
             refuse_non_folder(Path(recipe.data.path))

@@ -1,14 +1,14 @@
-"""The run folder: what a run was told, what it saw, how it went and what came out. Data only, never code.
+"""The run folder: what a run was told, which images it used, how it went and what resulted. Data only, never code.
 
 recipe.yaml       the resolved recipe
 manifest.json     the images, their classes and splits
 metrics.jsonl     one line an epoch
 metrics.csv       the same as a table
 curves.png        the same as an image, where there were epochs
-validation.jsonl  what the finished model answers on each validation image
-result.json       the accuracy and all that is printed at the end
-digests.json      what recipe.yaml, result.json and the weights were, see `seal`
-checkpoints/      where to go on from
+validation.jsonl  the answer of the finished model on each validation image
+result.json       the accuracy, and everything that is printed at the end
+digests.json      digests of recipe.yaml, result.json and the weights, see checkpoints/digests.py
+checkpoints/      what the run resumes from
 model/            the bundle
 """
 
@@ -75,7 +75,7 @@ class RunFolder:
 
     @property
     def never_began(self) -> bool:
-        """Whether a run was stopped here before it wrote its recipe, so that it can only start again."""
+        """Whether a run was stopped here before it wrote its recipe, so that it can only start over."""
         if self.recipe.exists() or not self.path.is_dir():
             return False
         names = [path.name for path in self.path.iterdir()]
@@ -90,7 +90,7 @@ class RunFolder:
         """Refuse a folder that no run has written, or whose recipe is no longer the run's.
 
         Raises:
-            ArtefactError: there is nothing to go on with.
+            ArtefactError: there is nothing to resume.
         """
         if not self.recipe.is_file():
             raise ArtefactError(f"{printable(self.path)} is not a run folder, so there is nothing to resume")
@@ -102,7 +102,7 @@ class RunFolder:
 
     @property
     def resume_command(self) -> str:
-        """The command that goes on with this run."""
+        """The command that resumes this run."""
         return f"cnn-tl train --resume --output {shlex.quote(printable(self.path))}"
 
     def own_recipe(self) -> ResolvedRecipe:
@@ -117,7 +117,7 @@ class RunFolder:
             raise ArtefactError(f"{error}; restore this run's recipe, or start anew with another --output") from error
 
     def keep_until_begun(self, recipe: ResolvedRecipe) -> None:
-        """Keep what the run is told until it has a recipe of its own: `--resume` can then start it again.
+        """Keep what the run was told until it has written its recipe: `--resume` can then start it again.
 
         Raises:
             ResourceError: the disk is full or not writable.
@@ -125,10 +125,10 @@ class RunFolder:
         files.write_text(self.begun, recipes.to_yaml(recipe))
 
     def begun_by(self, launch: str) -> None:
-        """Keep the name of the launch that begins the run, so that a later start of it knows the run for its own.
+        """Keep the name of the launch that begins the run, so that a later start of that launch recognises its run.
 
         Args:
-            launch: empty: it has none.
+            launch: empty if it has no name.
 
         Raises:
             ResourceError: the disk is full or not writable.
@@ -140,14 +140,14 @@ class RunFolder:
             self._launch.unlink(missing_ok=True)  # of one that was killed before it began
 
     def was_begun_by(self, launch: str) -> bool:
-        """Say whether there is a run that the launch of this name has begun."""
+        """Return whether the folder holds a run that the launch of this name began."""
         try:
             return self.recipe.is_file() and self._launch.read_bytes() == launch.encode("utf-8", "surrogatepass")
         except OSError:
             return False
 
     def has_only_damaged_checkpoints(self) -> bool:
-        """Say whether a loop has written checkpoints, of which none is whole."""
+        """Return whether there are checkpoints, and all of them are damaged."""
         folders = sorted(self.checkpoints.glob("step-*"), reverse=True)
         for folder in folders:
             with contextlib.suppress(ArtefactError):
@@ -156,7 +156,7 @@ class RunFolder:
         return bool(folders)
 
     def is_held(self) -> bool:
-        """Say whether another process trains in this folder just now."""
+        """Return whether another process is training in this folder."""
         try:
             stream = (self.path / LOCK).open("r+b")
         except OSError:
@@ -187,7 +187,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def outlives_a_full_disk(self) -> Iterator[None]:
-        """Where the disk is full, let the line say that the run can go on, too.
+        """If the disk is full, add to the error how to resume the run.
 
         Raises:
             ResourceError: it is full.
@@ -202,11 +202,11 @@ class RunFolder:
             if isinstance(error, OSError):
                 where = printable(error.filename or self.path)
                 raise ResourceError(f"no space is left to write {where}; {what_now}") from error
-            error.args = (f"{error}; {what_now}",)  # it stays the error that the other processes know
+            error.args = (f"{error}; {what_now}",)  # keep the same error object, as other processes raise it too
             raise
 
     def _remove_if_unused(self, *, with_parent: bool) -> None:
-        """Leave nothing behind where the run failed before it wrote anything."""
+        """Leave nothing behind if the run failed before it wrote anything."""
         if {path.name for path in self.path.iterdir()} <= {LOCK, LAUNCH, BEGUN}:
             with contextlib.suppress(OSError):
                 self._launch.unlink(missing_ok=True)
@@ -236,7 +236,7 @@ class RunFolder:
 
 
 def _is_leftover(name: str) -> bool:
-    """Say whether a file may be what a run left that was killed before it began: the recipe is written last."""
+    """Return whether a run that was killed before it began may have left this file: the recipe is written last."""
     is_temporary = name.startswith(".") and name.endswith(files.TEMPORARY_SUFFIX)
     return is_temporary or name in (LOCK, LAUNCH, BEGUN, MANIFEST, digests.DIGESTS)
 

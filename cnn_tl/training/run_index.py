@@ -1,7 +1,7 @@
-"""Which runs there are, wherever `--output` has put them, and which of them can be resumed.
+"""Which runs exist, wherever `--output` has put them, and which of them can be resumed.
 
-A run is known if it lies in runs/ below the working directory, or if it was begun on this machine: each leaves a line
-of JSON in the cache, `<cache>/runs/<digest of its path>.json`, with its folder and the working directory. Nothing
+A run is known if it is in runs/ below the working directory, or if it was begun on this machine: each leaves a line of
+JSON in the cache, `<cache>/runs/<digest of its path>.json`, with its folder and the working directory. Nothing
 depends on that list: without it, runs in runs/ are still found, and any run by `--output`.
 """
 
@@ -24,15 +24,15 @@ from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.run_folder import BEGUN, RunFolder
 
 REMEMBERED = 200
-"""How many runs the list holds; the ones begun first are forgotten."""
+"""How many runs the list holds; the oldest are forgotten."""
 
 _NAMED = 3
-"""How many runs a line names."""
+"""How many runs a message names."""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The run that `--resume` means where none is named, and what the user should know of the choice."""
+    """The run that `--resume` means if none is named, and what the user should know about the choice."""
 
     path: Path
     notes: tuple[str, ...]
@@ -50,7 +50,7 @@ class _Found:
 
 
 def remember(run: Path) -> None:
-    """Keep in mind where a run lies, so that `--resume` finds it; where the cache cannot be written, do without."""
+    """Record where a run is, so that `--resume` finds it; if the cache cannot be written, do without."""
     with contextlib.suppress(CnnTlError, OSError):
         entry = _entry(run)
         files.write_json(entry, {"run": str(run.resolve()), "begun_in": str(Path.cwd())})
@@ -59,7 +59,7 @@ def remember(run: Path) -> None:
 
 
 def forget_if_gone(run: Path) -> None:
-    """Forget a run that was refused and has left no folder."""
+    """Remove the record of a run that was refused and has left no folder."""
     with contextlib.suppress(OSError):
         if not run.exists():
             _entry(run).unlink(missing_ok=True)
@@ -73,14 +73,14 @@ def _entry(run: Path) -> Path:
 def to_resume(
     data: str | None = None, mode: str | None = None, epochs: int | None = None, *, several: bool = False
 ) -> Chosen:
-    """Choose the newest run that can be resumed, of this data and mode where they are named.
+    """Choose the newest run that can be resumed, of this data and mode if they are given.
 
-    The runs of this place count: those in runs/, below the working directory, or begun in it. Where all have finished,
-    the newest of them is chosen, whose result is then shown again.
+    Only local runs count: those in runs/, below the working directory, or begun in it. If all have finished, the newest
+    is chosen, whose result is then shown again.
 
     Args:
         epochs: how long the run is to be; a finished run of fewer can be resumed, a longer one cannot.
-        several: the processes of a launch choose at once: only what all of them see counts, and no lock.
+        several: the processes of a launch choose at the same time: only what all of them see counts, and locks do not.
 
     Raises:
         ArtefactError: there is none.
@@ -108,12 +108,12 @@ def to_resume(
 
 
 def stopped_twin(recipe: ResolvedRecipe) -> RunFolder | None:
-    """Return the newest run of this place that the same recipe has begun, that was stopped and can be resumed."""
+    """Return the newest local run that the same recipe began, that was stopped and can be resumed."""
     return next((run for run in _newest_first(_here()) if is_stopped_twin(run, recipe)), None)
 
 
 def is_stopped_twin(run: RunFolder, recipe: ResolvedRecipe) -> bool:
-    """Say whether the same recipe has begun this run, and it was stopped and can be resumed."""
+    """Return whether the same recipe began this run, and it was stopped and can be resumed."""
     if run.result.exists() or _hindrance(run):
         return False
     own = run.own_recipe()
@@ -121,7 +121,7 @@ def is_stopped_twin(run: RunFolder, recipe: ResolvedRecipe) -> bool:
 
 
 def begun_by(launch: str, data: str | None, mode: str | None) -> Path | None:
-    """Return the run in runs/ that the launch of this name has begun; None: there is none."""
+    """Return the run in runs/ that the launch of this name began; None if there is none."""
     runs = (run for run in map(RunFolder, _in_runs()) if run.was_begun_by(launch))
     return next((run.path for run in _of_data(runs, data, mode)), None)
 
@@ -138,7 +138,7 @@ def _listed(found: list[_Found]) -> str:
 
 
 def _hindrance(run: RunFolder, epochs: int | None = None, *, mind_locks: bool = True) -> str:
-    """Say in a few words what keeps a run from being resumed; "": nothing does."""
+    """Return in a few words what keeps a run from being resumed; "" if nothing does."""
     try:
         if not run.never_began:
             run.require_run()
@@ -158,7 +158,7 @@ def _hindrance(run: RunFolder, epochs: int | None = None, *, mind_locks: bool = 
 
 
 def _here() -> set[Path]:
-    """Return the run folders of this place, relative to it where they lie below it."""
+    """Return the local run folders, relative to the working directory if they are below it."""
     try:
         place = Path.cwd()
     except OSError:
@@ -173,7 +173,7 @@ def _in_runs() -> set[Path]:
 
 
 def _remembered() -> dict[Path, Path]:
-    """Return the run folders in the list that are still there, and where each was begun."""
+    """Return the recorded run folders that still exist, and where each was begun."""
     found = {}
     for path in (default_root() / "runs").glob("*.json"):
         with contextlib.suppress(CnnTlError, OSError, KeyError, TypeError, ValueError):
@@ -184,7 +184,7 @@ def _remembered() -> dict[Path, Path]:
 
 
 def _newest_first(runs: Iterable[Path]) -> list[RunFolder]:
-    """Sort runs by when they were started last; one that vanishes meanwhile is left out."""
+    """Sort runs by when they were last started; one that vanishes in the meantime is left out."""
     dated = []
     for path in runs:
         run = RunFolder(path)
@@ -194,7 +194,7 @@ def _newest_first(runs: Iterable[Path]) -> list[RunFolder]:
 
 
 def _of_data(runs: Iterable[RunFolder], data: str | None, mode: str | None) -> list[RunFolder]:
-    """Return the runs of this data and mode; data that was moved is known by its name, where no run has its place."""
+    """Return the runs of this data and mode; if none has its path, those whose data folder has its name."""
     if data is None and mode is None:
         return list(runs)
     kept, same_place = [], []
@@ -202,7 +202,7 @@ def _of_data(runs: Iterable[RunFolder], data: str | None, mode: str | None) -> l
         try:
             own = run.own_recipe()
         except ArtefactError:
-            kept.append(run)  # nobody can say of what it is; it is passed over, and said to be damaged
+            kept.append(run)  # its data is unknown; it is passed over later, and reported as damaged
             continue
         if mode not in (None, own.mode):
             continue

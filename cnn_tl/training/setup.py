@@ -45,7 +45,7 @@ def open_run(
     """
     told = recipe
     if resume:
-        recipe = world.first(lambda: found_again(told, folder))
+        recipe = world.first(lambda: with_found_paths(told, folder))
     run = Run(recipe, folder, observer, world, tracking=Tracking(observer.warn), is_resumed=resume, writes=writes)
     known = recall_network(run)
     manifest = world.first(lambda: _scanned(run))  # before anything is downloaded
@@ -104,7 +104,7 @@ def _scan(recipe: ResolvedRecipe, observer: Observer) -> Manifest:
     return manifest
 
 
-def found_again(recipe: R, run: RunFolder) -> R:
+def with_found_paths(recipe: R, run: RunFolder) -> R:
     """Return a recipe whose data and weights are those that the run began with, whatever the working directory is now.
 
     A recipe may name them relative to the directory in which the run began; where the data was is in manifest.json.
@@ -127,7 +127,7 @@ def found_again(recipe: R, run: RunFolder) -> R:
 
 
 def require_checkpoint(run: RunFolder) -> None:
-    """Refuse to make a finished run longer that has no whole checkpoint left: it stays as it is.
+    """Refuse to extend a finished run that has no whole checkpoint left: it stays as it is.
 
     Raises:
         ArtefactError: it has none.
@@ -135,13 +135,13 @@ def require_checkpoint(run: RunFolder) -> None:
     if any(run.checkpoints.glob("step-*")) and not run.has_only_damaged_checkpoints():
         return
     raise ArtefactError(
-        f"{printable(run.path)} has no whole checkpoint to go on from, so it cannot be made longer and stays as it is; "
-        "start anew with another --output"
+        f"{printable(run.path)} has no whole checkpoint to resume from, so it cannot be made longer and stays as it "
+        "is; start anew with another --output"
     )
 
 
 def is_extension(run: RunFolder, recipe: ResolvedRecipe) -> bool:
-    """Say whether a run is to be resumed with more epochs (or steps) than its own recipe has.
+    """Return whether a run is to be resumed with more epochs (or steps) than its own recipe has.
 
     Raises:
         RecipeError: the recipes differ in anything else that counts; or more epochs would not be trained.

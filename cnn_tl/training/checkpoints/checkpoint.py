@@ -4,9 +4,9 @@
       step-00000042-00003/   model.safetensors  optimizer.safetensors  state.json  SHA256SUMS
       best-00002/            model.safetensors  state.json  SHA256SUMS
 
-A step checkpoint carries the step and the number of finished epochs, the best weights their epoch. So no step is ever
-replaced by another of its name, and there is no moment at which a kill could lose both. The best weights are: an epoch
-that no checkpoint knows of yet may be trained again, for longer.
+The name of a step checkpoint has the step and the number of finished epochs; that of the best weights has their epoch.
+So no step checkpoint is replaced by another of its name, and a kill can never lose both. The best weights may be
+replaced: an epoch that no checkpoint has recorded yet may be trained again, for longer.
 Nothing in them can execute, and no generator's state is stored: a step's randomness is a function of the seed.
 """
 
@@ -39,7 +39,7 @@ class Checkpoint:
 
 
 def save_step(folder: Path, step: int, epochs: int, checkpoint: Checkpoint) -> None:
-    """Write the checkpoint of `step`, after `epochs` finished ones, and remove all but the newest `KEEP`.
+    """Write the checkpoint of `step`, after `epochs` finished epochs, and remove all but the newest `KEEP`.
 
     Raises:
         ResourceError: the disk is full or not writable; the older checkpoints are untouched.
@@ -52,14 +52,14 @@ def save_step(folder: Path, step: int, epochs: int, checkpoint: Checkpoint) -> N
 
 
 def remove_best_but(kept: Path) -> None:
-    """Remove the weights of the epochs that were the best before."""
+    """Remove the weights of earlier best epochs."""
     for old in kept.parent.glob(f"{BEST}-*"):
         if old != kept:
             shutil.rmtree(old, ignore_errors=True)
 
 
 def save(target: Path, checkpoint: Checkpoint) -> None:
-    """Write one checkpoint folder, in place of an older one of that name; it appears whole or not at all."""
+    """Write one checkpoint folder, replacing an older one of that name; it appears whole or not at all."""
     with files.atomic_folder(target) as fresh:
         for name, tensors in checkpoint.tensors.items():
             files.write_tensors(fresh / f"{name}.safetensors", tensors)
@@ -86,9 +86,9 @@ def load(folder: Path) -> Checkpoint:
 
 
 def load_newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
-    """Read the newest checkpoint that is whole; each damaged one before it gives a warning.
+    """Read the newest checkpoint that is whole; each damaged newer one gives a warning.
 
-    Returns None where none was ever written.
+    Returns None if none was ever written.
 
     Raises:
         ArtefactError: there are checkpoints, and every one is damaged.
@@ -106,10 +106,10 @@ def load_newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
 
 @contextmanager
 def fitting(folder: Path) -> Iterator[None]:
-    """Put back what a checkpoint in `folder` holds inside the body, or say in one line that it does not fit the run.
+    """Turn errors of the body, which restores a checkpoint in `folder`, into one line: it does not fit the run.
 
     Raises:
-        ArtefactError: it does not; whole as it is, it belongs to another recipe, or another version wrote it.
+        ArtefactError: it does not fit; undamaged as it is, it belongs to another recipe, or another version wrote it.
     """
     try:
         yield

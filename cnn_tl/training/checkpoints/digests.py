@@ -1,10 +1,10 @@
-"""The digests of what a run began with and of what it wrote, so that nobody goes on with what has changed meanwhile.
+"""Digests of what a run began with and of what it wrote, so that a file that has changed since is not used.
 
     digests.json   {"weights": {"file": sha256, "backbone": sha256},
                     "recipe.yaml": [sha256, ...], "result.json": [sha256]}
 
-No two files change at the same moment. So the digest of a new text comes first, beside that of the text which it
-replaces; then the text; and last the older digest goes. A kill between them leaves a text whose digest is there.
+Two files cannot change at the same moment. So the digest of a new text is written first, next to that of the text which
+it replaces; then the text; then the older digest is removed. A kill in between leaves a text whose digest is there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _WEIGHTS = "weights"
 
 
 def is_on(folder: Path) -> bool:
-    """Say whether the run folder has digests; one that an earlier version wrote has none."""
+    """Return whether the run folder has digests; earlier versions wrote none."""
     return (folder / DIGESTS).exists()
 
 
@@ -31,7 +31,7 @@ def write(path: Path, text: str, *, weights: Mapping[str, str] | None = None) ->
     """Write a file of a run folder, and its digest.
 
     Args:
-        weights: digests of what the run begins with, kept too.
+        weights: digests of the weights that the run begins with, kept too.
 
     Raises:
         ArtefactError: digests.json is damaged.
@@ -48,10 +48,10 @@ def write(path: Path, text: str, *, weights: Mapping[str, str] | None = None) ->
 
 
 def check(path: Path, what_now: str) -> None:
-    """Refuse a file of a run folder that is not the one which the run wrote.
+    """Refuse a file of a run folder that is not the one that the run wrote.
 
     Args:
-        what_now: what the user can do, as the end of a line.
+        what_now: what the user can do, as the end of the message.
 
     Raises:
         ArtefactError: it has changed; or digests.json is damaged.
@@ -67,10 +67,10 @@ def check(path: Path, what_now: str) -> None:
 
 
 def weights_digests(remembered: Remembered) -> dict[str, str]:
-    """Return what tells the weights of a run from others: the digests of their file, if there is one, and the backbone.
+    """Return what identifies the weights of a run: the digests of their file, if there is one, and of the backbone.
 
-    Either is enough. A file may be rewritten with the same backbone in it; and from the same file the position
-    embeddings of a transformer, resized to another image size, differ in the last bits between kinds of processors.
+    Either is enough. A file may be rewritten with the same backbone in it; and the position embeddings of a
+    transformer, resized to another image size from the same file, differ in the last bits between processors.
     """
     source = remembered.source
     file = {"file": files.sha256_file(source)} if source else {}
@@ -78,11 +78,11 @@ def weights_digests(remembered: Remembered) -> dict[str, str]:
 
 
 def check_weights(folder: Path, now: Mapping[str, str], name: str) -> None:
-    """Refuse other weights than those that the run began with.
+    """Refuse weights other than those that the run began with.
 
     Args:
         now: see `weights_digests`.
-        name: the weights in words, for the line.
+        name: the weights in words, for the message.
 
     Raises:
         ArtefactError: they differ; or digests.json is damaged.
@@ -107,7 +107,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _makes_sense(name: str, value: object) -> bool:
-    """Say whether digests.json may say this of a file, or of the weights."""
+    """Return whether this is a possible entry of digests.json."""
     if name == _WEIGHTS:
         return isinstance(value, dict) and isinstance(value.get("backbone"), str)
     return isinstance(value, list) and all(isinstance(digest, str) for digest in value)

@@ -1,9 +1,9 @@
-"""The last part of augmentation on the device, in batches: other light, and holes.
+"""The last steps of augmentation on the device, in batches: colour jitter and erasing.
 
-The pixels are those that Pillow computes one by one in the threads that read, bit for bit and on any device: every
-operation here is a single one of integers, or of floats that IEEE 754 rounds in one way. So a run may do it here or
-there, as it goes, and its weights are the same. A build of Pillow for another processor may round twice in one place
-less; `agrees` looks.
+The pixels are those that Pillow computes one by one in the workers, bit for bit and on any device: every operation here
+is one on integers, or one on floats that IEEE 754 rounds in only one way. So a run may switch between the two at any
+time, and its weights are the same. A build of Pillow for another processor may round once less somewhere; `agrees`
+checks that.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from cnn_tl.data.views.transforms import mean_colour
 
 
 def finished(pixels_NHW3: Tensor, finishes: Sequence[Finish], colour: tuple[int, int, int]) -> Tensor:
-    """Return uint8 pixels [N, H, W, 3] in their light, and with their holes in one colour.
+    """Return uint8 pixels [N, H, W, 3] with jittered colours, and with their holes filled with one colour.
 
     Args:
         pixels_NHW3: views without their finish, uint8.
         finishes: one for each image.
     """
     device = pixels_NHW3.device
-    if lights := [finish.jitter for finish in finishes if finish.jitter is not None]:
-        assert len(lights) == len(finishes), "all views of a run get other light, or none does"
-        pixels_NHW3 = _lit(pixels_NHW3, torch.tensor(lights, device=device))
+    if jitters := [finish.jitter for finish in finishes if finish.jitter is not None]:
+        assert len(jitters) == len(finishes), "all views of a run are jittered, or none is"
+        pixels_NHW3 = _jittered(pixels_NHW3, torch.tensor(jitters, device=device))
     if any(finish.hole for finish in finishes):
         mask_NHW1 = _holes(finishes, pixels_NHW3)
         pixels_NHW3 = torch.where(mask_NHW1, torch.tensor(colour, dtype=torch.uint8, device=device), pixels_NHW3)
@@ -38,7 +38,7 @@ def finished(pixels_NHW3: Tensor, finishes: Sequence[Finish], colour: tuple[int,
 
 
 def agrees(device: torch.device, spec: Preprocessing) -> bool:
-    """Say whether the device gives the very pixels that Pillow gives here, by trying with noise."""
+    """Return whether the device computes exactly the pixels that Pillow computes here, by trying noise."""
     draw = np.random.default_rng(0)
     views = draw.integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
     lights = draw.uniform(0.5, 1.5, (16, 3))
@@ -48,8 +48,8 @@ def agrees(device: torch.device, spec: Preprocessing) -> bool:
     return torch.equal(in_a_batch.cpu(), torch.from_numpy(np.stack([np.asarray(image) for image in one_by_one])))
 
 
-def _lit(pixels_NHW3: Tensor, factors_N3: Tensor) -> Tensor:
-    """Vary brightness, contrast and saturation, as `PIL.ImageEnhance` does: each time blended with less of it."""
+def _jittered(pixels_NHW3: Tensor, factors_N3: Tensor) -> Tensor:
+    """Vary brightness, contrast and saturation as `PIL.ImageEnhance` does: by blending with an image that has none."""
     brightness, contrast, saturation = factors_N3.float()[:, :, None, None, None].unbind(1)
     x = _blended(torch.zeros_like(pixels_NHW3, dtype=torch.float32), pixels_NHW3.float(), brightness)
     grey_N111 = _grey(x).long().sum((1, 2, 3), keepdim=True)
@@ -60,7 +60,7 @@ def _lit(pixels_NHW3: Tensor, factors_N3: Tensor) -> Tensor:
 
 
 def _blended(less: Tensor, more: Tensor, factor: Tensor) -> Tensor:
-    """Go from `less` towards `more` by the factor, or beyond it, and cut off what is no byte, as Pillow's Blend.c."""
+    """Interpolate from `less` to `more` by the factor, or beyond, and clip to a byte, as Pillow's Blend.c."""
     return (less + factor * (more - less)).clamp_(0, 255).floor_()
 
 
@@ -72,7 +72,7 @@ def _grey(x_NHW3: Tensor) -> Tensor:
 
 
 def _holes(finishes: Sequence[Finish], pixels_NHW3: Tensor) -> Tensor:
-    """Return where there are holes, bool [N, H, W, 1]."""
+    """Return a mask of the holes, bool [N, H, W, 1]."""
     (_, height, width, _), device = pixels_NHW3.shape, pixels_NHW3.device
     boxes = torch.tensor([finish.hole or (0, 0, 0, 0) for finish in finishes], device=device)
     left, top, right, bottom = boxes[:, :, None, None, None].unbind(1)

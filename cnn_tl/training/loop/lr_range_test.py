@@ -25,45 +25,45 @@ from cnn_tl.training.step.gradients import Gradients
 from cnn_tl.training.step.loss import Step
 
 LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 60
-"""The rates that are tried, at even distances on a logarithmic scale; three steps double the rate."""
+"""The rates that are tried, evenly spaced on a logarithmic scale; three steps double the rate."""
 
 GONE, GONE_BY = 3.0, 0.1
-"""The test ends where the smoothed loss is so many times its lowest, and by so much (in nats) above all of the first
-losses: beyond, there is only divergence. Under a fitted head the lowest is nearly 0, and any batch many times that."""
+"""The test ends when the smoothed loss is this many times its lowest, and this much (in nats) above all of the first
+losses: beyond that it only diverges. Under a fitted head the lowest is nearly 0, and any batch is many times that."""
 
 LEAST_STEPS = 8
-"""So many steps are made at least; from fewer losses nothing can be told."""
+"""The least number of steps; fewer losses show nothing."""
 
 CLEAR = 3.0
-"""A change counts from so many of its own standard errors on, at any rate up to the best: near the best, where earlier
-steps have changed the weights most, batches differ most."""
+"""A change counts if it is this many of its own standard errors, at any rate up to the best: near the best, where
+earlier steps have changed the weights most, batches differ most."""
 
 FELT = 1e-3
-"""And from this share of the loss at the start on."""
+"""And if it is this share of the loss at the start."""
 
 SAFE = 0.1
-"""Share of the rate at which the loss begins to rise, where none lowers it."""
+"""Share of the rate at which the loss begins to rise, taken if no rate lowers it."""
 
 SMOOTHING = 0.8
-"""Weight of the past in the moving average of the losses, by which the test ends."""
+"""Weight of the past in the moving average of the losses that ends the test."""
 
 WINDOW = 0.4
-"""Standard deviation of the weights around a rate, in powers of ten, where a rate is sought."""
+"""Standard deviation of the weights around a rate, in powers of ten, for choosing a rate."""
 
 NARROW = 0.25
-"""The same where a change is tested, and for the line that is drawn, which must follow where the loss runs away."""
+"""The same for testing a change, and for the plotted line, which must follow a loss that diverges."""
 
 VALLEY, STEEPEST, BELOW_RISE = "valley", "steepest", "below the rise"
 
 DEFAULT: Mapping[str, str] = dict.fromkeys(("finetune", "lp-ft", "auto", "scratch"), STEEPEST)
 """Which suggestion a mode takes. The valley is lower, the more so as pairs of losses show a fall from the first rates:
-for fine-tuning on the dishes it was 1.7e-5, the steepest place 6.8e-5, and 1e-4 had been found by trying."""
+for fine-tuning on photographs of dishes it was 1.7e-5, the steepest place 6.8e-5, and trial and error found 1e-4."""
 
 _ADVICE = "set one by train --lr, or leave --lr out for that of the mode"
 
 
 class UndecidedError(ValueError):
-    """The losses do not tell one learning rate from another."""
+    """The losses do not distinguish one learning rate from another."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class RangeTest:
     Attributes:
         rates, losses: what was tried, and the loss at each. starts: the loss of the same batches under the weights that
             the test began with. smoothed: the course of the loss without the batches' differences, as long as `losses`.
-        suggestions: the valley and the steepest place, see `suggest`; empty where the losses tell nothing.
+        suggestions: the valley and the steepest place, see `suggest`; empty if the losses are undecided.
         default: which of them the mode takes. reason: why there are others or none, in a sentence; else empty.
     """
 
@@ -92,7 +92,7 @@ class RangeTest:
 
     @property
     def suggestion(self) -> float | None:
-        """The rate that the mode takes; None where the losses tell nothing."""
+        """The rate that the mode takes; None if the losses are undecided."""
         return self.suggestions.get(self.default)
 
 
@@ -105,13 +105,13 @@ def range_test(
     advance: Callable[[int], None],
     mode: str = "finetune",
 ) -> RangeTest:
-    """Raise the learning rate from step to step until the loss runs away; leave the model as it was.
+    """Raise the learning rate from step to step until the loss diverges; leave the model as it was.
 
     Args:
-        optimizer: a fresh one, which is of no use afterwards.
+        optimizer: a fresh one, not to be used afterwards.
         targets_of: the target probabilities [N, K] of a step's images.
         advance: called after each step with the number of its images.
-        mode: of the run, which decides what is suggested first.
+        mode: of the run, which decides the default suggestion.
 
     Raises:
         DivergedError: the loss is not finite at the lowest rates already, or there are too few.
@@ -141,16 +141,16 @@ def range_test(
             start = gradients.loss_with(model, at_start, step.x, targets_NK, number, **where)
             starts.append(start.item() / step.total)
             advance(step.total)
-            if is_gone(losses):
+            if has_diverged(losses):
                 break
             optimizer.step()
     finally:
         model.load_state_dict(before)
         model.zero_grad()
-    return judged(rates, losses, starts, mode)
+    return evaluated(rates, losses, starts, mode)
 
 
-def judged(rates: Sequence[float], losses: Sequence[float], starts: Sequence[float], mode: str) -> RangeTest:
+def evaluated(rates: Sequence[float], losses: Sequence[float], starts: Sequence[float], mode: str) -> RangeTest:
     """Return what a test with these losses suggests to a mode.
 
     Raises:
@@ -181,8 +181,8 @@ def _endless(batches: Batches) -> Iterator[Step]:
             yield from steps
 
 
-def is_gone(losses: Sequence[float]) -> bool:
-    """Say whether the loss has run away, so that higher rates need not be tried."""
+def has_diverged(losses: Sequence[float]) -> bool:
+    """Return whether the loss has diverged, so that higher rates need not be tried."""
     if len(losses) < LEAST_STEPS:
         return False
     smoothed = smooth(losses)
@@ -199,11 +199,11 @@ def smooth(losses: Sequence[float]) -> list[float]:
 
 
 def suggest(rates: Sequence[float], losses: Sequence[float], starts: Sequence[float]) -> dict[str, float]:
-    """Return the rates that speak for themselves, by name, as fastai defines them, on the smooth course of the loss.
+    """Return the suggested rates by name, as fastai defines them, on the smoothed loss.
 
-    `steepest` is where it falls fastest against the logarithm of the rate, before its lowest; `valley` is the middle of
-    its longest fall: of the longest series of rates, others in between, along which it only falls, the first tenth of
-    all rates left out. Where none lowers the loss clearly, `below the rise` is a tenth of the rate where it rises.
+    `steepest` is where it falls fastest against the logarithm of the rate, before its minimum; `valley` is the middle
+    of its longest fall: of the longest subsequence of rates along which it only falls, without the first tenth of all
+    rates. If no rate lowers the loss clearly, `below the rise` is a tenth of the rate where it rises.
 
     Raises:
         DivergedError: too few losses to tell.
@@ -232,7 +232,7 @@ def suggest(rates: Sequence[float], losses: Sequence[float], starts: Sequence[fl
 
 
 def longest_fall(values: Sequence[float]) -> list[int]:
-    """Return the places of the longest strictly decreasing subsequence; the first where several are as long."""
+    """Return the indices of the longest strictly decreasing subsequence; the first one of several as long."""
     ends: list[float] = []  # the highest last value, negated, of a fall of each length
     places: list[int] = []
     before: list[int] = []
@@ -249,7 +249,7 @@ def longest_fall(values: Sequence[float]) -> list[int]:
 
 
 def course(rates: Sequence[float], losses: Sequence[float], starts: Sequence[float]) -> list[float]:
-    """Return the smooth course of the loss, all of it, the batches' differences removed."""
+    """Return the whole smoothed loss, with the differences between batches removed."""
     if len(losses) == 0:
         return []
     level, _, _ = _lines(rates, _change(losses, starts), NARROW)
@@ -265,14 +265,14 @@ def _change(losses: Sequence[float], starts: Sequence[float]) -> NDArray[np.floa
 
 
 def _added(starts: Sequence[float]) -> float:
-    """Return what is added to both losses of a batch: of nearly nothing any ratio is chance."""
+    """Return what is added to both losses of a batch: the ratio of two tiny losses is chance."""
     return 0.1 * float(np.mean(starts)) + 1e-12
 
 
 def _edge(change: NDArray[np.float64]) -> float:
-    """Return the change from which on a loss has run away: what the best rate lowers it by, upwards, or a tenth.
+    """Return the change beyond which a loss has diverged: as far up as the best rate lowers it, but at least a tenth.
 
-    What is higher among the first, at rates that change nothing yet, is chance.
+    Higher values among the first losses, at rates that change nothing yet, are chance, and raise the limit.
     """
     early = change[: max(1, len(change) // 4)]
     return max(float(early.max()), -float(change.min()), GONE_BY)

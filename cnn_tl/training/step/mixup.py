@@ -15,8 +15,8 @@ def mixed(x: Tensor, targets_NK: Tensor, settings: ResolvedAugment, seed: int) -
     """Return the batch with each of its images mixed with another one, or itself, and the targets likewise.
 
     mixup blends the whole images (Zhang et al. 2018, sec. 2); cutmix puts a box of the partner in its place (Yun et
-    al. 2019, sec. 3.1). With both switched on, each batch gets one of them, at equal odds. One share is drawn for all
-    of a batch, and one box. All is drawn by `seed`, the same on every device; the arguments are left as they are.
+    al. 2019, sec. 3.1). With both switched on, each batch gets one of them with equal probability. One share and one
+    box are drawn for the whole batch, from `seed`, the same on every device; the arguments are not modified.
 
     Args:
         x: normalised images [N, C, H, W].

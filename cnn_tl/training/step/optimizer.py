@@ -1,4 +1,4 @@
-"""The optimiser: one of timm's factory, on groups of parameters that learn at their own pace."""
+"""The optimizer: one from timm's factory, on groups of parameters with learning rates of their own."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ NOT_HERE = {
     "adahessian": "needs second derivatives",
     "kron": "draws random numbers of its own, so a run could not be resumed to the bit",
 }
-"""Optimisers of timm's that the loop cannot drive, by the start of their name, and why."""
+"""Start of the names of timm's optimizers that the loop cannot use, and why."""
 
 
 def make_optimizer(
     model: nn.Module, settings: LoopTrain, device: torch.device, trains: Collection[str], lr: float
 ) -> Optimizer:
-    """Return the optimiser that the recipe names, over the parameters that train at some time of the run.
+    """Return the optimizer that the recipe names, over the parameters that train in some phase of the run.
 
     Each group has a key "factor": its learning rate as a multiple of the schedule's.
 
@@ -37,7 +37,7 @@ def make_optimizer(
         lr: the peak of the schedule.
 
     Raises:
-        UsageError: there is no such optimiser, its package is missing, or a setting means nothing to it.
+        UsageError: there is no such optimizer, its package is missing, or a setting has no effect on it.
     """
     refuse_optimizer(settings)
     name = settings.optimizer
@@ -59,7 +59,7 @@ def make_optimizer(
 
 
 def parameter_groups(model: nn.Module, settings: LoopTrain, trains: Collection[str]) -> list[dict[str, Any]]:
-    """Split parameters by pace and decay.
+    """Group parameters by learning rate and weight decay.
 
     The head learns `head_lr_factor` times faster; each of timm's layers towards the input learns `layer_decay` times
     as fast as the one after it (Clark et al. 2020, ELECTRA, sec. A.1). Norms, biases and what the model itself exempts
@@ -79,7 +79,7 @@ def parameter_groups(model: nn.Module, settings: LoopTrain, trains: Collection[s
 
 
 def _depths(model: nn.Module) -> dict[str, int]:
-    """Return for each parameter how many of timm's layers lie between it and the head.
+    """Return for each parameter how many of timm's layers are between it and the head.
 
     Raises:
         UsageError: timm does not know the layers of this family.
@@ -92,7 +92,7 @@ def _depths(model: nn.Module) -> dict[str, int]:
 
 
 def refuse_optimizer(settings: LoopTrain) -> None:
-    """Refuse what timm does not have, what the loop cannot drive, and a momentum that means nothing to it.
+    """Refuse what timm does not have, what the loop cannot use, and a momentum that has no effect.
 
     Raises:
         UsageError: it is one of these.
@@ -110,17 +110,17 @@ def refuse_optimizer(settings: LoopTrain) -> None:
 
 
 def state_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """Return the tensors of the optimiser's state, as "state.3.exp_avg" and (few have any) "groups.0.step"."""
+    """Return the tensors of the optimizer's state, as "state.3.exp_avg" and (few have any) "groups.0.step"."""
     return {name: value for name, value in _entries(optimizer) if isinstance(value, Tensor)}
 
 
 def state_numbers(optimizer: Optimizer) -> dict[str, Any]:
-    """Return what else its state and its groups hold, as plain data for JSON."""
+    """Return everything else in its state and groups, as plain data for JSON."""
     return {name: value for name, value in _entries(optimizer) if _is_plain(value)}
 
 
 def restore(optimizer: Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-    """Put back what `state_tensors` and `state_numbers` returned."""
+    """Restore what `state_tensors` and `state_numbers` returned."""
     groups = optimizer.state_dict()["param_groups"]
     state: dict[int, dict[str, Any]] = {}
     for name, value in [*tensors.items(), *numbers.items()]:

@@ -1,4 +1,4 @@
-"""Which part of the network trains in which epoch, and the proof that the rest stood still.
+"""Which part of the network trains in which epoch, and the proof that the rest did not change.
 
 Gradual unfreezing (Howard and Ruder 2018, ULMFiT, sec. 3.3): the recipe's `model.freeze` first, then the policies of
 `model.unfreeze`, one after the other. A phase is a stretch of epochs with one policy.
@@ -49,7 +49,7 @@ class Phases:
         return min((epoch - 1) // self._every, len(self._policies) - 1)
 
     def enter(self, epoch: int) -> bool:
-        """Freeze what the epoch does not train; return whether a phase begins with it.
+        """Freeze what the epoch does not train; return whether it begins a phase.
 
         Raises:
             RuntimeError: a bug of ours: something moved in what was frozen until now.
@@ -76,7 +76,7 @@ class Phases:
         return True
 
     def verify(self) -> None:
-        """Show that nothing moved in what the present phase freezes.
+        """Prove that nothing moved in what the current phase freezes.
 
         Raises:
             RuntimeError: a bug of ours: something did.

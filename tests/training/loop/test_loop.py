@@ -204,7 +204,7 @@ def test_a_finished_run_can_be_made_longer(recipe: Make, tmp_path: Path) -> None
     observer = StopAfter("epoch 4", 9)
     with pytest.raises(Stopped):
         train(longer, tmp_path / "run", resume=True, observer=observer)
-    assert any("goes on for longer" in note for note in observer.notes)
+    assert any("the run is extended" in note for note in observer.notes)
     assert not (tmp_path / "run" / "result.json").exists()
     result = train(load(tmp_path / "run" / "recipe.yaml"), tmp_path / "run", resume=True)
     assert [row["epoch"] for row in metrics(tmp_path / "run")] == [0, 1, 2, 3, 4]
@@ -366,7 +366,7 @@ def test_a_finished_run_without_a_checkpoint_stays_as_it_is(recipe: Make, tmp_pa
     for damaged in (True, False):
         for state in states:
             state.write_text("{}") if damaged else shutil.rmtree(state.parent)
-        with pytest.raises(ArtefactError, match="no whole checkpoint to go on from, so it cannot be made longer"):
+        with pytest.raises(ArtefactError, match="no whole checkpoint to resume from, so it cannot be made longer"):
             train(recipe("finetune", train={"epochs": 4}), run, resume=True)
         assert all(path.read_bytes() == content for path, content in before.items())
     assert train(recipe("finetune"), run, resume=True).facts["epochs"] == 2

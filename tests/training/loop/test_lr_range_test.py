@@ -20,8 +20,8 @@ from cnn_tl.training.loop.lr_range_test import (
     STEEPEST,
     VALLEY,
     UndecidedError,
-    is_gone,
-    judged,
+    evaluated,
+    has_diverged,
     longest_fall,
     suggest,
 )
@@ -95,7 +95,7 @@ def test_a_fall_after_the_divergence_does_not_count() -> None:
 @pytest.mark.parametrize("length", [60, 40, 12])
 def test_the_line_follows_the_whole_course(length: int) -> None:
     losses = course(-3.2, noise=0.02)[:length]
-    found = judged(RATES[:length].tolist(), losses.tolist(), [1.1] * length, "finetune")
+    found = evaluated(RATES[:length].tolist(), losses.tolist(), [1.1] * length, "finetune")
     assert len(found.smoothed) == len(found.losses) == length
     flat = EXPONENTS[:length] < -1.5
     assert np.abs(np.array(found.smoothed) - course(-3.2)[:length])[flat].max() < 0.15
@@ -112,7 +112,7 @@ def test_where_nothing_changes_nothing_is_suggested(losses: list[float]) -> None
 @pytest.mark.parametrize("rises_at", [-4.0, -3.0, -2.0])
 def test_where_the_loss_only_rises_a_tenth_of_that_rate_is_taken(rises_at: float) -> None:
     losses = np.where(rises_at < EXPONENTS, 2.2, 1.1)
-    found = judged(RATES.tolist(), losses.tolist(), STARTS.tolist(), "finetune")
+    found = evaluated(RATES.tolist(), losses.tolist(), STARTS.tolist(), "finetune")
     assert found.default == BELOW_RISE
     assert found.suggestion is not None
     assert np.log10(found.suggestion) == pytest.approx(rises_at - 1, abs=0.5)
@@ -134,7 +134,7 @@ def fitted(seed: int) -> NDArray[np.float64]:
 def test_batches_of_a_fitted_head_are_not_gone_and_alone_suggest_nothing(seed: int) -> None:
     losses = fitted(seed)
     losses[EXPONENTS > -2.5] *= 1e-3
-    assert not any(is_gone(losses[:count].tolist()) for count in range(1, len(losses)))
+    assert not any(has_diverged(losses[:count].tolist()) for count in range(1, len(losses)))
     with pytest.raises(UndecidedError, match=r"none can be suggested.*or leave --lr out"):
         suggest(RATES, fitted(seed), fitted(seed))
 
@@ -142,9 +142,9 @@ def test_batches_of_a_fitted_head_are_not_gone_and_alone_suggest_nothing(seed: i
 @pytest.mark.parametrize("losses", [fitted(0), course(-3.2, noise=0.05)])
 def test_a_loss_that_runs_away_ends_the_test(losses: NDArray[np.float64]) -> None:
     before = losses[:30].tolist()
-    assert not is_gone(before)
-    assert is_gone([*before, 39.5])
-    assert not is_gone([*before[: LEAST_STEPS - 2], 39.5])
+    assert not has_diverged(before)
+    assert has_diverged([*before, 39.5])
+    assert not has_diverged([*before[: LEAST_STEPS - 2], 39.5])
 
 
 def test_lr_auto_under_a_fitted_head(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
