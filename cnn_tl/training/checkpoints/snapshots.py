@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ class Snapshots:
         tensors = {"model": self._model.state_dict(), "optimizer": optim.state_tensors(self._optimizer)}
         if self.ema:
             tensors["ema"] = self.ema.module.state_dict()
-        state = {"progress": vars(self._progress), "optimizer": optim.state_numbers(self._optimizer)}
+        state = {"progress": asdict(self._progress), "optimizer": optim.state_numbers(self._optimizer)}
         point, progress = checkpoint.Checkpoint(tensors, state), self._progress
         folder = self._run.folder.checkpoints
         self._run.world.first(lambda: checkpoint.save_step(folder, progress.step, progress.epochs, point))

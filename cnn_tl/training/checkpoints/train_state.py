@@ -68,7 +68,9 @@ class Progress:
         if self.step >= min(self.epochs * steps_per_epoch, steps):
             return
         row = self.rows.pop()
-        vars(self).update(self.ended)
+        self.loss_sum = self.ended.get("loss_sum", self.loss_sum)
+        self.aux_sums = self.ended.get("aux_sums", self.aux_sums)
+        self.seen = self.ended.get("seen", self.seen)
         if self.best_epoch == row["epoch"]:
             self.best_accuracy, self.best_epoch = -1.0, 0
 

@@ -24,6 +24,7 @@ from cnn_tl.training.context import Run, open_cache
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.estimate import DECODE_SECONDS, Planned, description, fit_seconds
 from cnn_tl.training.lazy_network import LazyNetwork
+from cnn_tl.training.modes.embedded import merged
 from cnn_tl.training.modes.features import (
     EXACT,
     OtherDevice,
@@ -31,7 +32,6 @@ from cnn_tl.training.modes.features import (
     bring_together,
     embed,
     find_features,
-    merged,
     share_of,
 )
 from cnn_tl.training.modes.way import choose_way

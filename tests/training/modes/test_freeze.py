@@ -17,7 +17,7 @@ from cnn_tl.core.progress import Observer
 from cnn_tl.features import speed
 from cnn_tl.heads import HEADS
 from cnn_tl.recipe import Recipe
-from cnn_tl.training.modes import features, way
+from cnn_tl.training.modes import embedded, way
 from cnn_tl.training.result import TrainResult
 from cnn_tl.training.run import plan, train
 from cnn_tl.training.step import precision
@@ -151,8 +151,8 @@ def test_copies_of_a_broken_image_are_broken(run: Run, data: Path) -> None:
 
 
 def test_readers_beyond_the_cores_add_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "default_workers", lambda: 2)
-    done = features.Embedded(rows=100, decode_seconds=10.0, forward_seconds=1.0, seconds=1.0)
+    monkeypatch.setattr(embedded, "default_workers", lambda: 2)
+    done = embedded.Embedded(rows=100, decode_seconds=10.0, forward_seconds=1.0, seconds=1.0)
     rates = [done.rates(workers)["decode_images_per_second"] for workers in (1, 2, 32)]
     assert rates == [10, 20, 20]
 
