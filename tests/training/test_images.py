@@ -173,7 +173,7 @@ def test_half_of_the_cache_is_enough(
     assert_same(tmp_path / "first", tmp_path / "second")
 
 
-def test_a_flipped_byte_is_said_once_and_mended(
+def test_a_flipped_byte_is_reported_once_and_repaired(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path
 ) -> None:
     train(recipe(), tmp_path / "first")

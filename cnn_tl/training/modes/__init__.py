@@ -1,5 +1,5 @@
 """One file a mode: what `--mode freeze`, `finetune` (also scratch) and `lp-ft` (also auto) do.
 
-Each has `plan`, which looks up what is cached and estimates the time, and `run`, which returns an `Outcome`. `features`,
-`embedded` and `way` belong to mode freeze. The training loop of the others is in `loop/`.
+Each has `plan`, which looks up what is cached and estimates the time, and `run`, which returns an `Outcome`. The files
+`features`, `embedded` and `way` belong to mode freeze. The training loop of the other modes is in `loop/`.
 """

@@ -1,4 +1,4 @@
-"""Training on kept activations is training on the images, less the frozen part of the work."""
+"""Training on cached activations gives what training on the images gives, without the frozen part of the work."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def recipe(data: Path, tiny_weights: Path) -> Make:
 
 
 class Listener(Observer):
-    """Keeps what is said, and sends this process a signal once so many images have gone through a task."""
+    """Keeps notes and warnings, and sends this process a signal once a task has processed a number of images."""
 
     def __init__(self, task: str = "", images: int = 0) -> None:
         self.notes: list[str] = []
@@ -242,8 +242,8 @@ def test_a_network_without_a_frozen_part_says_nothing(recipe: Make, tmp_path: Pa
     assert not [note for note in listener.notes if "frozen" in note or "kept" in note]
 
 
-def test_the_step_begins_at_the_boundary(recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With all activations and images at hand no image is decoded, and the prefix never runs."""
+def test_the_step_begins_at_the_split_point(recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all activations and images cached no image is decoded, and the prefix never runs."""
     train(recipe(), tmp_path / "first")
     read: list[Path] = []
     load = transforms.read_image

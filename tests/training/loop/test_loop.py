@@ -214,7 +214,7 @@ def test_a_finished_run_can_be_made_longer(recipe: Make, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("steps", [8, 10, 13])
-def test_a_run_that_ended_amid_an_epoch_goes_on_with_it(recipe: Make, tmp_path: Path, steps: int) -> None:
+def test_a_longer_run_continues_the_epoch_that_it_was_cut_short_in(recipe: Make, tmp_path: Path, steps: int) -> None:
     short = {"steps": 7, "epochs": None}
     assert train(recipe("finetune", train=short), tmp_path / "run").facts["epochs"] == 2
     result = train(recipe("finetune", train=short | {"steps": steps}), tmp_path / "run", resume=True)
@@ -391,9 +391,9 @@ def test_of_many_images_the_head_is_fitted_on_some_of_each_class(
     seen: list[int] = []
     fit = start._fit
 
-    def listening(session: Any, images: Any, features: Any) -> Any:
+    def listening(dataset: Any, images: Any, features: Any) -> Any:
         seen.extend(image.label for image in images)
-        return fit(session, images, features)
+        return fit(dataset, images, features)
 
     monkeypatch.setattr(start, "_fit", listening)
     train(recipe("finetune", train={"epochs": 1}), tmp_path / "run")

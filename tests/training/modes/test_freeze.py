@@ -1,4 +1,4 @@
-"""Mode freeze on this machine and on others: what was measured is kept, mended, and never believed blindly."""
+"""Mode freeze on this machine and on others: measurements are kept, repaired, and never trusted blindly."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def change(file: Path, **values: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
 
-def test_a_number_format_that_was_not_measured(run: Run, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_precision_that_was_not_measured(run: Run, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a processor without bf16, which is measured in float32 alone, somebody asks for it later."""
     monkeypatch.setattr(way, "has_fast_bf16", lambda device: False)
     assert facts(run("a"))["way"] == "fp32"
@@ -150,7 +150,7 @@ def test_copies_of_a_broken_image_are_broken(run: Run, data: Path) -> None:
     assert all(f"broken {number}.png" in warning for number, warning in enumerate(sorted(listener.warnings), 1))
 
 
-def test_readers_beyond_the_cores_add_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_beyond_the_cores_add_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "default_workers", lambda: 2)
     done = embedded.Embedded(rows=100, decode_seconds=10.0, forward_seconds=1.0, seconds=1.0)
     rates = [done.rates(workers)["decode_images_per_second"] for workers in (1, 2, 32)]

@@ -1,4 +1,4 @@
-"""The number format of a loop: found by a stopwatch, once, and kept by whatever goes on."""
+"""The precision of a loop: measured once, and kept by resumed runs."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def tiny_network() -> backbone.Network:
 
 @pytest.fixture
 def format_of(tmp_path: Path) -> Callable[[Recipe], str]:
-    """Train by a recipe, and return the number format."""
+    """Train by a recipe, and return the precision."""
 
     def go(recipe: Recipe) -> str:
         listener = Listener()
