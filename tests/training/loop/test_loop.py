@@ -466,8 +466,7 @@ def test_a_plan_counts_the_fitted_head_and_what_loading_torch_took(
 ) -> None:
     monkeypatch.setattr(estimate, "seconds_per_image", lambda *_: 1.0)
     fitted, random = (
-        plan(recipe("finetune", train={"head_start": head}), tmp_path / "run").seconds
-        for head in ("fitted", "random")
+        plan(recipe("finetune", train={"head_start": head}), tmp_path / "run").seconds for head in ("fitted", "random")
     )
     assert fitted - random == pytest.approx(36 + 9, abs=1)  # features of those to train on, once those to validate
     monkeypatch.setattr(estimate, "seconds_per_image", lambda *_: 0.0)
