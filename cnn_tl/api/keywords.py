@@ -30,7 +30,7 @@ def chosen(
         RecipeError, UsageError: in one line, by the keyword.
     """
     from cnn_tl import recipe as recipes
-    from cnn_tl.recipe.sections import SECTIONS
+    from cnn_tl.recipe.settings import SECTIONS
 
     if is_recipe(data):
         if recipe is not None:
@@ -55,7 +55,7 @@ def chosen(
 
 
 def _unknown_keyword(name: str) -> str:
-    from cnn_tl.recipe.sections import KEYS, SECTIONS
+    from cnn_tl.recipe.settings import KEYS, SECTIONS
 
     places = [key for key in KEYS if key.endswith(f".{name}")]
     if places:

@@ -8,7 +8,7 @@ only that.
 from cnn_tl.recipe.loading import load, names, renamed, text, tree_of
 from cnn_tl.recipe.recipe import Recipe, diff, json_schema, to_yaml
 from cnn_tl.recipe.resolved import ResolvedRecipe
-from cnn_tl.recipe.sections import KEYS
+from cnn_tl.recipe.settings import KEYS
 from cnn_tl.recipe.validation import faults
 
 __all__ = [

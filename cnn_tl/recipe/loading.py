@@ -17,7 +17,7 @@ from cnn_tl.recipe.messages import explained, shortened, shown, unknown
 from cnn_tl.recipe.recipe import Recipe
 from cnn_tl.recipe.resolved import ResolvedRecipe
 from cnn_tl.recipe.rules import WITHOUT_MEANING_IN_FREEZE
-from cnn_tl.recipe.sections import KEYS, RENAMED_KEYS, SECTIONS
+from cnn_tl.recipe.settings import KEYS, RENAMED_KEYS, SECTIONS
 
 FLAGS_OF_A_LOOP = ("train.epochs", "train.lr")
 """In mode freeze, which has no training loop, an adamw head takes these from the command line."""

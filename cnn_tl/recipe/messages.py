@@ -12,18 +12,18 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from cnn_tl.core.errors import printable
-from cnn_tl.recipe.sections import KEYS, SECTIONS
+from cnn_tl.recipe.settings import KEYS, SECTIONS
 from cnn_tl.recipe.types import TrackerName
 
 _WORDS = {
     "views": ("fresh",), "learning_rate": ("auto",), "class_weights": ("none", "balanced"),
     "policy": ("head", "last-stage", "norm", "all"), "trackers": get_args(TrackerName),
 }  # fmt: skip
-"""Type of error -> the words that are allowed among other values."""
+"""Type of error -> the words that are allowed besides other values."""
 
 
 def explained(error: ValidationError) -> str:
-    """Return the first thing that is wrong, and how many more there are."""
+    """Return the first error, and how many more there are."""
     first, *others = error.errors(include_url=False)
     return fault(first) + (f" (and {len(others)} more)" if others else "")
 
@@ -37,13 +37,13 @@ def fault(error: ErrorDetails) -> str:
         allowed = f"a section with {_listed(SECTIONS[key].model_fields)}"
     else:
         allowed = error["msg"].removeprefix("Input should be ").removeprefix("String should have ")
-    near = _nearest(error["input"], choices(error), 0.7)  # gpu is no slip of the pen for cpu
+    near = _nearest(error["input"], choices(error), 0.7)  # gpu is not a typo for cpu
     hint = f"; did you mean {near}?" if near else ""
     return f"{key}: got {shown(error['input'])}, allowed {allowed}{hint}"
 
 
 def choices(error: ErrorDetails) -> list[str]:
-    """Return the words that were allowed instead; none where the value is no choice."""
+    """Return the words that are allowed instead; none if the value is not a choice between words."""
     if error["type"] == "literal_error":
         return re.findall(r"'([^']*)'", error["ctx"]["expected"])
     return list(_WORDS.get(error["type"], ()))
@@ -55,9 +55,9 @@ def _nearest(value: object, words: list[str], alike: float = 0.6) -> str | None:
 
 
 def unknown(key: str) -> str:
-    """Say that there is no such key, and name the one whose last part is nearest."""
+    """Say that there is no such key, and name the most similar one."""
     section, _, leaf = key.rpartition(".")
-    if key in KEYS and section:  # written flat, at the top of a file
+    if key in KEYS and section:  # written with its dot, at the top of a file
         return f"{key} is written in two lines: {section}: and, indented below it, {leaf}: ..."
     near = nearest_key(key)
     known = _listed(SECTIONS[section].model_fields if section in SECTIONS else ["mode", "seed", *SECTIONS])
@@ -66,28 +66,28 @@ def unknown(key: str) -> str:
 
 
 def nearest_key(key: str) -> str | None:
-    """Return the key or section whose last part is nearest to that of a key that does not exist."""
-    leaves = {name.rpartition(".")[2]: name for name in [*KEYS, *SECTIONS]}  # train is a section, and a key of data
+    """Return the key or section whose last part is most similar to that of a key that does not exist."""
+    leaves = {name.rpartition(".")[2]: name for name in [*KEYS, *SECTIONS]}  # train is both a section and a key of data
     near = _nearest(key.rpartition(".")[2], list(leaves))
     return leaves[near] if near else None
 
 
 def _listed(names: Iterable[str], most: int = 12) -> str:
-    """Name what there is, as far as a line goes."""
+    """Return a list for a message, cut to the length of a line."""
     first, rest = list(names)[:most], list(names)[most:]
     return ", ".join(first) + (f" and {len(rest)} more (cnn-tl recipes schema)" if rest else "")
 
 
 def shown(value: object) -> str:
-    """Return a value as it would be written, as far as a line goes."""
+    """Return a value as it is written in YAML, cut to the length of a line."""
     return shortened(json.dumps(value, default=str))
 
 
 def shortened(text: str, width: int = 60) -> str:
-    """Return a text, or its beginning."""
+    """Return a text, or its beginning if it is long."""
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def policy_shown(policy: str | tuple[str, ...] | None) -> str:
-    """Write a freeze policy as it stands in a recipe."""
+    """Return a freeze policy as it is written in a recipe."""
     return policy if isinstance(policy, str) else f"[{', '.join(policy or ())}]"

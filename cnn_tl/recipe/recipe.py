@@ -12,11 +12,11 @@ from cnn_tl.recipe import yaml
 from cnn_tl.recipe.messages import explained, shown
 from cnn_tl.recipe.resolved import ResolvedRecipe
 from cnn_tl.recipe.resolving import resolve
-from cnn_tl.recipe.sections import KEYS, Settings
+from cnn_tl.recipe.settings import KEYS, Settings
 
 
 class _InOneLine(type(BaseModel)):  # type: ignore[misc]
-    """Lets `Recipe(...)` refuse in our words; what reads a file or a flag knows better where the mistake stands."""
+    """Makes `Recipe(...)` raise one line of ours; `load` instead names the file or flag of the mistake."""
 
     def __call__(cls, *args: Any, **values: Any) -> Any:
         try:
@@ -30,12 +30,11 @@ class Recipe(Settings, metaclass=_InOneLine):
 
         recipe = cnn_tl.Recipe(mode="finetune", data={"path": "photos"}, train={"epochs": 5})
 
-    `cnn-tl recipes schema` lists every section and key; what is left out has the default of the mode.
-
-    A null leaves a setting to the mode; `resolve` fills it in.
+    `cnn-tl recipes schema` lists every section and key. What is left out or null has the default of the mode, which
+    `resolve` fills in.
 
     Raises:
-        RecipeError: an unknown key or a value that cannot be, in one line.
+        RecipeError: an unknown key or an impossible value, in one line.
     """
 
     def resolve(self) -> ResolvedRecipe:
@@ -51,16 +50,16 @@ _PLACES = (
     *("data.path", "data.train", "data.val", "data.test", "data.keep_images", "data.memory_gb"),
     *("features.cache", "features.budget_gb"),
 )
-"""Where things lie, which changes nothing that is learned."""
+"""Where files are, which changes nothing that is learned."""
 
 
 def to_yaml(recipe: Recipe | ResolvedRecipe) -> str:
-    """Write a recipe so that `load` reads it back equal; settings that are null are left out."""
+    """Write a recipe so that `load` reads it back equal; settings that are null are omitted."""
     return yaml.dump(recipe.model_dump(exclude_none=True))
 
 
 def diff(before: ResolvedRecipe, after: ResolvedRecipe) -> list[str]:
-    """Return what differs, as "train.lr: 0.001 -> 0.01"; neither machine nor the place of the data counts."""
+    """Return what differs, as "train.lr: 0.001 -> 0.01"; the machine and the location of files do not count."""
     old, new = dict(_flat(before)), dict(_flat(after))
     return [
         f"{key}: {shown(old.get(key))} -> {shown(new.get(key))}"

@@ -1,4 +1,4 @@
-"""From what a user wrote to what a run does: the defaults of the mode, and folders that all lie below one."""
+"""From what a user wrote to what a run does: fill in the mode's defaults, and put all data folders below one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from cnn_tl.recipe.defaults import (
 )
 from cnn_tl.recipe.resolved import RECIPES, FrozenModel, LoopRecipe, ResolvedRecipe
 from cnn_tl.recipe.rules import refuse_contradictions, refuse_unreached_phases, sees_one_view, trains_auxiliary
-from cnn_tl.recipe.sections import Augment, Data, Section, Settings
+from cnn_tl.recipe.sections import Augment, Data, Section
+from cnn_tl.recipe.settings import Settings
 
 
 def resolve(recipe: Settings) -> ResolvedRecipe:
@@ -92,12 +93,12 @@ def _given(section: Section) -> dict[str, Any]:
 
 
 def placed(data: Data) -> Data:
-    """Return the section with the folders of the splits relative to `path`, which lies around all of them.
+    """Return the section with the folders of the splits relative to `path`, which contains all of them.
 
-    A folder that is named is relative to `path`, or to the working directory where `path` is not set.
+    As written, a folder is relative to `path`, or to the working directory if `path` is not set.
 
     Raises:
-        RecipeError: a split is named, and train is not; or no folder lies around all of them.
+        RecipeError: a split is named but train is not; or no folder contains all of them.
     """
     given = data.splits
     if not given:
@@ -106,16 +107,16 @@ def placed(data: Data) -> Data:
         named = next(iter(given))
         raise RecipeError(f"data.{named} needs data.train beside it, the folder to learn from: --set data.train=FOLDER")
     places = {split: os.path.normpath(os.path.join(data.path or "", text)) for split, text in given.items()}  # noqa: PTH118
-    around = data.path if data.path is not None else _around([*places.values()])
-    if not all(_is_inside(place, around) for place in places.values()):
-        around = _around([*places.values()])
+    common = data.path if data.path is not None else _common_folder([*places.values()])
+    if not all(_is_inside(place, common) for place in places.values()):
+        common = _common_folder([*places.values()])
     relative: dict[str, str] = {
-        split: Path(os.path.relpath(place, around)).as_posix() for split, place in places.items()
+        split: Path(os.path.relpath(place, common)).as_posix() for split, place in places.items()
     }
-    return data.model_copy(update={"path": around, **relative})
+    return data.model_copy(update={"path": common, **relative})
 
 
-def _around(places: list[str]) -> str:
+def _common_folder(places: list[str]) -> str:
     if len(places) == 1:
         return places[0] if places[0] == os.curdir else os.path.dirname(places[0]) or os.curdir  # noqa: PTH120
     try:
@@ -123,7 +124,7 @@ def _around(places: list[str]) -> str:
             places = [os.path.abspath(place) for place in places]  # noqa: PTH100
         return os.path.commonpath(places) or os.curdir
     except ValueError as error:  # two drives of Windows
-        raise RecipeError("data.train, data.val and data.test lie on different drives; put them on one") from error
+        raise RecipeError("data.train, data.val and data.test are on different drives; put them on one") from error
 
 
 def _is_inside(place: str, folder: str) -> bool:

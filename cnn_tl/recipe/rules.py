@@ -13,13 +13,14 @@ from cnn_tl.core.errors import RecipeError
 from cnn_tl.recipe.defaults import AUXILIARY_MODELS, POLICY_DEFAULTS
 from cnn_tl.recipe.messages import policy_shown
 from cnn_tl.recipe.resolved import HEAD_TYPES, Embedding, TrainedModel
-from cnn_tl.recipe.sections import Head, Model, Settings, Train
+from cnn_tl.recipe.sections import Head, Model, Train
+from cnn_tl.recipe.settings import Settings
 
 WITHOUT_MEANING_IN_FREEZE = frozenset(f"train.{key}" for key in Train.model_fields.keys() - Embedding.model_fields)
 
 
 def sees_one_view(recipe: Settings) -> bool:
-    """Say whether the network sees each training image in one way only, so that nothing is random about it."""
+    """Say whether the network sees each training image in one way only, without augmentation."""
     return recipe.features.views == 1 or (recipe.mode == "freeze" and recipe.features.views is None)
 
 
@@ -179,7 +180,7 @@ def _idle_auxiliary(model: Model) -> str:
 
 
 def _has_auxiliary(model: Model) -> bool:
-    """Say whether a model has auxiliary classifiers, with whatever tag it is named."""
+    """Say whether a model has auxiliary classifiers, whatever the tag in its name."""
     return model.name.partition(".")[0] in AUXILIARY_MODELS
 
 
@@ -269,6 +270,6 @@ def _augmented_on_the_device(recipe: Settings) -> Iterator[str]:
 
 
 def _keeps_activations(recipe: Settings) -> bool:
-    """Say whether the frozen part of the network may hand over what it has computed before."""
+    """Say whether activations of the frozen part may be kept and reused."""
     partly = recipe.model.freeze not in (None, "all") and not recipe.model.unfreeze
     return partly and recipe.features.views != "fresh"

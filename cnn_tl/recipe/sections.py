@@ -1,12 +1,11 @@
-"""The sections of a recipe: every setting with its type, its range, its default and one line about it."""
+"""The sections of a recipe as a user writes it: each setting with its type, range, default and one line about it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from cnn_tl.core.device import DeviceName
 from cnn_tl.core.errors import UsageError
@@ -17,7 +16,6 @@ from cnn_tl.recipe.types import (
     ClassWeights,
     HeadKind,
     LearningRate,
-    Mode,
     PathText,
     Policies,
     Policy,
@@ -38,25 +36,26 @@ class Data(Section):
 
     path: PathText | None = Field(default=None, description="Folder of class folders, or of train and val.")
     train: PathText | None = Field(
-        default=None, description="Folder of train's classes, below path; . takes all of path. null: found by its name."
+        default=None,
+        description="Folder of the training classes, below path; . is all of path; null: found by its name.",
     )
-    val: PathText | None = Field(default=None, description="The same of val, which decides what is kept.")
-    test: PathText | None = Field(default=None, description="The same of test, which no choice ever looks at.")
+    val: PathText | None = Field(default=None, description="The same for val, which decides which model is kept.")
+    test: PathText | None = Field(default=None, description="The same for test, which no choice depends on.")
     val_fraction: float = Field(
-        default=0.2, gt=0, le=0.5, description="Share of each class kept for validation, if no val is there."
+        default=0.2, gt=0, le=0.5, description="Share of each class held out for validation, if there is no val."
     )
     on_bad_image: Literal["skip", "fail"] = Field(
-        default="skip", description="Set a broken image aside by name, or end the run."
+        default="skip", description="Set a broken image aside and name it, or end the run."
     )
     max_pixels: int = Field(
-        default=MAX_PIXELS, ge=1, le=2**40, description="An image with more pixels is refused unread."
+        default=MAX_PIXELS, ge=1, le=2**40, description="An image with more pixels is refused before it is decoded."
     )
     min_side: int = Field(default=MIN_SIDE, ge=1, le=8192, description="An image with a shorter side is refused.")
     keep_images: bool = Field(
-        default=True, description="A training loop decodes each image once, and keeps it for later runs too."
+        default=True, description="Whether a training loop decodes each image once, and keeps it for later runs too."
     )
     memory_gb: float = Field(
-        default=1, ge=0, le=1e6, description="The most memory for kept images that find no room in the cache, in GB."
+        default=1, ge=0, le=1e6, description="Memory limit for kept images that do not fit in the cache, in GB."
     )
 
     @property
@@ -78,185 +77,213 @@ class Data(Section):
 
 
 class Model(Section):
-    """Which network, and where its weights come from."""
+    """Which network, where its weights come from, and what trains."""
 
     name: str = Field(default="tf_efficientnet_lite0", min_length=1, description="Any timm model; see cnn-tl models.")
     weights: PathText | None = Field(
-        default=None, description="Weights file; null takes them from a package or the hub."
+        default=None, description="Weights file; null: from an installed package, or from the hub."
     )
     image_size: int | None = Field(
-        default=None, ge=8, le=4096, description="Side of the input in pixels; null takes the model's own."
+        default=None, ge=8, le=4096, description="Side of the input in pixels; null: the model's own."
     )
     freeze: Policy | None = Field(
         default=None,
         description="What trains: head, last-stage, last-N, norm (layers), all, or a list of names; null: the mode's.",
     )
     unfreeze: Policies | None = Field(
-        default=None, description="Gradual unfreezing: what trains after freeze, one step after the other."
+        default=None, description="Gradual unfreezing: the policies that follow freeze, one phase each."
     )
     unfreeze_every: int | None = Field(
-        default=None, ge=1, le=100_000, description="Epochs between the steps of unfreeze; null: 1."
+        default=None, ge=1, le=100_000, description="Epochs of each phase of unfreeze; null: 1."
     )
     bn: BatchNorm | None = Field(
         default=None,
-        description="BatchNorm in the parts that train: statistics moving, held, or those of all processes together.",
+        description="Statistics of BatchNorm in layers that train: updated, fixed, or synchronised between processes.",
     )
 
 
 class Features(Section):
-    """What is computed once by the frozen part of the network, and kept."""
+    """What the frozen part of the network computes once and keeps."""
 
     views: Views | None = Field(
         default=None,
-        description="Views of an image that are kept: plain, then augmented; fresh: new ones each epoch.",
+        description="Views kept of each image: the plain one, then augmented ones; fresh: new ones each epoch.",
     )
-    cache: bool = Field(default=True, description="Keep features for later runs, in the cache of this machine.")
-    budget_gb: float = Field(default=10, gt=0, le=1e6, description="The most that the cache may hold, in GB.")
+    cache: bool = Field(default=True, description="Keep features in this machine's cache, for later runs.")
+    budget_gb: float = Field(default=10, gt=0, le=1e6, description="Size limit of the cache, in GB.")
 
 
 class Head(Section):
-    """How the head is fitted on the features of a frozen backbone; null means the default of its kind."""
+    """How the head is fitted on features of a frozen backbone; null: the default of its kind."""
 
     kind: HeadKind = Field(
         default="auto",
-        description="Logistic, ridge, AdamW, neighbours, class means; auto: lbfgs, or ridge where that is better.",
+        description="Logistic or ridge regression, AdamW, nearest neighbours, class means; auto: lbfgs or ridge.",
     )
     class_weights: ClassWeights = Field(
-        default="none", description="Weight of each class: none, balanced (rare ones more), or class: weight."
+        default="none", description="Weight of each class: none, balanced (rare classes weigh more), or class: weight."
     )
     penalty: float | None = Field(
-        default=None, gt=0, description="L2 penalty of lbfgs and ridge; null chooses it by cross-validation."
+        default=None, gt=0, description="L2 penalty of lbfgs and ridge; null: chosen by cross-validation."
     )
     hidden: int | None = Field(
-        default=None, ge=1, le=65_536, description="Width of a hidden layer in an adamw head; null: it is linear."
+        default=None,
+        ge=1,
+        le=65_536,
+        description="Width of the hidden layer of an adamw head; null: none, the head is linear.",
     )
-    dropout: float | None = Field(default=None, ge=0, lt=1, description="Dropout before the adamw head's layers.")
+    dropout: float | None = Field(default=None, ge=0, lt=1, description="Dropout before each layer of an adamw head.")
     label_smoothing: float | None = Field(
-        default=None, ge=0, lt=1, description="Probability that the adamw head spreads over all classes."
+        default=None, ge=0, lt=1, description="Probability that an adamw head spreads evenly over all classes."
     )
-    epochs: int | None = Field(default=None, ge=1, le=100_000, description="Passes of the adamw head.")
-    batch_size: int | None = Field(default=None, ge=1, le=1_000_000, description="Images in a step of adamw.")
-    lr: float | None = Field(default=None, gt=0, le=100, description="Peak learning rate of the adamw head.")
-    weight_decay: float | None = Field(default=None, ge=0, le=10, description="Weight decay of the adamw head.")
+    epochs: int | None = Field(default=None, ge=1, le=100_000, description="Epochs of an adamw head.")
+    batch_size: int | None = Field(default=None, ge=1, le=1_000_000, description="Images in a step of an adamw head.")
+    lr: float | None = Field(default=None, gt=0, le=100, description="Peak learning rate of an adamw head.")
+    weight_decay: float | None = Field(default=None, ge=0, le=10, description="Weight decay of an adamw head.")
     neighbours: int | None = Field(default=None, ge=1, le=10_000, description="Neighbours that vote in a knn head.")
 
 
 class Train(Section):
-    """The training loop; null means the default of the mode."""
+    """The training loop; null: the default of the mode."""
 
-    epochs: int | None = Field(default=None, ge=1, le=100_000, description="Passes over the images.")
-    steps: int | None = Field(default=None, ge=1, le=10**9, description="Updates, in place of epochs.")
-    batch_size: int | None = Field(default=None, ge=1, le=65_536, description="Images in one step.")
+    epochs: int | None = Field(default=None, ge=1, le=100_000, description="Passes over the training images.")
+    steps: int | None = Field(
+        default=None, ge=1, le=10**9, description="Length of the run in updates, instead of epochs."
+    )
+    batch_size: int | None = Field(default=None, ge=1, le=65_536, description="Images in a step.")
     micro_batch: int | None = Field(
         default=None, ge=1, le=65_536,
-        description="Images that pass the network at once, a part of a step; null: as many as fit.",
+        description="Images that pass the network at once, where a step is split; null: as many as fit.",
     )  # fmt: skip
     optimizer: str | None = Field(
         default=None, pattern=r"^[a-z0-9]+$", description="adamw, sgd (Nesterov), or another of timm's factory."
     )
-    momentum: float | None = Field(default=None, ge=0, lt=1, description="Momentum of SGD and its like.")
+    momentum: float | None = Field(
+        default=None, ge=0, lt=1, description="Momentum of SGD and similar optimisers; null: 0.9."
+    )
     lr: LearningRate | None = Field(
-        default=None, description="Peak learning rate of the backbone; auto: found by a range test."
+        default=None, description="Peak learning rate of the backbone; auto: from a range test."
     )
     head_start: Literal["fitted", "random"] | None = Field(
-        default=None, description="The head that finetune starts with: fitted on frozen features, or random weights."
+        default=None, description="The head that finetune starts with: fitted on frozen features, or random."
     )
     head_lr_factor: float | None = Field(
         default=None, gt=0, le=10_000, description="Learning rate of the head, as a multiple of lr."
     )
     layer_decay: float | None = Field(
-        default=None, gt=0, le=1, description="Each layer towards the input learns this much slower; 1: all alike."
+        default=None,
+        gt=0,
+        le=1,
+        description="Factor on the learning rate for each layer towards the input; 1: the same for all.",
     )
     weight_decay: float | None = Field(
-        default=None, ge=0, le=10, description="Weight decay, but not on norms and biases."
+        default=None, ge=0, le=10, description="Weight decay, except on norms and biases."
     )
     schedule: Literal["cosine", "one-cycle", "step", "constant"] | None = Field(
-        default=None, description="Course of the learning rate after the warm-up."
+        default=None, description="Learning rate schedule after the warm-up."
     )
-    warmup: float | None = Field(default=None, ge=0, le=1, description="Share of the steps in which lr rises.")
+    warmup: float | None = Field(
+        default=None, ge=0, le=1, description="Share of the steps in which the learning rate warms up."
+    )
     decay_every: float | None = Field(
-        default=None, gt=0, le=1, description="Share of the steps after which schedule step lowers lr."
+        default=None, gt=0, le=1, description="Schedule step: share of the steps between decays."
     )
-    decay_rate: float | None = Field(default=None, gt=0, le=1, description="What it then multiplies lr by.")
+    decay_rate: float | None = Field(
+        default=None, gt=0, le=1, description="Schedule step: factor on the learning rate at each decay."
+    )
     loss: Literal["cross-entropy", "focal"] | None = Field(
-        default=None, description="Focal loss attends to the images that are still hard."
+        default=None, description="Focal loss weighs hard images more."
     )
-    focal_gamma: float | None = Field(default=None, ge=0, le=10, description="How much it does; 0 is cross-entropy.")
+    focal_gamma: float | None = Field(
+        default=None, ge=0, le=10, description="Focusing exponent of focal loss; 0 is cross-entropy."
+    )
     aux_weight: float | None = Field(
-        default=None, ge=0, le=10, description="Weight of each auxiliary classifier's loss, in googlenet; 0: no such."
+        default=None,
+        ge=0,
+        le=10,
+        description="Weight of the loss of each auxiliary classifier of googlenet; 0: trained without them.",
     )
     label_smoothing: float | None = Field(
         default=None, ge=0, lt=1, description="Probability spread evenly over all classes."
     )
     class_weights: ClassWeights | None = Field(
-        default=None, description="Weight of each class in the loss: none, balanced (rare ones more), or class: weight."
+        default=None,
+        description="Weight of each class in the loss: none, balanced (rare classes weigh more), or class: weight.",
     )
     sampling: Literal["natural", "balanced"] | None = Field(
-        default=None, description="Whether an epoch shows the classes as often as they are, or all alike."
+        default=None, description="Sample classes at their natural frequency, or all equally often."
     )
-    clip_grad: float | None = Field(default=None, gt=0, description="Largest gradient norm; 1e9 never clips.")
+    clip_grad: float | None = Field(default=None, gt=0, description="Largest gradient norm; 1e9: never clip.")
     ema: float | None = Field(
-        default=None, ge=0, lt=1, description="Decay of the moving average of the weights that is kept; 0: none."
+        default=None,
+        ge=0,
+        lt=1,
+        description="Decay of the moving average of the weights, which is then the model; 0: none.",
     )
     temperature: Literal["fitted", "none"] | None = Field(
-        default=None, description="fitted: in the end the logits are made as sure as the validation images justify."
+        default=None, description="fitted: calibrate the logits on the validation images after training."
     )
     patience: int | None = Field(
-        default=None, ge=1, le=100_000, description="Epochs without a better one after which training ends early."
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Epochs without improvement after which training stops early; null: never.",
     )
 
 
 class Augment(Section):
-    """How training images are varied, each time they are seen."""
+    """How training images are varied each time they are seen."""
 
     crop_scale_min: float = Field(
-        default=0.5, gt=0, le=1, description="Smallest share of the area a crop keeps, if the image has room for it."
+        default=0.5,
+        gt=0,
+        le=1,
+        description="Smallest share of the image's area that a random crop covers, where its shape allows.",
     )
-    flip: bool = Field(default=True, description="Mirror half of the images left to right.")
-    color: float = Field(default=0.2, ge=0, le=1, description="Jitter of brightness, contrast, saturation.")
+    flip: bool = Field(default=True, description="Flip half of the images horizontally.")
+    color: float = Field(default=0.2, ge=0, le=1, description="Jitter of brightness, contrast and saturation.")
     policy: AugmentPolicy = Field(
-        default="none", description="Operations drawn from a list: two or so of one strength, or one of any strength."
+        default="none",
+        description="Random operations: several of one strength (randaugment), or one of any (trivialaugment).",
     )
     magnitude: int | None = Field(
-        default=None, ge=0, le=30, description="Strength of each operation of randaugment; null means 9."
+        default=None, ge=0, le=30, description="Strength of each operation of randaugment; null: 9."
     )
     ops: int | None = Field(
-        default=None, ge=1, le=14, description="Operations that randaugment applies to an image; null means 2."
+        default=None, ge=1, le=14, description="Operations that randaugment applies to an image; null: 2."
     )
-    erasing: float = Field(
-        default=0, ge=0, le=1, description="Probability that a rectangle of an image is painted over."
-    )
+    erasing: float = Field(default=0, ge=0, le=1, description="Probability that a rectangle of an image is erased.")
     mixup: float = Field(
-        default=0, ge=0, le=100, description="Alpha of mixup: two images and their labels are blended; 0: none."
+        default=0, ge=0, le=100, description="Alpha of mixup, which blends two images and their labels; 0: off."
     )
     cutmix: float = Field(
-        default=0, ge=0, le=100, description="Alpha of cutmix: a box of one image is put into another; 0: none."
+        default=0, ge=0, le=100, description="Alpha of cutmix, which pastes a box of one image into another; 0: off."
     )
 
 
 class Run(Section):
-    """The machine; nothing here changes what is learned, but for rounding."""
+    """The machine; nothing here changes what is learned, except for rounding."""
 
     device: DeviceName = Field(default="auto", description="Where to compute.")
     workers: int | None = Field(
-        default=None, ge=0, le=64, description="Threads that read images; 0: the main one; null: one for each core."
+        default=None, ge=0, le=64, description="Threads that read images; 0: the main thread; null: one for each core."
     )
     deterministic: bool = Field(
-        default=False, description="On CUDA the same bits in every run, from slower kernels; a CPU gives them anyway."
+        default=False, description="The same bits in every run on CUDA, with slower kernels; a CPU gives them anyway."
     )
     compile: Literal["auto", "never", "always"] = Field(
         default="auto",
-        description="torch.compile; auto: on the frozen part where it repays its time; always: in a training loop too.",
+        description="torch.compile; auto: for the frozen part, where it pays off; always: for a training loop too.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="Number format of the network; auto: bf16 where the hardware has it and it pays."
+        default="auto", description="Precision of the network; auto: bf16 where the hardware has it and it is faster."
     )
     augment: Literal["auto", "threads", "device"] = Field(
         default="auto",
-        description="Where light is changed and erasing done, to the same bits; auto: on a GPU that has waited.",
+        description="Where color jitter and erasing run, with the same bits; auto: on a GPU that waits for images.",
     )
     track: Trackers = Field(
-        default=(), description="Where metrics go beside metrics.jsonl and .csv: tensorboard, mlflow, wandb."
+        default=(), description="Trackers besides metrics.jsonl and metrics.csv: tensorboard, mlflow, wandb."
     )
 
 
@@ -267,62 +294,5 @@ class Export(Section):
         default=1, ge=0, le=100, description="Points of validation accuracy that fp16 or int8 may cost."
     )
     min_agreement: float = Field(
-        default=0.9, ge=0, le=1, description="Share of validation images that must keep float32's answer."
+        default=0.9, ge=0, le=1, description="Share of validation images that must get the same answer as in float32."
     )
-
-
-SECTIONS: dict[str, type[Section]] = {
-    "data": Data,
-    "model": Model,
-    "features": Features,
-    "head": Head,
-    "train": Train,
-    "augment": Augment,
-    "run": Run,
-    "export": Export,
-}
-
-KEYS = ["mode", "seed", *(f"{name}.{key}" for name in SECTIONS for key in SECTIONS[name].model_fields)]
-"""The dotted name of every setting."""
-
-RENAMED_KEYS = {"data.keep_pictures": "data.keep_images"}
-"""Keys of older recipes, also those in run folders -> what they are called now."""
-
-
-def with_new_keys(tree: Any) -> Any:
-    """Return a recipe's tree with today's names in place of `RENAMED_KEYS`; anything that is not a mapping as it is."""
-    if not isinstance(tree, Mapping):
-        return tree
-    for old, new in RENAMED_KEYS.items():
-        section, leaf = old.split(".")
-        values = tree.get(section)
-        if isinstance(values, Mapping) and leaf in values:
-            kept = {key: value for key, value in values.items() if key != leaf}
-            tree = {**tree, section: {new.partition(".")[2]: values[leaf], **kept}}
-    return tree
-
-
-class Settings(Section):
-    """All sections, and what stands beside them."""
-
-    mode: Mode = Field(
-        default="freeze",
-        description="freeze: fit a head on a frozen backbone; finetune: train all from pretrained weights; "
-        "lp-ft: first the head, then all; auto: the better of lp-ft and freeze; scratch: from nothing.",
-    )
-    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Decides the split, the order and the augmentation.")
-    data: Data = Data()
-    model: Model = Model()
-    features: Features = Features()
-    head: Head = Head()
-    train: Train = Train()
-    augment: Augment | None = Field(
-        default=None, description="How training images are varied; null means the default of the mode."
-    )
-    run: Run = Run()
-    export: Export = Export()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_renamed_keys(cls, tree: Any) -> Any:
-        return with_new_keys(tree)

@@ -1,4 +1,4 @@
-"""The types of a recipe's settings: what YAML may hold for each, and the words in which anything else is refused."""
+"""The types of a recipe's settings: what YAML may hold for each, and the messages for anything else."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from cnn_tl.recipe.loading import no_mapping, read_text, with_setting, without_e
 from cnn_tl.recipe.messages import choices, fault, nearest_key
 from cnn_tl.recipe.recipe import Recipe
 from cnn_tl.recipe.rules import contradictions
-from cnn_tl.recipe.sections import KEYS
+from cnn_tl.recipe.settings import KEYS
 
 
 def faults(source: str | Path) -> list[str]:

@@ -1,7 +1,7 @@
 """The written form of a recipe: a small, strict part of YAML 1.2.
 
 PyYAML by itself reads `1e-3` as text, `no` as false and `1:30` as 90, keeps the last of two equal keys, and
-expands aliases without end. Here it only splits the text into events; what they mean is decided below.
+expands aliases without end. Here it only splits the text into events; their meaning is decided below.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def parse(text: str, *, source: str, numbered: bool = True) -> object:
 
     Args:
         source: what an error calls the text: a file name, or a flag.
-        numbered: whether an error names the line; of a flag there is only one.
+        numbered: whether an error names the line; a flag has only one.
 
     Raises:
         RecipeError: "SOURCE:LINE: ..." for a text that is not YAML, is too long or too deep, or that uses
@@ -41,13 +41,13 @@ def parse(text: str, *, source: str, numbered: bool = True) -> object:
 
 
 def parse_all(text: str, *, source: str) -> tuple[object, dict[str, int], list[tuple[int, str]]]:
-    """Read a document as far as it can be read.
+    """Read as much of a document as possible.
 
     Returns:
-        What `parse` returns; the line of each key by its dotted name; what `parse` would refuse, by lines.
+        What `parse` returns; the line of each key by its dotted name; what `parse` would refuse, with its line.
     """
     reader = _Reader(text, source, numbered=True)
-    reader.goes_on = True
+    reader.collects = True
     try:
         value = reader.document()
     except RecipeError:
@@ -66,7 +66,7 @@ class _Reader:
         self.source = source
         self.numbered = numbered
         self.events: Iterator[yaml.Event] = iter(())
-        self.goes_on = False
+        self.collects = False
         self.faults: list[tuple[int, str]] = []
         self.trail: tuple[str, ...] = ()
         self.lines: dict[str, int] = {}
@@ -91,7 +91,7 @@ class _Reader:
             mark = error.problem_mark or error.context_mark
             why = str(error.problem or error.context).replace("'<stream end>'", "the end")
             self.refuse(mark.line + 1 if mark else 1, why)
-        except (ValueError, OverflowError) as error:  # how PyYAML meets impossible escapes and directives
+        except (ValueError, OverflowError) as error:  # what PyYAML raises for impossible escapes and directives
             self.refuse(1, f"not YAML: {error}")
         if not isinstance(after, yaml.StreamEndEvent):
             self.refuse(_line(after), "a second document begins; a recipe is one document")
@@ -161,13 +161,13 @@ class _Reader:
                 self.complain(number, "indented with a tab; YAML wants spaces")
 
     def complain(self, line: int, why: str) -> None:
-        """Refuse what the rest can be read without."""
-        if not self.goes_on:
+        """Refuse what can be skipped while the rest is read."""
+        if not self.collects:
             self.refuse(line, why)
         self.note(line, why)
 
     def note(self, line: int, why: str) -> None:
-        """Remember one fault a line: what comes after it is mostly its consequence."""
+        """Record one fault for each line: later ones mostly follow from the first."""
         if all(line != other for other, _ in self.faults):
             self.faults.append((line, " ".join(why.split())))
 
@@ -182,7 +182,7 @@ def _line(event: yaml.Event) -> int:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts text in quotes that `parse` would take for a number, and escapes what is not printable."""
+    """Quotes text that `parse` would read as a number, and escapes what is not printable."""
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
         # by itself PyYAML folds the rarer line breaks (U+0085, U+2028) into spaces

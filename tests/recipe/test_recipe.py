@@ -17,7 +17,7 @@ from cnn_tl.data.views.policies import POLICIES
 from cnn_tl.recipe import KEYS, Recipe, ResolvedRecipe, diff, load, names, renamed, text, to_yaml, yaml
 from cnn_tl.recipe.defaults import MODE_TRAIN, POLICY_DEFAULTS
 from cnn_tl.recipe.resolved import Embedding, Length
-from cnn_tl.recipe.sections import SECTIONS
+from cnn_tl.recipe.settings import SECTIONS
 from cnn_tl.recipe.types import AugmentPolicy, Mode
 
 Write = Callable[[str], Path]

@@ -11,7 +11,7 @@ import pytest
 
 from cnn_tl import recipe
 from cnn_tl.core.errors import RecipeError
-from cnn_tl.recipe.sections import SECTIONS
+from cnn_tl.recipe.settings import SECTIONS
 from cnn_tl.recipe.types import Mode
 
 TOKENS = [
