@@ -95,6 +95,50 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_fsync() -> Iterator[pytest.MonkeyPatch]:
+    """Write files without fsync: a tiny run waits for the disk 70 times. `fsync` undoes this."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cnn_tl.core.files._fsync", lambda _: None)
+        yield patch
+
+
+@pytest.fixture
+def fsync(no_fsync: pytest.MonkeyPatch) -> Iterator[None]:
+    """Write files as the product does."""
+    from cnn_tl.core import files
+
+    replaced = files._fsync
+    no_fsync.undo()
+    yield
+    no_fsync.setattr(files, "_fsync", replaced)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_curves() -> Iterator[pytest.MonkeyPatch]:
+    """Write one pixel as curves.png: drawing it takes half of a tiny run. `curves` undoes this."""
+    from cnn_tl.core import files
+
+    def write(path: Path, *_: object) -> None:
+        with files.atomic_path(path) as temporary:
+            Image.new("L", (1, 1)).save(temporary, format="png")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cnn_tl.plots.curves.plot_curves", write)
+        yield patch
+
+
+@pytest.fixture
+def curves(no_curves: pytest.MonkeyPatch) -> Iterator[None]:
+    """Draw learning curves as the product does."""
+    from cnn_tl.plots import curves
+
+    replaced = curves.plot_curves
+    no_curves.undo()
+    yield
+    no_curves.setattr(curves, "plot_curves", replaced)
+
+
 @pytest.fixture
 def make_images() -> Callable[..., Path]:
     """Write class folders of small noisy images whose mean colour tells the class."""

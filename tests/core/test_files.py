@@ -9,6 +9,8 @@ import pytest
 from cnn_tl.core import files
 from cnn_tl.core.errors import ArtefactError, ResourceError
 
+pytestmark = pytest.mark.usefixtures("fsync")
+
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"

@@ -41,7 +41,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def scratch(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def scratch(prepared: Path, curves: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Go into a folder of this document's own; features are shared with the others."""
     folder = tmp_path / "work"
     shutil.copytree(prepared, folder, ignore=shutil.ignore_patterns("cache"))

@@ -1,7 +1,4 @@
-"""Real processes are killed, stopped or started twice while they train, then resume to the same bits.
-
-Each process works with one thread, so that the tests keep their pace on a machine that is busy with other things.
-"""
+"""Real processes are killed, stopped or started twice while they train, then resume to the same bits."""
 
 from __future__ import annotations
 
@@ -14,7 +11,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,9 +20,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from warm import Command
 from whole_runs import assert_same_checkpoint
-
-import cnn_tl
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 
@@ -46,7 +41,7 @@ class Trainer:
 
     def __init__(self, folder: Path, weights: Path) -> None:
         self.folder, self.data, self.weights = folder, folder / "data", weights
-        self.started: list[subprocess.Popen[bytes]] = []
+        self.started: list[Command] = []
         chance = np.random.default_rng(0)
         for brightness, (name, count) in enumerate({"ash": 20, "birch": 15, "cedar": 10}.items(), 1):
             (self.data / name).mkdir(parents=True)
@@ -66,33 +61,29 @@ class Trainer:
         words += [] if mode == "freeze" else ["--epochs", epochs]
         return [str(word) for word in words]
 
-    def start(self, words: list[str], workers: int = 2) -> subprocess.Popen[bytes]:
+    def start(self, words: list[str], workers: int = 2) -> Command:
         """Start a command in a process group of its own; its stderr goes to `log`."""
-        source = str(Path(cnn_tl.__file__).parents[1])
-        settings = {"PYTHONPATH": source, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
-        command = [sys.executable, "-m", "cnn_tl", *words, "--workers", str(workers)]
-        with (self.folder / f"{len(self.started)}.log").open("wb") as stream:
-            process = subprocess.Popen(
-                command, stdout=subprocess.DEVNULL, stderr=stream, env=os.environ | settings, start_new_session=True
-            )
+        log = self.folder / f"{len(self.started)}.log"
+        settings = {"HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+        process = Command([*words, "--workers", str(workers)], settings, out=Path(os.devnull), errors=log)
         self.started.append(process)
         return process
 
-    def go_on(self, run: Path, words: list[str], workers: int) -> subprocess.Popen[bytes]:
+    def go_on(self, run: Path, words: list[str], workers: int) -> Command:
         """Resume the run, or start it again if it was killed before it had written its recipe."""
         begun = (run / "recipe.yaml").exists()
         return self.start(["train", "--resume", "--output", str(run)] if begun else words, workers)
 
-    def log(self, process: subprocess.Popen[bytes]) -> str:
+    def log(self, process: Command) -> str:
         return (self.folder / f"{self.started.index(process)}.log").read_text("utf-8")
 
-    def wait_until(self, process: subprocess.Popen[bytes], happened: Callable[[], bool]) -> None:
+    def wait_until(self, process: Command, happened: Callable[[], bool]) -> None:
         """Wait until the condition holds, and fail if the process ends first."""
         while not happened():
             assert process.poll() is None, f"it ended before that: {self.log(process)}"
             time.sleep(0.005)
 
-    def wait_for_training(self, process: subprocess.Popen[bytes], run: Path, chance: random.Random) -> int:
+    def wait_for_training(self, process: Command, run: Path, chance: random.Random) -> int:
         """Wait until the process has finished an epoch or two, and some part of the next; return the step saved."""
         before, epochs = newest_step(run), chance.randint(1, 2)
         self.wait_until(process, lambda: newest_step(run) >= before + STEPS_PER_EPOCH * epochs)
@@ -112,7 +103,7 @@ def trainer(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Ite
 @pytest.fixture(scope="module")
 def undisturbed(trainer: Trainer) -> Finished:
     """Return the folder of an uninterrupted run; the one that several tests need starts at once."""
-    begun: dict[tuple[str, int], tuple[Path, subprocess.Popen[bytes]]] = {}
+    begun: dict[tuple[str, int], tuple[Path, Command]] = {}
 
     def begin(mode: str, epochs: int) -> None:
         run = trainer.folder / f"undisturbed-{mode}-{epochs}"

@@ -15,7 +15,10 @@ from cnn_tl.core import files
 from cnn_tl.training.checkpoints import checkpoint
 from cnn_tl.training.checkpoints.checkpoint import Checkpoint
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork"),
+    pytest.mark.usefixtures("fsync"),
+]
 
 
 def of_step(step: int) -> Checkpoint:

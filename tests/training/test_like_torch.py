@@ -27,7 +27,6 @@ from cnn_tl.data.folders.scan import scan
 from cnn_tl.data.views import transforms
 from cnn_tl.networks import backbone
 from cnn_tl.networks.pretrained.weights import Source
-from cnn_tl.plots import curves
 from cnn_tl.recipe import Recipe
 from cnn_tl.training.run import train
 
@@ -198,9 +197,8 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[Start], tuple[nn.Module, list[f
 
 @pytest.mark.parametrize("name", CASES)
 def test_each_number_of_the_recipe_is_taken_for_what_it_says(
-    recipe: Make, tmp_path: Path, start: Start, name: str, monkeypatch: pytest.MonkeyPatch
+    recipe: Make, tmp_path: Path, start: Start, name: str
 ) -> None:
-    monkeypatch.setattr(curves, "plot_curves", lambda *_, **__: None)  # half of the time
     settings, written_out = CASES[name]
     made = recipe(
         "finetune",

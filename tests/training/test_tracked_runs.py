@@ -19,6 +19,8 @@ from cnn_tl.core.progress import Observer
 from cnn_tl.recipe import Recipe, to_yaml
 from cnn_tl.training.run import plan, train
 
+pytestmark = pytest.mark.usefixtures("curves")
+
 Make = Callable[..., Recipe]
 
 
