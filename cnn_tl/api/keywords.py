@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, get_args
 
-from cnn_tl.api.phrasing import FLAGS, with_keywords
+from cnn_tl.api.messages import FLAGS, with_keywords
 from cnn_tl.core.device import DeviceName
 from cnn_tl.core.errors import RecipeError, UsageError
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_tl.api.keywords import PathLike, as_text, chosen, is_recipe, path_text
-from cnn_tl.api.phrasing import FLAGS, with_keywords
-from cnn_tl.api.surroundings import calm, observer_here
+from cnn_tl.api.messages import FLAGS, with_keywords
+from cnn_tl.api.observers import calm, observer_here
 from cnn_tl.core.imports import require_working_directory
 from cnn_tl.core.progress import Observer
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnn_tl.api.keywords import PathLike, path_text, refuse_impossible
-from cnn_tl.api.phrasing import with_keywords
-from cnn_tl.api.surroundings import calm, observer_here
+from cnn_tl.api.messages import with_keywords
+from cnn_tl.api.observers import calm, observer_here
 from cnn_tl.core.errors import UsageError
 from cnn_tl.core.imports import require_working_directory
 from cnn_tl.core.progress import Observer
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cnn_tl.evaluating.evaluate import Evaluation
     from cnn_tl.explaining.explain import Report
     from cnn_tl.inference.classifier import Answer
-    from cnn_tl.inference.in_memory import Images
+    from cnn_tl.inference.images_in_memory import Images
 
 _MODEL = "the path of a model, or the result of train"
 
@@ -173,10 +173,8 @@ def explain(
         ArtefactError: there is no model, or it is damaged. DataError: none of the images can be read.
     """
     require_working_directory()
-    from cnn_tl.core.cpu import default_workers
-    from cnn_tl.core.device import fp32_switches_restored
-    from cnn_tl.core.imports import require_torch
-    from cnn_tl.explaining import request as requests
+    from cnn_tl.core.device import default_workers, require_torch, switches_restored
+    from cnn_tl.explaining import options as requests
     from cnn_tl.inference.inputs import find
     from cnn_tl.networks import bundle
 
@@ -204,9 +202,9 @@ def explain(
     )
     require_torch()
     from cnn_tl.explaining.explain import explain as run_explain
-    from cnn_tl.explaining.subject import load
+    from cnn_tl.explaining.model import load
 
-    with calm(), fp32_switches_restored():
+    with calm(), switches_restored():
         return run_explain(load(run, device), request, folder, observer_here(observer, quiet))
 
 

@@ -19,9 +19,9 @@ from cnn_tl.data.views import transforms
 from cnn_tl.explaining import faithfulness, layers
 from cnn_tl.explaining.methods import cam, covering, deconv, feature_maps, occlusion
 from cnn_tl.explaining.methods.top_patches import TopPatches, maps_of
-from cnn_tl.explaining.request import ROWS, SHEET, Request, check_output
-from cnn_tl.explaining.seen import Explanation, look, read
-from cnn_tl.explaining.subject import BATCH, Subject, log_odds
+from cnn_tl.explaining.model import BATCH, Subject, log_odds
+from cnn_tl.explaining.options import ROWS, SHEET, Request, check_output
+from cnn_tl.explaining.predicted_images import Explanation, look, read
 from cnn_tl.plots import explanation as plots
 from cnn_tl.plots.explanation import Drawing
 

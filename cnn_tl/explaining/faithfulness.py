@@ -22,7 +22,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from cnn_tl.core.seeds import seed_of
 from cnn_tl.explaining.methods.covering import LEAST_EVIDENCE
-from cnn_tl.explaining.subject import Subject, log_odds
+from cnn_tl.explaining.model import Subject, log_odds
 from cnn_tl.plots.explanation import Curves
 
 STEPS = 20

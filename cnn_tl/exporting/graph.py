@@ -8,7 +8,7 @@ import onnx
 from onnx import compose, helper, parser
 
 from cnn_tl.core.preprocessing import Preprocessing
-from cnn_tl.exporting.pixels import CROPPED, preparing_graph
+from cnn_tl.exporting.preprocessing_graph import CROPPED, preparing_graph
 from cnn_tl.networks.onnx_model import IMAGES, INPUT, LOGITS, PREPARED, PROBABILITIES
 
 

@@ -22,7 +22,7 @@ from cnn_tl.core.statistics import softmax
 from cnn_tl.data.loader import Batch, Pixels, as_they_come, batches
 from cnn_tl.data.remarks import BlankImages
 from cnn_tl.data.views import transforms
-from cnn_tl.inference.in_memory import Given, Images, find_all
+from cnn_tl.inference.images_in_memory import Given, Images, find_all
 from cnn_tl.networks import bundle
 
 Logits = NDArray[np.float32]

@@ -7,7 +7,7 @@ from pathlib import Path
 from cnn_tl.core.device import DeviceName
 from cnn_tl.core.progress import Observer
 from cnn_tl.inference.classifier import Answers, load
-from cnn_tl.inference.in_memory import Images, find_all
+from cnn_tl.inference.images_in_memory import Images, find_all
 
 
 def predict(

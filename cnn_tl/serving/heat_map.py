@@ -35,7 +35,8 @@ def load(source: Path, classifier: Classifier, device: DeviceName) -> tuple[str,
 
 def _by_gradients(source: Path, device: DeviceName) -> tuple[str, HeatMap]:
     from cnn_tl.core.errors import UsageError
-    from cnn_tl.explaining import faithfulness, layers, subject
+    from cnn_tl.explaining import faithfulness, layers
+    from cnn_tl.explaining import model as subject
     from cnn_tl.explaining.methods import cam, occlusion
 
     watched = subject.load(source, device)

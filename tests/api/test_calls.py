@@ -25,7 +25,7 @@ from rich.console import Console
 from whole_runs import StopAfter
 
 import cnn_tl
-from cnn_tl.api.surroundings import calm, observer_here
+from cnn_tl.api.observers import calm, observer_here
 from cnn_tl.cli.terminal.bars import TerminalObserver
 from cnn_tl.cli.terminal.notebook import NotebookObserver
 from cnn_tl.core.errors import DataError, RecipeError, Stopped, UsageError

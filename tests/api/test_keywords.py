@@ -10,7 +10,7 @@ import pytest
 
 import cnn_tl
 from cnn_tl.api.keywords import chosen
-from cnn_tl.api.phrasing import FLAGS, rephrased
+from cnn_tl.api.messages import FLAGS, rephrased
 from cnn_tl.core.errors import RecipeError, UsageError
 from cnn_tl.recipe import Recipe, load, to_yaml
 

@@ -13,7 +13,7 @@ from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.explaining import faithfulness, layers
 from cnn_tl.explaining.methods import cam, covering, occlusion
 from cnn_tl.explaining.methods.top_patches import TopPatches
-from cnn_tl.explaining.subject import Subject, log_odds
+from cnn_tl.explaining.model import Subject, log_odds
 
 SIDE = 32
 SPEC = Preprocessing(SIDE, SIDE, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from cnn_tl.core.preprocessing import Preprocessing
-from cnn_tl.explaining import faithfulness, layers, subject
+from cnn_tl.explaining import faithfulness, layers
+from cnn_tl.explaining import model as subject
 from cnn_tl.explaining.methods import cam, covering, occlusion
 from cnn_tl.inference.classifier import Classifier
 from cnn_tl.serving import heat_map as heat

@@ -39,8 +39,8 @@ def convolve(
     works on each colour by itself.
     """
     from cnn_tl.anatomy import kernels
-    from cnn_tl.cli.writers.safe_output import require_plot_place
     from cnn_tl.data.decoding.image import read_image
+    from cnn_tl.inference.safe_output import require_plot_place
     from cnn_tl.plots.kernels import plot_kernels
 
     chosen = kernels.find(kernel)

@@ -9,7 +9,7 @@ import typer
 
 from cnn_tl.cli.options import AnyModel, AtOnce, Readers, WhereModelRuns
 from cnn_tl.cli.terminal import console
-from cnn_tl.cli.terminal.remarks import ADVICE_AFTER_EVALUATION, show_classes, warn_if_no_better
+from cnn_tl.cli.terminal.accuracy import ADVICE_AFTER_EVALUATION, show_classes, warn_if_no_better
 from cnn_tl.core.errors import UsageError, printable
 from cnn_tl.core.formatting import percent
 
@@ -49,8 +49,8 @@ def evaluate(
     Images that the model was trained on are left out, wherever they lie now, if the run folder is at hand.
     """
     from cnn_tl.cli.terminal.bars import TerminalObserver
-    from cnn_tl.cli.writers.safe_output import require_plot_place
     from cnn_tl.evaluating.evaluate import evaluate as run_evaluation
+    from cnn_tl.inference.safe_output import require_plot_place
 
     if output is not None and not robustness:
         raise UsageError("--output is where the plot of --robustness goes; give that too, or leave it out")

@@ -63,9 +63,8 @@ def explain(
     random maps. feature-maps, deconv and guided show the strongest channels of a layer (as maps, or projected back to
     pixels), top-patches what excites them in a folder of images, filters the first kernels.
     """
-    from cnn_tl.core.cpu import default_workers
-    from cnn_tl.core.imports import require_torch
-    from cnn_tl.explaining import request as requests
+    from cnn_tl.core.device import default_workers, require_torch
+    from cnn_tl.explaining import options as requests
     from cnn_tl.inference.inputs import find
     from cnn_tl.networks import bundle
 
@@ -87,7 +86,7 @@ def explain(
     require_torch()
     from cnn_tl.cli.terminal.bars import TerminalObserver
     from cnn_tl.explaining.explain import explain as run_explain
-    from cnn_tl.explaining.subject import load
+    from cnn_tl.explaining.model import load
 
     screen = TerminalObserver()
     with screen.task("loading the model", None):

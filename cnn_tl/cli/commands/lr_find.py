@@ -42,7 +42,7 @@ def lr_find(
     longest fall (valley).
     """
     from cnn_tl import recipe as recipes
-    from cnn_tl.cli.writers.safe_output import require_plot_place
+    from cnn_tl.inference.safe_output import require_plot_place
     from cnn_tl.plots.lr_find import plot_lr_find
     from cnn_tl.training.run import find_lr
 

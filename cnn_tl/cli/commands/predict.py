@@ -18,9 +18,9 @@ from cnn_tl.core.errors import DataError, UsageError, printable
 from cnn_tl.core.formatting import unreadable
 
 if TYPE_CHECKING:
-    from cnn_tl.cli.writers.answers import Expected
-    from cnn_tl.cli.writers.append import Answered
+    from cnn_tl.inference.append import Answered
     from cnn_tl.inference.classifier import Answer
+    from cnn_tl.inference.writers import Expected
 
 Format = Literal["table", "json", "jsonl", "csv", "parquet"]
 _FORMAT_OF_SUFFIX: dict[str, Format] = {".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
@@ -55,10 +55,10 @@ def predict(
 ) -> None:
     """Say what a trained model sees in images, one row each; a broken image gets a row with its error."""
     from cnn_tl.cli.terminal.bars import TerminalObserver, WarningsOnly
-    from cnn_tl.cli.writers.answers import Expected
-    from cnn_tl.cli.writers.safe_output import never, require_harmless
     from cnn_tl.inference.classifier import load
     from cnn_tl.inference.inputs import find, listed
+    from cnn_tl.inference.safe_output import never, require_harmless
+    from cnn_tl.inference.writers import Expected
 
     live = _is_stdin(images, null)
     if json and format not in (None, "json"):
@@ -119,7 +119,7 @@ def _check(output: Path | None, format: Format, append: bool) -> None:
     if append and (output is None or format not in ("csv", "jsonl")):
         raise UsageError("--append goes on with a file of rows: give --output FILE.csv or FILE.jsonl")
     if format == "parquet":
-        from cnn_tl.cli.writers.parquet import require_pyarrow
+        from cnn_tl.inference.parquet import require_pyarrow
 
         if output is None:
             raise UsageError("--format parquet needs a file: give --output FILE.parquet")
@@ -131,8 +131,8 @@ def _destination(
     output: Path | None, format: Format, append: bool, model: Path, expected: Expected
 ) -> Iterator[tuple[Callable[[Iterable[Answer]], None], Answered]]:
     """Yield what writes the answers, and what is there already; a file appears whole, or grows with --append."""
-    from cnn_tl.cli.writers.answers import WRITERS
-    from cnn_tl.cli.writers.append import Answered, appending, forget
+    from cnn_tl.inference.append import Answered, appending, forget
+    from cnn_tl.inference.writers import WRITERS
 
     if output is None:
         if console.breaks_lines(console.out):
@@ -152,10 +152,10 @@ def _destination(
 
 
 def _write_new(answers: Iterable[Answer], path: Path, format: Format, expected: Expected) -> None:
-    from cnn_tl.cli.writers.answers import WRITERS
+    from cnn_tl.inference.writers import WRITERS
 
     if format == "parquet":
-        from cnn_tl.cli.writers.parquet import write_parquet
+        from cnn_tl.inference.parquet import write_parquet
 
         write_parquet(answers, path, expected)
         return

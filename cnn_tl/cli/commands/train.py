@@ -9,9 +9,9 @@ import typer
 
 from cnn_tl.cli import options
 from cnn_tl.cli.terminal import console
+from cnn_tl.cli.terminal.accuracy import advice_after_training, warn_if_no_better
 from cnn_tl.cli.terminal.bars import TerminalObserver
 from cnn_tl.cli.terminal.plan import plan_table
-from cnn_tl.cli.terminal.remarks import advice_after_training, warn_if_no_better
 from cnn_tl.cli.terminal.result import show_result
 from cnn_tl.core import launch
 from cnn_tl.core.errors import UsageError, printable

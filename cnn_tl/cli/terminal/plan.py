@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cnn_tl.cli.terminal import console
-from cnn_tl.cli.terminal.remarks import MANY_CLASSES
+from cnn_tl.cli.terminal.accuracy import MANY_CLASSES
 from cnn_tl.core.errors import printable
 from cnn_tl.core.formatting import counted, duration
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cnn_tl.cli.terminal import console
-from cnn_tl.cli.terminal.remarks import show_classes
+from cnn_tl.cli.terminal.accuracy import show_classes
 from cnn_tl.core.errors import printable
 from cnn_tl.core.formatting import counted, duration, percent, points, rate
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torchcam.methods import GradCAM, LayerCAM, XGradCAM
 
 from cnn_tl.explaining.layers import MapLayer
-from cnn_tl.explaining.subject import Subject
+from cnn_tl.explaining.model import Subject
 
 METHODS: dict[str, Any] = {
     "gradcam": GradCAM,  # Selvaraju et al. 2017, sec. 3: one weight a channel, its mean gradient

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cnn_tl.core.errors import UsageError
 from cnn_tl.explaining.layers import MapLayer, activations
-from cnn_tl.explaining.subject import Subject
+from cnn_tl.explaining.model import Subject
 
 CHANNELS = 9
 """How many channels are shown of an image."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnn_tl.explaining.methods.covering import PATCH, STRIDE, Box, cost_map
-from cnn_tl.explaining.subject import Subject, log_odds
+from cnn_tl.explaining.model import Subject, log_odds
 
 
 def heat_map(subject: Subject, x_1CHW: Tensor, index: int, *, patch: float = PATCH, stride: float = STRIDE) -> Tensor:

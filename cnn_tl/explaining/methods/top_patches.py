@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cnn_tl.explaining.layers import MapLayer, activations
 from cnn_tl.explaining.methods.feature_maps import ranking
-from cnn_tl.explaining.subject import Subject
+from cnn_tl.explaining.model import Subject
 
 BEST = 9
 CHANNELS = 8

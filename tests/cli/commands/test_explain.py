@@ -105,7 +105,7 @@ def test_top_patches_are_the_strongest_of_all(cli: Callable[..., Any], model: Pa
     """Against a plain search: each image's highest activation of the channel, sorted."""
     from cnn_tl.data.views import transforms
     from cnn_tl.explaining import layers
-    from cnn_tl.explaining.subject import load
+    from cnn_tl.explaining.model import load
 
     for number in range(12):
         Image.effect_noise((64, 64), 10 * number + 10).convert("RGB").save(f"a/n{number}.png")

@@ -304,7 +304,7 @@ def test_parquet(cli: Callable[..., Any]) -> None:
 
 def test_parquet_is_written_in_groups(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     pq = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr("cnn_tl.cli.writers.parquet.ROWS_IN_GROUP", 3)
+    monkeypatch.setattr("cnn_tl.inference.parquet.ROWS_IN_GROUP", 3)
     assert cli("predict", "run", *["photos/dark.png"] * 7, "--output", "answers.parquet").code == 0
     written = pq.ParquetFile("answers.parquet")
     assert [written.metadata.row_group(n).num_rows for n in range(written.num_row_groups)] == [3, 3, 1]

@@ -18,7 +18,7 @@ from whole_words import WIDTHS, faults_of
 from cnn_tl.cli.terminal import console
 from cnn_tl.cli.terminal.line_breaks import broken
 from cnn_tl.cli.terminal.tables import Grid
-from cnn_tl.cli.writers import answers
+from cnn_tl.inference import writers as answers
 from cnn_tl.inference.classifier import Answer
 
 LONG = "/home/somebody/images/of/the/last/summer/in/the/mountains/2026-07-14/IMG_20260714_120154.jpg"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from cnn_tl.api.surroundings import calm
+from cnn_tl.api.observers import calm
 from cnn_tl.core.errors import BadImageError
 from cnn_tl.data.decoding.image import ImageFacts, ImageLimits, probe, read_image
 

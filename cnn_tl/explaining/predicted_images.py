@@ -17,8 +17,8 @@ from cnn_tl.core.formatting import certainty
 from cnn_tl.core.progress import Observer
 from cnn_tl.data.loader import Pixels, batches
 from cnn_tl.data.views import transforms
-from cnn_tl.explaining.request import SHEET, Request, stems
-from cnn_tl.explaining.subject import Subject
+from cnn_tl.explaining.model import Subject
+from cnn_tl.explaining.options import SHEET, Request, stems
 from cnn_tl.plots.explanation import Curves, Drawing
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from cnn_tl.cli.writers.safe_output import OF_A_RUN, never, require_harmless, require_plot_place
 from cnn_tl.core.errors import ResourceError, UsageError
+from cnn_tl.inference.safe_output import OF_A_RUN, never, require_harmless, require_plot_place
 from cnn_tl.training.checkpoints import digests
 from cnn_tl.training.run_folder import RunFolder
 

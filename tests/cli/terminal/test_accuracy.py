@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cnn_tl.cli.terminal.remarks import FEW, MANY_CLASSES, advice_after_training, show_classes, warn_if_no_better
+from cnn_tl.cli.terminal.accuracy import FEW, MANY_CLASSES, advice_after_training, show_classes, warn_if_no_better
 from cnn_tl.core.formatting import percent
 from cnn_tl.core.statistics import wilson_interval
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from cnn_tl.cli.terminal import console
-from cnn_tl.cli.writers.answers import Expected
 from cnn_tl.core import files
 from cnn_tl.core.errors import ArtefactError, ResourceError, UsageError, printable
 from cnn_tl.core.locks import try_lock
+from cnn_tl.inference.writers import Expected
 
 LONGEST_ROW = 1 << 20
 """Bytes: more than this at the end of a file is no row that a kill has cut off."""

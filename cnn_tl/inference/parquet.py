@@ -7,9 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cnn_tl.cli.writers.answers import Expected
 from cnn_tl.core.errors import ResourceError, printable
 from cnn_tl.inference.classifier import Answer
+from cnn_tl.inference.writers import Expected
 
 ROWS_IN_GROUP = 10_000
 
