@@ -1,4 +1,4 @@
-"""Transfer learning for image classification: the functions carry the names of the commands.
+"""Transfer learning for image classification. The functions have the names of the commands.
 
     import cnn_tl
 
@@ -8,10 +8,10 @@
         print(answer.label, answer.probability)
     cnn_tl.export(result.run)
 
-`help(cnn_tl.train)` says what else there is; every error is a `cnn_tl.CnnTlError` with one line.
+`help(cnn_tl.train)` lists every keyword. Every error is a `cnn_tl.CnnTlError` with a message of one line.
 
-Everything is imported at first use, so that `import cnn_tl` costs nothing. It does set the variables that keep other
-packages from reporting to their makers (`core.telemetry.NO_TELEMETRY`).
+Everything is imported at first use, so that `import cnn_tl` is fast. It sets the environment variables that stop other
+packages from sending usage statistics (`core.telemetry.NO_TELEMETRY`).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from cnn_tl.core.telemetry import forbid_telemetry
 
 __version__ = "0.1.0"
 
-forbid_telemetry()  # before anything else can be imported that would report to its maker
+forbid_telemetry()  # before a package that sends statistics can be imported
 
-_HOMES = {
+_MODULES = {
     "Answer": "cnn_tl.inference.classifier",
     "Classifier": "cnn_tl.inference.classifier",
     "CnnTlError": "cnn_tl.core.errors",
@@ -33,16 +33,16 @@ _HOMES = {
     "Recipe": "cnn_tl.recipe",
     "RecipeError": "cnn_tl.core.errors",
     "TrainResult": "cnn_tl.training.result",
-    "benchmark": "cnn_tl.evaluating.benchmark",
-    "evaluate": "cnn_tl.api.using",
-    "explain": "cnn_tl.api.using",
-    "export": "cnn_tl.exporting.export",
-    "inspect": "cnn_tl.api.using",
-    "load": "cnn_tl.inference.classifier",
+    "benchmark": "cnn_tl.api.analysis",
+    "evaluate": "cnn_tl.api.analysis",
+    "explain": "cnn_tl.api.analysis",
+    "export": "cnn_tl.api.prediction",
+    "inspect": "cnn_tl.api.analysis",
+    "load": "cnn_tl.api.prediction",
     "load_recipe": "cnn_tl.recipe",
     "lr_find": "cnn_tl.api.training",
     "models": "cnn_tl.networks.pretrained.catalog",
-    "predict": "cnn_tl.api.using",
+    "predict": "cnn_tl.api.prediction",
     "recipes": "cnn_tl.recipe",
     "train": "cnn_tl.api.training",
 }
@@ -72,13 +72,12 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from cnn_tl.api.analysis import benchmark, evaluate, explain, inspect
+    from cnn_tl.api.prediction import export, load, predict
     from cnn_tl.api.training import lr_find, train
-    from cnn_tl.api.using import evaluate, explain, inspect, predict
     from cnn_tl.core.errors import CnnTlError, RecipeError
-    from cnn_tl.evaluating.benchmark import benchmark
     from cnn_tl.evaluating.evaluate import Evaluation
-    from cnn_tl.exporting.export import export
-    from cnn_tl.inference.classifier import Answer, Classifier, load
+    from cnn_tl.inference.classifier import Answer, Classifier
     from cnn_tl.networks.pretrained.catalog import search as models
     from cnn_tl.recipe import Recipe
     from cnn_tl.recipe import load as load_recipe
@@ -87,13 +86,13 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'cnn_tl' has no attribute {name!r}")
-    if _HOMES[name] not in ("cnn_tl.core.errors", "cnn_tl.recipe"):  # the others may import torch
+    if _MODULES[name] not in ("cnn_tl.core.errors", "cnn_tl.recipe"):  # any other may import torch
         from cnn_tl.core.imports import require_working_directory
 
         require_working_directory()
-    value = getattr(importlib.import_module(_HOMES[name]), _RENAMED.get(name, name))
+    value = getattr(importlib.import_module(_MODULES[name]), _RENAMED.get(name, name))
     globals()[name] = value
     return value
 

@@ -1,4 +1,4 @@
-"""`cnn-tl`, and `python -m cnn_tl`: UTF-8 and signals come first, for the rest takes a moment to load."""
+"""`cnn-tl` and `python -m cnn_tl`: set up UTF-8 and signals before importing the rest, which takes a moment."""
 
 import sys
 
@@ -14,13 +14,13 @@ def main() -> None:
     except BaseException as error:
         if number := signals.arrived():
             signals.exit_now(number)
-        _say_what_is_missing(error)
+        _exit_if_package_is_missing(error)
         raise
     command()
 
 
-def _say_what_is_missing(error: BaseException) -> None:
-    """End with a line if a package is missing that every command needs, such as rich, which prints elsewhere."""
+def _exit_if_package_is_missing(error: BaseException) -> None:
+    """Exit with one line if a package that every command needs is missing; rich, which prints otherwise, may be it."""
     from cnn_tl.core.errors import ResourceError
     from cnn_tl.core.imports import missing_line
 

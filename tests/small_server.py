@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from cnn_tl.core.preprocessing import Preprocessing
-from cnn_tl.explaining.methods import covering
+from cnn_tl.explaining.methods import heat_maps
 from cnn_tl.inference.classifier import Classifier
 from cnn_tl.serving import app, server
 from cnn_tl.serving.limits import Limits
@@ -40,7 +40,7 @@ def classifier(logits: Any = by_brightness) -> Classifier:
 
 
 def service(limits: Limits | None = None, logits: Any = by_brightness, **options: Any) -> Service:
-    heat = "occlusion", lambda pixels, index: covering.heat_map(by_brightness, pixels, index, SPEC)
+    heat = "occlusion", lambda pixels, index: heat_maps.occlusion_map_of_pixels(by_brightness, pixels, index, SPEC)
     settings = {"batch_size": 4, "max_wait": 0.002, "workers": 2} | options
     return Service("small", classifier(logits), heat, limits or Limits(), **settings)
 

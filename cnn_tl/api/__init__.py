@@ -1,6 +1,6 @@
-"""The commands as functions: what one types in a notebook becomes what the library works with.
+"""The Python functions behind `cnn_tl.train`, `cnn_tl.predict` and the others, as a notebook or a script calls them.
 
-Data and models are paths, settings are keywords, results are typed, and progress shows where somebody looks: as a bar
-on a terminal, as a line that changes in a notebook, and elsewhere through the logger "cnn_tl". Nothing of the process
-is left changed, neither signal handlers nor settings of torch, and errors are raised, not printed.
+They turn paths and keywords into recipes and arguments, choose how progress is shown, and name keywords in errors. The
+work is done below, in training/, inference/, evaluating/, explaining/ and exporting/. A call leaves the process as it
+was: signal handlers, warning filters, torch's settings.
 """

@@ -1,4 +1,4 @@
-"""Keywords and whole sections become a recipe; what is wrong with one is a line that names it."""
+"""Turn the keywords of a call into a recipe, and refuse values that cannot be, each in one line with its keyword."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, get_args
 
-from cnn_tl.api.messages import FLAGS, with_keywords
+from cnn_tl.api.messages import RECIPE_KEYS, with_keywords
 from cnn_tl.core.device import DeviceName
 from cnn_tl.core.errors import RecipeError, UsageError
 
@@ -18,16 +18,20 @@ PathLike: TypeAlias = str | os.PathLike[str]
 
 
 @with_keywords
-def chosen(
+def recipe_of(
     data: PathLike | Recipe | ResolvedRecipe | Mapping[str, Any] | None,
     recipe: PathLike | Recipe | ResolvedRecipe | None,
     given: Mapping[str, Any],
     sections: Mapping[str, Any],
 ) -> ResolvedRecipe:
-    """Return the resolved recipe that keywords stand for: they override sections, and these the recipe.
+    """Return the resolved recipe: keywords override sections, which override the recipe.
+
+    Args:
+        given: the keywords of `RECIPE_KEYS` that the caller has given; a mapping is a whole section.
+        sections: any other keywords: sections of the recipe.
 
     Raises:
-        RecipeError, UsageError: in one line, by the keyword.
+        RecipeError, UsageError: one line that names the keyword.
     """
     from cnn_tl import recipe as recipes
     from cnn_tl.recipe.settings import SECTIONS
@@ -48,8 +52,8 @@ def chosen(
         if not isinstance(section, Mapping):
             raise RecipeError(f"{name}: got {section!r}, allowed a dict of settings, such as {name}={{...}}")
         tree = {**tree, name: {**(tree.get(name) or {}), **section}}
-    keywords = {FLAGS[name]: name for name in given} | {"data.path": "data"}
-    flags = {FLAGS[name]: value for name, value in given.items() if not isinstance(value, Mapping)}
+    keywords = {RECIPE_KEYS[name]: name for name in given} | {"data.path": "data"}
+    flags = {RECIPE_KEYS[name]: value for name, value in given.items() if not isinstance(value, Mapping)}
     places = {"data.path": as_text(data), "model.weights": as_text(flags.get("model.weights"))}
     return recipes.load(tree, (), flags | places, named=lambda key: keywords.get(key, key))
 
@@ -60,23 +64,23 @@ def _unknown_keyword(name: str) -> str:
     places = [key for key in KEYS if key.endswith(f".{name}")]
     if places:
         section = places[-1].partition(".")[0]
-        return f"there is no keyword {name}; it stands in a section: {section}={{{name!r}: ...}}"
-    near = difflib.get_close_matches(name, [*FLAGS, *SECTIONS, "output", "recipe", "resume", "quiet"], n=1)
+        return f"there is no keyword {name}; it belongs to a section: {section}={{{name!r}: ...}}"
+    near = difflib.get_close_matches(name, [*RECIPE_KEYS, *SECTIONS, "output", "recipe", "resume", "quiet"], n=1)
     return f"there is no keyword {name}" + (f"; did you mean {near[0]}?" if near else "; help(cnn_tl.train) lists them")
 
 
 def is_recipe(value: object) -> TypeGuard[Recipe | ResolvedRecipe]:
-    """Say whether a whole recipe was given where a folder may stand."""
+    """Say whether a recipe was given where a data folder may stand."""
     from cnn_tl.recipe import Recipe, ResolvedRecipe
 
     return isinstance(value, Recipe | ResolvedRecipe)
 
 
-def refuse_impossible(device: str, **counts: int | None) -> None:
-    """Refuse a device that does not exist, and counts below 1; `workers` and `depth` may be 0, and None is a default.
+def check_values(device: str, **counts: int | None) -> None:
+    """Refuse an unknown device and counts below 1 (0 for `workers` and `depth`); None stands for the default.
 
     Raises:
-        UsageError: in one line, by the keyword.
+        UsageError: one line that names the keyword.
     """
     devices = get_args(DeviceName)
     if device not in devices:
@@ -91,7 +95,7 @@ def path_text(path: object, name: str, allowed: str = "a path") -> str:
     """Return a path as text.
 
     Raises:
-        UsageError: in one line, by the keyword: it is no path.
+        UsageError: it is not a path; one line that names the keyword.
     """
     if not isinstance(path, str | os.PathLike):
         raise UsageError(f"{name}: got {path!r}, allowed {allowed}")
@@ -99,5 +103,5 @@ def path_text(path: object, name: str, allowed: str = "a path") -> str:
 
 
 def as_text(path: Any) -> Any:
-    """Return a path as text; what is no path stays as it is, for the recipe to refuse."""
+    """Return a path as text, and anything else unchanged, which the recipe then refuses."""
     return os.fspath(path) if isinstance(path, os.PathLike) else path

@@ -1,4 +1,4 @@
-"""Errors in Python's words: the library's messages name flags and commands, a caller has keywords and functions."""
+"""Error messages for Python callers: the library's messages name flags and commands, Python has keywords and calls."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ from cnn_tl.core.errors import CnnTlError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-FLAGS = {
+RECIPE_KEYS = {
     "mode": "mode", "model": "model.name", "weights": "model.weights", "head": "head.kind", "epochs": "train.epochs",
     "batch_size": "train.batch_size", "lr": "train.lr", "image_size": "model.image_size", "device": "run.device",
     "workers": "run.workers", "seed": "seed",
 }  # fmt: skip
-"""Keyword -> the key of the recipe that it sets."""
+"""Keyword of `train` -> the key of the recipe that it sets."""
 
-_OTHERS = ("output", "recipe", "resume", "part", "limit", "robustness", "method", "layer", "patch", "stride", "depth")
-_KEYWORDS = {name.replace("_", "-"): name for name in (*FLAGS, *_OTHERS)} | {"class": "label", "channel": "channels"}
-_KEYS = {"data": "data.path", **FLAGS}
-_VALUES = (
-    r"freeze|finetune|lp-ft|auto|scratch|train|val|test|cpu|cuda|mps|"
-    r"gradcam|xgradcam|layercam|occlusion|feature-maps|deconv|guided|top-patches|filters|[A-Z]{3,}"
+_OTHER_KEYWORDS = (
+    "output", "recipe", "resume", "split", "limit", "robustness", "method", "layer", "patch", "stride", "depth",
+    "format", "precision", "preprocess", "outputs", "max_drop", "min_agreement",
+)  # fmt: skip
+_KEYWORDS = {name.replace("_", "-"): name for name in (*RECIPE_KEYS, *_OTHER_KEYWORDS)}
+_KEYWORDS |= {"class": "label", "channel": "channels"}
+_KEYS = {"data": "data.path", **RECIPE_KEYS}
+_TEXT_VALUES = (
+    r"freeze|finetune|lp-ft|auto|scratch|train|val|test|cpu|cuda|mps|fp32|fp16|int8|onnx|openvino|timm|torch|"
+    r"none|inside|gradcam|xgradcam|layercam|occlusion|feature-maps|deconv|guided|top-patches|filters|[A-Z]{3,}"
 )
-_COMMANDS = {
+_CALLS = {
     "cnn-tl train DATA": 'cnn_tl.train("photos")',
     "cnn-tl models QUERY": 'cnn_tl.models("QUERY")',
     "cnn-tl explain RUN IMAGES...": "cnn_tl.explain(RUN, IMAGES)",
@@ -35,7 +39,7 @@ _COMMANDS = {
 
 
 def with_keywords(function: Callable[P, R]) -> Callable[P, R]:
-    """Let the errors of a function name keywords where the command line has flags."""
+    """Make the errors of a function name keywords instead of flags."""
 
     @functools.wraps(function)
     def call(*args: P.args, **keywords: P.kwargs) -> R:
@@ -43,24 +47,26 @@ def with_keywords(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **keywords)
         except CnnTlError as error:
             if error.args and isinstance(error.args[0], str):
-                error.args = (rephrased(error.args[0]), *error.args[1:])
+                error.args = (in_keywords(error.args[0]), *error.args[1:])
             raise
 
     return call
 
 
-def rephrased(text: str) -> str:
-    """Return a message in the words of a caller: keywords for flags, calls for commands, and no name twice."""
-    for command, call in _COMMANDS.items():
+def in_keywords(text: str) -> str:
+    """Return a message with keywords for flags and calls for commands, and without naming a keyword twice."""
+    path = r"('[^']*'|[^\s;,)]+)"
+    text = re.sub(rf"cnn-tl train DATA --output {path}", lambda found: _call("DATA, ", found, ""), text)
+    for command, call in _CALLS.items():
         text = text.replace(command, call)
-    text = re.sub(r"cnn-tl train --resume --output ('[^']*'|[^\s;,)]+)", _resumed, text)
+    text = re.sub(rf"cnn-tl train --resume --output {path}", lambda found: _call("", found, ", resume=True"), text)
     text = re.sub(r"--set (\w+)\.(\w+)=([\w.-]+)", r"\1={'\2': '\3'}", text)
-    text = re.sub(rf"(?<![^\s('])--([a-z-]+)(?: ({_VALUES})\b(?!-))?", _keyword, text)
+    text = re.sub(rf"(?<![^\s('])--([a-z-]+)(?: ({_TEXT_VALUES})\b(?![-.]))?", _keyword, text)
     return re.sub(r"^(\w+): ([\w.]+): ", _once, text)
 
 
-def _resumed(found: re.Match[str]) -> str:
-    return f"cnn_tl.train(output={shlex.split(found[1])[0]!r}, resume=True)"
+def _call(first: str, output: re.Match[str], last: str) -> str:
+    return f"cnn_tl.train({first}output={shlex.split(output[1])[0]!r}{last})"
 
 
 def _keyword(found: re.Match[str]) -> str:

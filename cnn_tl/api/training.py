@@ -1,4 +1,4 @@
-"""`cnn_tl.train` and `cnn_tl.lr_find`."""
+"""Training from Python: `cnn_tl.train` and `cnn_tl.lr_find`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn_tl.api.keywords import PathLike, as_text, chosen, is_recipe, path_text
-from cnn_tl.api.messages import FLAGS, with_keywords
-from cnn_tl.api.observers import calm, observer_here
+from cnn_tl.api.keywords import PathLike, as_text, is_recipe, path_text, recipe_of
+from cnn_tl.api.messages import RECIPE_KEYS, with_keywords
+from cnn_tl.api.observers import choose_observer, quiet_dependencies
 from cnn_tl.core.imports import require_working_directory
 from cnn_tl.core.progress import Observer
 
@@ -54,46 +54,58 @@ def train(
         output: the run folder; by default the first free one of runs/DATA-MODE, runs/DATA-MODE-2, ...
         recipe: a recipe to start from: the name of a shipped one, a YAML file, or a `Recipe`.
         mode: freeze (default), finetune, lp-ft, auto or scratch.
-        model: the backbone, any name of timm's; see `cnn_tl.models("resnet")`.
-        weights: a weights file; by default the published weights of the model.
-        head: how a head on frozen features is fitted: lbfgs (default), ridge, adamw, knn or prototype.
-        epochs, batch_size, lr: of the training loop. lr may be "auto".
+        model: the backbone, any timm model by name; see `cnn_tl.models("resnet")`.
+        weights: a file with the backbone's weights; by default the published ones.
+        head: how the head on frozen features is fitted: auto (default), lbfgs, ridge, adamw, knn or prototype.
+        epochs, batch_size, lr: of training; in mode freeze they concern the head adamw only. lr may be "auto".
         image_size: side of the network's input in pixels.
         device: auto (default), cpu, cuda or mps.
-        workers: threads that read images. seed: decides split, order and augmentation.
-        resume: go on with the run in `output`, or the newest of this data and mode.
-        quiet: show nothing. observer: receives progress events, and shows them in its own way.
+        workers: threads that read images. seed: fixes every random choice, such as split, order and augmentation.
+        resume: resume the run in `output`, or the newest run of this data and mode.
+        quiet: show no progress. observer: receives progress events instead of the bars.
         sections: whole sections of the recipe, such as augment={"flip": False}.
 
     Raises:
-        RecipeError: a setting that does not exist, cannot be, or contradicts another.
+        RecipeError: a setting does not exist, has an impossible value, or contradicts another.
         UsageError, DataError, ArtefactError, ResourceError, DivergedError: see `cnn_tl.core.errors`.
-        Stopped: Ctrl-C, or the notebook's stop button; the same call with resume=True goes on.
+        Stopped: Ctrl-C or a notebook's stop button; the same call with resume=True goes on.
     """
     require_working_directory()
-    flags = {name: value for name, value in locals().items() if name in FLAGS}
-    from cnn_tl.training import run_folder, run_index
+    given = {name: value for name, value in locals().items() if name in RECIPE_KEYS}
+    observer = choose_observer(observer, quiet)
+    folder = None if output is None else Path(path_text(output, "output"))
+    if resume and not is_recipe(data):
+        folder, recipe = _to_resume(data, folder, recipe, mode, epochs, observer)
+    return _train(recipe_of(data, recipe, given, sections), folder, given, resume, observer)
+
+
+def _to_resume(
+    data: PathLike | Recipe | ResolvedRecipe | Mapping[str, Any] | None,
+    output: Path | None,
+    recipe: PathLike | Recipe | ResolvedRecipe | None,
+    mode: str | None,
+    epochs: int | None,
+    observer: Observer,
+) -> tuple[Path, PathLike | Recipe | ResolvedRecipe | None]:
+    """Return the folder of the run to resume, and the recipe that it goes on with."""
+    from cnn_tl.training import resume
+
+    found = resume.find(output, None if isinstance(data, Mapping) else as_text(data), mode, epochs)
+    for note in found.notes:
+        observer.note(note)
+    return found.output, recipe or found.recipe
+
+
+def _train(
+    recipe: ResolvedRecipe, output: Path | None, given: Mapping[str, object], resume: bool, observer: Observer
+) -> TrainResult:
+    from cnn_tl.training.resume import note_without_effect
     from cnn_tl.training.run import train as run_training
 
-    output = None if output is None else path_text(output, "output")
-    observer = observer_here(observer, quiet)
-    if resume and not is_recipe(data):
-        if output is None:
-            found = run_index.to_resume(None if isinstance(data, Mapping) else as_text(data), mode, epochs)
-            output = found.path
-            for note in found.notes:
-                observer.note(note)
-        run = run_folder.RunFolder(Path(output))
-        if not run.never_began:  # else nothing is known of it but what is said here again
-            run.require_run()
-            recipe = recipe or run.recipe
-    whole = chosen(data, recipe, flags, sections)
-    idle = [name for name in ("epochs", "lr") if flags[name] is not None]
-    if idle and whole.mode == "freeze" and whole.head.kind != "adamw":
-        have = "has" if len(idle) == 1 else "have"
-        observer.note(f"{' and '.join(idle)} {have} no effect: the head ({whole.head.kind}) is fitted, not trained")
-    with calm():
-        return run_training(whole, output, resume=resume, observer=observer)
+    if idle := note_without_effect(recipe, {name: given[name] for name in ("epochs", "lr")}):
+        observer.note(idle)
+    with quiet_dependencies():
+        return run_training(recipe, output, resume=resume, observer=observer)
 
 
 @with_keywords
@@ -113,7 +125,7 @@ def lr_find(
     observer: Observer | None = None,
     **sections: Any,
 ) -> RangeTest:
-    """Find a learning rate for `train`: some sixty steps, each at a higher rate; the model is thrown away.
+    """Find a learning rate for `train` by a range test: some sixty steps at rising rates on a model that is discarded.
 
         found = cnn_tl.lr_find("photos")
         cnn_tl.train("photos", mode="finetune", lr=found.suggestion)
@@ -122,17 +134,17 @@ def lr_find(
         mode: finetune (default) or scratch. The others are as in `train`.
 
     Returns:
-        The rates, the loss at each, and the suggested rate, which is None where the losses do not tell.
+        The rates, the loss at each, and the suggested rate, which is None where the losses show none.
 
     Raises:
         The errors of `train`.
     """
     require_working_directory()
-    flags = {name: value for name, value in locals().items() if name in FLAGS}
+    given = {name: value for name, value in locals().items() if name in RECIPE_KEYS}
     if mode is None and recipe is None and not is_recipe(data):
-        flags["mode"] = "finetune"
-    whole = chosen(data, recipe, flags, sections)
+        given["mode"] = "finetune"
+    whole = recipe_of(data, recipe, given, sections)
     from cnn_tl.training.run import find_lr
 
-    with calm():
-        return find_lr(whole, observer=observer_here(observer, quiet))
+    with quiet_dependencies():
+        return find_lr(whole, observer=choose_observer(observer, quiet))

@@ -1,4 +1,4 @@
-"""Flags that several commands have alike."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -19,40 +19,50 @@ AnyModel = Annotated[
 RunOrBundle = Annotated[
     Path, typer.Argument(metavar="RUN|BUNDLE", help="A run folder or a bundle.", autocompletion=completion.runs)
 ]
-AtOnce = Annotated[int, typer.Option("--batch-size", min=1, help="Images that go through the model at once.")]
-Readers = Annotated[
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images that go through the model together.")]
+ReadingThreads = Annotated[
     int | None,
     typer.Option(
-        "--workers", min=0, max=64, help="Threads that read images; 0: the main one.", show_default="one per core"
+        "--workers",
+        min=0,
+        max=64,
+        help="Threads that read images; 0 means the main thread.",
+        show_default="one per core",
     ),
 ]
 WhereModelRuns = Annotated[DeviceName, typer.Option("--device", help="Where the model runs.")]
 
 Recipe = Annotated[
     str | None,
-    typer.Option("--recipe", help="A shipped recipe's name, or a YAML file.", autocompletion=completion.recipes),
+    typer.Option("--recipe", help="The name of a shipped recipe, or a YAML file.", autocompletion=completion.recipes),
 ]
 Changes = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="SECTION.KEY=VALUE", help="Change one key; repeatable.", autocompletion=completion.settings
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Set one key of the recipe; repeatable.",
+        autocompletion=completion.settings,
     ),
 ]
 Backbone = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="Any timm model; see cnn-tl models.",
+        help="Backbone: any timm model; cnn-tl models lists them.",
         show_default="tf_efficientnet_lite0",
         autocompletion=completion.models,
     ),
 ]
-Weights = Annotated[Path | None, typer.Option("--weights", metavar="FILE", help="Weights file: .safetensors or .pth.")]
-StepSize = Annotated[int | None, typer.Option("--batch-size", help="Images in one step.")]
-ImageSize = Annotated[int | None, typer.Option("--image-size", metavar="PIXELS", help="Side of the network's input.")]
-WhereToCompute = Annotated[DeviceName | None, typer.Option("--device", help="Where to compute.", show_default="auto")]
-RecipeReaders = Annotated[
-    int | None,
-    typer.Option("--workers", help="Threads that read images; 0: the main one.", show_default="one per core"),
+Weights = Annotated[
+    Path | None,
+    typer.Option("--weights", metavar="FILE", help="File with the backbone's weights: .safetensors or .pth."),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", help="Every random choice follows from it.", show_default="0")]
+TrainBatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images per training step.")]
+ImageSize = Annotated[int | None, typer.Option("--image-size", metavar="PIXELS", help="Side of the network's input.")]
+TrainDevice = Annotated[DeviceName | None, typer.Option("--device", help="Where to run.", show_default="auto")]
+RecipeThreads = Annotated[
+    int | None,
+    typer.Option("--workers", help="Threads that read images; 0 means the main thread.", show_default="one per core"),
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Fixes every random choice.", show_default="0")]

@@ -1,9 +1,9 @@
-"""`cnn-tl evaluate`: a trained model on labelled images, through the very path that predict takes."""
+"""`cnn-tl evaluate`: a trained model on labelled images, read and predicted exactly as predict does."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,14 +19,43 @@ from cnn_tl.core.statistics import softmax, wilson_interval
 from cnn_tl.data.loader import Pixels, batches
 from cnn_tl.data.remarks import BlankImages
 from cnn_tl.data.views import transforms
-from cnn_tl.evaluating import robustness as robust
-from cnn_tl.evaluating.labelled import Labelled, find_labelled, images_trained_on, splits_named_in
+from cnn_tl.evaluating.labelled import Labelled, find_labelled, training_data_of
+from cnn_tl.evaluating.robustness import Predictions, RobustnessRow, predict_changed, stacked
 from cnn_tl.inference.classifier import Classifier, Logits, load
 
 _BINS = 15
-"""Bins of the calibration error, as Guo et al. 2017, sec. 2, have them."""
+"""Bins of the calibration error, as in Guo et al. 2017, sec. 2."""
 
-Labelling = tuple[Path, int]
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How to evaluate.
+
+    Attributes:
+        split: train, val or test; None: test if there is one, else val. Images that the model was trained on are left
+            out where its run folder lists them, unless the split is train.
+        robustness: also evaluate changed images; see `perturbations`.
+        limit: evaluate at most this many images, drawn from each class in proportion.
+        batch_size: images that go through the model together.
+        workers: threads that read images; 0: the calling thread; None: one per core.
+        device: where the model runs.
+    """
+
+    split: str | None = None
+    robustness: bool = False
+    limit: int | None = None
+    batch_size: int = 32
+    workers: int | None = None
+    device: DeviceName = "auto"
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """Images of a class, how many of them the model answers correctly, and how often it answers this class at all."""
+
+    images: int
+    right: int
+    answered: int
 
 
 @dataclass(frozen=True)
@@ -34,27 +63,26 @@ class Evaluation:
     """How good a model is on labelled images.
 
     Attributes:
-        model, data: as they were named, printable.
-        part: the part of the data folder; None where it has no parts.
+        model, data: as given by the caller, printable.
+        split: the split of the data folder; None where it has none.
         trained_on: images that were left out because the model was trained on them; None where that is unknown.
         images, correct: counts. accuracy: top-1. interval: its 95% Wilson score interval.
         baseline: the accuracy of the majority-class baseline, which always answers `baseline_class`.
         baseline_from: where `baseline_class` is the most frequent class: in "training", as in the result of train, or,
             where the model does not say what it was trained on, in the "evaluated" images themselves.
-        balanced_accuracy: the mean of the classes' shares of right answers.
-        log_loss: the mean negative log of the probability that the right class got, in nats.
-        calibration_error: by how much the probability of the answer misses its accuracy, in the mean (Guo et al.
+        balanced_accuracy: the mean of the classes' accuracies.
+        log_loss: the mean cross-entropy in nats.
+        calibration_error: the expected calibration error, the mean gap between probability and accuracy (Guo et al.
             2017, eq. 3, in 15 bins).
-        per_class: class -> its images, how many of them are answered right, how often it is answered in all.
         confusion: images by true class (row) and answer (column), in the order of `classes`.
-        unreadable: [file, reason] of images that could not be read, and count nowhere.
+        unreadable: [file, reason] of images that could not be read and are not counted anywhere.
         notes: remarks about the folder.
-        robustness: one row for each change at each strength; empty where it was not asked for.
+        robustness: one row for each change and strength; empty where it was not asked for.
     """
 
     model: str
     data: str
-    part: str | None
+    split: str | None
     trained_on: int | None
     images: int
     correct: int
@@ -67,11 +95,11 @@ class Evaluation:
     log_loss: float
     calibration_error: float
     classes: tuple[str, ...]
-    per_class: dict[str, dict[str, int]]
+    per_class: dict[str, ClassCounts]
     confusion: list[list[int]]
     unreadable: tuple[tuple[str, str], ...]
     notes: tuple[str, ...] = ()
-    robustness: tuple[robust.Row, ...] = field(default=())
+    robustness: tuple[RobustnessRow, ...] = ()
 
     def __repr__(self) -> str:
         """Return such as `<Evaluation runs/photos-freeze on photos: 94.7% of 75 right (87.1% to 97.9%)>`."""
@@ -97,132 +125,104 @@ class Evaluation:
 def evaluate(
     source: str | Path,
     data: str | Path,
-    *,
-    part: str | None = None,
-    robustness: bool = False,
-    limit: int | None = None,
-    batch_size: int = 32,
-    workers: int | None = None,
-    device: DeviceName = "auto",
+    options: EvaluationOptions | None = None,
     observer: Observer | None = None,
 ) -> Evaluation:
-    """Let a trained model answer for labelled images, and count.
+    """Evaluate a trained model on labelled images.
 
     Args:
         source: a run folder, a bundle or a .onnx file.
         data: class folders, or such folders inside train, val and test.
-        part: which one is meant; None: test if there is one, else val. Images that the model was trained on are
-            left out, where its run folder tells which those are, unless the part train is asked for.
-        robustness: answer for each image changed in many ways, too.
-        limit: at most so many images, of each class its share.
-        batch_size: images that go through the model at once.
-        workers: threads that read images; 0: this one does; None means one for each core.
 
     Raises:
         ArtefactError: there is no model, or it is damaged.
-        DataError: no images, none that can be read, or classes that the model does not know.
-        UsageError: the folder has no such part.
+        DataError: there are no images, none can be read, or the model does not know their classes.
+        UsageError: the folder has no such split.
     """
-    observer = observer or Observer()
-    threads = default_workers() if workers is None else workers
+    options, observer = options or EvaluationOptions(), observer or Observer()
+    workers = default_workers() if options.workers is None else options.workers
     with observer.task("loading the model", None):
-        model = load(source, device)
-    seen = images_trained_on(Path(source))
-    named = splits_named_in(Path(source))
-    found = find_labelled(Path(data), model.classes, part=part, seen=seen, limit=limit, workers=threads, named=named)
-    files = [path for path, _ in found.images]
-    observer.note(counted(len(files), "image") + (f", the split {found.part}" if found.part else ""))
-    if robustness:
-        answers, unreadable, rows = robust.measure(
-            model, found.images, batch_size=batch_size, workers=threads, observer=observer
-        )
-    else:
-        answers, unreadable = _answers(model, found.images, batch_size, threads, observer)
-        rows = ()
-    kept = [one for one in found.images if one[0] not in unreadable]
-    return _count(model, found, kept, answers, unreadable, rows, str(source), str(data))
+        model = load(source, options.device)
+    labelled = find_labelled(
+        Path(data),
+        model.classes,
+        split=options.split,
+        training=training_data_of(Path(source)),
+        limit=options.limit,
+        workers=workers,
+    )
+    observer.note(counted(len(labelled.images), "image") + (f", split {labelled.split}" if labelled.split else ""))
+    measure = predict_changed if options.robustness else _predict
+    predictions = measure(model, labelled.images, batch_size=options.batch_size, workers=workers, observer=observer)
+    return _evaluation(model, labelled, predictions, str(source), str(data))
 
 
-def _answers(
-    model: Classifier, images: Sequence[Labelling], batch_size: int, workers: int, observer: Observer
-) -> tuple[Logits, dict[Path, str]]:
-    """Return the logits [N, K] of the images that can be read, in their order, and why the others cannot."""
+def _predict(
+    model: Classifier, images: Sequence[tuple[Path, int]], *, batch_size: int, workers: int, observer: Observer
+) -> Predictions:
+    def read(image: tuple[Path, int]) -> Pixels:
+        return transforms.read_pixels(image[0], model.preprocessing)
 
-    def read(one: Labelling) -> Pixels:
-        return transforms.read_pixels(one[0], model.preprocessing)
-
-    rows: list[Logits] = []
+    logits: list[Logits] = []
     unreadable: dict[Path, str] = {}
     blank = BlankImages()
     with observer.task("evaluating", len(images)):
         for batch in batches(images, read, batch_size=batch_size, workers=workers):
             unreadable |= {path: error.reason for (path, _), error in batch.failures}
             if batch.items:
-                rows.append(model.logits(batch.pixels))
+                logits.append(model.logits(batch.pixels))
             for (path, _), pixels in zip(batch.items, batch.pixels, strict=True):
                 blank.check_pixels(str(path), path, pixels)
             observer.advance(len(batch.items) + len(batch.failures))
     for text in blank.remarks():
         observer.warn(text)
-    return robust.stacked(rows, len(model.classes)), unreadable
+    return Predictions(stacked(logits, len(model.classes)), unreadable)
 
 
-def _count(
-    model: Classifier,
-    found: Labelled,
-    kept: Sequence[Labelling],
-    logits_NK: Logits,
-    unreadable: dict[Path, str],
-    rows: tuple[robust.Row, ...],
-    source: str,
-    data: str,
-) -> Evaluation:
+def _evaluation(model: Classifier, labelled: Labelled, predictions: Predictions, source: str, data: str) -> Evaluation:
     from sklearn.metrics import confusion_matrix
 
-    if not kept:
+    unreadable, logits_NK = predictions.unreadable, predictions.logits
+    labels = np.array([label for path, label in labelled.images if path not in unreadable], np.int64)
+    if not labels.size:
         path, reason = next(iter(unreadable.items()))
         raise DataError(f"no image of {printable(data)} can be read, such as {printable(path)}: {reason}")
-    labels = np.array([label for _, label in kept])
     probabilities = softmax(logits_NK)
     answers = probabilities.argmax(1)
     confusion = confusion_matrix(labels, answers, labels=np.arange(len(model.classes)))
     sizes, right = confusion.sum(1), confusion.diagonal()
-    there = sizes > 0
-    correct = int(right.sum())
-    majority_class = model.majority_class
-    known = majority_class in model.classes
-    if majority_class is None or not known:
-        majority_class = model.classes[int(sizes.argmax())]
-    majority = model.classes.index(majority_class)
+    present, correct = sizes > 0, int(right.sum())
+    known = model.majority_class in model.classes
+    majority = model.classes.index(str(model.majority_class)) if known else int(sizes.argmax())
     return Evaluation(
         model=printable(source),
         data=printable(data),
-        part=found.part,
-        trained_on=found.trained_on,
+        split=labelled.split,
+        trained_on=labelled.trained_on,
         images=len(labels),
         correct=correct,
         accuracy=correct / len(labels),
         interval=wilson_interval(correct, len(labels)),
         baseline=float(sizes[majority] / len(labels)),
-        baseline_class=majority_class,
+        baseline_class=model.classes[majority],
         baseline_from="training" if known else "evaluated",
-        balanced_accuracy=float((right[there] / sizes[there]).mean()),
+        balanced_accuracy=float((right[present] / sizes[present]).mean()),
         log_loss=_log_loss(logits_NK, labels),
         calibration_error=_calibration_error(probabilities.max(1), answers == labels),
         classes=model.classes,
         per_class={
-            name: {"images": int(sizes[k]), "right": int(right[k]), "answered": int(confusion[:, k].sum())}
+            name: ClassCounts(int(sizes[k]), int(right[k]), int(confusion[:, k].sum()))
             for k, name in enumerate(model.classes)
         },
         confusion=confusion.tolist(),
         unreadable=tuple((printable(path), reason) for path, reason in unreadable.items()),
-        notes=found.notes,
-        robustness=rows,
+        notes=labelled.notes,
+        robustness=predictions.rows,
     )
 
 
 def _log_loss(logits_NK: Logits, labels: NDArray[np.int64]) -> float:
-    """Return the mean cross-entropy in nats, from the logits: a probability may round to 0, its logarithm does not."""
+    """Return the mean cross-entropy in nats, from the logits, as a probability may round to 0."""
     from scipy.special import log_softmax
 
     log_p_NK = log_softmax(logits_NK.astype(np.float64), axis=1)

@@ -1,4 +1,4 @@
-"""Labelled images for a model that exists already: its classes are given, and what it was trained on is known."""
+"""Find labelled images for a trained model: by its classes, and without the images that it was trained on."""
 
 from __future__ import annotations
 
@@ -18,78 +18,42 @@ from cnn_tl.data.loader import thread_pool
 from cnn_tl.data.manifest import Manifest, Split
 from cnn_tl.training.run_folder import MANIFEST
 
-_BEST_FIRST: tuple[Split, ...] = ("test", "val")
-"""The parts that were not trained on; test was not even chosen by."""
+_HELD_OUT: tuple[Split, ...] = ("test", "val")
+"""Splits that were not trained on, the better first: val has chosen the best epoch, test has chosen nothing."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images and what they show.
+    """Images with their classes.
 
     Attributes:
-        images: files, class by class, each with the place of its class among the model's.
-        part: the part of the data folder that they are; None where it has no parts.
-        trained_on: how many more there were that the model has seen in training; None where that cannot be known.
+        images: files, class by class, each with the index of its class.
+        split: the split that they are from; None where the folder has none.
+        trained_on: how many more images there were that the model was trained on; None where that is unknown.
         notes: remarks for the user.
     """
 
     images: tuple[tuple[Path, int], ...]
-    part: Split | None
+    split: Split | None
     trained_on: int | None
     notes: tuple[str, ...]
 
 
-def find_labelled(
-    root: Path,
-    classes: Sequence[str],
-    *,
-    part: str | None,
-    seen: frozenset[str] | None,
-    limit: int | None,
-    workers: int,
-    named: Mapping[Split, str] | None = None,
-) -> Labelled:
-    """Find labelled images below `root`: class folders, or such folders inside train, val and test.
+@dataclass(frozen=True)
+class TrainingData:
+    """What a model was trained on, from the manifest of its run.
 
-    Args:
-        classes: the model's; a folder with another name is refused.
-        part: which one is meant; None: test if there is one, else val, else all there is.
-        seen: SHA-256 of the images that the model was trained on, which are left out unless the part train is
-            asked for; None where that is not known.
-        limit: at most so many images, of each class its share; which ones follows from their contents alone.
-        named: the folders of the splits, relative to the data, where the model's own run has named them.
-
-    Raises:
-        DataError: no such images, or classes that the model does not know.
-        UsageError: the folder has no such part.
+    Attributes:
+        sha256: the digests of its training images.
+        splits: the folders of the splits, relative to the data; empty where the run has split the data itself.
     """
-    walker = Walker(root)
-    refuse_non_folder(walker.root)
-    chosen, folders = _class_folders(walker, classes, part, named or {})
-    labels = {name: label for label, name in enumerate(classes)}
-    unknown = [folder.path.name for folder in folders if folder.path.name not in labels]
-    if unknown:
-        places = [folder.path for folder in folders if folder.path.name in unknown]
-        inside = next((place for place in places if {*contents_of(place)[0]} & labels.keys()), None)
-        hint = f"; its classes are folders in {printable(inside)}, so give that" if inside else ""
-        raise DataError(
-            f"{printable(root)} has classes that the model does not know: {some_of(unknown)}; it knows "
-            f"{some_of(classes)}{hint}"
-        )
-    found = [(one.path, labels[folder.path.name]) for folder in folders for one in walker.images(folder.path)]
-    found.sort(key=lambda one: one[1])
-    kept, trained_on = _unseen(found, None if chosen == "train" else seen, limit, workers)
-    if not kept:
-        why = "the model was trained on all of them; give it others, or --part train" if trained_on else "none is there"
-        raise DataError(f"no images to evaluate on in {printable(root)}: {why}")
-    absent = sorted(set(range(len(classes))) - {label for _, label in kept})
-    notes = [f"no images of: {some_of(classes[label] for label in absent)}"] if absent else []
-    known = trained_on if seen is not None and chosen != "train" else None
-    return Labelled(tuple(kept), chosen, known, (*walker.notes(), *notes))
+
+    sha256: frozenset[str]
+    splits: Mapping[Split, str]
 
 
-def images_trained_on(source: Path) -> frozenset[str] | None:
-    """Return the SHA-256 of each image that a run folder's model was trained on; None where no manifest tells.
+def training_data_of(source: Path) -> TrainingData | None:
+    """Return what a model was trained on; None where there is no manifest.
 
     Args:
         source: the run folder, or the bundle or export inside it.
@@ -97,45 +61,83 @@ def images_trained_on(source: Path) -> frozenset[str] | None:
     for folder in (source, source.parent):
         if (folder / MANIFEST).is_file():
             manifest = Manifest.from_json(files.read_json(folder / MANIFEST))
-            return frozenset(image.sha256 for image in manifest.of("train"))
+            return TrainingData(frozenset(image.sha256 for image in manifest.of("train")), dict(manifest.splits))
     return None
 
 
-def splits_named_in(source: Path) -> dict[Split, str]:
-    """Return the folders of the splits that a run was trained on, relative to its data; none where it had none.
+def find_labelled(
+    root: Path,
+    classes: Sequence[str],
+    *,
+    split: str | None,
+    training: TrainingData | None,
+    limit: int | None,
+    workers: int,
+) -> Labelled:
+    """Find labelled images below `root`: class folders, or such folders inside train, val and test.
 
     Args:
-        source: as for `images_trained_on`.
+        classes: those of the model; a folder with another name is refused.
+        split: train, val or test; None: test if there is one, else val, else everything.
+        training: its images are left out, unless the split is train; None where they are unknown.
+        limit: take at most this many images, in proportion from each class; which ones depends on their contents only.
+
+    Raises:
+        DataError: there are no such images, or the model does not know their classes.
+        UsageError: the folder has no such split.
     """
-    for folder in (source, source.parent):
-        if (folder / MANIFEST).is_file():
-            return dict(Manifest.from_json(files.read_json(folder / MANIFEST)).splits)
-    return {}
+    walker = Walker(root)
+    refuse_non_folder(walker.root)
+    chosen, folders = _class_folders(walker, classes, split, training.splits if training else {})
+    labels = {name: label for label, name in enumerate(classes)}
+    _refuse_unknown_classes(root, folders, labels)
+    found = [(one.path, labels[folder.path.name]) for folder in folders for one in walker.images(folder.path)]
+    found.sort(key=lambda one: one[1])
+    seen = training.sha256 if training is not None and chosen != "train" else None
+    kept, trained_on = _unseen(found, seen, limit, workers)
+    if not kept:
+        why = "the model was trained on all of them; name others, or --split train" if trained_on else "it holds none"
+        raise DataError(f"no images to evaluate on in {printable(root)}: {why}")
+    absent = sorted(set(range(len(classes))) - {label for _, label in kept})
+    notes = [f"no images of: {some_of(classes[label] for label in absent)}"] if absent else []
+    return Labelled(tuple(kept), chosen, None if seen is None else trained_on, (*walker.notes(), *notes))
+
+
+def _refuse_unknown_classes(root: Path, folders: Sequence[Found], labels: Mapping[str, int]) -> None:
+    unknown = [folder.path.name for folder in folders if folder.path.name not in labels]
+    if unknown:
+        places = [folder.path for folder in folders if folder.path.name in unknown]
+        inside = next((place for place in places if {*contents_of(place)[0]} & labels.keys()), None)
+        hint = f"; its classes are folders in {printable(inside)}, so name that folder" if inside else ""
+        raise DataError(
+            f"{printable(root)} has classes that the model does not know: {some_of(unknown)}; it knows "
+            f"{some_of(labels)}{hint}"
+        )
 
 
 def _class_folders(
-    walker: Walker, classes: Sequence[str], part: str | None, named: Mapping[Split, str]
+    walker: Walker, classes: Sequence[str], split: str | None, named: Mapping[Split, str]
 ) -> tuple[Split | None, list[Found]]:
-    """Return the part that is taken and its class folders; no part where all folders are classes themselves."""
+    """Return the split to evaluate and its class folders; the split is None where there are only classes."""
     folders = _folders(walker, walker.root)
-    parts = {split: walker.root / place for split, place in named.items() if place != "."}
-    if not parts or not all(is_folder(place) for place in parts.values()):
-        place, parts = splits_in(walker.root, classes)
+    places = {name: walker.root / place for name, place in named.items() if place != "."}
+    if not places or not all(is_folder(place) for place in places.values()):
+        place, places = splits_in(walker.root, classes)
         folders = folders if place == walker.root else _folders(walker, place)
-    if not parts or any(one.path.name in classes for one in folders):
-        if part is not None:
-            raise UsageError(f"{printable(walker.root)} has no parts (train, val, test), so leave --part out")
+    if not places or any(one.path.name in classes for one in folders):
+        if split is not None:
+            raise UsageError(f"{printable(walker.root)} has no splits (train, val, test); leave --split out")
         return None, folders
-    chosen = next((name for name in get_args(Split) if name == part), None)
-    if chosen is None and part is not None:
-        raise UsageError(f"{printable(walker.root)} has no part {part}; it has {some_of(parts)}")
+    chosen = next((name for name in get_args(Split) if name == split), None)
+    if chosen is None and split is not None:
+        raise UsageError(f"{printable(walker.root)} has no split {split}; it has {some_of(places)}")
     if chosen is None:
-        chosen = next((name for name in _BEST_FIRST if name in parts), None)
+        chosen = next((name for name in _HELD_OUT if name in places), None)
     if chosen is None:
-        raise DataError(f"{printable(walker.root)} has neither test nor val; name the part you mean: --part train")
-    if chosen not in parts:
-        raise UsageError(f"{printable(walker.root)} has no part {chosen}; it has {some_of(parts)}")
-    return chosen, _folders(walker, parts[chosen])
+        raise DataError(f"{printable(walker.root)} has neither test nor val; --split train takes the training images")
+    if chosen not in places:
+        raise UsageError(f"{printable(walker.root)} has no split {chosen}; it has {some_of(places)}")
+    return chosen, _folders(walker, places[chosen])
 
 
 def _folders(walker: Walker, place: Path) -> list[Found]:
@@ -149,7 +151,7 @@ def _folders(walker: Walker, place: Path) -> list[Found]:
 def _unseen(
     found: Sequence[tuple[Path, int]], seen: frozenset[str] | None, limit: int | None, workers: int
 ) -> tuple[list[tuple[Path, int]], int]:
-    """Return the images that are not in `seen`, no more than `limit`, and how many are."""
+    """Return at most `limit` images that are not in `seen`, and how many are in it."""
     if seen is None and (limit is None or limit >= len(found)):
         return list(found), 0
     digests = list(_digests([path for path, _ in found], workers))
@@ -175,7 +177,7 @@ def _digests(paths: Sequence[Path], workers: int) -> Iterator[str]:
 
 
 def _share_of_each(kept: list[tuple[tuple[Path, int], str]], limit: int) -> list[tuple[tuple[Path, int], str]]:
-    """Take `limit` images, spread over the classes as all are: the k-th of n stands at (k + 1/2) / n of its class."""
+    """Take `limit` images in proportion to the classes, by the lowest (k + 1/2) / n of the k-th of n in its class."""
     shuffled = sorted(range(len(kept)), key=lambda i: seed_of("evaluate", kept[i][1]))
     classes: dict[int, list[int]] = {}
     for i in shuffled:

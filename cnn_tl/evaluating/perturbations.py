@@ -1,8 +1,8 @@
-"""An image moved, scaled, turned, blurred or lit otherwise, before the preprocessing that every image gets.
+"""Shift, scale, rotate, blur or relight an image before its usual preprocessing.
 
-All is done to the image as it was read, so that the network sees real detail wherever there is some; what comes in
-over the border is the image mirrored. The levels are measured in what the network sees: a shift of 10% is a tenth of
-its view, a blur of 1 px one of its pixels.
+The changes apply to the image as it was read, so that the network sees real detail wherever there is some; beyond the
+border the image is mirrored. Strengths are relative to what the network sees: a shift of 10% is a tenth of its view, a
+blur of 1 px is one pixel of its input.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.views import transforms
 
 _FINEST = 4
-"""Pixels of an image for one of the network's, along one axis, that are enough: scaling shows twice the detail."""
+"""Pixels of an image per pixel of the input, along one axis: twice what scaling by 2 can show."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class View:
 
     Attributes:
         width, height: in pixels of the image.
-        pixel_width, pixel_height: how many of these the network gets as one.
+        pixel_width, pixel_height: the size of one pixel of the input, in pixels of the image.
     """
 
     width: float
@@ -42,9 +42,9 @@ class Perturbation:
     """One way to change an image, at several strengths.
 
     Attributes:
-        levels: the strengths, without the one that changes nothing, which is `identity`.
-        unit: how a strength is written, a format for one number.
-        views: the changed images for a strength; several where a direction would otherwise be chosen.
+        levels: the strengths. identity: the strength that changes nothing, which is not among them.
+        unit: a format string that writes a strength.
+        views: returns the changed images for a strength, one for each direction.
     """
 
     levels: tuple[float, ...]
@@ -53,17 +53,17 @@ class Perturbation:
     views: Callable[[Image.Image, View, float], Sequence[Image.Image]]
 
 
-def handy(image: Image.Image, spec: Preprocessing) -> Image.Image:
-    """Return the image with no more pixels than its changed forms can show: a huge one would fill the memory."""
+def reduced(image: Image.Image, spec: Preprocessing) -> Image.Image:
+    """Return the image with no more pixels than its changed forms can show, as a huge one would fill the memory."""
     if spec.crop_mode == "center":
         image = transforms.trim_strip(image)
-    seen = part_seen(image, spec)
-    spare = max(1, int(seen.pixel_width / _FINEST)), max(1, int(seen.pixel_height / _FINEST))
-    return image if spare == (1, 1) else image.reduce(spare)
+    view = view_of(image, spec)
+    factors = max(1, int(view.pixel_width / _FINEST)), max(1, int(view.pixel_height / _FINEST))
+    return image if factors == (1, 1) else image.reduce(factors)
 
 
-def part_seen(image: Image.Image, spec: Preprocessing) -> View:
-    """Return what `transforms.resize_and_crop` shows the network of an image."""
+def view_of(image: Image.Image, spec: Preprocessing) -> View:
+    """Return the view that `transforms.resize_and_crop` gives the network of an image."""
     height, width = transforms.resized(image, spec)
     across, down = image.width / width, image.height / height
     return View(across * spec.width, down * spec.height, across, down)
@@ -76,28 +76,28 @@ def shifted(image: Image.Image, view: View, share: float) -> Sequence[Image.Imag
 
 
 def scaled(image: Image.Image, view: View, factor: float) -> Sequence[Image.Image]:
-    """Show everything `factor` times as large, about the middle."""
+    """Enlarge the image `factor` times about its centre."""
     width, height = max(1, round(image.width / factor)), max(1, round(image.height / factor))
     return [_window(image, (image.width - width) // 2, (image.height - height) // 2, width, height)]
 
 
 def rotated(image: Image.Image, view: View, degrees: float) -> Sequence[Image.Image]:
-    """Turn the image about its middle, both ways."""
+    """Rotate the image about its centre, both ways."""
     radius = math.hypot(view.width, view.height) / 2
     room_x, room_y = (max(0, math.ceil(radius - side / 2)) for side in image.size)
     large = _window(image, -room_x, -room_y, image.width + 2 * room_x, image.height + 2 * room_y)
     angles = (degrees, -degrees) if degrees % 180 else (degrees,)
-    turned = (large.rotate(angle, Image.Resampling.BICUBIC) for angle in angles)
-    return [one.crop((room_x, room_y, room_x + image.width, room_y + image.height)) for one in turned]
+    rotations = (large.rotate(angle, Image.Resampling.BICUBIC) for angle in angles)
+    return [one.crop((room_x, room_y, room_x + image.width, room_y + image.height)) for one in rotations]
 
 
 def brightened(image: Image.Image, view: View, factor: float) -> Sequence[Image.Image]:
-    """Multiply all values, as they are stored (sRGB), by a factor."""
+    """Multiply all sRGB values by a factor."""
     return [ImageEnhance.Brightness(image).enhance(factor)]
 
 
 def blurred(image: Image.Image, view: View, sigma: float) -> Sequence[Image.Image]:
-    """Blur with a Gaussian whose standard deviation is measured in the network's pixels."""
+    """Blur with a Gaussian; `sigma` is in pixels of the network's input."""
     radius = sigma * view.pixel_width, sigma * view.pixel_height
     return [image.filter(ImageFilter.GaussianBlur(radius))]
 
@@ -112,7 +112,7 @@ PERTURBATIONS = {
 
 
 def _window(image: Image.Image, left: int, top: int, width: int, height: int) -> Image.Image:
-    """Cut a window out of an image that is mirrored at its borders, as often as it takes."""
+    """Crop a window; beyond its borders the image is mirrored again and again."""
     inside = left >= 0 and top >= 0 and left + width <= image.width and top + height <= image.height
     if inside:
         return image.crop((left, top, left + width, top + height))
@@ -121,6 +121,6 @@ def _window(image: Image.Image, left: int, top: int, width: int, height: int) ->
 
 
 def _mirrored(start: int, count: int, size: int) -> NDArray[np.int64]:
-    """Return which of `size` pixels stand from `start` on, where a b c d goes on as d c b a at either end."""
+    """Return which of `size` pixels follow from `start` on, where a b c d is continued as d c b a at either end."""
     places = np.arange(start, start + count) % (2 * size)
     return np.where(places < size, places, 2 * size - 1 - places)

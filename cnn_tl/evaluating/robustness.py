@@ -1,7 +1,7 @@
-"""How far a model's answers hold when the images are moved, scaled, turned, blurred or lit otherwise.
+"""Robustness: how a model's answers change when images are shifted, scaled, rotated, blurred or relit.
 
 A convolution is equivariant to translation: shift its input, and its output shifts. Strides and padding break that, and
-the head sees what is left of it (Azulay and Weiss 2019; Zhang 2019), so it is measured rather than believed.
+the head sees what is left (Azulay and Weiss 2019; Zhang 2019), so it is measured and not assumed.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from cnn_tl.core.progress import Observer
 from cnn_tl.data.decoding.image import read_image
 from cnn_tl.data.loader import Pixels, batches
 from cnn_tl.data.views import transforms
-from cnn_tl.evaluating.perturbations import PERTURBATIONS, View, handy, part_seen
+from cnn_tl.evaluating.perturbations import PERTURBATIONS, View, reduced, view_of
 from cnn_tl.inference.classifier import Classifier, Logits
 
 _IMAGES_AT_ONCE = 4
-"""Images in memory together, each with all its changed forms."""
+"""Images in memory at once, each with all its changed forms."""
 
 
 @dataclass(frozen=True)
-class Row:
+class RobustnessRow:
     """One change at one strength, over all images and directions.
 
     Attributes:
-        change: what is done, a key of `PERTURBATIONS`, or "none".
-        level: how much. text: the same, as it is shown.
+        change: a key of `PERTURBATIONS`, or "none".
+        level: the strength. text: the same, as it is printed.
         accuracy: the share of right answers.
-        agreement: the share of answers that are those to the unchanged image, right or wrong.
-        views: how many answers that are; an image may be moved in four directions.
+        agreement: the share of answers that equal the answer to the unchanged image, right or wrong.
+        views: how many answers were compared; an image may be moved in four directions.
     """
 
     change: str
@@ -47,96 +47,103 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Predictions:
+    """What a model answers to labelled images.
+
+    Attributes:
+        logits: of the readable images, [N, K], in their order.
+        unreadable: why each of the others could not be read.
+        rows: robustness, where it was measured.
+    """
+
+    logits: Logits
+    unreadable: dict[Path, str]
+    rows: tuple[RobustnessRow, ...] = ()
+
+
+@dataclass(frozen=True)
 class _Form:
-    """A change at a strength, and where its views stand among all views of an image."""
+    """A change at a strength, and which views of an image show it."""
 
     change: str
     level: float
     text: str
-    place: slice
+    views: slice
 
 
-def measure(
-    model: Classifier,
-    images: Sequence[tuple[Path, int]],
-    *,
-    batch_size: int,
-    workers: int,
-    observer: Observer,
-) -> tuple[Logits, dict[Path, str], tuple[Row, ...]]:
-    """Let the model answer for every image in every form.
+def predict_changed(
+    model: Classifier, images: Sequence[tuple[Path, int]], *, batch_size: int, workers: int, observer: Observer
+) -> Predictions:
+    """Predict every image unchanged and in every changed form.
 
     Args:
-        images: files with the place of their class.
-
-    Returns:
-        The logits [N, K] of the unchanged images that can be read, in their order; why the others cannot; the rows.
+        images: files with the index of their class.
     """
     forms = _forms()
+    views_per_image = forms[-1].views.stop
 
-    def read(one: tuple[Path, int]) -> Pixels:
-        return _views(one[0], model.preprocessing)
+    def read(image: tuple[Path, int]) -> Pixels:
+        return _views(image[0], model.preprocessing)
 
-    plain: list[Logits] = []
+    unchanged: list[Logits] = []
     answers: list[NDArray[np.int64]] = []
     labels: list[int] = []
     unreadable: dict[Path, str] = {}
-    with observer.task("evaluating all forms", len(images) * forms[-1].place.stop, "views"):
+    with observer.task("evaluating changed images", len(images) * views_per_image, "views"):
         for batch in batches(images, read, batch_size=_IMAGES_AT_ONCE, workers=workers):
             unreadable |= {path: error.reason for (path, _), error in batch.failures}
             labels += [label for _, label in batch.items]
             for views in batch.pixels:  # [V, H, W, 3]
-                logits = stacked([model.logits(part) for part in _parts(views, batch_size)], len(model.classes))
-                plain.append(logits[:1])
+                blocks = [views[start : start + batch_size] for start in range(0, len(views), batch_size)]
+                logits = stacked([model.logits(block) for block in blocks], len(model.classes))
+                unchanged.append(logits[:1])
                 answers.append(logits.argmax(1))
-            observer.advance((len(batch.items) + len(batch.failures)) * forms[-1].place.stop)
+            observer.advance((len(batch.items) + len(batch.failures)) * views_per_image)
     rows = _rows(forms, np.array(answers), np.array(labels)) if answers else ()
-    return stacked(plain, len(model.classes)), unreadable, rows
+    return Predictions(stacked(unchanged, len(model.classes)), unreadable, rows)
 
 
-def stacked(rows: Sequence[Logits], classes: int) -> Logits:
-    """Return [N, K] from parts of it, of which there may be none."""
-    return np.concatenate(rows) if rows else np.empty((0, classes), np.float32)
-
-
-def _parts(views: Pixels, size: int) -> list[Pixels]:
-    return [views[start : start + size] for start in range(0, len(views), size)]
+def stacked(blocks: Sequence[Logits], classes: int) -> Logits:
+    """Return logits [N, K] from blocks of rows, of which there may be none."""
+    return np.concatenate(blocks) if blocks else np.empty((0, classes), np.float32)
 
 
 def _views(path: Path, spec: Preprocessing) -> Pixels:
-    """Return all forms of an image, uint8 [V, H, W, 3], the unchanged one first: what predict would see."""
+    """Return all forms of an image, uint8 [V, H, W, 3], preprocessed as for predict, the unchanged one first."""
     image = read_image(path, spec, draft=transforms.draft_size(spec))
     forms = [transforms.resize_and_crop(image, spec)]
-    image = handy(image, spec)
-    seen = part_seen(image, spec)
+    image = reduced(image, spec)
+    view = view_of(image, spec)
     for change in PERTURBATIONS.values():
         for level in change.levels:
-            forms += [transforms.resize_and_crop(one, spec) for one in change.views(image, seen, level)]
+            forms += [transforms.resize_and_crop(one, spec) for one in change.views(image, view, level)]
     return np.stack(forms)
 
 
 def _forms() -> list[_Form]:
-    """Say where each change and strength stands, by making them all of an image that is quickly made."""
+    """Return each change and strength with its views, counted on a tiny image."""
     forms = [_Form("none", 0.0, "", slice(0, 1))]
-    image, seen = Image.new("RGB", (8, 8)), View(8, 8, 1, 1)
+    image, view = Image.new("RGB", (8, 8)), View(8, 8, 1, 1)
     for name, change in PERTURBATIONS.items():
         for level in change.levels:
-            start = forms[-1].place.stop
-            count = len(change.views(image, seen, level))
+            start = forms[-1].views.stop
+            count = len(change.views(image, view, level))
             forms.append(_Form(name, level, change.unit.format(level), slice(start, start + count)))
     return forms
 
 
-def _rows(forms: Sequence[_Form], answers_NV: NDArray[np.int64], labels_N: NDArray[np.int64]) -> tuple[Row, ...]:
-    plain_N1, labels_N1 = answers_NV[:, :1], labels_N[:, None]
+def _rows(
+    forms: Sequence[_Form], answers_NV: NDArray[np.int64], labels_N: NDArray[np.int64]
+) -> tuple[RobustnessRow, ...]:
+    unchanged_N1, labels_N1 = answers_NV[:, :1], labels_N[:, None]
     return tuple(
-        Row(
+        RobustnessRow(
             change=form.change,
             level=form.level,
             text=form.text,
-            accuracy=float((answers_NV[:, form.place] == labels_N1).mean()),
-            agreement=float((answers_NV[:, form.place] == plain_N1).mean()),
-            views=answers_NV[:, form.place].size,
+            accuracy=float((answers_NV[:, form.views] == labels_N1).mean()),
+            agreement=float((answers_NV[:, form.views] == unchanged_N1).mean()),
+            views=answers_NV[:, form.views].size,
         )
         for form in forms
     )

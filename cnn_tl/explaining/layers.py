@@ -1,4 +1,4 @@
-"""The layers of a network that give maps, found by watching one image pass: no family is known by name."""
+"""Find the layers of a network whose outputs are maps, by running one image through it, without naming families."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cnn_tl.core.errors import UsageError, printable
 
 LARGEST_SHARE_OF_TOKENS = 0.5
-"""A network of which more than this share of the layers gives tokens, after its last map, does not see in maps."""
+"""If more than this share of a network's layers return tokens after its last map, the network works on tokens."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class MapLayer:
     Attributes:
         name, module: the module, and its name in the model.
         channels, height, width: of its output for one image.
-        channels_last: it gives [N, H, W, C], as the families do that mix attention windows into a CNN's stages.
+        channels_last: whether the output is [N, H, W, C], as in families that mix attention windows with CNN stages.
     """
 
     name: str
@@ -39,7 +39,7 @@ class MapLayer:
 
 
 class _ReachedError(Exception):
-    """The layer has answered; nothing after it need be computed."""
+    """Carries the output of the layer out of the forward pass, whose rest need not run."""
 
     def __init__(self, output: Tensor) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class _ReachedError(Exception):
 
 
 def activations(model: nn.Module, layer: MapLayer, x_NCHW: Tensor) -> Tensor:
-    """Return the layer's activations [N, C, H, W] for images, and compute nothing after them."""
+    """Return the layer's activations [N, C, H, W] for images; the layers after it do not run."""
 
     def stop(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         raise _ReachedError(output)
@@ -66,10 +66,10 @@ def find(model: nn.Module, x_NCHW: Tensor, name: str | None = None) -> MapLayer:
     """Return the layer of that name; by default the last map with more than one place, before the global pool.
 
     Args:
-        x_NCHW: one image, whatever it shows.
+        x_NCHW: any one image.
 
     Raises:
-        UsageError: there is no such layer, it gives no map, or the network does not see in maps.
+        UsageError: there is no such layer, its output is not a map, or the network works on tokens.
     """
     maps, tokens = _watch(model, x_NCHW)
     kind = type(model).__name__
@@ -78,14 +78,14 @@ def find(model: nn.Module, x_NCHW: Tensor, name: str | None = None) -> MapLayer:
     candidates = [layer for layer in maps.values() if not isinstance(layer.module, nn.Identity)]
     if not candidates or tokens > LARGEST_SHARE_OF_TOKENS:
         raise UsageError(
-            f"{kind} carries what it sees in tokens, not in maps, so this method has no layer to look at; "
+            f"{kind} works on tokens instead of maps, so this method has no layer to look at; "
             "--method occlusion needs none"
         )
     return candidates[-1]
 
 
 def first_convolution(model: nn.Module, x_NCHW: Tensor) -> tuple[str, nn.Conv2d]:
-    """Return the name and the convolution that meets the image first.
+    """Return the convolution that the image meets first, and its name.
 
     Raises:
         UsageError: the model has no convolution.
@@ -105,19 +105,19 @@ def _named(model: nn.Module, maps: dict[str, MapLayer], name: str) -> MapLayer:
     near = difflib.get_close_matches(name, maps, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else f"some that do: {', '.join(large[-8:])}"
     known = name in dict(model.named_modules())
-    problem = "gives no map of the image" if known else f"is not in this {type(model).__name__}"
+    problem = "returns no map of the image" if known else f"is not in this {type(model).__name__}"
     raise UsageError(f"layer {printable(name)} {problem}; {hint}")
 
 
 def _watch(model: nn.Module, x_NCHW: Tensor) -> tuple[dict[str, MapLayer], float]:
-    """Return all maps in the order in which they are finished, and which share of leaf calls gives tokens after them.
+    """Return all maps in the order of their completion, and the share of leaf calls that return tokens after them.
 
-    Tokens are what has three dimensions; linear layers behind the maps, as LeNet-5 and VGG have them, give two.
+    Tokens have three dimensions; linear layers after the maps, as in LeNet-5 and VGG, return two.
     """
     maps: dict[str, MapLayer] = {}
     leaves, tokens_after = 0, 0
 
-    def note(name: str, module: nn.Module, output: object) -> None:
+    def record(name: str, module: nn.Module, output: object) -> None:
         nonlocal leaves, tokens_after
         leaf = not any(True for _ in module.children())
         leaves += leaf
@@ -128,14 +128,14 @@ def _watch(model: nn.Module, x_NCHW: Tensor) -> tuple[dict[str, MapLayer], float
             maps[name] = found
             tokens_after = 0
 
-    _run_with_hooks(model, x_NCHW, note)
+    _run_with_hooks(model, x_NCHW, record)
     return maps, tokens_after / max(leaves, 1)
 
 
 @torch.no_grad()
-def _run_with_hooks(model: nn.Module, x_NCHW: Tensor, note: Callable[[str, nn.Module, object], None]) -> None:
+def _run_with_hooks(model: nn.Module, x_NCHW: Tensor, record: Callable[[str, nn.Module, object], None]) -> None:
     def hook_of(name: str) -> Callable[[nn.Module, tuple[Any, ...], object], None]:
-        return lambda module, args, output: note(name, module, output)
+        return lambda module, args, output: record(name, module, output)
 
     hooks = [module.register_forward_hook(hook_of(name)) for name, module in model.named_modules()]
     try:
@@ -146,10 +146,10 @@ def _run_with_hooks(model: nn.Module, x_NCHW: Tensor, note: Callable[[str, nn.Mo
 
 
 def _as_map(name: str, module: nn.Module, output: object, height: int, width: int) -> MapLayer | None:
-    """Read an output as a map, [1, C, h, w] or [1, h, w, C], where h x w has the proportions of the image."""
+    """Return the layer if its output is a map, [1, C, h, w] or [1, h, w, C], with h x w in the image's proportions."""
     if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[0] != 1:
         return None
-    if isinstance(module, nn.Dropout | nn.Softmax):  # after a map it is that map again; inside attention, no map at all
+    if isinstance(module, nn.Dropout | nn.Softmax):  # after a map the same map again; inside attention no map
         return None
     _, first, second, third = output.shape
     if _is_grid(second, third, height, width):

@@ -1,4 +1,4 @@
-"""The trained model that is asked to explain itself."""
+"""A trained model whose predictions are explained: with gradients, on one device."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ from cnn_tl.networks import bundle
 from cnn_tl.networks.backbone import place, to_input
 
 BATCH = 32
-"""Images that go through the model at once."""
+"""Images that go through the model together."""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A trained model with gradients, and what its images go through.
+class ExplainedModel:
+    """A trained model with gradients, and its preprocessing.
 
     Attributes:
         name: the architecture.
-        model: in evaluation mode, float32, on `device`; its parameters are fixed.
+        network: in evaluation mode, float32, on `device`; its parameters need no gradient.
         classes: the class names, in the order of the logits.
     """
 
     name: str
-    model: nn.Module
+    network: nn.Module
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     device: torch.device
 
     def to_input(self, pixels_HWC: NDArray[np.uint8]) -> Tensor:
-        """Return one image as the network takes it, [1, 3, H, W]; zero is the mean of the preprocessing."""
-        return to_input(pixels_HWC[None].copy(), self.preprocessing, self.device)  # torch wants to be able to write
+        """Return one image as input of the network, [1, 3, H, W]; 0 is the mean of the preprocessing."""
+        return to_input(pixels_HWC[None].copy(), self.preprocessing, self.device)  # torch wants writable memory
 
-    def blank(self) -> Tensor:
-        """Return the image that says nothing, [1, 3, H, W]: the mean of the preprocessing everywhere."""
+    def grey_input(self) -> Tensor:
+        """Return an image without information, [1, 3, H, W]: the mean of the preprocessing everywhere."""
         return torch.zeros(1, 3, self.preprocessing.height, self.preprocessing.width, device=self.device)
 
     @torch.no_grad()
     def logits(self, x_NCHW: Tensor) -> Tensor:
         """Return the logits [N, K], computed in batches."""
-        fast = torch.channels_last if self.device.type != "mps" else torch.contiguous_format  # as `place` has it
+        fast = torch.channels_last if self.device.type != "mps" else torch.contiguous_format  # as in `place`
         batches = torch.split(x_NCHW, BATCH)
-        return torch.cat([self.model(batch.contiguous(memory_format=fast)).float() for batch in batches])
+        return torch.cat([self.network(batch.contiguous(memory_format=fast)).float() for batch in batches])
 
     def class_index(self, name: str) -> int:
-        """Return the place of a class among the logits.
+        """Return the index of a class among the logits.
 
         Raises:
-            UsageError: the model knows no such class.
+            UsageError: the model has no such class.
         """
         if name not in self.classes:
             near = difflib.get_close_matches(name, self.classes, n=1, cutoff=0.5)
@@ -66,22 +66,22 @@ class Subject:
         return self.classes.index(name)
 
 
-def load(source: Path, device: DeviceName = "auto") -> Subject:
+def load(source: Path, device: DeviceName = "auto") -> ExplainedModel:
     """Load a run folder or a bundle.
 
     Raises:
-        ArtefactError: there is no model, or it is damaged, foreign or newer than this version.
-        ResourceError: the device is not there.
+        ArtefactError: there is no model, or it is damaged, not written by cnn-tl, or newer than this version.
+        ResourceError: the device is not available.
     """
     chosen = pick_device(device)
     trained = bundle.load(source)
     model = place(trained.model, chosen).requires_grad_(False)
     name = bundle.read_config(trained.path)["architecture"]
-    return Subject(str(name), model, trained.classes, trained.preprocessing, chosen)
+    return ExplainedModel(str(name), model, trained.classes, trained.preprocessing, chosen)
 
 
 def log_odds(logits_NK: Tensor, index: int) -> Tensor:
-    """Return log(p / (1 - p)) of a class, [N]: unlike p it still moves where the model is all but certain."""
+    """Return log(p / (1 - p)) of a class, [N], which unlike p still changes where the model is almost certain."""
     others: Any = torch.cat([logits_NK[:, :index], logits_NK[:, index + 1 :]], dim=1)
     score_N: Tensor = logits_NK[:, index] - torch.logsumexp(others, dim=1)
     return score_N

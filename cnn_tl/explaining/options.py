@@ -1,4 +1,4 @@
-"""What is to be explained and how, checked before anything heavy is loaded."""
+"""What to explain and how, checked before torch is imported or a model is loaded."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from cnn_tl.core import files
+from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.errors import UsageError, printable
 from cnn_tl.inference.classifier import is_onnx
+from cnn_tl.inference.inputs import find
+from cnn_tl.networks import bundle
 
-READS: dict[str, frozenset[str]] = {
+OPTIONS_OF: dict[str, frozenset[str]] = {
     "gradcam": frozenset({"images", "layer", "label"}),
     "xgradcam": frozenset({"images", "layer", "label"}),
     "layercam": frozenset({"images", "layer", "label"}),
@@ -21,76 +24,121 @@ READS: dict[str, frozenset[str]] = {
     "top-patches": frozenset({"images", "layer", "channels"}),
     "filters": frozenset(),
 }
-"""What each method goes by; anything else that is given to it is refused."""
+"""Method -> the options that it uses; any other option is refused."""
 
-ROWS, SHEET = "explanations.json", "contact-sheet"
+REPORT, SHEET = "explanations.json", "contact-sheet"
+_FLAGS = {"images": "IMAGES", "label": "--class", "channels": "--channel"}
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a user wants to see.
+class Method:
+    """A method and its options; None and empty stand for defaults.
 
     Attributes:
-        method: one of `READS`.
-        images: the images; for `top-patches` those that are searched.
-        layer: its name in the model; None takes the last map before the global pool.
-        label: the class to explain; None takes the one that the model answers.
-        channels: of the layer; none means the strongest.
-        patch, stride: of the occlusion, as shares of the image's sides; None takes the defaults.
-        faithfulness: measure deletion and insertion too.
-        workers: threads that read images.
+        name: one of `OPTIONS_OF`.
+        layer: its name in the model; None: the last map before the global pool.
+        label: the class to explain; None: the predicted one.
+        channels: of the layer; empty: the strongest.
+        patch, stride: of the occlusion, as shares of the image's sides.
+        faithfulness: whether to measure deletion and insertion of heat maps.
     """
 
-    method: str
-    images: Sequence[Path] = ()
+    name: str
     layer: str | None = None
     label: str | None = None
-    channels: Sequence[int] = ()
+    channels: tuple[int, ...] = ()
     patch: float | None = None
     stride: float | None = None
     faithfulness: bool = True
-    workers: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what the method would not read.
+        """Refuse an unknown method, and options that it does not use.
 
         Raises:
-            UsageError: an option that says nothing to this method, or images that are missing.
+            UsageError: in one line.
         """
-        reads = READS[self.method] | {"method", "faithfulness", "workers"}
-        flags = {"images": "IMAGES", "label": "--class", "channels": "--channel"}
+        if self.name not in OPTIONS_OF:
+            raise UsageError(f"there is no method {self.name!r}; choose one of {', '.join(OPTIONS_OF)}")
         for field in fields(self):
-            if getattr(self, field.name) and field.name not in reads:
-                flag = flags.get(field.name, f"--{field.name}")
-                heeding = ", ".join(method for method, read in READS.items() if field.name in read)
-                raise UsageError(f"--method {self.method} does not go by {flag}; these do: {heeding}")
-        if "images" in reads and not self.images:
-            raise UsageError(f"--method {self.method} needs images: cnn-tl explain RUN IMAGES...")
+            if field.name not in ("name", "faithfulness") and getattr(self, field.name):
+                self._require_use_of(field.name)
+
+    def require_images(self, images: Sequence[object]) -> None:
+        """Refuse images for a method without, and none for a method with images.
+
+        Raises:
+            UsageError: in one line.
+        """
+        if images:
+            self._require_use_of("images")
+        elif "images" in OPTIONS_OF[self.name]:
+            raise UsageError(f"--method {self.name} needs images: cnn-tl explain RUN IMAGES...")
+
+    def _require_use_of(self, option: str) -> None:
+        if option not in OPTIONS_OF[self.name]:
+            flag = _FLAGS.get(option, f"--{option}")
+            users = ", ".join(method for method, used in OPTIONS_OF.items() if option in used)
+            raise UsageError(f"--method {self.name} does not use {flag}; these do: {users}")
 
 
-def check_model(model: Path) -> None:
-    """Refuse an export.
+@dataclass(frozen=True)
+class ExplainJob:
+    """A checked request.
+
+    Attributes:
+        model: a run folder or a bundle.
+        images: the images; for top-patches those to search.
+        output: the folder to write.
+        workers: threads that read images.
+    """
+
+    model: Path
+    images: tuple[Path, ...]
+    output: Path
+    method: Method
+    workers: int
+
+
+def prepare(
+    model: Path, images: Sequence[str], output: Path | None, method: Method, *, limit: int | None = None
+) -> ExplainJob:
+    """Find the images, and check everything that can be checked without loading the model.
+
+    Args:
+        images: files, folders and patterns.
+        output: None for explanations/METHOD.
+        limit: take at most this many images.
 
     Raises:
-        UsageError: it has no gradients and no layers to look into.
+        ArtefactError: there is no model. DataError: a folder or a pattern holds no image.
+        UsageError: the model is an export, the output holds other files, or the images do not suit the method.
     """
+    folder = output or Path("explanations", method.name)
+    _refuse_export(model)
+    require_own_folder(folder)
+    bundle.find(model)
+    found = tuple(find(images))[:limit]
+    method.require_images(found)
+    return ExplainJob(model, found, folder, method, default_workers())
+
+
+def _refuse_export(model: Path) -> None:
     if is_onnx(model):
         raise UsageError(
-            f"{printable(model)} cannot be looked into, as an export has no gradients; "
-            "name the run folder or the bundle that it was made from"
+            f"{printable(model)} is an export, which has no gradients; name the run folder or the bundle of it"
         )
 
 
-def check_output(folder: Path) -> None:
-    """Make sure that nothing is lost when the folder is written: it is absent, empty, or all of it is ours.
+def require_own_folder(folder: Path) -> None:
+    """Check that replacing the folder loses nothing: it is absent or empty, or an earlier `explain` wrote all of it.
 
     Raises:
-        UsageError: it is a file, or holds what an earlier `explain` has not written.
+        UsageError: it is a file, or holds other files.
     """
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise UsageError(f"--output {printable(folder)} is no folder; choose another name")
+        raise UsageError(f"--output {printable(folder)} is not a folder; choose another name")
     inside = {path.name for path in folder.iterdir()}
     if not inside:
         return
@@ -99,16 +147,16 @@ def check_output(folder: Path) -> None:
     except (OSError, ValueError):
         listed = set()
     foreign = inside - listed - {files.CHECKSUMS}
-    if ROWS not in listed or foreign:
+    if REPORT not in listed or foreign:
         example = f", such as {printable(min(foreign))}" if foreign else ""
         raise UsageError(
-            f"--output {printable(folder)} holds files that cnn-tl explain has not written{example}; "
+            f"--output {printable(folder)} holds files that cnn-tl explain did not write{example}; "
             "choose another folder"
         )
 
 
-def stems(images: Sequence[Path], reserved: str) -> list[str]:
-    """Return a file name without extension for each image: its own, plain, with a number where two would meet."""
+def file_stems(images: Sequence[Path], reserved: str) -> list[str]:
+    """Return a unique file name without suffix for each image: its own in plain characters, with a number if taken."""
     taken = {reserved.casefold()}
     names = []
     for path in images:

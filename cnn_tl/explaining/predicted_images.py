@@ -1,4 +1,4 @@
-"""Each image as a model sees it, with its answer, and what is said of it in the end."""
+"""The images to explain, read one by one, each with the model's prediction."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -17,95 +16,84 @@ from cnn_tl.core.formatting import certainty
 from cnn_tl.core.progress import Observer
 from cnn_tl.data.loader import Pixels, batches
 from cnn_tl.data.views import transforms
-from cnn_tl.explaining.model import Subject
-from cnn_tl.explaining.options import SHEET, Request, stems
+from cnn_tl.explaining.model import ExplainedModel
+from cnn_tl.explaining.options import SHEET, ExplainJob, file_stems
+from cnn_tl.explaining.report import Prediction, Row, UnreadableRow
 from cnn_tl.plots.explanation import Curves, Drawing
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """One image that was written, or why it was not.
+    """An explanation that is ready to be written.
 
     Attributes:
-        row: what there is to say about it, for JSON.
-        stem: the name of its PNG without extension.
-        drawing: what the PNG shows; None if the image could not be read.
+        row: its row in the report.
+        stem: the file name of its PNG without suffix.
+        drawing: what the PNG shows; None for an image that could not be read.
     """
 
-    row: dict[str, Any]
+    row: Row
     stem: str
     drawing: Drawing | None
 
 
 @dataclass(frozen=True)
-class Seen:
-    """An image that could be read.
+class PredictedImage:
+    """An image and its prediction.
 
     Attributes:
-        file: as it was named. stem: see `Explanation`.
-        pixels: what the network sees, uint8 [H, W, 3]. x_1CHW: the same as the network takes it.
-        answer: the predicted class (`label`) and its probability.
-        true: the class that the image's folder is named after; None if it bears no class's name.
+        stem: as in `Explanation`.
+        pixels: the preprocessed image, uint8 [H, W, 3]. x_1CHW: the same as input of the network.
     """
 
-    file: str
+    prediction: Prediction
     stem: str
     pixels: Pixels
     x_1CHW: Tensor  # noqa: N815 - the shape is part of the name
-    answer: dict[str, Any]
-    true: str | None
 
-    def explained(
-        self,
-        facts: dict[str, Any],
-        *,
-        lines: tuple[str, ...],
-        panel: Pixels,
-        caption: str,
-        curves: Curves | None = None,
-    ) -> Explanation:
-        """Return the explanation: the image with `panel` beside it, under its answer and `lines`."""
-        name, label, share = printable(Path(self.file).name), self.answer["label"], self.answer["probability"]
+    def drawn(self, lines: tuple[str, ...], panel: Pixels, caption: str, curves: Curves | None = None) -> Drawing:
+        """Return the image with `panel` beside it, under its prediction and `lines`."""
+        found = self.prediction
         verdict = ""
-        if self.true is not None:
-            verdict = ", right" if self.true == label else f", wrong (true class {printable(self.true)})"
-        drawing = Drawing(
-            lines=(f"{name}: {printable(label)} {certainty(share)}{verdict}", *lines),
+        if found.true is not None:
+            verdict = ", right" if found.true == found.label else f", wrong (true class {printable(found.true)})"
+        name = printable(Path(found.file).name)
+        return Drawing(
+            lines=(f"{name}: {printable(found.label)} {certainty(found.probability)}{verdict}", *lines),
             panels=(self.pixels, panel),
             captions=("what the network sees", caption),
             curves=curves,
         )
-        row = {"file": self.file, "error": None, "true": self.true}
-        return Explanation(row | self.answer | facts, self.stem, drawing)
 
 
-def look(subject: Subject, request: Request, observer: Observer) -> Iterator[Seen | Explanation]:
-    """Yield each image with its answer; for one that cannot be read all that there is to say, which is why."""
-    names = stems(request.images, SHEET)
-    with observer.task(request.method, len(names)):
-        for batch in batches(enumerate(request.images), partial(read, subject), batch_size=1, workers=request.workers):
+def predict_images(
+    model: ExplainedModel, job: ExplainJob, observer: Observer
+) -> Iterator[PredictedImage | Explanation]:
+    """Yield each image with its prediction; for an unreadable image, the explanation that says why."""
+    stems = file_stems(job.images, SHEET)
+    with observer.task(job.method.name, len(stems)):
+        for batch in batches(enumerate(job.images), partial(read, model), batch_size=1, workers=job.workers):
             for (number, path), error in batch.failures:
-                yield Explanation({"file": str(path), "error": error.reason}, names[number], None)
+                yield Explanation(UnreadableRow(str(path), error.reason), stems[number], None)
             for (number, path), pixels in zip(batch.items, batch.pixels, strict=True):
-                x_1CHW = subject.to_input(pixels)
-                true = true_class(path, subject.classes)
-                yield Seen(str(path), names[number], pixels, x_1CHW, _answer(subject, x_1CHW), true)
+                x_1CHW = model.to_input(pixels)
+                yield PredictedImage(_predict(model, path, x_1CHW), stems[number], pixels, x_1CHW)
             observer.advance(1)
 
 
 def true_class(path: Path, classes: Sequence[str]) -> str | None:
-    """Return the class that an image's folder is named after, as in a training folder; None if there is none."""
+    """Return the class after which the image's folder is named, as in a training folder; None if there is none."""
     folder = unicodedata.normalize("NFC", path.absolute().parent.name)
     return next((name for name in classes if unicodedata.normalize("NFC", name) == folder), None)
 
 
-def read(subject: Subject, numbered: tuple[int, Path]) -> Pixels:
-    """Return what the network sees of an image, uint8 [H, W, 3]; its number is carried along."""
-    return transforms.read_pixels(numbered[1], subject.preprocessing)
+def read(model: ExplainedModel, numbered: tuple[int, Path]) -> Pixels:
+    """Return the preprocessed image, uint8 [H, W, 3]; its number comes along."""
+    return transforms.read_pixels(numbered[1], model.preprocessing)
 
 
-def _answer(subject: Subject, x_1CHW: Tensor) -> dict[str, Any]:
-    """Return the predicted class of one image and its probability."""
-    probability_K = subject.logits(x_1CHW)[0].double().softmax(dim=0).cpu().numpy()
+def _predict(model: ExplainedModel, path: Path, x_1CHW: Tensor) -> Prediction:
+    probability_K = model.logits(x_1CHW)[0].double().softmax(dim=0).cpu().numpy()
     best = int(np.argmax(probability_K))
-    return {"label": subject.classes[best], "probability": round(float(probability_K[best]), 6)}
+    true = true_class(path, model.classes)
+    return Prediction(str(path), true, model.classes[best], round(float(probability_K[best]), 6))

@@ -1,1 +1,5 @@
-"""A trained model in other people's formats, each with the proof that it is the same model."""
+"""Exporting a trained model to other programs' formats, with a proof that the export is the same model.
+
+`export` is the way in: it writes a format (formats/), compares it with the torch model (`parity`) and, in a lower
+precision, measures the loss (`cost`). Running an exported ONNX file belongs to networks/onnx_model and inference/.
+"""

@@ -1,4 +1,4 @@
-"""What fewer bits cost, and what they bring: accuracy, size and speed beside those of the same export in float32."""
+"""What a lower precision costs and saves: accuracy, size and speed compared with the same export in float32."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cnn_tl.core.progress import Observer
 from cnn_tl.core.statistics import softmax
 from cnn_tl.data.loader import Pixels, batches
 from cnn_tl.data.views import transforms
-from cnn_tl.exporting import parity
+from cnn_tl.exporting.comparison_images import comparison_records, manifest_of
 from cnn_tl.exporting.options import Options, Precision
 from cnn_tl.exporting.parity import Exported
 from cnn_tl.networks.bundle import Bundle
@@ -30,14 +30,14 @@ FEWEST_ROUNDS, MOST_ROUNDS, ENOUGH_SECONDS = 5, 25, 10.0
 
 @dataclass(frozen=True)
 class Lowered:
-    """An export in a lower precision, with the one in float32 that it is measured against.
+    """An export in a lower precision, and the export in float32 that it is compared with.
 
     Attributes:
         export: the written file, read back.
-        precision: its.
-        calibration: what it was calibrated on, in words; empty where nothing was.
+        precision: of that file.
+        calibration: what it was calibrated on, in words; empty if it was not.
         original: the same export in float32.
-        original_bytes: its size.
+        original_bytes: the size of the original.
     """
 
     export: Exported
@@ -49,16 +49,16 @@ class Lowered:
 
 @dataclass(frozen=True)
 class Cost:
-    """An export in a lower precision beside the same in float32.
+    """An export in a lower precision, compared with float32.
 
     Attributes:
         precision, calibration: as in `Lowered`.
-        images: of the validation part, that both were asked about.
-        right_before, right_after: how many of them each gets right; before is float32.
+        images: how many validation images both predicted.
+        right_before, right_after: how many of them are right; before is float32.
         same_answer: the share of images with the same answer.
-        largest_change: of any class's probability for any of them, 0..1.
+        largest_change: of any probability, 0..1.
         bytes_before, bytes_after: sizes of the files.
-        speed_before, speed_after: images a second through the ready-made model, batches of 32 in turn, medians.
+        speed_before, speed_after: images a second in batches of 32, the models in turn, medians.
     """
 
     precision: Precision
@@ -75,15 +75,14 @@ class Cost:
 
     @property
     def drop(self) -> float:
-        """Points of accuracy lost; below zero where some are won."""
+        """Points of accuracy lost; negative if accuracy rises."""
         return 100 * (self.right_before - self.right_after) / self.images
 
     def require(self, options: Options) -> None:
-        """Refuse what loses too much.
+        """Refuse a precision that costs more than `options` allow.
 
         Raises:
-            ArtefactError: it loses more accuracy, or changes more answers, than `options` allow; the message says of
-                how many images.
+            ArtefactError: it loses more accuracy, or changes more answers; the message says how much.
         """
         assert options.max_drop is not None
         assert options.min_agreement is not None
@@ -95,15 +94,18 @@ class Cost:
             )
         if self.same_answer < options.min_agreement - 1e-9:
             raise ArtefactError(
-                f"{self.precision} is another model: it gives fp32's answer to {percent(self.same_answer)} of "
-                f"{counted(self.images, 'validation image')}, and --min-agreement asks for "
+                f"{self.precision} gives the answer of fp32 to {percent(self.same_answer)} of "
+                f"{counted(self.images, 'validation image')}, and --min-agreement requires "
                 f"{percent(options.min_agreement)}; "
                 "no file was written"
             )
 
 
 def measure(trained: Bundle, lowered: Lowered, size: int, observer: Observer) -> Cost:
-    """Ask both models about the validation images, then time them in turn; `size` is that of the file, in bytes.
+    """Run both models on the validation images, then time them in turn.
+
+    Args:
+        size: of the file in the lower precision, in bytes.
 
     Raises:
         DataError: the validation images are not here.
@@ -111,8 +113,8 @@ def measure(trained: Bundle, lowered: Lowered, size: int, observer: Observer) ->
     answers: dict[str, list[NDArray[Any]]] = {"before": [], "after": [], "labels": []}
     ready: Pixels | None = None
     models = {"before": lowered.original, "after": lowered.export}
-    manifest = parity.manifest_of(trained.path)
-    images = [(manifest.file(image), image.label) for image in parity.lot(manifest)] if manifest else []
+    manifest = manifest_of(trained.path)
+    images = [(manifest.file(image), image.label) for image in comparison_records(manifest)] if manifest else []
 
     def read(labelled: tuple[Path, int]) -> Pixels:
         return transforms.read_pixels(labelled[0], trained.preprocessing)
@@ -128,8 +130,8 @@ def measure(trained: Bundle, lowered: Lowered, size: int, observer: Observer) ->
             observer.advance(len(batch.items))
     if ready is None:
         raise DataError(
-            f"--precision {lowered.precision} needs the validation images of {printable(trained.path)}, or its "
-            "loss cannot be measured, and they are not here"
+            f"--precision {lowered.precision} needs the validation images of {printable(trained.path)} to "
+            "measure its loss, and they are not here"
         )
     before, after, labels = (np.concatenate(answers[name]) for name in ("before", "after", "labels"))
     with observer.task("timing", None):
@@ -154,12 +156,12 @@ def _run(model: Exported, pixels: Pixels, trained: Bundle) -> NDArray[np.float32
 
 
 def _speeds(models: Sequence[Exported], pixels: Pixels, trained: Bundle) -> list[float]:
-    """Return images a second of each model, for a batch that is ready; the models take turns."""
+    """Return images a second of each model on a preprocessed batch; the models take turns."""
     ready = pixels[np.arange(BATCH_SIZE) % len(pixels)]
     x = ready if models[0].inside else transforms.normalise(ready, trained.preprocessing)
     seconds: list[list[float]] = [[] for _ in models]
     begin = time.perf_counter()
-    for number in range(1 + MOST_ROUNDS):  # the first warms up
+    for number in range(1 + MOST_ROUNDS):  # round 0 warms up
         if number > FEWEST_ROUNDS and time.perf_counter() - begin > ENOUGH_SECONDS:
             break
         for model, taken in zip(models, seconds, strict=True):

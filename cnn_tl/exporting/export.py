@@ -1,4 +1,4 @@
-"""Export a trained model and prove, before the file takes its name, that it is the same model."""
+"""Export a trained model, and prove that the export is the same model before the file gets its name."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Any
 
 from cnn_tl import __version__, recipe
 from cnn_tl.core import files
-from cnn_tl.core.errors import ArtefactError, DataError, ResourceError, UsageError, printable
+from cnn_tl.core.errors import DataError, UsageError, printable
 from cnn_tl.core.progress import Observer
 from cnn_tl.exporting import cost, parity
+from cnn_tl.exporting.comparison_images import manifest_of
 from cnn_tl.exporting.cost import Cost, Lowered
 from cnn_tl.exporting.formats import onnx, openvino, timm, torch
 from cnn_tl.exporting.options import Options, require_package
+from cnn_tl.exporting.output import SUFFIXES, default_output, report_of, require_writable
 from cnn_tl.exporting.parity import Agreement, Exported, Given
-from cnn_tl.networks import bundle, onnx_model
+from cnn_tl.networks import bundle
 from cnn_tl.networks.bundle import Bundle
 from cnn_tl.recipe.sections import Export
 
@@ -26,25 +28,22 @@ EXPORTERS: dict[str, Callable[[Bundle, Path, Options], Exported | Lowered]] = {
     "timm": timm.write,
     "torch": torch.write,
 }
-"""Format -> the function that writes a bundle to a path as asked, and reads it back."""
-
-ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
-"""Format -> how its file's name ends; any other format is a folder, BUNDLE-FORMAT."""
+"""Format -> the function that writes a bundle to a path, and reads it back."""
 
 
 @dataclass(frozen=True, repr=False)
 class ExportReport:
-    """What was written and how it compares with the torch model.
+    """What was written, and how it compares with the torch model.
 
     Attributes:
         path: the file, or the folder.
         format: a key of `EXPORTERS`.
-        bytes, sha256: of the file; of a folder the size of all its files, and the digest of its SHA256SUMS.
-        facts: what the file says about itself.
-        images: the kind of images that the models were compared on, in words.
+        bytes, sha256: of the file; for a folder, the size of all its files and the digest of its SHA256SUMS.
+        facts: the metadata of the file.
+        images: what the models were compared on, in words.
         options: what was asked for.
-        parity: the agreement for each kind of image at each batch size.
-        cost: what a precision below fp32 costs and brings.
+        parity: the agreement for each kind of input and batch size.
+        cost: of a precision below fp32.
     """
 
     path: Path
@@ -63,7 +62,7 @@ class ExportReport:
         return f"<ExportReport {printable(self.path)}: {self.format}, {self.bytes / 1e6:.3g} MB{same}>"
 
     def largest(self, given: Given) -> Agreement | None:
-        """Return the agreement on the most images that were given so, with the largest difference of all batches."""
+        """Return the agreement on the most images given so, with the largest difference of all batch sizes."""
         found = [one for one in self.parity if one.given == given]
         if not found:
             return None
@@ -72,7 +71,7 @@ class ExportReport:
 
     @property
     def verdict(self) -> str:
-        """How many answers are the same, in one line."""
+        """How many answers are equal, in one line."""
         found = self.largest("prepared")
         assert found is not None
         tied = f", {found.ties:,} tied" if found.ties else ""
@@ -92,19 +91,19 @@ def export(
     options: Options | None = None,
     observer: Observer | None = None,
 ) -> ExportReport:
-    """Export the model of a run folder or a bundle; its report, as JSON, lies beside the file.
+    """Export the model of a run folder or a bundle; the report, as JSON, goes beside the file.
 
     Args:
         output: the file or folder; None for one beside the bundle, named after it (RUN/model.onnx, RUN/model-timm).
-        options: what it takes and gives; None: for ONNX whole images in, probabilities and logits out. Bounds that
-            it does not set are those of the run's recipe.
+        options: None: for ONNX, whole images in, probabilities and logits out. Bounds that are not set are those of the
+            run's recipe.
 
     Raises:
-        ArtefactError: there is no whole model at `source`, its export is another model, or loses more accuracy than
-            is allowed, or keeps fewer answers; no file is left.
-        DataError: a precision below fp32, and the images that it needs are not here.
+        ArtefactError: there is no whole model at `source`; or its export differs from it, loses more accuracy than
+            allowed, or keeps fewer answers. Then no file is left.
+        DataError: the precision is below fp32, and the images that it needs are not here.
         ResourceError: `output` is another file than an earlier export, or cannot be written; a package is missing.
-        UsageError: unknown format, or one that cannot be what is asked for.
+        UsageError: the format is unknown, or cannot do what is asked.
     """
     observer = observer or Observer()
     if format not in EXPORTERS:
@@ -115,146 +114,91 @@ def export(
     if options.precision != "fp32":
         _require_images(folder, options)
         options = options.within(_bounds(folder))
-    output = Path(output) if output is not None else _beside(folder, format)
-    _require_replaceable(output, format)
-    _require_name(output, format)
+    output = Path(output) if output is not None else default_output(folder, format)
+    require_writable(output, format)
     with observer.task("loading the model", None):
         trained = bundle.load(folder)
-    place = files.atomic_path(output) if format in ENDINGS else files.atomic_folder(output)
-    # the report is whole before the export takes its name, and takes its own right after
-    with files.atomic_path(_report_of(output)) as told, place as temporary:
-        doing = f"writing {format}" if options.precision == "fp32" else f"writing {format} in {options.precision}"
-        with observer.task(doing, None), files.disk_errors(output):
-            written = EXPORTERS[format](trained, temporary, options)
-        size, sha256 = _sealed(temporary)
-        paid = None
-        if isinstance(written, Lowered):
-            paid = cost.measure(trained, written, size, observer)
-            paid.require(options)
-        exported = written.export if isinstance(written, Lowered) else written
-        agreements, images = parity.compare(trained, exported, observer)
-        if paid is None:
-            parity.require(agreements, images)
-        report = ExportReport(
-            path=output,
-            format=format,
-            bytes=size,
-            sha256=sha256,
-            facts=exported.facts,
-            images=images,
-            options=options,
-            parity=agreements,
-            cost=paid,
-        )
-        with files.disk_errors(_report_of(output)):
-            told.write_text(files.as_json({**report.to_dict(), "path": output.name, "cnn_tl": __version__}), "utf-8")
+    place = files.atomic_path(output) if format in SUFFIXES else files.atomic_folder(output)
+    # the report is complete before the export gets its name, and gets its own name right after
+    with files.atomic_path(report_of(output)) as report_file, place as temporary:
+        written = _write(trained, temporary, format, options, observer)
+        size, sha256 = _size_and_digest(temporary)
+        report = _prove(trained, written, Target(output, format, size, sha256, options), observer)
+        with files.disk_errors(report_of(output)):
+            about = {**report.to_dict(), "path": output.name, "cnn_tl": __version__}
+            report_file.write_text(files.as_json(about), "utf-8")
     return report
 
 
+@dataclass(frozen=True)
+class Target:
+    """A file or folder that was written, before it is proven: see `ExportReport`."""
+
+    path: Path
+    format: str
+    bytes: int
+    sha256: str
+    options: Options
+
+
+def _write(trained: Bundle, path: Path, format: str, options: Options, observer: Observer) -> Exported | Lowered:
+    doing = f"writing {format}" if options.precision == "fp32" else f"writing {format} in {options.precision}"
+    with observer.task(doing, None), files.disk_errors(path):
+        return EXPORTERS[format](trained, path, options)
+
+
+def _prove(trained: Bundle, written: Exported | Lowered, target: Target, observer: Observer) -> ExportReport:
+    """Compare an export with the model, and measure what a lower precision costs.
+
+    Raises:
+        ArtefactError: the export differs, or costs more than allowed.
+    """
+    exported = written.export if isinstance(written, Lowered) else written
+    paid = None
+    if isinstance(written, Lowered):
+        paid = cost.measure(trained, written, target.bytes, observer)
+        paid.require(target.options)
+    agreements, images = parity.compare(trained, exported, observer)
+    if paid is None:
+        parity.require(agreements, images)
+    return ExportReport(
+        path=target.path,
+        format=target.format,
+        bytes=target.bytes,
+        sha256=target.sha256,
+        facts=exported.facts,
+        images=images,
+        options=target.options,
+        parity=agreements,
+        cost=paid,
+    )
+
+
 def _bounds(folder: Path) -> Export:
-    """Return what the recipe of a bundle's run lets an export cost; a lone bundle has the defaults."""
+    """Return what an export may cost, from the recipe of the bundle's run; the defaults for a bundle alone."""
     run = bundle.run_of(folder)
     written = run / bundle.RECIPE_OF_RUN if run else None
     return recipe.load(written).export if written and written.is_file() else Export()
 
 
 def _require_images(folder: Path, options: Options) -> None:
-    """Refuse at once what needs images, where nobody knows which they were.
+    """Fail early if a precision needs images and no manifest lists them.
 
     Raises:
-        DataError: the bundle lies in no run.
+        DataError: the bundle does not belong to a run.
     """
-    if parity.manifest_of(folder) is None:
+    if manifest_of(folder) is None:
         which = "training" if options.precision == "int8" else "validation"
         raise DataError(
-            f"--precision {options.precision} needs the {which} images of {printable(folder)}, and there is no "
-            "manifest.json beside it that names them; export from the run folder"
+            f"--precision {options.precision} needs the {which} images of {printable(folder)}, but there is no "
+            "manifest.json beside it that lists them; export from the run folder"
         )
 
 
-def _beside(folder: Path, format: str) -> Path:
-    if not folder.name:  # "."
-        folder = folder.resolve()
-    return folder.parent / f"{folder.name}{ENDINGS.get(format, f'-{format}')}"
-
-
-def _report_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")
-
-
-def _sealed(path: Path) -> tuple[int, str]:
-    """Return size and digest of a file; of a folder the size of its files, and its checksums' digest."""
+def _size_and_digest(path: Path) -> tuple[int, str]:
+    """Return size and digest of a file; of a folder, those of its files and SHA256SUMS, which it writes."""
     if path.is_file():
         return path.stat().st_size, files.sha256_file(path)
     size = sum(file.stat().st_size for file in path.iterdir())
     files.write_checksums(path)
     return size, files.sha256_file(path / files.CHECKSUMS)
-
-
-def _require_name(path: Path, format: str) -> None:
-    """Refuse a name by which nobody would know what the file is: `predict` and others go by its end.
-
-    Raises:
-        UsageError: it has another end.
-    """
-    ending = ENDINGS.get(format)
-    if ending is not None and path.suffix.lower() != ending:
-        named = printable(path.with_name(f"{path.name or 'model'}{ending}"))
-        raise UsageError(f"--output {printable(path)}: the name of such a file ends in {ending}; try {named}")
-
-
-def _require_replaceable(path: Path, format: str) -> None:
-    """Refuse to write over anything but a whole earlier export: its report or the file itself tells."""
-    where, kind, other = printable(path), *(("file", "folder") if format in ENDINGS else ("folder", "file"))
-    if not path.exists():
-        _require_own_report(_report_of(path))
-        return
-    if path.is_dir() == (kind == "file"):
-        raise ResourceError(f"{where} is a {other}; name a {kind} as --output")
-    unchanged = _is_unchanged_file(path) if kind == "file" else _is_unchanged_folder(path)
-    if not unchanged:
-        raise ResourceError(f"{where} is no unchanged export of cnn-tl; remove it, or name another --output")
-    _require_own_report(_report_of(path))
-
-
-def _require_own_report(path: Path) -> None:
-    """Refuse to write over anything but a report in the place where this one's goes."""
-    if not path.exists():
-        return
-    try:
-        report = files.read_json(path)
-    except ArtefactError:
-        report = None
-    if not (isinstance(report, dict) and {"sha256", "parity", "cnn_tl"} <= report.keys()):
-        raise ResourceError(
-            f"{printable(path)}, where the report goes, is no report of cnn-tl; remove it, or name another --output"
-        )
-
-
-def _is_unchanged_file(path: Path) -> bool:
-    if files.sha256_file(path) == _known_digest(path):
-        return True
-    try:
-        onnx_model.OnnxModel.open(path)
-    except ArtefactError:
-        return False
-    return True
-
-
-def _is_unchanged_folder(folder: Path) -> bool:
-    names = {path.name for path in folder.iterdir()}
-    if not names:
-        return True
-    try:
-        files.verify_checksums(folder, required=names - {files.CHECKSUMS})
-    except ArtefactError:
-        return False
-    return files.sha256_file(folder / files.CHECKSUMS) == _known_digest(folder)
-
-
-def _known_digest(path: Path) -> str | None:
-    """Return the digest that the report beside an export has; None if there is none."""
-    try:
-        return str(files.read_json(_report_of(path))["sha256"])
-    except (ArtefactError, KeyError, TypeError):
-        return None

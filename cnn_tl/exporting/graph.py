@@ -1,4 +1,4 @@
-"""The parts of an exported graph put together: preparing, normalising, the network, probabilities."""
+"""Assemble an exported ONNX graph: preprocessing, normalisation, the network, probabilities."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from cnn_tl.networks.onnx_model import IMAGES, INPUT, LOGITS, PREPARED, PROBABIL
 
 
 def from_pixels(network: onnx.ModelProto, spec: Preprocessing) -> onnx.ModelProto:
-    """Return the network behind its preprocessing: it takes whole images, uint8 [N, H, W, 3] of any size.
+    """Return the network with its preprocessing: it takes whole images, uint8 [N, H, W, 3] of any size.
 
-    A second input, the bool `prepared`, may be left out; true says that the images have been resized and cropped.
+    The second input, the bool `prepared`, is optional: true means that the images are resized and cropped already.
 
     Args:
         network: takes `input`, normalised float32 [N, 3, height, width].
 
     Raises:
-        UsageError: ONNX cannot resize as the specification says.
+        UsageError: ONNX cannot resize as the preprocessing does.
     """
     opset, ir_version = _opset(network), network.ir_version
     prepare = preparing_graph(spec, opset=opset, ir_version=ir_version)
     front = parser.parse_model(_front(spec, opset, ir_version))
     choice = next(node for node in front.graph.node if node.op_type == "If")
-    branches = {"then_branch": _as_it_is(spec), "else_branch": _branch(prepare.graph)}
+    branches = {"then_branch": _unchanged(spec), "else_branch": _branch(prepare.graph)}
     choice.attribute.extend(helper.make_attribute(name, graph) for name, graph in branches.items())
     front.graph.initializer.append(helper.make_tensor(PREPARED, onnx.TensorProto.BOOL, [], [False]))
     return compose.merge_models(front, network, io_map=[("front_x", INPUT)])
 
 
 def with_outputs(network: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
-    """Return the network with the outputs that are asked for, in that order.
+    """Return the network with these outputs in this order.
 
     Args:
-        network: gives `logits` and, if asked for, `features`.
+        network: returns `logits` and, if asked for, `features`.
     """
     graph = network.graph
     if PROBABILITIES in outputs:
@@ -53,9 +53,9 @@ def with_outputs(network: onnx.ModelProto, outputs: Sequence[str]) -> onnx.Model
 
 
 def _front(spec: Preprocessing, opset: int, ir_version: int) -> str:
-    """Return the graph from images to normalised ones, with the choice between two ways still empty.
+    """Return the graph from images to normalised ones; the two branches of its If are still empty.
 
-    Its names must not be among the network's.
+    Its names must differ from those of the network.
     """
     mean, std = (", ".join(f"{number!r}" for number in numbers) for numbers in (spec.mean, spec.std))
     return f"""
@@ -75,13 +75,13 @@ def _front(spec: Preprocessing, opset: int, ir_version: int) -> str:
         }}"""
 
 
-def _as_it_is(spec: Preprocessing) -> onnx.GraphProto:
+def _unchanged(spec: Preprocessing) -> onnx.GraphProto:
     output = helper.make_tensor_value_info("as_it_is", onnx.TensorProto.UINT8, ["batch", spec.height, spec.width, 3])
     return helper.make_graph([helper.make_node("Identity", [IMAGES], ["as_it_is"])], "prepared_outside", [], [output])
 
 
 def _branch(graph: onnx.GraphProto) -> onnx.GraphProto:
-    """Return the same graph as a branch: it takes its images from the graph around it, and has names of its own."""
+    """Return the graph as a branch, which reads the images of the enclosing graph, with names of its own."""
     names = {name: f"prepare/{name}" for node in graph.node for name in node.output}
     for node in graph.node:
         for names_of_node in (node.input, node.output):

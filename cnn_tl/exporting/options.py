@@ -1,7 +1,8 @@
-"""What an export is asked to be, and what each format can be asked for."""
+"""The options of an export, and which of them each format supports."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -18,11 +19,11 @@ Precision = Literal["fp32", "fp16", "int8"]
 
 @dataclass(frozen=True)
 class Abilities:
-    """What a format can be asked for; the first of each is what it is by default.
+    """What a format supports; the first of each is the default.
 
     Attributes:
-        preprocess, precision: single choices.
-        outputs: all that there can be; without being asked, it gives them but for the features.
+        preprocess, precision: one of them.
+        outputs: any of them; by default all but features.
     """
 
     preprocess: tuple[Preprocess, ...] = ("none",)
@@ -34,15 +35,15 @@ ABILITIES: dict[str, Abilities] = {
     "onnx": Abilities(("inside", "none"), get_args(Output), get_args(Precision)),
     "openvino": Abilities(outputs=get_args(Output)),
 }
-"""Format -> what it can be asked for; any other is a plain float32 network from normalised images to logits."""
+"""Format -> what it supports; any other format is a float32 network from normalised images to logits."""
 
 
 PACKAGES = {"openvino": "openvino"}
-"""Format -> the package, and extra of ours, that it needs beside the usual ones."""
+"""Format -> the additional package that it needs, which is also the name of an extra of cnn-tl."""
 
 
 def require_package(format: str) -> None:
-    """Refuse a format whose package is not installed, before any work.
+    """Refuse a format whose package is not installed, before any work is done.
 
     Raises:
         ResourceError: it is not.
@@ -54,15 +55,15 @@ def require_package(format: str) -> None:
 
 @dataclass(frozen=True)
 class Options:
-    """What the exported model takes and gives; None stands for what the format is by default.
+    """What an exported model takes and returns; None stands for the default of the format.
 
     Attributes:
         preprocess: `inside`: it takes whole images, uint8 [N, H, W, 3] of any size; `none`: normalised ones, float32
             [N, 3, height, width].
-        outputs: in this order; `logits` among them, by which the export is compared.
-        precision: of the network's numbers.
+        outputs: in this order; `logits` must be among them, as they are compared.
+        precision: of the network.
         max_drop: points of validation accuracy that a lower precision may cost.
-        min_agreement: share of the validation images to which it must give float32's answer.
+        min_agreement: share of the validation images for which it must give the answer of float32.
     """
 
     preprocess: Preprocess | None = None
@@ -72,7 +73,7 @@ class Options:
     min_agreement: float | None = None
 
     def within(self, bounds: Export) -> Options:
-        """Return them with the bounds of a recipe where they have none of their own."""
+        """Return the options with the bounds of a recipe where they set none."""
         return replace(
             self,
             max_drop=bounds.max_drop if self.max_drop is None else self.max_drop,
@@ -80,10 +81,10 @@ class Options:
         )
 
     def of(self, format: str) -> Options:
-        """Return them complete, for a format.
+        """Return the options with the defaults of a format.
 
         Raises:
-            UsageError: the format cannot be what is asked for.
+            UsageError: the format does not support them.
         """
         able = ABILITIES.get(format, Abilities())
         asked: dict[str, tuple[Any, ...]] = {
@@ -101,16 +102,16 @@ class Options:
         return replace(self, preprocess=asked["preprocess"][0], outputs=asked["outputs"])
 
     @staticmethod
-    def read_outputs(text: str) -> tuple[Output, ...]:
-        """Read names with commas between them.
+    def check_outputs(given: Iterable[str]) -> tuple[Output, ...]:
+        """Return the names of outputs.
 
         Raises:
-            UsageError: one of them is no output, or comes twice; `logits`, by which an export is proven, are missing.
+            UsageError: one is not the name of an output or is there twice, or `logits` is missing.
         """
-        names = tuple(name.strip() for name in text.split(","))
+        names = tuple(name.strip() for name in given)
         outputs = tuple(output for name in names for output in get_args(Output) if output == name)
         if len(outputs) != len(names) or len(set(names)) != len(names) or "logits" not in names:
             raise UsageError(
-                f"--outputs {printable(text)}: name logits, and probabilities and features if you want them, each once"
+                f"--outputs {printable(','.join(names))}: name logits, and probabilities and features if wanted, once"
             )
         return outputs

@@ -1,8 +1,8 @@
-"""Fewer bits for the network: half precision, or eight-bit integers calibrated on the run's own training images.
+"""Lower precision for a network: fp16, or int8 calibrated on the run's training images.
 
-Both change the network alone; the preprocessing before it and the softmax behind it stay exact. Integers follow Jacob
+Only the network changes; the preprocessing before it and the softmax after it stay exact. Integers follow Jacob
 et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", sec. 2:
-weights symmetric, one scale for each output channel; activations with one scale and zero point for each tensor.
+symmetric weights with one scale per output channel, activations with one scale and zero point per tensor.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.loader import Pixels, batches
 from cnn_tl.data.manifest import ImageRecord, Manifest
 from cnn_tl.data.views import transforms
-from cnn_tl.exporting import parity
+from cnn_tl.exporting.comparison_images import manifest_of
 from cnn_tl.networks.bundle import Bundle
 from cnn_tl.networks.onnx_model import INPUT, LOGITS
 
 CALIBRATION_IMAGES = 64
-"""Training images whose activations are watched: with twice as many the logits came no nearer."""
+"""Training images for calibration; twice as many did not improve the logits."""
 _BATCH = 8
 
 
 def half(network: onnx.ModelProto, _: Bundle) -> tuple[onnx.ModelProto, str]:
-    """Return the network with fp16 weights and activations; what goes in and comes out stays float32."""
+    """Return the network with fp16 weights and activations; its inputs and outputs stay float32."""
     path = list(sys.path)
     try:
         wrapper = telemetry.onnxruntime("quantization.onnx_model")
-        float16 = telemetry.onnxruntime("transformers.float16")  # puts its own folder on the path
+        float16 = telemetry.onnxruntime("transformers.float16")  # adds its own folder to sys.path
     finally:
         sys.path[:] = path
     with _quiet():
         lowered = float16.convert_float_to_float16(network, keep_io_types=True)
-        wrapper.ONNXModel(lowered).topological_sort()  # the casts of the inputs stand at the end
+        wrapper.ONNXModel(lowered).topological_sort()  # the converter appends the casts of the inputs
     return lowered, ""
 
 
 def eight_bit(network: onnx.ModelProto, trained: Bundle) -> tuple[onnx.ModelProto, str]:
-    """Return the network with int8 weights and uint8 activations, and in words what it was calibrated on.
+    """Return the network with int8 weights and uint8 activations, and what it was calibrated on, in words.
 
     Raises:
         DataError: the training images are not here.
@@ -59,17 +59,19 @@ def eight_bit(network: onnx.ModelProto, trained: Bundle) -> tuple[onnx.ModelProt
     quantization = telemetry.onnxruntime("quantization")
     shapes = telemetry.onnxruntime("quantization.shape_inference")
 
-    manifest = parity.manifest_of(trained.path)
+    manifest = manifest_of(trained.path)
     chosen = calibration_images(manifest) if manifest else []
     with tempfile.TemporaryDirectory() as scratch, _quiet():
         traced, plain, integers = (Path(scratch) / f"{name}.onnx" for name in ("traced", "plain", "integers"))
         onnx.save(network, traced)
         shapes.quant_pre_process(str(traced), str(plain), skip_symbolic_shape=True)
-        reader = _Reader([manifest.file(image) for image in chosen] if manifest else [], trained.preprocessing)
+        reader = _CalibrationReader(
+            [manifest.file(image) for image in chosen] if manifest else [], trained.preprocessing
+        )
         if not reader.any_image():
             raise DataError(
-                f"--precision int8 needs the training images of {printable(trained.path)} to calibrate on, and "
-                f"none is in {printable(manifest.root if manifest else trained.path)}"
+                f"--precision int8 needs the training images of {printable(trained.path)} for calibration, and "
+                f"there is none in {printable(manifest.root if manifest else trained.path)}"
             )
         quantization.quantize_static(
             str(plain),
@@ -80,17 +82,17 @@ def eight_bit(network: onnx.ModelProto, trained: Bundle) -> tuple[onnx.ModelProt
             weight_type=quantization.QuantType.QInt8,
             activation_type=quantization.QuantType.QUInt8,
             nodes_to_exclude=_sensitive(onnx.load(plain).graph),
-            reduce_range=True,  # 7 bits: without VNNI a processor adds two products in 16 bits, which 8 bits overflow
+            reduce_range=True,  # 7 bits: without VNNI, a CPU adds two products in 16 bits, which 8 bits overflow
         )
         return onnx.load(integers), counted(reader.seen, "training image")
 
 
 LOWER: dict[str, Callable[[onnx.ModelProto, Bundle], tuple[onnx.ModelProto, str]]] = {"fp16": half, "int8": eight_bit}
-"""Precision below fp32 -> the function that gives the network in it, and what it was calibrated on."""
+"""Precision below fp32 -> the function that converts the network, and says what it was calibrated on."""
 
 
 def calibration_images(manifest: Manifest) -> list[ImageRecord]:
-    """Return training images, the classes in turn, chosen by their content: moved ones are the same."""
+    """Return training images, the classes in turn, ordered by digest, so that moved images are still the same."""
     by_class: list[list[ImageRecord]] = [[] for _ in manifest.classes]
     for image in sorted(manifest.of("train"), key=lambda image: image.sha256):
         by_class[image.label].append(image)
@@ -99,14 +101,14 @@ def calibration_images(manifest: Manifest) -> list[ImageRecord]:
 
 
 def _sensitive(network: onnx.GraphProto) -> list[str]:
-    """Return the first convolution and the classifier: in float32 they cost no measurable time and keep answers."""
+    """Return the names of the first convolution and the classifier, whose float32 costs no time and keeps answers."""
     first = next((node.name for node in network.node if node.op_type == "Conv"), None)
     ends = [node.name for node in network.node if LOGITS in node.output]
     return [first, *ends] if first else ends
 
 
-class _Reader:
-    """Hands out normalised images in batches, as onnxruntime's calibration asks for them."""
+class _CalibrationReader:
+    """Returns normalised images in batches, for onnxruntime's calibration."""
 
     def __init__(self, paths: list[Path], spec: Preprocessing) -> None:
         self.seen = 0
@@ -130,13 +132,13 @@ class _Reader:
             return transforms.read_pixels(path, self._spec)
 
         for batch in batches(paths, read, batch_size=_BATCH, workers=default_workers()):
-            if batch.items:  # gone or changed since training: the others tell enough
+            if batch.items:  # the others are gone or changed since training
                 yield batch.pixels
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the converters' remarks about themselves away from the user, and their handlers off the root logger."""
+    """Hide the converters' messages, and keep their handlers off the root logger."""
     root, silent, before = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
     root.addHandler(silent)
     logging.disable(logging.WARNING)

@@ -1,11 +1,11 @@
-"""The preprocessing as an ONNX graph: whole images in, what the network takes out.
+"""The preprocessing as an ONNX graph, from whole images to resized and cropped ones.
 
-It follows `data/views/transforms.py` step by step, on uint8. onnxruntime's antialiased Resize of uint8 is Pillow's
-algorithm, which rounds after each direction, but in float32 instead of float64. So a value rarely differs by 1 of 255,
+It follows `data/views/transforms.py` step by step, on uint8. The antialiased Resize of onnxruntime is the algorithm of
+Pillow, which rounds after each direction, but in float32 instead of float64. So a value sometimes differs by 1 of 255,
 or by 2 where a strip is stretched to a square.
 
-In the graph's text H and W are an image's sides and `hw` is both, int64 [2]. Types go by number: 2 uint8, 6 int32,
-7 int64, 11 double.
+In the text of the graph H and W are the sides of an image, and `hw` is both, int64 [2]. Types are numbers: 2 is uint8,
+6 int32, 7 int64, 11 double.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def preparing_graph(spec: Preprocessing, *, opset: int, ir_version: int) -> onnx
     """Return the graph that resizes and crops: uint8 [N, H, W, 3] of any size to uint8 [N, height, width, 3].
 
     Raises:
-        UsageError: ONNX cannot resize as the specification says.
+        UsageError: ONNX cannot resize as the preprocessing does.
     """
     if spec.interpolation not in _RESIZE:
         raise UsageError(
-            f"ONNX has no resampling filter that is Pillow's {spec.interpolation}; use --preprocess none, and prepare "
-            "the images outside"
+            f"ONNX has no resampling filter like Pillow's {spec.interpolation}; use --preprocess none, and preprocess "
+            "the images yourself"
         )
     trim = _TRIM if spec.crop_mode == "center" else "kept = Identity (hw) trimmed = Identity (images)"
     steps = trim + _size(spec) + _resize(spec) + _MIDDLE + (_pad(spec) if spec.crop_mode == "border" else _NO_PAD)
@@ -53,7 +53,7 @@ def _ints(*values: int) -> str:
 
 
 def _half(result: str, of: str) -> str:
-    """Return the steps for Python's `round(of / 2)`: both round a half to the even neighbour."""
+    """Return the steps for Python's `round(of / 2)`, which also rounds half to even."""
     return f"""
             {of}_double = Cast <to = 11> ({of})
             {of}_halved = Mul ({of}_double, half)
@@ -72,7 +72,7 @@ _TRIM = f"""
 
 
 def _size(spec: Preprocessing) -> str:
-    """Return the steps of `transforms.resized`: what an image of `kept` becomes before the crop."""
+    """Return the steps of `transforms.resized`: the size of an image of size `kept` before the crop."""
     height, width = spec.resized
     if spec.crop_mode == "squash":
         return f"""
@@ -116,7 +116,7 @@ _NO_PAD = f"""
 
 
 def _pad(spec: Preprocessing) -> str:
-    """Return the steps that pad with the mean colour; ONNX pads with one number, so the colour is added afterwards."""
+    """Return the steps that pad with the mean colour: ONNX pads with one number, so the colour is added afterwards."""
     return f"""
             zero = {_ints(0)}
             two = {_ints(2)}

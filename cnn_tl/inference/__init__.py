@@ -1,1 +1,5 @@
-"""Images in, predictions out: a trained model from a run folder, a bundle or a .onnx file. Writes no files."""
+"""Predicting with a trained model: finding the images, loading the classifier, and writing the answers to a file.
+
+Not here: training and its networks (training/, networks/), measuring accuracy (evaluating/), and tables for a terminal
+(cli/terminal/). A .onnx file is run without torch.
+"""

@@ -1,4 +1,4 @@
-"""A trained model that answers: from a run folder or a bundle through torch, from a .onnx file without it."""
+"""A trained model that predicts: a run folder or a bundle runs in torch, a .onnx file in onnxruntime."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cnn_tl.core.statistics import softmax
 from cnn_tl.data.loader import Batch, Pixels, as_they_come, batches
 from cnn_tl.data.remarks import BlankImages
 from cnn_tl.data.views import transforms
-from cnn_tl.inference.images_in_memory import Given, Images, find_all
+from cnn_tl.inference.images_in_memory import ImageInMemory, Images, find_images
 from cnn_tl.networks import bundle
 
 Logits = NDArray[np.float32]
@@ -30,10 +30,10 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says about one image.
+    """The prediction for one image.
 
     Attributes:
-        file: the image as it was named; a terminal wants `errors.printable` of it.
+        file: the image as it was named; print it through `errors.printable`.
         label: the most probable class; None if the image could not be read.
         probability: its probability, 0..1.
         top: the most probable classes and their probabilities, best first.
@@ -63,7 +63,7 @@ class Answer:
 
 
 class Answers(Iterator[Answer]):
-    """One answer for each image, made while they are taken: by `for`, by `next`, or all at once by `list`."""
+    """An iterator with one answer for each image; an image is read and predicted when its answer is asked for."""
 
     def __init__(self, answers: Iterator[Answer]) -> None:
         self._answers = answers
@@ -73,22 +73,22 @@ class Answers(Iterator[Answer]):
         return next(self._answers)
 
     def close(self) -> None:
-        """Take no more, and end the threads that read."""
+        """Stop predicting, and end the threads that read images."""
         if isinstance(self._answers, Generator):
             self._answers.close()
 
     def __repr__(self) -> str:
-        """Say how to get at them."""
-        return "<Answers, made while they are taken: list(...) takes them all>"
+        """Say how to get the answers."""
+        return "<Answers, predicted when asked for: list(...) returns all of them>"
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained model, ready to be asked: `model.predict("cat.jpg")`.
+    """A trained model, ready to predict: `model.predict("cat.jpg")`.
 
     Attributes:
         classes: the class names, in the order of the logits.
-        preprocessing: what an image goes through before the model.
+        preprocessing: how an image becomes the input of the network.
         logits: the model itself, from pixels uint8 [N, H, W, 3] to logits float32 [N, K].
         majority_class: the most frequent class of the training split; None where the model does not say.
     """
@@ -114,7 +114,7 @@ class Classifier:
         recursive: bool = True,
         observer: Observer | None = None,
     ) -> Answers:
-        """Give one answer for each image, in the order in which they were given, while the work goes on.
+        """Predict images one by one; the answers come in the given order, while later images are still being read.
 
             for answer in model.predict(["cat.jpg", "photos/", array]):
                 print(answer.file, answer.label, answer.probability)
@@ -122,24 +122,24 @@ class Classifier:
         Args:
             images: one or many of: a file, a folder, a pattern such as "photos/*.jpg", a PIL image, a numpy array of
                 uint8, RGB, [H, W, 3], or the bytes of a file.
-            top: how many classes each answer lists; more than there are means all.
+            top: how many classes each answer lists, at most all of them.
             batch_size: images that go through the model at once.
-            workers: threads that read images; 0: this one does; None means one for each core.
-            recursive: look into the folders inside folders too.
-            observer: hears of the progress, and in the end of images that show nothing.
+            workers: threads that read images; 0: the calling thread; None: one per core.
+            recursive: search folders inside folders too.
+            observer: receives progress events, and at the end warnings about blank images.
 
         Raises:
             DataError: a folder or a pattern holds no image.
-            UsageError: something given is no image, such as an array of floats.
+            UsageError: something is not an image, such as an array of floats.
         """
-        found = list(find_all(images, recursive=recursive))
+        found = list(find_images(images, recursive=recursive))
         return Answers(self.answers(
             found, total=len(found), top=top, batch_size=batch_size, workers=workers, observer=observer
         ))  # fmt: skip
 
     def answers(
         self,
-        files: Iterable[Path | Given],
+        files: Iterable[Path | ImageInMemory],
         *,
         total: int | None = None,
         live: bool = False,
@@ -148,12 +148,12 @@ class Classifier:
         workers: int | None = None,
         observer: Observer | None = None,
     ) -> Iterator[Answer]:
-        """Yield one answer for each of the files, as `predict` does, without looking for them.
+        """Yield one answer for each image, as `predict` does, but without expanding folders and patterns.
 
         Args:
-            files: the images themselves; no more of them are taken than are read ahead.
-            total: how many they are, if that is known.
-            live: they come from where one has to wait for them: answer what has come, in smaller batches.
+            files: the images; only as many as are read ahead are taken from it.
+            total: how many images there are, if that is known.
+            live: the images are still arriving, as from a pipe: predict what has arrived, in smaller batches.
             top, batch_size, workers, observer: as in `predict`.
         """
         observer = observer or Observer()
@@ -170,17 +170,17 @@ class Classifier:
             observer.warn(text)
 
     def answer(self, name: str, probabilities_K: NDArray[np.floating[Any]], top: int) -> Answer:
-        """Put the probabilities of one image into words."""
+        """Return the answer for the probabilities [K] of one image."""
         best = np.argsort(-probabilities_K, kind="stable")[:top]
         ranked = tuple((self.classes[k], float(probabilities_K[k])) for k in best)
         return Answer(name, *ranked[0], ranked, None)
 
-    def _read(self, numbered: tuple[int, Path | Given]) -> Pixels:
+    def _read(self, numbered: tuple[int, Path | ImageInMemory]) -> Pixels:
         image, spec = numbered[1], self.preprocessing
-        return image.pixels(spec) if isinstance(image, Given) else transforms.read_pixels(image, spec)
+        return image.pixels(spec) if isinstance(image, ImageInMemory) else transforms.read_pixels(image, spec)
 
-    def _answers(self, batch: Batch[tuple[int, Path | Given]], top: int) -> list[Answer]:
-        """Return the answers for a batch and its failures, in the order of their numbers."""
+    def _answers(self, batch: Batch[tuple[int, Path | ImageInMemory]], top: int) -> list[Answer]:
+        """Return the answers for a batch, unreadable images included, in the order of their numbers."""
         found = {number: Answer(str(path), None, None, (), error.reason) for (number, path), error in batch.failures}
         if batch.items:
             probabilities = softmax(finite(self.logits(batch.pixels)))
@@ -193,7 +193,7 @@ def finite(logits_NK: Logits) -> Logits:
     """Return the logits.
 
     Raises:
-        ArtefactError: they are not all finite, so nothing can be said.
+        ArtefactError: one of them is not finite.
     """
     if not np.isfinite(logits_NK).all():
         raise ArtefactError("the model's logits are not finite: its weights are damaged, or overflow in its precision")
@@ -201,33 +201,33 @@ def finite(logits_NK: Logits) -> Logits:
 
 
 def load(source: str | Path, device: DeviceName = "auto", *, many: bool = False) -> Classifier:
-    """Load a run folder, a bundle or a .onnx file; torch is needed for the first two only.
+    """Load a run folder, a bundle or a .onnx file; only the first two need torch.
 
-    Numbers are float32 on every device, so that all of them give the same answers.
+    The model runs in float32 on every device, so that all devices give the same answers.
 
     Args:
         source: a run folder, a bundle or a .onnx file.
-        device: where it runs.
-        many: get ready for many images rather than for a quick answer about one; see `OnnxModel.open`.
+        device: where the model runs.
+        many: optimise for many images instead of for a quick first answer; see `OnnxModel.open`.
 
     Raises:
-        ArtefactError: there is no model, or it is damaged, foreign or newer than this version.
-        ResourceError: the device is not there.
-        UsageError: a .onnx file and another device than the CPU.
+        ArtefactError: there is no model, or it is damaged, not written by cnn-tl, or newer than this version.
+        ResourceError: the device is not available.
+        UsageError: a .onnx file was to run on another device than the CPU.
     """
     path = Path(source)
     return _from_onnx(path, device, many) if is_onnx(path) else _from_bundle(path, device)
 
 
 def digest(source: str | Path) -> str:
-    """Return what tells this model from all others: a SHA-256 of what `load` would read.
+    """Return a SHA-256 that identifies the model, over everything that `load` would read.
 
     Raises:
         ArtefactError: there is no model.
     """
     path = Path(source)
     if not is_onnx(path):
-        path = bundle.find(path) / CHECKSUMS  # it has the digests of all the rest
+        path = bundle.find(path) / CHECKSUMS  # holds the digests of all other files
     try:
         return sha256_file(path)
     except OSError as error:
@@ -235,12 +235,12 @@ def digest(source: str | Path) -> str:
 
 
 def is_onnx(path: Path) -> bool:
-    """Say whether a path names an export rather than a folder, by its name's end; it need not exist."""
+    """Say whether a path names an ONNX file, by its suffix; the file need not exist."""
     return path.suffix.lower() == ".onnx" and not path.is_dir()
 
 
 def _from_bundle(path: Path, device: DeviceName) -> Classifier:
-    folder = bundle.find(path)  # a wrong path is refused before the seconds that torch takes
+    folder = bundle.find(path)  # a wrong path fails before the seconds that importing torch takes
     require_torch()
     import torch
 

@@ -1,4 +1,4 @@
-"""Images that a caller has in memory, beside files, folders and patterns."""
+"""Images that a Python caller has in memory: PIL images, numpy arrays and the bytes of a file."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ One: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8
 
 _WANTED = "give a path, a PIL image, or a numpy array of uint8, [H, W, 3] in RGB"
 _DECODING = threading.Lock()
-"""An image that Pillow has opened is decoded when it is first used, which two threads must not do at once."""
+"""Pillow decodes an open image when it is first used, and two threads must not do that at once."""
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class ImageInMemory:
     """An image in memory.
 
     Attributes:
-        name: what its answer is called.
-        image: as the caller has it, which is left as it is; or the bytes of a file.
+        name: the `file` of its answer.
+        image: the caller's image, which is not modified, or the bytes of a file.
     """
 
     name: str
@@ -44,10 +44,10 @@ class Given:
         return self.name
 
     def pixels(self, spec: Preprocessing) -> Pixels:
-        """Return what the network sees of it, uint8 [H, W, 3].
+        """Return the preprocessed image, uint8 [H, W, 3].
 
         Raises:
-            BadImageError: it cannot be decoded, or is outside the limits of the specification.
+            BadImageError: it cannot be decoded, or exceeds the limits of the preprocessing.
         """
         if isinstance(self.image, bytes):
             return transforms.read_pixels(self.image, spec)
@@ -56,29 +56,29 @@ class Given:
         return transforms.resize_and_crop(whole, spec)
 
 
-Images: TypeAlias = One | Given | Iterable[One | Given]
+Images: TypeAlias = One | ImageInMemory | Iterable[One | ImageInMemory]
 
 
-def find_all(images: Images, *, recursive: bool = True) -> Iterator[Path | Given]:
-    """Yield the images that are meant, in the order in which they are given; for names see `images.find`.
+def find_images(images: Images, *, recursive: bool = True) -> Iterator[Path | ImageInMemory]:
+    """Yield files and images in memory in the given order; `inputs.find` says how paths are searched.
 
     Raises:
-        DataError: as `find` does.
-        UsageError: something is no image; or as `find` does.
+        DataError: as `find`.
+        UsageError: as `find`; or one of them is not an image.
     """
     for number, one in enumerate(_separate(images)):
         if isinstance(one, str | os.PathLike):
             yield from find(one if isinstance(one, str) else Path(one), recursive=recursive)
-        elif isinstance(one, Given):
+        elif isinstance(one, ImageInMemory):
             yield one
         elif isinstance(one, bytes):
-            yield Given(f"image {number}", one)
+            yield ImageInMemory(f"image {number}", one)
         elif isinstance(one, Image.Image):
-            yield Given(str(getattr(one, "filename", "") or f"image {number}"), one)
+            yield ImageInMemory(str(getattr(one, "filename", "") or f"image {number}"), one)
         elif isinstance(one, np.ndarray):
-            yield Given(f"image {number}", _from_array(one))
+            yield ImageInMemory(f"image {number}", _from_array(one))
         else:
-            raise UsageError(f"{_kind_of(one)} is no image: {_WANTED}")
+            raise UsageError(f"{_kind_of(one)} is not an image: {_WANTED}")
 
 
 def _separate(images: Any) -> Iterable[Any]:
@@ -86,20 +86,24 @@ def _separate(images: Any) -> Iterable[Any]:
         return images if images.ndim == 4 else [images]
     if isinstance(images, str | os.PathLike | bytes | Image.Image) or not isinstance(images, Iterable):
         return [images]
-    return [images] if hasattr(images, "__array__") else images  # a tensor is no list of images
+    return [images] if hasattr(images, "__array__") else images  # a tensor is not a list of images
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:
     shape = " x ".join(map(str, array.shape))
     if array.dtype != np.uint8:
         advice = ": where 1.0 is white, (255 * array).round().astype('uint8')" if array.dtype.kind == "f" else ""
-        raise UsageError(f"an array of {array.dtype} does not say which value is white; give uint8, 0 to 255{advice}")
+        raise UsageError(
+            f"an array of {array.dtype} does not say which value is white; give uint8 from 0 to 255{advice}"
+        )
     if array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
-        raise UsageError(f"an array of {shape} has its channels first; give array.transpose(1, 2, 0), [H, W, 3] in RGB")
+        raise UsageError(
+            f"an array of {shape} has its channels first; give array.transpose(1, 2, 0), which is [H, W, 3] in RGB"
+        )
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or not array.size:
-        raise UsageError(f"an array of {shape} is no image; {_WANTED}")
+        raise UsageError(f"an array of {shape} is not an image; {_WANTED}")
     return Image.fromarray(array)
 
 

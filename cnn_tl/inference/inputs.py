@@ -1,4 +1,4 @@
-"""Which images are meant: files, folders and patterns become a list of files, or a pipe names them."""
+"""Find image files: from paths, folders and patterns, or from a list of paths on stdin."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from cnn_tl.core.retries import retried
 from cnn_tl.data.folders.walk import Walker, entries_of, is_candidate, is_folder, natural_key
 
 LONGEST_NAME = 1 << 16
-"""Bytes: what is longer than this can be no path."""
+"""Bytes: no path is longer than this."""
 
-_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a path loses the second slash
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # pathlib drops the second slash
 _VIDEO_EXTENSIONS = re.compile(r"\.(mp4|m4v|mov|avi|mkv|webm|mpe?g|wmv|flv|3gp|ogv|mts|m2ts)", re.IGNORECASE)
 
 
 def find(images: str | Path | Iterable[str | Path], *, recursive: bool = True) -> Iterator[Path]:
-    """Yield the images that are meant, in the order in which they are named.
+    """Yield image files in the order in which they are named.
 
-    A folder stands for the images in it and below it, in natural order; hidden files and files that are no
-    images are left out. A name with `*`, `?` or `[` that is not itself a file is a pattern for the images
-    that match, with `**` for any depth. Any other name is taken as it is: reading it will tell.
+    A folder means the images in it and below it, in natural order, without hidden files and other kinds of files. A
+    name with `*`, `?` or `[` that is not itself a file is a pattern for the images that match; `**` matches folders of
+    any depth. Any other name is yielded as it is, and fails when it is read.
 
     Raises:
         DataError: a folder or a pattern holds no image, a folder cannot be read, or a file is a video.
@@ -43,17 +43,17 @@ def find(images: str | Path | Iterable[str | Path], *, recursive: bool = True) -
             yield _named(name)
 
 
-def listed(descriptor: int, end: bytes = b"\n") -> Iterator[Path]:
-    """Yield the files that a pipe names, each as soon as its name has come; folders and patterns mean nothing there.
+def paths_from(descriptor: int, end: bytes = b"\n") -> Iterator[Path]:
+    """Yield the paths that arrive through a pipe, each as soon as it is complete; folders are not expanded.
 
     Args:
-        descriptor: where to read, such as 0 for stdin.
-        end: what ends a name; where it is a line's end, a carriage return before it belongs to it, and blank lines
-            are skipped. The names are UTF-8, or UTF-16 after a byte order mark, as PowerShell writes them.
+        descriptor: the file descriptor to read, such as 0 for stdin.
+        end: the byte after each path. For a line feed, a carriage return before it is dropped and blank lines are
+            skipped. Paths are UTF-8, or UTF-16 after a byte order mark, as PowerShell writes them.
 
     Raises:
-        DataError: what comes are no names.
-        UsageError: a name is a URL; or nothing can be read there.
+        DataError: the bytes are not a list of paths.
+        UsageError: a path is a URL, or the descriptor cannot be read.
     """
     rest = b""
     try:
@@ -61,18 +61,18 @@ def listed(descriptor: int, end: bytes = b"\n") -> Iterator[Path]:
             *whole, rest = (rest + chunk).split(end)
             yield from _paths(whole, end)
             if len(rest) > LONGEST_NAME:
-                raise DataError("stdin has a line of more than 64 KiB, which is no path; give one path a line")
+                raise DataError("stdin has a line of more than 64 KiB, which cannot be a path; write one path per line")
     except OSError as error:
-        raise UsageError(f"stdin cannot be read: {error.strerror}; pipe one path a line into it") from error
+        raise UsageError(f"stdin cannot be read: {error.strerror}; pipe one path per line into it") from error
     yield from _paths([rest], end)
 
 
 def _in_utf8(descriptor: int) -> Iterator[bytes]:
-    """Yield what comes through a pipe, as soon as it comes; UTF-16 is recoded, other bytes stay as they are.
+    """Yield the bytes of a pipe as they arrive; UTF-16 becomes UTF-8, any other bytes are not changed.
 
     Raises:
-        DataError: it begins as UTF-16 and does not go on so.
-        OSError: nothing can be read.
+        DataError: the pipe begins with UTF-16 and continues with something else.
+        OSError: the pipe cannot be read.
     """
     start = b""
     while chunk := os.read(descriptor, LONGEST_NAME):
@@ -91,19 +91,21 @@ def _in_utf8(descriptor: int) -> Iterator[bytes]:
             yield decoder.decode(chunk).encode("utf-8", "surrogatepass")
         decoder.decode(b"", final=True)
     except UnicodeError as error:
-        raise DataError("stdin begins as UTF-16 text and does not go on so; write the list as UTF-8") from error
+        raise DataError("stdin begins as UTF-16 but is not UTF-16 throughout; write the list as UTF-8") from error
 
 
 def _paths(names: Iterable[bytes], end: bytes) -> Iterator[Path]:
     for name in names:
         exact = name.removesuffix(b"\r") if end == b"\n" else name
         if exact.startswith(encoding.UTF8_BOM) and not os.path.lexists(exact):
-            exact = exact.removeprefix(encoding.UTF8_BOM)  # at the start of a list, or of each of several joined ones
+            exact = exact.removeprefix(
+                encoding.UTF8_BOM
+            )  # at the start of a list, or of each list when several are joined
         if not exact or (exact.isspace() and end == b"\n" and not os.path.lexists(exact)):
             continue
         if b"\0" in exact:
             raise DataError(
-                "stdin has names with NUL bytes in them; use --null where NUL ends each name, "
+                "stdin has paths that contain NUL bytes; use --null if NUL ends each path, "
                 "or write the list as UTF-8 if it is UTF-16 without a byte order mark"
             )
         yield _file(os.fsdecode(exact))
@@ -113,7 +115,7 @@ def _named(name: str | Path) -> Path:
     path = _file(name)
     if _VIDEO_EXTENSIONS.fullmatch(path.suffix) and os.path.isfile(path) and not is_candidate(path):  # noqa: PTH113
         raise DataError(
-            f"{printable(path)} is a video, and only images are read; this takes one out of it for each second: "
+            f"{printable(path)} is a video, and only images are read; extract one frame per second with "
             "ffmpeg -i VIDEO -r 1 frame%05d.png"
         )
     return path
@@ -121,7 +123,7 @@ def _named(name: str | Path) -> Path:
 
 def _file(name: str | Path) -> Path:
     if _URL.match(str(name)) and not os.path.lexists(name):
-        raise UsageError(f"{printable(name)} is a URL, and only files are read; download it first")
+        raise UsageError(f"{printable(name)} is a URL, but only files are read; download it first")
     return Path(name)
 
 
@@ -138,10 +140,13 @@ def _in_folder(folder: Path, recursive: bool) -> list[Path]:
 def _matches(pattern: str) -> list[Path]:
     base = Path(pattern[: re.search(r"[*?[]", pattern).start()] + "x").parent  # type: ignore[union-attr]
     if is_folder(base):
-        list(entries_of(base))  # `glob` takes a folder that cannot be read for an empty one
+        list(entries_of(base))  # raises for an unreadable folder, which `glob` takes for an empty one
     names = sorted(glob.iglob(pattern, recursive=True), key=natural_key)  # noqa: PTH207 - keeps the name as given
     found = [path for path in map(Path, names) if retried(path.is_file, path) and is_candidate(path)]
     if not found:
-        others = f" (of the {len(names):,} that match, none is one)" if names else ""
+        kinds = (
+            "1 file matches and is not an image" if len(names) == 1 else f"{len(names):,} files match and none is one"
+        )
+        others = f" ({kinds})" if names else ""
         raise DataError(f"no image matches {printable(pattern)}{others}")
     return found

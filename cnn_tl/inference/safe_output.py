@@ -1,4 +1,4 @@
-"""Answers and plots never take the place of a model, a run or an image."""
+"""Checks before writing: answers and plots never overwrite a model, a run or an image."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ OF_A_RUN = frozenset(
     {bundle.RECIPE_OF_RUN, "manifest.json", "metrics.jsonl", "metrics.csv", "validation.jsonl", "result.json"}
     | {"digests.json", "curves.png", "checkpoints", ".launch", ".begun.yaml"}
 )
-"""What a run folder holds beside its model, as `RunFolder` has it, which the light install cannot import; any other
-file in it is the user's own."""
+"""What a run folder holds beside its model; any other file in it is the user's. `RunFolder` has the same names, but
+the light install (without torch) cannot import it."""
 
 OF_A_MODEL = frozenset({".onnx", ".pt2", ".pt", ".pth", ".safetensors"})
-"""How the names of files end that hold networks."""
+"""Suffixes of files that hold networks."""
 
 
 def require_harmless(output: Path, model: Path) -> None:
-    """Refuse an output that is a part of a model, an export or a run, looks like an image, or is no file.
+    """Refuse an output that belongs to a model, an export or a run, is named like an image, or is not a regular file.
 
     Raises:
-        UsageError: it is.
+        UsageError: the output is one of these.
     """
     where = f"--output {printable(output)}"
     if has_image_extension(output):
-        raise UsageError(f"{where} is a name for an image; choose another one")
+        raise UsageError(f"{where} is named like an image; choose another name")
     if output.exists() and not output.is_file():
-        raise UsageError(f"{where} is no file; without --output, stdout is used")
+        raise UsageError(f"{where} is not a regular file; without --output, answers go to stdout")
     if _is_of(output, model):
-        raise UsageError(f"{where} would replace a part of the model {printable(model)}; choose another one")
+        raise UsageError(f"{where} would overwrite part of the model {printable(model)}; choose another name")
     if output.suffix.lower() in OF_A_MODEL:
-        raise UsageError(f"{where} is a name for a model; choose another one")
-    if kept := _kept_by(output.resolve()):
-        raise UsageError(f"{where} would replace a part of {printable(kept.name)}; choose another one")
+        raise UsageError(f"{where} is named like a model; choose another name")
+    if kept := _owner_of(output.resolve()):
+        raise UsageError(f"{where} would overwrite part of {printable(kept.name)}; choose another name")
 
 
 def require_plot_place(output: Path) -> None:
-    """Refuse a place where no plot can be written, or where another image is, before any work is done.
+    """Refuse a path where a plot cannot be written, or where it would overwrite another file, before any work is done.
 
     Raises:
-        UsageError: it is a folder, no name for a PNG, or there is an image that cnn-tl has not drawn.
-        ResourceError: nothing can be written there.
+        UsageError: the path is a folder, does not end in .png, or is a file that cnn-tl has not drawn.
+        ResourceError: the folder is not writable.
     """
     where = f"--output {printable(output)}"
     if output.is_dir():
-        raise UsageError(f"{where} is a folder; name the image, as in --output {printable(output / 'plot.png')}")
+        raise UsageError(f"{where} is a folder; name the file, as in --output {printable(output / 'plot.png')}")
     if output.suffix.lower() != ".png":
-        raise UsageError(f"{where}: the plot is a PNG; give a name that ends in .png")
+        raise UsageError(f"{where}: the plot is a PNG; choose a name that ends in .png")
     there = next(folder for folder in output.absolute().parents if os.path.lexists(folder))
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         raise ResourceError(f"cannot write {printable(output)} into {printable(there)}; choose another --output")
     if os.path.lexists(output) and not _is_plot(output):
-        raise UsageError(f"{where} is there already, and no plot of cnn-tl; remove it, or choose another name")
+        raise UsageError(f"{where} exists and is not a plot of cnn-tl; remove it, or choose another name")
 
 
 def _is_plot(path: Path) -> bool:
@@ -72,11 +72,11 @@ def _is_plot(path: Path) -> bool:
         return False
 
 
-def never(output: Path | None, images: Iterable[Path]) -> Iterator[Path]:
-    """Yield the images.
+def refuse_as_output(output: Path | None, images: Iterable[Path]) -> Iterator[Path]:
+    """Yield the images unchanged.
 
     Raises:
-        UsageError: one of them is the output.
+        UsageError: one of them is the output file.
     """
     if output is None or not output.exists():
         yield from images
@@ -84,7 +84,7 @@ def never(output: Path | None, images: Iterable[Path]) -> Iterator[Path]:
     own = _identity(output)
     for image in images:
         if _identity(image) == own:
-            raise UsageError(f"--output {printable(output)} is one of the images; choose another one")
+            raise UsageError(f"--output {printable(output)} is one of the images; choose another name")
         yield image
 
 
@@ -95,28 +95,28 @@ def _is_of(output: Path, model: Path) -> bool:
     try:
         folder = bundle.find(model).resolve()
     except ArtefactError:
-        return False  # which is told when it is loaded
+        return False  # loading the model will report it
     whole = output.resolve()
     run = bundle.run_of(folder)
     of_the_run = run is not None and any(whole.is_relative_to(run / name) for name in OF_A_RUN)
     return whole.is_relative_to(folder) or of_the_run
 
 
-def _kept_by(output: Path) -> Path | None:
-    """Return the run, the export or the bundle that an absolute path is a part of, whatever model answers."""
+def _owner_of(output: Path) -> Path | None:
+    """Return the run, export or bundle that an absolute path belongs to."""
     for run in output.parents:
         of_the_run = any(output.is_relative_to(run / name) for name in OF_A_RUN | {bundle.FOLDER_IN_RUN})
         if of_the_run and (run / bundle.RECIPE_OF_RUN).is_file() and (run / "manifest.json").is_file():
             return run
-    if output.exists() and _is_sealed(output):
+    if output.exists() and _is_checksummed(output):
         return output.parent
     export = output.with_suffix("")
     is_export = export.suffix.lower() in OF_A_MODEL or (export / CHECKSUMS).is_file()
     return export if output.suffix == ".json" and is_export and export.exists() else None
 
 
-def _is_sealed(path: Path) -> bool:
-    """Say whether a file is one of those that the checksums beside it name, or these themselves."""
+def _is_checksummed(path: Path) -> bool:
+    """Say whether the checksum file beside a file lists it, or is the file itself."""
     try:
         named = (path.parent / CHECKSUMS).read_text("utf-8", errors="replace").splitlines()
     except OSError:
@@ -126,7 +126,7 @@ def _is_sealed(path: Path) -> bool:
 
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        found = os.stat(path)  # noqa: PTH116 - a name too long for the system is simply no file here
+        found = os.stat(path)  # noqa: PTH116 - Path.stat would raise for a name that is too long
     except (OSError, ValueError):
         return None
     return found.st_dev, found.st_ino

@@ -17,7 +17,7 @@ from cnn_tl.core.errors import BadImageError, printable
 from cnn_tl.core.statistics import softmax
 from cnn_tl.data.loader import Pixels
 from cnn_tl.data.views import transforms
-from cnn_tl.explaining.methods import covering
+from cnn_tl.explaining.methods import heat_maps
 from cnn_tl.inference.classifier import Answer, Classifier, finite
 from cnn_tl.serving.batching import Batcher, Logits
 from cnn_tl.serving.heat_map import HeatMap, drawn, why_not
@@ -133,8 +133,8 @@ class Service:
     def _explained(self, pixels_HWC: Pixels, logits_K: Logits, index: int) -> tuple[bytes, str | None]:
         """Return the heat map of a class as PNG, and why it must not be trusted, if so."""
         heat_HW = self._heat_map(pixels_HWC, index)
-        after, before = covering.log_odds(np.stack([logits_K, self._grey_K]), index)
-        return drawn(pixels_HWC, heat_HW), covering.caveat(heat_HW, after - before)
+        after, before = heat_maps.log_odds(np.stack([logits_K, self._grey_K]), index)
+        return drawn(pixels_HWC, heat_HW), heat_maps.caveat(heat_HW, after - before)
 
     async def heat(self, content: bytes, label: str | None) -> tuple[str, bytes, str | None]:
         """Return which class was explained, its heat map as PNG, and why the map must not be trusted, if so.

@@ -25,9 +25,8 @@ from rich.console import Console
 from whole_runs import StopAfter
 
 import cnn_tl
-from cnn_tl.api.observers import calm, observer_here
-from cnn_tl.cli.terminal.bars import TerminalObserver
-from cnn_tl.cli.terminal.notebook import NotebookObserver
+from cnn_tl.api.observers import choose_observer, quiet_dependencies
+from cnn_tl.cli.terminal.bars import NotebookObserver, TerminalObserver
 from cnn_tl.core.errors import DataError, RecipeError, Stopped, UsageError
 from cnn_tl.core.progress import Observer
 
@@ -45,12 +44,12 @@ def test_a_result_stands_wherever_its_run_folder_may(result: cnn_tl.TrainResult,
     table = cnn_tl.inspect(result)
     assert (table.model, table.training.mode, table.trainable) == ("test_resnet", "freeze", 2 * 96 + 2)
     report = cnn_tl.explain(result, image, output=tmp_path / "out", faithfulness=False)
-    assert [row["label"] for row in report.rows] == ["light"]
+    assert [getattr(row, "label", None) for row in report.rows] == ["light"]
     assert report._repr_png_() == (tmp_path / "out" / report.sheets[0]).read_bytes()
     shares = r"100%? ?[.0]*%? of 4 right \(51\.0% to 100[.0]*%\)"
     assert re.fullmatch(rf"<TrainResult \S+run: {shares}, baseline 50[.0]*%>", repr(result))
     assert re.fullmatch(rf"<Evaluation \S+run on \S+photos: {shares}>", repr(found))
-    assert re.fullmatch(r"<Report of gradcam: 1 rows in \S+out>", repr(report))
+    assert re.fullmatch(r"<ExplainReport of gradcam: 1 row in \S+out>", repr(report))
     assert re.fullmatch(r"<Table test_resnet: \d+ rows, [\d,]+ parameters, [\d,]+ multiply-adds>", repr(table))
 
 
@@ -120,8 +119,8 @@ def test_a_split_that_does_not_exist_is_not_taken_for_another(result: cnn_tl.Tra
         (tmp_path / "val" / label).mkdir(parents=True)
         (tmp_path / "train" / label).mkdir(parents=True)
         Image.new("RGB", (8, 8), "red").save(tmp_path / "val" / label / "a.png")
-    with pytest.raises(UsageError, match="has no part vall; it has "):
-        cnn_tl.evaluate(result, tmp_path, part="vall")
+    with pytest.raises(UsageError, match="has no split vall; it has "):
+        cnn_tl.evaluate(result, tmp_path, split="vall")
 
 
 def test_stop_raises_our_exception_and_the_handlers_are_the_callers(
@@ -204,7 +203,7 @@ def test_reading_images_leaves_the_warnings_to_the_caller(monkeypatch: pytest.Mo
 
 
 def test_what_others_murmur_is_kept_back_during_a_call_and_nothing_else_is() -> None:
-    with calm():
+    with quiet_dependencies():
         warnings.warn("IProgress not found. Please update jupyter and ipywidgets.", stacklevel=1)
         with pytest.warns(UserWarning, match="of the caller's own"):
             warnings.warn("one of the caller's own", stacklevel=1)
@@ -214,12 +213,12 @@ def test_what_others_murmur_is_kept_back_during_a_call_and_nothing_else_is() -> 
 def test_progress_shows_where_somebody_looks(monkeypatch: pytest.MonkeyPatch, terminal: bool, notebook: bool) -> None:
     screen = types.SimpleNamespace(is_interactive=terminal, is_jupyter=notebook)
     monkeypatch.setattr("rich.console.Console", lambda **_: screen)
-    made = observer_here(None, quiet=False)
+    made = choose_observer(None, quiet=False)
     assert isinstance(made, TerminalObserver) == (terminal or notebook)
     assert isinstance(made, NotebookObserver) == notebook
     own = Observer()
-    assert observer_here(own, quiet=True) is observer_here(own, quiet=False) is own
-    assert type(observer_here(None, quiet=True)) is Observer
+    assert choose_observer(own, quiet=True) is choose_observer(own, quiet=False) is own
+    assert type(choose_observer(None, quiet=True)) is Observer
 
 
 def test_where_nobody_looks_a_warning_is_logged(

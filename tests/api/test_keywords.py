@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import cnn_tl
-from cnn_tl.api.keywords import chosen
-from cnn_tl.api.messages import FLAGS, rephrased
+from cnn_tl.api.keywords import recipe_of
+from cnn_tl.api.messages import RECIPE_KEYS, in_keywords
 from cnn_tl.core.errors import RecipeError, UsageError
 from cnn_tl.recipe import Recipe, load, to_yaml
 
@@ -26,14 +26,14 @@ def value_of(recipe: Recipe, key: str) -> Any:
 
 
 def test_there_is_a_value_for_each_keyword() -> None:
-    assert VALUES.keys() == FLAGS.keys()
+    assert VALUES.keys() == RECIPE_KEYS.keys()
 
 
-@pytest.mark.parametrize("name", FLAGS)
+@pytest.mark.parametrize("name", RECIPE_KEYS)
 def test_a_keyword_sets_the_key_that_it_stands_for(name: str) -> None:
-    needed = {"mode": "finetune"} if FLAGS[name].startswith("train.") else {}
-    made = chosen("photos", None, needed | {name: VALUES[name]}, {})
-    found = value_of(made, FLAGS[name])
+    needed = {"mode": "finetune"} if RECIPE_KEYS[name].startswith("train.") else {}
+    made = recipe_of("photos", None, needed | {name: VALUES[name]}, {})
+    found = value_of(made, RECIPE_KEYS[name])
     assert found == (str(VALUES[name]) if name == "weights" else VALUES[name])
     assert made.data.path == "photos"
 
@@ -43,23 +43,25 @@ def test_keywords_override_sections_and_these_the_recipe(tmp_path: Path) -> None
     path = tmp_path / "recipe.yaml"
     path.write_text(to_yaml(load(base)))
     for recipe in (base, path, str(path)):
-        made = chosen("here", recipe, {"epochs": 5}, {"train": {"epochs": 4, "lr": 0.25}, "augment": {"flip": False}})
+        made = recipe_of(
+            "here", recipe, {"epochs": 5}, {"train": {"epochs": 4, "lr": 0.25}, "augment": {"flip": False}}
+        )
         assert (made.data.path, made.train.epochs, made.train.lr, made.train.label_smoothing) == ("here", 5, 0.25, 0.3)
         assert made.augment is not None
         assert not made.augment.flip
-    assert chosen(base, None, {}, {}) == base.resolve()
-    assert chosen(base, None, {"seed": 4}, {}).seed == 4
+    assert recipe_of(base, None, {}, {}) == base.resolve()
+    assert recipe_of(base, None, {"seed": 4}, {}).seed == 4
 
 
 def test_a_model_or_a_head_may_be_a_section() -> None:
-    made = chosen("x", None, {"model": {"name": "resnet18", "image_size": 64}, "head": {"kind": "knn"}}, {})
+    made = recipe_of("x", None, {"model": {"name": "resnet18", "image_size": 64}, "head": {"kind": "knn"}}, {})
     assert (made.model.name, made.model.image_size, made.head.kind) == ("resnet18", 64, "knn")
 
 
 def test_splits_may_lie_anywhere() -> None:
-    made = chosen({"train": "here", "val": Path("there")}, None, {}, {})
+    made = recipe_of({"train": "here", "val": Path("there")}, None, {}, {})
     assert (made.data.train, made.data.val, made.data.path) == ("here", "there", ".")
-    assert chosen({"path": "here", "val_fraction": 0.3}, None, {}, {}).data.val_fraction == 0.3
+    assert recipe_of({"path": "here", "val_fraction": 0.3}, None, {}, {}).data.val_fraction == 0.3
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def test_splits_may_lie_anywhere() -> None:
     [
         ({"epoch": 3}, "there is no keyword epoch; did you mean epochs?"),
         ({"nonsense": 3}, r"there is no keyword nonsense; help(cnn_tl.train) lists them"),
-        ({"label_smoothing": 0.1}, "there is no keyword label_smoothing; it stands in a section: "
+        ({"label_smoothing": 0.1}, "there is no keyword label_smoothing; it belongs to a section: "
                                    "train={'label_smoothing': ...}"),
         ({"augment": 3}, "augment: got 3, allowed a dict of settings, such as augment={...}"),
         ({"augment": {"flop": 1}}, "recipe: augment.flop is not a key of a recipe; did you mean augment.flip?"),
@@ -75,7 +77,7 @@ def test_splits_may_lie_anywhere() -> None:
 )  # fmt: skip
 def test_what_is_no_keyword(given: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError) as refused:
-        chosen("x", None, {}, given)
+        recipe_of("x", None, {}, given)
     assert str(refused.value) == message
 
 
@@ -90,21 +92,21 @@ def test_what_is_no_keyword(given: dict[str, Any], message: str) -> None:
 )
 def test_a_value_that_cannot_be_is_refused_by_its_keyword(given: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError) as refused:
-        chosen("x", None, given, {})
+        recipe_of("x", None, given, {})
     assert str(refused.value).startswith(message)
 
 
 def test_two_recipes_or_data_that_is_no_path() -> None:
     with pytest.raises(RecipeError, match="give one recipe"):
-        chosen(Recipe(), "freeze", {}, {})
+        recipe_of(Recipe(), "freeze", {}, {})
     with pytest.raises(RecipeError, match=r"^data: got 5"):
-        chosen(5, None, {}, {})  # type: ignore[arg-type]
+        recipe_of(5, None, {}, {})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        ("leave --part out", "leave part out"),
+        ("leave --split out", "leave split out"),
         ("use --mode lp-ft, or another --model", 'use mode="lp-ft", or another model'),
         ("give --weights FILE, or a larger --batch-size", 'give weights="FILE", or a larger batch_size'),
         ("no data, as in cnn-tl train DATA", 'no data, as in cnn_tl.train("photos")'),
@@ -117,7 +119,7 @@ def test_two_recipes_or_data_that_is_no_path() -> None:
     ],
 )
 def test_messages_name_keywords_in_place_of_flags(said: str, told: str) -> None:
-    assert rephrased(said) == told
+    assert in_keywords(said) == told
 
 
 @pytest.mark.parametrize(

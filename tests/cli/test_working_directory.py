@@ -57,7 +57,7 @@ def test_help_needs_no_directory(cli: Callable[..., Any], command: list[str]) ->
 def test_python_gets_one_error_of_ours(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = "the working directory no longer exists"
     if name not in ("load", "export"):
-        home = importlib.import_module("cnn_tl.api.training" if name in ("train", "lr_find") else "cnn_tl.api.using")
+        home = importlib.import_module(cnn_tl._MODULES[name])
         with pytest.raises(ResourceError, match=said):
             getattr(home, name)(*[tmp_path] * (1 if name in ("train", "lr_find", "inspect") else 2))
     monkeypatch.delitem(cnn_tl.__dict__, name, raising=False)

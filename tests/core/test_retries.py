@@ -19,7 +19,7 @@ from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.decoding.image import probe, read_image
 from cnn_tl.data.folders.scan import scan
 from cnn_tl.data.manifest import Manifest
-from cnn_tl.evaluating.labelled import find_labelled
+from cnn_tl.evaluating.labelled import TrainingData, find_labelled
 from cnn_tl.inference import classifier, inputs
 from cnn_tl.inference.classifier import Classifier
 
@@ -188,7 +188,7 @@ def test_a_scan_goes_on_or_ends_and_accuses_no_image(
 @pytest.mark.parametrize("at", ["open", "stat", "scandir"])
 def test_labelled_images_and_named_ones(folder: Path, failing: Callable[..., list[str]], at: str) -> None:
     failing("dog", errno.ESTALE, 2, at=at)
-    asked = {"part": None, "seen": frozenset(), "limit": None, "workers": 0}
+    asked = {"split": None, "training": TrainingData(frozenset(), {}), "limit": None, "workers": 0}
     assert len(find_labelled(folder, ["cat", "dog"], **asked).images) == 10  # type: ignore[arg-type]
     assert len(list(inputs.find([folder, str(folder / "dog" / "*.png")]))) == 15
     failing("dog", errno.ESTALE, 10**6, at=at)

@@ -18,7 +18,7 @@ from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
 from cnn_tl.data.folders.scan import scan
 from cnn_tl.evaluating import evaluate as evaluating
-from cnn_tl.evaluating.evaluate import Evaluation, evaluate
+from cnn_tl.evaluating.evaluate import ClassCounts, Evaluation, EvaluationOptions
 from cnn_tl.inference.classifier import Classifier
 
 SPEC = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -34,6 +34,10 @@ def by_brightness(pixels: Any) -> Any:
 @pytest.fixture(autouse=True)
 def _one_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluating, "load", lambda source, device: Classifier(CLASSES, SPEC, by_brightness))
+
+
+def evaluate(source: Path | str, data: Path, observer: Observer | None = None, **options: Any) -> Evaluation:
+    return evaluating.evaluate(source, data, EvaluationOptions(**options), observer)
 
 
 def put(folder: Path, values: Mapping[str, int]) -> None:
@@ -62,9 +66,9 @@ def test_counts(data: Path) -> None:
     assert (found.baseline, found.baseline_class, found.baseline_from) == (0.5, "light", "evaluated")
     assert found.balanced_accuracy == pytest.approx((1 + 1 + 0.8) / 3)
     assert found.confusion == [[2, 0, 0], [0, 3, 0], [0, 1, 4]]
-    assert found.per_class["grey"] == {"images": 3, "right": 3, "answered": 4}
+    assert found.per_class["grey"] == ClassCounts(images=3, right=3, answered=4)
     assert found.confused() == [(1, "light", "grey")]
-    assert (found.part, found.trained_on, found.robustness) == (None, None, ())
+    assert (found.split, found.trained_on, found.robustness) == (None, None, ())
     json.dumps(found.to_dict(), allow_nan=False)
 
 
@@ -129,20 +133,20 @@ def test_fifteen_bins_by_hand() -> None:
 
 def test_test_is_taken_before_val_and_train_only_by_name(data: Path, tmp_path: Path) -> None:
     root = tmp_path / "parts"
-    for part in ("train", "validation", "Test"):
-        put(root / part / "dark", {"a": 0, "b": 3} if part == "Test" else {"a": 0})
-    assert (evaluate("run", root).part, evaluate("run", root).images) == ("test", 2)
-    assert (evaluate("run", root, part="val").part, evaluate("run", root, part="val").images) == ("val", 1)
-    assert evaluate("run", root, part="train").part == "train"
+    for split in ("train", "validation", "Test"):
+        put(root / split / "dark", {"a": 0, "b": 3} if split == "Test" else {"a": 0})
+    assert (evaluate("run", root).split, evaluate("run", root).images) == ("test", 2)
+    assert (evaluate("run", root, split="val").split, evaluate("run", root, split="val").images) == ("val", 1)
+    assert evaluate("run", root, split="train").split == "train"
     (root / "Test").rename(tmp_path / "gone")
-    assert evaluate("run", root).part == "val"
-    with pytest.raises(UsageError, match="has no part test; it has"):
-        evaluate("run", root, part="test")
+    assert evaluate("run", root).split == "val"
+    with pytest.raises(UsageError, match="has no split test; it has"):
+        evaluate("run", root, split="test")
     (root / "validation").rename(tmp_path / "gone too")
     with pytest.raises(DataError, match="neither test nor val"):
         evaluate("run", root)
-    with pytest.raises(UsageError, match="has no parts"):
-        evaluate("run", data, part="val")
+    with pytest.raises(UsageError, match="has no splits"):
+        evaluate("run", data, split="val")
 
 
 def test_what_the_model_was_trained_on_is_left_out_wherever_it_lies(data: Path, tmp_path: Path) -> None:
@@ -161,9 +165,9 @@ def test_what_the_model_was_trained_on_is_left_out_wherever_it_lies(data: Path, 
     with pytest.raises(DataError, match="trained on all of them"):
         evaluate(run, moved)
     moved.rename(tmp_path / "train")
-    with pytest.raises(DataError, match="name the part"):
+    with pytest.raises(DataError, match="--split train takes"):
         evaluate(run, put_beside(tmp_path))
-    again = evaluate(run, put_beside(tmp_path), part="train")
+    again = evaluate(run, put_beside(tmp_path), split="train")
     assert (again.images, again.trained_on) == (len(manifest.of("train")), None)
 
 
@@ -193,7 +197,7 @@ def test_broken_images_count_nowhere(data: Path, tmp_path: Path) -> None:
     (data / "grey" / "a.png").write_bytes(whole[:60])
     for robustness in (False, True):
         found = evaluate("run", data, robustness=robustness)
-        assert (found.images, found.per_class["grey"]["images"]) == (9, 2)
+        assert (found.images, found.per_class["grey"].images) == (9, 2)
         assert [Path(file).name for file, _ in found.unreadable] == ["a.png"]
     lone = tmp_path / "lone"
     put(lone / "dark", {"a": 0})
@@ -204,7 +208,7 @@ def test_broken_images_count_nowhere(data: Path, tmp_path: Path) -> None:
 
 def test_a_limit_takes_of_each_class_its_share_and_the_same_ones_again(data: Path) -> None:
     found = evaluate("run", data, limit=5)
-    assert {name: counts["images"] for name, counts in found.per_class.items()} == {"dark": 1, "grey": 2, "light": 2}
+    assert {name: counts.images for name, counts in found.per_class.items()} == {"dark": 1, "grey": 2, "light": 2}
     assert evaluate("run", data, limit=5) == found
     assert evaluate("run", data, limit=10).images == evaluate("run", data, limit=11).images == 10
 

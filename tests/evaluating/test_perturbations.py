@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.views import transforms
-from cnn_tl.evaluating.perturbations import PERTURBATIONS, View, handy, part_seen, rotated, scaled, shifted
+from cnn_tl.evaluating.perturbations import PERTURBATIONS, View, reduced, rotated, scaled, shifted, view_of
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -27,15 +27,15 @@ def noise(width: int, height: int) -> Image.Image:
 
 
 def test_the_view_is_what_the_network_sees() -> None:
-    assert part_seen(noise(128, 64), spec(32, 0.5)) == View(32.0, 32.0, 1.0, 1.0)
-    assert part_seen(noise(128, 96), spec(32, 1.0, "squash")) == View(128.0, 96.0, 4.0, 3.0)
+    assert view_of(noise(128, 64), spec(32, 0.5)) == View(32.0, 32.0, 1.0, 1.0)
+    assert view_of(noise(128, 96), spec(32, 1.0, "squash")) == View(128.0, 96.0, 4.0, 3.0)
 
 
 def test_a_shift_moves_the_network_s_view_by_that_share() -> None:
     image, wanted = noise(64, 64), spec(32, 0.5)  # as large as the resized image: no resampling
     plain = transforms.resize_and_crop(image, wanted)
     right, left, down, up = (
-        transforms.resize_and_crop(one, wanted) for one in shifted(image, part_seen(image, wanted), 25)
+        transforms.resize_and_crop(one, wanted) for one in shifted(image, view_of(image, wanted), 25)
     )
     assert np.array_equal(right[:, 8:], plain[:, :-8])
     assert np.array_equal(left[:, :-8], plain[:, 8:])
@@ -100,7 +100,7 @@ def test_blur_and_brightness_are_measured_where_the_network_sees_them() -> None:
         point = np.zeros((side, side, 3), np.uint8)
         point[side // 2 - side // 64 : side // 2, side // 2 - side // 64 : side // 2] = 255
         image, wanted = Image.fromarray(point), spec(64, 1.0)
-        [blurred] = PERTURBATIONS["blur"].views(image, part_seen(image, wanted), 2)
+        [blurred] = PERTURBATIONS["blur"].views(image, view_of(image, wanted), 2)
         seen = transforms.resize_and_crop(blurred, wanted)[..., 0].astype(float)
         places = np.arange(64) + 0.5
         middle = (seen.sum(0) * places).sum() / seen.sum()
@@ -113,9 +113,9 @@ def test_blur_and_brightness_are_measured_where_the_network_sees_them() -> None:
 
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
 @pytest.mark.parametrize("size", [(5000, 40), (40, 5000), (3000, 3000)])
-def test_a_huge_image_is_made_handy_first(mode: Mode, size: tuple[int, int]) -> None:
+def test_a_huge_image_is_reduced_first(mode: Mode, size: tuple[int, int]) -> None:
     wanted = spec(32, 0.9, mode)
-    small = handy(Image.new("RGB", size, "red"), wanted)
+    small = reduced(Image.new("RGB", size, "red"), wanted)
     assert max(small.size) <= 16 * 8 * 32
     assert transforms.resize_and_crop(small, wanted).shape == (32, 32, 3)
     assert small.width * small.height < 400_000
@@ -123,7 +123,7 @@ def test_a_huge_image_is_made_handy_first(mode: Mode, size: tuple[int, int]) -> 
 
 def test_a_small_image_is_left_as_it_is() -> None:
     image = noise(40, 40)
-    assert handy(image, spec(32, 0.9)) is image
+    assert reduced(image, spec(32, 0.9)) is image
 
 
 def test_a_blur_is_measured_on_each_side_by_itself() -> None:

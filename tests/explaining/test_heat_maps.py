@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from torch import nn
 
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.explaining import faithfulness, layers
-from cnn_tl.explaining.methods import cam, covering, occlusion
+from cnn_tl.explaining.methods import heat_maps
 from cnn_tl.explaining.methods.top_patches import TopPatches
-from cnn_tl.explaining.model import Subject, log_odds
+from cnn_tl.explaining.model import ExplainedModel, log_odds
 
 SIDE = 32
 SPEC = Preprocessing(SIDE, SIDE, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -39,18 +40,18 @@ class LooksAtRed(nn.Module):
 
 
 @pytest.fixture
-def subject() -> Subject:
+def explained() -> ExplainedModel:
     model = LooksAtRed().eval().requires_grad_(False)
-    return Subject("looks at red", model, ("red", "blue"), SPEC, torch.device("cpu"))
+    return ExplainedModel("looks at red", model, ("red", "blue"), SPEC, torch.device("cpu"))
 
 
 @pytest.fixture
-def image(subject: Subject) -> torch.Tensor:
+def image(explained: ExplainedModel) -> torch.Tensor:
     """Red in the upper left quarter, blue in the lower right one, grey elsewhere."""
     pixels = np.full((SIDE, SIDE, 3), 127, np.uint8)
     pixels[:16, :16] = (255, 127, 127)
     pixels[16:, 16:] = (127, 127, 200)
-    return subject.to_input(pixels)
+    return explained.to_input(pixels)
 
 
 def share_inside(heat: torch.Tensor, rows: slice, columns: slice) -> float:
@@ -58,19 +59,19 @@ def share_inside(heat: torch.Tensor, rows: slice, columns: slice) -> float:
     return float(heat[rows, columns].sum() / heat.sum())
 
 
-def test_grad_cam_and_its_relatives(subject: Subject, image: torch.Tensor) -> None:
-    layer = layers.find(subject.model, subject.blank())
+def test_grad_cam_and_its_relatives(explained: ExplainedModel, image: torch.Tensor) -> None:
+    layer = layers.find(explained.network, explained.grey_input())
     assert layer.name == "act"
-    for method in cam.METHODS:
+    for method in heat_maps.CAM_METHODS:
         for index, corner in enumerate((slice(0, 16), slice(16, 32))):
-            heat = cam.heat_map(method, subject, layer, image, index)
+            heat = heat_maps.class_activation_map(method, explained, layer, image, index)
             assert heat.shape == (8, 8)
             assert share_inside(heat, corner, corner) > 0.9, method
 
 
 @pytest.mark.parametrize("patch", [0.1, 0.25, 1.0])
-def test_occlusion(subject: Subject, image: torch.Tensor, patch: float) -> None:
-    heat = occlusion.heat_map(subject, image, 0, patch=patch, stride=0.1)
+def test_occlusion(explained: ExplainedModel, image: torch.Tensor, patch: float) -> None:
+    heat = heat_maps.occlusion_map(explained, image, 0, patch=patch, stride=0.1)
     assert heat.shape == (SIDE, SIDE)
     assert heat.isfinite().all()
     if patch < 1:
@@ -85,7 +86,7 @@ def test_the_maps_of_the_library_are_those_of_the_papers() -> None:
     torch.manual_seed(0)
     model = timm.create_model("resnet10t", pretrained=False, num_classes=3).eval().requires_grad_(False)
     nn.init.normal_(model.fc.weight)
-    subject = Subject("resnet10t", model, ("a", "b", "c"), SPEC, torch.device("cpu"))
+    explained = ExplainedModel("resnet10t", model, ("a", "b", "c"), SPEC, torch.device("cpu"))
     x_1CHW = torch.rand(1, 3, 96, 96)
     layer = layers.find(model, x_1CHW)
     kept = []
@@ -101,16 +102,20 @@ def test_the_maps_of_the_library_are_those_of_the_papers() -> None:
             "layercam": (g.relu() * a).sum(0).relu(),
             "xgradcam": ((g * a / (total + 1e-8)).sum((1, 2), keepdim=True) * a).sum(0).relu(),
         }
-        assert expected.keys() == cam.METHODS.keys()
+        assert expected.keys() == set(heat_maps.CAM_METHODS)
         for method, heat in expected.items():
-            found = cam.heat_map(method, subject, layer, x_1CHW, index)
+            found = heat_maps.class_activation_map(method, explained, layer, x_1CHW, index)
             torch.testing.assert_close(found, heat, rtol=1e-4, atol=1e-5)
 
 
-def test_a_right_map_is_better_than_random_and_its_opposite_worse(subject: Subject, image: torch.Tensor) -> None:
-    heat = cam.heat_map("gradcam", subject, layers.find(subject.model, subject.blank()), image, 0)
-    curves = faithfulness.measure(subject, image, heat, 0), faithfulness.measure(subject, image, -heat, 0)
-    right, wrong = (one.to_dict() for one in curves if one is not None)
+def test_a_right_map_is_better_than_random_and_its_opposite_worse(
+    explained: ExplainedModel, image: torch.Tensor
+) -> None:
+    heat = heat_maps.class_activation_map(
+        "gradcam", explained, layers.find(explained.network, explained.grey_input()), image, 0
+    )
+    curves = faithfulness.measure(explained, image, heat, 0), faithfulness.measure(explained, image, -heat, 0)
+    right, wrong = (asdict(one.areas) for one in curves if one is not None)
     assert right["deletion"] < right["random_deletion"] < wrong["deletion"]
     assert right["insertion"] > right["random_insertion"] > wrong["insertion"]
     assert {name: right[name] for name in right if "random" in name} == {
@@ -118,8 +123,8 @@ def test_a_right_map_is_better_than_random_and_its_opposite_worse(subject: Subje
     }
 
 
-def test_the_curves_begin_and_end_where_they_must(subject: Subject, image: torch.Tensor) -> None:
-    curves = faithfulness.measure(subject, image, torch.rand(7, 7), 0)
+def test_the_curves_begin_and_end_where_they_must(explained: ExplainedModel, image: torch.Tensor) -> None:
+    curves = faithfulness.measure(explained, image, torch.rand(7, 7), 0)
     assert curves is not None
     assert curves.deletion[0] == pytest.approx(1)
     assert curves.deletion[-1] == pytest.approx(0)
@@ -127,8 +132,8 @@ def test_the_curves_begin_and_end_where_they_must(subject: Subject, image: torch
     assert len(curves.share) == len(curves.deletion) == faithfulness.STEPS + 1
 
 
-def test_what_a_grey_image_says_too_is_not_measured(subject: Subject) -> None:
-    assert faithfulness.measure(subject, subject.blank(), torch.rand(7, 7), 0) is None
+def test_what_a_grey_image_says_too_is_not_measured(explained: ExplainedModel) -> None:
+    assert faithfulness.measure(explained, explained.grey_input(), torch.rand(7, 7), 0) is None
 
 
 def test_log_odds_move_where_the_probability_does_not() -> None:
@@ -154,15 +159,15 @@ def test_a_map_is_as_opaque_as_it_is_hot() -> None:
 @pytest.mark.parametrize(
     ("heat", "evidence", "caveat"),
     [
-        ([0.0, 0.0], 9.0, covering.EMPTY),
-        ([-1.0, -0.1], 9.0, covering.EMPTY),
-        ([0.0, 0.1], 0.49, covering.NO_EVIDENCE),
-        ([0.0, 0.1], -4.0, covering.NO_EVIDENCE),
+        ([0.0, 0.0], 9.0, heat_maps.EMPTY),
+        ([-1.0, -0.1], 9.0, heat_maps.EMPTY),
+        ([0.0, 0.1], 0.49, heat_maps.NO_EVIDENCE),
+        ([0.0, 0.1], -4.0, heat_maps.NO_EVIDENCE),
         ([0.0, 0.1], 0.51, None),
     ],
 )
 def test_when_a_map_must_not_be_trusted(heat: list[float], evidence: float, caveat: str | None) -> None:
-    assert covering.caveat(np.array(heat), evidence) == caveat
+    assert heat_maps.caveat(np.array(heat), evidence) == caveat
 
 
 def test_a_patch_is_grey_as_the_preprocessing_has_it() -> None:
@@ -174,7 +179,7 @@ def test_a_patch_is_grey_as_the_preprocessing_has_it() -> None:
         seen.extend(pixels.copy())
         return np.zeros((len(pixels), 2), np.float32)
 
-    covering.heat_map(logits, np.full((SIDE, SIDE, 3), 9, np.uint8), 0, spec)
+    heat_maps.occlusion_map_of_pixels(logits, np.full((SIDE, SIDE, 3), 9, np.uint8), 0, spec)
     for image in seen[1:]:
         colours = {tuple(colour) for colour in image.reshape(-1, 3).tolist()}
         assert colours == {(9, 9, 9), (51, 102, 204)}
@@ -184,17 +189,17 @@ def test_a_patch_is_grey_as_the_preprocessing_has_it() -> None:
             assert set(x_NCHW.unique().tolist()) <= {0.0, 0.75}
             return x_NCHW.mean((2, 3))[:, :2]
 
-    watched = Subject("sees", Sees(), ("a", "b"), spec, torch.device("cpu"))
-    heat = occlusion.heat_map(watched, torch.full((1, 3, SIDE, SIDE), 0.75), 0)
+    watched = ExplainedModel("sees", Sees(), ("a", "b"), spec, torch.device("cpu"))
+    heat = heat_maps.occlusion_map(watched, torch.full((1, 3, SIDE, SIDE), 0.75), 0)
     assert heat.shape == (SIDE, SIDE)
 
 
 def test_insertion_begins_with_a_blurred_image_and_deletion_ends_with_a_grey_one(
-    subject: Subject, image: torch.Tensor
+    explained: ExplainedModel, image: torch.Tensor
 ) -> None:
     """Blurred, as much red is left as there was, so insertion begins high; a grey image has none, which is 0."""
-    red = occlusion.heat_map(subject, image, 0)
-    found = faithfulness.measure(subject, image, red, 0)
+    red = heat_maps.occlusion_map(explained, image, 0)
+    found = faithfulness.measure(explained, image, red, 0)
     assert found is not None
     assert (found.deletion[0], found.deletion[-1]) == (pytest.approx(1), pytest.approx(0, abs=1e-6))
     assert found.insertion[-1] == pytest.approx(1)

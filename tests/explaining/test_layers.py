@@ -50,12 +50,12 @@ def test_a_family_with_channels_last() -> None:
 )
 def test_tokens_are_refused_with_what_to_do(name: str, side: int) -> None:
     model = build(name, img_size=side)
-    with pytest.raises(UsageError, match=r"tokens, not in maps.*occlusion"):
+    with pytest.raises(UsageError, match=r"tokens instead of maps.*occlusion"):
         layers.find(model, torch.zeros(1, 3, side, side))
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("layer5", "did you mean layer4"), ("fc", "gives no map"), ("zzz", "some that do: ")]
+    ("name", "said"), [("layer5", "did you mean layer4"), ("fc", "returns no map"), ("zzz", "some that do: ")]
 )
 def test_a_wrong_name_gets_a_hint(name: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):

@@ -125,7 +125,7 @@ def test_the_file_stands_alone_and_is_valid(exported: Path) -> None:
 
 def test_one_changed_weight_leaves_no_file(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EXPORTERS, "onnx", corrupting)
-    with pytest.raises(ArtefactError, match=r"another model: .* no file was written") as caught:
+    with pytest.raises(ArtefactError, match=r"differs from the model: .* no file was written") as caught:
         export(run)
     assert caught.value.exit_code == 4
     assert list(names_in(run)) == ["manifest.json", "model"]
@@ -163,7 +163,7 @@ def test_a_file_of_somebody_else_is_left_alone(run: Path, told: str | None) -> N
     output.write_bytes(b"precious")
     if told is not None:
         output.with_name("mine.onnx.json").write_text(told)
-    with pytest.raises(ResourceError, match=r"mine\.onnx is no unchanged export"):
+    with pytest.raises(ResourceError, match=r"mine\.onnx is not an unchanged export"):
         export(run, output)
     assert output.read_bytes() == b"precious"
 
@@ -171,7 +171,7 @@ def test_a_file_of_somebody_else_is_left_alone(run: Path, told: str | None) -> N
 def test_a_report_of_somebody_else_is_left_alone(run: Path) -> None:
     notes = run.parent / "mine.onnx.json"
     notes.write_text('{"my": "notes"}')
-    with pytest.raises(ResourceError, match=r"mine\.onnx\.json, where the report goes, is no report of cnn-tl"):
+    with pytest.raises(ResourceError, match=r"mine\.onnx\.json, the place of the report, is not one of cnn-tl"):
         export(run, run.parent / "mine.onnx")
     assert notes.read_text() == '{"my": "notes"}'
     notes.unlink()
@@ -218,12 +218,12 @@ def test_what_lies_beside_a_lone_bundle_is_not_its_run(run: Path) -> None:
     (site / "manifest.json").write_text('{"name": "app", "icons": []}')
     (site / "recipe.yaml").write_text("servings: 4")
     assert export(lone).images.startswith("random images")
-    with pytest.raises(DataError, match=r"there is no manifest.json beside it that names them; export from the run"):
+    with pytest.raises(DataError, match=r"there is no manifest.json beside it that lists them; export from the run"):
         export(lone, options=Options(precision="fp16"))
 
 
 def test_an_output_that_is_a_folder(run: Path) -> None:
-    with pytest.raises(ResourceError, match="name a file"):
+    with pytest.raises(ResourceError, match="choose a file"):
         export(run, run.parent)
 
 
@@ -267,6 +267,6 @@ def test_every_exporter_is_proven_before_its_file_gets_a_name(
     if name == "openvino":
         request.getfixturevalue("openvino")
     monkeypatch.setattr(exporting.parity, "LARGEST_DIFFERENCE", -1.0)
-    with pytest.raises(ArtefactError, match="another model"):
+    with pytest.raises(ArtefactError, match="differs from the model"):
         export(run, format=name)
     assert list(names_in(run)) == ["manifest.json", "model"]

@@ -14,7 +14,7 @@ from cnn_tl.core.errors import ArtefactError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
 from cnn_tl.data.folders.scan import scan
-from cnn_tl.exporting import parity
+from cnn_tl.exporting import comparison_images, parity
 from cnn_tl.networks.bundle import Bundle
 
 Array = NDArray[np.float32]
@@ -121,7 +121,7 @@ def one_wrong_pixel(x: Array) -> Array:
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 def test_another_model_is_refused(trained: Bundle, export: Callable[[Array], Array]) -> None:
     agreements, images = compare(trained, export, Observer())
-    with pytest.raises(ArtefactError, match=r"another model: .* on validation images"):
+    with pytest.raises(ArtefactError, match=r"differs from the model: .* on validation images"):
         parity.require(agreements, images)
 
 
@@ -144,12 +144,12 @@ def test_two_answers_may_be_tied() -> None:
 @pytest.mark.parametrize("batch_size", parity.BATCH_SIZES)
 def test_each_size_of_images_has_a_batch(batch_size: int) -> None:
     sizes = [list(range(40)), *([40 + n] for n in range(9)), [49, 50]]
-    batches = parity._of_one_size(sizes, batch_size)
+    batches = parity._batches_of_one_size(sizes, batch_size)
     assert {len(batch) for batch in batches} == {batch_size}
     assert all(any(set(batch) <= set(size) for size in sizes) for batch in batches)
     assert all(any(set(batch) <= set(size) for batch in batches) for size in sizes)
     assert set(batches[0]) <= set(sizes[0])
-    many = parity._of_one_size([[n] for n in range(100)], batch_size)
+    many = parity._batches_of_one_size([[n] for n in range(100)], batch_size)
     assert len(many) == max(-(-parity.MOST_WHOLE // batch_size), parity.MOST_SIZES)
 
 
@@ -159,7 +159,7 @@ def test_the_bound_grows_with_the_logits(trained: Bundle) -> None:
 
 
 def test_images_that_are_gone_or_broken_are_left_out(trained: Bundle) -> None:
-    (gone, broken), total = parity.validation_images(trained.path)[0][:2], 20
+    (gone, broken), total = comparison_images.validation_images(trained.path)[0][:2], 20
     gone.unlink()
     broken.write_bytes(b"not an image")
     agreements, images = compare(trained, same, Observer())
@@ -172,7 +172,7 @@ def test_without_images_random_ones_are_taken_and_it_says_so(trained: Bundle, lo
     if lost == "manifest":
         (trained.path.parent / "manifest.json").unlink()
     else:
-        for path in parity.validation_images(trained.path)[0]:
+        for path in comparison_images.validation_images(trained.path)[0]:
             path.unlink()
     seen: list[Array] = []
 
@@ -183,7 +183,7 @@ def test_without_images_random_ones_are_taken_and_it_says_so(trained: Bundle, lo
     observer = Recorder()
     agreements, images = compare(trained, listening, observer)
     assert images == "random images (the validation images are not here)"
-    assert observer.warnings == ["the validation images are not here, so random ones are compared"]
+    assert observer.warnings == ["the validation images are not here; comparing on random images"]
     assert [a.images for a in agreements] == [64] * 4
     first = np.concatenate(seen)
     seen.clear()
@@ -192,13 +192,13 @@ def test_without_images_random_ones_are_taken_and_it_says_so(trained: Bundle, lo
 
 
 def test_many_images_are_chosen_by_lot(trained: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parity, "MOST_IMAGES", 16)
+    monkeypatch.setattr(comparison_images, "MOST_IMAGES", 16)
     monkeypatch.setattr(parity, "MOST_IN_SMALL_BATCHES", 14)
-    monkeypatch.setattr(parity, "_BLOCK", 14)
-    chosen, total = parity.validation_images(trained.path)
+    monkeypatch.setattr(comparison_images, "BLOCK", 14)
+    chosen, total = comparison_images.validation_images(trained.path)
     assert total == 20
     assert len(set(chosen)) == 16
-    assert chosen == parity.validation_images(trained.path)[0]
+    assert chosen == comparison_images.validation_images(trained.path)[0]
     assert {path.parent.name for path in chosen[:14]} == {"blue", "red"}
     agreements, images = compare(trained, same, Observer())
     assert images == "validation images (drawn from 20)"

@@ -149,7 +149,7 @@ def test_the_bounds_are_in_points_and_the_message_in_images() -> None:
     with pytest.raises(ArtefactError, match=r"--max-drop 3 allows 2 fewer"):
         a_cost(60).require(bound(3))
     a_cost(71).require(bound(0, a_cost(71).same_answer))
-    with pytest.raises(ArtefactError, match=r"fp32's answer to .* of 75 validation .*-agreement asks for 100"):
+    with pytest.raises(ArtefactError, match=r"the answer of fp32 to .* of 75 validation .*-agreement requires 100"):
         a_cost(71).require(bound(0, 1))
 
 

@@ -18,7 +18,7 @@ from cnn_tl.core import telemetry
 from cnn_tl.core.errors import UsageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.views import transforms
-from cnn_tl.exporting import graph, pixels
+from cnn_tl.exporting import graph, preprocessing_graph
 from cnn_tl.exporting.formats import onnx as onnx_format
 from cnn_tl.exporting.options import Options
 from cnn_tl.networks import bundle, onnx_model
@@ -57,7 +57,7 @@ def test_it_does_what_every_command_does(
 ) -> None:
     """Where a strip is squashed the order of the two directions shows: what overshoots is clipped in between."""
     spec = Preprocessing(height, width, interpolation, crop_pct, mode, MEAN, STD)  # type: ignore[arg-type]
-    model = pixels.preparing_graph(spec, opset=18, ir_version=10)
+    model = preprocessing_graph.preparing_graph(spec, opset=18, ir_version=10)
     differing, total = 0, 0
     for size in SIZES:
         image = photo(*size)
@@ -72,7 +72,7 @@ def test_it_does_what_every_command_does(
 def test_other_filters_are_refused(interpolation: str) -> None:
     spec = Preprocessing(32, 32, interpolation, 1.0, "center", MEAN, STD)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=f"Pillow's {interpolation}; use --preprocess none"):
-        pixels.preparing_graph(spec, opset=18, ir_version=10)
+        preprocessing_graph.preparing_graph(spec, opset=18, ir_version=10)
 
 
 @pytest.fixture(scope="module")

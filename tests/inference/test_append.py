@@ -66,7 +66,7 @@ def test_a_new_file_is_as_without_it(cli: Callable[..., Any], undisturbed: tuple
     done = cli("predict", "run", *IMAGES, "--append", "--output", path)
     assert (done.code, path.read_bytes()) == (3, whole)
     assert done.err.splitlines() == [
-        f"the answers are in {path}, 0 of them from before",
+        f"the answers are in {path}; 0 were there already",
         "error: 2 of 17 images could not be read; their rows say why",
     ]
 
@@ -106,7 +106,7 @@ def test_all_done_is_nothing_to_do(cli: Callable[..., Any], undisturbed: tuple[P
     for _ in range(2):
         done = cli("predict", "run", *IMAGES, "--append", "--output", path)
     assert (done.code, path.read_bytes(), sum(asked)) == (3, whole, 15)
-    assert f"the answers are in {path}, 17 of them from before" in done.err
+    assert f"the answers are in {path}; 17 were there already" in done.err
     assert cli("predict", "run", "0.png", "--append", "--output", path).code == 0
     assert path.read_bytes() == whole
 
@@ -156,7 +156,7 @@ def test_a_damaged_file_stays_as_it_is(cli: Callable[..., Any], undisturbed: tup
     path.write_bytes(damaged)
     done = cli("predict", "run", *IMAGES, "--append", "--output", path)
     assert (done.code, path.read_bytes() == damaged) == (2, True)
-    assert f"has something else than a row of answers at byte {len(whole):,}" in done.err
+    assert f"has something other than a row of answers at byte {len(whole):,}" in done.err
 
 
 def test_text_that_is_no_row_is_not_removed(cli: Callable[..., Any], undisturbed: tuple[Path, bytes]) -> None:
@@ -165,7 +165,7 @@ def test_text_that_is_no_row_is_not_removed(cli: Callable[..., Any], undisturbed
     path.write_text("very important text of mine, without a line's end")
     done = cli("predict", "run", *IMAGES, "--append", "--output", path)
     assert (done.code, path.read_text()) == (2, "very important text of mine, without a line's end")
-    assert "has something else than a row of answers at byte 0" in done.err
+    assert "has something other than a row of answers at byte 0" in done.err
 
 
 def test_two_at_once(cli: Callable[..., Any], undisturbed: tuple[Path, bytes]) -> None:

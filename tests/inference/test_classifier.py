@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_tl.api.prediction import predict
 from cnn_tl.core import files
 from cnn_tl.core.errors import ArtefactError, UsageError
 from cnn_tl.core.preprocessing import Preprocessing
@@ -20,7 +21,6 @@ from cnn_tl.core.progress import Observer
 from cnn_tl.core.statistics import softmax
 from cnn_tl.data.loader import Pixels
 from cnn_tl.inference.classifier import Answer, Classifier, Logits, load
-from cnn_tl.inference.predict import predict
 
 CLASSES = ("dark", "grey", "light")
 SPEC = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -203,7 +203,7 @@ def test_onnx_file_gives_the_same_answers_without_torch(run_folder: Path, noise:
 
     write(bundle.load(run_folder), tmp_path / "model.onnx", Options())
     code = (
-        "import sys, json; from cnn_tl.inference.predict import predict\n"
+        "import sys, json; from cnn_tl.api.prediction import predict\n"
         "print(json.dumps([dict(answer.top) for answer in predict(sys.argv[1], sys.argv[2:], top=3)]))\n"
         "assert 'torch' not in sys.modules"
     )

@@ -112,17 +112,20 @@ def test_the_same_opened_image_many_times_in_many_threads(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (np.zeros((20, 20, 3)), "an array of float64 does not say which value is white; give uint8, 0 to 255: where "),
+        (
+            np.zeros((20, 20, 3)),
+            "an array of float64 does not say which value is white; give uint8 from 0 to 255: where ",
+        ),
         (np.zeros((20, 20, 3), np.int32), "an array of int32 does not say which value is white; give uint8"),
         (np.zeros((20, 20), bool), "an array of bool does not say"),
         (np.zeros((3, 20, 30), np.uint8), r"3 x 20 x 30 has its channels first; give array.transpose\(1, 2, 0\)"),
-        (np.zeros((20, 30, 5), np.uint8), "an array of 20 x 30 x 5 is no image; give a path, a PIL image, or"),
-        (np.zeros((0, 30, 3), np.uint8), "an array of 0 x 30 x 3 is no image"),
-        (np.zeros(9, np.uint8), "an array of 9 is no image"),
-        (None, "NoneType is no image"),
-        (7, "int is no image"),
-        ([3.5], "float is no image"),
-        ([["a.png"]], "list is no image"),
+        (np.zeros((20, 30, 5), np.uint8), "an array of 20 x 30 x 5 is not an image; give a path, a PIL image, or"),
+        (np.zeros((0, 30, 3), np.uint8), "an array of 0 x 30 x 3 is not an image"),
+        (np.zeros(9, np.uint8), "an array of 9 is not an image"),
+        (None, "NoneType is not an image"),
+        (7, "int is not an image"),
+        ([3.5], "float is not an image"),
+        ([["a.png"]], "list is not an image"),
     ],
     ids=str,
 )
@@ -134,7 +137,7 @@ def test_what_is_no_image_is_refused_at_once(wrong: Any, said: str) -> None:
 def test_a_tensor_is_refused_by_its_name() -> None:
     torch = pytest.importorskip("torch")
     for wrong in (torch.zeros(3, 20, 20), [torch.zeros(3, 20, 20)]):
-        with pytest.raises(UsageError, match=r"torch\.Tensor is no image"):
+        with pytest.raises(UsageError, match=r"torch\.Tensor is not an image"):
             MODEL.predict(wrong)
 
 
@@ -150,7 +153,7 @@ def test_what_is_an_image_and_cannot_be_used_is_an_answer(tmp_path: Path) -> Non
 
 def test_what_a_prompt_shows() -> None:
     answers = MODEL.predict([np.zeros((20, 20, 3), np.uint8)], top=2)
-    assert repr(answers) == "<Answers, made while they are taken: list(...) takes them all>"
+    assert repr(answers) == "<Answers, predicted when asked for: list(...) returns all of them>"
     assert repr(next(answers)) == "<Answer image 0: one 50.0%, two 50.0%>"
     assert repr(MODEL) == "<Classifier of 2 classes: one, two; 16 x 16 px>"
     assert repr(Answer("a\nb.png", None, None, (), "empty file")) == "<Answer a\\nb.png: empty file>"

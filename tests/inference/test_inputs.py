@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cnn_tl.core.errors import DataError, UsageError
-from cnn_tl.inference.inputs import find, listed
+from cnn_tl.inference.inputs import find, paths_from
 
 ALL = ["photos/2.PNG", "photos/10.png", "photos/inner/3.png", "photos/without_extension"]
 
@@ -90,7 +90,7 @@ def test_pipe_is_not_opened(photos: Path) -> None:
     ("name", "recursive", "message"),
     [
         ("photos/*.webp", True, r"no image matches photos/\*\.webp"),
-        ("photos/*.txt", True, r"no image matches photos/\*\.txt \(of the 1 that match, none is one\)"),
+        ("photos/*.txt", True, r"no image matches photos/\*\.txt \(1 file matches and is not an image\)"),
         ("empty", True, "no image in the folder empty"),
         ("nested", False, r"no image in the folder nested \(the folders in it were not searched\)"),
     ],
@@ -109,7 +109,7 @@ def test_empty_name(photos: Path) -> None:
 
 @pytest.mark.parametrize("name", ["http://example.com/a.jpg", "s3://bucket/a.png", Path("https://example.com/a")])
 def test_url(name: str | Path) -> None:
-    with pytest.raises(UsageError, match=r"(http|s3|https):/.* is a URL, and only files are read; download it first"):
+    with pytest.raises(UsageError, match=r"(http|s3|https):/.* is a URL, but only files are read; download it first"):
         names(name)
 
 
@@ -122,7 +122,7 @@ def test_file_that_is_called_like_a_url(photos: Path) -> None:
 def test_video(photos: Path) -> None:
     (photos / "clip.MP4").write_bytes(b"\0\0\0\x20ftypisom" + bytes(600))
     assert names("photos") == ALL
-    with pytest.raises(DataError, match=r"photos/clip\.MP4 is a video, .*: ffmpeg -i VIDEO -r 1 frame%05d\.png"):
+    with pytest.raises(DataError, match=r"photos/clip\.MP4 is a video, .* with ffmpeg -i VIDEO -r 1 frame%05d\.png"):
         names("photos/clip.MP4")
     assert names("absent.mp4") == ["absent.mp4"]
 
@@ -137,7 +137,7 @@ def through_a_pipe(content: bytes, end: bytes = b"\n") -> list[str]:
     feeder = threading.Thread(target=lambda: (os.write(writer, content), os.close(writer)))
     feeder.start()
     try:
-        return [str(path) for path in listed(reader, end)]
+        return [str(path) for path in paths_from(reader, end)]
     finally:
         os.close(reader)
         feeder.join()
@@ -165,7 +165,7 @@ def through_a_pipe(content: bytes, end: bytes = b"\n") -> list[str]:
         (b"\n".join(b"%d.png" % n for n in range(9000)), b"\n", [f"{n}.png" for n in range(9000)]),
     ],
 )
-def test_listed(content: bytes, end: bytes, expected: list[str]) -> None:
+def test_paths_from(content: bytes, end: bytes, expected: list[str]) -> None:
     assert through_a_pipe(content, end) == expected
 
 
@@ -186,7 +186,7 @@ def test_a_list_that_comes_byte_by_byte(codec: str) -> None:
 
     feeder = threading.Thread(target=feed)
     feeder.start()
-    assert [str(path) for path in listed(reader)] == ["ä.png", "b.png"]
+    assert [str(path) for path in paths_from(reader)] == ["ä.png", "b.png"]
     feeder.join()
     os.close(reader)
 
@@ -207,7 +207,7 @@ def test_a_list_in_another_encoding(content: bytes, message: str) -> None:
 def test_a_name_is_there_while_the_pipe_stays_open() -> None:
     reader, writer = os.pipe()
     os.write(writer, b"a.png\nb.pn")
-    found = listed(reader)
+    found = paths_from(reader)
     assert str(next(found)) == "a.png"
     os.write(writer, b"g\n")
     assert str(next(found)) == "b.png"
@@ -221,8 +221,8 @@ def test_what_is_no_list_of_names(tmp_path: Path) -> None:
         stream.write(bytes(1 << 18))
         stream.seek(0)
         with pytest.raises(DataError, match="a line of more than 64 KiB"):
-            list(listed(stream.fileno()))
+            list(paths_from(stream.fileno()))
     with pytest.raises(UsageError, match=r"stdin cannot be read: Bad file descriptor"):
-        list(listed(987654))
+        list(paths_from(987654))
     with pytest.raises(UsageError, match="is a URL"):
         through_a_pipe(b"http://example.com/a.jpg\n")

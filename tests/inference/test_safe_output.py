@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cnn_tl.core.errors import ResourceError, UsageError
-from cnn_tl.inference.safe_output import OF_A_RUN, never, require_harmless, require_plot_place
+from cnn_tl.inference.safe_output import OF_A_RUN, refuse_as_output, require_harmless, require_plot_place
 from cnn_tl.training.checkpoints import digests
 from cnn_tl.training.run_folder import RunFolder
 
@@ -33,25 +33,25 @@ def _run_and_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("output", "model", "why"),
     [
-        ("m.onnx", "m.onnx", "would replace a part of the model m.onnx"),
-        ("m.onnx.json", "m.onnx", "would replace a part of the model"),
-        ("link.csv", "m.onnx", "would replace a part of the model"),
-        ("run/model/config.json", "run", "would replace a part of the model run"),
-        ("run/model/new.csv", "run", "would replace a part of the model run"),
-        ("run/recipe.yaml", "run", "would replace a part of the model run"),
-        ("run/recipe.yaml", "run/model", "would replace a part of the model run/model"),
-        ("run/checkpoints/best-00001/state.json", "run", "would replace a part of the model run"),
-        ("lone/config.json", "lone", "would replace a part of the model lone"),
-        ("run/model/config.json", "m.onnx", "would replace a part of run"),
-        ("run/recipe.yaml", "run/model.onnx", "would replace a part of run"),
-        ("run/model.onnx", "run", "is a name for a model"),
-        ("new.onnx", "run", "is a name for a model"),
-        ("run/model.onnx.json", "run", "would replace a part of model.onnx"),
-        ("run/model-timm/config.json", "m.onnx", "would replace a part of model-timm"),
-        ("run/model-timm/SHA256SUMS", "m.onnx", "would replace a part of model-timm"),
-        ("run/model-timm.json", "run", "would replace a part of model-timm"),
-        ("a.jpg", "run", "is a name for an image"),
-        ("run", "run", "is no file"),
+        ("m.onnx", "m.onnx", "would overwrite part of the model m.onnx"),
+        ("m.onnx.json", "m.onnx", "would overwrite part of the model"),
+        ("link.csv", "m.onnx", "would overwrite part of the model"),
+        ("run/model/config.json", "run", "would overwrite part of the model run"),
+        ("run/model/new.csv", "run", "would overwrite part of the model run"),
+        ("run/recipe.yaml", "run", "would overwrite part of the model run"),
+        ("run/recipe.yaml", "run/model", "would overwrite part of the model run/model"),
+        ("run/checkpoints/best-00001/state.json", "run", "would overwrite part of the model run"),
+        ("lone/config.json", "lone", "would overwrite part of the model lone"),
+        ("run/model/config.json", "m.onnx", "would overwrite part of run"),
+        ("run/recipe.yaml", "run/model.onnx", "would overwrite part of run"),
+        ("run/model.onnx", "run", "is named like a model"),
+        ("new.onnx", "run", "is named like a model"),
+        ("run/model.onnx.json", "run", "would overwrite part of model.onnx"),
+        ("run/model-timm/config.json", "m.onnx", "would overwrite part of model-timm"),
+        ("run/model-timm/SHA256SUMS", "m.onnx", "would overwrite part of model-timm"),
+        ("run/model-timm.json", "run", "would overwrite part of model-timm"),
+        ("a.jpg", "run", "is named like an image"),
+        ("run", "run", "is not a regular file"),
     ],
 )
 def test_what_answers_may_not_replace(cli: Callable[..., Any], output: str, model: str, why: str) -> None:
@@ -84,9 +84,9 @@ def test_all_of_a_run_is_known() -> None:
 def test_a_image_is_never_replaced() -> None:
     Path("same").hardlink_to("image.dat")
     with pytest.raises(UsageError, match=r"--output same is one of the images"):
-        list(never(Path("same"), [Path("absent"), Path("image.dat")]))
-    assert list(never(Path("new"), [Path("image.dat")])) == [Path("image.dat")]
-    assert list(never(None, [Path("image.dat")])) == [Path("image.dat")]
+        list(refuse_as_output(Path("same"), [Path("absent"), Path("image.dat")]))
+    assert list(refuse_as_output(Path("new"), [Path("image.dat")])) == [Path("image.dat")]
+    assert list(refuse_as_output(None, [Path("image.dat")])) == [Path("image.dat")]
 
 
 def test_a_plot_replaces_plots_only(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_plot_replaces_plots_only(tmp_path: Path) -> None:
     Path("text.png").write_text("no image")
     Path("dangling.png").symlink_to("nowhere")
     for name in ("photo.png", "text.png", "dangling.png"):
-        with pytest.raises(UsageError, match=f"--output {name} is there already, and no plot of cnn-tl"):
+        with pytest.raises(UsageError, match=f"--output {name} exists and is not a plot of cnn-tl"):
             require_plot_place(Path(name))
     with pytest.raises(ResourceError, match=r"cannot write m\.onnx/a\.png into .*m\.onnx; choose another --output"):
         require_plot_place(Path("m.onnx/a.png"))

@@ -20,7 +20,7 @@ from small_server import CLASSES, SPEC, by_brightness, classifier, image, servic
 from starlette.testclient import TestClient
 
 from cnn_tl.core import retries
-from cnn_tl.explaining.methods import covering
+from cnn_tl.explaining.methods import heat_maps
 from cnn_tl.plots.explanation import heat_over
 from cnn_tl.serving import app
 from cnn_tl.serving.limits import HEADERS, Limits
@@ -229,7 +229,7 @@ def test_heat_map(client: TestClient) -> None:
     answer = client.post("/explain", files={"file": content})
     assert (answer.headers["x-class"], answer.headers["x-method"]) == ("%3Cb%3Elight%3C/b%3E", "occlusion")
     pixels = np.asarray(Image.open(io.BytesIO(content)))
-    heat = covering.heat_map(by_brightness, pixels, 1, SPEC)
+    heat = heat_maps.occlusion_map_of_pixels(by_brightness, pixels, 1, SPEC)
     assert heat[:8, :8].mean() > 10 * heat[9:, 9:].mean()
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), heat_over(pixels, heat))
     other = client.post("/explain", params={"class": "grün"}, files={"file": content})
@@ -241,9 +241,9 @@ def test_heat_map(client: TestClient) -> None:
     ("value", "label", "caveat"),
     [
         (255, "<b>light</b>", None),
-        (0, "<b>light</b>", covering.EMPTY),  # wherever it is covered it becomes lighter
+        (0, "<b>light</b>", heat_maps.EMPTY),  # wherever it is covered it becomes lighter
         (0, "dark", None),
-        (136, "<b>light</b>", covering.NO_EVIDENCE),  # grey is 128: a little less light
+        (136, "<b>light</b>", heat_maps.NO_EVIDENCE),  # grey is 128: a little less light
     ],
 )
 def test_a_heat_map_that_proves_nothing_says_so(client: TestClient, value: int, label: str, caveat: str | None) -> None:

@@ -11,8 +11,9 @@ from torch import nn
 
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.explaining import faithfulness, layers
-from cnn_tl.explaining import model as subject
-from cnn_tl.explaining.methods import cam, covering, occlusion
+from cnn_tl.explaining import model as models
+from cnn_tl.explaining.methods import heat_maps
+from cnn_tl.explaining.model import ExplainedModel
 from cnn_tl.inference.classifier import Classifier
 from cnn_tl.serving import heat_map as heat
 
@@ -31,38 +32,40 @@ class Small(nn.Module):
 
 
 @pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> subject.Subject:
-    made = subject.Subject("small", Small().eval().requires_grad_(False), tuple("abc"), SPEC, torch.device("cpu"))
-    monkeypatch.setattr(subject, "load", lambda source, device: made)
+def explained(monkeypatch: pytest.MonkeyPatch) -> ExplainedModel:
+    made = ExplainedModel("small", Small().eval().requires_grad_(False), tuple("abc"), SPEC, torch.device("cpu"))
+    monkeypatch.setattr(models, "load", lambda source, device: made)
     return made
 
 
-def logits_of(watched: subject.Subject) -> Classifier:
+def logits_of(explained: ExplainedModel) -> Classifier:
     def logits(pixels_NHWC: np.ndarray) -> np.ndarray:
-        return watched.logits(torch.cat([watched.to_input(one) for one in pixels_NHWC])).numpy()
+        return explained.logits(torch.cat([explained.to_input(one) for one in pixels_NHWC])).numpy()
 
-    return Classifier(watched.classes, SPEC, logits)
+    return Classifier(explained.classes, SPEC, logits)
 
 
-def test_a_bundle_is_explained_by_grad_cam(watched: subject.Subject) -> None:
-    method, heat_map = heat.load(Path("run"), logits_of(watched), "cpu")
-    layer = layers.find(watched.model, watched.blank())
-    expected = faithfulness.enlarge(cam.heat_map("gradcam", watched, layer, watched.to_input(PIXELS), 1), 32, 32)
+def test_a_bundle_is_explained_by_grad_cam(explained: ExplainedModel) -> None:
+    method, heat_map = heat.load(Path("run"), logits_of(explained), "cpu")
+    layer = layers.find(explained.network, explained.grey_input())
+    expected = faithfulness.enlarge(
+        heat_maps.class_activation_map("gradcam", explained, layer, explained.to_input(PIXELS), 1), 32, 32
+    )
     assert method == "gradcam"
     assert np.array_equal(heat_map(PIXELS, 1), expected.numpy())
 
 
-def test_an_export_is_explained_by_occlusion_which_is_that_of_torch(watched: subject.Subject) -> None:
-    method, heat_map = heat.load(Path("model.onnx"), logits_of(watched), "cpu")
+def test_an_export_is_explained_by_occlusion_which_is_that_of_torch(explained: ExplainedModel) -> None:
+    method, heat_map = heat.load(Path("model.onnx"), logits_of(explained), "cpu")
     assert method == "occlusion"
     for index in range(3):
-        expected = occlusion.heat_map(watched, watched.to_input(PIXELS), index).numpy()
+        expected = heat_maps.occlusion_map(explained, explained.to_input(PIXELS), index).numpy()
         assert np.abs(expected).max() > 0.01
         np.testing.assert_allclose(heat_map(PIXELS, index), expected, atol=1e-5)
 
 
 def test_what_sees_in_tokens_is_explained_by_occlusion(
-    watched: subject.Subject, monkeypatch: pytest.MonkeyPatch
+    explained: ExplainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from cnn_tl.core.errors import UsageError
 
@@ -70,8 +73,8 @@ def test_what_sees_in_tokens_is_explained_by_occlusion(
         raise UsageError("tokens")
 
     monkeypatch.setattr(layers, "find", no_maps)
-    method, heat_map = heat.load(Path("run"), logits_of(watched), "cpu")
+    method, heat_map = heat.load(Path("run"), logits_of(explained), "cpu")
     assert method == "occlusion"
     np.testing.assert_allclose(
-        heat_map(PIXELS, 0), covering.heat_map(logits_of(watched).logits, PIXELS, 0, SPEC), atol=1e-5
+        heat_map(PIXELS, 0), heat_maps.occlusion_map_of_pixels(logits_of(explained).logits, PIXELS, 0, SPEC), atol=1e-5
     )

@@ -1,4 +1,4 @@
-"""`cnn-tl benchmark`: how fast this machine is, stage by stage."""
+"""`cnn-tl benchmark`: how fast this machine runs each stage of training."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from cnn_tl.core.errors import printable
 from cnn_tl.core.formatting import counted, duration, percent
 
 if TYPE_CHECKING:
-    from cnn_tl.evaluating.benchmark import Report
+    from cnn_tl.evaluating.benchmark import BenchmarkReport
 
 
 def benchmark(
     data: Annotated[
-        Path | None, typer.Argument(metavar="DATA", help="Class folders.", show_default="photographs of scikit-learn's")
+        Path | None,
+        typer.Argument(metavar="DATA", help="Class folders.", show_default="scikit-learn's two photographs"),
     ] = None,
     model: Annotated[
         str, typer.Option(help="Any timm model; its weights are random.", autocompletion=completion.models)
     ] = "tf_efficientnet_lite0",
-    device: Annotated[DeviceName, typer.Option(help="Where to compute.")] = "auto",
+    device: Annotated[DeviceName, typer.Option(help="Where to run.")] = "auto",
     images: Annotated[int, typer.Option(min=32, max=100_000, help="How many images to measure on.")] = 256,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     pictures: Annotated[
         int | None, typer.Option(min=32, max=100_000, hidden=True, help="The former name of --images.")
     ] = None,
 ) -> None:
-    """Measure this machine: decode, bare forward pass, embedding, head fit, fine-tuning step.
+    """Measure this machine: decoding, bare forward pass, embedding, fitting a head, a fine-tuning step.
 
-    All in one run, the median of three rounds. The floor is the bare forward pass: ready tensors through the network.
+    Each figure is the median of three rounds. Embedding is also shown as a share of the forward pass, its upper bound.
     """
     from cnn_tl.evaluating.benchmark import benchmark as measure
 
@@ -48,9 +49,9 @@ def benchmark(
         show_report(report)
 
 
-def show_report(report: Report) -> None:
-    """Print the table of stages, and what they were measured on."""
-    load = "" if report.load is None else f", load {report.load:.1f} before"
+def show_report(report: BenchmarkReport) -> None:
+    """Print the table of stages, and what they ran on."""
+    load = "" if report.load is None else f", load {report.load:.1f} at the start"
     images = f"{counted(report.images, 'image')} of {printable(report.data)}"
     console.say(f"{report.model} on {report.device}{load}; {images}")
     rows = [
@@ -63,5 +64,5 @@ def show_report(report: Report) -> None:
         ]
         for stage in report.stages
     ]
-    console.show(console.table(["stage", "images>", "img/s>", "time>", "of the floor>"], rows))
-    console.say(f"training images would be embedded in {report.precision} here")
+    console.show(console.table(["stage", "images>", "img/s>", "time>", "share of forward pass>"], rows))
+    console.say(f"train embeds images in {report.precision} on this machine")

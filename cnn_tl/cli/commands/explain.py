@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,143 +14,159 @@ from cnn_tl.core.formatting import certainty, counted, unreadable
 
 if TYPE_CHECKING:
     from cnn_tl.cli.terminal.tables import Grid
-    from cnn_tl.explaining.explain import Report
+    from cnn_tl.explaining.report import ExplainReport, HeatMapRow, Prediction, Row
 
-Method = Literal[
+MethodName = Literal[
     "gradcam", "xgradcam", "layercam", "occlusion", "feature-maps", "deconv", "guided", "top-patches", "filters"
 ]  # fmt: skip
+
+Images = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="IMAGES", help="Files, folders and patterns; for top-patches the images to search."),
+]
+Layer = Annotated[
+    str | None, typer.Option(help="The layer to look at.", show_default="the last map before the global pool")
+]
+ClassName = Annotated[
+    str | None, typer.Option("--class", metavar="NAME", help="The class to explain.", show_default="the predicted one")
+]
+Channels = Annotated[
+    list[int] | None, typer.Option(help="A channel of the layer; repeatable.", show_default="the strongest")
+]
+Patch = Annotated[
+    float | None,
+    typer.Option(min=0.01, max=1, help="Occlusion: side of the patch, a share of the image's.", show_default="0.2"),
+]
+Stride = Annotated[
+    float | None, typer.Option(min=0.01, max=1, help="Occlusion: step of the patch, likewise.", show_default="0.08")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Explain at most this many images.", show_default="all")]
+Output = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Folder to write.", show_default="explanations/METHOD")
+]
 
 
 def explain(
     model: options.RunOrBundle,
-    images: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="IMAGES", help="Files, folders and patterns; for top-patches those to search."),
-    ] = None,
-    method: Annotated[Method, typer.Option(help="How to explain.")] = "gradcam",
-    layer: Annotated[
-        str | None, typer.Option(help="The layer to look at.", show_default="the last map before the global pool")
-    ] = None,
-    class_: Annotated[
-        str | None,
-        typer.Option("--class", metavar="NAME", help="The class to explain.", show_default="the predicted one"),
-    ] = None,
-    channel: Annotated[
-        list[int] | None, typer.Option(help="A channel of the layer; repeatable.", show_default="the strongest")
-    ] = None,
-    patch: Annotated[
-        float | None,
-        typer.Option(min=0.01, max=1, help="Side of occlusion's patch, a share of the image's.", show_default="0.2"),
-    ] = None,
-    stride: Annotated[
-        float | None, typer.Option(min=0.01, max=1, help="Its step, likewise.", show_default="0.08")
-    ] = None,
+    images: Images = None,
+    method: Annotated[MethodName, typer.Option(help="How to explain.")] = "gradcam",
+    layer: Layer = None,
+    class_: ClassName = None,
+    channel: Channels = None,
+    patch: Patch = None,
+    stride: Stride = None,
     faithfulness: Annotated[
-        bool, typer.Option(help="Measure deletion and insertion of each heat map; 200 passes an image.")
+        bool, typer.Option(help="Measure deletion and insertion of each heat map; 200 passes per image.")
     ] = True,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Take at most so many of the images.", show_default="all")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where to write.", show_default="explanations/METHOD")
-    ] = None,
+    limit: Limit = None,
+    output: Output = None,
     device: options.WhereModelRuns = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
     """Show why a trained model answers as it does: one PNG for each image, and a contact sheet.
 
-    gradcam, xgradcam, layercam and occlusion give heat maps, each with its deletion and insertion areas beside those of
-    random maps. feature-maps, deconv and guided show the strongest channels of a layer (as maps, or projected back to
-    pixels), top-patches what excites them in a folder of images, filters the first kernels.
+    gradcam, xgradcam, layercam and occlusion draw heat maps, and compare their deletion and insertion areas with those
+    of random maps. feature-maps, deconv and guided show the strongest channels of a layer (as maps, or projected back
+    to pixels), top-patches the patches that activate a channel most in a folder of images, filters the first kernels.
     """
-    from cnn_tl.core.device import default_workers, require_torch
-    from cnn_tl.explaining import options as requests
-    from cnn_tl.inference.inputs import find
-    from cnn_tl.networks import bundle
+    from cnn_tl.core.imports import require_torch
+    from cnn_tl.explaining.options import Method, prepare
 
-    folder = output or Path("explanations", method)
-    requests.check_model(model)
-    requests.check_output(folder)
-    bundle.find(model)  # a wrong path is refused before the seconds that torch takes
-    request = requests.Request(
-        method=method,
-        images=list(find(images or []))[:limit],
-        layer=layer,
-        label=class_,
-        channels=channel or (),
-        patch=patch,
-        stride=stride,
-        faithfulness=faithfulness,
-        workers=default_workers(),
-    )
+    chosen = Method(method, layer, class_, tuple(channel or ()), patch, stride, faithfulness)
+    job = prepare(model, images or [], output, chosen, limit=limit)
     require_torch()
     from cnn_tl.cli.terminal.bars import TerminalObserver
     from cnn_tl.explaining.explain import explain as run_explain
-    from cnn_tl.explaining.model import load
 
-    screen = TerminalObserver()
-    with screen.task("loading the model", None):
-        subject = load(model, device)
-    report = run_explain(subject, request, folder, screen)
+    report = run_explain(job, device, TerminalObserver())
     if json:
         console.print_json(report.to_dict())
     else:
         show_report(report)
-    if report.unread:
-        raise DataError(unreadable(report.unread, len(request.images)))
+    if report.unreadable:
+        raise DataError(unreadable(report.unreadable, len(job.images)))
 
 
-def show_report(report: Report) -> None:
-    """Print what was found in each image, how far it can be trusted, and where it is."""
+def show_report(report: ExplainReport) -> None:
+    """Print a row for each image, how faithful the heat maps are, and where the PNGs are."""
     console.show(_table(report))
-    for curve in ("deletion", "insertion"):
-        better, judged = report.better_than_random(curve)
-        if judged:
-            console.say(f"{curve} better than a random map on {better:,} of {counted(judged, 'image')}")
+    curves: tuple[Literal["deletion", "insertion"], ...] = ("deletion", "insertion")
+    for curve in curves:
+        better, measured = report.better_than_random(curve)
+        if measured:
+            console.say(f"{curve} better than a random map on {better:,} of {counted(measured, 'image')}")
     if report.layer is not None:
         console.say(f"layer {report.layer}")
     if report.sheets:
-        console.say(f"{printable(report.folder)}: a PNG each, and {', '.join(report.sheets)}")
+        console.say(f"{printable(report.folder)}: one PNG each, and {', '.join(report.sheets)}")
 
 
-def _table(report: Report) -> Grid:
+def _table(report: ExplainReport) -> Grid:
     rows = report.rows
     if report.method == "filters":
-        sizes = [[row["layer"], row["filters"], f"{row['height']} x {row['width']}"] for row in rows]
-        return console.table(["first convolution", "filters>", "size>"], sizes)
+        return console.table(["first convolution", "filters>", "size>"], map(_filter_cells, rows))
     if report.method == "top-patches":
-        return console.table(["channel>", "activation>", "patch px>", "strongest in"], map(_channel_cells, rows))
+        return console.table(["channel>", "activation>", "patch px>", "strongest in"], map(_patch_cells, rows))
     if report.method in ("feature-maps", "deconv", "guided"):
-        return console.table(["file", "label", "prob.>", "channels"], map(_image_cells, rows))
-    measured = any(row.get("deletion") is not None for row in rows)
-    columns = ["deletion>", "random>", "insertion>", "random>"] if measured else ["map"]
-    cells = [[*_answer_cells(row), *_heat_cells(row, measured)] for row in rows]
-    return console.table(["file", "label", "prob.>", *columns], cells, dense=True)
+        return console.table(["file", "label", "probability>", "channels"], map(_channel_cells, rows))
+    measured = report.better_than_random("deletion")[1] > 0
+    columns = ["deletion (random)>", "insertion (random)>"] if measured else ["map"]
+    cells = [_heat_map_cells(row, measured) for row in rows]
+    return console.table(["file", "label", "probability>", *columns], cells, dense=True)
 
 
-def _channel_cells(row: dict[str, Any]) -> list[object]:
-    if row["error"] is not None:
-        return ["", "", "", f"{printable(row['file'])}: {row['error']}"]
-    best = row["best"][0]
-    return [row["channel"], f"{best['activation']:.3g}", row["receptive_field"], printable(best["file"])]
+def _filter_cells(row: Row) -> list[object]:
+    from cnn_tl.explaining.report import FiltersRow
+
+    assert isinstance(row, FiltersRow)
+    return [row.layer, row.filters, f"{row.height} x {row.width}"]
 
 
-def _answer_cells(row: dict[str, Any]) -> list[object]:
-    if row["error"] is not None:
-        return [printable(row["file"]), f"error: {row['error']}", ""]
-    label, true = printable(row["label"]), row["true"]
-    named = label if true in (None, row["label"]) else f"{label}, not {printable(true)}"
-    return [printable(row["file"]), named, certainty(row["probability"])]
+def _patch_cells(row: Row) -> list[object]:
+    from cnn_tl.explaining.report import TopPatchesRow, UnreadableRow
+
+    if isinstance(row, UnreadableRow):
+        return ["", "", "", f"{printable(row.file)}: {row.error}"]
+    assert isinstance(row, TopPatchesRow)
+    strongest = row.best[0]
+    return [row.channel, f"{strongest.activation:.3g}", row.receptive_field, printable(strongest.file)]
 
 
-def _image_cells(row: dict[str, Any]) -> list[object]:
-    return [*_answer_cells(row), " ".join(map(str, row.get("channels", ())))]
+def _channel_cells(row: Row) -> list[object]:
+    from cnn_tl.explaining.report import ChannelsRow, UnreadableRow
+
+    if isinstance(row, UnreadableRow):
+        return _error_cells(row.file, row.error, 1)
+    assert isinstance(row, ChannelsRow)
+    return [*_prediction_cells(row), " ".join(map(str, row.channels))]
 
 
-def _heat_cells(row: dict[str, Any], measured: bool) -> list[object]:
-    """Return the areas where any were measured; else the class that the map is for."""
-    caveat = row.get("caveat") and ("empty" if row["empty"] else "as grey")
+def _heat_map_cells(row: Row, measured: bool) -> list[object]:
+    from cnn_tl.explaining.report import HeatMapRow, UnreadableRow
+
+    if isinstance(row, UnreadableRow):
+        return _error_cells(row.file, row.error, 2 if measured else 1)
+    assert isinstance(row, HeatMapRow)
+    return [*_prediction_cells(row), *_area_cells(row, measured)]
+
+
+def _area_cells(row: HeatMapRow, measured: bool) -> list[object]:
+    """Return the areas, with those of random maps, if any image has them; else the class that the map is for."""
+    caveat = ("empty" if row.empty else "as grey") if row.caveat else ""
     if not measured:
-        return [caveat or printable(row.get("class", ""))]
-    areas = [row.get(name) for name in ("deletion", "random_deletion", "insertion", "random_insertion")]
-    return [caveat or "", "", "", ""] if areas[0] is None else [f"{area:z.2f}" for area in areas]
+        return [caveat or printable(row.explained)]
+    areas = row.areas
+    if areas is None:
+        return [caveat, ""]
+    pairs = (areas.deletion, areas.random_deletion), (areas.insertion, areas.random_insertion)
+    return [f"{area:z.2f} ({random:z.2f})" for area, random in pairs]
+
+
+def _prediction_cells(row: Prediction) -> list[object]:
+    label = printable(row.label)
+    named = label if row.true in (None, row.label) else f"{label}, not {printable(str(row.true))}"
+    return [printable(row.file), named, certainty(row.probability)]
+
+
+def _error_cells(file: str, error: str, more: int) -> list[object]:
+    return [printable(file), f"error: {error}", "", *[""] * more]

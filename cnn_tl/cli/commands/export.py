@@ -89,7 +89,7 @@ def export(
     from cnn_tl.exporting.options import Options, require_package
     from cnn_tl.networks import bundle
 
-    asked = None if outputs is None else Options.read_outputs(outputs)
+    asked = None if outputs is None else Options.check_outputs(outputs.split(","))
     options = Options(preprocess, asked, precision, max_drop, min_agreement).of(format)
     require_package(format)
     bundle.find(model)  # a wrong path is refused before the seconds that torch takes

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_tl.cli.options import AnyModel, AtOnce, WhereModelRuns
+from cnn_tl.cli.options import AnyModel, BatchSize, WhereModelRuns
 from cnn_tl.cli.terminal import console
 from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.device import DeviceName
@@ -27,7 +27,7 @@ def serve(
         str, typer.Option(help="The address to listen at; 0.0.0.0 lets the whole network in.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen at; 0: any free one.")] = 8000,
-    batch_size: AtOnce = 16,
+    batch_size: BatchSize = 16,
     max_wait: Annotated[
         float, typer.Option(min=0, max=1000, help="Milliseconds that an image waits for others to join its batch.")
     ] = 5,

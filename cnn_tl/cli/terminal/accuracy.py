@@ -1,4 +1,4 @@
-"""What of a result needs a word: the classes that stand out where there are many, and an accuracy that is no news."""
+"""What train and evaluate print about accuracy: a table of classes, and a warning if a constant answer does as well."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from cnn_tl.core.errors import printable
 from cnn_tl.core.formatting import percent
 
 MANY_CLASSES = 30
-"""More are not listed one by one unless that is asked for."""
+"""More classes are not all listed by default."""
 
 FEW = 5
-"""How many of the worst and of the best are listed then."""
+"""How many of the worst and of the best classes are listed then."""
 
 
 def show_classes(
     columns: Sequence[str], classes: Mapping[str, tuple[int, int, *tuple[object, ...]]], where: str, *, every: bool
 ) -> None:
-    """Print a table of classes: all of them, or the worst and the best.
+    """Print a table of classes: all of them, or where there are many the worst and the best.
 
     Args:
-        columns: names of the columns beside that of the classes.
+        columns: headers of the columns after that of the class.
         classes: class -> right answers, images, then cells of further columns.
-        where: where the figures of all classes are, as a sentence goes on after a comma.
-        every: whether all are to be printed, however many they are.
+        where: where the figures of all classes are, as the end of a sentence.
+        every: print all classes, even if there are many.
     """
 
     def cells(name: str) -> list[object]:
@@ -35,18 +35,29 @@ def show_classes(
     if every or len(classes) <= MANY_CLASSES:
         console.show(console.table(header, map(cells, classes)))
         return
-    seen = {name: (right / images, images) for name, (right, images, *_) in classes.items() if images}
-    worst = sorted(seen, key=lambda name: (seen[name][0], -seen[name][1]))[:FEW]
-    best = sorted(seen.keys() - set(worst), key=lambda name: (-seen[name][0], -seen[name][1], name))[:FEW]
-    best.sort(key=lambda name: (*seen[name], name))
+    shares = {name: (right / images, images) for name, (right, images, *_) in classes.items() if images}
+    worst = sorted(shares, key=lambda name: (shares[name][0], -shares[name][1]))[:FEW]
+    best = sorted(shares.keys() - set(worst), key=lambda name: (-shares[name][0], -shares[name][1], name))[:FEW]
+    best.sort(key=lambda name: (*shares[name], name))
     rows = [cells(name) for name in worst] + [["...", *("" for _ in columns)]] + [cells(name) for name in best]
     console.show(console.table(header, rows))
-    console.say(f"the worst and the best {FEW} of {len(classes):,} classes are shown; {where}")
+    console.say(f"{_which_are_shown([share for share, _ in shares.values()], len(classes))}; {where}")
     console.say()
 
 
+def _which_are_shown(shares: Sequence[float], classes: int) -> str:
+    """Say which classes are shown, without calling any of several equal ones the best."""
+    highest = max(shares)
+    if min(shares) == highest:
+        return f"{2 * FEW} of {classes:,} classes are shown, which all have an accuracy of {percent(highest)}"
+    equal = shares.count(highest)
+    if equal > FEW:
+        return f"the worst {FEW} of {classes:,} classes are shown, and {FEW} of the {equal:,} with {percent(highest)}"
+    return f"the worst and the best {FEW} of {classes:,} classes are shown"
+
+
 def warn_if_no_better(accuracy: float, interval: tuple[float, float], baseline: float, advice: Sequence[str]) -> None:
-    """Warn where an accuracy may be no better than that of always giving one answer.
+    """Warn where always giving the same answer may be as accurate.
 
     Args:
         accuracy: the share of right answers.
@@ -63,20 +74,20 @@ def warn_if_no_better(accuracy: float, interval: tuple[float, float], baseline: 
 
 
 def advice_after_training(mode: str, baseline: float) -> list[str]:
-    """Return what to try after training that was of no use."""
-    advice = ["see whether each folder holds what its name says"]
+    """Return what to try after training that does not beat the baseline."""
+    advice = ["check that each folder holds what its name says"]
     if mode == "freeze":
         advice.append("try --mode lp-ft, another --model, or a larger --image-size")
     else:
         advice.append("try --mode freeze, --lr auto, or more --epochs")
     if baseline > 0.5:
         section = "head" if mode == "freeze" else "train"
-        advice.append(f"with classes this uneven --set {section}.class_weights=balanced may help")
-    return [*advice, "more images of each class make the interval narrower"]
+        advice.append(f"with classes this imbalanced, --set {section}.class_weights=balanced may help")
+    return [*advice, "more images per class narrow the interval"]
 
 
 ADVICE_AFTER_EVALUATION = (
-    "see whether each folder holds what its name says",
-    "whether these images look like those of training (cnn-tl explain shows what the model looks at)",
-    "and whether there are enough of them",
+    "check that each folder holds what its name says",
+    "that these images resemble the training images (cnn-tl explain shows what the model looks at)",
+    "and that there are enough of them",
 )

@@ -1,4 +1,4 @@
-"""Progress on stderr: a live bar for each task on a terminal, an occasional plain line anywhere else."""
+"""Progress: live bars on a terminal, one line that changes in a notebook, an occasional line on stderr elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 SECONDS_BETWEEN_LINES = 10.0
+"""Off a terminal, a task prints its progress no more often than this."""
+
+SECONDS_BETWEEN_UPDATES = 0.25
+"""In a notebook."""
+
 _IMAGES_PER_SECOND = "images_per_second"
 
 _LEFT = len("59 min left")
@@ -27,15 +32,15 @@ _VALUE = len(" 1.23e-05")
 _FIGURE = len("  loss") + _VALUE
 _LEAST_BAR, _MOST_BAR = 8, 40
 _UNCOUNTED = 9_999
-"""Columns that parts of a bar's line take; of a task that cannot be counted, how far its count may go."""
+"""Widths in columns of the fields of a bar's line; `_UNCOUNTED` is the largest count of a task without a total."""
 
 
 @dataclass
 class _Running:
     """A task between `start` and `finish`.
 
-    The rate is taken from the latest advances and begins with the first, so that neither the warm-up nor what
-    a cache or a checkpoint had ready counts as speed.
+    Its rate is measured over the latest advances, from the first one on, so that neither the warm-up nor what came
+    from a cache or a checkpoint counts as speed.
     """
 
     name: str
@@ -53,42 +58,42 @@ class _Running:
 
     @property
     def rate(self) -> float:
-        """How many are through in a second, of late; 0 while that is not known."""
+        """Items a second over the latest advances; 0 while unknown."""
         if not self.history:
             return 0.0
-        (then, before), (now, done) = self.history[0], self.history[-1]
-        return (done - before) / (now - then) if now > then else 0.0
+        (start, first), (now, done) = self.history[0], self.history[-1]
+        return (done - first) / (now - start) if now > start else 0.0
 
     def count(self) -> str:
         """Return such as "120/400"."""
         return f"{self.done:,}" if self.total is None else f"{self.done:,}/{self.total:,}"
 
     def speed(self) -> str:
-        """Return such as "85 img/s", or nothing while it is not known."""
+        """Return such as "85 img/s"; empty while unknown."""
         return rate(self.rate, self.unit) if self.rate else ""
 
     @property
-    def speed_places(self) -> int:
-        """How many columns `speed` takes at the most."""
+    def speed_width(self) -> int:
+        """The most columns that `speed` takes."""
         return len(rate(12_345, self.unit))
 
-    def left(self, say: Callable[[float], str]) -> str:
-        """Return such as "3 s left", or nothing where it is not known; `say` puts seconds into words."""
+    def left(self, in_words: Callable[[float], str]) -> str:
+        """Return such as "3 s left"; empty while unknown."""
         if not self.rate or self.total is None or self.done >= self.total:
             return ""
-        return f"{say(max(1, round((self.total - self.done) / self.rate)))} left"
+        return f"{in_words(max(1, round((self.total - self.done) / self.rate)))} left"
 
     def others(self) -> list[str]:
         """Return such as ["loss 0.412"]."""
         return [describe(name, value) for name, value in self.figures.items() if name != _IMAGES_PER_SECOND]
 
     def parts(self) -> list[str]:
-        """Return all that is known, such as ["training: 120/400", "85 img/s", "loss 0.412", "3 s left"]."""
+        """Return everything known, such as ["training: 120/400", "85 img/s", "loss 0.412", "3 s left"]."""
         return [f"{self.name}: {self.count()}", *filter(None, (self.speed(), *self.others(), self.left(duration)))]
 
 
 class TerminalObserver(Observer):
-    """Shows what the library tells; bars are live on a terminal only and leave nothing behind."""
+    """Shows progress events on stderr; live bars on a terminal only, which disappear when their task ends."""
 
     def __init__(self, screen: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._screen = screen or console.err
@@ -98,15 +103,15 @@ class TerminalObserver(Observer):
         self._last_line = clock()
 
     def note(self, text: str) -> None:
-        """Print a remark; a live bar moves down for it."""
+        """Print a note above the live bars."""
         console.put(Text(text, style="dim"), self._screen)
 
     def warn(self, text: str) -> None:
-        """Print a warning; a live bar moves down for it."""
+        """Print a warning above the live bars."""
         console.put(Text.assemble(("warning: ", "yellow"), text), self._screen)
 
     def start(self, task: str, total: int | None, unit: str = "images") -> None:
-        """Show a bar for `task`, below those that are still running."""
+        """Show a bar for `task`, below those of the running tasks."""
         running = _Running(task, total, unit)
         self._tasks.append(running)
         if self._screen.is_interactive:
@@ -115,7 +120,7 @@ class TerminalObserver(Observer):
             running.bar = self._bars.add(running)
 
     def advance(self, done: int, figures: Mapping[str, float] | None = None) -> None:
-        """Move the bar of the innermost task; off a terminal, print a line if the last one is old."""
+        """Move the bar of the innermost task; off a terminal, print a line if the last one is long ago."""
         task, now = self._tasks[-1], self._clock()
         task.advance(done, figures or {}, now)
         if self._bars is not None and task.bar is not None:
@@ -125,7 +130,7 @@ class TerminalObserver(Observer):
             console.put_groups(task.parts(), self._screen)
 
     def finish(self) -> None:
-        """Take the bar of the innermost task away."""
+        """Remove the bar of the innermost task."""
         task = self._tasks.pop()
         if self._bars is not None and task.bar is not None:
             self._bars.remove(task.bar)
@@ -143,11 +148,10 @@ class TerminalObserver(Observer):
 
 
 class Bars:
-    """The bars of the tasks that run, one below the other, each on a line of a fixed layout.
+    """The bars of the running tasks, one below the other.
 
-    Name, bar, count, rate, time left and figures have places of fixed widths, which depend on the screen and on what
-    runs, never on how far it is: nothing moves but what changes. Where the screen is narrow, figures are left out
-    first, then the rate, then the time left.
+    Name, bar, count, rate, time left and figures have fixed widths, which depend on the screen and the tasks but not
+    on their progress, so that nothing jumps. A narrow screen drops the figures first, then the rate, then the time.
     """
 
     def __init__(self, screen: Console) -> None:
@@ -162,27 +166,27 @@ class Bars:
             TextColumn("{task.fields[progress]}", markup=False),
             console=screen,
             transient=True,
-            redirect_stdout=False,  # stdout stays untouched, because results may be flowing through it
+            redirect_stdout=False,  # results may be flowing through stdout
         )
 
     def add(self, running: _Running) -> TaskID:
-        """Show a bar, below those that are there."""
+        """Show a bar below the others."""
         added = self._live.add_task("", total=running.total, name="", progress="")
         self._running[added] = running
-        for task, other in self._running.items():  # the widest name decides where all bars begin
+        for task, other in self._running.items():  # the widest name sets where all bars begin
             self.move(task, other)
         if not self._live.live.is_started:
             self._live.start()
-            self._screen.show_cursor()  # a process that is killed must not leave a terminal without one
+            self._screen.show_cursor()  # a killed process must not leave a terminal without a cursor
         return added
 
     def move(self, task: TaskID, running: _Running) -> None:
-        """Bring a bar up to date."""
+        """Redraw a bar."""
         name = max(cell_len(other.name) for other in self._running.values())
         counts = max(len(f"{other.total or _UNCOUNTED:,}") * 2 + 1 for other in self._running.values())
         room = self._screen.width - name - 2  # blanks on both sides of the bar
         parts = [f"{running.count():>{counts}}"]
-        for text, places in ((running.left(_roughly), _LEFT), (running.speed(), running.speed_places)):
+        for text, places in ((running.left(_roughly), _LEFT), (running.speed(), running.speed_width)):
             if room - len("  ".join(parts)) - 2 - places >= _LEAST_BAR:
                 parts.append(f"{text:>{places}}")
         parts[1:] = reversed(parts[1:])
@@ -196,17 +200,17 @@ class Bars:
         self._live.update(task, completed=running.done, name=padded, progress="  ".join(parts))
 
     def remove(self, task: TaskID) -> None:
-        """Take a bar away."""
+        """Remove a bar."""
         self._live.remove_task(task)
         del self._running[task]
 
     def stop(self) -> None:
-        """Leave the screen as it was."""
+        """Stop drawing, and leave the screen as it was."""
         self._live.stop()
 
 
 def describe(name: str, value: float) -> str:
-    """Return a figure as a person reads it: `val_accuracy` 0.947 is "val accuracy 94.7%"."""
+    """Return a figure as text: `val_accuracy` 0.947 is "val accuracy 94.7%"."""
     if name == _IMAGES_PER_SECOND:
         return rate(value)
     words = name.replace("_", " ")
@@ -214,14 +218,50 @@ def describe(name: str, value: float) -> str:
 
 
 def _roughly(seconds: float) -> str:
-    """Return such as "8 s", "3 min" or "2.1 h": as short as a bar needs it."""
+    """Return such as "8 s", "3 min" or "2.1 h", short enough for a bar."""
     if seconds < 59.5:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 3570 else f"{seconds / 3600:.1f} h"
 
 
+class NotebookObserver(TerminalObserver):
+    """Shows the innermost task in a cell output that is updated in place, which needs no widgets; the rest as lines."""
+
+    def __init__(self, screen: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(screen, clock)
+        self._shown: Any = None
+        self._updated = float("-inf")
+
+    def start(self, task: str, total: int | None, unit: str = "images") -> None:
+        """Show the name of the task."""
+        super().start(task, total, unit)
+        self._show(task)
+
+    def advance(self, done: int, figures: Mapping[str, float] | None = None) -> None:
+        """Show the progress of the innermost task, a few times a second."""
+        task, now = self._tasks[-1], self._clock()
+        task.advance(done, figures or {}, now)
+        if now - self._updated >= SECONDS_BETWEEN_UPDATES:
+            self._updated = now
+            self._show("  ".join(task.parts()))
+
+    def finish(self) -> None:
+        """Show the enclosing task again, or nothing."""
+        super().finish()
+        self._show(self._tasks[-1].name if self._tasks else "")
+
+    def _show(self, text: str) -> None:
+        bundle = {"text/plain": text}
+        if self._shown is None:
+            from IPython.display import display
+
+            self._shown = display(bundle, raw=True, display_id=True)
+        elif text or not self._tasks:
+            self._shown.update(bundle, raw=True)
+
+
 class WarningsOnly(Observer):
-    """Prints warnings, and nothing beside rows that are progress enough."""
+    """Prints warnings only, where the rows on stdout already show the progress."""
 
     def warn(self, text: str) -> None:
         """Print a warning."""

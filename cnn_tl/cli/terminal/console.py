@@ -21,8 +21,7 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from cnn_tl.cli.terminal.line_breaks import broken
-from cnn_tl.cli.terminal.tables import Grid
+from cnn_tl.cli.terminal.tables import Grid, wrapped
 from cnn_tl.core.errors import ResourceError
 
 out = Console(highlight=False, soft_wrap=True)
@@ -39,7 +38,7 @@ def breaks_lines(screen: Console) -> bool:
 
 def put(text: Text, screen: Console) -> None:
     """Print a text, broken between its words where lines are broken at all."""
-    for line in broken(text, screen.width) if breaks_lines(screen) else [text]:
+    for line in wrapped(text, screen.width) if breaks_lines(screen) else [text]:
         screen.print(line)
 
 
@@ -97,7 +96,7 @@ def broken_comment(line: str) -> list[str]:
     """Return a comment of YAML on as many lines as the screen asks for, each a comment."""
     if not breaks_lines(out):
         return [line]
-    return [f"# {part.plain}" for part in broken(Text(line.removeprefix("# ")), out.width - 2)]
+    return [f"# {part.plain}" for part in wrapped(Text(line.removeprefix("# ")), out.width - 2)]
 
 
 def show(renderable: RenderableType, screen: Console = out) -> None:

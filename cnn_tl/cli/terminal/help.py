@@ -14,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from cnn_tl.cli.examples import EXAMPLES
 from cnn_tl.cli.terminal import console
-from cnn_tl.cli.terminal.line_breaks import broken
+from cnn_tl.cli.terminal.tables import wrapped
 
 _LEFT = 26
 """Columns for the names on the left; the help of a longer one begins on the next line."""
@@ -45,10 +45,10 @@ def _print_page(command: Command | Group, ctx: Any) -> None:
 
 def _page(command: Command | Group, ctx: Any) -> Iterator[Text]:
     """Yield the lines of a page."""
-    yield from broken(Text.assemble(("Usage: ", "bold"), usage(command, ctx)), console.width())
+    yield from wrapped(Text.assemble(("Usage: ", "bold"), usage(command, ctx)), console.width())
     for paragraph in paragraphs(command):
         yield Text()
-        yield from broken(Text(paragraph), console.width())
+        yield from wrapped(Text(paragraph), console.width())
     for title, rows in sections(command, ctx):
         yield from _section(title, rows)
     if examples := EXAMPLES.get(" ".join(ctx.command_path.split()[1:])):
@@ -84,7 +84,7 @@ def _section(title: str, rows: Sequence[tuple[str, str]]) -> Iterator[Text]:
     yield from _heading(title)
     left = min(_LEFT, max(len(name) for name, _ in rows))
     for name, text in rows:
-        lines = broken(Text(text), max(20, console.width() - left - 4))
+        lines = wrapped(Text(text), max(20, console.width() - left - 4))
         if len(name) > left:
             yield Text(f"  {name}", style="cyan")
             name = ""

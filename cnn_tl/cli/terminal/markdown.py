@@ -16,8 +16,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 from rich.theme import Theme
 
-from cnn_tl.cli.terminal.line_breaks import broken
-from cnn_tl.cli.terminal.tables import Grid
+from cnn_tl.cli.terminal.tables import Grid, wrapped
 
 WIDEST = 100
 """Columns that prose takes at most: longer lines are hard to follow."""
@@ -46,7 +45,7 @@ class _Prose(Paragraph):
     """A paragraph whose words stay whole."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for line in broken(self.text, options.max_width):
+        for line in wrapped(self.text, options.max_width):
             yield _uncut(line)
 
 

@@ -1,20 +1,49 @@
-"""Tables whose words stay whole on a screen of any width.
+"""Line breaks and tables that never cut a word, however narrow the screen.
 
-rich's own tables cut a word that is longer than its column. Here a column is never narrower than its longest word,
-and a cell that has no room even so, such as a path, stands on a line of its own, where it can be copied.
+rich's own tables cut a word that is longer than its column. Here a column is at least as wide as its longest word, and
+a cell that still does not fit, such as a path, goes on a line of its own, where it can be copied.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from cnn_tl.cli.terminal.line_breaks import broken, longest_word
-
+_WORD = re.compile(r"\s*\S+")
 _INDENT = 3
+
+
+def wrapped(text: Text, width: int) -> list[Text]:
+    """Break a text between words into lines of at most `width` columns; a longer word gets a line of its own.
+
+    rich's `Text.wrap` either cuts such a word or breaks nothing.
+    """
+    lines = []
+    for paragraph in text.split("\n", allow_blank=True):
+        cuts, used = [], 0
+        for found in _WORD.finditer(paragraph.plain):
+            word = found.group()
+            if used and used + cell_len(word) > width:
+                cuts.append(found.start())
+                word, used = word.lstrip(), 0
+            used += cell_len(word)
+        parts = paragraph.divide(cuts)
+        for number, part in enumerate(parts):
+            part.rstrip()
+            if number:
+                part = part[len(part.plain) - len(part.plain.lstrip()) :]
+            lines.append(part)
+    return lines
+
+
+def longest_word(text: Text) -> int:
+    """Return the width of the longest word in columns."""
+    return max(map(cell_len, text.plain.split()), default=0)
 
 
 class Grid:
@@ -22,8 +51,8 @@ class Grid:
 
     Args:
         columns: the headers; one that ends in `>` aligns its column to the right.
-        rows: as many cells each.
-        dense: whether to save blanks between columns.
+        rows: one cell per column.
+        dense: put fewer blanks between columns.
     """
 
     def __init__(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, dense: bool = False) -> None:
@@ -33,7 +62,7 @@ class Grid:
         self.gap = 2 if dense else 3
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw it as wide as the screen allows."""
+        """Yield the lines of the table, at most as wide as the screen."""
         for line in self._lines(options.max_width):
             line.rstrip()
             line.no_wrap, line.overflow = True, "ignore"
@@ -59,7 +88,7 @@ class Grid:
         yield Text()
 
     def _longest_words_that_fit(self, room: int) -> list[int]:
-        """Return how long a word of each column may be; cells with longer ones do not stand in their column."""
+        """Return the longest word that fits each column; a cell with a longer one goes on a line of its own."""
         lengths = [sorted({longest_word(row[c]) for row in self.rows} | {0}) for c in range(len(self.header))]
         floors = [longest_word(cell) for cell in self.header]
 
@@ -74,7 +103,7 @@ class Grid:
         return [column[-1] for column in lengths]
 
     def _widths(self, rows: Sequence[Sequence[Text]], room: int) -> list[int]:
-        """Return the widths of the columns: as their cells ask for, else the widest give way, down to their words."""
+        """Return the widths of the columns: those of their cells, and less for the widest on a narrow screen."""
         columns = list(zip(*rows, strict=True))
         widths = [max(cell.cell_len for cell in column) for column in columns]
         least = [max(map(longest_word, column)) for column in columns]
@@ -86,10 +115,10 @@ class Grid:
         return widths
 
     def _row(self, cells: Sequence[Text], widths: Sequence[int]) -> Iterator[Text]:
-        wrapped = [broken(cell, max(width, 1)) for cell, width in zip(cells, widths, strict=True)]
-        for number in range(max(map(len, wrapped))):
+        parts_of = [wrapped(cell, max(width, 1)) for cell, width in zip(cells, widths, strict=True)]
+        for number in range(max(map(len, parts_of))):
             line = Text(" ")
-            for column, (parts, width) in enumerate(zip(wrapped, widths, strict=True)):
+            for column, (parts, width) in enumerate(zip(parts_of, widths, strict=True)):
                 part = parts[number] if number < len(parts) else Text()
                 blanks = " " * (width - part.cell_len)
                 line.append(" " * (self.gap if column else 0) + (blanks if self.right[column] else ""))
@@ -103,5 +132,5 @@ def _blank(cell: Text, longest: int) -> Text:
 
 
 def _alone(cell: Text, indent: int, screen: int) -> Iterator[Text]:
-    for line in broken(cell, screen - indent):
+    for line in wrapped(cell, screen - indent):
         yield Text(" " * indent).append_text(line)

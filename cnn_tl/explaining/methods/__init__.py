@@ -1,1 +1,1 @@
-"""One file a method: from a model and an image to a heat map or to tiles."""
+"""What the methods of `cnn-tl explain` compute, without drawing it: one file for each family of methods."""

@@ -1,19 +1,17 @@
-"""An activation projected back to pixels, as a deconvnet does (Zeiler and Fergus 2014, sec. 2.1).
+"""Project an activation back to pixels, as a deconvnet does (Zeiler and Fergus 2014, sec. 2.1).
 
-The deconvnet goes the way back by transposed convolutions, unpooling at the places where the maxima were, and
-rectifying at each layer. That is what the backward pass of a CNN does, but for one thing: at a rectifier the signal is
-itself rectified instead of being gated by what went forward (Simonyan et al. 2014, sec. 4; Springenberg et al. 2015,
-sec. 3.4). So it is a backward pass with that rule in place of the derivative of each activation, and it goes through
-every network that autograd goes through:
+A deconvnet reverses a CNN with transposed convolutions, unpooling where the maxima were, and rectification at each
+layer. The backward pass of a CNN does the same but for one thing: a deconvnet rectifies the signal at an activation
+instead of gating it by the forward input (Simonyan et al. 2014, sec. 4; Springenberg et al. 2015, sec. 3.4). So this is
+a backward pass with another rule at the activations, which works for every network that autograd handles:
 
-- ReLU and its smooth relatives (ReLU6, SiLU, GELU, hard-swish, ...) rectify what comes back;
-- gates between 0 and 1 (squeeze-and-excitation) are factors that the image sets, like BatchNorm's: nothing goes
-  back through them;
-- convolutions, max pooling, BatchNorm, residual sums and padding go back as autograd has it, without their biases.
+- ReLU and its smooth relatives (ReLU6, SiLU, GELU, hard-swish, ...) rectify the signal;
+- gates between 0 and 1 (squeeze-and-excitation) are constant factors, like those of BatchNorm, and pass no signal back;
+- convolutions, max pooling, BatchNorm, residual sums and padding are reversed by autograd, without their biases.
 
-The image itself has a say in this only through the unpooling. In a network without max pooling a projection shows
-what the channel is for, whatever the image; Springenberg et al. therefore let through only what is positive both ways
-(guided backpropagation, sec. 3.4).
+The image influences a projection only through the unpooling. In a network without max pooling it shows what a channel
+responds to, whatever the image; guided backpropagation (Springenberg et al., sec. 3.4) therefore passes only what is
+positive both forward and backward.
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ GATES: frozenset[Any] = frozenset({
 
 
 Rule = Callable[[Tensor, Tensor], Tensor]
-"""What becomes of a signal at an activation; the second tensor says where its input was positive on the way forward."""
+"""The signal after an activation, from the signal before it and a mask of where the forward input was positive."""
 
 RULES: dict[str, Rule] = {
     "deconv": lambda signal, positive: signal.clamp(min=0),
@@ -47,7 +45,7 @@ RULES: dict[str, Rule] = {
 
 
 class _Passed(torch.autograd.Function):
-    """An activation that was computed already; backward, `rule` is applied to the signal."""
+    """Returns an activation that is already computed; backward applies `rule` to the signal."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, rule: Rule) -> Tensor:
@@ -61,7 +59,7 @@ class _Passed(torch.autograd.Function):
 
 
 class BackwardRule(TorchFunctionMode):
-    """Inside the body, activations go back by `rule`, whether they are modules or calls; gates not at all."""
+    """Within the block, the backward pass of activations (modules or calls) follows `rule`; gates pass nothing."""
 
     def __init__(self, rule: Rule) -> None:
         super().__init__()
@@ -78,7 +76,7 @@ class BackwardRule(TorchFunctionMode):
 
 
 def has_switches(model: nn.Module) -> bool:
-    """Say whether the network has max pooling, which ties a projection to the image."""
+    """Say whether the network has max pooling, without which projections do not depend on the image."""
     return any(isinstance(module, nn.MaxPool2d) for module in model.modules())
 
 
@@ -87,8 +85,8 @@ def project(rule: str, model: nn.Module, layer: MapLayer, x_NCHW: Tensor, channe
 
     Args:
         rule: one of `RULES`.
-        channel_N: the channel of the activation in `layer`.
-        place_N: where it is on the layer's map: row * width + column.
+        channel_N: the channel of each activation in `layer`.
+        place_N: where it is on the map: row * width + column.
     """
     backward = BackwardRule(RULES[rule])
     return _backward(model, layer, x_NCHW, channel_N, place_N, backward, lambda chosen_N: chosen_N.detach())
@@ -97,16 +95,16 @@ def project(rule: str, model: nn.Module, layer: MapLayer, x_NCHW: Tensor, channe
 def receptive_fields(
     model: nn.Module, layer: MapLayer, x_NCHW: Tensor, channel_N: Tensor, place_N: Tensor
 ) -> list[tuple[int, int, int, int]]:
-    """Return the box (top, left, bottom, right) of the pixels that each activation can see, in the image.
+    """Return the box (top, left, bottom, right) of the pixels that each activation depends on.
 
-    Measured, not computed from kernels: where the signal arrives if every activation lets all of it back.
+    It is measured, not computed from kernel sizes: where the signal arrives if every activation passes all of it.
     """
     unchanged = BackwardRule(lambda signal, positive: signal)
     signal_NCHW = _backward(model, layer, x_NCHW, channel_N, place_N, unchanged, torch.ones_like)
     boxes = []
-    for seen_HW in signal_NCHW.abs().amax(dim=1) > 0:
-        rows, columns = (seen_HW.any(dim=axis).nonzero().flatten().tolist() for axis in (1, 0))
-        whole = (0, 0, *seen_HW.shape)
+    for reached_HW in signal_NCHW.abs().amax(dim=1) > 0:
+        rows, columns = (reached_HW.any(dim=axis).nonzero().flatten().tolist() for axis in (1, 0))
+        whole = (0, 0, *reached_HW.shape)
         boxes.append((rows[0], columns[0], rows[-1] + 1, columns[-1] + 1) if rows else whole)
     return boxes
 
@@ -120,7 +118,7 @@ def _backward(
     rule: BackwardRule,
     signal: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Set all activations but one of each image to zero, and send that one back."""
+    """Set all activations but one of each image to 0, and run the backward pass from that one."""
     x_NCHW = x_NCHW.detach().clone().requires_grad_(True)
     with rule:
         maps_NCP = activations(model, layer, x_NCHW).flatten(2)

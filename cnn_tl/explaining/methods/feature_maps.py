@@ -1,4 +1,4 @@
-"""What a layer makes of an image: its strongest channels, as maps and as places."""
+"""The strongest channels of a layer for an image: their maps, and where their peaks are."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 from cnn_tl.core.errors import UsageError
 from cnn_tl.explaining.layers import MapLayer, activations
-from cnn_tl.explaining.model import Subject
+from cnn_tl.explaining.model import ExplainedModel
 
 CHANNELS = 9
-"""How many channels are shown of an image."""
+"""How many channels are shown for an image."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Strongest:
     """The channels of a layer with the highest peaks in one image, highest first.
 
     Attributes:
-        channels: their numbers. places: where the peaks are, row * width + column of the map.
-        peaks: how high they are.
-        maps: the channels themselves, [C, h, w].
+        channels: their numbers. places: where the peaks are on the map, row * width + column.
+        peaks: the activations there.
+        maps: the maps, [C, h, w].
     """
 
     channels: list[int]
@@ -32,12 +32,12 @@ class Strongest:
 
 
 @torch.no_grad()
-def strongest(subject: Subject, layer: MapLayer, x_1CHW: Tensor, channels: list[int] | None = None) -> Strongest:
-    """Return the channels with the highest single activation; or those that are named, in their order.
+def strongest(model: ExplainedModel, layer: MapLayer, x_1CHW: Tensor, channels: list[int] | None = None) -> Strongest:
+    """Return the channels with the highest peaks, or those that are named, in their order.
 
-    Of channels that reach the same height, as under ReLU6, the one with the higher mean comes first.
+    Between equal peaks, as ReLU6 makes them, the higher mean comes first.
     """
-    maps_Chw = activations(subject.model, layer, x_1CHW)[0].float()
+    maps_Chw = activations(model.network, layer, x_1CHW)[0].float()
     peaks_C, places_C = maps_Chw.flatten(1).max(dim=1)
     if channels:
         chosen = torch.tensor(channels, device=maps_Chw.device)
@@ -47,18 +47,18 @@ def strongest(subject: Subject, layer: MapLayer, x_1CHW: Tensor, channels: list[
 
 
 def ranking(peak: Tensor, mean: Tensor) -> Tensor:
-    """Return the order of the last dimension by falling peaks, and of equal peaks by falling means."""
+    """Return the order of the last dimension by descending peak, then by descending mean."""
     by_mean = torch.argsort(mean, dim=-1, descending=True, stable=True)
     by_peak = torch.argsort(peak.gather(-1, by_mean), dim=-1, descending=True, stable=True)
     return by_mean.gather(-1, by_peak)
 
 
 def check_channels(layer: MapLayer, channels: list[int]) -> None:
-    """Make sure that the layer has these channels.
+    """Check that the layer has these channels.
 
     Raises:
-        UsageError: it has not.
+        UsageError: it does not.
     """
     for channel in channels:
         if not 0 <= channel < layer.channels:
-            raise UsageError(f"layer {layer.name} has no channel {channel}; they go from 0 to {layer.channels - 1}")
+            raise UsageError(f"layer {layer.name} has no channel {channel}; its channels are 0 to {layer.channels - 1}")

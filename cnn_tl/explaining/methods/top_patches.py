@@ -1,4 +1,4 @@
-"""The nine images that excite a channel most, found in one pass (Zeiler and Fergus 2014, figure 2)."""
+"""The nine images that activate a channel most, found in one pass (Zeiler and Fergus 2014, figure 2)."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor
 
 from cnn_tl.explaining.layers import MapLayer, activations
 from cnn_tl.explaining.methods.feature_maps import ranking
-from cnn_tl.explaining.model import Subject
+from cnn_tl.explaining.model import ExplainedModel
 
 BEST = 9
 CHANNELS = 8
-"""How many channels are shown where none is named."""
+"""How many channels are shown by default."""
 
 
 @dataclass
 class TopPatches:
-    """The strongest activation of each channel in each of its nine best images; no more is kept in memory.
+    """The peaks of each channel in its nine strongest images; nothing else is kept in memory.
 
     Attributes:
-        files: the images that any channel still keeps, by their number.
-        value, mean: the activations [C, B], the highest first, and the mean of their map, which decides between equals.
-        image, place: in which image they are, and where on its map.
+        files: number -> image, for those that any channel keeps.
+        value, mean: the peaks [C, B], highest first, and the means of their maps, which break ties.
+        image, place: the number of each image, and where on its map the peak is.
     """
 
     files: dict[int, Path] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class TopPatches:
     place: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def add(self, numbered: Iterable[tuple[int, Path]], maps_NChw: Tensor) -> None:
-        """Look at the maps [N, C, h, w] of more images; of equal activations the earlier image stays."""
+        """Consider the maps [N, C, h, w] of more images; between equal peaks the earlier image stays."""
         value_NC, place_NC = maps_NChw.flatten(2).max(dim=2)
         numbered = list(numbered)
         image_N = torch.tensor([number for number, _ in numbered])
@@ -51,11 +51,11 @@ class TopPatches:
         self.files = {number: path for number, path in (self.files | dict(numbered)).items() if number in kept}
 
     def strongest_channels(self) -> list[int]:
-        """Return the channels with the highest single activations, highest first."""
+        """Return the channels with the highest peaks, highest first."""
         return ranking(self.value[:, 0], self.mean[:, 0])[:CHANNELS].tolist()
 
 
 @torch.no_grad()
-def maps_of(subject: Subject, layer: MapLayer, x_NCHW: Tensor) -> Tensor:
+def maps_of(model: ExplainedModel, layer: MapLayer, x_NCHW: Tensor) -> Tensor:
     """Return the layer's maps [N, C, h, w] of a batch."""
-    return activations(subject.model, layer, x_NCHW).float()
+    return activations(model.network, layer, x_NCHW).float()

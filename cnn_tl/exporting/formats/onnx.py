@@ -1,4 +1,4 @@
-"""ONNX: one self-contained file for any batch size, with class names and preprocessing inside."""
+"""ONNX: one self-contained file for any batch size, with class names and preprocessing."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from cnn_tl.networks.bundle import Bundle
 from cnn_tl.networks.onnx_model import FEATURES, INPUT, LOGITS, OnnxModel
 
 LARGEST_FILE = 2**31 - 2**24
-"""Bytes of weights: protobuf ends at 2 GiB, and the graph needs some room beside them."""
+"""Bytes of weights: protobuf is limited to 2 GiB, and the graph needs some of it."""
 
 
 def write(trained: Bundle, path: Path, options: Options) -> OnnxModel | Lowered:
-    """Write the model and return it as read back, in a lower precision with the one in float32 beside it.
+    """Write the model and return it as read back; in a lower precision, together with the one in float32.
 
     Raises:
         ArtefactError: torch cannot express this model in ONNX, or its weights do not fit into one file.
-        DataError: int8, and the training images are not here.
+        DataError: the precision is int8, and the training images are not here.
         UsageError: ONNX cannot resize as the model's preprocessing does.
     """
     options = options.of("onnx")
@@ -52,7 +52,7 @@ def write(trained: Bundle, path: Path, options: Options) -> OnnxModel | Lowered:
 
 
 def network_of(trained: Bundle) -> onnx.ModelProto:
-    """Return the network alone: `input`, normalised float32 [N, 3, height, width], to `logits` and `features`.
+    """Return the network alone, from `input`, normalised float32 [N, 3, height, width], to `logits` and `features`.
 
     Raises:
         ArtefactError: torch cannot express this model in ONNX, or its weights do not fit into one file.
@@ -69,7 +69,7 @@ def network_of(trained: Bundle) -> onnx.ModelProto:
 
 
 def _lowered(network: onnx.ModelProto, trained: Bundle, options: Options) -> tuple[onnx.ModelProto, str]:
-    """Return the network in a lower precision, and in words what it was calibrated on."""
+    """Return the network in a lower precision, and what it was calibrated on, in words."""
     try:
         return LOWER[options.precision](network, trained)
     except CnnTlError:
@@ -82,7 +82,7 @@ def _lowered(network: onnx.ModelProto, trained: Bundle, options: Options) -> tup
 
 
 def _save_whole(network: onnx.ModelProto, trained: Bundle, path: Path, options: Options) -> None:
-    """Put around a network what is asked for, and write it."""
+    """Add outputs, preprocessing and metadata to a network, and write it."""
     assert options.outputs is not None
     model = graph.with_outputs(network, options.outputs)
     if options.preprocess == "inside":
@@ -98,7 +98,7 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write a graph under its seal."""
+    """Write a graph followed by its digest."""
     content = model.SerializeToString()
     with path.open("wb") as stream:
         stream.write(content)
@@ -106,7 +106,7 @@ def save(model: onnx.ModelProto, path: Path) -> None:
 
 
 class _WithFeatures(nn.Module):
-    """Gives the logits [N, K], and what the classifier made them from, the features [N, D]."""
+    """Returns the logits [N, K], and the input of the classifier, the features [N, D]."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -115,14 +115,14 @@ class _WithFeatures(nn.Module):
         self._parts = classifier if isinstance(classifier, tuple | list) else [classifier]  # distilled models have two
 
     def forward(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
-        seen: list[Tensor] = []
-        hooks = [part.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for part in self._parts]
+        features: list[Tensor] = []
+        hooks = [part.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0])) for part in self._parts]
         try:
             logits = self.model(x_nchw)
         finally:
-            for hook in hooks:  # the model is compared with its export afterwards, and would go on collecting
+            for hook in hooks:  # the model is used afterwards for the comparison
                 hook.remove()
-        return logits, seen[0].flatten(1)
+        return logits, features[0].flatten(1)
 
 
 def _trace(trained: Bundle) -> onnx.ModelProto:
@@ -138,9 +138,9 @@ def _trace(trained: Bundle) -> onnx.ModelProto:
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             verbose=False,
         )
-    assert program is not None  # it is None for the old exporter only
+    assert program is not None  # only the old exporter returns None
     for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()  # stack traces with this machine's paths
+        node.metadata_props.clear()  # stack traces with paths of this machine
     return program.model_proto
 
 
@@ -157,10 +157,10 @@ def _metadata(trained: Bundle, model: onnx.ModelProto, options: Options) -> dict
 
 
 def needed_onnxruntime(ir_version: int, opset: int) -> str:
-    """Return the oldest onnxruntime that is known to read such a graph.
+    """Return the oldest onnxruntime that reads such a graph.
 
-    (https://onnxruntime.ai/docs/reference/compatibility.html) Should torch write a newer format one day, it is the
-    installed one, by which the export is compared with the original.
+    See https://onnxruntime.ai/docs/reference/compatibility.html. If torch writes a newer format one day, it is the
+    installed version, which has run the comparison.
     """
     newer = ir_version > 10 or opset > 21
     return str(telemetry.onnxruntime().__version__) if newer else OLDEST_ONNXRUNTIME
@@ -168,7 +168,7 @@ def needed_onnxruntime(ir_version: int, opset: int) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks about itself away from the user."""
+    """Hide the messages of the exporter."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     before = [logger.level for logger in loggers]
     with warnings.catch_warnings():

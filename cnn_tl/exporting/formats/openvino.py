@@ -1,4 +1,4 @@
-"""OpenVINO: model.xml and model.bin, converted from the ONNX network; from normalised images to what is asked for."""
+"""OpenVINO: model.xml and model.bin, converted from the ONNX network; takes normalised images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MODEL = "model.xml"
 
 
 class OpenVinoModel(TakesNormalised):
-    """The folder as OpenVINO reads it, on the CPU, in float32; see `parity.Exported`."""
+    """The folder as OpenVINO runs it on the CPU in float32; see `parity.Exported`."""
 
     def __init__(self, folder: Path) -> None:
         openvino = telemetry.openvino()
@@ -54,7 +54,7 @@ def write(trained: Bundle, path: Path, options: Options) -> OpenVinoModel:
         onnx_format.save(network, plain)
         try:
             model = openvino.Core().read_model(plain)
-        except Exception as error:  # OpenVINO has no one class for what it cannot do
+        except Exception as error:  # OpenVINO has no common exception class
             reason = " ".join(str(error).split())[:200]
             raise ArtefactError(f"{printable(trained.path)} cannot be converted to OpenVINO: {reason}") from error
     about = {

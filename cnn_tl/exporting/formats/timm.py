@@ -1,4 +1,4 @@
-"""timm: a folder in the layout of the Hugging Face hub, that timm, transformers and cnn-tl load; uploaded as it is."""
+"""timm: a folder in the layout of the Hugging Face hub, which timm, transformers and cnn-tl load as it is."""
 
 from __future__ import annotations
 

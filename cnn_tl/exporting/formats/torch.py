@@ -1,7 +1,7 @@
-"""torch: a program of `torch.export`, for any batch size, from normalised images to logits.
+"""torch: a program of `torch.export` for any batch size, from normalised images to logits.
 
-A .pt2 file is a zip of JSON and tensors, and `torch.export.load` may unpickle parts of such a file: load only those
-whose SHA-256 you know. Class names and preprocessing are in it as the extra file `cnn_tl.json`.
+A .pt2 file is a zip of JSON and tensors, parts of which `torch.export.load` may unpickle, so load only files whose
+SHA-256 you know. Class names and preprocessing are in the extra file `cnn_tl.json`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def write(trained: Bundle, path: Path, options: Options) -> TorchProgram:
         "class_names": trained.classes,
         "preprocessing": spec.to_dict(),
     }
-    buffer = io.BytesIO()  # torch wants the suffix of a path that it writes to
+    buffer = io.BytesIO()  # torch would require a suffix of the path
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

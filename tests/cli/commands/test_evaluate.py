@@ -42,11 +42,11 @@ def test_tables(cli: Callable[..., Any]) -> None:
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
     folded = " ".join(lines)
     assert "accuracy 75.0% 3 right" in lines
-    assert "majority-class baseline 75.0% always dark, most common here; training's is not known" in folded
+    assert "majority-class baseline 75.0% always dark, most common here, as that in training is not known" in folded
     assert "dark 2 / 3 2 / 2" in lines
     assert "light 1 / 1 1 / 2" in lines
     assert "dark light 1" in lines
-    assert "whether the model was trained on them is not known" in " ".join(lines)
+    assert "it is not known whether the model was trained on them" in " ".join(lines)
 
 
 def test_robustness_as_tables_and_a_plot(cli: Callable[..., Any]) -> None:
@@ -67,16 +67,17 @@ def test_json_and_a_broken_image(cli: Callable[..., Any]) -> None:
     assert (done.code, found["images"]) == (0, 4)
     assert found["unreadable"][0][0] == str(Path("photos/light/broken.png").resolve())
     assert "warning: " in done.err
-    assert "counts nowhere" in done.err
+    assert "is not counted" in done.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["photos", "--output", "plot.png"], 2, "--output is where the plot of --robustness goes"),
+        (["photos", "--output", "plot.png"], 2, "--output is the file for the plot of --robustness"),
         (["photos", "--robustness", "--output", "plot.jpg"], 2, "ends in .png"),
-        (["photos", "--robustness", "--output", "photos"], 2, "photos is a folder; name the image"),
-        (["photos", "--part", "val"], 2, "has no parts (train, val, test)"),
+        (["photos", "--robustness", "--output", "photos"], 2, "photos is a folder; name the file"),
+        (["photos", "--split", "val"], 2, "has no splits (train, val, test)"),
+        (["photos", "--part", "val"], 2, "has no splits (train, val, test)"),
         (["photos/dark"], 3, "images directly in"),
         (["absent"], 3, "does not exist"),
         (["photos", "--limit", "0"], 2, "--limit"),

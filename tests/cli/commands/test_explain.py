@@ -111,12 +111,12 @@ def test_top_patches_are_the_strongest_of_all(cli: Callable[..., Any], model: Pa
         Image.effect_noise((64, 64), 10 * number + 10).convert("RGB").save(f"a/n{number}.png")
     done = cli("explain", model, "a", "--method", "top-patches", "--layer", "layer2", "--channel", 5, "--json")
     [row] = json.loads(done.out)["rows"]
-    subject = load(model, "cpu")
-    layer = layers.find(subject.model, subject.blank(), "layer2")
+    explained = load(model, "cpu")
+    layer = layers.find(explained.network, explained.grey_input(), "layer2")
     peaks = {}
     for path in Path("a").iterdir():
-        x = subject.to_input(transforms.read_pixels(path, SPEC))
-        peaks[str(path)] = round(float(layers.activations(subject.model, layer, x)[0, 5].max()), 4)
+        x = explained.to_input(transforms.read_pixels(path, SPEC))
+        peaks[str(path)] = round(float(layers.activations(explained.network, layer, x)[0, 5].max()), 4)
     best = sorted(peaks, key=lambda path: -peaks[path])[:9]
     assert [found["activation"] for found in row["best"]] == pytest.approx([peaks[path] for path in best], abs=2e-4)
     assert {found["file"] for found in row["best"]} == set(best)
@@ -155,13 +155,13 @@ def test_another_class_than_the_predicted_one(cli: Callable[..., Any], model: Pa
     [
         (["--class", "be"], 2, "did you mean bee?"),
         (["--layer", "layer9"], 2, "did you mean layer4"),
-        (["--layer", "fc"], 2, "gives no map of the image"),
-        (["--method", "occlusion", "--layer", "layer4"], 2, "does not go by --layer"),
-        (["--patch", "0.5"], 2, "does not go by --patch; these do: occlusion"),
+        (["--layer", "fc"], 2, "returns no map of the image"),
+        (["--method", "occlusion", "--layer", "layer4"], 2, "does not use --layer"),
+        (["--patch", "0.5"], 2, "does not use --patch; these do: occlusion"),
         (["--method", "deconv", "--channel", "9999"], 2, "has no channel 9999"),
-        (["--method", "filters"], 2, "does not go by IMAGES"),
-        (["--output", "a"], 2, "holds files that cnn-tl explain has not written, such as 1.png"),
-        (["--output", "a/1.png"], 2, "is no folder"),
+        (["--method", "filters"], 2, "does not use IMAGES"),
+        (["--output", "a"], 2, "holds files that cnn-tl explain did not write, such as 1.png"),
+        (["--output", "a/1.png"], 2, "is not a folder"),
         (["--method", "gradcm"], 2, "gradcam"),
         (["--patch", "nan", "--method", "occlusion"], 2, "less than or equal to 1"),
     ],

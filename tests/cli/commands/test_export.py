@@ -81,7 +81,7 @@ def test_mismatch(cli: Callable[..., object], run: Path, monkeypatch: pytest.Mon
     assert done.code == 4
     assert done.out == ""
     last = done.err.splitlines()[-1]
-    assert last.startswith("error: the export is another model: for prepared images in batches of 1 ")
+    assert last.startswith("error: the export differs from the model: on prepared images in batches of 1 ")
     assert [path.name for path in run.iterdir()] == ["model"]
 
 
@@ -90,9 +90,9 @@ def test_mismatch(cli: Callable[..., object], run: Path, monkeypatch: pytest.Mon
     [
         (["absent"], 4, "error: absent does not exist; name a run folder or a bundle"),
         (["my run", "--format", "tflite"], 2, "'tflite'"),
-        (["my run", "--outputs", "probabilities"], 2, "name logits, and probabilities and features if you want them"),
+        (["my run", "--outputs", "probabilities"], 2, "name logits, and probabilities and features if wanted"),
         (["my run", "--outputs", "logits,lgits"], 2, "--outputs logits,lgits: name logits"),
-        (["my run", "--outputs", "logits,logits"], 2, "each once"),
+        (["my run", "--outputs", "logits,logits"], 2, "if wanted, once"),
         (
             ["my run", "--format", "torch", "--preprocess", "inside"],
             2,
@@ -106,10 +106,14 @@ def test_mismatch(cli: Callable[..., object], run: Path, monkeypatch: pytest.Mon
         (["my run", "--precision", "int8"], 3, "error: --precision int8 needs the training images of my run/model"),
         (["my run", "--precision", "int8", "--max-drop", "-1"], 2, "max-drop"),
         (["my run", "--precision", "int8", "--min-agreement", "90"], 2, "min-agreement"),
-        (["my run", "--output", "."], 5, "error: . is a folder; name a file as --output"),
-        (["my run", "--output", "new/mine"], 2, "new/mine: the name of such a file ends in .onnx; try new/mine.onnx"),
+        (["my run", "--output", "."], 5, "error: . is a folder; choose a file as --output"),
+        (["my run", "--output", "new/mine"], 2, "new/mine: a file of this format ends in .onnx; try new/mine.onnx"),
         (["my run", "--format", "torch", "--output", "mine.onnx"], 2, "ends in .pt2; try mine.onnx.pt2"),
-        (["my run", "--output", "mine"], 5, "error: mine is no unchanged export of cnn-tl; remove it, or name another"),
+        (
+            ["my run", "--output", "mine"],
+            5,
+            "error: mine is not an unchanged export of cnn-tl; remove it, or choose another",
+        ),
     ],
 )
 @pytest.mark.usefixtures("run")

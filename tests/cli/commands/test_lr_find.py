@@ -107,6 +107,6 @@ def test_what_is_wrong_at_once_is_said_before_torch_is_loaded(words: list[object
     assert done.stdout.splitlines() == [f"{code} False" for code in (3, 2, 5, 2, 2)]
     missing, is_folder, in_file, *typos = done.stderr.splitlines()
     assert "nowhere" in missing
-    assert is_folder == f"error: --output {folder} is a folder; name the image, as in --output {folder}/plot.png"
+    assert is_folder == f"error: --output {folder} is a folder; name the file, as in --output {folder}/plot.png"
     assert in_file.startswith("error: cannot write ")
     assert typos == ["error: train.class_weights names 'oak', but the classes are ash, birch"] * 2

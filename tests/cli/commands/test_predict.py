@@ -151,7 +151,7 @@ def test_output_is_whole_or_absent(cli: Callable[..., Any], monkeypatch: pytest.
 def test_output_must_not_take_such_a_name(cli: Callable[..., Any], name: str) -> None:
     done = cli("predict", "run", "photos/dark.png", "--output", name)
     assert done.code == 2
-    assert re.fullmatch(rf"error: --output {name} is (a name for an image|no file); .*\n", done.err)
+    assert re.fullmatch(rf"error: --output {name} is (named like an image|not a regular file); .*\n", done.err)
     assert Path("photos/dark.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -249,8 +249,8 @@ def test_stdin_is_answered_while_it_stays_open() -> None:
 @pytest.mark.parametrize(
     ("content", "flags", "code", "end"),
     [
-        ("", (), 3, "error: no path came through stdin"),
-        ("http://example.com/a.jpg\n", (), 2, "is a URL, and only files are read; download it first"),
+        ("", (), 3, "error: stdin named no image"),
+        ("http://example.com/a.jpg\n", (), 2, "is a URL, but only files are read; download it first"),
         ("photos/dark.png\0photos/light.png\0", ("--null",), 0, ""),
         ("photos/dark.png\n" * 100, (), 0, ""),
     ],
@@ -265,11 +265,11 @@ def test_stdin(content: str, flags: tuple[str, ...], code: int, end: str) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-", "photos"], "- takes the paths from stdin and stands alone"),
-        (["photos", "--null"], "--null is about paths from stdin"),
-        (["photos", "--append"], "--append goes on with a file of rows"),
-        (["photos", "--append", "--output", "a.txt"], "--append goes on with a file of rows"),
-        (["photos", "--append", "--output", "a.parquet"], "--append goes on with a file of rows"),
+        (["-", "photos"], "- reads the paths from stdin, so it excludes other images"),
+        (["photos", "--null"], "--null concerns paths on stdin"),
+        (["photos", "--append"], "--append adds rows to a file"),
+        (["photos", "--append", "--output", "a.txt"], "--append adds rows to a file"),
+        (["photos", "--append", "--output", "a.parquet"], "--append adds rows to a file"),
         (["photos", "--format", "parquet"], "--format parquet needs a file"),
         (["http://example.com/a.jpg"], "http://example.com/a.jpg is a URL"),
     ],
@@ -304,7 +304,7 @@ def test_parquet(cli: Callable[..., Any]) -> None:
 
 def test_parquet_is_written_in_groups(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     pq = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr("cnn_tl.inference.parquet.ROWS_IN_GROUP", 3)
+    monkeypatch.setattr("cnn_tl.inference.writers.ROWS_IN_GROUP", 3)
     assert cli("predict", "run", *["photos/dark.png"] * 7, "--output", "answers.parquet").code == 0
     written = pq.ParquetFile("answers.parquet")
     assert [written.metadata.row_group(n).num_rows for n in range(written.num_row_groups)] == [3, 3, 1]
@@ -315,4 +315,4 @@ def test_parquet_without_pyarrow(cli: Callable[..., Any], monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     done = cli("predict", "run", "photos", "--output", "answers.parquet")
     assert (done.code, done.out) == (5, "")
-    assert done.err == "error: for --format parquet pyarrow is needed and not installed: pip install pyarrow\n"
+    assert done.err == "error: --format parquet needs pyarrow, which is not installed: pip install pyarrow\n"

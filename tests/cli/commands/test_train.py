@@ -104,9 +104,9 @@ def test_a_whole_run_then_its_result_again(cli: Any, data: str, tiny_weights: Pa
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--dry-run"], 2, "--resume goes on with a run that is planned already; leave out either it or --dry-run"),
-        (["--mode", "freeze"], 2, "runs/a was begun in mode scratch and stays in it; leave out --mode freeze"),
-        (["--epochs", "9"], 2, "runs/a is to last 7 steps, not epochs; leave out --epochs, or make it"),
+        (["--dry-run"], 2, "--resume continues a run that has been planned already; leave out --resume or --dry-run"),
+        (["--mode", "freeze"], 2, "runs/a is a run of mode scratch, which cannot change; leave out --mode freeze"),
+        (["--epochs", "9"], 2, "runs/a lasts 7 steps, not epochs; leave out --epochs, or make it"),
     ],
 )
 def test_what_a_run_cannot_become(cli: Any, data: str, arguments: list[str], code: int, said: str) -> None:

@@ -34,9 +34,15 @@ def test_the_worst_and_the_best_of_many_classes(capsys: pytest.CaptureFixture[st
 
 
 def test_equal_classes_are_listed_by_name(capsys: pytest.CaptureFixture[str]) -> None:
-    shown, _ = table(capsys, {f"class0{number}": (0, 1) for number in range(10, 70)})
+    shown, out = table(capsys, {f"class0{number}": (0, 1) for number in range(10, 70)})
     names = [row[0] for row in shown]
     assert names == [*sorted(names[:FEW]), "...", *sorted(names[-FEW:])]
+    assert f"{2 * FEW} of 60 classes are shown, which all have an accuracy of 0.0%; all are elsewhere" in out
+
+
+def test_none_of_many_equal_classes_is_called_the_best(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out = table(capsys, {"class000": (0, 1)} | {f"class0{number}": (1, 1) for number in range(10, 60)})
+    assert f"the worst {FEW} of 51 classes are shown, and {FEW} of the 50 with 100.0%; all are elsewhere" in out
 
 
 def test_few_classes_and_all_where_that_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,10 +16,10 @@ from rich.text import Text
 from whole_words import WIDTHS, faults_of
 
 from cnn_tl.cli.terminal import console
-from cnn_tl.cli.terminal.line_breaks import broken
-from cnn_tl.cli.terminal.tables import Grid
-from cnn_tl.inference import writers as answers
+from cnn_tl.cli.terminal.answers import Widths, write_table
+from cnn_tl.cli.terminal.tables import Grid, wrapped
 from cnn_tl.inference.classifier import Answer
+from cnn_tl.inference.writers import Columns
 
 LONG = "/home/somebody/images/of/the/last/summer/in/the/mountains/2026-07-14/IMG_20260714_120154.jpg"
 
@@ -51,15 +51,15 @@ def test_any_text(seed: int) -> None:
     source = random.Random(seed)
     text = "  ".join(a_word(source) for _ in range(30))
     for width in (1, 10, *WIDTHS):
-        lines = broken(Text(text), width)
+        lines = wrapped(Text(text), width)
         assert " ".join(line.plain for line in lines).split() == text.split()
         assert all(line.cell_len <= width or " " not in line.plain for line in lines)
 
 
 def test_a_text_keeps_its_own_lines_and_blanks() -> None:
-    assert [line.plain for line in broken(Text("one\n\n  two  three"), 80)] == ["one", "", "  two  three"]
-    assert [line.plain for line in broken(Text("one  two"), 5)] == ["one", "two"]
-    assert [line.plain for line in broken(Text(), 80)] == [""]
+    assert [line.plain for line in wrapped(Text("one\n\n  two  three"), 80)] == ["one", "", "  two  three"]
+    assert [line.plain for line in wrapped(Text("one  two"), 5)] == ["one", "two"]
+    assert [line.plain for line in wrapped(Text(), 80)] == [""]
 
 
 def test_a_path_without_room_stands_alone_and_whole() -> None:
@@ -118,9 +118,8 @@ def table_of_answers(width: int | None, classes: list[str], top: int) -> list[st
         for name in FILES
     ]
     found.append(Answer(LONG, None, None, (), "the file is cut off after 3 of 90 kB; copy it again from the camera"))
-    expected = answers.Expected([Path(name) for name in FILES], classes, top, columns_wide=width)
     stream = io.StringIO()
-    answers.write_table(found, stream, expected)
+    write_table(found, stream, Widths.of([Path(name) for name in FILES], Columns(classes, top), width))
     return stream.getvalue().splitlines()
 
 
@@ -164,5 +163,5 @@ def test_a_real_terminal(arguments: list[str]) -> None:
 
 def test_no_answer_leaves_no_header_before_the_error() -> None:
     stream = io.StringIO()
-    answers.write_table(iter(()), stream, answers.Expected(None, ["a", "b"], 1))
+    write_table(iter(()), stream, Widths.of(None, Columns(["a", "b"], 1), None))
     assert stream.getvalue() == ""

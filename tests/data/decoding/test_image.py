@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from cnn_tl.api.observers import calm
+from cnn_tl.api.observers import quiet_dependencies
 from cnn_tl.core.errors import BadImageError
 from cnn_tl.data.decoding.image import ImageFacts, ImageLimits, probe, read_image
 
@@ -178,7 +178,7 @@ def test_damaged_exif_is_no_reason_to_refuse() -> None:
 
 @pytest.mark.filterwarnings("default::UserWarning:PIL.TiffImagePlugin")
 def test_what_pillow_warns_of_does_not_reach_the_user(capsys: pytest.CaptureFixture[str]) -> None:
-    with calm():
+    with quiet_dependencies():
         read_image(encoded(gradient(), "JPEG", exif=DAMAGED_EXIF))
     assert capsys.readouterr() == ("", "")
 

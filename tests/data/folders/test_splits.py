@@ -13,7 +13,7 @@ from cnn_tl.core.errors import DataError, RecipeError, UsageError
 from cnn_tl.data.folders.names import roles_of
 from cnn_tl.data.folders.scan import scan
 from cnn_tl.data.manifest import Manifest
-from cnn_tl.evaluating.labelled import find_labelled
+from cnn_tl.evaluating.labelled import TrainingData, find_labelled
 from cnn_tl.recipe.resolving import placed
 from cnn_tl.recipe.sections import Data
 
@@ -213,7 +213,7 @@ def test_names_say_the_same_in_any_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("folders", "part", "place"),
+    ("folders", "split", "place"),
     [
         (("Training/{ant,bee}", "Testing/{ant,bee}"), "test", "Testing"),
         (("train/{ant,bee}", "dev/{ant,bee}"), "val", "dev"),
@@ -225,24 +225,25 @@ def test_names_say_the_same_in_any_order() -> None:
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )  # fmt: skip
 def test_evaluation_takes_the_same_splits(
-    tmp_path: Path, folders: tuple[str, ...], part: str | None, place: str
+    tmp_path: Path, folders: tuple[str, ...], split: str | None, place: str
 ) -> None:
-    found = find_labelled(tree(tmp_path, *folders), ["ant", "bee"], part=None, seen=None, limit=None, workers=0)
-    assert found.part == part
+    found = find_labelled(tree(tmp_path, *folders), ["ant", "bee"], split=None, training=None, limit=None, workers=0)
+    assert found.split == split
     assert len(found.images) == 8
     assert all(file.relative_to(tmp_path).as_posix().startswith(place) for file, _ in found.images)
 
 
 def test_evaluation_knows_what_the_run_has_named(tmp_path: Path) -> None:
     root = tree(tmp_path, "a/{ant,bee}", "b/{ant,bee}")
-    asked: dict[str, Any] = {"seen": None, "limit": None, "workers": 0}
-    found = find_labelled(root, ["ant", "bee"], part=None, named={"train": "a", "test": "b"}, **asked)
-    assert found.part == "test"
+    asked: dict[str, Any] = {"limit": None, "workers": 0}
+    named = TrainingData(frozenset(), {"train": "a", "test": "b"})
+    found = find_labelled(root, ["ant", "bee"], split=None, training=named, **asked)
+    assert found.split == "test"
     assert {file.parent.parent.name for file, _ in found.images} == {"b"}
-    with pytest.raises(DataError, match=r"does not know: a, b; .*its classes are folders in .*a, so give that"):
-        find_labelled(root, ["ant", "bee"], part=None, **asked)
-    with pytest.raises(UsageError, match="no part val"):
-        find_labelled(root, ["ant", "bee"], part="val", named={"train": "a", "test": "b"}, **asked)
+    with pytest.raises(DataError, match=r"does not know: a, b; .*its classes are folders in .*a, so name that folder"):
+        find_labelled(root, ["ant", "bee"], split=None, training=None, **asked)
+    with pytest.raises(UsageError, match="no split val"):
+        find_labelled(root, ["ant", "bee"], split="val", training=named, **asked)
 
 
 def test_the_command_records_what_was_named(tmp_path: Path, cli: Callable[..., Any], tiny_weights: Path) -> None:

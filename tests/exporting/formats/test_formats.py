@@ -103,16 +103,16 @@ def test_a_folder_is_replaced_only_if_it_is_an_unchanged_export(run: Path) -> No
     export(run, format="timm")  # an empty one is nobody's
     export(run, format="timm")
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(ResourceError, match="no unchanged export"):
+    with pytest.raises(ResourceError, match="not an unchanged export"):
         export(run, format="timm")
     (folder / "notes.txt").unlink()
     with (folder / "README.md").open("a") as stream:
         stream.write("my own words\n")
-    with pytest.raises(ResourceError, match="no unchanged export"):
+    with pytest.raises(ResourceError, match="not an unchanged export"):
         export(run, format="timm")
-    with pytest.raises(ResourceError, match="no unchanged export"):
+    with pytest.raises(ResourceError, match="not an unchanged export"):
         export(run, run / "model", format="timm")
-    with pytest.raises(ResourceError, match="is a file; name a folder as --output"):
+    with pytest.raises(ResourceError, match="is a file; choose a folder as --output"):
         export(run, run / "manifest.json", format="timm")
     assert "my own words" in (folder / "README.md").read_text()
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from whole_runs import final_weights
 
+from cnn_tl.api.prediction import predict
 from cnn_tl.core.errors import RecipeError
-from cnn_tl.inference.predict import predict
 from cnn_tl.recipe import Recipe, load
 from cnn_tl.training.loop.temperature import divide_by_temperature
 from cnn_tl.training.run import train

@@ -1,0 +1,217 @@
+"""Understanding models and machines: `cnn_tl.evaluate`, `explain`, `inspect` and `benchmark`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnn_tl.api.keywords import PathLike, check_values, path_text
+from cnn_tl.api.messages import with_keywords
+from cnn_tl.api.observers import choose_observer, quiet_dependencies
+from cnn_tl.api.prediction import MODEL
+from cnn_tl.core.errors import UsageError
+from cnn_tl.core.imports import require_torch, require_working_directory
+from cnn_tl.core.progress import Observer
+
+if TYPE_CHECKING:
+    from cnn_tl.anatomy.table import Table
+    from cnn_tl.core.device import DeviceName
+    from cnn_tl.evaluating.benchmark import BenchmarkReport
+    from cnn_tl.evaluating.evaluate import Evaluation
+    from cnn_tl.explaining.report import ExplainReport
+
+
+@with_keywords
+def evaluate(
+    source: PathLike,
+    data: PathLike,
+    *,
+    split: str | None = None,
+    robustness: bool = False,
+    limit: int | None = None,
+    batch_size: int = 32,
+    workers: int | None = None,
+    device: DeviceName = "auto",
+    quiet: bool = False,
+    observer: Observer | None = None,
+    part: str | None = None,
+) -> Evaluation:
+    """Evaluate a trained model on labelled images.
+
+        found = cnn_tl.evaluate("runs/photos-freeze", "photos")
+        print(found.accuracy, found.interval, found.confused())
+
+    Args:
+        source: a run folder, a bundle, a .onnx file, or the result of `train`.
+        data: class folders, or such folders inside train, val and test.
+        split: train, val or test; by default test if there is one, else val. Images that the model was trained on are
+            left out where they are known, unless the split is train.
+        robustness: also evaluate shifted, scaled, rotated, blurred and relit images.
+        limit: evaluate at most this many images, drawn from each class in proportion.
+        batch_size, workers, device, quiet, observer: as in `predict`.
+        part: the former name of split.
+
+    Raises:
+        ArtefactError: there is no model, or it is damaged.
+        DataError: there are no images, none can be read, or the model does not know their classes.
+        UsageError: the folder has no such split, or a keyword has an impossible value.
+    """
+    require_working_directory()
+    from cnn_tl.evaluating.evaluate import EvaluationOptions
+    from cnn_tl.evaluating.evaluate import evaluate as run_evaluate
+
+    check_values(device, limit=limit, batch_size=batch_size, workers=workers)
+    options = EvaluationOptions(split or part, robustness, limit, batch_size, workers, device)
+    model, images = path_text(source, "source", MODEL), path_text(data, "data")
+    with quiet_dependencies():
+        return run_evaluate(model, images, options, choose_observer(observer, quiet))
+
+
+@with_keywords
+def explain(
+    source: PathLike,
+    images: PathLike | Sequence[PathLike] = (),
+    *,
+    method: str = "gradcam",
+    output: PathLike | None = None,
+    layer: str | None = None,
+    label: str | None = None,
+    channels: Sequence[int] = (),
+    patch: float | None = None,
+    stride: float | None = None,
+    faithfulness: bool = True,
+    limit: int | None = None,
+    device: DeviceName = "auto",
+    quiet: bool = False,
+    observer: Observer | None = None,
+) -> ExplainReport:
+    """Show why a trained model answers as it does: one PNG for each image, and a contact sheet.
+
+        report = cnn_tl.explain("runs/photos-freeze", "photos/val", limit=8)
+        print(report.folder, report.rows[0])
+
+    Args:
+        source: a run folder, a bundle, or the result of `train`.
+        images: files, folders and patterns; for top-patches the images to search, for filters none.
+        method: gradcam, xgradcam, layercam, occlusion, feature-maps, deconv, guided, top-patches or filters.
+        output: the folder to write; by default explanations/METHOD.
+        layer: its name in the model; by default the last map before the global pool.
+        label: the class to explain; by default the predicted one.
+        channels: of the layer; by default the strongest.
+        patch, stride: of the occlusion, as shares of the image's sides.
+        faithfulness: measure deletion and insertion of each heat map; 200 passes an image.
+        limit: explain at most this many of the images.
+        device, quiet, observer: as in `predict`.
+
+    Raises:
+        UsageError: there is no such method, layer, class or channel, or the folder holds other files.
+        ArtefactError: there is no model, or it is damaged.
+        DataError: none of the images can be read.
+    """
+    require_working_directory()
+    from cnn_tl.core.device import fp32_switches_restored
+    from cnn_tl.explaining.options import Method, prepare
+
+    check_values(device, limit=limit)
+    if not isinstance(images, str | os.PathLike | Sequence):
+        raise UsageError(f"{type(images).__name__} is not a path: explain takes files, folders and patterns")
+    named = [images] if isinstance(images, str | os.PathLike) else images
+    job = prepare(
+        Path(path_text(source, "source", MODEL)),
+        [os.fspath(one) for one in named],
+        None if output is None else Path(path_text(output, "output")),
+        Method(method, layer, label, tuple(channels), patch, stride, faithfulness),
+        limit=limit,
+    )
+    require_torch()
+    from cnn_tl.explaining.explain import explain as run_explain
+
+    with quiet_dependencies(), fp32_switches_restored():
+        return run_explain(job, device, choose_observer(observer, quiet))
+
+
+@with_keywords
+def inspect(
+    model: PathLike,
+    *,
+    mode: str | None = None,
+    freeze: str | Sequence[str] | None = None,
+    image_size: int | None = None,
+    depth: int = 2,
+) -> Table:
+    """Return the layers of a network: sizes, receptive field, parameters, multiply-adds, memory, and what trains.
+
+        table = cnn_tl.inspect("resnet18")
+        for row in table.rows:
+            print(row.name, row.output, row.parameters, row.state)
+
+    Nothing is downloaded: the network runs without weights.
+
+    Args:
+        model: any timm model by name, a run folder, a bundle, or the result of `train`.
+        mode: mark what trains in this mode of `train`; by default that of the run, else freeze.
+        freeze: what trains: head, last-stage, last-N, norm, all, or a list of names.
+        image_size: side of the network's input in pixels.
+        depth: how many parts of a name make a row, such as 2 for `layer1.0`; 0 for every single layer.
+
+    Raises:
+        UsageError: there is no such model, or it has no layer that the policy names.
+        ArtefactError: the folder holds no whole model.
+    """
+    require_working_directory()
+    from cnn_tl.anatomy.lookup import look_up
+
+    check_values("auto", image_size=image_size, depth=depth)
+    name = path_text(model, "model", f"a timm model by name, or {MODEL}")
+    if not isinstance(model, str) and os.sep not in name:
+        name = os.path.join(os.curdir, name)  # noqa: PTH118 - marks a path as such; pathlib would drop the dot
+    subject, training = look_up(name, mode=mode, freeze=freeze, image_size=image_size)
+    from cnn_tl.anatomy import table
+
+    return table.inspect(subject, training, depth)
+
+
+@with_keywords
+def benchmark(
+    data: PathLike | None = None,
+    *,
+    model: str | None = None,
+    device: DeviceName = "auto",
+    images: int = 256,
+    quiet: bool = False,
+    observer: Observer | None = None,
+) -> BenchmarkReport:
+    """Measure how fast this machine decodes, embeds, fits a head and fine-tunes.
+
+        report = cnn_tl.benchmark()
+        for stage in report.stages:
+            print(stage.stage, stage.images_per_second, stage.seconds)
+
+    Args:
+        data: class folders; by default crops of the two photographs that come with scikit-learn.
+        model: a timm model by name, by default the one that `train` uses; its weights are random, which makes no
+            difference to speed.
+        device: auto, cpu, cuda or mps.
+        images: how many images to measure on; a folder with fewer is repeated.
+        quiet, observer: as in `train`.
+
+    Raises:
+        UsageError: there is no such model, or a keyword has an impossible value.
+        DataError: the folder holds no usable images. ResourceError: the device is not available.
+    """
+    require_working_directory()
+    from cnn_tl.evaluating.benchmark import DEFAULT_MODEL
+    from cnn_tl.evaluating.benchmark import benchmark as run_benchmark
+
+    check_values(device, images=images)
+    folder = None if data is None else path_text(data, "data")
+    with quiet_dependencies():
+        return run_benchmark(
+            folder,
+            model=model or DEFAULT_MODEL,
+            device=device,
+            images=images,
+            observer=choose_observer(observer, quiet),
+        )

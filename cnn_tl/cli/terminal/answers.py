@@ -1,0 +1,84 @@
+"""Answers of `predict` as a table, printed row by row while later images are still being predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from cnn_tl.cli.terminal.tables import wrapped
+from cnn_tl.core.errors import printable
+from cnn_tl.core.formatting import certainty
+from cnn_tl.inference.classifier import Answer
+from cnn_tl.inference.writers import Columns
+
+_WIDEST_NAME = 80
+_USUAL_NAME = 40
+_NARROWEST = 20
+"""Widths of the file column, at most and where the names are not known; and the fewest columns for an answer."""
+
+
+@dataclass(frozen=True)
+class Widths:
+    """The widths of the columns of file and label; `screen` is None for a pipe or a file, where no line is broken."""
+
+    file: int
+    label: int
+    screen: int | None
+
+    @classmethod
+    def of(cls, files: Sequence[Path] | None, columns: Columns, screen: int | None) -> Widths:
+        """Choose widths by the longest name and label.
+
+        Args:
+            files: the images; None where they are still arriving.
+            screen: columns of the screen; None where lines are not broken.
+        """
+        file = _USUAL_NAME if files is None else min(_WIDEST_NAME, _widest("file", *files))
+        label = _widest("label", *columns.classes)
+        if screen is not None:
+            runners_up = min(columns.top, len(columns.classes)) - 1
+            answer = label + len("  probability") + runners_up * (label + len(" 12.3%, "))
+            answer = max(_NARROWEST, min(answer, screen - 2 - _NARROWEST))
+            file = min(file, max(len("file"), screen - 2 - answer))
+        return cls(file, label, screen)
+
+
+def write_table(answers: Iterable[Answer], stream: TextIO, widths: Widths) -> None:
+    """Write aligned columns: file, label, probability, and the other classes in words; no header without an answer."""
+    for number, answer in enumerate(answers):
+        if not number:
+            _write_row(stream, widths, "file", "label", "probability")
+        if answer.error is not None:
+            _write_row(stream, widths, printable(answer.file), f"error: {answer.error}", "")
+        else:
+            (label, probability), *others = ((printable(name), certainty(p)) for name, p in answer.top)
+            runners_up = ", ".join(" ".join(other) for other in others)
+            _write_row(stream, widths, printable(answer.file), label, probability, runners_up)
+
+
+def _write_row(stream: TextIO, widths: Widths, name: str, label: str, probability: str, others: str = "") -> None:
+    answer = "  ".join((_pad(label, widths.label), f"{probability:>11}", others)).rstrip()
+    if widths.screen is None:
+        stream.write(f"{_pad(name, widths.file)}  {answer}".rstrip() + "\n")
+    else:
+        if cell_len(name) > widths.file:  # such as a long path, which can be copied from a line of its own
+            stream.write(f"{name}\n")
+            name = ""
+        for line in wrapped(Text(answer), max(_NARROWEST, widths.screen - widths.file - 2)):
+            stream.write(f"{_pad(name, widths.file)}  {line.plain}".rstrip() + "\n")
+            name = ""
+    stream.flush()
+
+
+def _widest(*texts: str | Path) -> int:
+    return max(cell_len(printable(text)) for text in texts)
+
+
+def _pad(text: str, width: int) -> str:
+    """Fill up with blanks; some characters take two columns of a terminal."""
+    return text + " " * (width - cell_len(text))
