@@ -34,7 +34,7 @@ class Desk:
     notes: list[str] = field(default_factory=list)
 
     def open(self, budget_bytes: int | None = None) -> FeatureCache:
-        """Open the cache anew, as another process would."""
+        """Open the cache again, as another process would."""
         return FeatureCache(self.root, budget_bytes=budget_bytes, warn=self.warnings.append, note=self.notes.append)
 
     def space(self, facts: object = "plain", *, width: int = 8, budget_bytes: int | None = None) -> Space:

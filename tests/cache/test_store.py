@@ -223,13 +223,13 @@ def test_the_card_is_for_people(desk: Any, fill: Fill) -> None:
     import json
 
     fill(desk.space({"weights": "ab12", "class": "späť"}), [1])
-    (card,) = desk.root.glob("features/*/space.json")
-    assert json.loads(card.read_bytes())["facts"] == {"facts": {"weights": "ab12", "class": "späť"}}
-    card.unlink()
+    (description,) = desk.root.glob("features/*/space.json")
+    assert json.loads(description.read_bytes())["facts"] == {"facts": {"weights": "ab12", "class": "späť"}}
+    description.unlink()
     space = desk.space({"weights": "ab12", "class": "späť"})
     assert len(space) == 1  # nothing depends on it
     fill(space, [2])
-    assert card.exists()
+    assert description.exists()
 
 
 def test_shards_may_be_read_by_whom_the_umask_says(desk: Any, fill: Fill) -> None:

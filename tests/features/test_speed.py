@@ -107,7 +107,7 @@ def test_no_stopwatch_decides_how_many_images_pass_a_cpu_together() -> None:
 
 
 def test_measuring_more_keeps_what_is_known(network: Network) -> None:
-    """What compiling taught stays, and so does the number format: it decides about the features' keys."""
+    """The results of compiling are kept, and so is the precision: it determines the features' keys."""
     known = Speeds("cpu", "here", COMPILED, None, {"bf16, compiled": 40.0}, "bf16")
     more = speed.measure(network, CPU, precisions=["fp32", "bf16"], known=known)
     assert (more.compile_seconds, more.precision) == (known.compile_seconds, "bf16")

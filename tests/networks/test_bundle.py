@@ -1,4 +1,4 @@
-"""A bundle's classes stand in the order of its logits, whatever they are called."""
+"""A bundle's classes are in the order of its logits, whatever their names."""
 
 from __future__ import annotations
 

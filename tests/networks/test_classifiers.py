@@ -83,12 +83,12 @@ def test_classes_with_equal_votes_are_a_tie_to_the_last_bit() -> None:
 def test_a_bundle_brings_it_back(kind: HeadKind, settings: dict[str, Any], tmp_path: Path) -> None:
     source = weights.Source("random", None, "")
     network = backbone.build("test_resnet", source, num_classes=3, image_size=64, seed=0)
-    card = backbone.describe(network, backbone.require_linear_classifier(network)).info
-    head, queries = fitted(kind, settings, card.num_features)
-    own = {f"{card.classifier}.{name}": array for name, array in head.tensors.items()}
+    info = backbone.describe(network, backbone.require_linear_classifier(network)).info
+    head, queries = fitted(kind, settings, info.num_features)
+    own = {f"{info.classifier}.{name}": array for name, array in head.tensors.items()}
     tensors = {**backbone.backbone_tensors(network.model), **own}
     bundle.save(
-        tmp_path / "b", tensors, card.config, classes=["a", "b", "c"], preprocessing=card.preprocessing, facts={},
+        tmp_path / "b", tensors, info.config, classes=["a", "b", "c"], preprocessing=info.preprocessing, facts={},
         head=head.spec,
     )  # fmt: skip
     model = bundle.load(tmp_path / "b").model
@@ -103,10 +103,10 @@ def test_a_head_that_does_not_fit_is_refused(spec: dict[str, Any], tmp_path: Pat
     network = backbone.build(
         "test_resnet", weights.Source("random", None, ""), num_classes=3, image_size=64, seed=0
     )  # fmt: skip
-    card = backbone.describe(network, 1).info
+    info = backbone.describe(network, 1).info
     tensors = {name: tensor.numpy() for name, tensor in network.model.state_dict().items()}
     bundle.save(
-        tmp_path / "b", tensors, card.config, classes=["a", "b", "c"], preprocessing=card.preprocessing, facts={},
+        tmp_path / "b", tensors, info.config, classes=["a", "b", "c"], preprocessing=info.preprocessing, facts={},
         head=spec or {"kind": None},
     )  # fmt: skip
     with pytest.raises(ArtefactError, match="do not fit"):

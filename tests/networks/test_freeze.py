@@ -119,7 +119,7 @@ def test_only_the_trained_stage_is_in_training_mode(resnet: nn.Module) -> None:
 
 
 def test_running_statistics_without_parameters_may_move_where_the_rest_trains() -> None:
-    """A normalisation without weights inside a stage that trains is no part of the receipt."""
+    """A normalisation without weights inside a stage that trains is not in the receipt."""
     model = timm.create_model("test_resnet", num_classes=3)
     model.layer4[0].bn1 = nn.BatchNorm2d(model.layer4[0].bn1.num_features, affine=False)
     freeze.apply(model, "last-stage")

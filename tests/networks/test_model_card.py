@@ -1,4 +1,4 @@
-"""The model card: what the hub reads, what a reader reads, and that editing it leaves the model as it is."""
+"""The model card: what the hub and a person read in it, and that editing it does not affect the model."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ WEIGHT = np.arange(9, dtype=np.float32).reshape(3, 3)
 
 
 def tiny_model(**changes: str) -> bytes:
-    """Return a linear classifier on mean colours, as cnn-tl would write it but without its seal."""
+    """Return a linear classifier on mean colours, as cnn-tl would write it but without its checksum."""
     graph = helper.make_graph(
         [
             helper.make_node("GlobalAveragePool", ["input"], ["pooled"]),

@@ -1,4 +1,4 @@
-"""A network in two parts is the network: the same logits, the same gradients, from activations that were kept."""
+"""A split network equals the whole one: the same logits and gradients, from kept activations."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ def test_gradients_of_the_rest_are_those_of_the_whole(name: str, policy: str) ->
     whole = gradients(model, x_NCHW)
     kept = found.prefix(x_NCHW)
     with found.rest():
-        part = gradients(model, kept)
-    assert all(torch.equal(one, other) for one, other in zip(part, whole, strict=True))
+        of_the_rest = gradients(model, kept)
+    assert all(torch.equal(one, other) for one, other in zip(of_the_rest, whole, strict=True))
 
 
 def test_cutting_changes_nothing_in_the_model() -> None:
@@ -143,8 +143,8 @@ def test_the_number_format_is_that_of_the_call() -> None:
         kept = found.prefix(x_NCHW)
         assert kept.dtype == found.dtype == torch.bfloat16
         with found.rest():
-            part = gradients(model, kept)
-    assert all(torch.equal(one, other) for one, other in zip(part, whole, strict=True))
+            of_the_rest = gradients(model, kept)
+    assert all(torch.equal(one, other) for one, other in zip(of_the_rest, whole, strict=True))
 
 
 class Odd(nn.Module):
@@ -183,7 +183,7 @@ def test_plain_tensor_code_before_the_boundary_is_no_hindrance() -> None:
 @pytest.mark.parametrize(
     "forward",
     [
-        lambda m, x: m.second(y := m.first(x)) + y,  # a second way around the boundary
+        lambda m, x: m.second(y := m.first(x)) + y,  # a second path around the split point
         lambda m, x: m.second(m.first(x)) + x.mean(),  # from the image itself
         lambda m, x: m.second(F.dropout(m.first(x), 0.5, m.training)),  # other activations each time
         lambda m, x: m.second(m.first(x)) * F.conv2d(m.first(x), m.second.weight, padding=1),  # unseen by hooks

@@ -11,7 +11,7 @@ from cnn_tl.networks.pretrained import hub
 
 @pytest.fixture(autouse=True)
 def nothing_cached(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "cached", lambda card: None)
+    monkeypatch.setattr(hub, "cached", lambda cfg: None)
 
 
 def test_table(cli: Callable[..., Any]) -> None:

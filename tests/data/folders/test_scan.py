@@ -30,7 +30,7 @@ def draw(path: Path) -> Path:
 
 
 def tree(root: Path, **counts: int) -> Path:
-    """Make class folders, or parts with `part__class`, with so many images each."""
+    """Create class folders, or splits with `split__class`, each with a number of images."""
     for name, count in counts.items():
         folder = root.joinpath(*name.split("__"))
         folder.mkdir(parents=True)
@@ -59,8 +59,8 @@ def test_class_folders(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation", "Val"])
 def test_parts(tmp_path: Path, val: str) -> None:
-    parts = {"train__a": 3, "train__b": 3, f"{val}__a": 2, f"{val}__b": 1, "test__a": 4}
-    manifest = scanned(tree(tmp_path, **parts))
+    splits = {"train__a": 3, "train__b": 3, f"{val}__a": 2, f"{val}__b": 1, "test__a": 4}
+    manifest = scanned(tree(tmp_path, **splits))
     assert manifest.counts()["a"] == {"train": 3, "val": 2, "test": 4}
     assert manifest.counts()["b"] == {"train": 3, "val": 1, "test": 0}
     assert manifest.layout == f"train + {val} + test"
@@ -227,7 +227,7 @@ def of(**counts: int) -> Callable[[Path], object]:
     return lambda root: tree(root, **counts)
 
 
-PARTS = {"train__a": 2, "train__b": 2}
+SPLITS = {"train__a": 2, "train__b": 2}
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda root: None, "does not exist"),
     "file": (lambda root: root.write_bytes(b"x"), "is a file; expected a folder"),
@@ -240,17 +240,17 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "class of one": (of(a=5, b=1), "class b has one usable image, and at least two"),
     "loose": (make_loose, r"images directly in .* \(7: 0\.png, 1\.png, 2\.png, 3\.png, 4\.png and 2 more"),
     "loose beside classes": (with_loose("", a=2, b=2), r"have no class \(1: x\.png\)"),
-    "loose in train": (with_loose("train", **PARTS), "directly in .*train have no class"),
-    "loose in val": (with_loose("val", **PARTS, val__a=1), "directly in .*val have no class"),
-    "parts without classes": (of(train=3, val=3), "no class folders inside train"),
+    "loose in train": (with_loose("train", **SPLITS), "directly in .*train have no class"),
+    "loose in val": (with_loose("val", **SPLITS, val__a=1), "directly in .*val have no class"),
+    "splits without classes": (of(train=3, val=3), "no class folders inside train"),
     "val without train": (of(val__a=3, test__a=3), "val, test, and no train split"),
-    "val without classes": (of(**PARTS, val=0), "no class folders in .*val"),
-    "empty val": (of(**PARTS, val__a=0), "no usable validation image"),
-    "two vals": (of(**PARTS, val__a=2, valid__a=2), "both val and valid"),
-    "unknown class": (of(**PARTS, val__bird=2), "classes that train lacks: bird"),
-    "unknown class in test": (of(**PARTS, test__bird=2), "train lacks: bird"),
+    "val without classes": (of(**SPLITS, val=0), "no class folders in .*val"),
+    "empty val": (of(**SPLITS, val__a=0), "no usable validation image"),
+    "two vals": (of(**SPLITS, val__a=2, valid__a=2), "both val and valid"),
+    "unknown class": (of(**SPLITS, val__bird=2), "classes that train lacks: bird"),
+    "unknown class in test": (of(**SPLITS, test__bird=2), "train lacks: bird"),
     "Unicode clash": (of(**{"caf\u00e9": 2, "cafe\u0301": 2}), r"'caf\\xe9'"),
-    "case clash across parts": (of(**PARTS, val__A=2), "'A' and 'a'"),
+    "case clash across splits": (of(**SPLITS, val__A=2), "'A' and 'a'"),
 }
 
 

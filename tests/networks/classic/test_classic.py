@@ -131,7 +131,7 @@ def torchvisions_file(torchvisions: nn.Module, tmp_path_factory: pytest.TempPath
 
 
 def test_torchvisions_file_gives_torchvisions_answers(torchvisions: nn.Module, torchvisions_file: Path) -> None:
-    """Each with its own normalisation: torchvision turns ImageNet's into that of the file, ours has it in its card."""
+    """Each with its own normalisation: torchvision turns ImageNet's into that of the file, ours has it in its cfg."""
     model = weights.create("googlenet", Source("file", torchvisions_file, "")).eval()
     pixels = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     mean, std = (torch.tensor(value).reshape(3, 1, 1) for value in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
@@ -217,9 +217,9 @@ def test_they_behave_as_timms_models(name: str) -> None:
         assert model(larger).shape == (1, 4)
         maps = timm.create_model(name, features_only=True).eval()(x_NCHW)
     assert [m.shape[1] for m in maps] == [info["num_chs"] for info in model.feature_info]
-    card = model.pretrained_cfg
-    assert model.get_submodule(card["classifier"]) is model.get_classifier()
-    assert isinstance(model.get_submodule(card["first_conv"]), nn.Conv2d)
+    cfg = model.pretrained_cfg
+    assert model.get_submodule(cfg["classifier"]) is model.get_classifier()
+    assert isinstance(model.get_submodule(cfg["first_conv"]), nn.Conv2d)
     with pytest.raises(AssertionError):
         model.set_grad_checkpointing()
 
@@ -275,7 +275,7 @@ def test_timm_reads_their_bundles_once_they_are_registered(name: str, tmp_path: 
 
 
 def test_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "cached", lambda card: None)
+    monkeypatch.setattr(hub, "cached", lambda cfg: None)
     rows = {row.name: row for query in STAGES for row in catalog.search(query)}
     assert (rows["lenet5"].parameters, rows["lenet5"].input_size, rows["lenet5"].weights) == (61_706, 32, "none")
     found = rows["googlenet"]

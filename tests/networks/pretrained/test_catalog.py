@@ -10,7 +10,7 @@ from cnn_tl.networks.pretrained import catalog, hub, known, weights
 
 @pytest.fixture(autouse=True)
 def nothing_cached(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "cached", lambda card: None)
+    monkeypatch.setattr(hub, "cached", lambda cfg: None)
 
 
 def test_everything_and_the_default_model_first() -> None:
@@ -37,7 +37,7 @@ def test_queries(query: str, expected: list[str]) -> None:
 
 def test_what_is_here_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     in_cache = {"timm/resnet26t.ra2_in1k"}
-    monkeypatch.setattr(hub, "cached", lambda card: Path("w") if card.hf_hub_id in in_cache else None)
+    monkeypatch.setattr(hub, "cached", lambda cfg: Path("w") if cfg.hf_hub_id in in_cache else None)
     assert catalog.matching("resnet26")[:2] == ["resnet26", "resnet26t"]
     assert catalog.matching("resne")[0] == "resnet26t"
     assert catalog.matching("resnet26", here_only=True) == ["resnet26t"]
@@ -75,7 +75,7 @@ def test_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     assert catalog.describe("inception_v3").input_size == 299
     assert [catalog.describe(name).weights for name in ("resnet18", "dpn48b")] == ["download", "none"]
-    monkeypatch.setattr(weights, "packaged", lambda card: None)
+    monkeypatch.setattr(weights, "packaged", lambda cfg: None)
     assert catalog.describe("tf_efficientnet_lite0").weights == "download"
 
 

@@ -17,16 +17,16 @@ from cnn_tl.networks.pretrained import hub
 
 CONTENT = b"the weights of a model"
 DIGEST = "6e5bbc7a"  # not that of CONTENT
-CARD = SimpleNamespace(hf_hub_id="someone/model", url=None)
+CFG = SimpleNamespace(hf_hub_id="someone/model", url=None)
 
 SCRIPT = """
 import sys
 from types import SimpleNamespace
 from cnn_tl.core.errors import ResourceError
 from cnn_tl.networks.pretrained import hub
-card = SimpleNamespace(hf_hub_id=sys.argv[1], url=None)
+cfg = SimpleNamespace(hf_hub_id=sys.argv[1], url=None)
 try:
-    print((hub.cached(card) or hub.download(card)).read_text())
+    print((hub.cached(cfg) or hub.download(cfg)).read_text())
 except ResourceError as error:
     print("ResourceError", error)
 """
@@ -97,20 +97,20 @@ def test_a_repository_without_weights(server: str, tmp_path: Path) -> None:
 
 
 def test_weights_at_a_url(server: str, torch_home: Path) -> None:
-    card = SimpleNamespace(hf_hub_id=None, url=f"{server}/releases/model.pth")
-    assert hub.cached(card) is None
-    assert hub.download(card) == torch_home / "model.pth"
+    cfg = SimpleNamespace(hf_hub_id=None, url=f"{server}/releases/model.pth")
+    assert hub.cached(cfg) is None
+    assert hub.download(cfg) == torch_home / "model.pth"
     assert (torch_home / "model.pth").read_bytes() == CONTENT
-    assert hub.cached(card) == torch_home / "model.pth"
+    assert hub.cached(cfg) == torch_home / "model.pth"
 
 
 @pytest.mark.parametrize("name", [f"model-{DIGEST}.pth", "absent.bin"])
 def test_a_broken_download_leaves_nothing(name: str, server: str, torch_home: Path) -> None:
-    card = SimpleNamespace(hf_hub_id=None, url=f"{server}/{name}")
+    cfg = SimpleNamespace(hf_hub_id=None, url=f"{server}/{name}")
     with pytest.raises(ResourceError, match=r"the download from 127\.0\.0\.1 failed: "):
-        hub.download(card)
+        hub.download(cfg)
     assert list(torch_home.iterdir()) == []
-    assert hub.cached(card) is None
+    assert hub.cached(cfg) is None
 
 
 def test_a_silent_network_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,5 +120,5 @@ def test_a_silent_network_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "TIMEOUT", 0.05)
     monkeypatch.setattr(hub, "_started", {})
     with pytest.raises(ResourceError, match=r"cannot be reached \(no answer within 0\.05 s\)"):
-        hub.download(CARD)
+        hub.download(CFG)
     released.set()

