@@ -1,4 +1,4 @@
-"""`train --resume`: which run goes on, and the recipe that it goes on with."""
+"""`train --resume`: which run is resumed, and with which recipe."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from cnn_tl.training.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Resumable:
-    """A run that goes on.
+    """A run that is resumed.
 
     Attributes:
         output: its folder.
-        recipe: the file with its recipe; None where it was stopped so early that the caller has to give all of it.
-        notes: what the user should know of the choice.
+        recipe: the file with its recipe; None if it was stopped so early that the caller has to give all of it.
+        notes: what the user should know about the choice.
     """
 
     output: Path
@@ -37,7 +37,7 @@ def find(
 
     Args:
         data, mode, epochs: as the caller has given them; None where it has not.
-        several: whether the processes of a launch choose at once; see `run_index.to_resume`.
+        several: whether the processes of a launch choose at the same time; see `run_index.to_resume`.
 
     Raises:
         ArtefactError: there is no such run, or its recipe has been changed.
@@ -53,18 +53,18 @@ def find(
         run.require_run()
         _refuse_other_mode_or_unit(run, mode, epochs)
         return Resumable(output, run.recipe, notes)
-    has_recipe = run.begun.is_file() and mode in (None, recipes.load(run.begun).mode)
+    has_recipe = run.draft.is_file() and mode in (None, recipes.load(run.draft).mode)
     if not has_recipe and data is None:
         raise UsageError(
             f"{printable(run.path)} was stopped before it wrote its recipe; give the whole command again: "
             f"cnn-tl train DATA --output {printable(run.path)}"
         )
     notes = (*notes, f"{printable(run.path)} was stopped before it began; it starts from the beginning")
-    return Resumable(output, run.begun if has_recipe else None, notes)
+    return Resumable(output, run.draft if has_recipe else None, notes)
 
 
 def note_without_effect(recipe: ResolvedRecipe, given: Mapping[str, object]) -> str | None:
-    """Say which of the given settings do nothing, since the head is fitted in one step; None where all have an effect.
+    """Return which of the given settings do nothing, as the head is fitted in one step; None if all have an effect.
 
     Args:
         recipe: the resolved recipe.

@@ -85,8 +85,10 @@ def train(
             world.first(lambda: files.remove_temporaries(folder.path))
             world.first(lambda: run_index.remember(folder.path))
             if not resume:
-                world.first(lambda: folder.keep_until_begun(recipe))
-                world.first(lambda: folder.begun_by(world.launch))  # before the recipe, with which a folder is a run
+                world.first(lambda: folder.write_draft(recipe))
+                world.first(
+                    lambda: folder.write_launch(world.launch)
+                )  # before the recipe, with which a folder is a run
             stack.enter_context(deterministic(recipe.run.deterministic))  # before the network is built and tried
             context = open_run(recipe, folder, observer, resume=resume, world=world)
             with folder.outlives_a_full_disk():
@@ -107,7 +109,7 @@ def _opened(
     elif output is None:
         output = _own_run(recipe, world)
     run = _run_folder(recipe, output)
-    is_own = run.was_begun_by(world.launch) if world.launch else world.restarts > 0 and run.recipe.exists()
+    is_own = run.belongs_to(world.launch) if world.launch else world.restarts > 0 and run.recipe.exists()
     resume = (resume or is_own) and not run.never_began
     if resume:
         run.require_run()

@@ -34,8 +34,8 @@ from cnn_tl.training.checkpoints import digests
 LOCK = ".lock"
 LAUNCH = ".launch"
 MANIFEST = "manifest.json"
-BEGUN = ".begun.yaml"
-"""What a run was told, until it has written its recipe."""
+DRAFT = ".begun.yaml"
+"""The recipe of a run that has not begun: what it was told."""
 
 
 class RunFolder:
@@ -53,7 +53,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.features = self.checkpoints / "features"
         self.bundle = path / "model"
-        self.begun = path / BEGUN
+        self.draft = path / DRAFT
         self._launch = path / LAUNCH
 
     def require_new(self) -> None:
@@ -82,9 +82,9 @@ class RunFolder:
         return bool(names) and all(map(_is_leftover, names))
 
     @property
-    def told(self) -> Path:
-        """The file with what the run was told: its recipe, or what is kept until it has one."""
-        return self.begun if self.never_began else self.recipe
+    def written_recipe(self) -> Path:
+        """The file that holds the recipe: recipe.yaml, or the draft until there is one."""
+        return self.draft if self.never_began else self.recipe
 
     def require_run(self) -> None:
         """Refuse a folder that no run has written, or whose recipe is no longer the run's.
@@ -106,25 +106,25 @@ class RunFolder:
         return f"cnn-tl train --resume --output {shlex.quote(printable(self.path))}"
 
     def own_recipe(self) -> ResolvedRecipe:
-        """Return what the run was told.
+        """Return the recipe that the run was begun with.
 
         Raises:
             ArtefactError: recipe.yaml is damaged.
         """
         try:
-            return recipes.load(self.told)
+            return recipes.load(self.written_recipe)
         except RecipeError as error:
             raise ArtefactError(f"{error}; restore this run's recipe, or start anew with another --output") from error
 
-    def keep_until_begun(self, recipe: ResolvedRecipe) -> None:
-        """Keep what the run was told until it has written its recipe: `--resume` can then start it again.
+    def write_draft(self, recipe: ResolvedRecipe) -> None:
+        """Keep the recipe until the run has begun: `--resume` can then start it again.
 
         Raises:
             ResourceError: the disk is full or not writable.
         """
-        files.write_text(self.begun, recipes.to_yaml(recipe))
+        files.write_text(self.draft, recipes.to_yaml(recipe))
 
-    def begun_by(self, launch: str) -> None:
+    def write_launch(self, launch: str) -> None:
         """Keep the name of the launch that begins the run, so that a later start of that launch recognises its run.
 
         Args:
@@ -139,7 +139,7 @@ class RunFolder:
         with files.disk_errors(self._launch):
             self._launch.unlink(missing_ok=True)  # of one that was killed before it began
 
-    def was_begun_by(self, launch: str) -> bool:
+    def belongs_to(self, launch: str) -> bool:
         """Return whether the folder holds a run that the launch of this name began."""
         try:
             return self.recipe.is_file() and self._launch.read_bytes() == launch.encode("utf-8", "surrogatepass")
@@ -207,10 +207,10 @@ class RunFolder:
 
     def _remove_if_unused(self, *, with_parent: bool) -> None:
         """Leave nothing behind if the run failed before it wrote anything."""
-        if {path.name for path in self.path.iterdir()} <= {LOCK, LAUNCH, BEGUN}:
+        if {path.name for path in self.path.iterdir()} <= {LOCK, LAUNCH, DRAFT}:
             with contextlib.suppress(OSError):
                 self._launch.unlink(missing_ok=True)
-                self.begun.unlink(missing_ok=True)
+                self.draft.unlink(missing_ok=True)
                 (self.path / LOCK).unlink()
                 self.path.rmdir()
                 if with_parent:
@@ -238,7 +238,7 @@ class RunFolder:
 def _is_leftover(name: str) -> bool:
     """Return whether a run that was killed before it began may have left this file: the recipe is written last."""
     is_temporary = name.startswith(".") and name.endswith(files.TEMPORARY_SUFFIX)
-    return is_temporary or name in (LOCK, LAUNCH, BEGUN, MANIFEST, digests.DIGESTS)
+    return is_temporary or name in (LOCK, LAUNCH, DRAFT, MANIFEST, digests.DIGESTS)
 
 
 def default_output(data: str, mode: str) -> Path:

@@ -21,7 +21,7 @@ from cnn_tl.core.formatting import counted
 from cnn_tl.networks import bundle
 from cnn_tl.recipe import ResolvedRecipe
 from cnn_tl.recipe.resolved import LoopRecipe
-from cnn_tl.training.run_folder import BEGUN, RunFolder
+from cnn_tl.training.run_folder import DRAFT, RunFolder
 
 REMEMBERED = 200
 """How many runs the list holds; the oldest are forgotten."""
@@ -122,7 +122,7 @@ def is_stopped_twin(run: RunFolder, recipe: ResolvedRecipe) -> bool:
 
 def begun_by(launch: str, data: str | None, mode: str | None) -> Path | None:
     """Return the run in runs/ that the launch of this name began; None if there is none."""
-    runs = (run for run in map(RunFolder, _in_runs()) if run.was_begun_by(launch))
+    runs = (run for run in map(RunFolder, _in_runs()) if run.belongs_to(launch))
     return next((run.path for run in _of_data(runs, data, mode)), None)
 
 
@@ -169,7 +169,7 @@ def _here() -> set[Path]:
 
 
 def _in_runs() -> set[Path]:
-    return {path.parent for name in (bundle.RECIPE_OF_RUN, BEGUN) for path in Path("runs").glob(f"*/{name}")}
+    return {path.parent for name in (bundle.RECIPE_OF_RUN, DRAFT) for path in Path("runs").glob(f"*/{name}")}
 
 
 def _remembered() -> dict[Path, Path]:
@@ -178,7 +178,7 @@ def _remembered() -> dict[Path, Path]:
     for path in (default_root() / "runs").glob("*.json"):
         with contextlib.suppress(CnnTlError, OSError, KeyError, TypeError, ValueError):
             entry = files.read_json(path)
-            if RunFolder(Path(entry["run"])).told.is_file():
+            if RunFolder(Path(entry["run"])).written_recipe.is_file():
                 found[Path(entry["run"])] = Path(entry["begun_in"])
     return found
 
@@ -189,7 +189,7 @@ def _newest_first(runs: Iterable[Path]) -> list[RunFolder]:
     for path in runs:
         run = RunFolder(path)
         with contextlib.suppress(OSError):
-            dated.append((run.told.stat().st_mtime_ns, str(path), run))
+            dated.append((run.written_recipe.stat().st_mtime_ns, str(path), run))
     return [run for *_, run in sorted(dated, key=lambda item: item[:2], reverse=True)]
 
 

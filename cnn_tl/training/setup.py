@@ -43,9 +43,9 @@ def open_run(
         writes: False leaves no trace, in the run folder or elsewhere.
         world: the processes that make the run together; each calls this.
     """
-    told = recipe
+    as_given = recipe
     if resume:
-        recipe = world.first(lambda: with_found_paths(told, folder))
+        recipe = world.first(lambda: with_found_paths(as_given, folder))
     run = Run(recipe, folder, observer, world, tracking=Tracking(observer.warn), is_resumed=resume, writes=writes)
     known = recall_network(run)
     manifest = world.first(lambda: _scanned(run))  # before anything is downloaded
@@ -55,7 +55,7 @@ def open_run(
     if has_loop(run):
         refuse_untrainable(run, dataset.of(run), network)
     if writes:
-        world.first(lambda: _begin(run, dataset, network, told))
+        world.first(lambda: _begin(run, dataset, network, as_given))
     return run, dataset, network
 
 
@@ -64,8 +64,8 @@ def _scanned(run: Run) -> Manifest:
     return _same_data(run.folder, found) if run.is_resumed else found
 
 
-def _begin(run: Run, dataset: Dataset, network: LazyNetwork, told: ResolvedRecipe) -> None:
-    """Write what the run was told and what it sees, or refuse weights that are not those it began with."""
+def _begin(run: Run, dataset: Dataset, network: LazyNetwork, as_given: ResolvedRecipe) -> None:
+    """Write the manifest, and the recipe as it was given; refuse weights that are not those the run began with."""
     folder = run.folder
     weights = digests.weights_digests(network.remembered) if run.recipe.mode != "scratch" else None
     if run.is_resumed and weights:
@@ -74,9 +74,9 @@ def _begin(run: Run, dataset: Dataset, network: LazyNetwork, told: ResolvedRecip
     with files.disk_errors(folder.result):
         folder.result.unlink(missing_ok=True)  # of a run that is made longer; a kill here leaves the shorter one
     # last: a folder with a recipe is a run
-    digests.write(folder.recipe, recipes.to_yaml(told), weights=weights)
+    digests.write(folder.recipe, recipes.to_yaml(as_given), weights=weights)
     with contextlib.suppress(OSError):
-        folder.begun.unlink(missing_ok=True)
+        folder.draft.unlink(missing_ok=True)
 
 
 def _scan(recipe: ResolvedRecipe, observer: Observer) -> Manifest:
@@ -109,14 +109,14 @@ def with_found_paths(recipe: R, run: RunFolder) -> R:
 
     A recipe may name them relative to the directory in which the run began; where the data was is in manifest.json.
     """
-    told = recipe.data.path
-    if told is None or Path(told).is_absolute() or told != run.own_recipe().data.path or not run.manifest.is_file():
+    given = recipe.data.path
+    if given is None or Path(given).is_absolute() or given != run.own_recipe().data.path or not run.manifest.is_file():
         return recipe
     root = Path(files.read_json(run.manifest).get("root", ""))
     if not (root.is_absolute() and root.is_dir()):
         return recipe  # moved, perhaps together with the run
     recipe = cast(R, recipe.model_copy(update={"data": recipe.data.model_copy(update={"path": str(root)})}))
-    weights, names = recipe.model.weights, Path(told).parts
+    weights, names = recipe.model.weights, Path(given).parts
     if weights is None or Path(weights).exists() or root.parts[len(root.parts) - len(names) :] != names:
         return recipe
     began_in = Path(*root.parts[: len(root.parts) - len(names)])

@@ -42,7 +42,7 @@ def stopped(cli: Cli, module: Any, name: str, *options: object) -> None:
         assert cli("train", *COMMAND, *options).code == 130
 
 
-@pytest.mark.parametrize("where", ["scan", "seal"])
+@pytest.mark.parametrize("where", ["scan", "digests"])
 @pytest.mark.parametrize("again", [("--output", "run"), ("--output", "run", *COMMAND), ()], ids=["run", "all", "alone"])
 def test_stopped_before_the_recipe_was_written(cli: Cli, project: Path, where: str, again: tuple[str, ...]) -> None:
     output = ("--output", "run") if "run" in again else ()
@@ -52,7 +52,7 @@ def test_stopped_before_the_recipe_was_written(cli: Cli, project: Path, where: s
             patch.setattr(RunFolder, "_remove_if_unused", lambda self, with_parent: None)
             stopped(cli, setup, "scan", *output)
     else:
-        stopped(cli, setup.seal, "write", *output)
+        stopped(cli, setup.digests, "write", *output)
     assert run.never_began
     done = cli("train", "--resume", *again)
     assert done.code == 0, done.err
@@ -60,7 +60,7 @@ def test_stopped_before_the_recipe_was_written(cli: Cli, project: Path, where: s
     assert load(run.recipe).seed == 7
     assert run.result.exists()
     assert not run.never_began
-    assert not run.begun.exists()
+    assert not run.draft.exists()
 
 
 def test_without_what_it_was_told_the_command_is_asked_for(cli: Cli, project: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_run_that_fails_before_it_writes_leaves_no_folder(tmp_path: Path) -> N
         raise ArtefactError("no weights")
     assert not run.path.parent.exists()
     with run.locked():
-        run.begun_by("job 7")
+        run.write_launch("job 7")
     assert not run.path.parent.exists()
     run.require_new()
 
@@ -56,14 +56,14 @@ def test_a_run_that_fails_before_it_writes_leaves_no_folder(tmp_path: Path) -> N
 def test_a_run_knows_the_launch_that_began_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = RunFolder(Path("runs/pets-freeze"))
-    run.begun_by("job 7")
-    assert not run.was_begun_by("job 7"), "killed before it began"
+    run.write_launch("job 7")
+    assert not run.belongs_to("job 7"), "killed before it began"
     run.require_new()
     run.recipe.touch()
-    assert run.was_begun_by("job 7")
-    assert not run.was_begun_by("job 8")
-    run.begun_by("")
-    assert not run.was_begun_by("job 7")
+    assert run.belongs_to("job 7")
+    assert not run.belongs_to("job 8")
+    run.write_launch("")
+    assert not run.belongs_to("job 7")
 
 
 def test_default_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

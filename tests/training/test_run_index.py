@@ -162,7 +162,7 @@ def test_the_same_command_into_its_own_stopped_run_says_how_to_resume(begin: Beg
 
 def test_a_run_knows_its_launch(begin: Begin) -> None:
     run = begin("runs/pets-freeze", data="some/pets", mode="freeze")
-    run.begun_by("job 7")
+    run.write_launch("job 7")
     assert begun_by("job 7", "some/pets", "freeze") == run.path
     assert begun_by("job 8", "some/pets", "freeze") is begun_by("job 7", "cars", "freeze") is None
 

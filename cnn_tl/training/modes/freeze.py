@@ -78,7 +78,7 @@ class FrozenFeatures:
 def plan(run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: LazyNetwork) -> Planned[FrozenFeatures]:
     """Look up what the cache has and estimate the rest; where `run` writes nothing, decode every image to be read."""
     found = look_up(run, dataset, network)
-    # features that are cached were images once
+    # an image whose features are cached could be read once, and is not read again
     if not run.writes and dataset.check_images(found.images_to_read, keep=False).any_broken:
         found = look_up(run, dataset, network)
     return Planned(_shown(run, dataset, network, found), found)

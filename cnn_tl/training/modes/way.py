@@ -29,7 +29,7 @@ def choose_way(
     precision = speed.choose_precision(speeds, run.recipe.run.precision)
     wanted, may_try = run.recipe.run.compile, run.writes and network.memory.is_dir()
     if may_try and speed.worth_trying_to_compile(speeds, precision, wanted, missing(Way(precision), speeds)):
-        run.observer.note("so much is to be computed that compiling the network may pay; trying for half a minute")
+        run.observer.note("so many features are missing that compiling the network may pay; trying for half a minute")
         tried = speed.measure_compiled(network.build(), network.device, speeds, precision)
         speeds = tried if _remember(run, network, tried) else speeds
     return speeds, speed.choose_way(speeds, precision, wanted, lambda way: missing(way, speeds))
