@@ -17,17 +17,24 @@ from pathlib import Path
 
 import pytest
 
+NOWHERE = Path(os.devnull)
+
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["warm_imports"])
 
 
 class Command:
-    """`cnn-tl WORDS` in a process group of its own; has what is used of `subprocess.Popen`."""
+    """`cnn-tl WORDS` in a process group of its own; has what is used of `subprocess.Popen`.
 
-    def __init__(self, words: Sequence[str], environment: Mapping[str, str], out: Path, errors: Path) -> None:
+    Args:
+        environment: what differs from this process's own.
+        errors: the file that takes its stderr.
+    """
+
+    def __init__(self, words: Sequence[str], environment: Mapping[str, str], errors: Path = NOWHERE) -> None:
         _serve()
         whole = dict(os.environ) | dict(environment)
-        self._process = _CONTEXT.Process(target=_run, args=(list(words), whole, out, errors, Path.cwd()))
+        self._process = _CONTEXT.Process(target=_run, args=(list(words), whole, errors, Path.cwd()))
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -71,10 +78,10 @@ def _serve() -> None:
         forkserver.ensure_running()
 
 
-def _run(words: list[str], environment: dict[str, str], out: Path, errors: Path, folder: Path) -> None:
+def _run(words: list[str], environment: dict[str, str], errors: Path, folder: Path) -> None:
     """Do what `python -m cnn_tl WORDS` does, with this environment."""
     os.setsid()
-    for number, path in ((1, out), (2, errors)):
+    for number, path in ((1, NOWHERE), (2, errors)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         os.dup2(file, number)
         os.close(file)

@@ -65,7 +65,7 @@ class Trainer:
         """Start a command in a process group of its own; its stderr goes to `log`."""
         log = self.folder / f"{len(self.started)}.log"
         settings = {"HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
-        process = Command([*words, "--workers", str(workers)], settings, out=Path(os.devnull), errors=log)
+        process = Command([*words, "--workers", str(workers)], settings, log)
         self.started.append(process)
         return process
 

@@ -6,15 +6,18 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from warm import Command
 from whole_runs import StopAfter, assert_same_weights, final_weights, metrics
 
 from cnn_tl.core.errors import DataError, ResourceError, Stopped
@@ -60,21 +63,49 @@ def test_a_message_of_theirs_becomes_a_few_words(said: str, told: str) -> None:
 
 
 @pytest.fixture
-def launch(data: Path, tiny_weights: Path, tmp_path: Path) -> Launch:
-    """Start `cnn-tl train` by torchrun with so many processes, or by itself; stderr goes to a file beside the run."""
+def words_of(data: Path, tiny_weights: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """Return the command line of a run with these flags."""
 
-    def start(run: str, *flags: object, processes: int = 2, restarts: int = 0) -> subprocess.Popen[str]:
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        by = [*torchrun, f"--max-restarts={restarts}"] if processes > 1 else []
-        words = [data, "--model", "test_resnet", "--weights", tiny_weights, "--image-size", 64, "--device", "cpu"]
-        words += ["--output", tmp_path / run, "--set", "run.precision=fp32", "--workers", 1, *flags]
-        command = [sys.executable, *by, "-m", "cnn_tl", "train", *map(str, words)]
+    def words(run: str, *flags: object) -> list[str]:
+        common = [data, "--model", "test_resnet", "--weights", tiny_weights, "--image-size", 64, "--device", "cpu"]
+        common += ["--output", tmp_path / run, "--set", "run.precision=fp32", "--workers", 1]
+        return ["train", *map(str, [*common, *flags])]
+
+    return words
+
+
+@pytest.fixture
+def launch(words_of: Callable[..., list[str]], tmp_path: Path) -> Launch:
+    """Start `cnn-tl train` by torchrun with two processes; stderr goes to a file beside the run."""
+
+    def start(run: str, *flags: object, restarts: int = 0) -> subprocess.Popen[str]:
+        by = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}"]
+        command = [sys.executable, *by, "-m", "cnn_tl", *words_of(run, *flags)]
         with (tmp_path / f"{run}.err").open("w") as errors:
             return subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=errors, text=True, env=_environment(), start_new_session=True
             )
 
     return start
+
+
+@pytest.fixture
+def finish_warm(words_of: Callable[..., list[str]], tmp_path: Path) -> Callable[..., None]:
+    """Run `cnn-tl train` to its end in so many processes that no launcher watches."""
+
+    def run(name: str, *flags: object, processes: int = 1) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        size = {"WORLD_SIZE": str(processes), "COLUMNS": "200"}
+        logs = [tmp_path / f"{name}-{rank}.err" for rank in range(processes)]
+        started = [
+            Command(words_of(name, *flags), size | meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, errors=log)
+            for rank, log in enumerate(logs)
+        ]
+        for process, log in zip(started, logs, strict=True):
+            assert process.wait(PATIENCE) == 0, log.read_text()
+
+    return run
 
 
 def _environment() -> dict[str, str]:
@@ -103,9 +134,11 @@ TINY_STEPS = ("--batch-size", 3, "--set", "train.micro_batch=2")
     ],
     ids=["lp-ft in tiny steps, mixed", "lp-ft in tiny steps", "freeze", "last-stage", "lp-ft"],
 )
-def test_two_processes_do_what_one_does(launch: Launch, tmp_path: Path, flags: tuple[object, ...]) -> None:
+def test_two_processes_do_what_one_does(
+    launch: Launch, finish_warm: Callable[..., None], tmp_path: Path, flags: tuple[object, ...]
+) -> None:
     out = finish(launch("two", *flags), tmp_path / "two.err")
-    finish(launch("one", *flags, processes=1), tmp_path / "one.err")
+    finish_warm("one", *flags)
     assert out.count("validation accuracy") == 1, "one process speaks"
     one, two = (json.loads((tmp_path / run / "result.json").read_text()) for run in ("one", "two"))
     assert (one["correct"], one["images"], one["per_class"]) == (two["correct"], two["images"], two["per_class"])
@@ -144,9 +177,9 @@ def process_of(rank: int, run: Path) -> int:
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the ranks through Linux's /proc")
 @pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.soak)])
 def test_where_one_is_killed_all_start_anew_and_the_weights_come_out_the_same(
-    launch: Launch, tmp_path: Path, rank: int
+    launch: Launch, finish_warm: Callable[..., None], tmp_path: Path, rank: int
 ) -> None:
-    finish(launch("undisturbed", *LONGER), tmp_path / "undisturbed.err")
+    finish_warm("undisturbed", *LONGER, processes=2)
     process = launch("killed", *LONGER, restarts=2)
     wait_for_a_checkpoint(tmp_path / "killed")
     os.kill(process_of(rank, tmp_path / "killed"), signal.SIGKILL)
@@ -156,8 +189,10 @@ def test_where_one_is_killed_all_start_anew_and_the_weights_come_out_the_same(
 
 
 @pytest.mark.soak
-def test_stopped_and_resumed_the_weights_come_out_the_same(launch: Launch, tmp_path: Path) -> None:
-    finish(launch("undisturbed", *LONGER), tmp_path / "undisturbed.err")
+def test_stopped_and_resumed_the_weights_come_out_the_same(
+    launch: Launch, finish_warm: Callable[..., None], tmp_path: Path
+) -> None:
+    finish_warm("undisturbed", *LONGER, processes=2)
     process = launch("stopped", *LONGER)
     wait_for_a_checkpoint(tmp_path / "stopped")
     os.killpg(process.pid, signal.SIGINT)
@@ -244,28 +279,26 @@ NOWHERE = HALF | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     ids=["predict", "predict with a master", "usage", "no master", "no port"],
 )
 def test_what_a_launcher_has_left_in_the_environment(
-    data: Path, command: list[str], environment: dict[str, str], code: int, line: str
+    data: Path, tmp_path: Path, command: list[str], environment: dict[str, str], code: int, line: str
 ) -> None:
     words = [str(data) if word == "DATA" else word for word in command]
-    done = subprocess.run(
-        [sys.executable, "-m", "cnn_tl", *words], capture_output=True, text=True, env=_environment() | environment
-    )
-    assert done.returncode == code, done.stderr
-    assert line in done.stderr
-    assert "Traceback" not in done.stderr
+    errors = tmp_path / "errors"
+    process = Command(words, {"COLUMNS": "200"} | environment, errors=errors)
+    assert process.wait(PATIENCE) == code, errors.read_text()
+    assert line in errors.read_text()
+    assert "Traceback" not in errors.read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_process_that_waits_for_the_others_can_be_ended(data: Path, number: signal.Signals) -> None:
     """torch waits for them where Python hears no signal."""
-    command = [sys.executable, "-m", "cnn_tl", "train", str(data), "--mode", "finetune"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=_environment() | NOWHERE) as process:
-        time.sleep(8)
-        process.send_signal(number)
-        assert process.wait(PATIENCE) in (-number, 128 + number)
+    process = Command(["train", str(data), "--mode", "finetune"], NOWHERE)
+    time.sleep(2)  # it waits after half a second
+    process.send_signal(number)
+    assert process.wait(PATIENCE) in (-number, 128 + number)
 
 
-@pytest.mark.parametrize("slow", [0, 1])
+@pytest.mark.parametrize("slow", [0, pytest.param(1, marks=pytest.mark.soak)])
 def test_the_one_that_speaks_may_be_the_slower_one(tmp_path: Path, slow: int) -> None:
     """torchrun ends all processes as soon as it sees that one has ended, told or not."""
     script = tmp_path / "script.py"
@@ -284,64 +317,64 @@ def test_the_one_that_speaks_may_be_the_slower_one(tmp_path: Path, slow: int) ->
     assert done.stderr.count("error: ") == 1
 
 
-def test_an_error_of_one_is_raised_in_all(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent("""
-        import os
-        import torch
-        from cnn_tl.core.launch import process_group
-        from cnn_tl.core.errors import BadImageError, CnnTlError
+GROUP = """
+import json, os
+from pathlib import Path
+import torch
+from cnn_tl.core.launch import process_group
+from cnn_tl.core.errors import BadImageError, CnnTlError
 
-        def fail():
-            raise BadImageError(None, "first fails")
+def fail():
+    raise BadImageError(None, "first fails")
 
-        with process_group() as world:
-            told = []
-            try:
-                with world.together():
-                    if world.rank == 1:
-                        raise BadImageError(None, "second fails")
-            except CnnTlError as error:
-                told.append(str(error))
-            try:
-                world.first(fail)
-            except CnnTlError as error:
-                told.append(str(error))
-            total = int(world.sum(torch.tensor(world.rank + 1)))
-            steps = list(world.in_step(iter([world.rank, 5]), lambda: None))
-            told += [total, world.gather(world.rank), steps, world.first(lambda: world.rank)]
-            os.write(1, f"{told}\\n".encode())  # in one piece: both write to one pipe
-        """)
-    )
+def threads_of_the_group():
+    tasks = Path("/proc/self/task")
+    return [name for t in tasks.iterdir() if "gloo" in (name := (t / "comm").read_text())] if tasks.exists() else None
+
+with process_group() as world:
+    told = []
+    try:
+        with world.together():
+            if world.rank == 1:
+                raise BadImageError(None, "second fails")
+    except CnnTlError as error:
+        told.append(str(error))
+    try:
+        world.first(fail)
+    except CnnTlError as error:
+        told.append(str(error))
+    total = int(world.sum(torch.tensor(world.rank + 1)))
+    steps = list(world.in_step(iter([world.rank, 5]), lambda: None))
+    told += [total, world.gather(world.rank), steps, world.first(lambda: world.rank)]
+    model = world.parallel(torch.nn.Linear(2, 2))
+    model(torch.ones(1, 2)).sum().backward()
+    during = threads_of_the_group()
+    del model
+line = json.dumps({"told": told, "during": during, "after": threads_of_the_group()})
+os.write(1, f"{line}\\n".encode())  # in one piece: both write to one pipe
+"""
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Return what the two processes of a group say of it; both have ended well."""
+    script = tmp_path_factory.mktemp("group") / "script.py"
+    script.write_text(GROUP)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=_environment())
     assert done.returncode == 0, done.stderr
-    expected = [f"['second fails', 'first fails', 3, [0, 1], [{rank}, 5], 0]" for rank in (0, 1)]
-    assert sorted(done.stdout.splitlines()) == expected
+    return [json.loads(line) for line in sorted(done.stdout.splitlines())]
+
+
+def test_an_error_of_one_is_raised_in_all(ranks: list[dict[str, Any]]) -> None:
+    expected = [["second fails", "first fails", 3, [0, 1], [rank, 5], 0] for rank in (0, 1)]
+    assert [said["told"] for said in ranks] == expected
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds threads through Linux's /proc")
-def test_no_thread_of_the_group_is_left(tmp_path: Path) -> None:
+def test_no_thread_of_the_group_is_left(ranks: list[dict[str, Any]]) -> None:
     """One that asks for the GIL while the interpreter ends takes the process down: exit code -6 after all was well."""
-    script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent("""
-        from pathlib import Path
-        import torch
-        from cnn_tl.core.launch import process_group
-
-        def of_the_group():
-            return [name for t in Path("/proc/self/task").iterdir() if "gloo" in (name := (t / "comm").read_text())]
-
-        with process_group() as world:
-            model = world.parallel(torch.nn.Linear(2, 2))
-            model(torch.ones(1, 2)).sum().backward()
-            assert of_the_group()
-            del model
-        assert not of_the_group(), of_the_group()
-        """)
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=_environment())
-    assert done.returncode == 0, done.stderr
+    assert len(ranks) == 2
+    for said in ranks:
+        assert said["during"]
+        assert said["after"] == []
