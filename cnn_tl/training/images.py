@@ -122,10 +122,10 @@ class ImageStore:
     def expected_bytes(self, lacking: Lacking) -> int:
         """Estimate how many bytes the images will take, from the sizes of a sample."""
         plain = sum("plain" in kinds for kinds in lacking.values())
-        cut = [image for image, kinds in lacking.items() if "source" in kinds]
-        sample = [self._source_bytes(image) for image in cut[:: max(1, len(cut) // PROBED)]]
+        cropped = [image for image, kinds in lacking.items() if "source" in kinds]
+        sample = [self._source_bytes(image) for image in cropped[:: max(1, len(cropped) // PROBED)]]
         each = sum(sample) / len(sample) if sample else 0
-        return plain * 3 * self._spec.height * self._spec.width + round(len(cut) * each)
+        return plain * 3 * self._spec.height * self._spec.width + round(len(cropped) * each)
 
     def in_memory(self, images: Sequence[ImageRecord]) -> int:
         """Return how many of the images are held in memory because the cache did not take them."""
