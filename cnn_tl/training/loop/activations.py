@@ -200,12 +200,11 @@ def open_activations(
     reason, found = None, None
     if gradual:
         reason = "model.unfreeze moves its end"
-    elif views == "fresh":
+    elif not isinstance(views, int):
         reason = "features.views is fresh"
     elif isinstance(halves := _split(network, precision), str):
         reason = f"{network.info.name} cannot be split: {halves}"
     else:
-        assert isinstance(views, int)
         wanted = min(views, epochs)
         found = Activations(dataset, network, precision, halves, open_cache(run))
         lacking = found.lacking(images, wanted)
