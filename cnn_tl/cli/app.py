@@ -1,4 +1,4 @@
-"""The `cnn-tl` command: the commands tied together, and the one edge where errors become a line and an exit code."""
+"""The `cnn-tl` command: all commands together, and the place where errors become one line and an exit code."""
 
 from __future__ import annotations
 
@@ -84,15 +84,15 @@ def _root(
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code; nothing but a bug of ours prints a traceback."""
+    """Run one command line and return its exit code; only a bug of cnn-tl prints a traceback."""
     try:
-        return _called(arguments)
+        return _run(arguments)
     except CnnTlError as error:
-        _tell(error, arguments)
+        _print_error(error, arguments)
         return error.exit_code
     except TyperException as error:
-        message = _in_our_words(_one_line(error.format_message()))
-        if message and _has_the_word(error, arguments):  # there is none where a bare command has printed its help
+        message = _in_plain_words(_one_line(error.format_message()))
+        if message and _prints_error(error, arguments):  # empty where a bare command has printed its help
             console.fail(message + _help_hint(error))
         return 2
     except (KeyboardInterrupt, typer.Abort):
@@ -106,8 +106,8 @@ def run(arguments: Sequence[str]) -> int:
             raise
         _discard_stdout()
         return 0
-    except Exception as error:  # noqa: BLE001 - the last edge: a bug of ours is shown whole
-        if line := _refusal_of_the_machine(error):
+    except Exception as error:  # noqa: BLE001 - a bug of cnn-tl is shown with its traceback
+        if line := _lacking_resource(error):
             console.fail(line)
             return ResourceError.exit_code
         console.err.print_exception()
@@ -115,12 +115,12 @@ def run(arguments: Sequence[str]) -> int:
         return CnnTlError.exit_code
 
 
-def _called(arguments: Sequence[str]) -> int:
+def _run(arguments: Sequence[str]) -> int:
     """Run one command line.
 
     Raises:
-        KeyboardInterrupt: a signal came, whatever the code that it came upon has made of that.
-        Exception: whatever else the command raises.
+        KeyboardInterrupt: a signal came, even if the interrupted code swallowed it.
+        Exception: any error of the command.
     """
     if arguments and not _HELP.intersection(arguments):
         require_working_directory()
@@ -140,17 +140,17 @@ _HELP = frozenset(("--help", "-h", "--version"))
 
 
 _INTERRUPTED = 130
-"""What typer returns where it has met `KeyboardInterrupt`."""
+"""What typer returns after a `KeyboardInterrupt`."""
 
 
 def main() -> None:
-    """Run the command line of this process, and end it."""
+    """Run the command line of this process, and exit."""
     signals.raise_on_signals()
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # the caller has closed it (`>&-`): nobody reads, and all else goes on
+        if getattr(sys, name) is None:  # closed by the caller (`>&-`): nobody reads it
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a class may be called what the terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):  # the name of a class may not suit the terminal
             stream.reconfigure(errors="backslashreplace")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
@@ -158,7 +158,7 @@ def main() -> None:
     wait_passively()
     try:
         code = run(sys.argv[1:])
-    except KeyboardInterrupt:  # while an error was being told
+    except KeyboardInterrupt:  # while an error was being printed
         signals.exit_now(signals.arrived() or signal.SIGINT)
     signals.exit_on_signals()
     launch.release_process_group()
@@ -166,14 +166,14 @@ def main() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         _discard_stdout()
-    if signals.arrived():  # Python kills itself by SIGINT in the end where an interruption came upon an `exec`
+    if signals.arrived():  # Python would end by SIGINT where a signal interrupted an `exec`
         os._exit(code)
     sys.exit(code)
 
 
-def _tell(error: CnnTlError, arguments: Sequence[str]) -> None:
-    """Print the line of an error, once where several processes make one run."""
-    if not _has_the_word(error, arguments):
+def _print_error(error: CnnTlError, arguments: Sequence[str]) -> None:
+    """Print the line of an error, once if several processes share a run."""
+    if not _prints_error(error, arguments):
         return
     if isinstance(error, Stopped):
         console.put(Text(_one_line(error)), console.err)
@@ -181,23 +181,23 @@ def _tell(error: CnnTlError, arguments: Sequence[str]) -> None:
         console.fail(_one_line(error))
 
 
-def _has_the_word(error: Exception, arguments: Sequence[str]) -> bool:
-    """Say whether this process prints the line of an error; one that does not may wait for the one that does."""
+def _prints_error(error: Exception, arguments: Sequence[str]) -> bool:
+    """Say whether this process prints an error; one that does not may wait for the one that does."""
     if not launch.runs_distributed(arguments) or launch.prints(error):
         return True
     return not isinstance(error, Stopped) and launch.prints_after_waiting(error)
 
 
 _WORDS = {
-    " (Possible options: --help)": "",  # near to many words
+    " (Possible options: --help)": "",  # suggested for many mistakes
     "Value error, ": "",
     "Input should be a valid integer, unable to parse string as an integer": "it must be a whole number",
     "Input should be a valid number, unable to parse string as a number": "it must be a number",
 }
-"""What typer and its checks say -> what a user can do with."""
+"""Words of typer -> words that help a user."""
 
 
-def _in_our_words(message: str) -> str:
+def _in_plain_words(message: str) -> str:
     for theirs, ours in _WORDS.items():
         message = message.replace(theirs, ours)
     return message
@@ -207,16 +207,16 @@ def _one_line(error: object) -> str:
     return printable(" ".join(str(error).split()))
 
 
-def _refusal_of_the_machine(error: Exception) -> str | None:
-    """Say what the machine lacks, if that is what went wrong; torch has several ways to run out of memory."""
+def _lacking_resource(error: Exception) -> str | None:
+    """Return what the machine lacks, if that is the cause; torch has several ways to run out of memory."""
     if isinstance(error, ImportError):
-        if os.strerror(errno.EMFILE) in str(error):  # the dynamic linker's words
+        if os.strerror(errno.EMFILE) in str(error):  # the message of the dynamic linker
             return str(refusal(OSError(errno.EMFILE, os.strerror(errno.EMFILE), error.path)))
         return missing_line(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"no space is left to write {error.filename or 'the output'}; free some and run again"
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return f"the name {printable(str(error.filename))} is too long for this system; give a shorter one"
+        return f"the name {printable(str(error.filename))} is too long for this system; choose a shorter one"
     if isinstance(error, OSError) and is_transient(error):
         return str(refusal(error))
     out_of_memory = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
@@ -231,5 +231,5 @@ def _help_hint(error: TyperException) -> str:
 
 
 def _discard_stdout() -> None:
-    """Point stdout at nothing, so that the interpreter's own flush at exit is quiet too (`cnn-tl ... | head`)."""
+    """Redirect stdout to nothing, so that the flush at exit is silent too (`cnn-tl ... | head`)."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,6 @@
-"""What the shell offers after Tab: names that are known without torch.
+"""Shell completion: names that are known without importing torch.
 
-Where nothing here begins with what was typed, the shell offers files.
+If no name begins with what was typed, the shell completes file names.
 """
 
 from __future__ import annotations
@@ -9,35 +9,35 @@ from pathlib import Path
 
 
 def recipes(incomplete: str) -> list[str]:
-    """Return the shipped recipes."""
+    """Complete shipped recipes."""
     from cnn_tl.recipe import names
 
     return _beginning(names(), incomplete)
 
 
 def guides(incomplete: str) -> list[str]:
-    """Return the topics of the documentation."""
+    """Complete guides."""
     from cnn_tl.guides import topics
 
     return _beginning(topics(), incomplete)
 
 
 def settings(incomplete: str) -> list[str]:
-    """Return the keys of a recipe, as `--set` takes them."""
+    """Complete the keys of a recipe for `--set`."""
     from cnn_tl.recipe import KEYS
 
     return _beginning([f"{key}=" for key in KEYS], incomplete)
 
 
 def models(incomplete: str) -> list[str]:
-    """Return well-known models: the whole list takes timm, and that seconds."""
+    """Complete well-known models; the complete list would need timm, which takes seconds to import."""
     from cnn_tl.networks.pretrained.known import NAMES
 
     return _beginning(NAMES, incomplete)
 
 
 def runs(incomplete: str) -> list[str]:
-    """Return run folders: those beside each other where the typed path ends, and those in `runs`."""
+    """Complete run folders in the typed folder and in `runs`."""
     typed = Path(incomplete)
     folder = typed if incomplete.endswith("/") else typed.parent
     found = {path.parent for place in {folder, Path("runs")} for path in place.glob("*/recipe.yaml")}
@@ -45,7 +45,7 @@ def runs(incomplete: str) -> list[str]:
 
 
 def models_and_runs(incomplete: str) -> list[str]:
-    """Return both, for a command that takes either."""
+    """Complete both, for a command that takes either."""
     return [*runs(incomplete), *models(incomplete)]
 
 

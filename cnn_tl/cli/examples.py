@@ -1,4 +1,4 @@
-"""The examples that `--help` shows, two of each command; a test runs them through the parser."""
+"""The examples of `--help`; a test runs them through the parser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first import of matplotlib: without a word, and with its font list in our cache instead of the home folder."""
+"""Import matplotlib without messages, and with its font list in the cache instead of the home folder."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _VARIABLE = "MPLCONFIGDIR"
 
 
 def load_matplotlib() -> None:
-    """Import matplotlib with its fonts; whatever is imported from it afterwards finds it there.
+    """Import matplotlib with its fonts, before anything else imports it.
 
-    Users who have a `matplotlibrc` or set MPLCONFIGDIR keep their folder. Where no folder can be written, matplotlib
-    uses a temporary one; its warnings about that, and about a font list that takes long to build, are not shown.
+    A user's `matplotlibrc` or MPLCONFIGDIR is respected. If no folder is writable, matplotlib uses a temporary one; its
+    warnings about that, and about building the font list, are hidden.
     """
     if "matplotlib.font_manager" in sys.modules:
         return
@@ -31,13 +31,13 @@ def load_matplotlib() -> None:
     finally:
         logger.setLevel(level)
         if chosen is None:
-            os.environ.pop(_VARIABLE, None)  # matplotlib has read it; it is not for our child processes
+            os.environ.pop(_VARIABLE, None)  # matplotlib has read it; child processes must not inherit it
         else:
             os.environ[_VARIABLE] = chosen
 
 
 def _user_has_settings() -> bool:
-    """Say whether there is a `matplotlibrc` where matplotlib looks for it on any system."""
+    """Say whether there is a `matplotlibrc` where matplotlib looks for it."""
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - pathlib's raises where there is no home
     places = [Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "matplotlib", home / ".matplotlib"]
     if local := os.environ.get("LOCALAPPDATA"):

@@ -19,25 +19,25 @@ Rows = Sequence[Mapping[str, Any]]
 Points = tuple[list[float], list[float]]
 
 INTERVALS_HIGH = 2.5
-"""The axis of accuracy spans this many 95% intervals at the least, so that three images do not look like a cliff."""
+"""The accuracy axis spans at least this many 95% intervals, so that three images do not look like a collapse."""
 
 LEAST_HIGH = 5.0
-"""And so many percentage points, where the intervals are narrow or unknown."""
+"""It also spans at least this many percentage points, for narrow or unknown intervals."""
 
 _INK = "#111827"
 _LONGEST_TITLE = 88
 
 
 @dataclass(frozen=True)
-class Story:
-    """What the rows alone do not tell.
+class CurvesContext:
+    """What the curves need besides the metrics.
 
     Attributes:
-        title: what stands above the plot.
-        images: how many validation images an accuracy is a share of; 0: unknown, and no interval is drawn.
-        kept: the epoch whose weights are the model's, 0 for the fitted head alone; None: that is not decided yet.
-        head_counts: epoch 0 may be the best so far.
-        phases: from which epoch on what trains, where that changes.
+        title: of the plot.
+        images: the number of validation images; 0: unknown, and no interval is drawn.
+        kept: the epoch whose weights are kept, 0 for the fitted head alone; None: not decided yet.
+        head_counts: whether epoch 0 may be the best so far.
+        phases: (first epoch, what trains), where that changes.
     """
 
     title: str = ""
@@ -47,32 +47,32 @@ class Story:
     phases: Sequence[tuple[int, str]] = ()
 
 
-def plot_curves(path: Path, rows: Rows, story: Story | None = None) -> None:
-    """Draw the rows of metrics.jsonl as a PNG; the epoch that is kept is ringed, or else the best so far.
+def plot_curves(path: Path, rows: Rows, context: CurvesContext | None = None) -> None:
+    """Draw the rows of metrics.jsonl as a PNG, with a ring around the kept epoch, or the best so far.
 
     Args:
-        rows: those with an `epoch` are drawn (0 is the fitted head before any training), with what they have of
-            `loss`, `val_loss`, `val_accuracy` (0 to 1) and `lr`; a missing or non-finite number leaves a gap.
+        rows: those with an `epoch` (0 is the fitted head before training) are drawn, with their `loss`, `val_loss`,
+            `val_accuracy` (0 to 1) and `lr`; a missing or non-finite number leaves a gap.
 
     Raises:
-        ValueError: none has an epoch.
+        ValueError: no row has an epoch.
         ResourceError: the disk is full or not writable.
     """
-    rows, story = [row for row in rows if "epoch" in row], story or Story()
+    rows, context = [row for row in rows if "epoch" in row], context or CurvesContext()
     if not rows:
         raise ValueError("no epochs to draw")
     panels = [_draw_loss, _draw_accuracy] + ([_draw_learning_rate] if _points(rows, "lr")[0] else [])
     figure = new_figure(height=6.4 if len(panels) == 2 else 7.6)
     grid = figure.subplots(len(panels), sharex=True, height_ratios=[3, 3, 1.4][: len(panels)], squeeze=False)[:, 0]
-    if story.title:
-        title = shorten(story.title, _LONGEST_TITLE)
+    if context.title:
+        title = shorten(context.title, _LONGEST_TITLE)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=_INK, parse_math=False)
     for draw, axes in zip(panels, grid, strict=True):
-        draw(axes, rows, story)
+        draw(axes, rows, context)
         tidy(axes)
-        for epoch, _ in story.phases[1:]:
+        for epoch, _ in context.phases[1:]:
             axes.axvline(epoch - 0.5, color=GREY, linewidth=1, linestyle=":")
-    _number_epochs(grid[-1], rows, story)
+    _number_epochs(grid[-1], rows, context)
     figure.align_ylabels()
     write(figure, path)
 
@@ -88,7 +88,7 @@ def best_row(rows: Rows, *, head_counts: bool = False) -> Mapping[str, Any] | No
     return max(judged, key=lambda row: (row["val_accuracy"], -row.get("val_loss", 0.0)), default=None)
 
 
-def _draw_loss(axes: Axes, rows: Rows, story: Story) -> None:
+def _draw_loss(axes: Axes, rows: Rows, context: CurvesContext) -> None:
     _line(axes, _points(rows, "loss"), BLUE, "training")
     _line(axes, _points(rows, "val_loss"), ORANGE, "validation")
     axes.margins(y=0.08)
@@ -96,31 +96,31 @@ def _draw_loss(axes: Axes, rows: Rows, story: Story) -> None:
     _legend(axes)
 
 
-def _draw_accuracy(axes: Axes, rows: Rows, story: Story) -> None:
-    """Draw the accuracy within its intervals, and ring the epoch that is kept."""
+def _draw_accuracy(axes: Axes, rows: Rows, context: CurvesContext) -> None:
+    """Draw the accuracy with its intervals and the ring."""
     epochs, shares = _points(rows, "val_accuracy")
     axes.set_title("Validation accuracy", **TITLE)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}%")
     if not epochs:
         return
     percents = [100 * share for share in shares]
-    lows, highs = zip(*(_interval(share, story.images) for share in shares), strict=True)
-    if story.images:
+    lows, highs = zip(*(_interval(share, context.images) for share in shares), strict=True)
+    if context.images:
         axes.fill_between(epochs, lows, highs, color=ORANGE, alpha=0.15, linewidth=0, label="95% interval")
-        if len(epochs) == 1:  # of one epoch there is no band
+        if len(epochs) == 1:  # one epoch has no band
             axes.vlines(epochs, lows, highs, color=ORANGE, alpha=0.35, linewidth=6)
     _line(axes, (epochs, percents), ORANGE, "_nolegend_")
     head = next((row for row in rows if row["epoch"] == 0 and _is_number(row.get("val_accuracy"))), None)
     if head is not None:
         label = f"fitted head alone: {percent(head['val_accuracy'])}"
         axes.axhline(100 * head["val_accuracy"], color=GREY, linewidth=1.2, linestyle="--", label=label)
-    _ring(axes, rows, story)
+    _ring(axes, rows, context)
     axes.set_ylim(_limits(lows, highs))
     _legend(axes)
 
 
 def _interval(share: float, images: int) -> tuple[float, float]:
-    """Return the 95% Wilson interval of an accuracy in percent, or the accuracy twice where it is not known."""
+    """Return the 95% Wilson interval of an accuracy in percent, or the accuracy twice if the interval is unknown."""
     if not images or math.isnan(share):
         return 100 * share, 100 * share
     low, high = wilson_interval(round(min(1.0, max(0.0, share)) * images), images)
@@ -128,13 +128,13 @@ def _interval(share: float, images: int) -> tuple[float, float]:
 
 
 def _limits(lows: Sequence[float], highs: Sequence[float]) -> tuple[float, float]:
-    """Return the ends of the axis in percent: around all intervals, and several of them wide."""
+    """Return the limits of the axis in percent: around all intervals, several intervals wide."""
     pairs = [(low, high) for low, high in zip(lows, highs, strict=True) if not math.isnan(low)]
     low, high = min(low for low, _ in pairs), max(high for _, high in pairs)
     widest = max(high - low for low, high in pairs)
     room = max(INTERVALS_HIGH * widest, LEAST_HIGH, 1.12 * (high - low)) - (high - low)
     bottom, top = low - room / 2, high + room / 2
-    if top > 100:  # what has no room above gets it below; whole marks at 0 and 100 are not cut
+    if top > 100:  # move the surplus below; markers at 0 and 100 stay whole
         bottom, top = bottom - (top - 100), 100.0
     if bottom < 0:
         bottom, top = 0.0, min(100.0, top - bottom)
@@ -142,11 +142,11 @@ def _limits(lows: Sequence[float], highs: Sequence[float]) -> tuple[float, float
     return bottom - edge, top + edge
 
 
-def _ring(axes: Axes, rows: Rows, story: Story) -> None:
-    """Ring the epoch whose weights are kept; while that is open, the best so far."""
-    row, word = best_row(rows, head_counts=story.head_counts), "best so far"
-    if story.kept is not None:
-        row = next((row for row in rows if row["epoch"] == story.kept and _is_number(row.get("val_accuracy"))), None)
+def _ring(axes: Axes, rows: Rows, context: CurvesContext) -> None:
+    """Draw a ring around the epoch whose weights are kept; while undecided, the best so far."""
+    row, word = best_row(rows, head_counts=context.head_counts), "best so far"
+    if context.kept is not None:
+        row = next((row for row in rows if row["epoch"] == context.kept and _is_number(row.get("val_accuracy"))), None)
         word = "kept"
     if row is None:
         return
@@ -159,7 +159,7 @@ def _ring(axes: Axes, rows: Rows, story: Story) -> None:
 
 
 def _legend(axes: Axes) -> None:
-    """Put the legend where no curve can be: above the panel, beside its title."""
+    """Put the legend above the panel, where there are no curves."""
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(
         handles, labels, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(labels), frameon=False, fontsize=9,
@@ -167,7 +167,7 @@ def _legend(axes: Axes) -> None:
     )  # fmt: skip
 
 
-def _draw_learning_rate(axes: Axes, rows: Rows, story: Story) -> None:
+def _draw_learning_rate(axes: Axes, rows: Rows, context: CurvesContext) -> None:
     from matplotlib.ticker import MaxNLocator
 
     _line(axes, _points(rows, "lr"), GREY, "learning rate")
@@ -179,7 +179,7 @@ def _draw_learning_rate(axes: Axes, rows: Rows, story: Story) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
-def _number_epochs(axes: Axes, rows: Rows, story: Story) -> None:
+def _number_epochs(axes: Axes, rows: Rows, context: CurvesContext) -> None:
     from matplotlib.ticker import MaxNLocator
 
     first, last = rows[0]["epoch"], rows[-1]["epoch"]
@@ -187,7 +187,7 @@ def _number_epochs(axes: Axes, rows: Rows, story: Story) -> None:
     axes.set_xlim(first - room, last + room)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}" if value else "head" if first == 0 else "")
-    changes = ", ".join(f"{what} from {epoch}" for epoch, what in story.phases) if len(story.phases) > 1 else ""
+    changes = ", ".join(f"{what} from {epoch}" for epoch, what in context.phases) if len(context.phases) > 1 else ""
     text = shorten(f"epoch   (trains: {changes})" if changes else "epoch", _LONGEST_TITLE)
     axes.set_xlabel(text, fontsize=10, color="#374151", parse_math=False)
 
@@ -195,7 +195,7 @@ def _number_epochs(axes: Axes, rows: Rows, story: Story) -> None:
 def _line(axes: Axes, points: Points, colour: str, label: str) -> None:
     if not points[0]:
         return
-    few = len(points[0]) <= 30  # of many epochs the dots would hide the line
+    few = len(points[0]) <= 30  # many dots would hide the line
     axes.plot(
         *points, color=colour, linewidth=1.8, marker="o" if few else None, markersize=4, label=label, clip_on=False,
         zorder=3,
@@ -203,7 +203,7 @@ def _line(axes: Axes, points: Points, colour: str, label: str) -> None:
 
 
 def _points(rows: Rows, column: str) -> Points:
-    """Return the epochs and the column's values; NaN, which is not drawn, where there is none, or nothing at all."""
+    """Return the epochs and the values of a column, NaN where one is missing; empty if all are missing."""
     if not any(_is_number(row.get(column)) for row in rows):
         return [], []
     return [row["epoch"] for row in rows], [row[column] if _is_number(row.get(column)) else math.nan for row in rows]

@@ -1,4 +1,4 @@
-"""Explanations as images: the original beside what explains it, one by one and on contact sheets."""
+"""Explanations as PNGs: the image beside its explanation, one by one and on contact sheets."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.uint8]
 
 COLOURS = "viridis"
-"""From dark blue to yellow, rising in lightness: readable without colour vision, and in grey print."""
+"""From dark blue to yellow with rising lightness: readable for colour-blind people and in grey print."""
 
 MOST_OPAQUE = 0.8
-"""Of the hottest pixel: what lies below it can still be seen."""
+"""Opacity of the hottest pixel, through which the image is still visible."""
 
 CAPTION: dict[str, Any] = {"loc": "left", "fontsize": 9, "color": "#111827", "parse_math": False}
 LONGEST_LINE = 64
@@ -32,11 +32,11 @@ LONGEST_LINE = 64
 
 @dataclass(frozen=True)
 class Curves:
-    """What speaks for the class against the share of the pixels that were taken or put, with random maps' beside.
+    """The evidence for a class by the share of pixels deleted or inserted, for a heat map and for random maps.
 
     Attributes:
-        share: 0..1, [S + 1]. deletion, insertion, random_deletion, random_insertion: [S + 1], 0 for what a grey
-            image says and 1 for what the whole image says.
+        share: 0..1, [S + 1]. deletion, insertion, random_deletion, random_insertion: [S + 1], 0 for the evidence
+            in a grey image and 1 for that in the whole image.
     """
 
     share: NDArray[np.float64]
@@ -51,10 +51,10 @@ class Drawing:
     """One explanation.
 
     Attributes:
-        lines: what stands above it: the image, the answer, the figures.
-        panels: an image and what explains it (or only that), uint8 [H, W, 3].
-        captions: what each panel is.
-        curves: deletion and insertion, if they were measured.
+        lines: the text above: image, prediction, figures.
+        panels: the image and its explanation (or only that), uint8 [H, W, 3].
+        captions: of the panels.
+        curves: deletion and insertion, if measured.
     """
 
     lines: tuple[str, ...]
@@ -64,9 +64,9 @@ class Drawing:
 
 
 def heat_over(pixels_HWC: Pixels, heat_HW: NDArray[np.floating]) -> Pixels:
-    """Lay a heat map over the image in grey, as opaque as it is hot; below zero counts as zero.
+    """Blend a heat map over the grey image, more opaque where hotter; negative values count as 0.
 
-    Colour means heat alone, and where there is none the image is seen as it is.
+    So colour always means heat, and where there is none the image is visible unchanged.
     """
     load_matplotlib()
     from matplotlib import colormaps
@@ -80,17 +80,17 @@ def heat_over(pixels_HWC: Pixels, heat_HW: NDArray[np.floating]) -> Pixels:
 
 
 def signed(values_HWC: NDArray[np.floating]) -> Pixels:
-    """Show values of either sign: zero is grey, the largest two in a hundred of the others are black or white."""
+    """Return an image of signed values: 0 is grey, the largest 2% are black or white."""
     sizes = np.abs(values_HWC[values_HWC != 0])
     scaled = np.clip(values_HWC / np.quantile(sizes, 0.98), -1, 1) if sizes.size else values_HWC
     return (127.5 + 127.5 * scaled).round().astype(np.uint8)
 
 
 def mosaic(tiles: Sequence[Pixels], side: int | None = None, columns: int | None = None) -> Pixels:
-    """Put tiles into a grid as square as possible, row by row, on white.
+    """Arrange tiles row by row in a nearly square grid on white.
 
     Args:
-        side: enlarge or shrink the tiles so that the largest fits a square of so many pixels; None: all are equal.
+        side: scale the tiles so that the largest fits a square of this many pixels; None: all have the same size.
     """
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""What all plots look like, and how they are written."""
+"""The common style of all plots, and how they are written."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREY = "#1f6fb2", "#d9730d", "#6b7280"
-"""Two hues that colour-blind readers tell apart, and one for what stands back."""
+"""Two colours that colour-blind readers can tell apart, and one for secondary lines."""
 
 TITLE: dict[str, Any] = {"loc": "left", "fontsize": 11, "fontweight": "bold", "color": "#111827", "pad": 8}
-"""How the title of a panel looks: what is drawn, above its top left corner."""
+"""The style of a panel's title, above its top left corner."""
 
 WIDTH = 8.0
-"""In inches; with 10 pt type an image is readable where it is shown 800 pixels wide."""
+"""In inches; text of 10 pt is readable in a plot that is shown 800 pixels wide."""
 
 DOTS_PER_INCH = 200
 
 DRAWN_BY = "cnn-tl"
-"""What a PNG of ours names as its software; one that names another is somebody else's."""
+"""The software that the PNGs of cnn-tl name, by which they are recognised."""
 
 
 def new_figure(height: float) -> Figure:
@@ -40,7 +40,7 @@ def new_figure(height: float) -> Figure:
 
 
 def tidy(axes: Axes) -> None:
-    """Leave of the frame the two lines that carry numbers, and put a faint horizontal grid behind the data."""
+    """Keep only the axes with numbers, and put a faint horizontal grid behind the data."""
     axes.set_facecolor("white")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#c3c8cf")
@@ -50,7 +50,7 @@ def tidy(axes: Axes) -> None:
 
 
 def shorten(line: str, most: int) -> str:
-    """Cut the middle out of a line that is too long to stand over a plot."""
+    """Cut the middle out of a line that is too long for a plot."""
     if len(line) <= most:
         return line
     half = most // 2 - 1
@@ -58,7 +58,7 @@ def shorten(line: str, most: int) -> str:
 
 
 def write(figure: Figure, path: Path) -> None:
-    """Write the figure as PNG, atomically; a letter that the font lacks is a box, and no warning.
+    """Write the figure as PNG, atomically; a character that the font lacks becomes a box without a warning.
 
     Raises:
         ResourceError: the disk is full or not writable.

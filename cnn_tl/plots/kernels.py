@@ -1,4 +1,4 @@
-"""The image of a convolution: before, the kernel, after."""
+"""A convolution as a plot: the image before, the kernel, the image after."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MOST_WRITTEN = 7
-"""Entries on a side up to which the numbers of a kernel are written into its cells."""
+"""Larger kernels are drawn without their numbers."""
 
 
 _LONGEST_NAME = 14
@@ -35,7 +35,7 @@ def plot_kernels(
     Args:
         before, after: uint8 [H, W] or [H, W, 3].
         matrices: the kernel's, one below the other.
-        name: the kernel's. lines: what stands below the images, such as how the sizes come about.
+        name: of the kernel. lines: text below the images, such as the arithmetic of the sizes.
 
     Raises:
         ResourceError: the disk is full or not writable.
@@ -73,12 +73,12 @@ def _kernel(axes: Axes, matrix: NDArray[np.float64], name: str) -> None:
                 colour = "white" if abs(matrix[row, column]) > 0.6 * reach else "#111827"
                 axes.text(column, row, written[row][column], ha="center", va="center", fontsize=size, color=colour)
     title = printable(name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}...")
-    axes.set_title(title, parse_math=False, **TITLE)  # a file may be called anything
+    axes.set_title(title, parse_math=False, **TITLE)  # the name of a file may contain a $
     _without_frame(axes)
 
 
 def _written(value: float) -> str:
-    """Write an entry as people do: 1/9 where it is one, else with two digits."""
+    """Write an entry as a fraction such as 1/9 if it is one, else with two digits."""
     fraction = Fraction(value).limit_denominator(273)
     exact = abs(float(fraction) - value) < 1e-12
     return str(fraction) if exact and fraction.numerator < 100 else f"{value:.2g}"

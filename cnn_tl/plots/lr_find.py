@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST = 2.0
-"""The axis ends so many times the fall above the start; what is higher is marked at the edge."""
+"""The axis ends this many times the fall above the highest loss before the minimum; higher losses are marked."""
 
 
 def plot_lr_find(
@@ -27,16 +27,16 @@ def plot_lr_find(
     """Draw the loss against the learning rate, on a logarithmic axis, with each suggestion marked, as a PNG.
 
     Args:
-        rates, losses: the learning rate of each step and the training loss before its update: dots.
-        smoothed: their smooth course, at the same rates: the line.
-        suggestions: rates by name. default: which of them is taken.
+        rates, losses: the learning rate of each step and the training loss before its update, drawn as dots.
+        smoothed: the smoothed losses, drawn as a line.
+        suggestions: name -> rate. default: the name of the one that is used.
 
     Raises:
         ValueError: there is no finite loss, or the lengths differ.
         ResourceError: the disk is full or not writable.
     """
     if not len(rates) == len(losses) == len(smoothed):
-        raise ValueError("as many losses as rates are needed")
+        raise ValueError("rates, losses and smoothed must have the same length")
     if not any(map(math.isfinite, smoothed)):
         raise ValueError("no finite losses to draw")
     figure = new_figure(height=4.5)
@@ -60,9 +60,9 @@ def plot_lr_find(
 
 
 def _limit(axes: Axes, rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float]) -> None:
-    """End the axis where the loss has run away, and mark at its edge each step that lies higher.
+    """End the axis where the loss diverges, and mark at its edge each step that is higher.
 
-    Up to its lowest the line decides, and every step before it.
+    The range is that of the line up to its minimum, and of all steps in the first half.
     """
     line = [value for value in smoothed if math.isfinite(value)]
     fall = line[: line.index(min(line)) + 1] + [loss for loss in losses[: len(losses) // 2] if math.isfinite(loss)]

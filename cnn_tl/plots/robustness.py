@@ -1,4 +1,4 @@
-"""How accuracy and agreement fall as images are changed more and more."""
+"""Accuracy and agreement by the strength of each change of the images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Points = Sequence[tuple[str, float, float]]
-"""For each strength, from one end to the other: how it is written, accuracy and agreement, 0 to 1."""
+"""For each strength in order: its text, accuracy and agreement, 0 to 1."""
 
 _COLUMNS = 2
 
@@ -22,8 +22,8 @@ def plot_robustness(path: Path, panels: Mapping[str, Points], accuracy: float, b
     """Draw one panel for each change, as a PNG.
 
     Args:
-        panels: change -> its points, the unchanged images among them.
-        accuracy: on the unchanged images. baseline: that of the majority-class baseline.
+        panels: change -> its points, including the unchanged images.
+        accuracy: on the unchanged images. baseline: accuracy of the majority-class baseline.
 
     Raises:
         ResourceError: the disk is full or not writable.

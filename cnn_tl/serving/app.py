@@ -1,4 +1,4 @@
-"""The routes: what can be asked, and in which form the answer comes."""
+"""The routes of the HTTP API, and the form of their answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PAGE = {
 
 
 class _Json(JSONResponse):
-    """JSON in ASCII: a class may be called what no UTF-8 can say."""
+    """JSON in ASCII, since the name of a class may not be valid UTF-8."""
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content, allow_nan=False).encode("ascii")
@@ -44,7 +44,7 @@ class Ranked(BaseModel):
 
 
 class Row(BaseModel):
-    """What the model says about one image; as `cnn-tl predict --format json` has it."""
+    """The prediction for one image, as `cnn-tl predict --format json` writes it."""
 
     file: str
     label: str | None
@@ -60,7 +60,7 @@ class Problem(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether images are answered, and by what."""
+    """Whether the server answers, and with which model."""
 
     status: str
     model: str
@@ -71,28 +71,32 @@ class Health(BaseModel):
     max_bytes: int
 
 
-_SAID: dict[int | str, dict[str, Any]] = {
-    400: {"model": Problem, "description": "not the field, the parameter or the number of files that is wanted"},
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "description": "wrong field, parameter or number of files"},
     408: {"model": Problem, "description": "the request took too long to arrive"},
     413: {"model": Problem, "description": "the request is too large"},
     415: {"model": Problem, "description": "not multipart/form-data"},
-    503: {"model": Problem, "description": "too much to do; `Retry-After` says when to try again"},
+    503: {"model": Problem, "description": "the server is busy; `Retry-After` says when to try again"},
 }
-_BROKEN: dict[int | str, dict[str, Any]] = {
-    422: {"model": list[Row], "description": "an image cannot be read: its row says why, the others are answered"}
+_UNREADABLE: dict[int | str, dict[str, Any]] = {
+    422: {"model": list[Row], "description": "an image cannot be read; its row says why, the others are answered"}
 }
-_DRAWN: dict[int | str, dict[str, Any]] = {
+_HEAT_MAP: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {"image/png": {}},
-        "description": "X-Class (percent-encoded) and X-Method say of what; X-Caveat, if there, why not to trust it",
+        "description": "X-Class (percent-encoded), X-Method; X-Caveat, if present, says why not to trust it",
     },
     422: {"model": Problem, "description": "the image cannot be read"},
-    501: {"model": Problem, "description": "the server has not what drawing needs"},
+    501: {"model": Problem, "description": "the server lacks a package for drawing"},
 }
 
 
 def build(service: Service, *, local: bool) -> FastAPI:
-    """Return the application; `local` says that it is reached by loopback only."""
+    """Return the application.
+
+    Args:
+        local: whether only this machine can reach it.
+    """
     app = FastAPI(
         title="cnn-tl",
         version=__version__,
@@ -111,12 +115,12 @@ def build(service: Service, *, local: bool) -> FastAPI:
 
 
 def _add_api(app: FastAPI, service: Service) -> None:
-    @app.post("/predict", response_model=list[Row], responses=_SAID | _BROKEN)
+    @app.post("/predict", response_model=list[Row], responses=_REFUSALS | _UNREADABLE)
     async def predict(
         files: Annotated[list[UploadFile], File(description="One or many images.")],
         top: Annotated[int, Query(ge=1, description="How many classes to list for each image.")] = 1,
     ) -> Response:
-        """Say what the model sees in images, one row each."""
+        """Predict the class of images, one row each."""
         most = service.limits.files
         if len(files) > most:
             raise HTTPException(400, f"{counted(len(files), 'file')} in one request; {most} at most")
@@ -125,25 +129,27 @@ def _add_api(app: FastAPI, service: Service) -> None:
         unread = any(answer.error is not None for answer in answers)
         return _Json([answer.to_dict() for answer in answers], 422 if unread else 200)
 
-    @app.post("/explain", response_class=Response, responses=_SAID | _DRAWN)
+    @app.post("/explain", response_class=Response, responses=_REFUSALS | _HEAT_MAP)
     async def explain(
         file: Annotated[UploadFile, File(description="One image.")],
         request: Request,
         label: Annotated[
-            str | None, Query(alias="class", description="The class to explain; by default the answered one.")
+            str | None, Query(alias="class", description="The class to explain; by default the predicted one.")
         ] = None,
     ) -> Response:
-        """Draw where the evidence for a class lies, as PNG, over the part of the image that the network sees."""
-        named = _as_spelt(request, "class", label)
+        """Draw the evidence for a class as PNG, over the part of the image that the network sees."""
+        named = _with_surrogates(request, "class", label)
         explained, png, caveat = await service.heat(await file.read(), named)
         headers = {"X-Class": quote(explained, errors="surrogatepass"), "X-Method": service.explains}
         if caveat is not None:
             headers["X-Caveat"] = caveat
         return Response(png, media_type="image/png", headers=headers)
 
-    @app.get("/health", response_model=Health, responses={503: {"model": Health, "description": "it is stopping"}})
+    @app.get(
+        "/health", response_model=Health, responses={503: {"model": Health, "description": "the server is stopping"}}
+    )
     async def health() -> Response:
-        """Say whether images are answered, and by what."""
+        """Say whether the server answers, and with which model."""
         facts = {
             "status": "ok" if service.ready else "stopping",
             "model": service.name,
@@ -157,12 +163,12 @@ def _add_api(app: FastAPI, service: Service) -> None:
 
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:
-        """Give counters and times in the text format of Prometheus."""
+        """Return counters and durations in the text format of Prometheus."""
         return Response(generate_latest(service.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-def _as_spelt(request: Request, name: str, decoded: str | None) -> str | None:
-    """Return a parameter with its lone surrogates, as `X-Class` spells them; the framework's decoder drops them."""
+def _with_surrogates(request: Request, name: str, decoded: str | None) -> str | None:
+    """Return a parameter with its lone surrogates, as in `X-Class`; the decoder of the framework drops them."""
     query = request.scope["query_string"].decode("latin-1")
     values = parse_qs(query, keep_blank_values=True, errors="surrogateescape").get(name)
     try:
@@ -183,14 +189,14 @@ def _add_page(app: FastAPI) -> None:
 
 
 def _add_problems(app: FastAPI) -> None:
-    """Answer whatever is wrong with `{"error": one line}`."""
+    """Answer every error with `{"error": one line}`."""
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
         return _Json({"error": str(error.detail)}, error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def not_meant(request: Request, error: RequestValidationError) -> Response:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if request.method == "POST" and kind != "multipart/form-data":
             return _Json({"error": f"send images as multipart/form-data, not {kind or 'without a type'}"}, 415)
@@ -198,7 +204,7 @@ def _add_problems(app: FastAPI) -> None:
         where, name = first["loc"][0], str(first["loc"][1]) if len(first["loc"]) > 1 else ""
         if where == "body":
             wrong = f"no file in the field {name!r}"
-            if first["type"] != "missing":  # there may be files beside it
+            if first["type"] != "missing":  # there may be other files
                 wrong = f"a field {name!r} holds text instead of a file"
             return _Json({"error": f"{wrong}; curl -F {name}=@image.jpg sends one"}, 400)
         return _Json({"error": f"{name}: {first['msg']}"}, 400)
@@ -208,7 +214,7 @@ def _add_problems(app: FastAPI) -> None:
         return _Json({"error": error.reason}, 422)
 
     @app.exception_handler(ResourceError)
-    async def machine_lacks_something(request: Request, error: ResourceError) -> Response:
+    async def lacking_resource(request: Request, error: ResourceError) -> Response:
         return _Json({"error": str(error)}, 503, {"Retry-After": "10"})
 
     @app.exception_handler(Exception)

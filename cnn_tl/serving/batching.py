@@ -1,4 +1,4 @@
-"""Images of many requests go through the model together: one thread collects them and runs it."""
+"""Batch the images of several requests: one thread collects them and runs the model."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class _Waiting:
 
 
 class Batcher:
-    """Runs the model on up to `batch_size` images at once, in a thread of its own.
+    """Runs the model on up to `batch_size` images together, in its own thread.
 
-    While the model runs, images wait; so batches grow with the load by themselves. `max_wait`, in seconds, is how
-    long the first image of a batch waits for others on an idle machine.
+    Images wait while the model runs, so batches grow with the load. `max_wait`, in seconds, is how long the first image
+    of a batch waits for others when the server is idle.
     """
 
     def __init__(
@@ -45,24 +45,24 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether images that are given now will be answered."""
+        """Whether images submitted now will be predicted."""
         return self._thread.is_alive()
 
     def submit(self, pixels_HWC: Pixels) -> Future[Logits]:
-        """Return what will hold the logits [K] of one image; whoever calls bounds how many wait."""
+        """Return a future of the logits [K] of one image; the caller limits how many images wait."""
         waiting = _Waiting(pixels_HWC)
         self._queue.put(waiting)
         return waiting.answer
 
     def close(self) -> None:
-        """Answer what is waiting, and end the thread."""
+        """Predict what is waiting, and end the thread."""
         self._queue.put(None)
         self._thread.join()
 
     def _work(self) -> None:
-        going_on = True
-        while going_on:
-            batch, going_on = self._collect()
+        running = True
+        while running:
+            batch, running = self._collect()
             batch = [waiting for waiting in batch if waiting.answer.set_running_or_notify_cancel()]
             if batch:
                 self._run(batch)
@@ -88,7 +88,7 @@ class Batcher:
         self._on_batch(len(batch))
         try:
             logits_NK = self._logits(np.stack([waiting.pixels for waiting in batch]))
-        except Exception as error:  # noqa: BLE001 - each request hears of it, and the thread lives on
+        except Exception as error:  # noqa: BLE001 - each request gets the error, and the thread goes on
             for waiting in batch:
                 waiting.answer.set_exception(error)
             return

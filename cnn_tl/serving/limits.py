@@ -1,4 +1,4 @@
-"""What a request may be, looked at before anything is made of it: where it comes from, how large, how slow."""
+"""Limits that are checked before a request is handled: its origin, its size and its speed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MEGABYTE = 2**20
 BUSY_SECONDS = 1
-"""What `Retry-After` says where there is too much to do."""
+"""`Retry-After` of a busy server."""
 
 CROWDED = "crowded"
-"""The key of a request's state under which the protocol says that there are too many connections."""
+"""Key in the state of a request: whether there are too many connections."""
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -29,19 +29,20 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-"""What each answer tells a browser: nothing from elsewhere is loaded, nothing is framed, guessed at or kept."""
+"""Tell browsers to load nothing from elsewhere, and not to frame, sniff or store an answer."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one request may ask for, and all together.
+    """Limits of one request, and of all together.
 
     Attributes:
-        body: bytes of one request; all that are being read together may be `bodies`.
+        body: bytes of one request. bodies: bytes of all requests that are being received.
         body_seconds: how long a request may take to arrive.
-        files: images in one request. pixels: of one image; None leaves it at the model's own limit.
-        images: that are decoded or wait for the model at once; more are answered with 503.
-        heat_maps: that are computed or wait at once.
+        files: images in one request.
+        pixels: of one image; None: the limit of the model.
+        images: how many are decoded or wait for the model; further ones are refused with 503.
+        heat_maps: how many are computed or wait.
     """
 
     body: int = 32 * MEGABYTE
@@ -54,45 +55,46 @@ class Limits:
 
 
 def busy(what: str, **headers: str) -> HTTPException:
-    """Return the answer to a request that would be too much now, and perhaps not in a moment."""
+    """Return the refusal of a request that may succeed a moment later."""
     headers = {"Retry-After": str(BUSY_SECONDS), **headers}
     return HTTPException(503, f"too many {what} at the moment; try again", headers)
 
 
 class Places:
-    """A number of places; who finds none free is turned away instead of waiting. For one event loop."""
+    """A counter of free places; a request that finds too few is refused instead of waiting. For one event loop."""
 
     def __init__(self, places: int, what: str) -> None:
         self._free, self._places, self._what = places, places, what
 
     @property
     def taken(self) -> int:
-        """How many are taken."""
+        """How many places are taken."""
         return self._places - self._free
 
     def take(self, number: int) -> None:
-        """Take so many places.
+        """Take places.
 
         Raises:
-            HTTPException: 503, there are not so many.
+            HTTPException: 503, there are too few.
         """
         if number > self._free:
             raise busy(self._what)
         self._free -= number
 
     def give_back(self, number: int) -> None:
-        """Free them again."""
+        """Free places."""
         self._free += number
 
 
 class Gate:
-    """Stands before the routes. Refuses foreign callers, and lets no body through that is too large or too slow.
+    """Middleware in front of the routes: refuses foreign callers, and bodies that are too large or too slow.
 
-    HEAD is asked of the routes as GET; the protocol leaves the body out.
+    The routes see HEAD as GET; the protocol drops the body of the answer.
 
     Args:
-        local: the server listens on loopback only. Then a browser is the one way in for others: a page that names its
-            own host 127.0.0.1 (DNS rebinding), or sends a form here. Both say where they come from, and are refused.
+        local: whether the server listens on loopback only. Others can then reach it only through a browser, with a page
+            that gives its own host the address 127.0.0.1 (DNS rebinding) or sends a form. Both name their origin, and
+            are refused.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, *, local: bool) -> None:
@@ -123,7 +125,7 @@ class Gate:
             self._bodies.give_back(body.held)
 
     def _refusal(self, scope: Scope, headers: Headers) -> HTTPException | None:
-        """Return what speaks against the request before it is looked at any closer."""
+        """Return why the request is refused by its headers alone; None if it is not."""
         if scope.get("state", {}).get(CROWDED):
             return busy("connections are open", Connection="close")
         foreign = _foreign(scope["method"], headers, self._local)
@@ -131,7 +133,7 @@ class Gate:
 
 
 class _Body:
-    """The body of one request, counted while it arrives."""
+    """The body of one request, measured while it arrives."""
 
     def __init__(self, receive: Receive, headers: Headers, limits: Limits, bodies: Places) -> None:
         self._receive, self._headers, self._limits, self._bodies = receive, headers, limits, bodies
@@ -143,7 +145,7 @@ class _Body:
         """Return the next part.
 
         Raises:
-            HTTPException: 413, 408 or 503; the rest of the body is not wanted.
+            HTTPException: 413, 408 or 503; the rest of the body is not read.
         """
         if self._whole:
             return await self._receive()
@@ -169,18 +171,18 @@ class _Body:
             ) from None
 
     async def _refuse(self, *, more: bool) -> None:
-        """Say that it is too large; first swallow some of what comes, for many clients listen only when all is sent."""
-        swallowed = 0
-        while more and swallowed <= 4 * self._limits.body:
+        """Refuse a body that is too large, after reading some, as many clients read only once they have sent all."""
+        discarded = 0
+        while more and discarded <= 4 * self._limits.body:
             message = await self._next()
-            swallowed += len(message.get("body", b""))
+            discarded += len(message.get("body", b""))
             more = message.get("more_body", False)
         largest = f"{self._limits.body / MEGABYTE:g} MB"
         raise HTTPException(413, f"a request may have {largest} at most", {"Connection": "close"})
 
 
 def _foreign(method: str, headers: Headers, local: bool) -> str | None:
-    """Return why the request does not come from this machine or this page; None: nothing speaks against it."""
+    """Return why the request comes from elsewhere; None if it does not."""
     if method not in ("GET", "HEAD") and headers.get("sec-fetch-site") in ("cross-site", "same-site"):
         return "another site's page may not send images here"
     if local and not _names_loopback(headers.get("host", "")):

@@ -1,4 +1,4 @@
-"""What a server did, in the text format of Prometheus."""
+"""Counters of a server, in the text format of Prometheus."""
 
 from __future__ import annotations
 
@@ -13,24 +13,22 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """Counters of one server, with those of its process (memory, CPU time, open files)."""
+    """Counters of one server and of its process (memory, CPU time, open files)."""
 
     def __init__(self) -> None:
         self.registry = to = CollectorRegistry()
         ProcessCollector(registry=to)
-        self.requests = Counter("cnn_tl_requests", "Requests that were answered.", ["path", "status"], registry=to)
+        self.requests = Counter("cnn_tl_requests", "Requests answered.", ["path", "status"], registry=to)
         self.seconds = Histogram(
-            "cnn_tl_request_seconds", "From headers to answer.", ["path"], buckets=_SECONDS, registry=to
+            "cnn_tl_request_seconds", "Seconds from headers to answer.", ["path"], buckets=_SECONDS, registry=to
         )
-        self.images = Counter("cnn_tl_images", "Images: answered, or broken.", ["outcome"], registry=to)
-        self.batch = Histogram(
-            "cnn_tl_batch_size", "Images that went through the model together.", buckets=_SIZES, registry=to
-        )
-        self.waiting = Gauge("cnn_tl_waiting_images", "Images that are decoded or wait for the model.", registry=to)
+        self.images = Counter("cnn_tl_images", "Images, answered or broken.", ["outcome"], registry=to)
+        self.batch = Histogram("cnn_tl_batch_size", "Images per batch.", buckets=_SIZES, registry=to)
+        self.waiting = Gauge("cnn_tl_waiting_images", "Images being decoded or waiting for the model.", registry=to)
 
 
 class Measured:
-    """Counts and times each request; a path that does not exist counts as `other`."""
+    """Middleware that counts and times requests; unknown paths count as `other`."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, paths: Collection[str]) -> None:
         self._app, self._metrics, self._paths = app, metrics, frozenset(paths)

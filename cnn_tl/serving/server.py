@@ -1,4 +1,4 @@
-"""The process that listens: its socket, its patience with slow callers, and its end."""
+"""The server process: its socket, time limits for slow clients, and shutdown."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from cnn_tl.core.signals import StopRequest, stop_on_signals
 from cnn_tl.serving.limits import CROWDED
 
 HEADER_SECONDS = 10.0
-"""How long the headers of a request may take; uvicorn itself would wait for ever."""
+"""How long the headers of a request may take; uvicorn has no such limit."""
 
 REST_SECONDS = 5.0
-"""How long the rest of a body may take that the answer did not wait for; many clients read only when all is sent."""
+"""How long the rest of a body may take after the answer; many clients read only once they have sent all."""
 
 CONNECTIONS = 500
-"""More at once are answered with 503; the system's usual limit is 1,024 open files."""
+"""Further ones are refused with 503; the usual limit of a system is 1,024 open files."""
 
 STOPPING_SECONDS = 20
-"""How long requests that have come may take once a signal asks to stop."""
+"""How long running requests may take after a signal to stop."""
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that has its address but does not listen yet, so that a wrong one is said before any work.
+    """Bind a socket without listening yet, so that a wrong address fails before the model is loaded.
 
     Raises:
         UsageError: there is no such host, or it is not this machine.
-        ResourceError: the port is in use, or not ours to take.
+        ResourceError: the port is in use or not permitted.
     """
     where = f"port {port} of {printable(host)}"
     try:
@@ -69,16 +69,16 @@ def url(listening: socket.socket) -> str:
 
 
 def serve(app: ASGIApp, listening: socket.socket, on_ready: Callable[[], object], on_stop: Callable[[], None]) -> None:
-    """Answer requests until SIGINT or SIGTERM; those that have come are then answered. The second signal ends all.
+    """Serve until SIGINT or SIGTERM, then finish the running requests; a second signal ends the process at once.
 
     Raises:
-        Stopped: a signal came; with its exit code.
-        ResourceError: another process took the port meanwhile.
+        Stopped: a signal came; it has the exit code.
+        ResourceError: another process took the port.
     """
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # who sends a broken form is told so
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # the client is told of a broken form
     config = uvicorn.Config(
         app,
-        http=_ImpatientProtocol,
+        http=_TimeLimitedProtocol,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -109,19 +109,19 @@ class _Server(uvicorn.Server):
         yield
 
     async def on_tick(self, counter: int) -> bool:
-        """Hear, ten times a second, whether a signal has come."""
+        """Check ten times a second whether a signal has come."""
         if self._stop and not self.should_exit:
             self._on_stop()
             self.should_exit = True
         return await super().on_tick(counter)
 
 
-class _ImpatientProtocol(H11Protocol):
-    """Hangs up on whoever does not finish in time what it has begun to send; answers whatever it refuses in JSON."""
+class _TimeLimitedProtocol(H11Protocol):
+    """Disconnects clients that do not finish sending in time; refuses in JSON."""
 
-    _patience: asyncio.TimerHandle | None = None
-    _owed: object = None
-    """What the running time is for: a state of the caller's side, IDLE or SEND_BODY."""
+    _timer: asyncio.TimerHandle | None = None
+    _awaited: object = None
+    """What the timer waits for: a state of the client, IDLE or SEND_BODY."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -132,19 +132,19 @@ class _ImpatientProtocol(H11Protocol):
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._forgive()
+        self._stop_timer()
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
-        """Let the application know of too many connections; uvicorn's own limit would answer in plain text."""
+        """Tell the application if there are too many connections; the limit of uvicorn answers in plain text."""
         crowded = len(self.connections) > CONNECTIONS or len(self.tasks) >= CONNECTIONS
         self.app_state = {CROWDED: crowded}
         super().handle_events()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what h11 cannot read."""
+        """Refuse what h11 cannot parse."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            content = json.dumps({"error": "no request that HTTP/1.1 allows, or one with headers over 16 kB"}).encode()
+            content = json.dumps({"error": "not a valid HTTP/1.1 request, or its headers exceed 16 kB"}).encode()
             headers = [("Content-Type", "application/json"), ("Content-Length", str(len(content)))]
             answer = h11.Response(status_code=400, headers=[*headers, ("Connection", "close")], reason="Bad Request")
             for event in (answer, h11.Data(data=content), h11.EndOfMessage()):
@@ -152,34 +152,34 @@ class _ImpatientProtocol(H11Protocol):
         self.transport.close()
 
     def on_response_complete(self) -> None:
-        """Wait no longer than `REST_SECONDS` for a body that nobody needs any more."""
+        """Wait at most `REST_SECONDS` for the rest of a body that is not needed any more."""
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY:
             self._watch()
 
     def _watch(self) -> None:
-        """Time what the caller owes; a body that the application still reads is timed there."""
-        owed, seconds = self.conn.their_state, HEADER_SECONDS
-        if owed is h11.SEND_BODY and self.cycle.response_complete:
+        """Start the timer for what the client has to send; a body that the application reads is timed there."""
+        awaited, seconds = self.conn.their_state, HEADER_SECONDS
+        if awaited is h11.SEND_BODY and self.cycle.response_complete:
             seconds = REST_SECONDS
-        elif owed is not h11.IDLE:
-            self._forgive()
+        elif awaited is not h11.IDLE:
+            self._stop_timer()
             return
-        if owed is not self._owed:
-            self._forgive()
-            self._owed, self._patience = owed, self.loop.call_later(seconds, self.transport.close)
+        if awaited is not self._awaited:
+            self._stop_timer()
+            self._awaited, self._timer = awaited, self.loop.call_later(seconds, self.transport.close)
 
-    def _forgive(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-        self._patience = self._owed = None
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._awaited = None
 
 
 def _refusal(error: OSError, where: str, host: str) -> Exception:
     if error.errno == errno.EADDRINUSE:
         return ResourceError(f"{where} is in use; choose another one with --port, or any free one with --port 0")
     if error.errno == errno.EADDRNOTAVAIL:
-        return UsageError(f"--host {printable(host)} is no address of this machine")
+        return UsageError(f"--host {printable(host)} is not an address of this machine")
     if error.errno == errno.EACCES:
-        return ResourceError(f"{where} is not yours to take; choose one over 1023 with --port")
+        return ResourceError(f"{where} needs more permissions; choose one over 1023 with --port")
     return ResourceError(f"{where} cannot be used: {error.strerror}")

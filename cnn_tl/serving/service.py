@@ -1,4 +1,4 @@
-"""What the server does with images, whoever asks: decode in threads, answer in batches, explain one by one."""
+"""The work of the server: decode images in threads, predict them in batches, explain them one by one."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ Made = TypeVar("Made")
 
 
 class Service:
-    """A trained model, its threads, and what waits for them.
+    """A trained model, its threads and their queues.
 
     Attributes:
-        name: what the model is called.
-        classifier: the model. explains: the name of the method of its heat maps.
-        metrics: what was done so far. stopping: set it when no more is to be promised.
+        name: of the model, for people.
+        classifier: the model. explains: the method of its heat maps.
+        metrics: counters of the work. stopping: whether the server refuses new work soon.
     """
 
     def __init__(
@@ -63,49 +63,49 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether images that come now are answered."""
+        """Whether new images are answered."""
         return self._batcher.alive and not self.stopping
 
     def warm_up(self) -> None:
-        """Let the model run once: what it cannot do fails here, and the first image need not wait for it.
+        """Run the model once, so that it fails here if it cannot run, and the first image need not wait.
 
         Raises:
             ArtefactError: its logits are not finite.
         """
         finite(self._grey_K)
-        self._explaining.submit(self._explained, self._grey_HWC, self._grey_K, 0)  # nobody waits for that
+        self._explaining.submit(self._explained, self._grey_HWC, self._grey_K, 0)  # without waiting for it
 
-    def promise_no_more(self) -> None:
-        """Let the health say that the server stops; what comes all the same is answered."""
+    def begin_stopping(self) -> None:
+        """Report in /health that the server is stopping; requests that still arrive are answered."""
         self.stopping = True
 
     def close(self) -> None:
-        """Answer what is waiting, and end the threads."""
-        self.promise_no_more()
+        """Finish what is waiting, and end the threads."""
+        self.begin_stopping()
         self._readers.shutdown()
         self._explaining.shutdown()
         self._batcher.close()
 
     async def answers(self, images: Sequence[tuple[str, bytes]], top: int) -> list[Answer]:
-        """Return an answer for each image (its name and its bytes), in their order; broken ones say why.
+        """Predict images, each a name and the bytes of a file; the answer of an unreadable one says why.
 
         Raises:
             HTTPException: 503, too many are waiting.
         """
-        self._demand_a_model()
-        async with _seat(self._places, len(images)):
+        self._require_model()
+        async with _taking(self._places, len(images)):
             return list(await asyncio.gather(*(self._answer(name, content, top) for name, content in images)))
 
     async def _answer(self, name: str, content: bytes, top: int) -> Answer:
         try:
-            _, logits_K = await self._look_at(content)
+            _, logits_K = await self._predict(content)
         except BadImageError as error:
             self.metrics.images.labels("broken").inc()
             return Answer(name, None, None, (), error.reason)
         self.metrics.images.labels("answered").inc()
         return self.classifier.answer(name, softmax(logits_K[None])[0], top)
 
-    async def _look_at(self, content: bytes) -> tuple[Pixels, Logits]:
+    async def _predict(self, content: bytes) -> tuple[Pixels, Logits]:
         pixels_HWC = await _in(self._readers, lambda: self._read(content))
         try:
             return pixels_HWC, await asyncio.wrap_future(self._batcher.submit(pixels_HWC))
@@ -118,12 +118,12 @@ class Service:
         except BadImageError as error:
             if self._spec.max_pixels == self.classifier.preprocessing.max_pixels:
                 raise
-            # the limit is the flag's, not that of the recipe which the reader knows
+            # the limit is that of the flag, but the reader names the key of the recipe
             raise BadImageError(error.path, error.reason.replace("data.max_pixels", "--max-pixels")) from error
 
     @cached_property
     def _grey_HWC(self) -> Pixels:  # noqa: N802 - the shape is part of the name
-        """An image that tells the network nothing."""
+        """An image without information."""
         return np.full((self._spec.height, self._spec.width, 3), transforms.mean_colour(self._spec), np.uint8)
 
     @cached_property
@@ -131,34 +131,35 @@ class Service:
         return self._batcher.submit(self._grey_HWC).result()
 
     def _explained(self, pixels_HWC: Pixels, logits_K: Logits, index: int) -> tuple[bytes, str | None]:
-        """Return the heat map of a class as PNG, and why it must not be trusted, if so."""
+        """Return the heat map of a class as PNG, and its caveat."""
         heat_HW = self._heat_map(pixels_HWC, index)
         after, before = heat_maps.log_odds(np.stack([logits_K, self._grey_K]), index)
         return drawn(pixels_HWC, heat_HW), heat_maps.caveat(heat_HW, after - before)
 
     async def heat(self, content: bytes, label: str | None) -> tuple[str, bytes, str | None]:
-        """Return which class was explained, its heat map as PNG, and why the map must not be trusted, if so.
+        """Return the explained class, its heat map as PNG, and why not to trust the map, if there is a reason.
 
-        No label means the predicted class.
+        Args:
+            label: the class; None: the predicted one.
 
         Raises:
             BadImageError: the image cannot be read.
             HTTPException: 400, no such class; 501, the server cannot draw; 503, too many are waiting.
         """
-        self._demand_a_model()
+        self._require_model()
         if reason := why_not():
             raise HTTPException(501, reason)
         classes = self.classifier.classes
         if label is not None and label not in classes:
             raise HTTPException(400, f"the model has no class {printable(label)}; GET /health lists them")
-        async with _seat(self._heat_places, 1), _seat(self._places, 1):
-            pixels_HWC, logits_K = await self._look_at(content)
+        async with _taking(self._heat_places, 1), _taking(self._places, 1):
+            pixels_HWC, logits_K = await self._predict(content)
             index = int(logits_K.argmax()) if label is None else classes.index(label)
             made = _in(self._explaining, lambda: self._explained(pixels_HWC, logits_K, index))
             return classes[index], *await made
 
-    def _demand_a_model(self) -> None:
-        """Refuse once the threads are gone; while the server only begins to stop, what has come is still answered."""
+    def _require_model(self) -> None:
+        """Refuse once the threads have ended; while the server is stopping, requests are still answered."""
         if not self._batcher.alive:
             raise HTTPException(503, "the server is stopping", {"Retry-After": "10"})
 
@@ -168,7 +169,7 @@ async def _in(threads: ThreadPoolExecutor, work: Callable[[], Made]) -> Made:
 
 
 @asynccontextmanager
-async def _seat(places: Places, number: int) -> AsyncIterator[None]:
+async def _taking(places: Places, number: int) -> AsyncIterator[None]:
     places.take(number)
     try:
         yield

@@ -1,4 +1,7 @@
-"""Trackers of experiments beside metrics.jsonl: TensorBoard, MLflow, Weights & Biases, each by its own package."""
+"""Experiment trackers: TensorBoard, MLflow and Weights & Biases, each in one file that imports its package.
+
+They get the rows of metrics.jsonl, which training/ writes in any case; a tracker that fails never stops a run.
+"""
 
 from __future__ import annotations
 
@@ -12,27 +15,27 @@ from typing import Any
 from cnn_tl.core.errors import ResourceError
 from cnn_tl.recipe.types import TrackerName
 from cnn_tl.tracking.table import flatten
-from cnn_tl.tracking.tracker import Opener, Subject, Tracker, Tracking
+from cnn_tl.tracking.tracker import Opener, TrackedRun, Tracker, Tracking
 
 __all__ = ["TRACKERS", "Tracking", "require_trackers", "tracked"]
 
 
-def _open_tensorboard(subject: Subject) -> Tracker:
+def _open_tensorboard(tracked_run: TrackedRun) -> Tracker:
     from cnn_tl.tracking.tensorboard import TensorBoard
 
-    return TensorBoard(subject)
+    return TensorBoard(tracked_run)
 
 
-def _open_mlflow(subject: Subject) -> Tracker:
+def _open_mlflow(tracked_run: TrackedRun) -> Tracker:
     from cnn_tl.tracking.mlflow import MLflow
 
-    return MLflow(subject)
+    return MLflow(tracked_run)
 
 
-def _open_wandb(subject: Subject) -> Tracker:
+def _open_wandb(tracked_run: TrackedRun) -> Tracker:
     from cnn_tl.tracking.wandb import WeightsAndBiases
 
-    return WeightsAndBiases(subject)
+    return WeightsAndBiases(tracked_run)
 
 
 TRACKERS: dict[TrackerName, Opener] = {
@@ -40,7 +43,7 @@ TRACKERS: dict[TrackerName, Opener] = {
     "mlflow": _open_mlflow,
     "wandb": _open_wandb,
 }
-"""Name -> function that opens the tracker; only it imports the tracker's package, which has the same name."""
+"""Name -> function that opens the tracker and imports its package, which has the same name."""
 
 
 def require_trackers(names: Sequence[TrackerName]) -> None:
@@ -52,10 +55,10 @@ def require_trackers(names: Sequence[TrackerName]) -> None:
     for name in names:
         needed: list[str] = [name]
         if name == "mlflow" and "MLFLOW_TRACKING_URI" not in os.environ:
-            needed += ["sqlalchemy", "alembic"]  # its database; mlflow-skinny comes without
+            needed += ["sqlalchemy", "alembic"]  # for its database; mlflow-skinny does not depend on them
         for package in needed:
             spec = importlib.util.find_spec(package)
-            if spec is None or spec.origin is None:  # without an origin it is a mere folder of that name
+            if spec is None or spec.origin is None:  # without an origin it is only a folder of that name
                 raise ResourceError(
                     f"run.track: {name} needs the package {package}, which is not installed; pip install {name}"
                 )
@@ -70,19 +73,19 @@ def tracked(
     *,
     tracking: Tracking | None = None,
 ) -> Iterator[Tracking]:
-    """Open the trackers that the recipe names, and close them in the end, well or not.
+    """Open the trackers that the recipe names, and close them at the end, whether the run succeeds or not.
 
     Args:
         run: the run folder.
         recipe: the resolved recipe as a tree.
-        warn: told once of each tracker that fails; nothing of that is raised.
+        warn: called once for each tracker that fails; its error is not raised.
         tracking: what the trackers are opened in; by default a new one.
     """
     tracking = Tracking(warn) if tracking is None else tracking
-    subject = Subject(run, {name: value for name, value in flatten(recipe).items() if value is not None})
+    tracked_run = TrackedRun(run, {name: value for name, value in flatten(recipe).items() if value is not None})
     try:
         for name in names:
-            tracking.open(name, TRACKERS[name], subject)
+            tracking.open(name, TRACKERS[name], tracked_run)
         yield tracking
     finally:
         tracking.close()

@@ -14,34 +14,34 @@ from cnn_tl.core import files
 from cnn_tl.core.errors import ArtefactError, printable
 from cnn_tl.core.telemetry import forbid_telemetry
 from cnn_tl.tracking.table import Scalar, by_step, numbers
-from cnn_tl.tracking.tracker import Rows, Subject
+from cnn_tl.tracking.tracker import Rows, TrackedRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "cnn-tl"
 MOST_PARAMS = 100
-"""As many as MLflow takes in one call."""
+"""The limit of MLflow for one call."""
 
 RESULT = "result."
 
 ENVIRONMENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
-"""What holds unless the user says otherwise: a server that is down costs seconds."""
+"""Defaults that keep a server that is down from costing more than seconds."""
 
 
 class MLflow:
-    """The recipe as parameters, rows as metrics by step, the numbers of the result, where the artefacts lie as tags."""
+    """Logs the recipe as parameters, rows as metrics by step, the numbers of the result, and paths as tags."""
 
-    def __init__(self, subject: Subject) -> None:
-        folder = subject.run / "mlflow"
+    def __init__(self, tracked_run: TrackedRun) -> None:
+        folder = tracked_run.run / "mlflow"
         uri = os.environ.get("MLFLOW_TRACKING_URI") or _own_store(folder)
         self._client = _client(uri)
         begun = _begun(folder, uri)
-        self._run_id = begun or self._begin(subject, folder)
+        self._run_id = begun or self._begin(tracked_run, folder)
         self._written: set[int] = set()
         if begun is None:
             files.write_json(folder / "run.json", {"tracking_uri": uri, "run_id": self._run_id})
-            self._log_params(subject.params)
+            self._log_params(tracked_run.params)
         else:
             self._written = self._steps()
             self._client.update_run(self._run_id, status="RUNNING")
@@ -60,10 +60,10 @@ class MLflow:
         self._log_metrics(values, step=max(self._written, default=0))
 
     def close(self, *, finished: bool) -> None:
-        """Say how the run ended; one that was stopped runs again when it is resumed."""
+        """Set the status of the run; one that was stopped is RUNNING again when it is resumed."""
         self._client.set_terminated(self._run_id, status="FINISHED" if finished else "KILLED")
 
-    def _begin(self, subject: Subject, folder: Path) -> str:
+    def _begin(self, tracked_run: TrackedRun, folder: Path) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
         experiment = self._client.get_experiment_by_name(name)
         own = "MLFLOW_TRACKING_URI" not in os.environ
@@ -73,10 +73,10 @@ class MLflow:
             number = self._client.create_experiment(name, (folder / "artifacts").resolve().as_uri() if own else None)
         tags = {
             "mlflow.source.name": "cnn-tl",
-            "cnn_tl.run": printable(subject.run.resolve()),
-            "cnn_tl.model": printable(subject.run.resolve() / "model"),
+            "cnn_tl.run": printable(tracked_run.run.resolve()),
+            "cnn_tl.model": printable(tracked_run.run.resolve() / "model"),
         }
-        run: str = self._client.create_run(number, run_name=printable(subject.run.name), tags=tags).info.run_id
+        run: str = self._client.create_run(number, run_name=printable(tracked_run.run.name), tags=tags).info.run_id
         return run
 
     def _log_params(self, params: Mapping[str, Scalar]) -> None:
@@ -93,7 +93,7 @@ class MLflow:
         self._client.log_batch(self._run_id, [Metric(_key(name), value, now, step) for name, value in values.items()])
 
     def _steps(self) -> set[int]:
-        """Return the steps that the store holds metrics of."""
+        """Return the steps with metrics in the store."""
         names = [name for name in self._client.get_run(self._run_id).data.metrics if not name.startswith(RESULT)]
         return {metric.step for name in names for metric in self._client.get_metric_history(self._run_id, name)}
 
@@ -101,7 +101,7 @@ class MLflow:
 def _own_store(folder: Path) -> str:
     path = (folder / "mlflow.db").resolve().as_posix()
     if "?" in path:
-        raise ValueError(f"a store cannot lie in a folder with a question mark in its name ({path})")
+        raise ValueError(f"the path of a store must not contain a question mark ({path})")
     folder.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{path}"
 
@@ -112,12 +112,12 @@ def _client(uri: str) -> MlflowClient:
     forbid_telemetry()
     from mlflow import MlflowClient
 
-    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it creates
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it logs every table that it creates
     return MlflowClient(tracking_uri=uri)
 
 
 def _begun(folder: Path, uri: str) -> str | None:
-    """Return the id of the run that a process before has begun in this store, if one has."""
+    """Return the id of the run that an earlier process has begun in this store, if any."""
     try:
         begun = files.read_json(folder / "run.json")
     except ArtefactError:
@@ -126,5 +126,5 @@ def _begun(folder: Path, uri: str) -> str | None:
 
 
 def _key(name: str) -> str:
-    """Return a name that MLflow takes: of letters, digits and a few signs."""
+    """Return a name that MLflow accepts: letters, digits and a few signs."""
     return re.sub(r"[^\w.\- /]", "_", name)

@@ -1,4 +1,4 @@
-"""Rows of metrics as flat tables: what a CSV file or a tracker takes, nothing nested."""
+"""Flatten rows of metrics for CSV files and trackers, which take no nested values."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    """Return what can be drawn: the finite numbers of a row under dotted names, without the step they belong to."""
+    """Return the finite numbers of a row under dotted names, without the step."""
     return {
         name: float(value)
         for name, value in flatten(row).items()
@@ -47,5 +47,5 @@ def numbers(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def by_step(rows: Sequence[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
-    """Return the rows under their steps: updates made so far, else the epoch, else the place in the sequence."""
+    """Return step -> row; the step is the number of updates, else the epoch, else the position."""
     return {int(row.get("step", row.get("epoch", place))): row for place, row in enumerate(rows)}

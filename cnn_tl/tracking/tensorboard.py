@@ -1,4 +1,4 @@
-"""TensorBoard: event files in RUN/tensorboard, by the `tensorboard` package alone, without torch."""
+"""TensorBoard: event files in RUN/tensorboard, written by the `tensorboard` package without torch."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from cnn_tl.tracking.table import Scalar, by_step, flatten, numbers
-from cnn_tl.tracking.tracker import Rows, Subject
+from cnn_tl.tracking.tracker import Rows, TrackedRun
 
 
 class TensorBoard:
-    """Scalars by step under the names of their columns; the recipe and the result as text."""
+    """Logs scalars by step under their column names, and the recipe and the result as text."""
 
-    def __init__(self, subject: Subject) -> None:
-        folder = subject.run / "tensorboard"
+    def __init__(self, tracked_run: TrackedRun) -> None:
+        folder = tracked_run.run / "tensorboard"
         new = not folder.is_dir()
         self._written = set() if new else _steps_in(folder)
         self._writer = EventFileWriter(str(folder))
         if new:
-            self._write(text_pb("recipe", _table(subject.params)), step=0)
+            self._write(text_pb("recipe", _table(tracked_run.params)), step=0)
 
     def rows(self, rows: Rows) -> None:
-        """Write the rows of steps that no event file here holds."""
+        """Write the rows whose steps are in no event file yet."""
         for step, row in by_step(rows).items():
             if step not in self._written:
                 values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers(row).items()]
@@ -50,13 +50,13 @@ class TensorBoard:
 
 
 def _steps_in(folder: Path) -> set[int]:
-    """Return the steps that TensorBoard finds scalars of; a file that a kill has cut is read as far as it goes."""
+    """Return the steps with scalars; a file truncated by a kill is read up to there."""
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 1})
     events.Reload()
     return {event.step for tag in events.Tags()["scalars"] for event in events.Scalars(tag)}
 
 
 def _table(values: Mapping[str, Scalar]) -> str:
-    """Return a table in Markdown, which is what the text page of TensorBoard shows."""
+    """Return a Markdown table, which TensorBoard shows as text."""
     lines = [f"| {name} | {value} |" for name, value in values.items()]
     return "\n".join(["| | |", "|---|---|", *lines])

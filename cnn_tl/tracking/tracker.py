@@ -1,4 +1,4 @@
-"""What a tracker is, and the guard that keeps its troubles away from the run."""
+"""The interface of a tracker, and the guard that keeps its errors away from the run."""
 
 from __future__ import annotations
 
@@ -15,50 +15,50 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is tracked: the run folder, in which a tracker keeps its own files, and the recipe as `flatten` gives it."""
+class TrackedRun:
+    """The run to track: its folder, where a tracker keeps its own files, and its recipe as returned by `flatten`."""
 
     run: Path
     params: Mapping[str, Scalar]
 
 
 class Tracker(Protocol):
-    """One open tracker; it may raise whatever it likes."""
+    """One open tracker; it may raise any error."""
 
     def rows(self, rows: Rows) -> None:
-        """Write those rows that are not written yet, also not by a process before; `rows` are all so far."""
+        """Write the rows that neither this nor an earlier process has written; `rows` are all so far."""
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result of the finished run."""
 
     def close(self, *, finished: bool) -> None:
-        """Let go of everything; a run that has not finished may be resumed by another process."""
+        """Release all resources; another process may resume a run that has not finished."""
 
 
-Opener = Callable[[Subject], Tracker]
+Opener = Callable[[TrackedRun], Tracker]
 
 
 class Tracking:
-    """All trackers of a run. Whatever one of them raises becomes one warning, and it is not asked again."""
+    """All trackers of a run. An error of a tracker becomes one warning, and the tracker is closed."""
 
     def __init__(self, warn: Callable[[str], None] = warnings.warn) -> None:
         self._warn = warn
         self._finished = False
         self._open: dict[str, Tracker] = {}
 
-    def open(self, name: str, opener: Opener, subject: Subject) -> None:
-        """Open one more tracker."""
+    def open(self, name: str, opener: Opener, tracked_run: TrackedRun) -> None:
+        """Open a tracker."""
         with self._guard(name):
-            self._open[name] = opener(subject)
+            self._open[name] = opener(tracked_run)
 
     def rows(self, rows: Rows) -> None:
-        """Tell all rows of metrics so far, after each epoch."""
+        """Pass on all rows of metrics so far, after each epoch."""
         for name, tracker in list(self._open.items()):
             with self._guard(name):
                 tracker.rows(rows)
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Tell the result of the finished run."""
+        """Pass on the result of the finished run."""
         self._finished = True
         for name, tracker in list(self._open.items()):
             with self._guard(name):
@@ -75,10 +75,10 @@ class Tracking:
     def _guard(self, name: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - a tracker's troubles are its own, whatever they are
+        except Exception as error:  # noqa: BLE001 - whatever a tracker raises must not stop the run
             tracker = self._open.pop(name, None)
             if tracker is not None:
                 with contextlib.suppress(Exception):
                     tracker.close(finished=False)
             reason = " ".join(str(error).split()) or type(error).__name__
-            self._warn(f"{name}: {reason}; the run goes on and is no longer tracked there")
+            self._warn(f"{name}: {reason}; the run continues without it")

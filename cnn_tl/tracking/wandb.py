@@ -1,4 +1,4 @@
-"""Weights & Biases: online for who has logged in, else files in RUN/wandb that `wandb sync` sends when it is wanted."""
+"""Weights & Biases: online for users who have logged in, else files in RUN/wandb for `wandb sync`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from cnn_tl.cache.location import default_root
 from cnn_tl.core import files
 from cnn_tl.core.errors import ArtefactError
 from cnn_tl.tracking.table import by_step, numbers
-from cnn_tl.tracking.tracker import Rows, Subject
+from cnn_tl.tracking.tracker import Rows, TrackedRun
 
 PROJECT = "cnn-tl"
 
 
 class WeightsAndBiases:
-    """The recipe as config, rows by step, the numbers of the result as summary; its id stays in the run folder."""
+    """Logs the recipe as config, rows by step, and the numbers of the result as summary; keeps its id in RUN."""
 
-    def __init__(self, subject: Subject) -> None:
-        self._state = subject.run / "wandb" / "run.json"
+    def __init__(self, tracked_run: TrackedRun) -> None:
+        self._state = tracked_run.run / "wandb" / "run.json"
         try:
             state = files.read_json(self._state)
         except ArtefactError:
@@ -33,19 +33,19 @@ class WeightsAndBiases:
         os.environ.setdefault("WANDB_CACHE_DIR", str(default_root() / "wandb"))  # for its debug logs
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or PROJECT,
-            name=subject.run.name,
+            name=tracked_run.run.name,
             id=self._id,
             resume="allow",
-            reinit="create_new",  # a run that the caller has open stays the caller's
-            dir=subject.run,
+            reinit="create_new",  # leaves a run that the caller has open alone
+            dir=tracked_run.run,
             mode=_mode(),
-            config=dict(subject.params),
-            allow_val_change=True,  # a run that is resumed for longer
+            config=dict(tracked_run.params),
+            allow_val_change=True,  # a run may be resumed with more epochs
             settings=wandb.Settings(console="off", silent=True, disable_git=True, disable_code=True),
         )
 
     def rows(self, rows: Rows) -> None:
-        """Log the rows of steps beyond the last one that was logged; steps only rise here."""
+        """Log the rows after the last logged step; steps must rise."""
         for step, row in sorted(by_step(rows).items()):
             if step > self._step:
                 self._run.log(numbers(row), step=step, commit=True)
@@ -58,10 +58,10 @@ class WeightsAndBiases:
         self._run.summary.update({f"result.{name}": value for name, value in numbers(counts).items()})
 
     def close(self, *, finished: bool) -> None:
-        """Write out what is left; online this waits until it has been sent."""
+        """Write what is left; online, wait until it is sent."""
         self._run.finish(exit_code=0 if finished else 1)
 
 
 def _mode() -> Any:
-    """Return WANDB_MODE, else online where the user has logged in; nobody is asked to log in."""
+    """Return WANDB_MODE, else online if the user has logged in; never ask for a login."""
     return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False, verify=False) else "offline")

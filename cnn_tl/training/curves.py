@@ -13,7 +13,7 @@ from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.outcome import Outcome
 
 if TYPE_CHECKING:
-    from cnn_tl.plots.curves import Rows, Story
+    from cnn_tl.plots.curves import CurvesContext, Rows
 
 
 def draw_curves(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcome | None) -> None:
@@ -23,19 +23,21 @@ def draw_curves(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outco
         if rows and run.world.is_first and has_loop(run):
             from cnn_tl.plots.curves import plot_curves
 
-            plot_curves(run.folder.curves, rows, _story(run, dataset, network, outcome, rows))
+            plot_curves(run.folder.curves, rows, _context(run, dataset, network, outcome, rows))
     except Exception as error:  # noqa: BLE001 - a plot is not worth a run
         run.observer.warn(f"the learning curves are not drawn: {error}")
 
 
-def _story(run: Run[LoopRecipe], dataset: Dataset, network: LazyNetwork, outcome: Outcome | None, rows: Rows) -> Story:
+def _context(
+    run: Run[LoopRecipe], dataset: Dataset, network: LazyNetwork, outcome: Outcome | None, rows: Rows
+) -> CurvesContext:
     """Return what the plot of a run shows besides its rows."""
-    from cnn_tl.plots.curves import Story
+    from cnn_tl.plots.curves import CurvesContext
 
     recipe, model = run.recipe, run.recipe.model
     phases = [(number * model.unfreeze_every + 1, policy_shown(p)) for number, p in enumerate(model.policies)]
     last = int(rows[-1]["epoch"])
-    return Story(
+    return CurvesContext(
         title=f"{printable(run.folder.path)}: {recipe.mode}, {network.info.name}",
         images=len(dataset.manifest.of("val")),
         kept=_kept_epoch(outcome, last),

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cnn_tl.core.statistics import wilson_interval
 from cnn_tl.plots import curves, figure
-from cnn_tl.plots.curves import Story, best_row, plot_curves
+from cnn_tl.plots.curves import CurvesContext, best_row, plot_curves
 
 
 def rows(count: int, **more: Any) -> list[dict[str, Any]]:
@@ -93,7 +93,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     def draw(made: list[dict[str, Any]], **story: Any) -> Any:
         figures: list[Any] = []
         monkeypatch.setattr(curves, "write", lambda figure, path: figures.append(figure))
-        plot_curves(tmp_path / "curves.png", made, Story(**story))
+        plot_curves(tmp_path / "curves.png", made, CurvesContext(**story))
         return figures[0].axes
 
     return draw
@@ -165,7 +165,7 @@ def test_the_band_is_the_interval_of_each_epoch(drawn: Any) -> None:
 def test_title_and_phases_stand_on_the_plot_whatever_they_are_called(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
-    story = Story(title="runs/$犬^{2}$: finetune" + "x" * 200, phases=[(1, "head"), (2, "all")], images=8)
+    story = CurvesContext(title="runs/$犬^{2}$: finetune" + "x" * 200, phases=[(1, "head"), (2, "all")], images=8)
     plot_curves(tmp_path / "curves.png", rows(3), story)
     assert not recwarn.list
 

@@ -51,6 +51,6 @@ def test_no_step_is_cut_off_in_silence(losses: list[float], above: int) -> None:
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="finite"):
         plot_lr_find(tmp_path / "lr.png", [1e-3], [math.nan], [math.nan], {})
-    with pytest.raises(ValueError, match="as many"):
+    with pytest.raises(ValueError, match="same length"):
         plot_lr_find(tmp_path / "lr.png", [1e-3], [1.0, 2.0], [1.0], {})
     assert not list(tmp_path.iterdir())

@@ -12,13 +12,13 @@ import pytest
 from cnn_tl.core.errors import ResourceError
 from cnn_tl.recipe.types import TrackerName
 from cnn_tl.tracking import TRACKERS, Tracking, require_trackers, tracked
-from cnn_tl.tracking.tracker import Rows, Subject
+from cnn_tl.tracking.tracker import Rows, TrackedRun
 
 
 class Recorder:
     """Writes down what it is told, and raises where it is told to."""
 
-    def __init__(self, subject: Subject, fails_at: str = "") -> None:
+    def __init__(self, subject: TrackedRun, fails_at: str = "") -> None:
         self.subject, self.fails_at = subject, fails_at
         self.heard: list[Any] = []
         self._hear("open")
@@ -44,7 +44,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recorder]:
     opened: dict[str, Recorder] = {}
     for name, fails_at in (("tensorboard", ""), ("mlflow", "rows"), ("wandb", "open")):
 
-        def opener(subject: Subject, name: str = name, fails_at: str = fails_at) -> Recorder:
+        def opener(subject: TrackedRun, name: str = name, fails_at: str = fails_at) -> Recorder:
             opened[name] = Recorder(subject, fails_at)
             return opened[name]
 
@@ -67,10 +67,10 @@ def test_a_tracker_that_fails_is_warned_of_once_and_the_others_go_on(
     assert opened["tensorboard"].heard == [
         ("open",), ("rows", 1), ("rows", 2), ("finish", 0.5), ("close", True)
     ]  # fmt: skip
-    assert opened["tensorboard"].subject == Subject(tmp_path, {"a.b": 1})
+    assert opened["tensorboard"].subject == TrackedRun(tmp_path, {"a.b": 1})
     assert opened["mlflow"].heard == [("open",), ("rows", 1), ("close", False)]
     assert len(warnings) == 2
-    assert all("no connection; the run goes on" in text and text.isprintable() for text in warnings)
+    assert all("no connection; the run continues" in text and text.isprintable() for text in warnings)
 
 
 def test_a_run_that_ends_early_closes_its_trackers_as_not_finished(opened: dict[str, Recorder], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`cnn-tl cache`: what is kept on this machine for later runs, and removing it."""
+"""`cnn-tl cache`: show and shrink what is cached for later runs."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ app = typer.Typer(
 
 @app.command("info", cls=Command)
 def show_info(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what is kept, how large it is, and when it was last used."""
+    """Show what is cached, how large it is, and when it was last used."""
     from cnn_tl.cache import housekeeping
     from cnn_tl.cache.location import default_root
 
@@ -41,7 +41,7 @@ def show_info(
 
 @app.command(cls=Command)
 def clear() -> None:
-    """Remove everything that is kept."""
+    """Remove everything from the cache."""
     from cnn_tl.cache import housekeeping
     from cnn_tl.cache.location import default_root
 
@@ -49,7 +49,7 @@ def clear() -> None:
     freed = housekeeping.clear(root)
     if left := housekeeping.info(root).nbytes:
         raise ResourceError(
-            f"{readable_bytes(left)} in {printable(root)} cannot be removed; see who may write there, and who uses it"
+            f"{readable_bytes(left)} in {printable(root)} cannot be removed; check its permissions, and who uses it"
         )
     console.say(f"freed {readable_bytes(freed)}")
 
@@ -57,10 +57,11 @@ def clear() -> None:
 @app.command(cls=Command)
 def prune(
     max_size: Annotated[
-        str, typer.Option("--max-size", metavar="SIZE", help="What may stay, such as 500MB, 2GB or 1.5GiB.")
+        str,
+        typer.Option("--max-size", metavar="SIZE", help="Size to shrink to, such as 500MB, 2GB or 1.5GiB."),
     ],
 ) -> None:
-    """Remove what was not used for the longest time."""
+    """Remove what has not been used for the longest time."""
     from cnn_tl.cache import housekeeping
     from cnn_tl.cache.location import default_root
 
@@ -70,8 +71,8 @@ def prune(
     left = housekeeping.info(root)
     if left.nbytes - left.leftover_nbytes > most:
         raise ResourceError(
-            f"{readable_bytes(left.nbytes)} in {printable(root)} stay, more than {max_size}, because they cannot be "
-            "removed; see who may write there, and who uses it"
+            f"{readable_bytes(left.nbytes)} in {printable(root)} remain, more than {max_size}, because they cannot be "
+            "removed; check its permissions, and who uses it"
         )
     console.say(f"freed {readable_bytes(freed)}; {readable_bytes(left.nbytes)} are left")
 
@@ -84,11 +85,11 @@ def _show(found: CacheInfo) -> None:
     if rows:
         console.show(console.table(["model", "what", "rows>", "size>", "last used"], rows))
     if found.leftover_nbytes:
-        console.note(f"{readable_bytes(found.leftover_nbytes)} are of writers that were killed, or that write just now")
+        console.note(f"{readable_bytes(found.leftover_nbytes)} belong to writers that were killed or are still writing")
 
 
 def _described(space: SpaceInfo) -> tuple[str, str]:
-    """Return the model and what its rows are, in words."""
+    """Return the model, and what its rows are, in words."""
     facts: dict[str, Any] = space.facts
     pixels = facts.get("preprocessing")
     size = f"{pixels.get('width')} px" if isinstance(pixels, dict) and "width" in pixels else None

@@ -1,4 +1,4 @@
-"""`cnn-tl convolve`: a kernel over an image, before and after side by side."""
+"""`cnn-tl convolve`: an image before and after convolution with a kernel."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def convolve(
         ),
     ] = "sobel",
     padding: Annotated[
-        Padding, typer.Option(help="What stands around the image, so that stride 1 keeps its size; or none.")
+        Padding, typer.Option(help="How to pad the image, so that stride 1 keeps its size; or none.")
     ] = "zeros",
-    stride: Annotated[int, typer.Option(min=1, help="Pixels from one place of the kernel to the next.")] = 1,
+    stride: Annotated[int, typer.Option(min=1, help="Step of the kernel in pixels.")] = 1,
     output: Annotated[
-        Path | None, typer.Option(metavar="PNG", help="Where the image goes.", show_default="IMAGE-KERNEL.png, here")
+        Path | None, typer.Option(metavar="PNG", help="File for the plot.", show_default="IMAGE-KERNEL.png, here")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the sizes and the range of the sums as JSON.")] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`cnn-tl demo`: the whole way from images to a proven model, on data that is on every machine."""
+"""`cnn-tl demo`: from images to an exported model, on data that needs no download."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ EXAMPLES = 5
 
 def demo(
     output: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where to put it all.", show_default="cnn-tl-demo")
+        Path | None, typer.Option(metavar="FOLDER", help="Folder to write.", show_default="cnn-tl-demo")
     ] = None,
 ) -> None:
-    """Try everything in a minute: train, predict and export on handwritten digits.
+    """Try train, predict and export on handwritten digits, in about a minute.
 
-    Writes scikit-learn's 1,797 digits as class folders and runs the commands below on them, with the built-in
-    defaults and without any network.
+    Writes the 1,797 digits of scikit-learn as class folders and runs the commands on them, with default settings and
+    without internet.
     """
     from cnn_tl.data.digits import write_digits
     from cnn_tl.training.run_folder import RunFolder
@@ -59,7 +59,7 @@ def _free_folder() -> Path:
 
 
 def _validation_images(run: Path, digits: Path) -> list[Path]:
-    """Return a few images that the training did not see."""
+    """Return a few images that the model was not trained on."""
     from cnn_tl.core import files
     from cnn_tl.data.manifest import Manifest
 

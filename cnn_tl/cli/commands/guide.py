@@ -17,17 +17,17 @@ def guide(
     topic: Annotated[
         str | None,
         typer.Argument(
-            help="What to read about; without one, the topics are listed.",
+            help="The guide to read; without it, the topics are listed.",
             autocompletion=completion.guides,
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Read the documentation: lists the topics, or shows one, page by page on a terminal."""
+    """Read the documentation: list the topics, or show one, page by page on a terminal."""
     if topic is None:
         rows = [(name, guides.read(name).summary) for name in guides.topics()]
-        console.show(console.table(["topic", "what it tells"], rows))
-        console.note("read one: cnn-tl guide TOPIC")
+        console.show(console.table(["topic", "what it is about"], rows))
+        console.note("read a guide: cnn-tl guide TOPIC")
         return
     try:
         found = guides.read(topic)

@@ -1,4 +1,4 @@
-"""`cnn-tl inspect`: what a network is made of; and the same arithmetic for layers without a network."""
+"""`cnn-tl inspect`: the layers of a network, or the same arithmetic for layers given as flags."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ HEAD, NO_HEAD = "the head is the model's own", "this model has no head"
 
 
 class InOrder(Command):
-    """Keeps the order of `--conv`, `--pool` and `--fc`, which are one list to the user and three to the parser."""
+    """Records the order of `--conv`, `--pool` and `--fc`, which the parser keeps as three lists."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Note the order, then parse as ever."""
+        """Record the order, then parse as usual."""
         order = self.make_parser(ctx).parse_args(args=list(args))[2]
         ctx.meta[__name__] = [parameter.name for parameter in order if parameter.name in STEPS]
         return super().parse_args(ctx, args)
@@ -37,7 +37,7 @@ def inspect(
     ] = None,
     mode: Annotated[
         Mode | None,
-        typer.Option(help="What trains in this mode of cnn-tl train.", show_default="freeze, or that of the run"),
+        typer.Option(help="Mark what trains in this mode of cnn-tl train.", show_default="freeze, or that of the run"),
     ] = None,
     freeze: Annotated[
         str | None,
@@ -47,27 +47,27 @@ def inspect(
         int | None, typer.Option(metavar="PIXELS", min=1, max=8192, help="Side of the network's input.")
     ] = None,
     depth: Annotated[
-        int, typer.Option(min=0, help="Parts of a name that make a row (layer1.0: 2); 0: every single layer.")
+        int, typer.Option(min=0, help="Parts of a name that make a row (2: layer1.0); 0: every single layer.")
     ] = 2,
     input_: Annotated[
-        str | None, typer.Option("--input", metavar="HxWxC", help="Without a network: what comes in, as 32x32x3.")
+        str | None, typer.Option("--input", metavar="HxWxC", help="Without a network: the input, such as 32x32x3.")
     ] = None,
     conv: Annotated[
         list[str] | None,
         typer.Option(metavar="'N@KxK s p'", help="A convolution: '10@5x5 s1 p2'; also same, d2, g4, nobias, zeros, "
-                     "reflect, replicate. Repeatable, and so are the next two; their order is kept."),
+                     "reflect, replicate. Repeatable, like --pool and --fc; their order counts."),
     ] = None,
     pool: Annotated[
         list[str] | None, typer.Option(metavar="'KxK s'", help="A pooling: '2x2 s2', '3x3 s2 p1 avg', 'global'.")
     ] = None,
     fc: Annotated[list[str] | None, typer.Option(metavar="N", help="A fully connected layer with N outputs.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, with all that is known of each layer.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON with every detail of each layer.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV with the same columns.")] = False,
 ) -> None:  # fmt: skip
     """Show the layers of a network: sizes, receptive field, parameters, multiply-adds, memory, and what trains.
 
-    The network is run without numbers: nothing is downloaded, the largest takes no memory. Multiply-adds are those of
-    convolutions and matrix products, attention's too, for one image. Or give --input and layers of your own.
+    The network runs without weights, so nothing is downloaded, and it needs hardly any memory. Multiply-adds are those
+    of convolutions and matrix products, attention included, for one image. Or give --input and layers of your own.
     """
     if json and csv:
         raise UsageError("--json and --csv exclude each other")

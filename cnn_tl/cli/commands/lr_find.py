@@ -1,4 +1,4 @@
-"""`cnn-tl lr-find`: learning rates from very low to too high, the loss at each as an image, and a suggestion."""
+"""`cnn-tl lr-find`: a learning-rate range test with a plot and suggestions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def lr_find(
     data: Annotated[str, typer.Argument(metavar="DATA", help="Folder of class folders, or of train/ and val/.")],
     mode: Annotated[
         Literal["finetune", "scratch"] | None,
-        typer.Option(help="The mode whose learning rate is sought.", show_default="the recipe's, or finetune"),
+        typer.Option(help="Mode to find a learning rate for.", show_default="the recipe's, or finetune"),
     ] = None,
     recipe: options.Recipe = None,
     set_: options.Changes = None,
@@ -33,13 +33,13 @@ def lr_find(
     device: options.TrainDevice = None,
     workers: options.RecipeThreads = None,
     seed: options.Seed = None,
-    output: Annotated[Path, typer.Option(metavar="PNG", help="Where the image goes.")] = Path("lr-find.png"),
-    json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
+    output: Annotated[Path, typer.Option(metavar="PNG", help="File for the plot.")] = Path("lr-find.png"),
+    json: Annotated[bool, typer.Option("--json", help="Print the measurements as JSON.")] = False,
 ) -> None:
-    """Find a learning rate: some sixty steps, each at a higher rate; the model is thrown away.
+    """Find a learning rate by a range test: some sixty steps at rising rates, on a model that is discarded.
 
-    Two are suggested: where the loss falls fastest (steepest), which train --lr auto takes too, and the middle of its
-    longest fall (valley).
+    Two rates are suggested: where the loss falls fastest (steepest), which train --lr auto uses too, and the middle of
+    its longest fall (valley).
     """
     from cnn_tl import recipe as recipes
     from cnn_tl.inference.safe_output import require_plot_place
@@ -62,7 +62,7 @@ def lr_find(
         return
     for line in _lines(found, chosen.mode):
         console.say(line)
-    console.say(f"the whole course is in {printable(output)}")
+    console.say(f"the plot is in {printable(output)}")
     if found.suggestion is None:
         return
     console.say("next:")
@@ -77,7 +77,7 @@ def lr_find(
 
 
 def _lines(found: RangeTest, mode: str) -> list[str]:
-    """Return one line for each rate that the test suggests, that of the mode first, or why there is none."""
+    """Return a line for each suggested rate, the default of the mode first, or why there is none."""
     if found.suggestion is None:
         return [found.reason]
     lines = [f"learning rate {found.suggestion:.2g}: {found.reason or f'{found.default}, the default of mode {mode}'}"]

@@ -21,11 +21,11 @@ def models(
     query: Annotated[
         str | None, typer.Argument(help="Part of a name, or a glob such as 'vit_tiny*'.", show_default=False)
     ] = None,
-    here: Annotated[bool, typer.Option("--here", help="Only models with weights on this machine.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="How many to show.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
+    here: Annotated[bool, typer.Option("--here", help="Only models whose weights are on this machine.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many models.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List and search models: parameters, multiply-adds, input size, accuracy, and whether their weights are here."""
+    """Search models: parameters, multiply-adds, input size, accuracy, and whether their weights are here."""
     from cnn_tl.anatomy.subject import multiply_adds
     from cnn_tl.networks.pretrained import catalog, weights
 
@@ -42,8 +42,8 @@ def models(
     console.show(console.table(["model", "parameters>", "GMACs>", "input>", "ImageNet>", "weights"], cells, dense=True))
     if any(row.top1 for row, _ in rows):
         console.note(
-            "ImageNet: top-1 accuracy of the weights, as timm reports it at the test size it chose; empty where it is "
-            "not stored here. GMACs: billions of multiply-adds for one image."
+            "ImageNet: top-1 accuracy of the weights as timm reports it, at its own test size; empty where unknown. "
+            "GMACs: billions of multiply-adds per image."
         )
     if len(names) > limit:
         console.note(f"{len(names) - limit} more match; narrow the query or raise --limit")

@@ -18,7 +18,11 @@ app = typer.Typer(cls=Group, help="List, show, copy and check recipes.", no_args
 
 Name = Annotated[
     str,
-    typer.Argument(metavar="NAME", help="A recipe that cnn-tl recipes list names.", autocompletion=completion.recipes),
+    typer.Argument(
+        metavar="NAME",
+        help="Name of a shipped recipe, from cnn-tl recipes list.",
+        autocompletion=completion.recipes,
+    ),
 ]
 
 
@@ -49,16 +53,16 @@ def show(name: Name) -> None:
 @app.command(cls=Command)
 def copy(
     name: Name,
-    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="Where to; by default NAME.yaml.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="File to write; by default NAME.yaml.")] = None,
 ) -> None:
-    """Copy a shipped recipe into a file of your own."""
+    """Copy a shipped recipe to a file."""
     from cnn_tl import recipe
     from cnn_tl.core import files
 
     text = recipe.text(name)
     target = file or Path(f"{name}.yaml")
     if os.path.lexists(target):
-        raise ResourceError(f"{printable(target)} exists and is not overwritten; name another file")
+        raise ResourceError(f"{printable(target)} exists; name another file")
     files.write_text(target, text)
     console.say(f"wrote {printable(target)}; edit it, then: cnn-tl train DATA --recipe {printable(target)}")
 
@@ -70,7 +74,7 @@ def validate(
         typer.Argument(metavar="FILE", help="Recipe files, or shipped names.", autocompletion=completion.recipes),
     ],
 ) -> None:
-    """Check recipes: a line for each fault, or one that all is well; exit code 2 if anything is wrong."""
+    """Check recipes: one line per fault, or one that says ok; exit code 2 if there is a fault."""
     wrong = False
     for source in recipes:
         faults = _faults(source)
@@ -90,7 +94,7 @@ def _mode(source: str) -> str:
 
 
 def _faults(source: str) -> list[str]:
-    """Return all that can be known to be wrong without images and machine; only rare optimisers need torch."""
+    """Return all faults that do not depend on the images or the machine; only rare optimizers need torch."""
     from cnn_tl import recipe
     from cnn_tl.recipe.resolved import LoopRecipe
 

@@ -1,4 +1,4 @@
-"""`cnn-tl serve`: a trained model behind HTTP, with a page."""
+"""`cnn-tl serve`: a trained model behind HTTP, with a web page."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ if TYPE_CHECKING:
 def serve(
     model: AnyModel,
     host: Annotated[
-        str, typer.Option(help="The address to listen at; 0.0.0.0 lets the whole network in.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the whole network.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen at; 0: any free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8000,
     batch_size: BatchSize = 16,
     max_wait: Annotated[
-        float, typer.Option(min=0, max=1000, help="Milliseconds that an image waits for others to join its batch.")
+        float, typer.Option(min=0, max=1000, help="Milliseconds that an image waits for others to fill its batch.")
     ] = 5,
-    queue: Annotated[int, typer.Option(min=1, help="Images that may wait; more are answered with 503.")] = 256,
+    queue: Annotated[int, typer.Option(min=1, help="Images that may wait; further ones are refused with 503.")] = 256,
     max_files: Annotated[
-        int, typer.Option(min=1, max=1000, help="Images in one request, and no more than may wait.")
+        int, typer.Option(min=1, max=1000, help="Images per request, at most as many as --queue.")
     ] = 64,
-    max_mb: Annotated[float, typer.Option(min=0.001, max=1e6, help="Megabytes of one request.")] = 32,
+    max_mb: Annotated[float, typer.Option(min=0.001, max=1e6, help="Megabytes per request.")] = 32,
     max_pixels: Annotated[
-        int | None, typer.Option(min=1, help="Pixels of one image.", show_default="the model's own limit")
+        int | None, typer.Option(min=1, help="Pixels per image.", show_default="the model's own limit")
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, max=64, help="Threads that read images.", show_default="one per core")
     ] = None,
     device: WhereModelRuns = "auto",
 ) -> None:
-    """Answer over HTTP: POST /predict, POST /explain, GET /health, /metrics, /openapi.json, and a page at /.
+    """Serve a model over HTTP: POST /predict, POST /explain, GET /health, /metrics, /openapi.json, and a page at /.
 
-    The answers are those of predict. Ctrl-C or SIGTERM ends it, when what has come is answered.
+    The answers are those of predict. Ctrl-C or SIGTERM stops it, once the running requests are answered.
     """
     require_packages()
     from cnn_tl.serving import server
@@ -56,9 +56,9 @@ def serve(
     whole = model.resolve()
     name = f"{whole.parent.name}/{whole.name}" if whole.stem == "model" else whole.name
     body = int(max_mb * MEGABYTE)
-    at_once = min(max_files, queue)  # with more, a request could never be answered
+    at_once = min(max_files, queue)  # a larger request could never be answered
     limits = Limits(body, max(16 * body, 512 * MEGABYTE), files=at_once, pixels=max_pixels, images=queue)
-    with server.bind(host, port) as listening:  # before the seconds that a model takes
+    with server.bind(host, port) as listening:  # a wrong address fails before the seconds that loading takes
         service = _service(
             model,
             name,
@@ -88,7 +88,7 @@ def _service(model: Path, name: str, device: DeviceName, limits: Limits, **setti
 
 
 def _serve(service: Service, listening: socket) -> None:
-    """Say where it can be reached, and serve until a signal comes."""
+    """Print the address, and serve until a signal comes."""
     from cnn_tl.serving import app, server
 
     local = server.is_loopback(listening)
@@ -96,16 +96,16 @@ def _serve(service: Service, listening: socket) -> None:
     def say_where() -> None:
         where = server.url(listening)
         if not local:
-            console.warn(f"everybody on the network can reach {where}; without --host only this machine can")
+            console.warn(f"anyone on the network can reach {where}; without --host only this machine can")
         classes = len(service.classifier.classes)
         console.say(f"{printable(service.name)} ({counted(classes, 'class')}) answers at {where}; Ctrl-C stops it")
         console.out.file.flush()
 
-    server.serve(app.build(service, local=local), listening, say_where, service.promise_no_more)
+    server.serve(app.build(service, local=local), listening, say_where, service.begin_stopping)
 
 
 def require_packages() -> None:
-    """Say in one line how to get what serving needs.
+    """Check that the packages for serving are installed.
 
     Raises:
         ResourceError: fastapi, uvicorn, python-multipart or prometheus-client is missing.
@@ -116,7 +116,7 @@ def require_packages() -> None:
     needed |= {"prometheus_client": "prometheus-client"}
     missing = [package for module, package in needed.items() if find_spec(module) is None]
     if missing:
-        raise ResourceError(f"serve needs {', '.join(missing)}, missing here; pip install {' '.join(missing)} adds it")
+        raise ResourceError(f"serve needs {', '.join(missing)}: pip install {' '.join(missing)}")
 
 
 def _check_is_there(model: Path) -> None:

@@ -1,8 +1,7 @@
-"""The only room that knows rich: results go to stdout, everything else to stderr.
+"""Print to the two streams: results to stdout, everything else to stderr.
 
-No line is broken inside a word. Texts are broken between words where the screen is a terminal, and stay whole lines for
-pipes and files; a word longer than the screen, such as a path, stays whole too, on a line of its own, so that it can be
-copied.
+On a terminal, lines break between words, never inside one; a word longer than the screen, such as a path, goes on a
+line of its own, so that it can be copied. Lines to pipes and files are not broken.
 """
 
 from __future__ import annotations
@@ -29,21 +28,21 @@ err = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
 def breaks_lines(screen: Console) -> bool:
-    """Return whether texts are broken to the width of this screen: not where a program or a file takes them.
+    """Say whether lines are broken to the width of this screen: only on a terminal.
 
-    `COLUMNS` is no sign of a person: readline leaves it to whatever a program starts.
+    `COLUMNS` does not mean that there is one, as readline sets it for child processes.
     """
     return screen.is_terminal
 
 
 def put(text: Text, screen: Console) -> None:
-    """Print a text, broken between its words where lines are broken at all."""
+    """Print a text, with line breaks between words if the screen wants them."""
     for line in wrapped(text, screen.width) if breaks_lines(screen) else [text]:
         screen.print(line)
 
 
 def put_groups(groups: Iterable[str], screen: Console) -> None:
-    """Print groups of words two blanks apart; a line that is too long is broken between groups, not inside them."""
+    """Print groups of words two blanks apart; long lines are broken between groups only."""
     lines: list[str] = []
     for group in groups:
         if lines and (not breaks_lines(screen) or cell_len(lines[-1]) + 2 + cell_len(group) <= screen.width):
@@ -55,12 +54,12 @@ def put_groups(groups: Iterable[str], screen: Console) -> None:
 
 
 def note(text: str) -> None:
-    """Print a remark on stderr, as it is: no markup is read in it."""
+    """Print a note on stderr; markup in it is not interpreted."""
     put(Text(text, style="dim"), err)
 
 
 def warn(text: str) -> None:
-    """Print something the user should look at, on stderr."""
+    """Print a warning on stderr."""
     put(Text.assemble(("warning: ", "yellow"), text), err)
 
 
@@ -70,18 +69,22 @@ def fail(text: str) -> None:
 
 
 def say(text: str = "") -> None:
-    """Print a line of the result on stdout; no markup is read in it."""
+    """Print a line of the result on stdout; markup in it is not interpreted."""
     put(Text(text), out)
 
 
 def say_command(words: Sequence[str]) -> None:
-    """Print a command to copy; its words are quoted already."""
+    """Print a command to copy.
+
+    Args:
+        words: quoted already.
+    """
     for line in command_lines(words):
         out.print(Text(line))
 
 
 def command_lines(words: Sequence[str]) -> list[str]:
-    """Return a command on as many lines as the screen asks for: it goes on in the shell's way, after a backslash."""
+    """Return a command on as many lines as needed, with a backslash at each break, as the shell wants it."""
     lines = [""]
     for word in words:
         fits = not breaks_lines(out) or cell_len(lines[-1]) + 1 + cell_len(word) + len(" \\") <= out.width
@@ -93,7 +96,7 @@ def command_lines(words: Sequence[str]) -> list[str]:
 
 
 def broken_comment(line: str) -> list[str]:
-    """Return a comment of YAML on as many lines as the screen asks for, each a comment."""
+    """Return a YAML comment on as many lines as needed, each a comment."""
     if not breaks_lines(out):
         return [line]
     return [f"# {part.plain}" for part in wrapped(Text(line.removeprefix("# ")), out.width - 2)]
@@ -105,7 +108,7 @@ def show(renderable: RenderableType, screen: Console = out) -> None:
 
 
 def show_paged(renderable: RenderableType) -> None:
-    """Print a long text: page by page on a terminal, else as it is, without colours."""
+    """Print a long text: page by page on a terminal, otherwise without colours."""
     if out.is_terminal and sys.stdin.isatty() and (command := _pager()):
         with out.capture() as captured:
             out.print(renderable, soft_wrap=False, crop=False)
@@ -117,7 +120,7 @@ def show_paged(renderable: RenderableType) -> None:
 
 
 def _pager() -> list[str]:
-    """Return the command that shows a text page by page: `PAGER`, else less; nothing where there is neither."""
+    """Return the command of the pager: `PAGER`, else less; empty if there is neither."""
     if (wanted := os.environ.get("PAGER")) is not None:
         return shlex.split(wanted)
     less = shutil.which("less")
@@ -125,17 +128,20 @@ def _pager() -> list[str]:
 
 
 def _page(text: str, command: Sequence[str]) -> None:
-    """Hand a text to a pager and wait for it.
+    """Show a text in a pager and wait for it.
 
     Raises:
         ResourceError: the pager cannot be started.
     """
-    environment = {"LESS": "-FRX", "LESSCHARSET": "utf-8"} | os.environ  # end if it fits, colours, leave it there
+    environment = {
+        "LESS": "-FRX",
+        "LESSCHARSET": "utf-8",
+    } | os.environ  # quit if it fits on a screen, keep colours and the text
     try:
         pager = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, encoding="utf-8")
     except OSError as error:
         raise ResourceError(f"the pager {command[0]} cannot be started ({error.strerror}); unset PAGER") from error
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pager
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the pager handles Ctrl-C
     try:
         pager.communicate(text)
     finally:
@@ -143,17 +149,17 @@ def _page(text: str, command: Sequence[str]) -> None:
 
 
 def print_json(value: object) -> None:
-    """Print one JSON value on stdout, for machines."""
+    """Print one JSON value on stdout."""
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, dense: bool = False) -> Grid:
-    """Build a plain table; a column whose name ends in `>` is aligned to the right; `dense` saves blanks."""
+    """Build a table; see `Grid` for the arguments."""
     return Grid(columns, rows, dense=dense)
 
 
 def width() -> int:
-    """Return how many columns there are to print on; off a terminal 80."""
+    """Return the width of stdout in columns; 80 where it is not a terminal."""
     return out.width
 
 
@@ -163,6 +169,6 @@ def times(sides: Iterable[object]) -> str:
 
 
 def square(pair: Sequence[float]) -> str:
-    """Write what has rows and columns as one number where they are equal, and as `1x7` where not."""
+    """Write rows and columns as one number if they are equal, else as `1x7`."""
     rows, columns = (f"{side:.6g}" for side in pair)
     return rows if rows == columns else f"{rows}x{columns}"

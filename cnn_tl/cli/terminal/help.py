@@ -1,6 +1,6 @@
-"""`--help`, in two columns whose words stay whole on a screen of any width.
+"""`--help` pages in two columns that never cut a word, however narrow the screen.
 
-typer's own pages cut names, choices and defaults where a column is narrow, and say `<bool>` of a switch.
+The pages of typer cut names, choices and defaults in narrow columns, and write `<bool>` beside a switch.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from cnn_tl.cli.terminal import console
 from cnn_tl.cli.terminal.tables import wrapped
 
 _LEFT = 26
-"""Columns for the names on the left; the help of a longer one begins on the next line."""
+"""Width of the left column; the help of a longer name starts on the next line."""
 
 _KINDS = {int: "N", float: "X", str: "TEXT"}
-"""What stands for the value of an option that names no other word."""
+"""Placeholder for the value of an option without a metavar."""
 
 
 class Command(TyperCommand):
-    """A command whose help is a page of ours."""
+    """A command with such a help page."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the page."""
@@ -32,7 +32,7 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A group of commands, likewise."""
+    """A group of commands with such a help page."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the page."""
@@ -64,12 +64,12 @@ def usage(command: Command | Group, ctx: Any) -> str:
 
 
 def paragraphs(command: Command | Group) -> list[str]:
-    """Return what a command does, each paragraph on one line."""
+    """Return the description of a command, each paragraph on one line."""
     return [" ".join(text.split()) for text in inspect.cleandoc(command.help or "").split("\n\n")]
 
 
 def sections(command: Command | Group, ctx: Any) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Yield the arguments, the commands of a group, and the options: a title, and names with what they mean."""
+    """Yield sections for arguments, commands and options: a title, and pairs of a name and its help."""
     parameters: list[Any] = [p for p in command.get_params(ctx) if not getattr(p, "hidden", False)]
     yield "Arguments", [(p.display_name_raw, _help(p, ctx)) for p in parameters if p.param_type_name == "argument"]
     if isinstance(command, Group):
@@ -78,7 +78,7 @@ def sections(command: Command | Group, ctx: Any) -> Iterator[tuple[str, list[tup
 
 
 def _section(title: str, rows: Sequence[tuple[str, str]]) -> Iterator[Text]:
-    """Yield names on the left and what they mean on the right."""
+    """Yield names on the left and their help on the right."""
     if not rows:
         return
     yield from _heading(title)
@@ -116,7 +116,7 @@ def _placeholder(option: Any) -> str:
 
 
 def _help(parameter: Any, ctx: Any) -> str:
-    """Return what a parameter means, what can be chosen, and what holds without it."""
+    """Return the help of a parameter, its choices, bounds and default."""
     words = [parameter.help or ""]
     described = parameter.type_descriptor
     if described.is_choice:
@@ -148,7 +148,7 @@ def _default(parameter: Any, ctx: Any) -> Iterator[str]:
 
 
 def _commands(group: Group, ctx: Any) -> Iterable[tuple[str, list[tuple[str, str]]]]:
-    """Return the commands of a group by the headings they stand under."""
+    """Return heading -> the commands of a group under it, with their help."""
     sections: dict[str, list[tuple[str, str]]] = {}
     for name in group.list_commands(ctx):
         command: Any = group.get_command(ctx, name)

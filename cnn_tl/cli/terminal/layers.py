@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from cnn_tl.anatomy.table import Row, Table
 
 WIDE = 120
-"""Columns of a terminal from which on there is room for all that is worth a look."""
+"""From this width in columns on, all columns are shown."""
 
 
 def show(table: Table) -> None:
-    """Print the table as far as the terminal is wide, with its sums and what its signs mean."""
+    """Print the columns that fit the terminal, the sums, and a legend."""
     channels, height, width = table.input
     share = f"{table.trainable:,} of {table.parameters:,} parameters train"
     console.say(f"{table.model}, {channels} x {height} x {width}, mode {table.training.mode}: {share}")
@@ -38,9 +38,11 @@ def show(table: Table) -> None:
 
 
 def _explain(table: Table) -> None:
-    """Say what the signs in the table mean, those that are there."""
+    """Print the legend of the signs in the table."""
     if any(row.gated for row in table.rows):
-        console.note("* beside a gate (squeeze-excite and the like), through which the whole image has a say")
+        console.note(
+            "* not counting gates (squeeze-excite and the like), through which the whole image has an influence"
+        )
     if any(row.receptive_field is None and row.output is not None for row in table.rows):
         console.note("- sees no fixed window: global pooling, attention, or mixing of places")
     if any(row.state == "later" for row in table.rows):
@@ -51,9 +53,9 @@ TRAINS = {"frozen": "no", "trains": "yes", "later": "later", "partly": "partly",
 
 
 def _window(row: Row) -> str:
-    """Write a window as `3x3 s2 p1`: `dw` is depthwise, `g32` grouped, `p0+1` padding that differs on the two ends.
+    """Write a window as `3x3 s2 p1`: `dw` is depthwise, `g32` grouped, `p0+1` padding that differs between the ends.
 
-    `ceil` says that the size is rounded up, where that makes a difference.
+    `ceil` means that the size is rounded up, if that makes a difference.
     """
     if row.window is None:
         return ""
@@ -97,7 +99,7 @@ def _size(count: int) -> str:
 
 
 def print_json(table: Table) -> None:
-    """Print all of it as JSON."""
+    """Print the table as JSON."""
     from cnn_tl.anatomy.table import as_dict
 
     training = table.training
@@ -139,4 +141,4 @@ def _cell(value: object) -> object:
 
 
 WRITERS: dict[str, Callable[[Table], None]] = {"table": show, "json": print_json, "csv": print_csv}
-"""Form of the output -> what writes a table so."""
+"""Form of the output -> the function that prints a table in it."""

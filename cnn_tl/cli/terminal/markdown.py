@@ -1,6 +1,6 @@
-"""Markdown on a terminal: rich's, with tables, code, links and images drawn as everything else here is.
+"""Markdown on a terminal, by rich, but with tables, code, links and images in the style of the other output.
 
-rich cuts words in narrow columns, puts code on dark blocks, and shows an image as a pictogram.
+rich itself cuts words in narrow columns, puts code on dark blocks, and shows an image as an emoji.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rich.theme import Theme
 from cnn_tl.cli.terminal.tables import Grid, wrapped
 
 WIDEST = 100
-"""Columns that prose takes at most: longer lines are hard to follow."""
+"""The longest line of prose in columns; longer ones are hard to read."""
 
 _INDENT = 2
 _COMMENT = re.compile(r"^<!--.*?-->\n", re.MULTILINE | re.DOTALL)
@@ -36,13 +36,13 @@ _THEME = Theme(
 
 
 class _Title(Heading):
-    """A heading at the left edge."""
+    """A left-aligned heading."""
 
     LEVEL_ALIGN: ClassVar = {}
 
 
 class _Prose(Paragraph):
-    """A paragraph whose words stay whole."""
+    """A paragraph that never cuts a word."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for line in wrapped(self.text, options.max_width):
@@ -50,7 +50,7 @@ class _Prose(Paragraph):
 
 
 class _Code(CodeBlock):
-    """Code as it is, a little to the right; in a console, what is typed stands out from what is answered."""
+    """Indented code; in a console block, commands stand out from their output."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for line in self._coloured().split("\n"):
@@ -84,7 +84,7 @@ class _Item(ListItem):
 
 
 class _Table(TableElement):
-    """A table whose columns share the whole width of the screen."""
+    """A table as wide as the screen."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         assert self.header is not None
@@ -92,7 +92,7 @@ class _Table(TableElement):
         columns = [cell.content.plain + (">" if cell.justify == "right" else "") for cell in self.header.row.cells]
         rows = [[cell.content for cell in row.cells] for row in (self.body.rows if self.body else [])]
         lines = list(Grid(columns, rows).__rich_console__(console, options.update(width=console.width)))
-        yield from lines[1:-1]  # the blank lines around it are this document's
+        yield from lines[1:-1]  # the document adds blank lines itself
 
 
 class Document(Markdown):
@@ -120,7 +120,7 @@ class Document(Markdown):
 
 
 def _in_words(tokens: Iterable[Any]) -> Iterator[Any]:
-    """Yield the tokens of a text with images and the targets of links as words that a terminal can show."""
+    """Yield the tokens of a text, with images and link targets replaced by words."""
     from markdown_it.token import Token
 
     def said(kind: str, content: str) -> Any:

@@ -1,4 +1,4 @@
-"""What a run is about to do, as a table."""
+"""The plan of a run as a table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def plan_table(plan: Plan) -> RenderableType:
-    """Lay out what is about to happen."""
+    """Return the plan as two tables: images per class, and settings."""
     from rich.console import Group
 
     totals = {split: sum(counts[split] for counts in plan.counts.values()) for split in ("train", "val", "test")}

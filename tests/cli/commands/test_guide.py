@@ -36,7 +36,7 @@ def test_lists_topics_with_what_they_are_about(cli: Cli) -> None:
     words = " ".join(done.out.split())
     for topic in guides.topics():
         assert f" {topic} {guides.read(topic).summary}" in words
-    assert done.err == "read one: cnn-tl guide TOPIC\n"
+    assert done.err == "read a guide: cnn-tl guide TOPIC\n"
 
 
 def test_a_pipe_gets_the_drawn_text_without_colours(cli: Cli) -> None:

@@ -51,7 +51,7 @@ def test_under_a_head_that_is_fitted_already_a_rate_is_found_too(
     assert first.startswith("learning rate ")
     assert first.endswith(": steepest, the default of mode finetune")
     assert second.endswith(": valley")
-    assert third == "the whole course is in lr-find.png"
+    assert third == "the plot is in lr-find.png"
     assert (tmp_path / "lr-find.png").exists()
 
 

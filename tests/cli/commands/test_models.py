@@ -22,7 +22,7 @@ def test_table(cli: Callable[..., Any]) -> None:
         ["tf_efficientnet_lite0", "4.7", "M", "0.39", "224", "px", "74.8%", "here", "(package)"],
         ["tf_efficientnet_lite3", "8.2", "M", "1.61", "300", "px", "79.8%", "download"],
     ]
-    assert done.err.startswith("ImageNet: top-1 accuracy of the weights, as timm reports it at the test size")
+    assert done.err.startswith("ImageNet: top-1 accuracy of the weights as timm reports it, at its own test size")
     assert cli("models", "dpn48b").err == ""
 
 

@@ -72,7 +72,7 @@ def test_copy_never_overwrites(cli: Cli) -> None:
     Path("freeze.yaml").write_text("mine")
     done = cli("recipes", "copy", "freeze")
     assert done.code == 5
-    assert done.err == "error: freeze.yaml exists and is not overwritten; name another file\n"
+    assert done.err == "error: freeze.yaml exists; name another file\n"
     assert Path("freeze.yaml").read_text() == "mine"
 
 

@@ -56,5 +56,5 @@ def test_flags_and_words(cli: Callable[..., Any], asked: list[Any]) -> None:
 def test_a_network_is_warned_of(cli: Callable[..., Any]) -> None:
     done = cli("serve", "run/model.onnx", "--port", 0, "--host", "0.0.0.0")
     warning, stopped = done.err.splitlines()
-    assert warning.startswith("warning: everybody on the network can reach http://0.0.0.0:")
+    assert warning.startswith("warning: anyone on the network can reach http://0.0.0.0:")
     assert stopped == "stopped"
