@@ -139,6 +139,14 @@ def curves(no_curves: pytest.MonkeyPatch) -> Iterator[None]:
     no_curves.setattr(curves, "plot_curves", replaced)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def short_timings() -> Iterator[None]:
+    """Time each precision by single forward passes: by the clock it takes as long as all else in a tiny run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cnn_tl.features.speed.MEASURED_SECONDS", 0.0)
+        yield
+
+
 @pytest.fixture
 def make_images() -> Callable[..., Path]:
     """Write class folders of small noisy images whose mean colour tells the class."""

@@ -70,7 +70,7 @@ def recipe_of(name: str, weights: Path, data: Path, mode: str, **sections: dict[
         "mode": mode,
         "data": {"path": str(data)},
         "model": {"name": name, "weights": str(weights), "image_size": SIDES.get(name, 64)},
-        "run": {"device": "cpu"},
+        "run": {"device": "cpu", "precision": "fp32"},
     }
     return Recipe.model_validate(tree | {key: tree.get(key, {}) | section for key, section in sections.items()})
 
@@ -91,7 +91,7 @@ def test_frozen_is_frozen(backbone: tuple[str, Path], data: Path, tmp_path: Path
         name, weights, data, "finetune",
         model={"freeze": policy},
         features={} if policy == "all" else {"views": views},
-        train={"epochs": 3, "batch_size": 4, "lr": 0.01},
+        train={"epochs": 2, "batch_size": 4, "lr": 0.01},
     )  # fmt: skip
     result = train(recipe, tmp_path / "run")
     begun, classifier = before(recipe, weights)
