@@ -31,12 +31,14 @@ class Block:
         line: where it begins in the document, from 1.
         lines: what stands in it.
         marks: the marks before it, such as `{"not run": "takes an hour"}`.
+        is_next: whether only blank lines and marks lie between it and the block before.
     """
 
     language: str
     line: int
     lines: list[str] = field(default_factory=list)
     marks: dict[str, str] = field(default_factory=dict)
+    is_next: bool = False
 
     @property
     def text(self) -> str:
@@ -49,22 +51,23 @@ def blocks_of(path: Path) -> list[Block]:
     blocks: list[Block] = []
     inside: Block | None = None
     marks: dict[str, str] = {}
+    is_next = False
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         fence = re.fullmatch(r"( *)```(\w*)", line)
         if fence and inside is None:
-            inside = Block(fence[2], number, marks=marks)
+            inside = Block(fence[2], number, marks=marks, is_next=is_next)
             indent = len(fence[1])
             marks = {}
         elif fence and inside is not None:
             blocks.append(inside)
-            inside = None
+            inside, is_next = None, True
         elif inside is not None:
             inside.lines.append(line[indent:] if line[:indent].isspace() else line)
         elif mark := _MARK.fullmatch(line.strip()):
             marks[mark[1]] = mark[2]
         elif line.strip() and not line.startswith(_OTHER_COMMENTS):
             assert not line.startswith("<!--"), f"{path.name}:{number}: no such mark"
-            marks = {}
+            marks, is_next = {}, False
     assert inside is None, f"{path.name}:{inside.line}: the block has no end" if inside else ""
     return blocks
 

@@ -45,6 +45,7 @@ def test_blocks_have_their_marks_and_commands_their_output(tmp_path: Path) -> No
     (tmp_path / "a.md").write_text(DOCUMENT)
     shell, console, recipe = blocks_of(tmp_path / "a.md")
     assert (shell.language, shell.line, shell.marks) == ("sh", 4, {"not run": "it takes an hour"})
+    assert (console.is_next, recipe.is_next) == (True, False)
     assert console.marks == {"output": "of another machine", "exit": "3"}
     assert list(commands_of(console)) == [("cnn-tl predict run a.jpg b.jpg", [" row"]), ("ls", [])]
     assert (recipe.text, recipe.marks) == ("mode: freeze\nrun:\n  seed: 1\n", {})

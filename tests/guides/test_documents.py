@@ -34,6 +34,29 @@ def test_what_a_document_shows_happens(path: Path, scratch: Path) -> None:
     _run_document(path, [block for block in blocks_of(path) if "needs" not in block.marks], scratch)
 
 
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("```console\n$ cnn-tl --version\nversion\n```", "shown: version\nprinted: cnn-tl #"),
+        ("```console\n$ cnn-tl guide nothing\n```", r"exit code 2, not 0:\nerror: there is no guide 'nothing'"),
+        ("<!-- exit: 3 -->\n```console\n$ cnn-tl guide nothing\n```", "exit code 2, not 3"),
+        ("```console\n$ echo a | cat\nb\n```", "shown: b\nprinted: a"),
+        ("```python\nprint(1)\nnothing\n```", "NameError: name 'nothing' is not defined"),
+        ("```python\nprint('a')\n```\n\n```text\nb\n```", "shown: b\nprinted: a"),
+        ("```yaml\nmode: freeze\nsped: 1\n```", "sped"),
+        ("```sh\nls\n```", "a block of sh is not run"),
+    ],
+)
+def test_what_does_not_happen_is_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, fault: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "a.md"
+    path.write_text(text)
+    with pytest.raises(AssertionError, match=rf"(?s)a\.md:\d+: .*{fault}"):
+        _run_document(path, blocks_of(path), tmp_path)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
 def test_what_a_document_shows_of_other_data_happens(path: Path, scratch: Path, shared: Path) -> None:
@@ -50,32 +73,51 @@ def test_what_a_document_shows_of_other_data_happens(path: Path, scratch: Path, 
 def _run_document(path: Path, blocks: list[Block], folder: Path) -> None:
     faults: list[str] = []
     names: dict[str, Any] = {"__name__": "__main__"}
+    before: Block | None = None
+    said = ""
     for block in blocks:
         if file := block.marks.get("file"):
             (folder / file).write_text(block.text, "utf-8")
-        if "not run" not in block.marks:
-            faults += [f"{path.name}:{block.line}: {fault}" for fault in _faults(block, folder, names)]
+        if "not run" in block.marks:
+            found: list[str] = []
+        elif block.language == "console":
+            found = _faults_of_commands(block)
+        elif block.language == "python":
+            said, found = _run_python(block, names)
+        elif block.language == "yaml":
+            found = _faults_of_recipe(block, folder)
+        elif block.language == "text" and _is_output(block, before):
+            fault = difference(block.lines, said.splitlines())
+            found = [f"{fault}\nall that was printed:\n{said}"] if fault else []
+        elif block.language in SHOWN:
+            found = []
+        else:
+            found = [f"a block of {block.language or 'no language'} is not run: say why, or call it console"]
+        faults += [f"{path.name}:{block.line}: {fault}" for fault in found]
+        before = block
     assert not faults, "\n".join(faults)
 
 
-def _faults(block: Block, folder: Path, names: dict[str, Any]) -> list[str]:
-    """Run a block, and say what did not happen as it says."""
-    if block.language == "console":
-        return _faults_of_commands(block)
-    if block.language == "python":
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                exec(compile(block.text, f"line {block.line}", "exec"), names)
-        except Exception:  # noqa: BLE001 - whatever a reader would meet
-            return [traceback.format_exc()]
-        return []
-    if block.language == "yaml":
-        source = folder / "a recipe of this document.yaml"
-        source.write_text(block.text, "utf-8")
-        return [str(fault) for fault in recipe.faults(str(source))]
-    if block.language in SHOWN:
-        return []
-    return [f"a block of {block.language or 'no language'} is not run: mark it so, with a reason, or call it console"]
+def _is_output(block: Block, before: Block | None) -> bool:
+    """Say whether a text is what the block of Python just above it prints."""
+    return block.is_next and before is not None and before.language == "python" and "not run" not in before.marks
+
+
+def _run_python(block: Block, names: dict[str, Any]) -> tuple[str, list[str]]:
+    """Run a block; return what it prints and what went wrong."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            exec(compile(block.text, f"line {block.line}", "exec"), names)
+    except Exception:  # noqa: BLE001 - whatever a reader would meet
+        return printed.getvalue(), [traceback.format_exc()]
+    return printed.getvalue(), []
+
+
+def _faults_of_recipe(block: Block, folder: Path) -> list[str]:
+    source = folder / "a recipe of this document.yaml"
+    source.write_text(block.text, "utf-8")
+    return [str(fault) for fault in recipe.faults(str(source))]
 
 
 def _faults_of_commands(block: Block) -> list[str]:
