@@ -37,12 +37,12 @@ def test_what_a_document_shows_happens(path: Path, scratch: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("```console\n$ cnn-tl --version\nversion\n```", "shown: version\nprinted: cnn-tl #"),
-        ("```console\n$ cnn-tl guide nothing\n```", r"exit code 2, not 0:\nerror: there is no guide 'nothing'"),
+        ("```console\n$ cnn-tl --version\nversion\n```", r"shown: version\s+printed: cnn-tl #"),
+        ("```console\n$ cnn-tl guide nothing\n```", r"exit code 2, not 0:\s+error: there is no guide 'nothing'"),
         ("<!-- exit: 3 -->\n```console\n$ cnn-tl guide nothing\n```", "exit code 2, not 3"),
-        ("```console\n$ echo a | cat\nb\n```", "shown: b\nprinted: a"),
+        ("```console\n$ echo a | cat\nb\n```", r"shown: b\s+printed: a"),
         ("```python\nprint(1)\nnothing\n```", "NameError: name 'nothing' is not defined"),
-        ("```python\nprint('a')\n```\n\n```text\nb\n```", "shown: b\nprinted: a"),
+        ("```python\nprint('a')\n```\n\n```text\nb\n```", r"shown: b\s+printed: a"),
         ("```yaml\nmode: freeze\nsped: 1\n```", "sped"),
         ("```sh\nls\n```", "a block of sh is not run"),
     ],

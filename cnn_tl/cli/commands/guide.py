@@ -32,7 +32,7 @@ def guide(
     try:
         found = guides.read(topic)
     except KeyError:
-        near = get_close_matches(topic.lower(), guides.topics(), n=3, cutoff=0.4)
+        near = get_close_matches(topic.lower(), guides.topics(), n=3, cutoff=0.6)
         hint = f"the nearest: {', '.join(near)}" if near else "cnn-tl guide lists them"
         raise UsageError(f"there is no guide {printable(repr(topic))}; {hint}") from None
     from cnn_tl.cli.terminal.markdown import Document

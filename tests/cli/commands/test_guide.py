@@ -65,7 +65,8 @@ def test_no_guide_is_cut_or_too_wide(topic: str) -> None:
         ("referense", "the nearest: reference"),
         ("CACHE", "the nearest: cache"),
         ("zzz", "cnn-tl guide lists them"),
-        ("../guides/cache", "cache"),
+        ("../guides/cache", "cnn-tl guide lists them"),
+        ("export", "the nearest: exporting"),
     ],
 )
 def test_an_unknown_topic_is_refused_with_the_nearest(cli: Cli, asked: str, hint: str) -> None:
