@@ -1,4 +1,4 @@
-"""`cnn-tl export`: a trained model as one file for other programs, proven to be the same model."""
+"""`cnn-tl export`: a trained model in the format of other programs, compared with the original."""
 
 from __future__ import annotations
 
@@ -28,52 +28,63 @@ _NEXT: dict[str, str] = {
 _GIVEN: dict[Given, str] = {"prepared": "resized, cropped", "whole": "whole"}
 
 
+ExportFormat = Annotated[
+    Format, typer.Option("--format", help="What to write; openvino and timm are folders, torch is a .pt2 program.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", help="File or folder to write.", show_default="RUN/model.onnx, RUN/model-timm, ..."),
+]
+PrecisionOption = Annotated[
+    Precision, typer.Option("--precision", help="Of the network; int8 is calibrated on the training images.")
+]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=100,
+        metavar="POINTS",
+        show_default="the recipe's, 1",
+        help="Accuracy that fp16 or int8 may cost; if it costs more, nothing is written.",
+    ),
+]
+MinAgreement = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="SHARE",
+        show_default="the recipe's, 0.9",
+        help="Share of images for which fp16 or int8 must give the answer of fp32.",
+    ),
+]
+PreprocessOption = Annotated[
+    Preprocess | None,
+    typer.Option(
+        "--preprocess",
+        help="inside: the file takes whole images; none: normalised ones.",
+        show_default="inside for onnx",
+    ),
+]
+Outputs = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="What it returns: probabilities, logits, features, separated by commas.",
+        show_default="probabilities,logits where supported",
+    ),
+]
+
+
 def export(
     model: RunOrBundle,
-    format: Annotated[
-        Format, typer.Option(help="What to write; openvino and timm are folders, torch is a .pt2 program.")
-    ] = "onnx",
-    output: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help="Where to write it.", show_default="RUN/model.onnx, RUN/model-timm, ..."),
-    ] = None,
-    precision: Annotated[
-        Precision, typer.Option(help="Of the network's numbers; int8 is calibrated on the training images.")
-    ] = "fp32",
-    max_drop: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=100,
-            metavar="POINTS",
-            show_default="the recipe's, 1",
-            help="The accuracy that fp16 or int8 may cost, or none is written.",
-        ),
-    ] = None,
-    min_agreement: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            metavar="SHARE",
-            show_default="the recipe's, 0.9",
-            help="The share of images to which they must give fp32's answer.",
-        ),
-    ] = None,
-    preprocess: Annotated[
-        Preprocess | None,
-        typer.Option(
-            help="inside: the file takes whole images; none: normalised ones.", show_default="inside for onnx"
-        ),
-    ] = None,
-    outputs: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMES",
-            help="What it gives, of probabilities, logits and features, by commas.",
-            show_default="probabilities,logits where it can",
-        ),
-    ] = None,
+    format: ExportFormat = "onnx",
+    output: Output = None,
+    precision: PrecisionOption = "fp32",
+    max_drop: MaxDrop = None,
+    min_agreement: MinAgreement = None,
+    preprocess: PreprocessOption = None,
+    outputs: Outputs = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also print the comparison for each batch size.")
     ] = False,
@@ -81,8 +92,8 @@ def export(
 ) -> None:
     """Export a trained model, and compare it with the original on the validation images.
 
-    An ONNX file takes whole images, uint8 [N, H, W, 3] of any size, in batches of any size, and carries the class
-    names. If its answers differ from the original's, or a lower precision costs too much, no file is left.
+    An ONNX file takes whole images, uint8 [N, H, W, 3] of any size, in batches of any size, and has the class names in
+    it. If its answers differ from the original's, or a lower precision costs too much, no file is left.
     """
     from cnn_tl.cli.terminal.bars import TerminalObserver
     from cnn_tl.core.imports import require_torch
@@ -92,7 +103,7 @@ def export(
     asked = None if outputs is None else Options.check_outputs(outputs.split(","))
     options = Options(preprocess, asked, precision, max_drop, min_agreement).of(format)
     require_package(format)
-    bundle.find(model)  # a wrong path is refused before the seconds that torch takes
+    bundle.find(model)  # a wrong path fails before the seconds that importing torch takes
     console.note(f"exporting to {format} and comparing; this takes a while")
     require_torch()
     from cnn_tl.exporting.export import export as run_export
@@ -105,7 +116,7 @@ def export(
 
 
 def show_report(report: ExportReport, *, verbose: bool = False) -> None:
-    """Print the verdict, what was written, and what to do with the file; `verbose` adds every comparison."""
+    """Print the verdict, what was written, and how to use it; `verbose` adds every comparison."""
     console.say(report.verdict)
     facts, path = report.facts, report.to_dict()["path"]
     written = f"{report.format} opset {facts['opset']}" if "opset" in facts else report.format
@@ -133,11 +144,13 @@ def show_report(report: ExportReport, *, verbose: bool = False) -> None:
 
 
 def _differences(report: ExportReport) -> list[list[str]]:
-    """Return by how much logits differ, for each way in which images were given."""
+    """Return by how much logits differ, for each kind of input."""
     rows: list[list[str]] = []
     for given in _GIVEN:
         if (found := report.largest(given)) is not None:
-            allowed = "" if report.cost else f"; {small(found.allowed_difference)} is allowed"  # the cost is the bound
+            allowed = (
+                "" if report.cost else f"; {small(found.allowed_difference)} is allowed"
+            )  # the cost is limited instead
             whole = f" on {found.images:,} whole images" if given == "whole" else ""
             differs = f"by {small(found.largest_difference)} at most{whole}{allowed}"
             rows.append(["" if rows else "logits differ", differs])
@@ -156,7 +169,7 @@ def _show_agreements(report: ExportReport) -> None:
 
 
 def _show_cost(cost: Cost) -> None:
-    """Print a lower precision beside fp32."""
+    """Print a lower precision compared with fp32."""
     before, after = cost.right_before / cost.images, cost.right_after / cost.images
     times = cost.speed_after / cost.speed_before
     rows = [
