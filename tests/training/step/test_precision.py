@@ -17,7 +17,10 @@ from cnn_tl.core.progress import Observer, Plan
 from cnn_tl.networks import backbone, freeze
 from cnn_tl.networks.pretrained import weights
 from cnn_tl.recipe import Recipe
+from cnn_tl.training.context import Run
+from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.run import plan, train
+from cnn_tl.training.run_folder import RunFolder
 from cnn_tl.training.step import precision
 
 MakeRecipe = Callable[..., Recipe]
@@ -127,10 +130,11 @@ def test_the_first_answer_stays(
 def test_what_makes_no_sense_is_found_anew(
     recipe: MakeRecipe, stopwatch: Stopwatch, tiny_network: backbone.Network, tmp_path: Path, text: str
 ) -> None:
+    run = Run(recipe("finetune").resolve(), RunFolder(tmp_path / "run"))
+    network = LazyNetwork(backbone.describe(tiny_network), tmp_path, lambda: tiny_network, device="cpu")
+
     def found() -> str:
-        return precision.of_the_loop(
-            recipe("finetune"), tiny_network, torch.device("cpu"), tmp_path, Observer(), began=None, write=True
-        )
+        return precision.of_the_loop(run, network)
 
     assert found() == "bf16"
     stopwatch.says = "fp32"
