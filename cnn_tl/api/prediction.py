@@ -14,7 +14,7 @@ from cnn_tl.core.progress import Observer
 if TYPE_CHECKING:
     from cnn_tl.core.device import DeviceName
     from cnn_tl.exporting.export import ExportReport
-    from cnn_tl.exporting.options import Output, Precision, Preprocess
+    from cnn_tl.exporting.options import Options, Output, Precision, Preprocess
     from cnn_tl.inference.classifier import Answer, Classifier
     from cnn_tl.inference.images_in_memory import Images
 
@@ -112,6 +112,7 @@ def export(
     min_agreement: float | None = None,
     quiet: bool = False,
     observer: Observer | None = None,
+    options: Options | None = None,
 ) -> ExportReport:
     """Export a trained model, and compare it with the original on the validation images.
 
@@ -128,6 +129,7 @@ def export(
         max_drop: points of accuracy that fp16 or int8 may cost. min_agreement: the share of images for which they must
             give the answer of fp32. By default both are those of the run's recipe.
         quiet, observer: as in `train`.
+        options: the former way to give precision to min_agreement, as one object, which replaces them.
 
     Raises:
         ArtefactError: there is no model; or the export differs from it, or loses too much. Then no file is left.
@@ -136,17 +138,16 @@ def export(
         UsageError: the format is unknown, or cannot do what is asked.
     """
     require_working_directory()
-    from cnn_tl.exporting.options import Options
+    from cnn_tl.exporting.options import Options as ExportOptions
 
     path = path_text(source, "source", MODEL)
     target = None if output is None else path_text(output, "output")
-    options = Options(
-        preprocess, Options.check_outputs(outputs) if outputs is not None else None, precision, max_drop, min_agreement
-    ).of(format)
+    asked = None if outputs is None else ExportOptions.check_outputs(outputs)
+    chosen = (options or ExportOptions(preprocess, asked, precision, max_drop, min_agreement)).of(format)
     from cnn_tl.core.imports import require_torch
 
     require_torch()
     from cnn_tl.exporting.export import export as run_export
 
     with quiet_dependencies():
-        return run_export(path, target, format=format, options=options, observer=choose_observer(observer, quiet))
+        return run_export(path, target, format=format, options=chosen, observer=choose_observer(observer, quiet))
