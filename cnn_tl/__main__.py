@@ -2,12 +2,12 @@
 
 import sys
 
-from cnn_tl.core import encoding, signals
+from cnn_tl.core import signals, text_encoding
 
 
 def main() -> None:
     """Entry point of the console script."""
-    encoding.restart_in_utf8()
+    text_encoding.restart_in_utf8()
     signals.raise_on_signals()
     try:
         from cnn_tl.cli.app import main as command

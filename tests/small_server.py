@@ -21,7 +21,7 @@ from PIL import Image
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.explaining.methods import heat_maps
 from cnn_tl.inference.classifier import Classifier
-from cnn_tl.serving import app, server
+from cnn_tl.serving import routes, server
 from cnn_tl.serving.limits import Limits
 from cnn_tl.serving.service import Service
 
@@ -68,7 +68,7 @@ def main() -> None:
     made = service(Limits(body=2**20, body_seconds=body_seconds, images=64), slow)
     try:
         url = server.url(listening)
-        server.serve(app.build(made, local=True), listening, lambda: os.write(1, f"{url}\n".encode()), lambda: None)
+        server.serve(routes.build(made, local=True), listening, lambda: os.write(1, f"{url}\n".encode()), lambda: None)
     except CnnTlError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(error.exit_code) from None

@@ -108,7 +108,7 @@ def heavy_modules_after(code: str) -> list[str]:
         "import cnn_tl.recipe; cnn_tl.recipe.load('freeze')",
         "import cnn_tl.data.folders.scan, cnn_tl.data.views.transforms",
         "import cnn_tl.networks.onnx_model",
-        "import cnn_tl.serving.app, cnn_tl.serving.server",
+        "import cnn_tl.serving.routes, cnn_tl.serving.server",
         "from cnn_tl.cli import app; assert app.run(['--help']) == 0",
         "from cnn_tl.cli import app; assert app.run(['train', '--help']) == 0",
         "from cnn_tl.cli import app; assert app.run(['recipes', 'list']) == 0",

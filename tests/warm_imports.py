@@ -1,11 +1,11 @@
 """What the fork server of `warm.py` loads once: all that a run needs but the command line, which reads the screen."""
 
 from cnn_tl.core import imports, telemetry
-from cnn_tl.plots import backend
+from cnn_tl.plots import load_matplotlib
 
 telemetry.forbid_telemetry()
 imports.import_timm()
-backend.load_matplotlib()
+load_matplotlib.load_matplotlib()
 
 import matplotlib.backends.backend_agg  # noqa: E402, F401
 import safetensors.torch  # noqa: E402, F401

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cnn_tl.anatomy.arithmetic import Slide
-from cnn_tl.core import encoding
+from cnn_tl.core import text_encoding
 from cnn_tl.core.errors import UsageError, printable
 from cnn_tl.core.formatting import percent
 
@@ -90,7 +90,7 @@ def find(kernel: str) -> Kernel:
     try:
         if not path.is_file():
             raise UsageError(f"{where} is neither a file nor one of {', '.join(KERNELS)}")
-        text = encoding.read_text(path, _MOST_BYTES)
+        text = text_encoding.read_text(path, _MOST_BYTES)
     except UnicodeDecodeError:
         raise UsageError(f"{where} is not text; write one row of numbers per line, such as -1 0 1") from None
     except (OSError, ValueError) as error:

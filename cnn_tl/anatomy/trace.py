@@ -22,7 +22,7 @@ from torch.utils.flop_counter import flop_registry
 
 from cnn_tl.anatomy.arithmetic import Slide
 from cnn_tl.anatomy.receptive_field import Field, Fields, storage_of, tensors_in
-from cnn_tl.core.patching import attribute_replaced
+from cnn_tl.core.monkeypatch import attribute_replaced
 
 aten = torch.ops.aten
 

@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from cnn_tl.core.errors import ResourceError
-from cnn_tl.core.patching import attribute_replaced, modules_replaced
+from cnn_tl.core.monkeypatch import attribute_replaced, modules_replaced
 
 OLDEST_ONNXRUNTIME = "1.18"
 """The first onnxruntime that reads our exports: version 10 of the format, opset 20 or 21."""

@@ -10,7 +10,7 @@ import importlib
 import os
 from typing import Any
 
-from cnn_tl.core.patching import modules_replaced
+from cnn_tl.core.monkeypatch import modules_replaced
 
 NO_TELEMETRY = {
     "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime >= 1.32: a device id in the home folder, connections to Microsoft

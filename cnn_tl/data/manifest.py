@@ -11,11 +11,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.core.encoding import native
 from cnn_tl.core.errors import ArtefactError, DataError, printable
 from cnn_tl.core.files import sha256_file
 from cnn_tl.core.formatting import counted
 from cnn_tl.core.retries import retried
+from cnn_tl.core.text_encoding import native
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)

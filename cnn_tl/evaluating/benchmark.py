@@ -23,7 +23,7 @@ from cnn_tl.core.progress import Observer
 from cnn_tl.data.folders.scan import scan
 from cnn_tl.evaluating.benchmark_stages import Stage, Workload, stages_of
 from cnn_tl.features import speed
-from cnn_tl.recipe.sections import Model
+from cnn_tl.recipe.schema import Model
 
 if TYPE_CHECKING:
     from cnn_tl.networks.backbone import Network

@@ -16,10 +16,10 @@ from cnn_tl.core.errors import DataError, printable
 from cnn_tl.core.formatting import counted, percent
 from cnn_tl.core.progress import Observer
 from cnn_tl.core.statistics import softmax, wilson_interval
+from cnn_tl.data.data_warnings import BlankImages
 from cnn_tl.data.loader import Pixels, batches
-from cnn_tl.data.remarks import BlankImages
 from cnn_tl.data.views import transforms
-from cnn_tl.evaluating.labelled import Labelled, find_labelled, training_data_of
+from cnn_tl.evaluating.labelled_images import Labelled, find_labelled, training_data_of
 from cnn_tl.evaluating.robustness import Predictions, RobustnessRow, predict_changed, stacked
 from cnn_tl.inference.classifier import Classifier, Logits, load
 

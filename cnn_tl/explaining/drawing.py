@@ -17,8 +17,7 @@ from cnn_tl.core.errors import printable
 from cnn_tl.core.progress import Observer
 from cnn_tl.data.loader import Pixels, batches
 from cnn_tl.data.views import transforms
-from cnn_tl.explaining import faithfulness, layers
-from cnn_tl.explaining.layers import MapLayer
+from cnn_tl.explaining import faithfulness, target_layers
 from cnn_tl.explaining.methods import deconv, feature_maps, heat_maps
 from cnn_tl.explaining.methods.top_patches import TopPatches, maps_of
 from cnn_tl.explaining.model import BATCH, ExplainedModel, log_odds
@@ -33,6 +32,7 @@ from cnn_tl.explaining.report import (
     TopPatchesRow,
     UnreadableRow,
 )
+from cnn_tl.explaining.target_layers import MapLayer
 from cnn_tl.plots import explanation as plots
 from cnn_tl.plots.explanation import Drawing
 
@@ -194,7 +194,7 @@ def _patches_of(model: ExplainedModel, layer: MapLayer, best: TopPatches, channe
 
 def filters(model: ExplainedModel, job: ExplainJob, observer: Observer) -> Iterator[Explanation]:
     """Draw the kernels of the first convolution, each scaled separately; 0 is grey."""
-    name, convolution = layers.first_convolution(model.network, model.grey_input())
+    name, convolution = target_layers.first_convolution(model.network, model.grey_input())
     kernels_OIhw = convolution.weight.detach().float().cpu()
     in_colour = kernels_OIhw.shape[1] == 3
     shown = kernels_OIhw if in_colour else kernels_OIhw.mean(1, keepdim=True).expand(-1, 3, -1, -1)

@@ -9,7 +9,7 @@ from cnn_tl.core import files
 from cnn_tl.core.device import DeviceName
 from cnn_tl.core.errors import DataError, printable
 from cnn_tl.core.progress import Observer
-from cnn_tl.explaining import layers
+from cnn_tl.explaining import target_layers
 from cnn_tl.explaining.drawing import LAYER_METHODS, OTHER_METHODS
 from cnn_tl.explaining.methods import feature_maps
 from cnn_tl.explaining.model import ExplainedModel, load
@@ -49,7 +49,7 @@ def _start(model: ExplainedModel, job: ExplainJob, observer: Observer) -> tuple[
     """Return the name of the layer that the method looks at, if any, and its explanations, not yet computed."""
     if job.method.name in OTHER_METHODS:
         return None, OTHER_METHODS[job.method.name](model, job, observer)
-    layer = layers.find(model.network, model.grey_input(), job.method.layer)
+    layer = target_layers.find(model.network, model.grey_input(), job.method.layer)
     feature_maps.check_channels(layer, list(job.method.channels))
     return layer.name, LAYER_METHODS[job.method.name](model, job, layer, observer)
 

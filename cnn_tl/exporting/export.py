@@ -11,16 +11,16 @@ from cnn_tl import __version__, recipe
 from cnn_tl.core import files
 from cnn_tl.core.errors import DataError, UsageError, printable
 from cnn_tl.core.progress import Observer
-from cnn_tl.exporting import cost, parity
+from cnn_tl.exporting import parity, precision_cost
 from cnn_tl.exporting.comparison_images import manifest_of
-from cnn_tl.exporting.cost import Cost, Lowered
 from cnn_tl.exporting.formats import onnx, openvino, timm, torch
 from cnn_tl.exporting.options import Options, require_package
 from cnn_tl.exporting.output import SUFFIXES, default_output, report_of, require_writable
 from cnn_tl.exporting.parity import Agreement, Exported, Given
+from cnn_tl.exporting.precision_cost import Cost, Lowered
 from cnn_tl.networks import bundle
 from cnn_tl.networks.bundle import Bundle
-from cnn_tl.recipe.sections import Export
+from cnn_tl.recipe.schema import Export
 
 EXPORTERS: dict[str, Callable[[Bundle, Path, Options], Exported | Lowered]] = {
     "onnx": onnx.write,
@@ -156,7 +156,7 @@ def _prove(trained: Bundle, written: Exported | Lowered, target: Target, observe
     exported = written.export if isinstance(written, Lowered) else written
     paid = None
     if isinstance(written, Lowered):
-        paid = cost.measure(trained, written, target.bytes, observer)
+        paid = precision_cost.measure(trained, written, target.bytes, observer)
         paid.require(target.options)
     agreements, images = parity.compare(trained, exported, observer)
     if paid is None:

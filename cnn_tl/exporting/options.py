@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from cnn_tl.core.errors import ResourceError, UsageError, printable
 
 if TYPE_CHECKING:
-    from cnn_tl.recipe.sections import Export
+    from cnn_tl.recipe.schema import Export
 
 Preprocess = Literal["inside", "none"]
 Output = Literal["probabilities", "logits", "features"]

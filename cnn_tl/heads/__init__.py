@@ -1,7 +1,7 @@
 """Heads that are fitted on the features of a frozen backbone: one file for each kind, and the table `HEADS`.
 
 Only `adamw` needs torch, and loads it when it is used. Classifiers that are modules of a network are in
-`networks/classifiers.py`; the training of whole networks is in `training/`.
+`networks/head_modules.py`; the training of whole networks is in `training/`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from cnn_tl.heads.choice import choose
+from cnn_tl.heads.auto import choose
 from cnn_tl.heads.logistic import fit_logistic
 from cnn_tl.heads.neighbours import fit_neighbours
 from cnn_tl.heads.problem import FittedHead, Problem, Views, class_weights

@@ -75,7 +75,7 @@ class FittedHead:
     Attributes:
         tensors: by their names inside the classifier; weight [K, D] and bias [K] for a linear head.
         forward: maps float32 features [M, D] to logits [M, K].
-        spec: None for one linear layer; else the kind of module, see `cnn_tl.networks.classifiers`.
+        spec: None for one linear layer; else the kind of module, see `cnn_tl.networks.head_modules`.
         facts: what the fit chose and how it went, plain JSON data.
     """
 

@@ -19,8 +19,8 @@ from cnn_tl.core.imports import require_torch
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
 from cnn_tl.core.statistics import softmax
+from cnn_tl.data.data_warnings import BlankImages
 from cnn_tl.data.loader import Batch, Pixels, as_they_come, batches
-from cnn_tl.data.remarks import BlankImages
 from cnn_tl.data.views import transforms
 from cnn_tl.inference.images_in_memory import ImageInMemory, Images, find_images
 from cnn_tl.networks import bundle

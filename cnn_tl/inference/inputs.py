@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cnn_tl.core import encoding
+from cnn_tl.core import text_encoding
 from cnn_tl.core.errors import DataError, UsageError, printable
 from cnn_tl.core.retries import retried
-from cnn_tl.data.folders.walk import Walker, entries_of, is_candidate, is_folder, natural_key
+from cnn_tl.data.folders.find_images import Walker, entries_of, is_candidate, is_folder, natural_key
 
 LONGEST_NAME = 1 << 16
 """Bytes: no path is longer than this."""
@@ -77,9 +77,9 @@ def _in_utf8(descriptor: int) -> Iterator[bytes]:
     start = b""
     while chunk := os.read(descriptor, LONGEST_NAME):
         start += chunk
-        if not any(mark.startswith(start) for mark in encoding.UTF16_BOMS):
+        if not any(mark.startswith(start) for mark in text_encoding.UTF16_BOMS):
             break
-    if not start.startswith(encoding.UTF16_BOMS):
+    if not start.startswith(text_encoding.UTF16_BOMS):
         yield start
         while chunk := os.read(descriptor, LONGEST_NAME):
             yield chunk
@@ -97,9 +97,9 @@ def _in_utf8(descriptor: int) -> Iterator[bytes]:
 def _paths(names: Iterable[bytes], end: bytes) -> Iterator[Path]:
     for name in names:
         exact = name.removesuffix(b"\r") if end == b"\n" else name
-        if exact.startswith(encoding.UTF8_BOM) and not os.path.lexists(exact):
+        if exact.startswith(text_encoding.UTF8_BOM) and not os.path.lexists(exact):
             exact = exact.removeprefix(
-                encoding.UTF8_BOM
+                text_encoding.UTF8_BOM
             )  # at the start of a list, or of each list when several are joined
         if not exact or (exact.isspace() and end == b"\n" and not os.path.lexists(exact)):
             continue

@@ -257,7 +257,7 @@ def _create(folder: Path, config: Mapping[str, Any], num_classes: int) -> nn.Mod
     import timm
     import torch
 
-    from cnn_tl.networks import classic, classifiers  # noqa: F401 - registers the classic models with timm
+    from cnn_tl.networks import classic, head_modules  # noqa: F401 - registers the classic models with timm
 
     architecture, arguments = _registered(folder, config)
     state = files.read_tensors(folder / WEIGHTS)
@@ -266,7 +266,7 @@ def _create(folder: Path, config: Mapping[str, Any], num_classes: int) -> nn.Mod
         with torch.random.fork_rng(devices=[]):
             model = timm.create_model(architecture, pretrained=False, num_classes=num_classes, **arguments)
             if head is not None:
-                classifiers.replace_classifier(model, head, state, num_classes)
+                head_modules.replace_classifier(model, head, state, num_classes)
         model.load_state_dict(state)
     except (RuntimeError, KeyError, TypeError, ValueError, AssertionError) as error:
         first = str(error).strip().splitlines()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.plots.backend import load_matplotlib
 from cnn_tl.plots.figure import BLUE, GREY, ORANGE, new_figure, shorten, tidy, write
+from cnn_tl.plots.load_matplotlib import load_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

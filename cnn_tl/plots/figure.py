@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_tl.core import files
-from cnn_tl.plots.backend import load_matplotlib
+from cnn_tl.plots.load_matplotlib import load_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

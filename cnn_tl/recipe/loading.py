@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cnn_tl.core import encoding
+from cnn_tl.core import text_encoding
 from cnn_tl.core.errors import RecipeError, printable
 from cnn_tl.core.retries import retried
 from cnn_tl.recipe import yaml
@@ -154,7 +154,7 @@ def read_text(source: str | Path) -> str:
     try:
         if not Path(source).is_file():
             raise RecipeError(f"{where} is neither a file nor a shipped recipe ({', '.join(names())})")
-        return retried(lambda: encoding.read_text(Path(source), yaml.MAX_BYTES), Path(source))
+        return retried(lambda: text_encoding.read_text(Path(source), yaml.MAX_BYTES), Path(source))
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise RecipeError(f"{where}:{line}: not UTF-8 text; save it as UTF-8") from error

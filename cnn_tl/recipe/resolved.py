@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from cnn_tl.recipe.sections import Data, Export, Run, Section
+from cnn_tl.recipe.schema import Data, Export, Run, Section
 from cnn_tl.recipe.types import AugmentPolicy, BatchNorm, ClassWeights, LearningRate, Mode, PathText, Policy, Views
 
 

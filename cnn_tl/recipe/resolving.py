@@ -19,7 +19,7 @@ from cnn_tl.recipe.defaults import (
 )
 from cnn_tl.recipe.resolved import RECIPES, FrozenModel, LoopRecipe, ResolvedRecipe
 from cnn_tl.recipe.rules import refuse_contradictions, refuse_unreached_phases, sees_one_view, trains_auxiliary
-from cnn_tl.recipe.sections import Augment, Data, Section
+from cnn_tl.recipe.schema import Augment, Data, Section
 from cnn_tl.recipe.settings import Settings
 
 

@@ -13,7 +13,7 @@ from cnn_tl.core.errors import RecipeError
 from cnn_tl.recipe.defaults import AUXILIARY_MODELS, POLICY_DEFAULTS
 from cnn_tl.recipe.messages import policy_shown
 from cnn_tl.recipe.resolved import HEAD_TYPES, Embedding, TrainedModel
-from cnn_tl.recipe.sections import Head, Model, Train
+from cnn_tl.recipe.schema import Head, Model, Train
 from cnn_tl.recipe.settings import Settings
 
 WITHOUT_MEANING_IN_FREEZE = frozenset(f"train.{key}" for key in Train.model_fields.keys() - Embedding.model_fields)

@@ -35,12 +35,12 @@ def load(source: Path, classifier: Classifier, device: DeviceName) -> tuple[str,
 
 def _from_bundle(source: Path, device: DeviceName) -> tuple[str, HeatMap]:
     from cnn_tl.core.errors import UsageError
-    from cnn_tl.explaining import faithfulness, layers
+    from cnn_tl.explaining import faithfulness, target_layers
     from cnn_tl.explaining import model as models
 
     model = models.load(source, device)
     try:
-        layer = layers.find(model.network, model.grey_input())
+        layer = target_layers.find(model.network, model.grey_input())
     except UsageError:  # the network works on tokens
         return (
             "occlusion",

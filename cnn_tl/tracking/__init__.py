@@ -14,7 +14,7 @@ from typing import Any
 
 from cnn_tl.core.errors import ResourceError
 from cnn_tl.recipe.types import TrackerName
-from cnn_tl.tracking.table import flatten
+from cnn_tl.tracking.flat_rows import flatten
 from cnn_tl.tracking.tracker import Opener, TrackedRun, Tracker, Tracking
 
 __all__ = ["TRACKERS", "Tracking", "require_trackers", "tracked"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cnn_tl.core import files
 from cnn_tl.core.errors import ArtefactError, printable
 from cnn_tl.core.telemetry import forbid_telemetry
-from cnn_tl.tracking.table import Scalar, by_step, numbers
+from cnn_tl.tracking.flat_rows import Scalar, by_step, numbers
 from cnn_tl.tracking.tracker import Rows, TrackedRun
 
 if TYPE_CHECKING:

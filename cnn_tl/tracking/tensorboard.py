@@ -13,7 +13,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from cnn_tl.tracking.table import Scalar, by_step, flatten, numbers
+from cnn_tl.tracking.flat_rows import Scalar, by_step, flatten, numbers
 from cnn_tl.tracking.tracker import Rows, TrackedRun
 
 

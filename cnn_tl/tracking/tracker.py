@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cnn_tl.tracking.table import Scalar
+from cnn_tl.tracking.flat_rows import Scalar
 
 Rows = Sequence[Mapping[str, Any]]
 

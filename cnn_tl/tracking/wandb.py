@@ -12,7 +12,7 @@ import wandb
 from cnn_tl.cache.location import default_root
 from cnn_tl.core import files
 from cnn_tl.core.errors import ArtefactError
-from cnn_tl.tracking.table import by_step, numbers
+from cnn_tl.tracking.flat_rows import by_step, numbers
 from cnn_tl.tracking.tracker import Rows, TrackedRun
 
 PROJECT = "cnn-tl"

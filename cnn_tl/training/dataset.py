@@ -17,15 +17,15 @@ from cnn_tl.core import files
 from cnn_tl.core.errors import BadImageError, DataError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import warn_of_set_aside
+from cnn_tl.data.data_warnings import blank_image_remarks
 from cnn_tl.data.decoding.image import read_image
 from cnn_tl.data.loader import Batch, in_groups, reading
 from cnn_tl.data.manifest import ImageRecord, Manifest
-from cnn_tl.data.remarks import blank_image_remarks
 from cnn_tl.data.views import transforms
 from cnn_tl.data.views.augment import augment
 from cnn_tl.recipe import ResolvedRecipe
 from cnn_tl.training.context import R, Run
-from cnn_tl.training.images import ImageStore, open_images
+from cnn_tl.training.image_store import ImageStore, open_images
 from cnn_tl.training.outcome import ImageReads
 
 Item = TypeVar("Item")

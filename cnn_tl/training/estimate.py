@@ -10,7 +10,7 @@ from cnn_tl.core.device import Precision
 from cnn_tl.core.errors import printable
 from cnn_tl.core.progress import Plan
 from cnn_tl.features.speed import noise
-from cnn_tl.heads.choice import choose, lbfgs_seconds, ridge_seconds
+from cnn_tl.heads.auto import choose, lbfgs_seconds, ridge_seconds
 from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.lazy_network import LazyNetwork

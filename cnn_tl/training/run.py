@@ -36,7 +36,7 @@ from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.outcome import Outcome
 from cnn_tl.training.result import TrainResult, judge, read_result, validation_lines
 from cnn_tl.training.run_folder import RunFolder, default_output
-from cnn_tl.training.saving import save_model, verified_backbone
+from cnn_tl.training.save_model import save_model, verified_backbone
 from cnn_tl.training.setup import is_extension, open_run, require_checkpoint
 
 if TYPE_CHECKING:

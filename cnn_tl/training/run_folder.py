@@ -28,7 +28,7 @@ from cnn_tl.core.errors import ArtefactError, RecipeError, ResourceError, printa
 from cnn_tl.core.locks import try_lock
 from cnn_tl.networks import bundle
 from cnn_tl.recipe import ResolvedRecipe
-from cnn_tl.tracking.table import csv_text
+from cnn_tl.tracking.flat_rows import csv_text
 from cnn_tl.training.checkpoints import digests
 
 LOCK = ".lock"

@@ -19,7 +19,7 @@ from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.decoding.image import probe, read_image
 from cnn_tl.data.folders.scan import scan
 from cnn_tl.data.manifest import Manifest
-from cnn_tl.evaluating.labelled import TrainingData, find_labelled
+from cnn_tl.evaluating.labelled_images import TrainingData, find_labelled
 from cnn_tl.inference import classifier, inputs
 from cnn_tl.inference.classifier import Classifier
 

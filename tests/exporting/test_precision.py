@@ -11,10 +11,10 @@ import pytest
 from cnn_tl.core import files
 from cnn_tl.core.errors import ArtefactError, DataError, UsageError
 from cnn_tl.data.manifest import Manifest
-from cnn_tl.exporting import cost, precision
-from cnn_tl.exporting.cost import Cost
+from cnn_tl.exporting import precision, precision_cost
 from cnn_tl.exporting.export import export
 from cnn_tl.exporting.options import Options
+from cnn_tl.exporting.precision_cost import Cost
 from cnn_tl.inference.classifier import load
 from cnn_tl.networks import bundle
 
@@ -28,7 +28,7 @@ def architecture() -> str:
 
 @pytest.fixture(autouse=True)
 def _measured_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cost, "ENOUGH_SECONDS", 0.0)
+    monkeypatch.setattr(precision_cost, "ENOUGH_SECONDS", 0.0)
 
 
 def a_cost(right_after: int, images: int = 75) -> Cost:
@@ -155,7 +155,7 @@ def test_the_bounds_are_in_points_and_the_message_in_images() -> None:
 
 def test_the_bounds_are_those_of_the_runs_recipe(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Options] = []
-    monkeypatch.setattr(cost.Cost, "require", lambda self, options: seen.append(options))
+    monkeypatch.setattr(precision_cost.Cost, "require", lambda self, options: seen.append(options))
     export(run, options=Options(precision="fp16"))
     files.write_text(run / "recipe.yaml", "export: {max_drop: 2.5, min_agreement: 0.5}\n")
     export(run, options=Options(precision="fp16"))

@@ -18,7 +18,7 @@ from cnn_tl.core import telemetry
 from cnn_tl.core.errors import UsageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.views import transforms
-from cnn_tl.exporting import graph, preprocessing_graph
+from cnn_tl.exporting import onnx_graph, preprocessing_graph
 from cnn_tl.exporting.formats import onnx as onnx_format
 from cnn_tl.exporting.options import Options
 from cnn_tl.networks import bundle, onnx_model
@@ -115,7 +115,7 @@ def test_all_outputs_of_whole_and_prepared_images(trained: Bundle, tmp_path: Pat
 
 
 def test_the_plain_network(network: onnx.ModelProto, trained: Bundle, tmp_path: Path) -> None:
-    plain = graph.with_outputs(network, ("logits",))
+    plain = onnx_graph.with_outputs(network, ("logits",))
     meta = onnx_model.metadata(trained.classes, trained.preprocessing, "test_resnet", 18)
     onnx.helper.set_model_props(plain, meta)
     onnx_format.save(plain, tmp_path / "m.onnx")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cnn_tl.core.preprocessing import Preprocessing
-from cnn_tl.explaining import faithfulness, layers
+from cnn_tl.explaining import faithfulness, target_layers
 from cnn_tl.explaining import model as models
 from cnn_tl.explaining.methods import heat_maps
 from cnn_tl.explaining.model import ExplainedModel
@@ -47,7 +47,7 @@ def logits_of(explained: ExplainedModel) -> Classifier:
 
 def test_a_bundle_is_explained_by_grad_cam(explained: ExplainedModel) -> None:
     method, heat_map = heat.load(Path("run"), logits_of(explained), "cpu")
-    layer = layers.find(explained.network, explained.grey_input())
+    layer = target_layers.find(explained.network, explained.grey_input())
     expected = faithfulness.enlarge(
         heat_maps.class_activation_map("gradcam", explained, layer, explained.to_input(PIXELS), 1), 32, 32
     )
@@ -72,7 +72,7 @@ def test_what_sees_in_tokens_is_explained_by_occlusion(
     def no_maps(*_: object) -> None:
         raise UsageError("tokens")
 
-    monkeypatch.setattr(layers, "find", no_maps)
+    monkeypatch.setattr(target_layers, "find", no_maps)
     method, heat_map = heat.load(Path("run"), logits_of(explained), "cpu")
     assert method == "occlusion"
     np.testing.assert_allclose(

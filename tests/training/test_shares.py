@@ -24,7 +24,7 @@ from cnn_tl.networks.backbone import place
 from cnn_tl.recipe import Recipe
 from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset
-from cnn_tl.training.images import ImageStore
+from cnn_tl.training.image_store import ImageStore
 from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.loop.activations import Activations, open_activations
 from cnn_tl.training.modes import features, freeze

@@ -14,9 +14,9 @@ from cnn_tl.core.formatting import counted, percent, points, rate, small
 from cnn_tl.exporting.options import Precision, Preprocess
 
 if TYPE_CHECKING:
-    from cnn_tl.exporting.cost import Cost
     from cnn_tl.exporting.export import ExportReport
     from cnn_tl.exporting.parity import Given
+    from cnn_tl.exporting.precision_cost import Cost
 
 Format = Literal["onnx", "openvino", "timm", "torch"]
 _NEXT: dict[str, str] = {

@@ -89,7 +89,7 @@ def _service(model: Path, name: str, device: DeviceName, limits: Limits, **setti
 
 def _serve(service: Service, listening: socket) -> None:
     """Print the address, and serve until a signal comes."""
-    from cnn_tl.serving import app, server
+    from cnn_tl.serving import routes, server
 
     local = server.is_loopback(listening)
 
@@ -101,7 +101,7 @@ def _serve(service: Service, listening: socket) -> None:
         console.say(f"{printable(service.name)} ({counted(classes, 'class')}) answers at {where}; Ctrl-C stops it")
         console.out.file.flush()
 
-    server.serve(app.build(service, local=local), listening, say_where, service.begin_stopping)
+    server.serve(routes.build(service, local=local), listening, say_where, service.begin_stopping)
 
 
 def require_packages() -> None:

@@ -14,8 +14,17 @@ from typing import get_args
 from cnn_tl.core.errors import DataError, printable
 from cnn_tl.core.retries import retried
 from cnn_tl.data.decoding.file_types import is_archive
-from cnn_tl.data.folders.splits import Arrangement, arrange, refuse_annotated
-from cnn_tl.data.folders.walk import NOWHERE, Found, Walker, contents_of, head_of, is_folder, natural_key, some_of
+from cnn_tl.data.folders.find_images import (
+    NOWHERE,
+    Found,
+    Walker,
+    contents_of,
+    head_of,
+    is_folder,
+    natural_key,
+    some_of,
+)
+from cnn_tl.data.folders.split_folders import Arrangement, arrange, refuse_annotated
 from cnn_tl.data.manifest import Split
 
 

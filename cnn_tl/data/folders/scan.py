@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Literal
 
 from cnn_tl.core.cpu import default_workers
-from cnn_tl.core.encoding import portable
 from cnn_tl.core.errors import BadImageError, DataError, printable
 from cnn_tl.core.files import sha256_file
+from cnn_tl.core.text_encoding import portable
+from cnn_tl.data.data_warnings import remarks
 from cnn_tl.data.decoding.image import DEFAULT_LIMITS, ImageLimits, probe
+from cnn_tl.data.folders.find_images import Found, Walker
 from cnn_tl.data.folders.layout import ClassFolder, Layout, read_layout
-from cnn_tl.data.folders.walk import Found, Walker
 from cnn_tl.data.loader import thread_pool
 from cnn_tl.data.manifest import SPLITS, ImageRecord, Manifest, SetAside, Split, refuse_mostly_broken
-from cnn_tl.data.remarks import remarks
-from cnn_tl.data.split import split_off_val
+from cnn_tl.data.validation_split import split_off_val
 
 _CHUNK = 64
 

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from cnn_tl.explaining.layers import MapLayer, activations
+from cnn_tl.explaining.target_layers import MapLayer, activations
 
 RECTIFIERS: frozenset[Any] = frozenset({
     F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu6, F.hardtanh, F.silu, F.gelu,

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from cnn_tl.core.errors import UsageError
-from cnn_tl.explaining.layers import MapLayer, activations
 from cnn_tl.explaining.model import ExplainedModel
+from cnn_tl.explaining.target_layers import MapLayer, activations
 
 CHANNELS = 9
 """How many channels are shown for an image."""

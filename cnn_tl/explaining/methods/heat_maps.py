@@ -19,8 +19,8 @@ from cnn_tl.data.views.transforms import mean_colour
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cnn_tl.explaining.layers import MapLayer
     from cnn_tl.explaining.model import ExplainedModel
+    from cnn_tl.explaining.target_layers import MapLayer
 
 CAM_METHODS = ("gradcam", "xgradcam", "layercam")
 

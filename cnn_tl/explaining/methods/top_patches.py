@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnn_tl.explaining.layers import MapLayer, activations
 from cnn_tl.explaining.methods.feature_maps import ranking
 from cnn_tl.explaining.model import ExplainedModel
+from cnn_tl.explaining.target_layers import MapLayer, activations
 
 BEST = 9
 CHANNELS = 8

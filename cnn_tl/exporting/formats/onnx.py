@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from cnn_tl.core import telemetry
 from cnn_tl.core.errors import ArtefactError, CnnTlError, printable
 from cnn_tl.core.imports import OLDEST_ONNXRUNTIME
-from cnn_tl.exporting import graph
-from cnn_tl.exporting.cost import Lowered
+from cnn_tl.exporting import onnx_graph
 from cnn_tl.exporting.options import Options
 from cnn_tl.exporting.precision import LOWER
+from cnn_tl.exporting.precision_cost import Lowered
 from cnn_tl.networks import onnx_model
 from cnn_tl.networks.bundle import Bundle
 from cnn_tl.networks.onnx_model import FEATURES, INPUT, LOGITS, OnnxModel
@@ -84,9 +84,9 @@ def _lowered(network: onnx.ModelProto, trained: Bundle, options: Options) -> tup
 def _save_whole(network: onnx.ModelProto, trained: Bundle, path: Path, options: Options) -> None:
     """Add outputs, preprocessing and metadata to a network, and write it."""
     assert options.outputs is not None
-    model = graph.with_outputs(network, options.outputs)
+    model = onnx_graph.with_outputs(network, options.outputs)
     if options.preprocess == "inside":
-        model = graph.from_pixels(model, trained.preprocessing)
+        model = onnx_graph.from_pixels(model, trained.preprocessing)
     onnx.helper.set_model_props(model, _metadata(trained, model, options))
     save(model, path)
 

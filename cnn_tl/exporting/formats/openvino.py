@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cnn_tl import __version__
 from cnn_tl.core import telemetry
 from cnn_tl.core.errors import ArtefactError, printable
-from cnn_tl.exporting import graph
+from cnn_tl.exporting import onnx_graph
 from cnn_tl.exporting.formats import onnx as onnx_format
 from cnn_tl.exporting.options import Options
 from cnn_tl.exporting.parity import TakesNormalised
@@ -48,7 +48,7 @@ def write(trained: Bundle, path: Path, options: Options) -> OpenVinoModel:
     openvino = telemetry.openvino()
     outputs = options.of("openvino").outputs
     assert outputs is not None
-    network = graph.with_outputs(onnx_format.network_of(trained), outputs)
+    network = onnx_graph.with_outputs(onnx_format.network_of(trained), outputs)
     with TemporaryDirectory() as scratch:
         plain = Path(scratch) / "network.onnx"
         onnx_format.save(network, plain)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cnn_tl.core.errors import ArtefactError, ResourceError, UsageError, printable
-from cnn_tl.core.patching import attribute_replaced
+from cnn_tl.core.monkeypatch import attribute_replaced
 from cnn_tl.networks.pretrained import hub
 
 if TYPE_CHECKING:

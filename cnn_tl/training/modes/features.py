@@ -31,7 +31,7 @@ from cnn_tl.recipe.resolved import FreezeRecipe
 from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset, Pixels
 from cnn_tl.training.lazy_network import LazyNetwork
-from cnn_tl.training.modes.embedded import Embedded
+from cnn_tl.training.modes.embedding_stats import Embedded
 
 Features = NDArray[np.float32]
 

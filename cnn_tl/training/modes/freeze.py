@@ -18,13 +18,14 @@ from cnn_tl.core.progress import FeaturePlan, Plan
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.features.speed import Speeds, Way
 from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights
-from cnn_tl.heads.choice import choose
+from cnn_tl.heads.auto import choose
 from cnn_tl.recipe.resolved import AdamwHead, FreezeRecipe, HeadRecipe, KnnHead, PrototypeHead
 from cnn_tl.training.context import Run, open_cache
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.estimate import DECODE_SECONDS, Planned, description, fit_seconds
 from cnn_tl.training.lazy_network import LazyNetwork
-from cnn_tl.training.modes.embedded import merged
+from cnn_tl.training.modes.embedding_stats import merged
+from cnn_tl.training.modes.embedding_way import choose_way
 from cnn_tl.training.modes.features import (
     EXACT,
     OtherDevice,
@@ -34,7 +35,6 @@ from cnn_tl.training.modes.features import (
     find_features,
     share_of,
 )
-from cnn_tl.training.modes.way import choose_way
 from cnn_tl.training.outcome import Facts, FeatureReads, HeadFit, Logits, Outcome
 
 ADAMW_STEP_SECONDS = 0.002

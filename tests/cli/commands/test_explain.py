@@ -104,7 +104,7 @@ def test_every_method_writes_its_images(cli: Callable[..., Any], model: Path, me
 def test_top_patches_are_the_strongest_of_all(cli: Callable[..., Any], model: Path) -> None:
     """Against a plain search: each image's highest activation of the channel, sorted."""
     from cnn_tl.data.views import transforms
-    from cnn_tl.explaining import layers
+    from cnn_tl.explaining import target_layers
     from cnn_tl.explaining.model import load
 
     for number in range(12):
@@ -112,11 +112,11 @@ def test_top_patches_are_the_strongest_of_all(cli: Callable[..., Any], model: Pa
     done = cli("explain", model, "a", "--method", "top-patches", "--layer", "layer2", "--channel", 5, "--json")
     [row] = json.loads(done.out)["rows"]
     explained = load(model, "cpu")
-    layer = layers.find(explained.network, explained.grey_input(), "layer2")
+    layer = target_layers.find(explained.network, explained.grey_input(), "layer2")
     peaks = {}
     for path in Path("a").iterdir():
         x = explained.to_input(transforms.read_pixels(path, SPEC))
-        peaks[str(path)] = round(float(layers.activations(explained.network, layer, x)[0, 5].max()), 4)
+        peaks[str(path)] = round(float(target_layers.activations(explained.network, layer, x)[0, 5].max()), 4)
     best = sorted(peaks, key=lambda path: -peaks[path])[:9]
     assert [found["activation"] for found in row["best"]] == pytest.approx([peaks[path] for path in best], abs=2e-4)
     assert {found["file"] for found in row["best"]} == set(best)

@@ -127,10 +127,10 @@ def test_refusals(cli: Callable[..., object], arguments: list[str], code: int, m
 
 def test_what_fewer_bits_cost(capsys: pytest.CaptureFixture[str]) -> None:
     from cnn_tl.cli.commands.export import show_report
-    from cnn_tl.exporting.cost import Cost
     from cnn_tl.exporting.export import ExportReport
     from cnn_tl.exporting.options import Options
     from cnn_tl.exporting.parity import Agreement
+    from cnn_tl.exporting.precision_cost import Cost
 
     paid = Cost("int8", "64 training images", 75, 71, 70, 0.96, 0.227, 13_400_000, 3_350_000, 40.0, 70.0)
     options = Options(precision="int8").of("onnx")

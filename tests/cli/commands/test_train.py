@@ -14,7 +14,7 @@ import typer
 from cnn_tl.cli.app import app
 from cnn_tl.cli.commands import train
 from cnn_tl.core.device import DeviceName
-from cnn_tl.recipe.sections import Run
+from cnn_tl.recipe.schema import Run
 from cnn_tl.recipe.types import HeadKind, Mode
 from cnn_tl.training.checkpoints import digests
 

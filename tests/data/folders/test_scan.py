@@ -13,8 +13,8 @@ from PIL import Image
 
 from cnn_tl.core.errors import DataError
 from cnn_tl.core.files import sha256_file
+from cnn_tl.data.folders.find_images import natural_key, some_of
 from cnn_tl.data.folders.scan import scan
-from cnn_tl.data.folders.walk import natural_key, some_of
 from cnn_tl.data.manifest import Manifest
 
 _serial = iter(range(10**6))

@@ -20,9 +20,9 @@ from cnn_tl.cache.space import Space
 from cnn_tl.cache.store import FeatureCache
 from cnn_tl.core.errors import BadImageError
 from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.data.data_warnings import BlankImages
 from cnn_tl.data.decoding.image import probe
 from cnn_tl.data.manifest import ImageRecord
-from cnn_tl.data.remarks import BlankImages
 from cnn_tl.data.views import source, transforms
 from cnn_tl.data.views.augment import Augmentation, augment
 from cnn_tl.features.cache_keys import plain_facts, source_facts

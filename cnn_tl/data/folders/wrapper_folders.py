@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import get_args
 
 from cnn_tl.core.errors import DataError, printable
-from cnn_tl.data.folders.names import is_filler, is_unlabelled, roles_of
-from cnn_tl.data.folders.walk import contents_of
+from cnn_tl.data.folders.find_images import contents_of
+from cnn_tl.data.folders.folder_names import is_filler, is_unlabelled, roles_of
 from cnn_tl.data.manifest import Split
 
 DEPTH = 4

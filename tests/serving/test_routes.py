@@ -22,7 +22,7 @@ from starlette.testclient import TestClient
 from cnn_tl.core import retries
 from cnn_tl.explaining.methods import heat_maps
 from cnn_tl.plots.explanation import heat_over
-from cnn_tl.serving import app
+from cnn_tl.serving import routes
 from cnn_tl.serving.limits import HEADERS, Limits
 
 LIMITS = Limits(body=200_000, files=5, images=6, heat_maps=1)
@@ -30,7 +30,7 @@ FORM = "multipart/form-data"
 
 
 def client_of(made: Any, *, local: bool = True, **options: Any) -> TestClient:
-    return TestClient(app.build(made, local=local), base_url="http://127.0.0.1:8000", **options)
+    return TestClient(routes.build(made, local=local), base_url="http://127.0.0.1:8000", **options)
 
 
 @pytest.fixture
@@ -288,7 +288,7 @@ def test_a_server_that_stops_says_so_and_answers_what_has_come() -> None:
 
 
 def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
-    for path, (_, media_type) in app.PAGE.items():
+    for path, (_, media_type) in routes.PAGE.items():
         answer = client.get(path)
         assert answer.headers["content-type"].partition(";")[0] == media_type
         assert "://" not in answer.text.replace('xmlns="http://www.w3.org/2000/svg"', "")

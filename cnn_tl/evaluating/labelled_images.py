@@ -11,9 +11,9 @@ from cnn_tl.core import files
 from cnn_tl.core.errors import DataError, UsageError, printable
 from cnn_tl.core.files import sha256_file
 from cnn_tl.core.seeds import seed_of
+from cnn_tl.data.folders.find_images import Found, Walker, contents_of, is_folder, some_of
 from cnn_tl.data.folders.layout import refuse_loose, refuse_non_folder
-from cnn_tl.data.folders.walk import Found, Walker, contents_of, is_folder, some_of
-from cnn_tl.data.folders.wrapping import splits_in
+from cnn_tl.data.folders.wrapper_folders import splits_in
 from cnn_tl.data.loader import thread_pool
 from cnn_tl.data.manifest import Manifest, Split
 from cnn_tl.training.run_folder import MANIFEST

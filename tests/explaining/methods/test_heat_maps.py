@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cnn_tl.core.preprocessing import Preprocessing
-from cnn_tl.explaining import faithfulness, layers
+from cnn_tl.explaining import faithfulness, target_layers
 from cnn_tl.explaining.methods import heat_maps
 from cnn_tl.explaining.methods.top_patches import TopPatches
 from cnn_tl.explaining.model import ExplainedModel, log_odds
@@ -60,7 +60,7 @@ def share_inside(heat: torch.Tensor, rows: slice, columns: slice) -> float:
 
 
 def test_grad_cam_and_its_relatives(explained: ExplainedModel, image: torch.Tensor) -> None:
-    layer = layers.find(explained.network, explained.grey_input())
+    layer = target_layers.find(explained.network, explained.grey_input())
     assert layer.name == "act"
     for method in heat_maps.CAM_METHODS:
         for index, corner in enumerate((slice(0, 16), slice(16, 32))):
@@ -88,7 +88,7 @@ def test_the_maps_of_the_library_are_those_of_the_papers() -> None:
     nn.init.normal_(model.fc.weight)
     explained = ExplainedModel("resnet10t", model, ("a", "b", "c"), SPEC, torch.device("cpu"))
     x_1CHW = torch.rand(1, 3, 96, 96)
-    layer = layers.find(model, x_1CHW)
+    layer = target_layers.find(model, x_1CHW)
     kept = []
     hook = layer.module.register_forward_hook(lambda module, args, output: kept.append(output))
     logits = model(x_1CHW.clone().requires_grad_(True))
@@ -112,7 +112,7 @@ def test_a_right_map_is_better_than_random_and_its_opposite_worse(
     explained: ExplainedModel, image: torch.Tensor
 ) -> None:
     heat = heat_maps.class_activation_map(
-        "gradcam", explained, layers.find(explained.network, explained.grey_input()), image, 0
+        "gradcam", explained, target_layers.find(explained.network, explained.grey_input()), image, 0
     )
     curves = faithfulness.measure(explained, image, heat, 0), faithfulness.measure(explained, image, -heat, 0)
     right, wrong = (asdict(one.areas) for one in curves if one is not None)

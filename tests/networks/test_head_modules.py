@@ -12,7 +12,7 @@ import torch
 from cnn_tl.core import telemetry
 from cnn_tl.core.errors import ArtefactError
 from cnn_tl.heads import HEADS, FittedHead, Problem
-from cnn_tl.networks import backbone, bundle, classifiers
+from cnn_tl.networks import backbone, bundle, head_modules
 from cnn_tl.networks.pretrained import weights
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
 from cnn_tl.recipe.types import HeadKind
@@ -31,7 +31,7 @@ def fitted(kind: HeadKind, settings: dict[str, Any], num_features: int = 10) -> 
 
 def module_of(head: FittedHead) -> torch.nn.Module:
     assert head.spec is not None
-    return classifiers.build(head.spec, {name: torch.from_numpy(array) for name, array in head.tensors.items()}).eval()
+    return head_modules.build(head.spec, {name: torch.from_numpy(array) for name, array in head.tensors.items()}).eval()
 
 
 @pytest.mark.parametrize(("kind", "settings"), SETTINGS)

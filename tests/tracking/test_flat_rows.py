@@ -4,7 +4,7 @@ import csv
 import io
 import math
 
-from cnn_tl.tracking.table import by_step, csv_text, flatten, numbers
+from cnn_tl.tracking.flat_rows import by_step, csv_text, flatten, numbers
 
 
 def test_nested_mappings_get_dotted_names_and_lists_become_text() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cnn_tl.plots import backend
+from cnn_tl.plots import load_matplotlib
 
 FONTS = "matplotlib.font_manager"
 
@@ -40,7 +40,7 @@ def folder_at_import(monkeypatch: pytest.MonkeyPatch) -> str | None:
     level, before = logging.getLogger("matplotlib").level, os.environ.get("MPLCONFIGDIR")
     with monkeypatch.context() as patch:
         patch.setattr(importlib, "import_module", note)
-        backend.load_matplotlib()
+        load_matplotlib.load_matplotlib()
     assert (logging.getLogger("matplotlib").level, os.environ.get("MPLCONFIGDIR")) == (level, before)
     [folder] = seen
     return folder
@@ -66,7 +66,7 @@ def test_where_the_user_has_settings(home: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_without_any_folder_it_says_nothing(home: Path) -> None:
-    root = str(Path(backend.__file__).parents[2])
+    root = str(Path(load_matplotlib.__file__).parents[2])
     nowhere = {"HOME": "/proc/nope", "CNN_TL_CACHE": "/proc/nope/cache", "PYTHONPATH": root}
     code = "from cnn_tl.plots.figure import new_figure; new_figure(1)"
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | nowhere, capture_output=True, text=True)

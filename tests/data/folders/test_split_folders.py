@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from cnn_tl.core.errors import DataError, RecipeError, UsageError
-from cnn_tl.data.folders.names import roles_of
+from cnn_tl.data.folders.folder_names import roles_of
 from cnn_tl.data.folders.scan import scan
 from cnn_tl.data.manifest import Manifest
-from cnn_tl.evaluating.labelled import TrainingData, find_labelled
+from cnn_tl.evaluating.labelled_images import TrainingData, find_labelled
 from cnn_tl.recipe.resolving import placed
-from cnn_tl.recipe.sections import Data
+from cnn_tl.recipe.schema import Data
 
 _serial = iter(range(10**6))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_tl.data.remarks import BlankImages
+from cnn_tl.data.data_warnings import BlankImages
 
 PHOTOGRAPH = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
 DOT = np.zeros((60, 80, 3), np.uint8)

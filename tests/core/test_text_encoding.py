@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from cnn_tl.core import encoding
+from cnn_tl.core import text_encoding
 
 NAMES = ["café", "naïve façade", "Ελλάδα", "日本", "raw \udcff\udce9", "plain"]
 
@@ -30,13 +30,13 @@ def locale(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> t
 def test_a_name_is_the_same_in_every_locale(locale: tuple[str, str], name: str) -> None:
     exact = name.encode("utf-8", "surrogateescape")
     here = exact.decode(*locale)
-    assert encoding.portable(here) == name
-    assert encoding.native(name) == here
+    assert text_encoding.portable(here) == name
+    assert text_encoding.native(name) == here
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_where_names_are_utf8_they_stay(name: str) -> None:
-    assert (encoding.portable(name), encoding.native(name)) == (name, name)
+    assert (text_encoding.portable(name), text_encoding.native(name)) == (name, name)
 
 
 def test_starts_again_in_utf8_once(locale: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,16 +44,16 @@ def test_starts_again_in_utf8_once(locale: tuple[str, str], monkeypatch: pytest.
     monkeypatch.setattr(os, "execv", lambda *call: calls.append(call))
     monkeypatch.setattr(sys, "orig_argv", ["python3", "-m", "cnn_tl", "predict", "caf\udcc3\udca9"])
     monkeypatch.setenv("PYTHONUTF8", "0")
-    encoding.restart_in_utf8()
+    text_encoding.restart_in_utf8()
     assert calls == [(sys.executable, [sys.executable, "-X", "utf8", "-m", "cnn_tl", "predict", "caf\udcc3\udca9"])]
     assert os.environ["PYTHONUTF8"] == "1"
     monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "UTF-8")
-    encoding.restart_in_utf8()
+    text_encoding.restart_in_utf8()
     assert len(calls) == 1
 
 
 def without_utf8(command: list[str], cwd: Path) -> subprocess.CompletedProcess[bytes]:
-    root = str(Path(encoding.__file__).parents[2])
+    root = str(Path(text_encoding.__file__).parents[2])
     environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": root}
     return subprocess.run([os.fsencode(sys.executable), *command], capture_output=True, cwd=cwd, env=environment)
 
@@ -82,15 +82,15 @@ def test_the_command_and_python_in_a_locale_without_utf8(tmp_path: Path, make_im
 def test_texts_of_windows_editors(tmp_path: Path, codec: str, text: str) -> None:
     data = ("\ufeff" + text).encode("utf-16-be") if "mark" in codec else text.encode(codec)
     (tmp_path / "text").write_bytes(data)
-    assert encoding.read_text(tmp_path / "text", 100) == text
-    assert len(encoding.read_text(tmp_path / "text", 5)) > 5 or len(text) <= 5
+    assert text_encoding.read_text(tmp_path / "text", 100) == text
+    assert len(text_encoding.read_text(tmp_path / "text", 5)) > 5 or len(text) <= 5
 
 
 @pytest.mark.parametrize("data", [b"caf\xe9", b"\xff\xfea\x00b", b"\x80abc"])
 def test_other_encodings_are_refused_not_guessed(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "text").write_bytes(data)
     with pytest.raises(UnicodeDecodeError):
-        encoding.read_text(tmp_path / "text", 100)
+        text_encoding.read_text(tmp_path / "text", 100)
 
 
 @pytest.mark.parametrize("codec", ["utf-8-sig", "utf-16"])

@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from cnn_tl.core.patching import attribute_replaced, modules_replaced
+from cnn_tl.core.monkeypatch import attribute_replaced, modules_replaced
 
 
 def test_an_attribute_is_restored_also_after_an_error() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnn_tl.heads import HEADS, Problem
-from cnn_tl.heads.choice import FEW, MAX_SECONDS, choose, lbfgs_seconds, ridge_seconds
+from cnn_tl.heads.auto import FEW, MAX_SECONDS, choose, lbfgs_seconds, ridge_seconds
 from cnn_tl.recipe import load
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
 

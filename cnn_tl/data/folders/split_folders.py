@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import NoReturn, get_args
 
 from cnn_tl.core.errors import DataError, printable
-from cnn_tl.data.folders.names import Role, is_filler, is_unlabelled, mentions_a_split, roles_of, splits_of
-from cnn_tl.data.folders.walk import contents_of, some_of
-from cnn_tl.data.folders.wrapping import DEPTH, innermost, unwrapped
+from cnn_tl.data.folders.find_images import contents_of, some_of
+from cnn_tl.data.folders.folder_names import Role, is_filler, is_unlabelled, mentions_a_split, roles_of, splits_of
+from cnn_tl.data.folders.wrapper_folders import DEPTH, innermost, unwrapped
 from cnn_tl.data.manifest import Split
 
 _FOUND = "the data lies in"

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cnn_tl.explaining import layers
+from cnn_tl.explaining import target_layers
 from cnn_tl.explaining.methods import deconv
 
 
@@ -42,8 +42,8 @@ def deconvnet(net: SmallVgg, x_NCHW: torch.Tensor, channel: int, place: int) -> 
 def test_equal_to_transposed_convolutions_unpooling_and_rectification() -> None:
     net = SmallVgg().eval()
     x_NCHW = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) - 0.5
-    layer = layers.find(net, x_NCHW[:1], "relu2")
-    maps = layers.activations(net, layer, x_NCHW).detach().flatten(2)
+    layer = target_layers.find(net, x_NCHW[:1], "relu2")
+    maps = target_layers.activations(net, layer, x_NCHW).detach().flatten(2)
     channels = maps.amax(2).argmax(1)
     places = maps[torch.arange(2), channels].argmax(1)
     got = deconv.project("deconv", net, layer, x_NCHW, channels, places)
@@ -56,12 +56,12 @@ def test_equal_to_transposed_convolutions_unpooling_and_rectification() -> None:
 def test_it_is_not_the_gradient_and_guided_is_neither() -> None:
     net = SmallVgg().eval()
     x_NCHW = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1)) - 0.5
-    layer = layers.find(net, x_NCHW, "relu2")
-    maps_CP = layers.activations(net, layer, x_NCHW).detach()[0].flatten(1)
+    layer = target_layers.find(net, x_NCHW, "relu2")
+    maps_CP = target_layers.activations(net, layer, x_NCHW).detach()[0].flatten(1)
     channel, place = divmod(int(maps_CP.argmax()), maps_CP.shape[1])
     one, middle = torch.tensor([channel]), torch.tensor([place])
     x = x_NCHW.clone().requires_grad_(True)
-    value = layers.activations(net, layer, x)[0, channel].reshape(-1)[place]
+    value = target_layers.activations(net, layer, x)[0, channel].reshape(-1)[place]
     (gradient,) = torch.autograd.grad(value, x, value.detach())
     found = [deconv.project(rule, net, layer, x_NCHW, one, middle) for rule in deconv.RULES]
     assert gradient.abs().max() > 0
@@ -72,7 +72,7 @@ def test_it_is_not_the_gradient_and_guided_is_neither() -> None:
 def test_the_receptive_field_of_two_convolutions_and_a_pooling() -> None:
     net = SmallVgg().eval()
     x_NCHW = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    layer = layers.find(net, x_NCHW[:1], "relu2")
+    layer = target_layers.find(net, x_NCHW[:1], "relu2")
     places = torch.tensor([3 * 8 + 3, 0])  # a 3 x 3 window of pooled pixels: rows 4..9, and one more on each side
     inner, corner = deconv.receptive_fields(net, layer, x_NCHW, torch.tensor([1, 1]), places)
     assert inner[0] in (3, 4)  # pooling lets only the winner of each window back
@@ -85,7 +85,7 @@ def test_gates_let_nothing_back_and_depthwise_blocks_work() -> None:
     torch.manual_seed(0)
     model = timm.create_model("mobilenetv3_small_050", pretrained=False, num_classes=2).eval()
     x_NCHW = torch.rand(1, 3, 96, 96)
-    layer = layers.find(model, x_NCHW, "blocks.1")
+    layer = target_layers.find(model, x_NCHW, "blocks.1")
     found = deconv.project("deconv", model, layer, x_NCHW, torch.tensor([0]), torch.tensor([0]))
     assert found.isfinite().all()
     box = deconv.receptive_fields(model, layer, x_NCHW, torch.tensor([0]), torch.tensor([0]))[0]

@@ -13,7 +13,7 @@ from PIL import Image
 from cnn_tl.core.errors import CnnTlError, printable
 from cnn_tl.core.formatting import counted
 from cnn_tl.data.decoding.image import is_transparent
-from cnn_tl.data.folders.walk import natural_key, some_of
+from cnn_tl.data.folders.find_images import natural_key, some_of
 from cnn_tl.data.manifest import ImageRecord, Manifest
 
 _IMBALANCE = 10
