@@ -30,12 +30,18 @@ TINY = "test_resnet"
 """A timm model of 0.5 M parameters that takes 160 px images; its weights in the tests are random."""
 
 
+LONGEST = ("training/test_distributed.py", "guides/test_documents.py", "training/loop/test_loop.py", "test_kill.py")
+"""Files that take the most time: one that came last would leave the other processes of pytest without work."""
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Make warnings errors while a test runs; what the test says itself about a warning is stronger.
+    """Start the longest files first, and make warnings errors while a test runs.
 
-    Not by `filterwarnings` in pyproject.toml: that also holds while plug-ins load, and one that warns ends the run.
+    A test's own word about a warning is stronger. Not by `filterwarnings` in pyproject.toml: that also holds while
+    plug-ins load, and one that warns ends the run.
     """
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
     for item in items:
         for rule in reversed(_warning_filters(config)):  # a rule that comes later is stronger
             item.add_marker(pytest.mark.filterwarnings(rule), append=False)
@@ -141,8 +147,9 @@ def curves(no_curves: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def short_timings() -> Iterator[None]:
-    """Time each precision by single forward passes: by the clock it takes as long as all else in a tiny run."""
+    """Time each precision by single passes: to be sure of it takes as long as all else in a tiny run."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cnn_tl.training.step.precision.ROUNDS", 1)
         patch.setattr("cnn_tl.features.speed.MEASURED_SECONDS", 0.0)
         yield
 
