@@ -17,6 +17,7 @@ def guide(
     topic: Annotated[
         str | None,
         typer.Argument(
+            metavar="TOPIC",
             help="The guide to read; without it, the topics are listed.",
             autocompletion=completion.guides,
             show_default=False,
