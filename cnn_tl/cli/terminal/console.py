@@ -109,13 +109,11 @@ def show(renderable: RenderableType, screen: Console = out) -> None:
 
 def show_paged(renderable: RenderableType) -> None:
     """Print a long text: page by page on a terminal, otherwise without colours."""
+    with out.capture() as captured:
+        out.print(renderable, soft_wrap=False, crop=False)
     if out.is_terminal and sys.stdin.isatty() and (command := _pager()):
-        with out.capture() as captured:
-            out.print(renderable, soft_wrap=False, crop=False)
         _page(captured.get(), command)
     else:
-        with out.capture() as captured:
-            out.print(renderable, soft_wrap=False, crop=False)
         sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
