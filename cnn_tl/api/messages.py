@@ -6,8 +6,9 @@ import functools
 import re
 import shlex
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, get_args
 
+from cnn_tl.core.choices import ExplainMethod, ExportFormat, Mode
 from cnn_tl.core.errors import CnnTlError
 
 P = ParamSpec("P")
@@ -27,10 +28,8 @@ _OTHER_KEYWORDS = (
 _KEYWORDS = {name.replace("_", "-"): name for name in (*RECIPE_KEYS, *_OTHER_KEYWORDS)}
 _KEYWORDS |= {"class": "label", "channel": "channels"}
 _KEYS = {"data": "data.path", **RECIPE_KEYS}
-_TEXT_VALUES = (
-    r"freeze|finetune|lp-ft|auto|scratch|train|val|test|cpu|cuda|mps|fp32|fp16|int8|onnx|openvino|timm|torch|"
-    r"none|inside|gradcam|xgradcam|layercam|occlusion|feature-maps|deconv|guided|top-patches|filters|[A-Z]{3,}"
-)
+_NAMES = (*get_args(Mode), *get_args(ExportFormat), *get_args(ExplainMethod))
+_TEXT_VALUES = rf"{'|'.join(_NAMES)}|train|val|test|cpu|cuda|mps|fp32|fp16|int8|none|inside|[A-Z]{{3,}}"
 _CALLS = {
     "cnn-tl train DATA": 'cnn_tl.train("photos")',
     "cnn-tl models QUERY": 'cnn_tl.models("QUERY")',

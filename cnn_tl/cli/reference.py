@@ -13,7 +13,7 @@ import yaml
 from cnn_tl import guides, recipe
 from cnn_tl.cli.terminal.help import Group, paragraphs, sections, usage
 from cnn_tl.core import files
-from cnn_tl.recipe.types import Mode
+from cnn_tl.core.choices import Mode
 
 FILE = Path(guides.__file__).with_name("reference.md")
 

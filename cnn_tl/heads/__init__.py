@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from cnn_tl.core.choices import HeadKind
 from cnn_tl.heads.auto import choose
 from cnn_tl.heads.logistic import fit_logistic
 from cnn_tl.heads.neighbours import fit_neighbours
@@ -18,7 +19,6 @@ from cnn_tl.heads.prototype import fit_prototype
 from cnn_tl.heads.ridge import fit_ridge
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
 from cnn_tl.recipe.resolved import AdamwHead, AutoHead
-from cnn_tl.recipe.types import HeadKind
 
 __all__ = ["HEADS", "FittedHead", "Problem", "Views", "class_weights"]
 

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from cnn_tl.recipe.resolved import (
-    AdamwHead,
-    AutoHead,
-    FinetuneTrain,
-    KnnHead,
-    LbfgsHead,
-    Length,
-    LoopRecipe,
-    LoopTrain,
-    PrototypeHead,
-    ResolvedHead,
-    RidgeHead,
-)
-from cnn_tl.recipe.types import AugmentPolicy, BatchNorm, HeadKind, Mode
+from typing import Any
+
+from cnn_tl.core.choices import HeadKind, Mode
+from cnn_tl.recipe.resolved import HEAD_TYPES, FinetuneTrain, Length, LoopRecipe, LoopTrain, ResolvedHead
+from cnn_tl.recipe.types import AugmentPolicy, BatchNorm
 
 MODE_LR: dict[Mode, float] = {"finetune": 1e-4, "scratch": 1e-3, "lp-ft": 1e-4, "auto": 1e-4}
 RANDOM_HEAD_LR = 5e-4
@@ -79,17 +70,17 @@ POLICY_DEFAULTS: dict[AugmentPolicy, dict[str, int]] = {
 DEFAULT_VIEWS = 4
 """Views of an image that are kept for a training loop on a frozen part."""
 
-HEAD_DEFAULTS: dict[HeadKind, ResolvedHead] = {
-    "auto": AutoHead(kind="auto", class_weights="none"),
-    "lbfgs": LbfgsHead(kind="lbfgs", class_weights="none"),
-    "ridge": RidgeHead(kind="ridge", class_weights="none"),
-    "adamw": AdamwHead(
-        kind="adamw", class_weights="none", dropout=0, label_smoothing=0, epochs=50, batch_size=64, lr=1e-3,
-        weight_decay=2,
-    ),
-    "knn": KnnHead(kind="knn", class_weights="none", neighbours=20),
-    "prototype": PrototypeHead(kind="prototype", class_weights="none"),
+HEAD_SETTINGS: dict[HeadKind, dict[str, Any]] = {
+    "adamw": {
+        "dropout": 0, "label_smoothing": 0, "epochs": 50, "batch_size": 64, "lr": 1e-3, "weight_decay": 2,
+    },
+    "knn": {"neighbours": 20},
 }  # fmt: skip
+"""The defaults of the kinds that have required settings of their own."""
+
+HEAD_DEFAULTS: dict[HeadKind, ResolvedHead] = {
+    kind: head(kind=kind, class_weights="none", **HEAD_SETTINGS.get(kind, {})) for kind, head in HEAD_TYPES.items()
+}
 """`head` for each kind."""
 
 

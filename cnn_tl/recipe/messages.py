@@ -11,13 +11,13 @@ from typing import get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from cnn_tl.core.choices import FreezePolicy, TrackerName
 from cnn_tl.core.errors import printable
 from cnn_tl.recipe.settings import KEYS, SECTIONS
-from cnn_tl.recipe.types import TrackerName
 
 _WORDS = {
     "views": ("fresh",), "learning_rate": ("auto",), "class_weights": ("none", "balanced"),
-    "policy": ("head", "last-stage", "norm", "all"), "trackers": get_args(TrackerName),
+    "policy": get_args(FreezePolicy), "trackers": get_args(TrackerName),
 }  # fmt: skip
 """Type of error -> the words that are allowed besides other values."""
 

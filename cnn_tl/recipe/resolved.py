@@ -11,12 +11,13 @@ cross-entropy. Such a value was not chosen, so it is not written into the run fo
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from cnn_tl.core.choices import HeadKind, Mode
 from cnn_tl.recipe.schema import Data, Export, Run, Section
-from cnn_tl.recipe.types import AugmentPolicy, BatchNorm, ClassWeights, LearningRate, Mode, PathText, Policy, Views
+from cnn_tl.recipe.types import AugmentPolicy, BatchNorm, ClassWeights, LearningRate, PathText, Policy, Views
 
 
 class Resolved(Section):
@@ -141,10 +142,10 @@ LinearHead = Annotated[_Linear, Field(discriminator="kind")]
 
 ResolvedHead = Annotated[_Linear | KnnHead, Field(discriminator="kind")]
 
-HEAD_TYPES: dict[str, type[_Head]] = {
-    "auto": AutoHead, "lbfgs": LbfgsHead, "ridge": RidgeHead, "adamw": AdamwHead, "knn": KnnHead,
-    "prototype": PrototypeHead,
-}  # fmt: skip
+HEAD_TYPES: dict[HeadKind, type[Any]] = {
+    get_args(head.model_fields["kind"].annotation)[0]: head for head in (*get_args(_Linear), KnnHead)
+}
+"""Kind -> its type."""
 
 
 class Length(Section):

@@ -133,10 +133,11 @@ def _in_unfreezing(recipe: Settings) -> Iterator[str]:
 
 def _stages_reached(policy: str | tuple[str, ...] | None) -> float | None:
     """Return how many stages before the head a policy trains; None where only the network can tell."""
-    if not isinstance(policy, str) or policy == "norm":
+    if not isinstance(policy, str):
         return None
     named = {"head": 0, "last-stage": 1, "all": math.inf}
-    return named[policy] if policy in named else int(policy.removeprefix("last-"))
+    count = policy.removeprefix("last-")
+    return named[policy] if policy in named else int(count) if count.isdecimal() else None
 
 
 def _in_loop(recipe: Settings) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cnn_tl.core.choices import HeadKind
 from cnn_tl.core.device import DeviceName
 from cnn_tl.core.errors import UsageError
 from cnn_tl.core.preprocessing import MAX_PIXELS, MIN_SIDE
@@ -14,7 +15,6 @@ from cnn_tl.recipe.types import (
     AugmentPolicy,
     BatchNorm,
     ClassWeights,
-    HeadKind,
     LearningRate,
     PathText,
     Policies,

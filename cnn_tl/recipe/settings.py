@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from cnn_tl.core.choices import Mode
 from cnn_tl.recipe.schema import Augment, Data, Export, Features, Head, Model, Run, Section, Train
-from cnn_tl.recipe.types import Mode
 
 SECTIONS: dict[str, type[Section]] = {
     "data": Data,

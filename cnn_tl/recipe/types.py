@@ -9,13 +9,12 @@ from typing import Annotated, Literal, get_args
 from pydantic import BeforeValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
-Mode = Literal["freeze", "finetune", "lp-ft", "auto", "scratch"]
+from cnn_tl.core.choices import FreezePolicy, TrackerName
+
 Split = Literal["train", "val", "test"]
-HeadKind = Literal["auto", "lbfgs", "ridge", "adamw", "knn", "prototype"]
 AugmentPolicy = Literal["none", "randaugment", "trivialaugment"]
 BatchNorm = Literal["train", "eval", "sync"]
-TrackerName = Literal["tensorboard", "mlflow", "wandb"]
-FREEZE_PATTERN = r"^(head|last-stage|last-[1-9][0-9]?|norm|all)$"
+FREEZE_PATTERN = rf"^({'|'.join(get_args(FreezePolicy))}|last-[1-9][0-9]?)$"
 
 
 def _path_text(value: object) -> str:
@@ -39,7 +38,8 @@ def _policy(value: object) -> str | tuple[str, ...]:
     if isinstance(value, list | tuple) and value and all(isinstance(item, str) and item for item in value):
         return tuple(value)
     raise PydanticCustomError(
-        "policy", "Input should be head, last-stage, last-N, norm, all, or a list of names such as [layer4, '*.bn1']"
+        "policy",
+        f"Input should be {', '.join(get_args(FreezePolicy))}, last-N, or a list of names such as [layer4, '*.bn1']",
     )
 
 

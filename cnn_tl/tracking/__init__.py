@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnn_tl.core.choices import TrackerName
 from cnn_tl.core.errors import ResourceError
-from cnn_tl.recipe.types import TrackerName
 from cnn_tl.tracking.flat_rows import flatten
 from cnn_tl.tracking.tracker import Opener, TrackedRun, Tracker, Tracking
 

@@ -3,6 +3,8 @@
 `run.py` tells the whole of a run. What a run works with are three objects: the frozen `Run` (`context.py`), the
 `Dataset` (`dataset.py`) and the network, built when first needed (`lazy_network.py`). What it does is one file in
 `modes/`; what comes out is an `Outcome` (`outcome.py`), from which `result.py` and `save_model.py` write the result and
-the bundle. Networks are built in `networks/`, heads are fitted in `heads/`, features are computed in `features/`; predicting with a
+the bundle.
+
+Networks are built in `networks/`, heads are fitted in `heads/`, features are computed in `features/`; predicting with a
 trained model is in `inference/`.
 """

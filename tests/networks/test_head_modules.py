@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from cnn_tl.core import telemetry
+from cnn_tl.core.choices import HeadKind
 from cnn_tl.core.errors import ArtefactError
 from cnn_tl.heads import HEADS, FittedHead, Problem
 from cnn_tl.networks import backbone, bundle, head_modules
 from cnn_tl.networks.pretrained import weights
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
-from cnn_tl.recipe.types import HeadKind
 
 SETTINGS: list[tuple[HeadKind, dict[str, Any]]] = [("adamw", {"hidden": 8}), ("knn", {}), ("knn", {"neighbours": 1})]
 

@@ -11,13 +11,14 @@ from pydantic import ValidationError
 from recipe_files import reread
 
 from cnn_tl import recipe
+from cnn_tl.core.choices import Mode
 from cnn_tl.core.errors import RecipeError
 from cnn_tl.data.views.policies import POLICIES
 from cnn_tl.recipe import KEYS, Recipe, diff, load, names, to_yaml
 from cnn_tl.recipe.defaults import MODE_TRAIN, POLICY_DEFAULTS
 from cnn_tl.recipe.resolved import Embedding, Length
 from cnn_tl.recipe.settings import SECTIONS
-from cnn_tl.recipe.types import AugmentPolicy, Mode
+from cnn_tl.recipe.types import AugmentPolicy
 
 
 def test_the_built_in_defaults_are_the_freeze_recipe() -> None:

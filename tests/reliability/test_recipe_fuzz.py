@@ -10,9 +10,9 @@ from typing import Any, get_args
 import pytest
 
 from cnn_tl import recipe
+from cnn_tl.core.choices import Mode
 from cnn_tl.core.errors import RecipeError
 from cnn_tl.recipe.settings import SECTIONS
-from cnn_tl.recipe.types import Mode
 
 TOKENS = [
     b"\t", b"\0", b"\xff", b"\r", b"\xef\xbb\xbf", b"\xc2\x85", b"&a ", b"*a",

@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 import pytest
 
+from cnn_tl.core.choices import TrackerName
 from cnn_tl.core.errors import ResourceError
-from cnn_tl.recipe.types import TrackerName
 from cnn_tl.tracking import TRACKERS, Tracking, require_trackers, tracked
 from cnn_tl.tracking.tracker import Rows, TrackedRun
 

@@ -320,7 +320,7 @@ def test_no_data() -> None:
 def test_every_mode_has_a_trainer() -> None:
     from typing import get_args
 
-    from cnn_tl.recipe.types import Mode
+    from cnn_tl.core.choices import Mode
     from cnn_tl.training.run import MODES
 
     assert set(MODES) == set(get_args(Mode))

@@ -9,16 +9,13 @@ import typer
 
 from cnn_tl.cli import options
 from cnn_tl.cli.terminal import console
+from cnn_tl.core.choices import ExplainMethod
 from cnn_tl.core.errors import DataError, printable
 from cnn_tl.core.formatting import certainty, counted, unreadable
 
 if TYPE_CHECKING:
     from cnn_tl.cli.terminal.tables import Grid
     from cnn_tl.explaining.report import ExplainReport, HeatMapRow, Prediction, Row
-
-MethodName = Literal[
-    "gradcam", "xgradcam", "layercam", "occlusion", "feature-maps", "deconv", "guided", "top-patches", "filters"
-]  # fmt: skip
 
 Images = Annotated[
     list[str] | None,
@@ -49,7 +46,7 @@ Output = Annotated[
 def explain(
     model: options.RunOrBundle,
     images: Images = None,
-    method: Annotated[MethodName, typer.Option(help="How to explain.")] = "gradcam",
+    method: Annotated[ExplainMethod, typer.Option(help="How to explain.")] = "gradcam",
     layer: Layer = None,
     class_: ClassName = None,
     channel: Channels = None,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cnn_tl.cli.options import RunOrBundle
 from cnn_tl.cli.terminal import console
+from cnn_tl.core.choices import ExportFormat
 from cnn_tl.core.formatting import counted, percent, points, rate, small
 from cnn_tl.exporting.options import Precision, Preprocess
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from cnn_tl.exporting.parity import Given
     from cnn_tl.exporting.precision_cost import Cost
 
-Format = Literal["onnx", "openvino", "timm", "torch"]
 _NEXT: dict[str, str] = {
     "onnx": "cnn-tl predict {quoted} IMAGES...",
     "openvino": "openvino.compile_model({xml!r})",
@@ -28,8 +28,9 @@ _NEXT: dict[str, str] = {
 _GIVEN: dict[Given, str] = {"prepared": "resized, cropped", "whole": "whole"}
 
 
-ExportFormat = Annotated[
-    Format, typer.Option("--format", help="What to write; openvino and timm are folders, torch is a .pt2 program.")
+FormatOption = Annotated[
+    ExportFormat,
+    typer.Option("--format", help="What to write; openvino and timm are folders, torch is a .pt2 program."),
 ]
 Output = Annotated[
     Path | None,
@@ -78,7 +79,7 @@ Outputs = Annotated[
 
 def export(
     model: RunOrBundle,
-    format: ExportFormat = "onnx",
+    format: FormatOption = "onnx",
     output: Output = None,
     precision: PrecisionOption = "fp32",
     max_drop: MaxDrop = None,

@@ -9,9 +9,9 @@ import typer
 from cnn_tl.cli import completion
 from cnn_tl.cli.terminal import console
 from cnn_tl.cli.terminal.help import Command
+from cnn_tl.core.choices import Mode
 from cnn_tl.core.errors import UsageError
 
-Mode = Literal["freeze", "finetune", "lp-ft", "auto", "scratch"]
 STEPS = ("conv", "pool", "fc")
 HEAD, NO_HEAD = "the head is the model's own", "this model has no head"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,15 +14,13 @@ from cnn_tl.cli.terminal.bars import TerminalObserver
 from cnn_tl.cli.terminal.plan import plan_table
 from cnn_tl.cli.terminal.result import show_result
 from cnn_tl.core import launch
+from cnn_tl.core.choices import HeadKind, Mode
 from cnn_tl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from cnn_tl.core.progress import Plan
     from cnn_tl.recipe import ResolvedRecipe
     from cnn_tl.training.result import TrainResult
-
-Mode = Literal["freeze", "finetune", "lp-ft", "auto", "scratch"]
-Head = Literal["auto", "lbfgs", "ridge", "adamw", "knn", "prototype"]
 
 ModeOption = Annotated[
     Mode | None,
@@ -34,7 +32,7 @@ ModeOption = Annotated[
     ),
 ]
 HeadOption = Annotated[
-    Head | None,
+    HeadKind | None,
     typer.Option(
         "--head",
         help="How the head on frozen features is fitted. auto: lbfgs, or ridge where there are few images per class or "

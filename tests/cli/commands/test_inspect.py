@@ -7,14 +7,12 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import typer
 
 from cnn_tl.cli.app import app
-from cnn_tl.cli.commands import inspect
-from cnn_tl.recipe.types import Mode
 
 FLAGS = {
     "--mode", "--freeze", "--image-size", "--depth", "--input", "--conv", "--pool", "--fc", "--json", "--csv",
@@ -24,7 +22,6 @@ FLAGS = {
 def test_the_flags_are_exactly_these() -> None:
     command = typer.main.get_command(app).commands["inspect"]  # type: ignore[attr-defined]
     assert {name for p in command.params if p.param_type_name == "option" for name in p.opts} == FLAGS
-    assert get_args(inspect.Mode) == get_args(Mode)
 
 
 def test_layers_come_in_the_order_of_the_command_line(cli: Any) -> None:
