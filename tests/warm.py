@@ -34,6 +34,8 @@ class Command:
     def __init__(self, words: Sequence[str], environment: Mapping[str, str], errors: Path = NOWHERE) -> None:
         _serve()
         whole = dict(os.environ) | dict(environment)
+        if errors != NOWHERE:
+            errors.write_bytes(b"")  # there to be read before the process has opened it
         self._process = _CONTEXT.Process(target=_run, args=(list(words), whole, errors, Path.cwd()))
         self._process.start()
         assert self._process.pid is not None
@@ -63,6 +65,18 @@ class Command:
     def _wait_for_its_group(self) -> None:
         while self.poll() is None and os.getpgid(self.pid) != self.pid:
             time.sleep(0.001)
+
+
+def cold(words: Sequence[str], environment: Mapping[str, str], errors: Path = NOWHERE) -> subprocess.Popen[bytes]:
+    """Start the same command by a new interpreter, which can be killed while it loads."""
+    root = str(Path(__file__).parents[1])
+    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    whole = dict(os.environ) | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"} | dict(environment)
+    with errors.open("wb") as stream:
+        return subprocess.Popen(
+            [sys.executable, "-m", "cnn_tl", *words],
+            env=whole, stdout=subprocess.DEVNULL, stderr=stream, start_new_session=True,
+        )  # fmt: skip
 
 
 def _serve() -> None:

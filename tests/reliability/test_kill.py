@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from warm import Command
+from warm import Command, cold
 from whole_runs import assert_same_checkpoint
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
@@ -36,12 +36,16 @@ NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUD
 Finished = Callable[[str, int], Path]
 
 
+Process = Command | subprocess.Popen[bytes]
+
+
 class Trainer:
     """Runs `cnn-tl train` as a real process on a small data set and records its stderr."""
 
     def __init__(self, folder: Path, weights: Path) -> None:
         self.folder, self.data, self.weights = folder, folder / "data", weights
-        self.started: list[Command] = []
+        self.started: list[Process] = []
+        self.launch: Callable[..., Process] = Command
         chance = np.random.default_rng(0)
         for brightness, (name, count) in enumerate({"ash": 20, "birch": 15, "cedar": 10}.items(), 1):
             (self.data / name).mkdir(parents=True)
@@ -61,29 +65,29 @@ class Trainer:
         words += [] if mode == "freeze" else ["--epochs", epochs]
         return [str(word) for word in words]
 
-    def start(self, words: list[str], workers: int = 2) -> Command:
+    def start(self, words: list[str], workers: int = 2) -> Process:
         """Start a command in a process group of its own; its stderr goes to `log`."""
         log = self.folder / f"{len(self.started)}.log"
         settings = {"HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
-        process = Command([*words, "--workers", str(workers)], settings, log)
+        process = self.launch([*words, "--workers", str(workers)], settings, log)
         self.started.append(process)
         return process
 
-    def go_on(self, run: Path, words: list[str], workers: int) -> Command:
+    def go_on(self, run: Path, words: list[str], workers: int) -> Process:
         """Resume the run, or start it again if it was killed before it had written its recipe."""
         begun = (run / "recipe.yaml").exists()
         return self.start(["train", "--resume", "--output", str(run)] if begun else words, workers)
 
-    def log(self, process: Command) -> str:
+    def log(self, process: Process) -> str:
         return (self.folder / f"{self.started.index(process)}.log").read_text("utf-8")
 
-    def wait_until(self, process: Command, happened: Callable[[], bool]) -> None:
+    def wait_until(self, process: Process, happened: Callable[[], bool]) -> None:
         """Wait until the condition holds, and fail if the process ends first."""
         while not happened():
             assert process.poll() is None, f"it ended before that: {self.log(process)}"
             time.sleep(0.005)
 
-    def wait_for_training(self, process: Command, run: Path, chance: random.Random) -> int:
+    def wait_for_training(self, process: Process, run: Path, chance: random.Random) -> int:
         """Wait until the process has finished an epoch or two, and some part of the next; return the step saved."""
         before, epochs = newest_step(run), chance.randint(1, 2)
         self.wait_until(process, lambda: newest_step(run) >= before + STEPS_PER_EPOCH * epochs)
@@ -100,10 +104,18 @@ def trainer(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Ite
         process.wait()
 
 
+@pytest.fixture
+def from_the_start(trainer: Trainer) -> Iterator[None]:
+    """Start a new interpreter for each command, so that kills come while it loads, too."""
+    trainer.launch = cold
+    yield
+    trainer.launch = Command
+
+
 @pytest.fixture(scope="module")
 def undisturbed(trainer: Trainer) -> Finished:
     """Return the folder of an uninterrupted run; the one that several tests need starts at once."""
-    begun: dict[tuple[str, int], tuple[Path, Command]] = {}
+    begun: dict[tuple[str, int], tuple[Path, Process]] = {}
 
     def begin(mode: str, epochs: int) -> None:
         run = trainer.folder / f"undisturbed-{mode}-{epochs}"
@@ -240,6 +252,7 @@ def assert_refused(outcome: Any, said: str) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.usefixtures("from_the_start")
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("mode", ["finetune", "scratch"])
 def test_a_run_killed_a_hundred_times(trainer: Trainer, undisturbed: Finished, mode: str) -> None:
@@ -263,6 +276,7 @@ def test_a_run_killed_a_hundred_times(trainer: Trainer, undisturbed: Finished, m
 
 
 @pytest.mark.soak
+@pytest.mark.usefixtures("from_the_start")
 @pytest.mark.timeout(3600)
 def test_a_run_in_mode_freeze_killed_at_twenty_moments(trainer: Trainer, undisturbed: Finished) -> None:
     """Long form: a run takes only a second, so each kill gets its own run, after the manifest is written."""
@@ -282,6 +296,7 @@ def test_a_run_in_mode_freeze_killed_at_twenty_moments(trainer: Trainer, undistu
 
 
 @pytest.mark.soak
+@pytest.mark.usefixtures("from_the_start")
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("mode", "epochs", "latest"),
@@ -314,6 +329,7 @@ def test_five_runs_killed_fifteen_times(
 
 
 @pytest.mark.soak
+@pytest.mark.usefixtures("from_the_start")
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_stopped_twenty_times(trainer: Trainer, undisturbed: Finished, number: signal.Signals) -> None:
