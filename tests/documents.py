@@ -1,4 +1,11 @@
-"""What a document of Markdown says that can be run: its fenced blocks, and the marks that stand before them."""
+"""The fenced blocks of a Markdown document, which can be run, and the marks before them.
+
+- `<!-- not run: REASON -->`: the block is not run.
+- `<!-- output: REASON -->`: it is run, but the output shown has another origin and is not compared.
+- `<!-- needs: DATA SET -->`: it is run by `pytest -m soak`.
+- `<!-- exit: 3 -->`: the command ends with this exit code.
+- `<!-- file: mine.yaml -->`: the block becomes that file.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What networks are made of: the arithmetic of their layers, the layer table of any network, and kernels by hand.
+"""What networks are made of: layer arithmetic, the layer table of any network, and hand-written kernels.
 
-Behind `cnn-tl inspect` and `cnn-tl convolve`. It looks at shapes and counts only: what a trained network sees in an
-image is in `explaining/`, its weights and its training are in `networks/` and `training/`.
+Behind `cnn-tl inspect` and `cnn-tl convolve`. Only shapes and counts matter here: what a trained network sees in an
+image is in `explaining/`, weights are in `networks/`, training is in `training/`.
 """

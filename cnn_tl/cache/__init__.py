@@ -2,5 +2,5 @@
 
 `store` opens it, `space` finds rows, `shard` is their file format, `eviction` makes room, `housekeeping` serves the
 command `cnn-tl cache`. What a row means, and so its key, is decided by those who compute it (`features/cache_keys.py`,
-`training/images.py`); remembered networks are written by `networks/info.py`.
+`training/image_store.py`); `networks/info.py` writes what is remembered of networks.
 """

@@ -1,7 +1,7 @@
-"""The chapters of the documentation: one Markdown file a topic, read on the web and by `cnn-tl guide`.
+"""The chapters of the documentation: one Markdown file per topic, read on the web and with `cnn-tl guide`.
 
-The first line of a guide is its title, the first paragraph a summary of one line. No code lives here but what finds
-and reads the files; `cnn_tl/cli/commands/guide.py` draws them.
+The first line of a guide is its title, the first paragraph a summary of one line. The only code here finds and reads
+the files; `cnn_tl/cli/commands/guide.py` renders them.
 """
 
 from __future__ import annotations

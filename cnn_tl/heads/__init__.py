@@ -1,4 +1,4 @@
-"""Heads that are fitted on the features of a frozen backbone: one file for each kind, and the table `HEADS`.
+"""Heads that are fitted on the features of a frozen backbone: one file per kind, and the table `HEADS`.
 
 Only `adamw` needs torch, and loads it when it is used. Classifiers that are modules of a network are in
 `networks/head_modules.py`; the training of whole networks is in `training/`.

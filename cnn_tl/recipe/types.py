@@ -62,7 +62,8 @@ def _trackers(value: object) -> tuple[str, ...]:
     known = get_args(TrackerName)
     if isinstance(names, list | tuple) and all(name in known for name in names):
         return tuple(name for name in known if name in names)
-    raise PydanticCustomError("trackers", "Input should be a list of tensorboard, mlflow and wandb, or one of them")
+    listed = f"{', '.join(known[:-1])} and {known[-1]}"
+    raise PydanticCustomError("trackers", f"Input should be a list of {listed}, or one of them")
 
 
 def _class_weights(value: object) -> str | dict[str, float]:

@@ -1,5 +1,5 @@
 """A trained model behind HTTP: an API for programs and a page for people.
 
-`app` has the routes, `service` the model and its threads, `batching` joins the images of several requests, `limits`
-refuses what is too large, too slow or from elsewhere, `server` is the process. The answers are those of inference/.
+`routes` has the routes, `service` the model and its threads, `batching` joins the images of several requests, `limits`
+refuses what is too large, too slow or from another site, `server` is the process. The answers are those of inference/.
 """

@@ -1,1 +1,1 @@
-"""One file a command: flags become a recipe or arguments, one library call follows, then what to print."""
+"""One file per command: turn flags into a recipe or arguments, call the library once, print the result."""

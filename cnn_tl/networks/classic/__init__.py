@@ -1,5 +1,7 @@
-"""LeNet-5 and GoogLeNet, which timm lacks: importing this package registers them with timm, and then they are like any
-other of its models."""
+"""LeNet-5 and GoogLeNet, which timm lacks.
+
+Importing this package registers them with timm, so that they work like any other timm model.
+"""
 
 from cnn_tl.networks.classic import googlenet, lenet
 
