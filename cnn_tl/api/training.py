@@ -125,7 +125,7 @@ def lr_find(
     observer: Observer | None = None,
     **sections: Any,
 ) -> RangeTest:
-    """Find a learning rate for `train` by a range test: some sixty steps at rising rates on a model that is discarded.
+    """Find a learning rate for `train` by a range test: about sixty steps at rising rates on a throwaway model.
 
         found = cnn_tl.lr_find("photos")
         cnn_tl.train("photos", mode="finetune", lr=found.suggestion)

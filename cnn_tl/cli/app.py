@@ -1,4 +1,4 @@
-"""The `cnn-tl` command: all commands together, and the place where errors become one line and an exit code."""
+"""The `cnn-tl` command: registers all commands, and turns an error into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def _print_error(error: CnnTlError, arguments: Sequence[str]) -> None:
 
 
 def _prints_error(error: Exception, arguments: Sequence[str]) -> bool:
-    """Say whether this process prints an error; one that does not may wait for the one that does."""
+    """Return whether this process prints an error; one that does not may wait for the one that does."""
     if not launch.runs_distributed(arguments) or launch.prints(error):
         return True
     return not isinstance(error, Stopped) and launch.prints_after_waiting(error)

@@ -45,7 +45,7 @@ def runs(incomplete: str) -> list[str]:
 
 
 def models_and_runs(incomplete: str) -> list[str]:
-    """Complete both, for a command that takes either."""
+    """Complete run folders and models, for a command that takes either."""
     return [*runs(incomplete), *models(incomplete)]
 
 

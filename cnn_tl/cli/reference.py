@@ -18,8 +18,8 @@ from cnn_tl.core.choices import Mode
 FILE = Path(guides.__file__).with_name("reference.md")
 
 _WIDTH = 120
-_ENDLESS = 2**60
-"""A bound that is none."""
+_UNBOUNDED = 2**60
+"""A maximum from here on means that there is none."""
 
 _INTRODUCTION = """\
 # Reference
@@ -28,7 +28,7 @@ Every command with its options, and every key of a recipe.
 
 <!-- Written by `python -m cnn_tl.cli.reference`, from the help texts and the descriptions of the recipe. -->
 
-`cnn-tl COMMAND --help` prints the part of a command, `cnn-tl recipes schema` the keys as a JSON schema.
+`cnn-tl COMMAND --help` prints the section of one command, `cnn-tl recipes schema` the keys as a JSON schema.
 """
 
 
@@ -48,7 +48,7 @@ def _commands() -> Iterator[str]:
 
 
 def _command(command: Any, ctx: Any) -> Iterator[str]:
-    """Yield the chapter of a command, and those of the commands in it."""
+    """Yield the section of a command, and those of its subcommands."""
     yield f"### {ctx.command_path}\n"
     yield f"`{usage(command, ctx)}`\n"
     for paragraph in paragraphs(command):
@@ -70,8 +70,8 @@ def _recipe() -> Iterator[str]:
     schema = recipe.json_schema()
     yield "## Recipe keys\n"
     yield _wrapped(
-        "In YAML a key stands in its section; `--set section.key=value` sets one. What a recipe leaves out has the "
-        "default, or where there is none what the [mode](#what-a-mode-fills-in) fills in."
+        "In YAML, a key is nested in its section; `--set section.key=value` sets one. A key that a recipe leaves out "
+        "takes its default, or without one the value that the [mode](#what-a-mode-fills-in) fills in."
     )
     alone = {name: facts for name, facts in schema["properties"].items() if not _section(facts, schema)}
     yield from _table("key", ["meaning"], [(name, _meaning(facts)) for name, facts in alone.items()])
@@ -85,7 +85,7 @@ def _recipe() -> Iterator[str]:
 
 
 def _section(facts: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the schema of a section, or nothing for a key that stands alone."""
+    """Return the schema of a section; None for a key outside of sections."""
     for part in [facts, *facts.get("anyOf", [])]:
         if "$ref" in part:
             return dict(schema["$defs"][part["$ref"].rpartition("/")[2]])
@@ -94,14 +94,14 @@ def _section(facts: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any] | 
 
 def _meaning(facts: dict[str, Any]) -> str:
     default = facts.get("default")
-    said = [_values(facts)]
+    bracketed = [_values(facts)]
     if default not in (None, []):
-        said.append(f"default: {str(default).lower() if isinstance(default, bool) else default}")
-    return f"{facts['description']} [{'; '.join(filter(None, said))}]"
+        bracketed.append(f"default: {str(default).lower() if isinstance(default, bool) else default}")
+    return f"{facts['description']} [{'; '.join(filter(None, bracketed))}]"
 
 
 def _values(facts: dict[str, Any]) -> str:
-    """Say what may stand for a key."""
+    """Return which values a key takes, in words."""
     if "anyOf" in facts:
         return " or ".join(dict.fromkeys(filter(None, map(_values, facts["anyOf"]))))
     if "enum" in facts:
@@ -115,7 +115,7 @@ def _values(facts: dict[str, Any]) -> str:
 
 def _bounds(facts: dict[str, Any]) -> Iterator[str]:
     least, most = facts.get("minimum"), facts.get("maximum")
-    if most is not None and most >= _ENDLESS:
+    if most is not None and most >= _UNBOUNDED:
         most = None
     if least is not None and most is not None:
         yield f"{least:,.15g} to {most:,.15g}"
@@ -156,7 +156,7 @@ def _table(first: str, others: Sequence[str], rows: Iterable[Sequence[str]]) -> 
 
 
 def _escaped(words: str) -> str:
-    """Return a text that Markdown shows as it is."""
+    """Escape what Markdown would interpret."""
     return re.sub(r"[\\*|`<]|\b_|_\b", r"\\\g<0>", words)
 
 

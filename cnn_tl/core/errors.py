@@ -24,8 +24,8 @@ class CnnTlError(Exception):
 
     Attributes:
         exit_code: what the command line ends with.
-        known_to_all: of a run of several processes, whether every one of them has met this error or was told of it,
-            so that only the first one prints it; None before the processes have met.
+        known_to_all: in a run of several processes, whether all of them raise this error, so that only the first prints
+            it; None if it was raised before they were connected.
     """
 
     exit_code = 1

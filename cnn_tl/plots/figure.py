@@ -20,12 +20,12 @@ TITLE: dict[str, Any] = {"loc": "left", "fontsize": 11, "fontweight": "bold", "c
 """The style of a panel's title, above its top left corner."""
 
 WIDTH = 8.0
-"""In inches; text of 10 pt is readable in a plot that is shown 800 pixels wide."""
+"""In inches: text of 10 pt is readable in a plot that is shown 800 pixels wide."""
 
 DOTS_PER_INCH = 200
 
 DRAWN_BY = "cnn-tl"
-"""The software that the PNGs of cnn-tl name, by which they are recognised."""
+"""The `Software` in the metadata of the PNGs that cnn-tl draws, by which it recognises them."""
 
 
 def new_figure(height: float) -> Figure:
@@ -50,7 +50,7 @@ def tidy(axes: Axes) -> None:
 
 
 def shorten(line: str, most: int) -> str:
-    """Cut the middle out of a line that is too long for a plot."""
+    """Replace the middle of a line that is too long for a plot by an ellipsis."""
     if len(line) <= most:
         return line
     half = most // 2 - 1

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _MOST_WRITTEN = 7
 """Larger kernels are drawn without their numbers."""
 
-
 _LONGEST_NAME = 14
 
 

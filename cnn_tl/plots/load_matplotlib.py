@@ -37,7 +37,7 @@ def load_matplotlib() -> None:
 
 
 def _user_has_settings() -> bool:
-    """Say whether there is a `matplotlibrc` where matplotlib looks for it."""
+    """Return whether there is a `matplotlibrc` where matplotlib looks for it."""
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - pathlib's raises where there is no home
     places = [Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "matplotlib", home / ".matplotlib"]
     if local := os.environ.get("LOCALAPPDATA"):

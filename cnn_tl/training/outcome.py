@@ -1,13 +1,13 @@
-"""What the modes of training return: the validation logits, and what the run has learned about itself.
+"""What the modes of training return: the validation logits, and facts about how the run went.
 
-`Facts.to_dict` is what result.json holds under "facts".
+`Facts.to_dict` is what result.json holds under "facts"; `Facts.from_dict` reads it back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cnn_tl.heads import FittedHead
 
 Logits = NDArray[np.float32]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class LoopFacts:
     """How a training loop went.
 
     Attributes:
-        best_epoch: the epoch whose weights are kept, 0 for the fitted head; None: the last, the best were lost.
+        best_epoch: the epoch whose weights are kept; 0: the fitted head, before epoch 1; None: the last epoch, as the
+            best weights were lost.
         epochs: how many were trained.
         lr: the peak learning rate.
         seconds_of_the_loop: of all its starts together.
@@ -117,6 +119,17 @@ class LoopFacts:
         """Return plain data for JSON."""
         return {"best_epoch": self.best_epoch} | _present(self)
 
+    @staticmethod
+    def from_dict(stored: Mapping[str, Any]) -> LoopFacts:
+        """Read what `to_dict` returned, but for the digest, see `Facts`; older runs have "pictures" for "images"."""
+        others = {
+            "frozen_sha256": None,
+            "images": _read(ImageReads, stored.get("images", stored.get("pictures"))),
+            "activations": _read(ActivationReads, stored.get("activations")),
+            "temperature": _read(Temperature, stored.get("temperature")),
+        }
+        return LoopFacts(**_known(LoopFacts, stored) | others)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -143,13 +156,20 @@ class Verdict:
     seconds_fine_tuning: float
     kept: str
 
+    @staticmethod
+    def from_dict(stored: Mapping[str, Any]) -> Verdict:
+        """Read what `asdict` returned; the first runs tested one epoch, and only whether fine-tuning is better."""
+        older = {"chosen_from_epochs": 1, "worse_than_chance": False}
+        return Verdict(**older | _known(Verdict, stored) | {"interval": tuple(stored["interval"])})
+
 
 @dataclass(frozen=True)
 class Facts:
-    """What a run has learned about itself; each mode fills in its part.
+    """How a run went; each mode fills in its part.
 
     Attributes:
-        frozen_sha256: digest of the frozen backbone under a fitted head, in place of the loop's.
+        frozen_sha256: digest of the frozen backbone under a fitted head, which replaces the loop's; after `from_dict`,
+            either of them.
         resumed: whether the run was resumed.
     """
 
@@ -175,6 +195,22 @@ class Facts:
             found["frozen_sha256"] = self.frozen_sha256
         return found | ({"resumed": True} if self.resumed else {})
 
+    @staticmethod
+    def from_dict(stored: Mapping[str, Any]) -> Facts:
+        """Read what `to_dict` returned, also in an older version; unknown keys are ignored.
+
+        Raises:
+            AttributeError, KeyError, TypeError, ValueError: it is damaged.
+        """
+        return Facts(
+            features=_read(FeatureReads, stored.get("features")),
+            head=HeadFit.from_dict(stored["head"]) if "head" in stored else None,
+            loop=LoopFacts.from_dict(stored) if "best_epoch" in stored else None,
+            verdict=Verdict.from_dict(stored["verdict"]) if "verdict" in stored else None,
+            frozen_sha256=stored.get("frozen_sha256"),
+            resumed=stored.get("resumed", False),
+        )
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -194,3 +230,13 @@ class Outcome:
 def _present(value: Any) -> dict[str, Any]:
     """Return the fields of a dataclass that are not None, also those of dataclasses in it."""
     return asdict(value, dict_factory=lambda items: {name: item for name, item in items if item is not None})
+
+
+def _known(kind: type[Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of the fields that a dataclass has."""
+    return {one.name: stored[one.name] for one in fields(kind) if one.name in stored}
+
+
+def _read(kind: type[T], stored: Mapping[str, Any] | None) -> T | None:
+    """Return a dataclass without nested ones, or None where nothing is stored."""
+    return None if stored is None else kind(**_known(kind, stored))

@@ -16,7 +16,7 @@ from cnn_tl.training.checkpoints import digests
 from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.lazy_network import LazyNetwork
-from cnn_tl.training.outcome import Outcome
+from cnn_tl.training.outcome import Facts, Outcome
 from cnn_tl.training.run_folder import RunFolder
 
 
@@ -32,8 +32,10 @@ class TrainResult:
             most frequent class of the training split.
         correct, images: counts on the validation split.
         per_class: class -> [right answers, images] on the validation split.
-        seconds: the whole of `train`, without the imports before it; of a resumed run (`facts["resumed"]`) since then.
-        facts: what the run learned about itself (best epoch, penalty, digest of what was frozen, ...), see `Facts`.
+        seconds: the whole of `train`, without the imports before it; for a resumed run (`facts["resumed"]`), since it
+            was resumed.
+        facts: how the run went (best epoch, penalty, digest of what was frozen, ...), plain data as in result.json;
+            `Facts.from_dict` returns it typed.
     """
 
     run: Path
@@ -121,10 +123,10 @@ def read_result(run: RunFolder) -> TrainResult:
 
 
 def _from_dict(stored: dict[str, Any], run: RunFolder) -> TrainResult:
-    if "pictures" in stored:  # older runs called images so
+    if "pictures" in stored:  # the key of older runs
         stored = stored | {"images": stored["pictures"]}
         del stored["pictures"]
-    if "pictures" in stored["facts"]:
-        stored = stored | {"facts": stored["facts"] | {"images": stored["facts"]["pictures"]}}
+    facts = stored["facts"] | Facts.from_dict(stored["facts"]).to_dict()  # today's keys beside those of older runs
     per_class = {name: (right, total) for name, (right, total) in stored["per_class"].items()}
-    return TrainResult(**stored | {"run": run.path, "interval": tuple(stored["interval"]), "per_class": per_class})
+    read = {"run": run.path, "interval": tuple(stored["interval"]), "per_class": per_class, "facts": facts}
+    return TrainResult(**stored | read)

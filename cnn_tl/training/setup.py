@@ -21,6 +21,7 @@ from cnn_tl.training.checkpoints import digests
 from cnn_tl.training.context import Run, has_loop
 from cnn_tl.training.dataset import Dataset, Selection
 from cnn_tl.training.lazy_network import LazyNetwork, find_network, recall_network
+from cnn_tl.training.outcome import Facts
 from cnn_tl.training.preflight import refuse_unknown_classes, refuse_untrainable
 from cnn_tl.training.result import read_result
 from cnn_tl.training.run_folder import RunFolder
@@ -157,10 +158,11 @@ def is_extension(run: RunFolder, recipe: ResolvedRecipe) -> bool:
             f"{printable(run.path)} was begun with another recipe ({'; '.join(changes)}); "
             "resume without these changes (only more epochs are possible), or start anew with another --output"
         )
-    if longer and run.result.exists() and (reason := read_result(run).facts.get("ended_early")):
+    loop = Facts.from_dict(read_result(run).facts).loop if longer and run.result.exists() else None
+    if loop is not None and loop.ended_early is not None:
         raise RecipeError(
-            f"{printable(run.path)} ended before its last epoch already ({reason}: train.patience), so more of them "
-            "change nothing; start anew with another --output and a higher train.patience"
+            f"{printable(run.path)} ended before its last epoch already ({loop.ended_early}: train.patience), so more "
+            "of them change nothing; start anew with another --output and a higher train.patience"
         )
     return longer
 

@@ -120,9 +120,9 @@ def test_chosen_files_and_broken_ones(page: webdriver.Chrome, tmp_path: Path) ->
     for path, content in zip(paths, (image(0), image(0)[:99], os.urandom(2**21)), strict=True):
         path.write_bytes(content)
     page.find_element(By.ID, "files").send_keys("\n".join(map(str, paths)))
-    until(page, lambda: text(page, "#said") == "1 image answered, 2 not")
+    until(page, lambda: text(page, "#status") == "1 image classified, 2 failed")
     assert texts(page, "article h2") == ["large.png", "broken.png", "good.png"]
-    assert texts(page, "article .problem")[:2] == ["larger than the 1 MB that this server takes", "truncated PNG"]
+    assert texts(page, "article .problem")[:2] == ["larger than the 1 MB that this server accepts", "truncated PNG"]
     assert texts(page, "article .label")[0] == "dark"
 
 
@@ -145,7 +145,7 @@ def test_each_image_is_a_request_and_any_class_is_explained(
     for path in paths:
         path.write_bytes(image(0))
     browser.find_element(By.ID, "files").send_keys("\n".join(map(str, paths)))
-    until(browser, lambda: text(browser, "#said") == "3 images answered")
+    until(browser, lambda: text(browser, "#status") == "3 images classified")
     assert len(browser.find_elements(By.TAG_NAME, "article")) == 3
     until(browser, lambda: heat_is_drawn(browser))
     caption = browser.find_element(By.CSS_SELECTOR, ".heat figcaption")  # its driver cannot read a lone surrogate

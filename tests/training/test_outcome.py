@@ -25,6 +25,7 @@ from cnn_tl.training.outcome import (
 )
 from cnn_tl.training.run_folder import RunFolder
 
+OLDER_RUNS = Path(__file__).parents[1] / "fixtures/runs_0_1"
 FEATURES = {"computed": 9, "from_cache": 0, "way": "fp32", "device": "a CPU", "batch_size": 16}
 RATES = {"decode_images_per_second": 5.0, "forward_images_per_second": 4.0, "images_per_second": 3.0}
 HEAD = {"kind": "lbfgs", "penalty": 0.1, "converged": True}
@@ -64,6 +65,38 @@ def test_a_loop_says_only_what_has_happened() -> None:
         "temperature": {"value": 1.5, "val_loss_before": 0.4, "val_loss": 0.3},
         "resumed": True,
     }
+
+
+def test_facts_are_read_back_from_json() -> None:
+    everything = Facts(
+        features=FeatureReads(**FEATURES, **RATES),  # type: ignore[arg-type]
+        head=HeadFit(HEAD, 0.25),
+        loop=loop(images=ImageReads(1, 2, 3), activations=ActivationReads(True, None, "layer3", 2, 9), micro_batch=4,
+                  fitted_head_accuracy=0.5, ended_early="early", temperature=Temperature(1.5, 0.4, 0.3)),
+        verdict=Verdict(0.5, 0.75, 0.25, (0.1, 0.4), 1, 6, 0.01, 3, True, False, 2.0, 60.0, "fine-tuned"),
+        frozen_sha256="ab",
+        resumed=True,
+    )  # fmt: skip
+    for facts in (everything, Facts(), Facts(loop=LoopFacts(**LOOP | {"best_epoch": None}))):  # type: ignore[arg-type]
+        assert Facts.from_dict(json.loads(json.dumps(facts.to_dict()))) == facts
+
+
+def test_facts_of_older_runs_are_read() -> None:
+    for path in sorted(OLDER_RUNS.glob("*/result.json")):
+        stored = json.loads(path.read_text())["facts"]
+        facts = Facts.from_dict(stored)
+        images = stored.pop("pictures", None)
+        assert facts.to_dict() == stored | ({"images": images} if images else {})
+    verdict = Verdict(0.5, 0.75, 0.25, (0.1, 0.4), 1, 6, 0.01, 1, True, False, 2.0, 60.0, "fine-tuned")
+    first = Facts(verdict=verdict).to_dict()
+    del first["verdict"]["chosen_from_epochs"], first["verdict"]["worse_than_chance"]
+    assert Facts.from_dict(first | {"unknown": 1}).verdict == verdict
+
+
+def test_damaged_facts_are_refused() -> None:
+    for damaged in ({"head": {}}, {"verdict": {"interval": [0, 1]}}, {"features": {"computed": 1}}):
+        with pytest.raises((KeyError, TypeError)):
+            Facts.from_dict(damaged)
 
 
 def test_the_proof_of_a_kept_backbone_takes_the_place_of_the_loops() -> None:

@@ -1,4 +1,4 @@
-"""`cnn-tl cache`: show and shrink what is cached for later runs."""
+"""`cnn-tl cache`: show, empty or shrink what is cached for later runs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     cls=Group,
-    help="Show, empty or shrink the cache of features and images. It lies in ~/.cache/cnn-tl, or where CNN_TL_CACHE "
-    "says.",
+    help="Show, empty or shrink the cache of features and images, in ~/.cache/cnn-tl or the folder that CNN_TL_CACHE "
+    "names.",
     no_args_is_help=True,
 )
 
@@ -49,7 +49,7 @@ def clear() -> None:
     freed = housekeeping.clear(root)
     if left := housekeeping.info(root).nbytes:
         raise ResourceError(
-            f"{readable_bytes(left)} in {printable(root)} cannot be removed; check its permissions, and who uses it"
+            f"{readable_bytes(left)} in {printable(root)} cannot be removed; check permissions, and whether it is in use"
         )
     console.say(f"freed {readable_bytes(freed)}")
 
@@ -61,7 +61,7 @@ def prune(
         typer.Option("--max-size", metavar="SIZE", help="Size to shrink to, such as 500MB, 2GB or 1.5GiB."),
     ],
 ) -> None:
-    """Remove what has not been used for the longest time."""
+    """Remove the least recently used entries until the cache is small enough."""
     from cnn_tl.cache import housekeeping
     from cnn_tl.cache.location import default_root
 
@@ -72,20 +72,21 @@ def prune(
     if left.nbytes - left.leftover_nbytes > most:
         raise ResourceError(
             f"{readable_bytes(left.nbytes)} in {printable(root)} remain, more than {max_size}, because they cannot be "
-            "removed; check its permissions, and who uses it"
+            "removed; check permissions, and whether they are in use"
         )
     console.say(f"freed {readable_bytes(freed)}; {readable_bytes(left.nbytes)} are left")
 
 
 def _show(found: CacheInfo) -> None:
-
     console.say(f"{printable(found.root)}: {readable_bytes(found.nbytes)}")
     rows = [(*_described(s), f"{s.rows:,}", readable_bytes(s.nbytes), _ago(s.used)) for s in found.spaces]
     rows += [(n.model, "network", "", readable_bytes(n.nbytes), _ago(n.used)) for n in found.networks]
     if rows:
         console.show(console.table(["model", "what", "rows>", "size>", "last used"], rows))
     if found.leftover_nbytes:
-        console.note(f"{readable_bytes(found.leftover_nbytes)} belong to writers that were killed or are still writing")
+        console.note(
+            f"{readable_bytes(found.leftover_nbytes)} are unfinished files of processes that were killed or still write"
+        )
 
 
 def _described(space: SpaceInfo) -> tuple[str, str]:

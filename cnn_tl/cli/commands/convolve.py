@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cnn_tl.cli.terminal import console
 from cnn_tl.core.errors import printable
+
+if TYPE_CHECKING:
+    from cnn_tl.anatomy.kernels import Convolved, Kernel
 
 Padding = Literal["zeros", "reflect", "replicate", "none"]
 
@@ -19,12 +22,12 @@ def convolve(
         str,
         typer.Option(
             metavar="NAME|FILE",
-            help="sobel (the length of sobel-x and sobel-y), sobel-x, sobel-y, outline, blur, sharpen, emboss; or a "
-            "file with one row of numbers a line.",
+            help="sobel (the magnitude of sobel-x and sobel-y), sobel-x, sobel-y, outline, blur, sharpen, emboss; or a "
+            "file with one row of numbers per line.",
         ),
     ] = "sobel",
     padding: Annotated[
-        Padding, typer.Option(help="How to pad the image, so that stride 1 keeps its size; or none.")
+        Padding, typer.Option(help="How to pad the image, so that stride 1 keeps its size; or not at all.")
     ] = "zeros",
     stride: Annotated[int, typer.Option(min=1, help="Step of the kernel in pixels.")] = 1,
     output: Annotated[
@@ -32,11 +35,11 @@ def convolve(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the sizes and the range of the sums as JSON.")] = False,
 ) -> None:
-    """Slide a kernel over an image; draw the image before and after, and the kernel.
+    """Convolve an image with a kernel; draw the image before and after, and the kernel.
 
-    At each place the products of pixels and entries are added up: cross-correlation, which networks call convolution
-    (the kernel is not turned). A kernel whose entries add up to 0 finds edges and sees the image in grey, any other
-    works on each colour by itself.
+    At each position, the products of pixels and kernel entries are summed: cross-correlation, which deep learning calls
+    convolution (the kernel is not flipped). A kernel whose entries sum to 0 finds edges and is applied to the grey
+    image, any other to each colour channel.
     """
     from cnn_tl.anatomy import kernels
     from cnn_tl.data.decoding.image import read_image
@@ -47,33 +50,40 @@ def convolve(
     target = output or Path(f"{image.stem}-{Path(chosen.name).stem}.png")
     require_plot_place(target)
     found = kernels.convolve(read_image(image), chosen, padding, stride)
-    rows, columns = found.rows, found.columns
-    sizes = {"height": rows.formula, "width": columns.formula}
-    lines = [*(f"{name} {formula}" for name, formula in sizes.items()), found.how]
+    lines = [*(f"{side} {formula}" for side, formula in _arithmetic(found).items()), found.how]
     plot_kernels(target, found.before, found.shown, chosen.matrices, chosen.name, lines)
     if json:
-        console.print_json(
-            {
-                "kernel": chosen.name,
-                "matrices": [matrix.tolist() for matrix in chosen.matrices],
-                "padding": padding,
-                "stride": stride,
-                "before": list(found.before.shape),
-                "after": list(found.after.shape),
-                "arithmetic": sizes,
-                "range": [float(found.after.min()), float(found.after.max())],
-                "shown": found.how,
-                "output": str(target),
-            }
-        )
-        return
-    low, high = float(found.after.min()), float(found.after.max())
-    facts = [
-        ["image", f"{printable(image)}, {rows.size} x {columns.size} (height x width)"],
-        ["kernel", f"{printable(chosen.name)}, {rows.kernel} x {columns.kernel}, stride {stride}, padding {padding}"],
-        *([name, formula] for name, formula in sizes.items()),
-        ["sums", f"{low:,.5g} to {high:,.5g}"],
+        arguments = {"padding": padding, "stride": stride, "output": str(target)}
+        console.print_json(_as_json(found, chosen) | arguments)
+    else:
+        window = f"{found.rows.kernel} x {found.columns.kernel}, stride {stride}, padding {padding}"
+        _show(found, image, f"{printable(chosen.name)}, {window}", target)
+
+
+def _arithmetic(found: Convolved) -> dict[str, str]:
+    """Return how each side of the output is computed."""
+    return {"height": found.rows.formula, "width": found.columns.formula}
+
+
+def _as_json(found: Convolved, kernel: Kernel) -> dict[str, object]:
+    return {
+        "kernel": kernel.name,
+        "matrices": [matrix.tolist() for matrix in kernel.matrices],
+        "before": list(found.before.shape),
+        "after": list(found.after.shape),
+        "arithmetic": _arithmetic(found),
+        "range": [float(found.after.min()), float(found.after.max())],
+        "shown": found.how,
+    }
+
+
+def _show(found: Convolved, image: Path, kernel: str, target: Path) -> None:
+    rows = [
+        ["image", f"{printable(image)}, {found.rows.size} x {found.columns.size} (height x width)"],
+        ["kernel", kernel],
+        *([side, formula] for side, formula in _arithmetic(found).items()),
+        ["sums", f"{found.after.min():,.5g} to {found.after.max():,.5g}"],
         ["shown", found.how],
         ["output", printable(target)],
     ]
-    console.show(console.table(["convolution", ""], facts))
+    console.show(console.table(["convolution", ""], rows))

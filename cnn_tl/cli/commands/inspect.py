@@ -13,7 +13,7 @@ from cnn_tl.core.choices import Mode
 from cnn_tl.core.errors import UsageError
 
 STEPS = ("conv", "pool", "fc")
-HEAD, NO_HEAD = "the head is the model's own", "this model has no head"
+HEAD, NO_HEAD = "this is the model's own head", "this model has no head"
 
 
 class InOrder(Command):
@@ -47,7 +47,7 @@ def inspect(
         int | None, typer.Option(metavar="PIXELS", min=1, max=8192, help="Side of the network's input.")
     ] = None,
     depth: Annotated[
-        int, typer.Option(min=0, help="Parts of a name that make a row (2: layer1.0); 0: every single layer.")
+        int, typer.Option(min=0, help="Levels of the layer names that make a row (2: layer1.0); 0: every layer.")
     ] = 2,
     input_: Annotated[
         str | None, typer.Option("--input", metavar="HxWxC", help="Without a network: the input, such as 32x32x3.")
@@ -55,7 +55,7 @@ def inspect(
     conv: Annotated[
         list[str] | None,
         typer.Option(metavar="'N@KxK s p'", help="A convolution: '10@5x5 s1 p2'; also same, d2, g4, nobias, zeros, "
-                     "reflect, replicate. Repeatable, like --pool and --fc; their order counts."),
+                     "reflect, replicate. Repeatable, like --pool and --fc; their order matters."),
     ] = None,
     pool: Annotated[
         list[str] | None, typer.Option(metavar="'KxK s'", help="A pooling: '2x2 s2', '3x3 s2 p1 avg', 'global'.")
@@ -66,7 +66,7 @@ def inspect(
 ) -> None:  # fmt: skip
     """Show the layers of a network: sizes, receptive field, parameters, multiply-adds, memory, and what trains.
 
-    The network runs without weights, so nothing is downloaded, and it needs hardly any memory. Multiply-adds are those
+    The network runs without weights: nothing is downloaded, and hardly any memory is needed. Multiply-adds are those
     of convolutions and matrix products, attention included, for one image. Or give --input and layers of your own.
     """
     if json and csv:
@@ -76,7 +76,7 @@ def inspect(
     order = [(kind, given[kind].pop(0)) for kind in ctx.meta[__name__]]
     if input_ is not None:
         if model is not None or mode or freeze or image_size:
-            raise UsageError("--input is for layers without a network: it goes with --conv, --pool and --fc alone")
+            raise UsageError("--input is for layers without a network: use it with --conv, --pool and --fc only")
         _steps(input_, order, form)
         return
     if order:
@@ -126,4 +126,4 @@ def _network(model: str, mode: Mode | None, freeze: str | None, image_size: int 
     layers.WRITERS[form](table.inspect(subject, training, depth))
     if form == "table" and folder_meant(model) is None:
         has_head = bool(policies.head(subject.model))
-        console.note(f"{HEAD if has_head else NO_HEAD}; cnn-tl train puts in one for your classes")
+        console.note(f"{HEAD if has_head else NO_HEAD}; cnn-tl train adds one for your classes")

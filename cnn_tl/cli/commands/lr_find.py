@@ -36,7 +36,7 @@ def lr_find(
     output: Annotated[Path, typer.Option(metavar="PNG", help="File for the plot.")] = Path("lr-find.png"),
     json: Annotated[bool, typer.Option("--json", help="Print the measurements as JSON.")] = False,
 ) -> None:
-    """Find a learning rate by a range test: some sixty steps at rising rates, on a model that is discarded.
+    """Find a learning rate by a range test: about sixty steps at rising rates, on a model that is then discarded.
 
     Two rates are suggested: where the loss falls fastest (steepest), which train --lr auto uses too, and the middle of
     its longest fall (valley).

@@ -25,14 +25,14 @@ def models(
     limit: Annotated[int, typer.Option(min=1, help="Show at most this many models.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Search models: parameters, multiply-adds, input size, accuracy, and whether their weights are here."""
+    """Search models: parameters, multiply-adds, input size, accuracy, and where their weights are."""
     from cnn_tl.anatomy.subject import multiply_adds
     from cnn_tl.networks.pretrained import catalog, weights
 
     names = catalog.matching(query, here_only=here)
     if query and not names:
         if here and (others := len(catalog.matching(query))):
-            raise UsageError(f"none of the models that match {query!r} ({others}) is here; leave out --here")
+            raise UsageError(f"none of the models that match {query!r} ({others}) has weights here; leave out --here")
         raise UsageError(f"no model matches {query!r}{weights.closest(query, catalog.matching())}")
     rows = [(catalog.describe(name), multiply_adds(name)) for name in names[:limit]]
     if as_json:

@@ -28,9 +28,9 @@ err = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
 def breaks_lines(screen: Console) -> bool:
-    """Say whether lines are broken to the width of this screen: only on a terminal.
+    """Return whether lines are broken to the width of this screen: only on a terminal.
 
-    `COLUMNS` does not mean that there is one, as readline sets it for child processes.
+    The variable `COLUMNS` does not prove that there is one: readline sets it for child processes.
     """
     return screen.is_terminal
 
@@ -131,10 +131,8 @@ def _page(text: str, command: Sequence[str]) -> None:
     Raises:
         ResourceError: the pager cannot be started.
     """
-    environment = {
-        "LESS": "-FRX",
-        "LESSCHARSET": "utf-8",
-    } | os.environ  # quit if it fits on a screen, keep colours and the text
+    # less: quit if the text fits on a screen (F), keep colours (R), leave the text on the screen (X)
+    environment = {"LESS": "-FRX", "LESSCHARSET": "utf-8"} | os.environ
     try:
         pager = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, encoding="utf-8")
     except OSError as error:

@@ -1,6 +1,6 @@
 """`--help` pages in two columns that never cut a word, however narrow the screen.
 
-The pages of typer cut names, choices and defaults in narrow columns, and write `<bool>` beside a switch.
+typer's own pages cut names, choices and defaults in narrow columns, and write `<bool>` beside a switch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KINDS = {int: "N", float: "X", str: "TEXT"}
 
 
 class Command(TyperCommand):
-    """A command with such a help page."""
+    """A command whose help page fits narrow screens."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the page."""
@@ -32,7 +32,7 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A group of commands with such a help page."""
+    """A group of commands whose help page fits narrow screens."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the page."""

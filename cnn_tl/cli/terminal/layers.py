@@ -17,7 +17,7 @@ WIDE = 120
 
 
 def show(table: Table) -> None:
-    """Print the columns that fit the terminal, the sums, and a legend."""
+    """Print the columns that fit the terminal, the totals, and a legend."""
     channels, height, width = table.input
     share = f"{table.trainable:,} of {table.parameters:,} parameters train"
     console.say(f"{table.model}, {channels} x {height} x {width}, mode {table.training.mode}: {share}")
@@ -38,13 +38,11 @@ def show(table: Table) -> None:
 
 
 def _explain(table: Table) -> None:
-    """Print the legend of the signs in the table."""
+    """Explain the symbols in the table."""
     if any(row.gated for row in table.rows):
-        console.note(
-            "* not counting gates (squeeze-excite and the like), through which the whole image has an influence"
-        )
+        console.note("* without gates (squeeze-excite and the like), through which the whole image has an influence")
     if any(row.receptive_field is None and row.output is not None for row in table.rows):
-        console.note("- sees no fixed window: global pooling, attention, or mixing of places")
+        console.note("- no fixed receptive field: global pooling, attention, or mixing of positions")
     if any(row.state == "later" for row in table.rows):
         console.note("later: in the second phase, after the head")
 
@@ -120,7 +118,7 @@ def print_json(table: Table) -> None:
 
 
 def print_csv(table: Table) -> None:
-    """Print the rows as CSV, without the sums."""
+    """Print the rows as CSV, without the totals."""
     from cnn_tl.anatomy.table import as_dict
 
     write_csv([as_dict(row) for row in table.rows])
@@ -141,4 +139,4 @@ def _cell(value: object) -> object:
 
 
 WRITERS: dict[str, Callable[[Table], None]] = {"table": show, "json": print_json, "csv": print_csv}
-"""Form of the output -> the function that prints a table in it."""
+"""Output format -> the function that prints a table in it."""

@@ -1,6 +1,6 @@
 """Markdown on a terminal, by rich, but with tables, code, links and images in the style of the other output.
 
-rich itself cuts words in narrow columns, puts code on dark blocks, and shows an image as an emoji.
+rich's own Markdown cuts words in narrow columns, draws code on dark blocks, and shows an image as an emoji.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class _Item(ListItem):
     """An item of a list; its number has a dot."""
 
     def render_number(self, console: Console, options: ConsoleOptions, number: int, last_number: int) -> RenderResult:
-        """Draw an item of a numbered list; `last_number` is one more than there are."""
+        """Draw an item of a numbered list; rich passes the last number plus one."""
         left = len(f" {last_number - 1}. ")
         inside = options.update(width=options.max_width - left)
         for place, line in enumerate(console.render_lines(self.elements, inside, style=self.style)):
@@ -123,20 +123,20 @@ def _in_words(tokens: Iterable[Any]) -> Iterator[Any]:
     """Yield the tokens of a text, with images and link targets replaced by words."""
     from markdown_it.token import Token
 
-    def said(kind: str, content: str) -> Any:
+    def new(kind: str, content: str) -> Any:
         return Token(kind, "code" if kind == "code_inline" else "", 0, content=content)
 
     target = ""
     for token in tokens:
         if token.type == "image":
-            yield said("text", f"[image: {''.join(part.content for part in token.children)}]")
+            yield new("text", f"[image: {''.join(part.content for part in token.children)}]")
         elif token.type == "link_open":
             target = str(token.attrs["href"])
         elif token.type == "link_close":
             if guide := _GUIDE.fullmatch(target):
-                yield from (said("text", " ("), said("code_inline", f"cnn-tl guide {guide[1]}"), said("text", ")"))
+                yield from (new("text", " ("), new("code_inline", f"cnn-tl guide {guide[1]}"), new("text", ")"))
             elif "://" in target:
-                yield said("text", f" ({target})")
+                yield new("text", f" ({target})")
         else:
             yield token
 

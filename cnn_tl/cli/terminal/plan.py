@@ -39,7 +39,7 @@ def plan_table(plan: Plan) -> RenderableType:
             ["device", f"{plan.device}, {plan.precision}"],
             ["schedule", plan.schedule],
             *([["phases", plan.phases]] if plan.phases else []),
-            *([["features", _features(plan)]] if plan.features else []),
+            *([["features", _features(plan.features, plan.mode)]] if plan.features else []),
             *([["images", _images(plan.images)]] if plan.mode != "freeze" else []),
             ["expected", f"about {duration(round(plan.seconds))}"],
             ["output", plan.output],
@@ -48,27 +48,25 @@ def plan_table(plan: Plan) -> RenderableType:
     return Group(images, facts)
 
 
-def _features(plan: Plan) -> str:
+def _features(plan: FeaturePlan, mode: str) -> str:
     from rich.filesize import decimal
 
-    made = plan.features
-    assert made is not None, "asked only where there are some"
-    if not made.computed:  # a loop decodes images for its own views
-        nothing = "; no image is decoded" if plan.mode == "freeze" else ""
-        return f"all {made.from_cache:,} come from the cache{nothing}"
-    found = f"{made.from_cache:,} come from the cache, " if made.from_cache else ""
-    one = made.computed == 1
-    computed = f"{found}{made.computed:,} {'is' if one else 'are'} computed"
-    if not made.bytes:
+    if not plan.computed:  # a loop decodes images for its own views
+        nothing = "; no image is decoded" if mode == "freeze" else ""
+        return f"all {plan.from_cache:,} come from the cache{nothing}"
+    found = f"{plan.from_cache:,} come from the cache, " if plan.from_cache else ""
+    one = plan.computed == 1
+    computed = f"{found}{plan.computed:,} {'is' if one else 'are'} computed"
+    if not plan.bytes:
         return f"{computed}, for this run only"
-    return f"{computed} and {'takes' if one else 'take'} {decimal(made.bytes)} in the cache"
+    return f"{computed} and {'takes' if one else 'take'} {decimal(plan.bytes)} in the cache"
 
 
 def _images(plan: FeaturePlan | None) -> str:
     from rich.filesize import decimal
 
     if plan is None:
-        return "each is decoded in each epoch, and none is kept"
+        return "decoded again in each epoch; none is cached"
     if not plan.computed:
         return f"all {plan.from_cache:,} come from the cache; none is decoded"
     found = f"{plan.from_cache:,} come from the cache, " if plan.from_cache else ""

@@ -1,16 +1,16 @@
 "use strict";
-// Texts from the server and from file names go through textContent only: a class may be called "<b>".
+// Texts from the server and file names go through textContent only: a class may be called "<b>".
 
 const $ = (selector, within = document) => within.querySelector(selector);
 const SHOWN_CLASSES = 5;
 let facts = { heat_map: "", max_bytes: Infinity };
 
 function say(text, isProblem = false) {
-  $("#said").textContent = text;
-  $("#said").classList.toggle("problem", isProblem);
+  $("#status").textContent = text;
+  $("#status").classList.toggle("problem", isProblem);
 }
 
-async function ask(path, field, file) {
+async function post(path, field, file) {
   const form = new FormData();
   form.append(field, file, file.name || "image");
   try {
@@ -22,8 +22,8 @@ async function ask(path, field, file) {
 
 async function problemOf(response) {
   try {
-    const said = await response.json();
-    return Array.isArray(said) ? said[0].error : said.error;
+    const body = await response.json();
+    return Array.isArray(body) ? body[0].error : body.error;
   } catch {
     return `the server answered ${response.status}`;
   }
@@ -35,7 +35,7 @@ function addCard(file) {
   const original = $(".original img", card);
   const url = URL.createObjectURL(file);
   original.onload = original.onerror = () => URL.revokeObjectURL(url);
-  original.addEventListener("error", () => { $(".original", card).hidden = true; });  // a TIFF, say
+  original.addEventListener("error", () => { $(".original", card).hidden = true; });  // for example a TIFF
   original.src = url;
   $("#cards").prepend(card);
   return card;
@@ -58,11 +58,11 @@ function addRow(card, file, { label, probability }) {
   $("ol", card).append(row);
 }
 
-// A class may hold lone surrogates, at which encodeURIComponent throws; the server spells their three bytes, too.
+// A class may contain lone surrogates, on which encodeURIComponent throws: their three bytes are escaped, as by the server.
 function escaped(label) {
   const bytesOf = (code) => [0xe0 | (code >> 12), 0x80 | ((code >> 6) & 0x3f), 0x80 | (code & 0x3f)];
-  const spelt = (code) => bytesOf(code).map((byte) => `%${byte.toString(16)}`).join("");
-  return Array.from(label, (one) => /\p{Surrogate}/u.test(one) ? spelt(one.charCodeAt(0)) : encodeURIComponent(one)).join("");
+  const escapedUnit = (code) => bytesOf(code).map((byte) => `%${byte.toString(16)}`).join("");
+  return Array.from(label, (one) => /\p{Surrogate}/u.test(one) ? escapedUnit(one.charCodeAt(0)) : encodeURIComponent(one)).join("");
 }
 
 async function showHeat(card, file, label) {
@@ -77,7 +77,7 @@ async function showHeat(card, file, label) {
   waiting.textContent = "heat map …";
   caption.textContent = "";
   try {
-    const response = await ask(`explain?class=${escaped(label)}`, "file", file);
+    const response = await post(`explain?class=${escaped(label)}`, "file", file);
     const made = response.ok ? await response.blob() : null;
     const problem = response.ok ? null : await problemOf(response);
     if (card.wanted !== label) return;  // another class was chosen meanwhile
@@ -96,15 +96,15 @@ async function showHeat(card, file, label) {
   }
 }
 
-// Says whether the image was answered.
-async function answer(file) {
+// Returns whether the image was classified.
+async function classify(file) {
   const card = addCard(file);
   if (file.size > facts.max_bytes) {
-    fail(card, `larger than the ${Math.floor(facts.max_bytes / 2 ** 20)} MB that this server takes`);
+    fail(card, `larger than the ${Math.floor(facts.max_bytes / 2 ** 20)} MB that this server accepts`);
     return false;
   }
   try {
-    const response = await ask(`predict?top=${SHOWN_CLASSES}`, "files", file);
+    const response = await post(`predict?top=${SHOWN_CLASSES}`, "files", file);
     if (!response.ok) throw new Error(await problemOf(response));
     const [row] = await response.json();
     for (const one of row.top) addRow(card, file, one);
@@ -116,17 +116,17 @@ async function answer(file) {
   }
 }
 
-async function take(list) {
+async function classifyAll(list) {
   const files = Array.from(list);
-  if (!files.length) return say("that was no file", true);
-  let answered = 0;
+  if (!files.length) return say("that was not a file", true);
+  let classified = 0;
   for (const [number, file] of files.entries()) {
     say(files.length > 1 ? `image ${number + 1} of ${files.length}` : "");
-    if (await answer(file)) answered += 1;
+    if (await classify(file)) classified += 1;
   }
-  const failed = files.length - answered;
-  const closing = `${answered} ${answered === 1 ? "image" : "images"} answered${failed ? `, ${failed} not` : ""}`;
-  say(files.length > 1 ? closing : "");
+  const failed = files.length - classified;
+  const summary = `${classified} ${classified === 1 ? "image" : "images"} classified${failed ? `, ${failed} failed` : ""}`;
+  say(files.length > 1 ? summary : "");
 }
 
 function listen() {
@@ -134,7 +134,7 @@ function listen() {
   input.addEventListener("change", async () => {
     const chosen = Array.from(input.files);
     input.value = "";  // the same file may be chosen again
-    if (chosen.length) await take(chosen);
+    if (chosen.length) await classifyAll(chosen);
   });
   for (const kind of ["dragenter", "dragover"]) {
     document.addEventListener(kind, (event) => { event.preventDefault(); drop.classList.add("over"); });
@@ -143,9 +143,9 @@ function listen() {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     drop.classList.remove("over");
-    take(event.dataTransfer.files);
+    classifyAll(event.dataTransfer.files);
   });
-  document.addEventListener("paste", (event) => { if (event.clipboardData.files.length) take(event.clipboardData.files); });
+  document.addEventListener("paste", (event) => { if (event.clipboardData.files.length) classifyAll(event.clipboardData.files); });
 }
 
 async function introduce() {

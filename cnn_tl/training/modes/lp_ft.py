@@ -32,7 +32,7 @@ from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.loop import loop
 from cnn_tl.training.modes import finetune, freeze
 from cnn_tl.training.modes.freeze import FrozenFeatures
-from cnn_tl.training.outcome import Facts, FeatureReads, HeadFit, Logits, LoopFacts, Outcome, Verdict
+from cnn_tl.training.outcome import Facts, Logits, LoopFacts, Outcome, Verdict
 
 _HEAD = "head"
 """Name of the checkpoint that holds the fitted head, and of the head's tensors in it."""
@@ -124,7 +124,7 @@ def _fit_head(
     return HeadStage(
         head=linear_head(tensors["weight"], tensors["bias"], stored["head"]),
         logits=kept.tensors["validation"]["logits"].numpy(),
-        facts=Facts(features=FeatureReads(**stored["features"]), head=HeadFit.from_dict(stored["head"])),
+        facts=Facts.from_dict(stored),
         seconds=kept.state["seconds"],
     )
 

@@ -51,7 +51,7 @@ def test_here(cli: Callable[..., Any]) -> None:
     ("arguments", "message"),
     [
         (["resnt18"], "error: no model matches 'resnt18'; did you mean resnet18 or resnet18d or skresnet18?\n"),
-        (["dpn48", "--here"], "error: none of the models that match 'dpn48' (1) is here; leave out --here\n"),
+        (["dpn48", "--here"], "error: none of the models that match 'dpn48' (1) has weights here; leave out --here\n"),
         (["dpn48", "--limit", "0"], "error: Invalid value for '--limit': "),
     ],
 )
