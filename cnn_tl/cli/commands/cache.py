@@ -49,7 +49,7 @@ def clear() -> None:
     freed = housekeeping.clear(root)
     if left := housekeeping.info(root).nbytes:
         raise ResourceError(
-            f"{readable_bytes(left)} in {printable(root)} cannot be removed; check permissions, and whether it is in use"
+            f"{readable_bytes(left)} in {printable(root)} cannot be removed; check permissions, and what uses it"
         )
     console.say(f"freed {readable_bytes(freed)}")
 
@@ -72,7 +72,7 @@ def prune(
     if left.nbytes - left.leftover_nbytes > most:
         raise ResourceError(
             f"{readable_bytes(left.nbytes)} in {printable(root)} remain, more than {max_size}, because they cannot be "
-            "removed; check permissions, and whether they are in use"
+            "removed; check permissions, and what uses them"
         )
     console.say(f"freed {readable_bytes(freed)}; {readable_bytes(left.nbytes)} are left")
 
