@@ -21,6 +21,14 @@ _WORDS = {
 }  # fmt: skip
 """Type of error -> the words that are allowed besides other values."""
 
+_TYPES = {
+    "a valid boolean": "true or false",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid string": "text",
+}
+"""Types in pydantic's words -> in those of a recipe."""
+
 
 def explained(error: ValidationError) -> str:
     """Return the first error, and how many more there are."""
@@ -37,6 +45,7 @@ def fault(error: ErrorDetails) -> str:
         allowed = f"a section with {_listed(SECTIONS[key].model_fields)}"
     else:
         allowed = error["msg"].removeprefix("Input should be ").removeprefix("String should have ")
+        allowed = _TYPES.get(allowed, allowed)
     near = _nearest(error["input"], choices(error), 0.7)  # gpu is not a typo for cpu
     hint = f"; did you mean {near}?" if near else ""
     return f"{key}: got {shown(error['input'])}, allowed {allowed}{hint}"

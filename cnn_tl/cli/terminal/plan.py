@@ -28,6 +28,7 @@ def plan_table(plan: Plan) -> RenderableType:
     images = console.table([counted(len(plan.counts), "class"), *(f"{split}>" for split in splits)], rows)
     height, width = plan.image_size
     share = 100 * plan.trainable / plan.total
+    whole = round(plan.seconds)
     facts = console.table(
         ["plan", ""],
         [
@@ -41,7 +42,7 @@ def plan_table(plan: Plan) -> RenderableType:
             *([["phases", plan.phases]] if plan.phases else []),
             *([["features", _features(plan.features, plan.mode)]] if plan.features else []),
             *([["images", _images(plan.images)]] if plan.mode != "freeze" else []),
-            ["expected", f"about {duration(round(plan.seconds))}"],
+            ["expected", f"about {duration(whole)}" if whole else "under 1 s"],
             ["output", plan.output],
         ],
     )

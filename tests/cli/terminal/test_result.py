@@ -167,12 +167,17 @@ def test_a_plan_of_many_classes_says_how_many_it_does_not_list() -> None:
     assert "total 1234 1234" in lines
 
 
-def planned(mode: str, features: FeaturePlan, classes: int = 1) -> str:
+@pytest.mark.parametrize(("seconds", "expected"), [(0.0, "under 1 s"), (0.4, "under 1 s"), (0.6, "about 1 s")])
+def test_a_plan_gives_whole_seconds(seconds: float, expected: str) -> None:
+    assert f"expected {expected}" in words(planned("freeze", FeaturePlan(3, 0, 0), seconds=seconds))
+
+
+def planned(mode: str, features: FeaturePlan, classes: int = 1, seconds: float = 0.0) -> str:
     counts = {f"class{number}": {"train": 1, "val": 1, "test": 0} for number in range(classes)}
     plan = Plan(
         mode=mode, data="pets", layout="train + val", counts=counts, set_aside=0,
         backbone="resnet18", weights="none", image_size=(64, 64), trainable=1, total=2, device="cpu", precision="fp32",
-        schedule="", phases=None, features=features, images=None, seconds=0.0, output="runs/pets",
+        schedule="", phases=None, features=features, images=None, seconds=seconds, output="runs/pets",
     )  # fmt: skip
     stream = io.StringIO()
     Console(file=stream, width=120).print(plan_table(plan))
