@@ -1,4 +1,4 @@
-"""What a run works with and never changes: its recipe, folder, processes, observer, stop request and trackers."""
+"""The immutable context of a run: recipe, folder, processes, observer, stop request and trackers."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ R = TypeVar("R", bound=ResolvedRecipe, covariant=True, default=ResolvedRecipe)
 
 @dataclass(frozen=True)
 class Run(Generic[R]):
-    """One training run, with the recipe of its mode; a mode that is part of another one gets a run with its own recipe.
+    """One training run, with the recipe of its mode. Mode lp-ft derives a second one, for its stage in mode freeze.
 
     Attributes:
-        recipe: says all that the run does.
+        recipe: the resolved recipe.
         folder: the run folder.
         observer: receives progress.
-        world: the processes that make the run together.
+        world: the processes of the run.
         stop: set by SIGINT and SIGTERM.
-        tracking: the trackers, opened before the work begins; there may be none.
-        is_resumed: the run continues from what is in its folder.
-        writes: False for a plan or a range test, which leaves no trace.
+        tracking: the trackers, opened before the mode runs; may be empty.
+        is_resumed: the run continues from the state in its folder.
+        writes: False for a plan or a range test, which must not write anything.
     """
 
     recipe: R
@@ -51,23 +51,23 @@ class Run(Generic[R]):
 
     @property
     def workers(self) -> int:
-        """How many threads read images; 0: the main one does."""
+        """Number of threads that read images; 0: the main thread reads them."""
         wanted = self.recipe.run.workers
         return max(1, default_workers() // self.world.local_size) if wanted is None else wanted
 
     @property
     def parallel_reads(self) -> int:
-        """How many images are read at the same time."""
+        """Number of images that are read at the same time."""
         return min(max(1, self.workers), default_workers())
 
     @property
     def batch_size(self: Run[LoopRecipe]) -> int:
-        """How many images make a step of the training loop."""
+        """Number of images in a step of the training loop, over all processes."""
         return self.recipe.train.batch_size
 
     @property
     def augmentation(self) -> Augmentation | None:
-        """How training images are varied; None: they are not."""
+        """How training images are augmented; None: they are not."""
         chosen = self.recipe.augment
         return None if chosen is None else Augmentation(**chosen.model_dump(exclude={"mixup", "cutmix"}))
 
@@ -77,7 +77,7 @@ class Run(Generic[R]):
         return not isinstance(self.recipe, FinetuneRecipe)
 
     def log(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write all rows of metrics so far, into the run folder and to the trackers.
+        """Write all rows of metrics so far to the run folder and the trackers.
 
         Raises:
             ResourceError: the disk is full or not writable.
@@ -87,7 +87,7 @@ class Run(Generic[R]):
             self.tracking.rows(rows)
 
     def raise_if_stopped(self) -> None:
-        """End the run with the line that says how to resume it, if a signal has come."""
+        """Raise `Stopped`, with the command that resumes the run, if a signal has come."""
         self.stop.raise_if_asked(f"stopped; go on with: {self.folder.resume_command}")
 
 
@@ -99,10 +99,11 @@ def has_loop(run: Run) -> TypeGuard[Run[LoopRecipe]]:
 def open_cache(
     run: Run, *, holds: Literal["feature", "image"] = "feature", note: Callable[[str], None] | None = None
 ) -> FeatureCache:
-    """Open the machine's cache; where it must not or cannot be used, one inside the run folder, deleted at the end.
+    """Open the machine's cache, or if that cannot be used, one in the run folder that is deleted at the end.
 
     Args:
-        note: receives why rows cannot be kept, in place of the observer.
+        holds: what is cached, for messages and limits.
+        note: receives the reasons why rows cannot be stored; by default the observer.
     """
     features = run.recipe.features
     options: dict[str, Any] = {
@@ -120,5 +121,5 @@ def open_cache(
 
 
 def budget_bytes(recipe: ResolvedRecipe) -> int:
-    """Return the most that the cache may hold, in bytes."""
+    """Return the maximum size of the cache in bytes."""
     return int(recipe.features.budget_gb * GB)

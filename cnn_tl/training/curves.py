@@ -1,4 +1,4 @@
-"""The learning curves of a run, drawn when its loop ends."""
+"""Draw the learning curves of a run when its loop ends."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 
 def draw_curves(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcome | None) -> None:
-    """Draw the learning curves, also of a loop that was stopped or has diverged: it has no outcome."""
+    """Draw the learning curves, even if the loop was stopped or has diverged: `outcome` is then None."""
     try:
         rows = [row for row in run.folder.read_metrics() if "epoch" in row]
         if rows and run.world.is_first and has_loop(run):
             from cnn_tl.plots.curves import plot_curves
 
             plot_curves(run.folder.curves, rows, _context(run, dataset, network, outcome, rows))
-    except Exception as error:  # noqa: BLE001 - a plot is not worth a run
+    except Exception as error:  # noqa: BLE001 - a failed plot must not fail the run
         run.observer.warn(f"the learning curves are not drawn: {error}")
 
 
 def _context(
     run: Run[LoopRecipe], dataset: Dataset, network: LazyNetwork, outcome: Outcome | None, rows: Rows
 ) -> CurvesContext:
-    """Return what the plot of a run shows besides its rows."""
+    """Return the title, sizes and phases that the plot needs besides the rows."""
     from cnn_tl.plots.curves import CurvesContext
 
     recipe, model = run.recipe, run.recipe.model
@@ -47,7 +47,7 @@ def _context(
 
 
 def _kept_epoch(outcome: Outcome | None, last: int) -> int | None:
-    """Return the epoch whose weights the model has, 0 for the fitted head; None while the loop is not over."""
+    """Return the epoch whose weights the model has, 0 for the fitted head; None if the loop did not finish."""
     if outcome is None or outcome.facts.loop is None:
         return None
     if outcome.facts.verdict is not None and outcome.facts.verdict.kept == "frozen":

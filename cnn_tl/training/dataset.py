@@ -1,4 +1,4 @@
-"""The images of a run: which are used, which were set aside, and how their pixels are read, checked and kept."""
+"""The images of a run: which are used, which were set aside, and how their pixels are read, checked and cached."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ CHECKED_AT_ONCE = 16
 
 @dataclass
 class Selection:
-    """The images that a run uses: the one thing about a run that changes while it works.
+    """The images that a run uses: the only mutable state that its datasets share.
 
     Attributes:
-        manifest: shrinks when an image turns out to be broken while it is decoded.
+        manifest: replaced when an image turns out to be broken or blank while it is decoded.
     """
 
     manifest: Manifest
@@ -49,11 +49,11 @@ class Selection:
 
 @dataclass(frozen=True)
 class Checked:
-    """What decoding every image once has found.
+    """The result of `Dataset.check_images`.
 
     Attributes:
         any_broken: whether an image was set aside.
-        reads: where the images came from; None where none are kept.
+        reads: how many images were decoded and how many were cached; None if decoded images are not kept.
     """
 
     any_broken: bool
@@ -61,14 +61,14 @@ class Checked:
 
 
 class Dataset(Generic[R]):
-    """The images of a run, read the way its recipe says.
+    """The images of a run, read as its recipe says.
 
     Args:
-        spec: how evaluation sees an image.
-        selection: see `Selection`; datasets of one run share it.
+        spec: preprocessing for evaluation.
+        selection: shared by all datasets of a run.
 
     Attributes:
-        run: whose recipe decides how images are varied, read and kept.
+        run: its recipe decides how images are augmented, read and kept.
     """
 
     def __init__(self, run: Run[R], spec: Preprocessing, selection: Selection) -> None:
@@ -76,17 +76,17 @@ class Dataset(Generic[R]):
         self._spec, self._selection = spec, selection
 
     def of(self, run: Run[Other]) -> Dataset[Other]:
-        """Return the same images, with the same manifest, as a run with another recipe reads them."""
+        """Return the dataset of the same images, with the same manifest, for a run with another recipe."""
         return Dataset(run, self._spec, self._selection)
 
     @property
     def manifest(self) -> Manifest:
-        """The images that are used, as of now."""
+        """The images in use at this moment."""
         return self._selection.manifest
 
     @cached_property
     def images(self) -> ImageStore:
-        """The pixels of images, kept where a training loop runs and the recipe allows it."""
+        """The pixels of the images, cached if the run has a training loop and the recipe allows it."""
         return open_images(self.run, self._spec, self.file_of)
 
     def file_of(self, image: ImageRecord) -> Path:
@@ -99,13 +99,14 @@ class Dataset(Generic[R]):
         return self.manifest.file(image)
 
     def evaluation_pixels(self, image: ImageRecord) -> Pixels:
-        """Return an image's pixels as predict reads them, uint8 [H, W, 3]; kept ones are the same."""
+        """Return an image's pixels as `predict` reads them, uint8 [H, W, 3]; cached or not, they are the same."""
         return self.images.plain(image)
 
     def augmented_pixels(self, image: ImageRecord, seed: int) -> Pixels:
         """Read an image and return the random view of it that `seed` draws, uint8 [H, W, 3].
 
-        Mode freeze crops it from the whole image, once; a loop crops often, and from a source (`ImageStore.augmented`).
+        Mode freeze crops each view once, from the file. A loop crops many times, from a cached source
+        (`ImageStore.augmented`).
         """
         settings = self.run.augmentation
         assert settings is not None, "the recipe asks for augmented views"
@@ -123,7 +124,7 @@ class Dataset(Generic[R]):
     def reading(
         self, groups: Sequence[Sequence[Item]], pixels_of: Callable[[Item], Pixels], *, ahead: int = 2
     ) -> Iterator[Iterator[Batch[Item]]]:
-        """Start reading, `ahead` groups before the first is used, and give an iterator over the batches in order.
+        """Start reading, up to `ahead` groups in advance, and yield an iterator over the batches in order.
 
         Raises (while it is iterated):
             DataError: an image cannot be read, and the recipe says `on_bad_image: fail`.
@@ -140,16 +141,16 @@ class Dataset(Generic[R]):
             yield batch
 
     def check_images(self, images: Sequence[ImageRecord] | None = None, *, keep: bool = True) -> Checked:
-        """Decode images once and set the broken ones aside, before hours are spent on the others.
+        """Decode images once and set the broken ones aside, before hours are spent on training.
 
-        A training loop keeps what it decodes; what was kept before is whole and is not decoded again.
+        For a training loop the decoded images are cached; images that are cached already are not decoded again.
 
         Args:
             images: by default all of the training and validation splits.
-            keep: False leaves no trace.
+            keep: False caches nothing.
 
         Raises:
-            DataError: what is left cannot be trained on.
+            DataError: the remaining images are not enough to train on.
             Stopped: a signal came.
         """
         if images is None:
@@ -175,11 +176,11 @@ class Dataset(Generic[R]):
         return Checked(bool(broken), self._reads(len(lacking), len(images)) if keep else None)
 
     def _found_by_all(self, found: Sequence[tuple[Key, Item]]) -> list[tuple[Key, Item]]:
-        """Return what any process of the run has found out about images, each image once."""
+        """Merge the findings of all processes of the run, each image once."""
         return list(dict(chain.from_iterable(self.run.world.gather(list(found)))).items())
 
     def _reads(self, decoded: int, total: int) -> ImageReads:
-        """Count what was decoded, and report if not every image is kept."""
+        """Count decoded and cached images, and report if the cache could not store all of them."""
         images = self.manifest.of("train") + self.manifest.of("val")
         again, in_memory = len(self.images.lacking(images)), self.images.in_memory(images)
         if self.images.refusals and (again or in_memory):
@@ -192,17 +193,17 @@ class Dataset(Generic[R]):
         """Remove images that could not be decoded from the manifest.
 
         Raises:
-            DataError: what is left cannot be trained on.
+            DataError: the remaining images are not enough to train on.
         """
         if not failures:
             return
         warn_of_set_aside(self.run.observer, [str(error) for _, error in failures])
         self._selection.manifest = self.manifest.without((image, error.reason) for image, error in failures)
         self.manifest.check()
-        self._write_manifest()  # a resumed run leaves them out too
+        self._write_manifest()  # so that a resumed run leaves them out too
 
     def report_blank_images(self) -> None:
-        """Name the images decoded since the last report that show nothing; the manifest keeps the remark."""
+        """Warn of blank images among those decoded since the last report, and note them in the manifest."""
         found = self.images.blank.found
         lines = blank_image_remarks(self._found_by_all(list(found.items())))
         found.clear()
@@ -213,6 +214,6 @@ class Dataset(Generic[R]):
             self._write_manifest()
 
     def _write_manifest(self) -> None:
-        """Write it if the run has begun; a plan writes nothing."""
+        """Write manifest.json if the run has begun; a plan writes nothing."""
         if self.run.world.is_first and self.run.folder.recipe.exists():
             files.write_json(self.run.folder.manifest, self.manifest.to_json())

@@ -1,4 +1,4 @@
-"""What the plans of all modes share: the description of the run, and what its stages cost on this machine."""
+"""Shared by the plans of all modes: the description of the run, and the time its stages take on this machine."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from cnn_tl.training.lazy_network import LazyNetwork
 Work = TypeVar("Work")
 
 DECODE_SECONDS = 0.004
-"""One image of ordinary size through Pillow on one thread."""
+"""Decoding one image of ordinary size with Pillow on one thread."""
 
 
 @dataclass(frozen=True)
 class Planned(Generic[Work]):
-    """What a mode is about to do: as people read it, and what its `run` takes."""
+    """A mode's plan: `shown` is for the user, `work` is the argument of the mode's `run`."""
 
     shown: Plan
     work: Work
@@ -46,14 +46,14 @@ def description(run: Run, dataset: Dataset, network: LazyNetwork) -> dict[str, A
 
 
 def fit_seconds(kind: str, images: int, views: int, num_features: int, num_classes: int) -> float:
-    """Estimate what fitting a linear head takes, from the size of its problem."""
+    """Estimate how many seconds the fit of a linear head takes, from the size of the problem."""
     size = (images, views, num_features, num_classes)
     fitted = choose(*size).kind if kind == "auto" else kind
     return ridge_seconds(*size) if fitted == "ridge" else lbfgs_seconds(*size)
 
 
 def seconds_per_image(network: LazyNetwork, precision: Precision, images: int = 4) -> float:
-    """Time one forward pass of a small batch, after one that warms up."""
+    """Measure one forward pass of a small batch after a warm-up, in seconds per image."""
     import torch
 
     from cnn_tl.core.device import autocast

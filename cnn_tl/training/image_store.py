@@ -1,6 +1,6 @@
-"""The pixels of a run's images: each file is decoded once, and the result is kept.
+"""The pixels of a run's images: each file is decoded once, and the result is cached.
 
-Two forms of an image may be cached: the plain view, which evaluation sees, and the source from which random views are
+An image may be cached in two forms: the plain view, which evaluation uses, and the source, from which random views are
 cropped. Both are pure functions of the file (data/views/transforms.py, data/views/source.py), so training gives
 the same result whether an image came from the cache, from memory or from its file.
 """
@@ -33,26 +33,27 @@ Kind = Literal["plain", "source"]
 Lacking = dict[ImageRecord, tuple[Kind, ...]]
 
 PROBED = 64
-"""Images whose size is looked up in order to say what all of them will take."""
+"""Number of images whose size is read to estimate the bytes of all."""
 
 _NOTHING: Pixels = np.empty((0, 0, 3), np.uint8)
 
 
 class ImageStore:
-    """The pixels of images; later runs find what is kept of them.
+    """The pixels of images, cached for this run and later ones.
 
-    `plain`, `augmented` and `unvaried` may be called by many threads, while nothing else is called.
+    Many threads may call `plain`, `augmented` and `unvaried` at once, but not together with any other method.
 
     Args:
-        spec: how evaluation sees an image. settings: how training does; None: as evaluation.
-        file_of: an image -> its file, which is the one that was scanned.
-        spaces: where images are kept; None: they are not kept.
-        plain_training: whether some epoch sees the training images as evaluation does.
+        spec: preprocessing for evaluation.
+        settings: augmentation of training images; None: training uses the plain view.
+        file_of: image -> its file, after a check that it is the scanned one.
+        spaces: the caches of each form; None: nothing is cached.
+        plain_training: whether some epoch uses the plain view of training images.
 
     Attributes:
-        source_side: of the sources, in pixels; None where no random views are cropped.
-        refusals: why the cache did not take something, in whole sentences; filled by the cache.
-        blank: the decoded images that show nothing.
+        source_side: side of the sources in pixels; None if no random views are cropped.
+        refusals: why the cache did not store something, as messages; filled by the cache.
+        blank: blank images found while decoding.
     """
 
     def __init__(
@@ -73,14 +74,15 @@ class ImageStore:
 
     @property
     def are_kept(self) -> bool:
-        """Say whether images are kept at all."""
+        """Whether images are cached at all."""
         return self._spaces is not None
 
     def plain(self, image: ImageRecord) -> Pixels:
-        """Return an image the way predict reads it, uint8 [H, W, 3].
+        """Return an image as `predict` reads it, uint8 [H, W, 3].
 
         Raises:
-            BadImageError, DataError: it is not kept, and its file cannot be read, or is not the one that was scanned.
+            BadImageError: it is not cached, and its file cannot be read.
+            DataError: it is not cached, and its file is not the one that was scanned.
         """
         return self._row("plain", image)
 
@@ -98,7 +100,7 @@ class ImageStore:
         return augment(decoded, self._spec, self._settings, seed, finished=finished)
 
     def unvaried(self, image: ImageRecord) -> Pixels:
-        """Return a training image as evaluation sees it, uint8 [H, W, 3], but from its source, where it has one.
+        """Return a training image without augmentation, uint8 [H, W, 3], from its source if it has one.
 
         Raises:
             BadImageError, DataError: as `plain` does.
@@ -108,7 +110,7 @@ class ImageStore:
         return transforms.resize_and_crop(source.unpack(self._row("source", image)), self._spec)
 
     def lacking(self, images: Iterable[ImageRecord]) -> Lacking:
-        """Return the images that must be decoded, each with the forms that are not kept."""
+        """Return the images that must be decoded, each with the forms that are not cached."""
         if self._spaces is None:
             return dict.fromkeys(images, ("plain",))
         wanted = {image: self._kinds(image) for image in images}
@@ -128,28 +130,28 @@ class ImageStore:
         return plain * 3 * self._spec.height * self._spec.width + round(len(cropped) * each)
 
     def in_memory(self, images: Sequence[ImageRecord]) -> int:
-        """Return how many of the images are held in memory because the cache did not take them."""
+        """Return how many of the images are held in memory because the cache could not store them."""
         spaces = (self._spaces or {}).values()
         return sum(any(space.holds(_key(image)) for space in spaces) for image in images)
 
     @contextmanager
     def keeper(self, lacking: Lacking, *, write: bool) -> Iterator[Keeper]:
-        """Give a `Keeper` for images; what it has is written at the end, also if an exception is raised.
+        """Yield a `Keeper` for the images; its images are written at the end, even after an exception.
 
         Args:
-            write: False decodes them and keeps nothing.
+            write: False decodes them and caches nothing.
         """
         with ExitStack() as stack:
             spaces = (self._spaces or {}) if write else {}
             yield Keeper(self, lacking, {kind: stack.enter_context(space.writer()) for kind, space in spaces.items()})
 
     def write_held(self) -> None:
-        """Keep what had to be decoded again because the cache had lost it or held it damaged."""
+        """Cache the images that had to be decoded again because their rows were lost or damaged."""
         for space in (self._spaces or {}).values():
             space.write_held()
 
     def decode(self, image: ImageRecord, kind: Kind) -> Pixels:
-        """Read an image's file and return what is kept of it: plain [H, W, 3], or a source as a row [bytes].
+        """Read an image's file and return one form of it: plain [H, W, 3], or the source as a row [bytes].
 
         Raises:
             BadImageError, DataError: as `plain` does.
@@ -175,7 +177,7 @@ class ImageStore:
         return row
 
     def _kinds(self, image: ImageRecord) -> tuple[Kind, ...]:
-        """Return what a run wants of an image."""
+        """Return the forms of an image that the run uses."""
         if image.split != "train" or self._settings is None:
             return ("plain",)
         return ("plain", "source") if self._plain_training else ("source",)
@@ -190,14 +192,14 @@ class ImageStore:
 
 
 class Keeper:
-    """Decodes images in many threads and keeps them in one."""
+    """Decodes images in many threads and writes them to the cache from one."""
 
     def __init__(self, images: ImageStore, lacking: Lacking, add: Mapping[Kind, Add]) -> None:
         self._images, self._lacking, self._add = images, lacking, add
         self._decoded: dict[ImageRecord, list[tuple[Kind, Pixels]]] = {}
 
     def decode(self, image: ImageRecord) -> Pixels:
-        """Decode what is missing of an image; return no pixels, `keep` finds them.
+        """Decode the missing forms of an image for `keep`, and return an empty array.
 
         Raises:
             BadImageError, DataError: as `ImageStore.plain` does.
@@ -208,14 +210,14 @@ class Keeper:
         return _NOTHING
 
     def keep(self, images: Iterable[ImageRecord]) -> None:
-        """Keep images that were decoded."""
+        """Write decoded images to the cache."""
         for image in images:
             for kind, row in self._decoded.pop(image, ()):
                 self._add[kind](_key(image), row)
 
 
 def open_images(run: Run, spec: Preprocessing, file_of: Callable[[ImageRecord], Path]) -> ImageStore:
-    """Open what a run keeps of its images: nothing in mode `freeze`, or where the recipe says so."""
+    """Open the image store of a run; it caches nothing in mode `freeze` or with `data.keep_images: false`."""
     recipe, settings = run.recipe, run.augmentation
     if recipe.mode == "freeze" or not recipe.data.keep_images:
         return ImageStore(spec, settings, file_of)

@@ -1,4 +1,4 @@
-"""The network of a run: described from the start, built when it first has to run."""
+"""The network of a run: its description is known from the start, it is built when it first has to run."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ if TYPE_CHECKING:
 
 
 class LazyNetwork:
-    """A network that need not be built: that takes torch and seconds, and a head on cached features needs neither.
+    """A network that is built on first use: that needs torch and takes seconds, and cached features do without.
 
     Args:
         build: builds the network.
-        built: the network, where describing it has built it already.
-        device: where it is to run.
+        built: the network, if it had to be built to describe it.
+        device: where to run it.
 
     Attributes:
         remembered: its description, and the tensors of its backbone.
-        memory: the folder that keeps what is known of the network between runs; it may not exist.
+        cache_folder: the cached description, tensors and measured speeds of the network; may not exist.
     """
 
     def __init__(
         self,
         remembered: Remembered,
-        memory: Path,
+        cache_folder: Path,
         build: Callable[[], Network],
         *,
         built: Network | None = None,
         device: DeviceName = "auto",
     ) -> None:
-        self.remembered, self.memory = remembered, memory
+        self.remembered, self.cache_folder = remembered, cache_folder
         self._build, self._built, self._wanted_device = build, built, device
 
     @property
     def info(self) -> NetworkInfo:
-        """The network in words and numbers."""
+        """The description of the network."""
         return self.remembered.info
 
     @property
@@ -72,7 +72,7 @@ class LazyNetwork:
         return self._built
 
     def rebuild(self) -> None:
-        """Build the network again, without what has been trained of it.
+        """Build the network again, with its weights from before training.
 
         Raises:
             ArtefactError: its weights have changed in the meantime.
@@ -86,13 +86,13 @@ class LazyNetwork:
 
     @cached_property
     def device(self) -> torch.device:
-        """Where the network runs; takes torch."""
+        """Where the network runs; imports torch."""
         return pick_device(self._wanted_device)
 
     def backbone_tensors(self, note: Callable[[str], None]) -> Mapping[str, NDArray[Any]]:
-        """Return the backbone's tensors: those that ran, or if the network was not needed, the remembered ones.
+        """Return the backbone's tensors: those of the built network, otherwise the cached ones.
 
-        If those were lost in the meantime the network is built after all, which `note` is told.
+        If the cached ones were lost meanwhile, report that to `note` and build the network.
         """
         if not self.is_built:
             try:
@@ -105,16 +105,16 @@ class LazyNetwork:
 
 
 def recall_network(run: Run) -> Remembered | None:
-    """Return what an earlier run remembered of the network; None: it must be built.
+    """Return the network's description and tensors from the cache; None: it must be built.
 
-    In that case, if it may have to be downloaded, a connection to the hub is opened while the caller scans the data.
+    If it may have to be downloaded, open a connection to the hub in the background, while the caller scans the data.
     """
-    recipe, memory = run.recipe, _memory_of(run)
-    # a device that is asked for by name must be checked first, which takes torch
+    recipe, cache_folder = run.recipe, _cache_folder_of(run)
+    # a named device other than cpu must be checked first, which needs torch
     may_need_none = run.fits_head and recipe.features.cache and recipe.run.device in ("auto", "cpu")
-    known = info.recall(memory) if may_need_none else None
+    known = info.recall(cache_folder) if may_need_none else None
     if known is not None and run.writes:
-        touch(memory)  # used now: the last to be evicted
+        touch(cache_folder)  # mark it as just used, so that it is evicted last
     published = recipe.mode != "scratch" and recipe.model.weights is None
     if known is None and published and not weights.has_package(recipe.model.name):
         hub.start_probe(recipe.model.name)
@@ -122,29 +122,29 @@ def recall_network(run: Run) -> Remembered | None:
 
 
 def find_network(run: Run, known: Remembered | None, num_classes: int) -> LazyNetwork:
-    """Return the run's network; unless it is `known`, it is built and described now.
+    """Return the run's network; build and describe it now unless it is `known`.
 
     Raises:
         UsageError: there is no such model, or no head can be fitted on its features.
         ArtefactError: weights that do not fit.
         ResourceError: a package, the network connection or the device is missing.
     """
-    recipe, memory, built = run.recipe, _memory_of(run), None
+    recipe, cache_folder, built = run.recipe, _cache_folder_of(run), None
     if known is None:
         built = _build(recipe, num_classes)
-        known = _describe(run, built, memory)
+        known = _describe(run, built, cache_folder)
     expected = known
 
     def build() -> Network:
         network = _build(recipe, num_classes)
-        _require_same(network, expected)  # remembered, or built before: mode auto builds it a second time
+        _require_same(network, expected)  # mode auto builds it a second time
         return network
 
     described = replace(known, info=known.info.with_limits(recipe.data.max_pixels, recipe.data.min_side))
-    return LazyNetwork(described, memory, build, built=built, device=recipe.run.device)
+    return LazyNetwork(described, cache_folder, build, built=built, device=recipe.run.device)
 
 
-def _memory_of(run: Run) -> Path:
+def _cache_folder_of(run: Run) -> Path:
     model = run.recipe.model
     return info.folder_of(default_root(), model.name, _weights_file(run.recipe), model.image_size)
 
@@ -159,7 +159,7 @@ def _build(recipe: ResolvedRecipe, num_classes: int) -> Network:
     from cnn_tl.networks import backbone
 
     loading_seconds = time.monotonic() - started
-    pick_device(recipe.run.device)  # refused before the seconds that building takes
+    pick_device(recipe.run.device)  # fails before the network is built, which takes seconds
     source = weights.locate(recipe.model.name, _weights_file(recipe), pretrained=recipe.mode != "scratch")
     built = backbone.build(
         recipe.model.name, source, num_classes=num_classes, image_size=recipe.model.image_size, seed=recipe.seed
@@ -169,35 +169,35 @@ def _build(recipe: ResolvedRecipe, num_classes: int) -> Network:
     return built
 
 
-def _describe(run: Run, network: Network, memory: Path) -> Remembered:
-    """Describe a network that has been built, and remember it for the next run."""
+def _describe(run: Run, network: Network, cache_folder: Path) -> Remembered:
+    """Describe a network that has been built, and cache the description for later runs."""
     from cnn_tl.networks import backbone
 
     if not run.fits_head:
         return backbone.describe(network)
     described = backbone.describe(network, backbone.require_linear_classifier(network))
     wanted = run.writes and run.world.local_rank == 0 and run.recipe.features.cache and described.source is not None
-    if wanted and (reason := _remember(run, described, memory)):
-        run.observer.note(f"the network is not remembered: {reason}")
+    if wanted and (reason := _remember(run, described, cache_folder)):
+        run.observer.note(f"the network's description is not cached: {reason}")
     return described
 
 
-def _remember(run: Run, described: Remembered, memory: Path) -> str | None:
-    """Remember a network within the cache's budget; return why not, if that is impossible."""
+def _remember(run: Run, described: Remembered, cache_folder: Path) -> str | None:
+    """Cache a network's description and tensors within the budget; return why not, if that is impossible."""
     nbytes = sum(array.nbytes for array in described.tensors().values())
     cache = FeatureCache(default_root(), budget_bytes=budget_bytes(run.recipe))
     if reason := cache.make_room(nbytes):
         return reason
     try:
-        info.remember(memory, described)
+        info.remember(cache_folder, described)
     except (CnnTlError, OSError) as error:
         return str(error)
     return None
 
 
 def _require_same(built: Network, known: Remembered) -> None:
-    """Refuse a network other than the known one: its features would be cached under the wrong name."""
+    """Refuse a network other than the known one: its features would be cached under the wrong key."""
     from cnn_tl.networks.backbone import backbone_tensors
 
     if info.tensors_digest(backbone_tensors(built.model)) != known.info.backbone_sha256:
-        raise ArtefactError(f"the weights of {built.name} have changed while the run was at work; start it anew")
+        raise ArtefactError(f"the weights of {built.name} have changed during the run; start it again")

@@ -25,8 +25,9 @@ class FeatureReads:
     Attributes:
         way: precision, and whether the network was compiled.
         device: the hardware, in words.
-        decode_images_per_second, forward_images_per_second: of the workers and of the network alone;
-            images_per_second: of both together; None where nothing was computed.
+        decode_images_per_second: rate of the workers alone; None if nothing was computed, as the next two.
+        forward_images_per_second: rate of the network alone.
+        images_per_second: rate of both together.
     """
 
     computed: int
@@ -41,7 +42,7 @@ class FeatureReads:
 
 @dataclass(frozen=True)
 class HeadFit:
-    """What the fit of a head chose and how it went (plain data, by the head's kind), and its seconds."""
+    """What the fit of a head chose and how it went (plain data that depends on the kind), and its seconds."""
 
     chosen: Mapping[str, Any]
     seconds: float
@@ -52,13 +53,13 @@ class HeadFit:
 
     @staticmethod
     def from_dict(stored: Mapping[str, Any]) -> HeadFit:
-        """Read what `to_dict` returned."""
+        """Return the fit from the data of `to_dict`."""
         return HeadFit({key: value for key, value in stored.items() if key != "seconds"}, stored["seconds"])
 
 
 @dataclass(frozen=True)
 class ImageReads:
-    """How many images a loop decoded before its first step, found in the cache, and decodes in each epoch."""
+    """Numbers of images: decoded before the first step of a loop, found in the cache, decoded in each epoch."""
 
     decoded: int
     from_cache: int
@@ -67,7 +68,14 @@ class ImageReads:
 
 @dataclass(frozen=True)
 class ActivationReads:
-    """Whether the activations where the frozen part ends are kept: if so where that is and how much, else why not."""
+    """Whether activations at the end of the frozen part are cached.
+
+    Attributes:
+        reason: why they are not.
+        boundary: the module after which they are taken.
+        views: number of views of each image.
+        bytes: size of all of them.
+    """
 
     kept: bool
     reason: str | None = None
@@ -78,7 +86,7 @@ class ActivationReads:
 
 @dataclass(frozen=True)
 class Temperature:
-    """The number by which the logits were divided, and the validation loss before and after."""
+    """The temperature by which the logits were divided, and the validation loss before and after."""
 
     value: float
     val_loss_before: float
@@ -94,12 +102,12 @@ class LoopFacts:
             best weights were lost.
         epochs: how many were trained.
         lr: the peak learning rate.
-        seconds_of_the_loop: of all its starts together.
-        phases: the receipts of `Phases`.
-        fitted_head_accuracy: of epoch 0.
-        ended_early: why, if before the last epoch.
-        micro_batch: images that passed the network at once, if memory ran out.
-        frozen_sha256: digest of what was frozen to the end.
+        seconds_of_the_loop: duration of the loop, the sum over all starts of the run.
+        phases: `Phases.receipts`.
+        fitted_head_accuracy: validation accuracy of epoch 0.
+        ended_early: the reason, if the loop ended before the last epoch.
+        micro_batch: images in one forward pass, if memory ran out.
+        frozen_sha256: digest of the tensors that were frozen in the last phase.
     """
 
     best_epoch: int | None
@@ -133,12 +141,13 @@ class LoopFacts:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What fine-tuning gained over the frozen head on the same images, how certain that is, and what it cost.
+    """The comparison of the fine-tuned model with the head on the frozen backbone, on the same images.
 
     Attributes:
-        gain, interval: difference of the accuracies, and its 95% interval.
+        gain: difference of the accuracies.
+        interval: 95% confidence interval of the gain.
         only_frozen_right, only_fine_tuned_right: images that only one of the two classifies correctly.
-        p: of McNemar's exact test, corrected for the choice among epochs.
+        p: p-value of McNemar's exact test, corrected for the choice among epochs.
         kept: "fine-tuned" or "frozen".
     """
 
@@ -214,12 +223,11 @@ class Facts:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a mode returns.
+    """The outcome of a mode.
 
     Attributes:
-        logits: of the validation images [N, K].
-        head: fitted on the frozen backbone; None: the model is the network as it is. Only the first of several
-            processes has it.
+        logits: validation logits [N, K].
+        head: fitted on the frozen backbone, only in the first process; None: the model is the network as it is.
     """
 
     logits: Logits
@@ -228,7 +236,7 @@ class Outcome:
 
 
 def _present(value: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass that are not None, also those of dataclasses in it."""
+    """Return the fields of a dataclass that are not None, recursively."""
     return asdict(value, dict_factory=lambda items: {name: item for name, item in items if item is not None})
 
 

@@ -19,10 +19,10 @@ from cnn_tl.training.step.schedule import loop_length
 
 
 def refuse_unknown_classes(recipe: ResolvedRecipe, classes: Sequence[str]) -> None:
-    """Refuse weights for classes that the data does not have; without torch.
+    """Refuse class weights for classes that the data does not have; needs no torch.
 
     Raises:
-        RecipeError: there are some.
+        RecipeError: such a class is in the recipe.
     """
     if not isinstance(recipe, FinetuneRecipe):
         class_weights(recipe.head.class_weights, np.zeros(0, np.int64), classes, key="head.class_weights")
@@ -31,11 +31,11 @@ def refuse_unknown_classes(recipe: ResolvedRecipe, classes: Sequence[str]) -> No
 
 
 def refuse_untrainable(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: LazyNetwork) -> None:
-    """Refuse what the loop could not do with this network on this device: its optimizer, its phases, its BatchNorm.
+    """Refuse an optimizer, phases or BatchNorm that the loop could not use with this network on this device.
 
     Raises:
-        UsageError: there is no such optimizer, or a setting has no effect on it; or the network has no part of a name;
-            or its BatchNorm would have a single value to train on.
+        UsageError: there is no such optimizer, or a setting has no effect on it; or the network lacks a named part; or
+            BatchNorm would train on a single value per channel; or the network does not return one logit per class.
         RecipeError: a phase of `model.unfreeze` is never reached.
         ResourceError: BatchNorm cannot be synchronised here.
     """
@@ -56,42 +56,8 @@ def refuse_untrainable(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], netwo
     _refuse_no_logits(run, dataset, network)
 
 
-def _refuse_no_logits(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: LazyNetwork) -> None:
-    """Refuse a network that fails, or returns something else than the loss takes, by trying it on one image.
-
-    Raises:
-        UsageError: it does.
-    """
-    import torch
-
-    from cnn_tl.networks.backbone import tried
-    from cnn_tl.training.step.gradients import is_out_of_memory
-
-    if run.fits_head:  # it was tried when it was built
-        return
-    model, name, spec = network.model, network.info.name, network.info.preprocessing
-    was_training = model.training
-    fails = f"{name} cannot answer for an image of {spec.height} x {spec.width} px"
-    x_NCHW = torch.zeros(1, 3, spec.height, spec.width, device=next(model.parameters()).device)
-    model.eval()
-    try:
-        with torch.inference_mode(), tried(fails):
-            logits = model(x_NCHW)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return  # the loop, which tries smaller batches, reports what fits
-    finally:
-        model.train(was_training)
-    wanted = (1, len(dataset.manifest.classes))
-    if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != wanted:
-        raise UsageError(
-            f"{name} does not answer with one number for each class, which training needs; use another --model"
-        )
-
-
 def _smallest_forward(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe]) -> int:
-    """Return the smallest number of images that pass the network together."""
+    """Return the smallest number of images in any forward pass of the run."""
     from cnn_tl.training.step.gradients import parts_in_step
 
     images = len(dataset.manifest.of("train"))
@@ -105,10 +71,10 @@ def _smallest_forward(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe]) -> int
 
 
 def _refuse_single_value_statistics(run: Run[LoopRecipe], network: LazyNetwork, epochs: int) -> None:
-    """Refuse to normalise a single image by its own statistics if a layer has only one value per channel.
+    """Refuse to train BatchNorm on a single image if a layer has only one value per channel for it.
 
     Raises:
-        UsageError: there is such a layer, and its statistics are to move.
+        UsageError: there is such a layer, and its statistics would be updated.
     """
     import torch
 
@@ -133,3 +99,37 @@ def _refuse_single_value_statistics(run: Run[LoopRecipe], network: LazyNetwork, 
             f"a single image of {spec.height} x {spec.width} px would pass the network alone, and batch "
             f"normalisation cannot train on one value; use a larger {larger} or --image-size{held}"
         ) from error
+
+
+def _refuse_no_logits(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: LazyNetwork) -> None:
+    """Run the network on one image; refuse it if it fails or does not return one logit per class.
+
+    Raises:
+        UsageError: it fails, or returns something else.
+    """
+    import torch
+
+    from cnn_tl.networks.backbone import tried
+    from cnn_tl.training.step.gradients import is_out_of_memory
+
+    if run.fits_head:  # the network has been run already, when it was built
+        return
+    model, name, spec = network.model, network.info.name, network.info.preprocessing
+    was_training = model.training
+    fails = f"{name} cannot answer for an image of {spec.height} x {spec.width} px"
+    x_NCHW = torch.zeros(1, 3, spec.height, spec.width, device=next(model.parameters()).device)
+    model.eval()
+    try:
+        with torch.inference_mode(), tried(fails):
+            logits = model(x_NCHW)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return  # the loop tries smaller batches and reports what fits
+    finally:
+        model.train(was_training)
+    wanted = (1, len(dataset.manifest.classes))
+    if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != wanted:
+        raise UsageError(
+            f"{name} does not answer with one number for each class, which training needs; use another --model"
+        )

@@ -1,4 +1,4 @@
-"""The result of a finished run, with its uncertainty and the baseline beside it."""
+"""The result of a finished run, with a confidence interval and a baseline."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TrainResult:
 
     Attributes:
         run: the run folder.
-        accuracy: the share of validation images whose first answer (top-1) is right.
+        accuracy: top-1 accuracy on the validation split.
         interval: its 95% Wilson score interval.
         baseline: the validation accuracy of the majority-class baseline, which always answers `baseline_class`, the
             most frequent class of the training split.
@@ -53,13 +53,13 @@ class TrainResult:
     facts: dict[str, Any]
 
     def __repr__(self) -> str:
-        """Return such as `<TrainResult runs/photos-freeze: 94.7% of 75 right (87.1% to 97.9%), baseline 33.3%>`."""
+        """Return for example `<TrainResult runs/photos-freeze: 94.7% of 75 right (87.1% to 97.9%), baseline 33.3%>`."""
         low, high = map(percent, self.interval)
         shares = f"{percent(self.accuracy)} of {self.images:,} right ({low} to {high})"
         return f"<TrainResult {printable(self.run)}: {shares}, baseline {percent(self.baseline)}>"
 
     def __fspath__(self) -> str:
-        """Return the run folder, so that a result can be used as one: `predict(result, "cat.jpg")`."""
+        """Return the run folder, so that a result can be passed as a path: `predict(result, "cat.jpg")`."""
         return str(self.run)
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,7 +68,11 @@ class TrainResult:
 
 
 def judge(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcome, started: float) -> TrainResult:
-    """Count the right answers on the validation images; `started` is when the run began, by `time.monotonic`."""
+    """Return the result on the validation images.
+
+    Args:
+        started: when the run began, by `time.monotonic`.
+    """
     manifest = dataset.manifest
     labels = manifest.labels("val")
     right = outcome.logits.argmax(1) == labels
@@ -93,7 +97,7 @@ def judge(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcome, st
 
 
 def validation_lines(dataset: Dataset, outcome: Outcome) -> str:
-    """Return one JSON line for each validation image: its class, the model's answer and its probability."""
+    """Return one JSON line for each validation image: its class, the predicted class and its probability."""
     classes = dataset.manifest.classes
     lines = []
     for image, row in zip(dataset.manifest.of("val"), softmax(outcome.logits), strict=True):
@@ -114,7 +118,7 @@ def read_result(run: RunFolder) -> TrainResult:
     Raises:
         ArtefactError: it is damaged, or has changed since.
     """
-    digests.check(run.result, f"remove it, and this writes it anew: {run.resume_command}")
+    digests.check(run.result, f"remove it, and this writes it again: {run.resume_command}")
     stored = files.read_json(run.result)
     try:
         return _from_dict(stored, run)

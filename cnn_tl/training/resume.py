@@ -1,4 +1,4 @@
-"""`train --resume`: which run is resumed, and with which recipe."""
+"""`train --resume`: find the run to resume, and its recipe."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from cnn_tl.training.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Resumable:
-    """A run that is resumed.
+    """The run to resume.
 
     Attributes:
         output: its folder.
-        recipe: the file with its recipe; None if it was stopped so early that the caller has to give all of it.
-        notes: what the user should know about the choice.
+        recipe: the file with its recipe; None if it was stopped before it wrote one; the caller then gives all of it.
+        notes: messages to the user about the choice.
     """
 
     output: Path
@@ -36,8 +36,8 @@ def find(
     """Find the run to resume: the one in `output`, or the newest of this data and mode.
 
     Args:
-        data, mode, epochs: as the caller has given them; None where it has not.
-        several: whether the processes of a launch choose at the same time; see `run_index.to_resume`.
+        data, mode, epochs: as given by the caller; None if not given.
+        several: whether several processes of a launch choose at the same time; see `run_index.to_resume`.
 
     Raises:
         ArtefactError: there is no such run, or its recipe has been changed.
@@ -64,11 +64,11 @@ def find(
 
 
 def note_without_effect(recipe: ResolvedRecipe, given: Mapping[str, object]) -> str | None:
-    """Return which of the given settings do nothing, as the head is fitted in one step; None if all have an effect.
+    """Return a note on given settings without effect, as the head is fitted and not trained; None if there are none.
 
     Args:
         recipe: the resolved recipe.
-        given: the epochs and the learning rate under the names by which the caller knows them; None: not given.
+        given: epochs and learning rate, by the caller's names for them; None: not given.
     """
     idle = [name for name, value in given.items() if value is not None]
     if not idle or not isinstance(recipe, FreezeRecipe) or recipe.head.kind == "adamw":

@@ -1,6 +1,6 @@
-"""One run from a recipe to a run folder: scan, plan, train, judge, save.
+"""One run from a recipe to a run folder: scan the data, plan, train, evaluate, save.
 
-Nothing here imports torch: a run in mode `freeze` whose features are all cached needs none.
+Nothing here imports torch: a run in mode `freeze` does not need it if all its features are cached.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def train(
     resume: bool = False,
     observer: Observer | None = None,
 ) -> TrainResult:
-    """Train what the recipe says and return how good it is.
+    """Train as the recipe says and return the result on the validation images.
 
     Args:
         output: the run folder; by default the first free one of runs/DATA-MODE, runs/DATA-MODE-2, ...
@@ -71,16 +71,16 @@ def train(
     require_trackers(recipe.run.track)
     with fp32_switches_restored(), process_group() as world:
         observer = observer if observer and world.is_first else Observer()
-        folder, resume = world.first(lambda: _opened(recipe, output, resume, world, observer))
+        folder, resume = world.first(lambda: _choose_folder(recipe, output, resume, world, observer))
         with contextlib.ExitStack() as stack:
-            stack.callback(run_index.forget_if_gone, folder.path)  # after the lock is gone
+            stack.callback(run_index.forget_if_gone, folder.path)  # runs after the lock is released
             world.first(lambda: stack.enter_context(folder.locked()))
-            if resume and not digests.is_on(folder.path):
+            if resume and not digests.exist_in(folder.path):
                 observer.warn(
-                    f"{printable(folder.path / digests.DIGESTS)} is missing (earlier versions wrote none): nobody can "
-                    "say whether recipe, result and weights are what they were"
+                    f"{printable(folder.path / digests.DIGESTS)} is missing (earlier versions wrote none), so changes "
+                    "to the recipe, the result or the weights cannot be detected"
                 )
-            if resume and (finished := world.first(lambda: _finished(folder, recipe, observer))):
+            if resume and (finished := world.first(lambda: _finished_result(folder, recipe, observer))):
                 return finished
             world.first(lambda: files.remove_temporaries(folder.path))
             world.first(lambda: run_index.remember(folder.path))
@@ -89,112 +89,16 @@ def train(
                 world.first(
                     lambda: folder.write_launch(world.launch)
                 )  # before the recipe, with which a folder is a run
-            stack.enter_context(deterministic(recipe.run.deterministic))  # before the network is built and tried
+            stack.enter_context(deterministic(recipe.run.deterministic))  # before the network is built and runs
             context = open_run(recipe, folder, observer, resume=resume, world=world)
             with folder.outlives_a_full_disk():
-                return _work(*context, started)
-
-
-def _opened(
-    recipe: ResolvedRecipe, output: Path | str | None, resume: bool, world: World, observer: Observer
-) -> tuple[RunFolder, bool]:
-    """Return the run folder, and whether to resume the run in it: because asked to, or as the same launch began it.
-
-    A launch is identified by its name: torchrun counts its restarts, but not those after the members have changed, and
-    on a machine that replaces another it counts from 0. Without a name that count is all there is.
-    """
-    if output is None and resume:
-        epochs = recipe.train.epochs if isinstance(recipe, LoopRecipe) else None
-        output = run_index.to_resume(recipe.data.path, recipe.mode, epochs).path
-    elif output is None:
-        output = _own_run(recipe, world)
-    run = _run_folder(recipe, output)
-    is_own = run.belongs_to(world.launch) if world.launch else world.restarts > 0 and run.recipe.exists()
-    resume = (resume or is_own) and not run.never_began
-    if resume:
-        run.require_run()
-    else:
-        if not run.never_began and run_index.is_stopped_twin(run, recipe):
-            raise ResourceError(
-                f"{printable(run.path)} was begun by the same command and can be resumed: {run.resume_command}; "
-                "or choose another --output"
-            )
-        run.require_new()
-        if output is None and (twin := run_index.stopped_twin(recipe)):
-            observer.warn(
-                f"{printable(twin.path)} was begun by the same command and can be resumed: {twin.resume_command}; "
-                f"this begins another run, {printable(run.path)}"
-            )
-    return run, resume
-
-
-def _own_run(recipe: ResolvedRecipe, world: World) -> Path | None:
-    """Return the run under runs/ that an earlier start of this launch has begun, if this is a later one."""
-    if world.launch:
-        return run_index.begun_by(world.launch, recipe.data.path, recipe.mode)
-    if world.restarts:
-        with contextlib.suppress(ArtefactError):
-            return run_index.to_resume(recipe.data.path, recipe.mode, several=True).path
-    return None
-
-
-def _finished(run: RunFolder, recipe: ResolvedRecipe, observer: Observer) -> TrainResult | None:
-    """Return the result of a run that has nothing left to do; None: there is something."""
-    if is_extension(run, recipe):
-        if run.result.exists():
-            require_checkpoint(run)
-        observer.note("the run is extended; from here on the learning rate follows the longer schedule")
-    elif run.result.exists():
-        if recipe.data.path is not None and recipe.data.path != run.own_recipe().data.path:
-            refuse_non_folder(Path(recipe.data.path))
-        result = read_result(run)
-        _require_whole_model(run)
-        observer.note(f"{printable(run.path)} has finished already; this is its result")
-        return result
-    return None
-
-
-def _require_whole_model(run: RunFolder) -> None:
-    """Refuse a finished run whose bundle was damaged or removed since.
-
-    Raises:
-        ArtefactError: it was.
-    """
-    try:
-        files.verify_checksums(run.bundle, required=(bundle.CONFIG, bundle.WEIGHTS))
-    except ArtefactError as error:
-        what_now = f"remove {printable(run.result)}, and this makes the model anew: {run.resume_command}"
-        raise ArtefactError(f"the model of this finished run is damaged: {error}; {what_now}") from error
-
-
-def _work(run: Run, dataset: Dataset, network: LazyNetwork, started: float) -> TrainResult:
-    """Plan, train, judge and save."""
-    mode, world, observer = MODES[run.recipe.mode](), run.world, run.observer
-    planned = mode.plan(run, dataset, network)
-    observer.plan(planned.shown)
-    trackers = run.recipe.run.track if world.is_first else ()
-    with tracked(trackers, run.folder.path, run.recipe.model_dump(), observer.warn, tracking=run.tracking):
-        with stop_on_signals(run.stop, second_ends=not world.launched):
-            outcome = _trained(mode, run, dataset, network, planned.work)
-        return world.first(lambda: _finish(run, dataset, network, outcome, started))
-
-
-def _trained(mode: Mode, run: Run, dataset: Dataset, network: LazyNetwork, work: object) -> Outcome:
-    """Run the mode and draw its learning curves, also if it was stopped or has diverged."""
-    outcome = None
-    try:
-        outcome = mode.run(run, dataset, network, work)
-        with run.world.together():
-            run.raise_if_stopped()
-        return outcome
-    finally:
-        draw_curves(run, dataset, network, outcome)
+                return _plan_and_run(*context, started)
 
 
 def plan(
     recipe: Recipe | ResolvedRecipe, output: Path | str | None = None, *, observer: Observer | None = None
 ) -> Plan:
-    """Return what `train` would do, having read the weights and every image, and written nothing.
+    """Return what `train` would do; reads the weights and every image, writes nothing.
 
     Raises:
         The errors of `train` up to its plan.
@@ -209,10 +113,11 @@ def plan(
 
 
 def find_lr(recipe: Recipe | ResolvedRecipe, *, observer: Observer | None = None) -> RangeTest:
-    """Run only the range test that `train.lr: auto` uses; no run folder is written.
+    """Run only the range test of `train.lr: auto`; no run folder is written.
 
     Raises:
-        UsageError: the mode has no loop of its own; and the errors of `train`.
+        UsageError: the mode fits a head first, or has no loop.
+        And the errors of `train`.
     """
     recipe = recipe.resolve()
     if not isinstance(recipe, FinetuneRecipe):
@@ -221,21 +126,21 @@ def find_lr(recipe: Recipe | ResolvedRecipe, *, observer: Observer | None = None
     with scratch as path, fp32_switches_restored(), deterministic(recipe.run.deterministic):
         folder = _run_folder(recipe, Path(path) / "run")
         context = open_run(recipe, folder, observer or Observer(), resume=False, writes=False)
-        from cnn_tl.training.modes import finetune  # it loads torch, for which a wrong folder need not wait
+        from cnn_tl.training.modes import finetune  # imports torch: after the cheap checks
 
         with stop_on_signals(context[0].stop):
             return finetune.find_lr(*context)
 
 
 class Mode(Protocol):
-    """One file in modes/: a module with these functions."""
+    """The functions that each module in modes/ has."""
 
     def plan(self, run: Run[Any], dataset: Dataset[Any], network: LazyNetwork) -> Planned[Any]:
-        """Return what `run` would do; where the run writes nothing, having decoded every image that it would read."""
+        """Return what `run` would do; if the run writes nothing, decode every image that it would read."""
         ...
 
     def run(self, run: Run[Any], dataset: Dataset[Any], network: LazyNetwork, work: Any) -> Outcome:
-        """Do it; `work` is that of the plan. The trained model is left in the network, or its head in the outcome."""
+        """Do the `work` of the plan. Leave the trained model in the network, or return its head in the outcome."""
         ...
 
 
@@ -267,6 +172,49 @@ MODES: dict[str, Callable[[], Mode]] = {
 """Mode -> function that imports its module; all but freeze load torch."""
 
 
+def _choose_folder(
+    recipe: ResolvedRecipe, output: Path | str | None, resume: bool, world: World, observer: Observer
+) -> tuple[RunFolder, bool]:
+    """Return the run folder, and whether to resume its run: if asked to, or if this launch began it before.
+
+    A launch is identified by its name. torchrun also counts restarts, but not those after its members have changed, and
+    a replacement machine counts from 0; so the count is used only if the launch has no name.
+    """
+    if output is None and resume:
+        epochs = recipe.train.epochs if isinstance(recipe, LoopRecipe) else None
+        output = run_index.to_resume(recipe.data.path, recipe.mode, epochs).path
+    elif output is None:
+        output = _run_of_this_launch(recipe, world)
+    run = _run_folder(recipe, output)
+    is_own = run.belongs_to(world.launch) if world.launch else world.restarts > 0 and run.recipe.exists()
+    resume = (resume or is_own) and not run.never_began
+    if resume:
+        run.require_run()
+    else:
+        if not run.never_began and run_index.is_stopped_twin(run, recipe):
+            raise ResourceError(
+                f"{printable(run.path)} was begun by the same command and can be resumed: {run.resume_command}; "
+                "or choose another --output"
+            )
+        run.require_new()
+        if output is None and (twin := run_index.stopped_twin(recipe)):
+            observer.warn(
+                f"{printable(twin.path)} was begun by the same command and can be resumed: {twin.resume_command}; "
+                f"this begins another run, {printable(run.path)}"
+            )
+    return run, resume
+
+
+def _run_of_this_launch(recipe: ResolvedRecipe, world: World) -> Path | None:
+    """Return the run in runs/ that an earlier start of this launch began; None if this is the first start."""
+    if world.launch:
+        return run_index.begun_by(world.launch, recipe.data.path, recipe.mode)
+    if world.restarts:
+        with contextlib.suppress(ArtefactError):
+            return run_index.to_resume(recipe.data.path, recipe.mode, several=True).path
+    return None
+
+
 def _run_folder(recipe: ResolvedRecipe, output: Path | str | None) -> RunFolder:
     data = recipe.data.folder
     path = Path(output) if output is not None else default_output(str(data), recipe.mode)
@@ -278,8 +226,61 @@ def _run_folder(recipe: ResolvedRecipe, output: Path | str | None) -> RunFolder:
     return RunFolder(path)
 
 
+def _finished_result(run: RunFolder, recipe: ResolvedRecipe, observer: Observer) -> TrainResult | None:
+    """Return the result of a run that has nothing left to do; None if it has to train."""
+    if is_extension(run, recipe):
+        if run.result.exists():
+            require_checkpoint(run)
+        observer.note("the run is extended; from here on the learning rate follows the longer schedule")
+    elif run.result.exists():
+        if recipe.data.path is not None and recipe.data.path != run.own_recipe().data.path:
+            refuse_non_folder(Path(recipe.data.path))
+        result = read_result(run)
+        _require_whole_model(run)
+        observer.note(f"{printable(run.path)} has finished already; this is its result")
+        return result
+    return None
+
+
+def _require_whole_model(run: RunFolder) -> None:
+    """Refuse a finished run whose bundle is missing or damaged.
+
+    Raises:
+        ArtefactError: it is.
+    """
+    try:
+        files.verify_checksums(run.bundle, required=(bundle.CONFIG, bundle.WEIGHTS))
+    except ArtefactError as error:
+        what_now = f"remove {printable(run.result)}, and this makes the model anew: {run.resume_command}"
+        raise ArtefactError(f"the model of this finished run is damaged: {error}; {what_now}") from error
+
+
+def _plan_and_run(run: Run, dataset: Dataset, network: LazyNetwork, started: float) -> TrainResult:
+    """Plan, train, evaluate and save."""
+    mode, world, observer = MODES[run.recipe.mode](), run.world, run.observer
+    planned = mode.plan(run, dataset, network)
+    observer.plan(planned.shown)
+    trackers = run.recipe.run.track if world.is_first else ()
+    with tracked(trackers, run.folder.path, run.recipe.model_dump(), observer.warn, tracking=run.tracking):
+        with stop_on_signals(run.stop, second_ends=not world.launched):
+            outcome = _run_mode(mode, run, dataset, network, planned.work)
+        return world.first(lambda: _finish(run, dataset, network, outcome, started))
+
+
+def _run_mode(mode: Mode, run: Run, dataset: Dataset, network: LazyNetwork, work: object) -> Outcome:
+    """Run the mode and draw its learning curves, even if it is stopped or diverges."""
+    outcome = None
+    try:
+        outcome = mode.run(run, dataset, network, work)
+        with run.world.together():
+            run.raise_if_stopped()
+        return outcome
+    finally:
+        draw_curves(run, dataset, network, outcome)
+
+
 def _finish(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcome, started: float) -> TrainResult:
-    """Judge the model on the validation split and write what is left to write; the result comes last."""
+    """Evaluate the model on the validation split and write the remaining files, result.json last."""
     folder = run.folder
     proof = verified_backbone(run, network) if outcome.head is not None else outcome.facts.frozen_sha256
     outcome = replace(outcome, facts=replace(outcome.facts, frozen_sha256=proof, resumed=run.is_resumed))

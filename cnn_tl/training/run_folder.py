@@ -1,14 +1,14 @@
-"""The run folder: what a run was told, which images it used, how it went and what resulted. Data only, never code.
+"""The run folder: the files of a run. Data only, never code.
 
 recipe.yaml       the resolved recipe
 manifest.json     the images, their classes and splits
-metrics.jsonl     one line an epoch
+metrics.jsonl     one line per epoch
 metrics.csv       the same as a table
-curves.png        the same as an image, where there were epochs
-validation.jsonl  the answer of the finished model on each validation image
+curves.png        the same as a plot, if there were epochs
+validation.jsonl  the prediction of the finished model for each validation image
 result.json       the accuracy, and everything that is printed at the end
 digests.json      digests of recipe.yaml, result.json and the weights, see checkpoints/digests.py
-checkpoints/      what the run resumes from
+checkpoints/      the state from which the run resumes
 model/            the bundle
 """
 
@@ -35,11 +35,11 @@ LOCK = ".lock"
 LAUNCH = ".launch"
 MANIFEST = "manifest.json"
 DRAFT = ".begun.yaml"
-"""The recipe of a run that has not begun: what it was told."""
+"""The recipe of a run that has not yet written recipe.yaml, so that it can be started again."""
 
 
 class RunFolder:
-    """The paths of a run, and how its files are written."""
+    """The paths of a run, its lock, and its small files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -57,10 +57,10 @@ class RunFolder:
         self._launch = path / LAUNCH
 
     def require_new(self) -> None:
-        """Refuse a folder that holds anything.
+        """Refuse a folder that is not empty.
 
         Raises:
-            ResourceError: it does, or it is a file.
+            ResourceError: it holds a run or other files, or it is a file.
         """
         where = printable(self.path)
         if self.path.is_dir():
@@ -75,7 +75,7 @@ class RunFolder:
 
     @property
     def never_began(self) -> bool:
-        """Whether a run was stopped here before it wrote its recipe, so that it can only start over."""
+        """Whether a run was stopped here before it wrote recipe.yaml, so that it can only start over."""
         if self.recipe.exists() or not self.path.is_dir():
             return False
         names = [path.name for path in self.path.iterdir()]
@@ -87,10 +87,10 @@ class RunFolder:
         return self.draft if self.never_began else self.recipe
 
     def require_run(self) -> None:
-        """Refuse a folder that no run has written, or whose recipe is no longer the run's.
+        """Refuse a folder that is not a run, or whose recipe has changed.
 
         Raises:
-            ArtefactError: there is nothing to resume.
+            ArtefactError: it is one of these.
         """
         if not self.recipe.is_file():
             raise ArtefactError(f"{printable(self.path)} is not a run folder, so there is nothing to resume")
@@ -106,7 +106,7 @@ class RunFolder:
         return f"cnn-tl train --resume --output {shlex.quote(printable(self.path))}"
 
     def own_recipe(self) -> ResolvedRecipe:
-        """Return the recipe that the run was begun with.
+        """Return the recipe with which the run began.
 
         Raises:
             ArtefactError: recipe.yaml is damaged.
@@ -117,7 +117,7 @@ class RunFolder:
             raise ArtefactError(f"{error}; restore this run's recipe, or start anew with another --output") from error
 
     def write_draft(self, recipe: ResolvedRecipe) -> None:
-        """Keep the recipe until the run has begun: `--resume` can then start it again.
+        """Write the recipe in case the run stops before it writes recipe.yaml; `--resume` then starts it again.
 
         Raises:
             ResourceError: the disk is full or not writable.
@@ -125,7 +125,7 @@ class RunFolder:
         files.write_text(self.draft, recipes.to_yaml(recipe))
 
     def write_launch(self, launch: str) -> None:
-        """Keep the name of the launch that begins the run, so that a later start of that launch recognises its run.
+        """Write the name of the launch that begins the run, so that a restart of that launch recognises its run.
 
         Args:
             launch: empty if it has no name.
@@ -137,7 +137,7 @@ class RunFolder:
             files.write_text(self._launch, launch)
             return
         with files.disk_errors(self._launch):
-            self._launch.unlink(missing_ok=True)  # of one that was killed before it began
+            self._launch.unlink(missing_ok=True)  # left by a run that was killed before it began
 
     def belongs_to(self, launch: str) -> bool:
         """Return whether the folder holds a run that the launch of this name began."""
@@ -160,13 +160,13 @@ class RunFolder:
         try:
             stream = (self.path / LOCK).open("r+b")
         except OSError:
-            return False  # nobody ever has, or it cannot be written at all
+            return False  # no lock file yet, or not writable
         with stream:
             return try_lock(stream.fileno()) is False
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process; the lock of a dead process is free by itself.
+        """Lock the folder for this process; the lock of a process that dies is released by the system.
 
         Raises:
             ResourceError: another process trains in this folder.
@@ -187,7 +187,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def outlives_a_full_disk(self) -> Iterator[None]:
-        """If the disk is full, add to the error how to resume the run.
+        """If the disk is full, add the command that resumes the run to the error.
 
         Raises:
             ResourceError: it is full.
@@ -202,11 +202,11 @@ class RunFolder:
             if isinstance(error, OSError):
                 where = printable(error.filename or self.path)
                 raise ResourceError(f"no space is left to write {where}; {what_now}") from error
-            error.args = (f"{error}; {what_now}",)  # keep the same error object, as other processes raise it too
+            error.args = (f"{error}; {what_now}",)  # the same object: other processes raise it too
             raise
 
     def _remove_if_unused(self, *, with_parent: bool) -> None:
-        """Leave nothing behind if the run failed before it wrote anything."""
+        """Remove the folder if the run failed before it wrote recipe or results."""
         if {path.name for path in self.path.iterdir()} <= {LOCK, LAUNCH, DRAFT}:
             with contextlib.suppress(OSError):
                 self._launch.unlink(missing_ok=True)
@@ -236,7 +236,7 @@ class RunFolder:
 
 
 def _is_leftover(name: str) -> bool:
-    """Return whether a run that was killed before it began may have left this file: the recipe is written last."""
+    """Return whether the file may be from a run that was killed before it wrote recipe.yaml, which comes last."""
     is_temporary = name.startswith(".") and name.endswith(files.TEMPORARY_SUFFIX)
     return is_temporary or name in (LOCK, LAUNCH, DRAFT, MANIFEST, digests.DIGESTS)
 

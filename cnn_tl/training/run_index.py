@@ -1,8 +1,8 @@
-"""Which runs exist, wherever `--output` has put them, and which of them can be resumed.
+"""Find the runs on this machine, wherever `--output` has put them, and those that can be resumed.
 
-A run is known if it is in runs/ below the working directory, or if it was begun on this machine: each leaves a line of
-JSON in the cache, `<cache>/runs/<digest of its path>.json`, with its folder and the working directory. Nothing
-depends on that list: without it, runs in runs/ are still found, and any run by `--output`.
+A run is known if it is in runs/ below the working directory, or if it was begun on this machine: each run writes a
+small file to the cache, `<cache>/runs/<digest of its path>.json`, with its folder and the working directory. If these
+files are lost, runs in runs/ are still found, and any run can be named by `--output`.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.run_folder import DRAFT, RunFolder
 
 REMEMBERED = 200
-"""How many runs the list holds; the oldest are forgotten."""
+"""Maximum number of recorded runs; the oldest records are removed."""
 
 _NAMED = 3
-"""How many runs a message names."""
+"""Maximum number of runs that a message names."""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The run that `--resume` means if none is named, and what the user should know about the choice."""
+    """The run that `--resume` chooses if none is named, and messages to the user about the choice."""
 
     path: Path
     notes: tuple[str, ...]
@@ -40,17 +40,17 @@ class Chosen:
 
 @dataclass(frozen=True)
 class _Found:
-    """A run, and why it is not the one to resume: "" if it is, "finished", or what is wrong with it."""
+    """A run, and why it cannot be resumed: "" if it can, "finished", or what is wrong with it."""
 
     run: RunFolder
-    hindrance: str
+    obstacle: str
 
     def __str__(self) -> str:
-        return f"{printable(self.run.path)} ({self.hindrance})"
+        return f"{printable(self.run.path)} ({self.obstacle})"
 
 
 def remember(run: Path) -> None:
-    """Record where a run is, so that `--resume` finds it; if the cache cannot be written, do without."""
+    """Record where a run is, so that `--resume` finds it; do nothing if the cache cannot be written."""
     with contextlib.suppress(CnnTlError, OSError):
         entry = _entry(run)
         files.write_json(entry, {"run": str(run.resolve()), "begun_in": str(Path.cwd())})
@@ -76,30 +76,31 @@ def to_resume(
     """Choose the newest run that can be resumed, of this data and mode if they are given.
 
     Only local runs count: those in runs/, below the working directory, or begun in it. If all have finished, the newest
-    is chosen, whose result is then shown again.
+    is chosen, and its result is shown again.
 
     Args:
-        epochs: how long the run is to be; a finished run of fewer can be resumed, a longer one cannot.
-        several: the processes of a launch choose at the same time: only what all of them see counts, and locks do not.
+        epochs: the length to train to; a finished run of fewer epochs can be resumed, a run of more cannot.
+        several: several processes of a launch choose at the same time. They must choose alike, so only runs in runs/
+            count, and locks are ignored.
 
     Raises:
         ArtefactError: there is none.
     """
-    runs = _of_data(_newest_first(_in_runs() if several else _here()), data, mode)
+    runs = _matching(_newest_first(_in_runs() if several else _local_runs()), data, mode)
     passed: list[_Found] = []
     for run in runs:
-        found = _Found(run, _hindrance(run, epochs, mind_locks=not several))
-        if not found.hindrance:
+        found = _Found(run, _obstacle(run, epochs, check_locks=not several))
+        if not found.obstacle:
             return Chosen(run.path, tuple(_notes(run.path, passed)))
         passed.append(found)
-    finished = [found.run.path for found in passed if found.hindrance == "finished"]
+    finished = [found.run.path for found in passed if found.obstacle == "finished"]
     if finished:
-        others = [found for found in passed if found.hindrance != "finished"]
+        others = [found for found in passed if found.obstacle != "finished"]
         notes = [f"no run here is unfinished; the newest finished one is {printable(finished[0])}"]
         return Chosen(finished[0], tuple(notes + ([f"passed over: {_listed(others)}"] if others else [])))
     kind = "".join([f" of {printable(data)}" if data else "", f" in mode {mode}" if mode else ""])
     if len(passed) == 1:
-        passed[0].run.require_run()  # which says more
+        passed[0].run.require_run()  # raises a more detailed error
     if passed:
         raise ArtefactError(f"no run{kind} can be resumed here: {_listed(passed)}; name one with --output RUN")
     elsewhere = [] if several else [run for run in _newest_first(_remembered()) if not run.result.exists()]
@@ -108,22 +109,22 @@ def to_resume(
 
 
 def stopped_twin(recipe: ResolvedRecipe) -> RunFolder | None:
-    """Return the newest local run that the same recipe began, that was stopped and can be resumed."""
-    return next((run for run in _newest_first(_here()) if is_stopped_twin(run, recipe)), None)
+    """Return the newest local run that was begun with the same recipe, was stopped, and can be resumed."""
+    return next((run for run in _newest_first(_local_runs()) if is_stopped_twin(run, recipe)), None)
 
 
 def is_stopped_twin(run: RunFolder, recipe: ResolvedRecipe) -> bool:
-    """Return whether the same recipe began this run, and it was stopped and can be resumed."""
-    if run.result.exists() or _hindrance(run):
+    """Return whether the run was begun with the same recipe, was stopped, and can be resumed."""
+    if run.result.exists() or _obstacle(run):
         return False
     own = run.own_recipe()
     return not recipes.diff(own, recipe) and _same_folder(own.data.path, recipe.data.path)
 
 
 def begun_by(launch: str, data: str | None, mode: str | None) -> Path | None:
-    """Return the run in runs/ that the launch of this name began; None if there is none."""
+    """Return the run in runs/ that the launch of this name began, or None."""
     runs = (run for run in map(RunFolder, _in_runs()) if run.belongs_to(launch))
-    return next((run.path for run in _of_data(runs, data, mode)), None)
+    return next((run.path for run in _matching(runs, data, mode)), None)
 
 
 def _notes(chosen: Path, passed: list[_Found]) -> Iterable[str]:
@@ -137,14 +138,14 @@ def _listed(found: list[_Found]) -> str:
     return ", ".join(map(str, found[:_NAMED])) + more
 
 
-def _hindrance(run: RunFolder, epochs: int | None = None, *, mind_locks: bool = True) -> str:
-    """Return in a few words what keeps a run from being resumed; "" if nothing does."""
+def _obstacle(run: RunFolder, epochs: int | None = None, *, check_locks: bool = True) -> str:
+    """Return in a few words why a run cannot be resumed; "" if it can."""
     try:
         if not run.never_began:
             run.require_run()
         recipe = run.own_recipe()
         own = recipe.train.epochs if isinstance(recipe, LoopRecipe) else None
-        if mind_locks and run.is_held():
+        if check_locks and run.is_held():
             return "another process is training it"
         if epochs is not None and own is not None and own > epochs:
             return f"it is to last {counted(own, 'epoch')}"
@@ -157,7 +158,7 @@ def _hindrance(run: RunFolder, epochs: int | None = None, *, mind_locks: bool = 
     return ""
 
 
-def _here() -> set[Path]:
+def _local_runs() -> set[Path]:
     """Return the local run folders, relative to the working directory if they are below it."""
     try:
         place = Path.cwd()
@@ -193,8 +194,8 @@ def _newest_first(runs: Iterable[Path]) -> list[RunFolder]:
     return [run for *_, run in sorted(dated, key=lambda item: item[:2], reverse=True)]
 
 
-def _of_data(runs: Iterable[RunFolder], data: str | None, mode: str | None) -> list[RunFolder]:
-    """Return the runs of this data and mode; if none has its path, those whose data folder has its name."""
+def _matching(runs: Iterable[RunFolder], data: str | None, mode: str | None) -> list[RunFolder]:
+    """Return the runs of this data folder and mode; if there are none, those of a data folder of the same name."""
     if data is None and mode is None:
         return list(runs)
     kept, same_place = [], []
@@ -202,7 +203,7 @@ def _of_data(runs: Iterable[RunFolder], data: str | None, mode: str | None) -> l
         try:
             own = run.own_recipe()
         except ArtefactError:
-            kept.append(run)  # its data is unknown; it is passed over later, and reported as damaged
+            kept.append(run)  # its data is unknown; it is skipped later, and reported as damaged
             continue
         if mode not in (None, own.mode):
             continue

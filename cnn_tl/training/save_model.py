@@ -1,4 +1,4 @@
-"""The trained model becomes a bundle; a frozen backbone comes with the proof that nothing in it moved."""
+"""Write the trained model as a bundle, and prove that a frozen backbone has not changed."""
 
 from __future__ import annotations
 
@@ -45,10 +45,14 @@ def save_model(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcom
 
 
 def verified_backbone(run: Run, network: LazyNetwork) -> str:
-    """Return the digest of the frozen backbone's parameters and buffers as they are now: the same as before the run."""
+    """Return the digest of the frozen backbone's parameters and buffers.
+
+    Raises:
+        RuntimeError: a bug of ours: it is not the digest from before the run.
+    """
     after = tensors_digest(network.backbone_tensors(run.observer.note))
     if after != network.info.backbone_sha256:
-        raise RuntimeError("a frozen tensor moved")
+        raise RuntimeError("a frozen tensor has changed")
     return after
 
 

@@ -1,4 +1,4 @@
-"""Before any training: scan the data, find the network, write recipe and manifest into the run folder."""
+"""The start of a run: scan the data, find the network, write recipe and manifest into the run folder."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def open_run(
     """Scan the data, find the network, and write the recipe and the manifest into the run folder.
 
     Args:
-        writes: False leaves no trace, in the run folder or elsewhere.
-        world: the processes that make the run together; each calls this.
+        writes: False writes nothing, in the run folder or elsewhere.
+        world: the processes of the run; each calls this.
     """
     as_given = recipe
     if resume:
@@ -63,21 +63,6 @@ def open_run(
 def _scanned(run: Run) -> Manifest:
     found = _scan(run.recipe, run.observer)
     return _same_data(run.folder, found) if run.is_resumed else found
-
-
-def _begin(run: Run, dataset: Dataset, network: LazyNetwork, as_given: ResolvedRecipe) -> None:
-    """Write the manifest, and the recipe as it was given; refuse weights that are not those the run began with."""
-    folder = run.folder
-    weights = digests.weights_digests(network.remembered) if run.recipe.mode != "scratch" else None
-    if run.is_resumed and weights:
-        digests.check_weights(folder.path, weights, network.info.weights)
-    files.write_json(folder.manifest, dataset.manifest.to_json())
-    with files.disk_errors(folder.result):
-        folder.result.unlink(missing_ok=True)  # of a run that is made longer; a kill here leaves the shorter one
-    # last: a folder with a recipe is a run
-    digests.write(folder.recipe, recipes.to_yaml(as_given), weights=weights)
-    with contextlib.suppress(OSError):
-        folder.draft.unlink(missing_ok=True)
 
 
 def _scan(recipe: ResolvedRecipe, observer: Observer) -> Manifest:
@@ -105,10 +90,44 @@ def _scan(recipe: ResolvedRecipe, observer: Observer) -> Manifest:
     return manifest
 
 
-def with_found_paths(recipe: R, run: RunFolder) -> R:
-    """Return a recipe whose data and weights are those that the run began with, whatever the working directory is now.
+def _same_data(run: RunFolder, manifest: Manifest) -> Manifest:
+    """Return the manifest without the images that the run found broken.
 
-    A recipe may name them relative to the directory in which the run began; where the data was is in manifest.json.
+    Raises:
+        DataError: the data has changed since the run began.
+    """
+    stored = Manifest.from_json(files.read_json(run.manifest))
+    broken = {item.path: item.reason for item in stored.set_aside}
+    manifest = manifest.without((image, broken[image.path]) for image in manifest.images if image.path in broken)
+    changes = stored.diff(manifest)
+    if changes:
+        more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
+        raise DataError(
+            f"{printable(manifest.root)} has changed since {printable(run.path)} was begun: "
+            f"{'; '.join(changes[:5])}{more}; restore it, or start anew with another --output"
+        )
+    return manifest
+
+
+def _begin(run: Run, dataset: Dataset, network: LazyNetwork, as_given: ResolvedRecipe) -> None:
+    """Write the manifest, and the recipe as it was given; refuse weights that have changed since the run began."""
+    folder = run.folder
+    weights = digests.weights_digests(network.remembered) if run.recipe.mode != "scratch" else None
+    if run.is_resumed and weights:
+        digests.check_weights(folder.path, weights, network.info.weights)
+    files.write_json(folder.manifest, dataset.manifest.to_json())
+    with files.disk_errors(folder.result):
+        folder.result.unlink(missing_ok=True)  # if the run is extended; after a kill here it still has its old length
+    # last: a folder with a recipe is a run
+    digests.write(folder.recipe, recipes.to_yaml(as_given), weights=weights)
+    with contextlib.suppress(OSError):
+        folder.draft.unlink(missing_ok=True)
+
+
+def with_found_paths(recipe: R, run: RunFolder) -> R:
+    """Return a recipe with absolute paths of the run's data and weights, so that any working directory will do.
+
+    A recipe may name them relative to the directory in which the run began; manifest.json has the path of the data.
     """
     given = recipe.data.path
     if given is None or Path(given).is_absolute() or given != run.own_recipe().data.path or not run.manifest.is_file():
@@ -128,10 +147,10 @@ def with_found_paths(recipe: R, run: RunFolder) -> R:
 
 
 def require_checkpoint(run: RunFolder) -> None:
-    """Refuse to extend a finished run that has no whole checkpoint left: it stays as it is.
+    """Refuse to extend a finished run without an undamaged checkpoint, before anything of it is changed.
 
     Raises:
-        ArtefactError: it has none.
+        ArtefactError: there is none.
     """
     if any(run.checkpoints.glob("step-*")) and not run.has_only_damaged_checkpoints():
         return
@@ -142,10 +161,11 @@ def require_checkpoint(run: RunFolder) -> None:
 
 
 def is_extension(run: RunFolder, recipe: ResolvedRecipe) -> bool:
-    """Return whether a run is to be resumed with more epochs (or steps) than its own recipe has.
+    """Return whether the recipe asks for more epochs (or steps) than the run was begun with.
 
     Raises:
-        RecipeError: the recipes differ in anything else that counts; or more epochs would not be trained.
+        RecipeError: the recipes differ in anything else that affects the result; or the run ended early, so that more
+            epochs would not be trained.
     """
     own = run.own_recipe()
     longer = False
@@ -162,21 +182,6 @@ def is_extension(run: RunFolder, recipe: ResolvedRecipe) -> bool:
     if loop is not None and loop.ended_early is not None:
         raise RecipeError(
             f"{printable(run.path)} ended before its last epoch already ({loop.ended_early}: train.patience), so more "
-            "of them change nothing; start anew with another --output and a higher train.patience"
+            "epochs change nothing; start anew with another --output and a higher train.patience"
         )
     return longer
-
-
-def _same_data(run: RunFolder, manifest: Manifest) -> Manifest:
-    """Return the manifest without the images that the run found broken, if the data is still the same."""
-    stored = Manifest.from_json(files.read_json(run.manifest))
-    broken = {item.path: item.reason for item in stored.set_aside}
-    manifest = manifest.without((image, broken[image.path]) for image in manifest.images if image.path in broken)
-    changes = stored.diff(manifest)
-    if changes:
-        more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
-        raise DataError(
-            f"{printable(manifest.root)} has changed since {printable(run.path)} was begun: "
-            f"{'; '.join(changes[:5])}{more}; restore it, or start anew with another --output"
-        )
-    return manifest

@@ -37,7 +37,7 @@ def save_for_ever(folder: Path, step: int) -> None:
             step += 1
             checkpoint.save(best_of(folder, step), of_step(step))
             checkpoint.save_step(folder, step, step, of_step(step))
-            checkpoint.remove_best_but(best_of(folder, step))
+            checkpoint.remove_other_best(best_of(folder, step))
     finally:
         os._exit(1)  # whatever went wrong: the tests' own process must not go on twice
 

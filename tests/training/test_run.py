@@ -453,7 +453,7 @@ def test_a_changed_result_is_not_given_as_the_run_s(recipe: Callable[..., Recipe
     first = train(recipe(), tmp_path / "run")
     path = tmp_path / "run" / "result.json"
     path.write_text(path.read_text().replace(f'"accuracy": {first.accuracy}', '"accuracy": 0.123'))
-    with pytest.raises(ArtefactError, match=r"result\.json has changed since .*; remove it, and this writes it anew"):
+    with pytest.raises(ArtefactError, match=r"result\.json has changed since .*; remove it, and this writes it again"):
         train(recipe(), tmp_path / "run", resume=True)
     path.unlink()
     again = train(recipe(), tmp_path / "run", resume=True)

@@ -1,13 +1,14 @@
-"""Checkpoints: folders of safetensors and JSON with checksums, each whole or absent.
+"""Checkpoints: folders of safetensors and JSON with checksums, written atomically.
 
     checkpoints/
       step-00000042-00003/   model.safetensors  optimizer.safetensors  state.json  SHA256SUMS
       best-00002/            model.safetensors  state.json  SHA256SUMS
 
-The name of a step checkpoint has the step and the number of finished epochs; that of the best weights has their epoch.
-So no step checkpoint is replaced by another of its name, and a kill can never lose both. The best weights may be
-replaced: an epoch that no checkpoint has recorded yet may be trained again, for longer.
-Nothing in them can execute, and no generator's state is stored: a step's randomness is a function of the seed.
+A step checkpoint is named by the step and the number of finished epochs, the best weights by their epoch. So a step
+checkpoint never replaces another one, and a kill cannot lose both. The best weights of an epoch may be replaced: an
+epoch that no checkpoint has recorded yet may be trained again.
+Nothing in a checkpoint is executable, and no state of a random generator is stored: a step's randomness is a function
+of the seed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _STATE = "state.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Groups of tensors by name ("model", "optimizer"), and where training was, as plain data for JSON."""
+    """Groups of tensors by name ("model", "optimizer"), and the state of training as plain data for JSON."""
 
     tensors: Mapping[str, Mapping[str, Tensor]]
     state: Mapping[str, Any]
@@ -42,7 +43,7 @@ def save_step(folder: Path, step: int, epochs: int, checkpoint: Checkpoint) -> N
     """Write the checkpoint of `step`, after `epochs` finished epochs, and remove all but the newest `KEEP`.
 
     Raises:
-        ResourceError: the disk is full or not writable; the older checkpoints are untouched.
+        ResourceError: the disk is full or not writable; older checkpoints are kept.
     """
     target = folder / f"step-{step:08d}-{epochs:05d}"
     if not _is_whole(target):
@@ -51,15 +52,15 @@ def save_step(folder: Path, step: int, epochs: int, checkpoint: Checkpoint) -> N
         shutil.rmtree(old, ignore_errors=True)
 
 
-def remove_best_but(kept: Path) -> None:
-    """Remove the weights of earlier best epochs."""
+def remove_other_best(kept: Path) -> None:
+    """Remove all best weights except `kept`."""
     for old in kept.parent.glob(f"{BEST}-*"):
         if old != kept:
             shutil.rmtree(old, ignore_errors=True)
 
 
 def save(target: Path, checkpoint: Checkpoint) -> None:
-    """Write one checkpoint folder, replacing an older one of that name; it appears whole or not at all."""
+    """Write one checkpoint folder atomically, replacing an older one of that name."""
     with files.atomic_folder(target) as fresh:
         for name, tensors in checkpoint.tensors.items():
             files.write_tensors(fresh / f"{name}.safetensors", tensors)
@@ -86,9 +87,7 @@ def load(folder: Path) -> Checkpoint:
 
 
 def load_newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
-    """Read the newest checkpoint that is whole; each damaged newer one gives a warning.
-
-    Returns None if none was ever written.
+    """Read the newest undamaged checkpoint, with a warning for each damaged newer one; None if there are none.
 
     Raises:
         ArtefactError: there are checkpoints, and every one is damaged.
@@ -105,11 +104,11 @@ def load_newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
 
 
 @contextmanager
-def fitting(folder: Path) -> Iterator[None]:
-    """Turn errors of the body, which restores a checkpoint in `folder`, into one line: it does not fit the run.
+def reporting_mismatch(folder: Path) -> Iterator[None]:
+    """Report errors while a checkpoint in `folder` is restored as a mismatch between checkpoint and run.
 
     Raises:
-        ArtefactError: it does not fit; undamaged as it is, it belongs to another recipe, or another version wrote it.
+        ArtefactError: the checkpoint belongs to another recipe, or another version wrote it.
     """
     try:
         yield

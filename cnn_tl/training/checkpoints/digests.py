@@ -1,10 +1,11 @@
-"""Digests of what a run began with and of what it wrote, so that a file that has changed since is not used.
+"""Digests of the weights, recipe and result of a run, so that a file that was changed later is not used.
 
     digests.json   {"weights": {"file": sha256, "backbone": sha256},
                     "recipe.yaml": [sha256, ...], "result.json": [sha256]}
 
-Two files cannot change at the same moment. So the digest of a new text is written first, next to that of the text which
-it replaces; then the text; then the older digest is removed. A kill in between leaves a text whose digest is there.
+Two files cannot be replaced in one step. So the digest of a new text is added first, next to the digest of the old
+text; then the text is written; then the old digest is removed. After a kill at any moment the digest of the text is
+there.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ DIGESTS = "digests.json"
 _WEIGHTS = "weights"
 
 
-def is_on(folder: Path) -> bool:
+def exist_in(folder: Path) -> bool:
     """Return whether the run folder has digests; earlier versions wrote none."""
     return (folder / DIGESTS).exists()
 
@@ -31,7 +32,7 @@ def write(path: Path, text: str, *, weights: Mapping[str, str] | None = None) ->
     """Write a file of a run folder, and its digest.
 
     Args:
-        weights: digests of the weights that the run begins with, kept too.
+        weights: digests of the weights with which the run begins, to be written too.
 
     Raises:
         ArtefactError: digests.json is damaged.
@@ -48,15 +49,15 @@ def write(path: Path, text: str, *, weights: Mapping[str, str] | None = None) ->
 
 
 def check(path: Path, what_now: str) -> None:
-    """Refuse a file of a run folder that is not the one that the run wrote.
+    """Refuse a file of a run folder that has changed since the run wrote it.
 
     Args:
-        what_now: what the user can do, as the end of the message.
+        what_now: advice to the user, for the end of the message.
 
     Raises:
         ArtefactError: it has changed; or digests.json is damaged.
     """
-    if not is_on(path.parent):
+    if not exist_in(path.parent):
         return
     try:
         found = files.sha256_file(path)
@@ -67,9 +68,9 @@ def check(path: Path, what_now: str) -> None:
 
 
 def weights_digests(remembered: Remembered) -> dict[str, str]:
-    """Return what identifies the weights of a run: the digests of their file, if there is one, and of the backbone.
+    """Return digests of the weights of a run: of their file, if there is one, and of the backbone.
 
-    Either is enough. A file may be rewritten with the same backbone in it; and the position embeddings of a
+    A match of either is enough. A file may be rewritten with the same backbone in it; and the position embeddings of a
     transformer, resized to another image size from the same file, differ in the last bits between processors.
     """
     source = remembered.source
@@ -78,7 +79,7 @@ def weights_digests(remembered: Remembered) -> dict[str, str]:
 
 
 def check_weights(folder: Path, now: Mapping[str, str], name: str) -> None:
-    """Refuse weights other than those that the run began with.
+    """Refuse weights that have changed since the run began.
 
     Args:
         now: see `weights_digests`.
@@ -91,13 +92,13 @@ def check_weights(folder: Path, now: Mapping[str, str], name: str) -> None:
     if began and not any(began.get(kind) == sha256 for kind, sha256 in now.items()):
         raise ArtefactError(
             f"the {printable(name)} have changed since {printable(folder)} was begun (sha256 of the backbone: "
-            f"{began['backbone'][:12]} then, {now['backbone'][:12]} now); put the former back, or start anew with "
+            f"{began['backbone'][:12]} then, {now['backbone'][:12]} now); restore the old ones, or start anew with "
             "another --output"
         )
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    if not is_on(folder):
+    if not exist_in(folder):
         return {}
     known: dict[str, Any] = files.read_json(folder / DIGESTS)
     if not (isinstance(known, dict) and all(_makes_sense(name, value) for name, value in known.items())):

@@ -1,4 +1,4 @@
-"""The contents of a training loop's checkpoint: saved, and restored to the bit."""
+"""Save the state of a training loop in checkpoints, and restore it exactly."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from cnn_tl.training.step import optimizer as optim
 
 SAVE_EVERY_SECONDS = 300.0
 AGREE_EVERY_STEPS = 16
-"""How often several processes ask the first one whether it is time to save: each time costs an exchange."""
+"""Steps between two checks, with several processes, whether it is time to save: a check needs communication."""
 
 
 def report_missing_checkpoint(run: Run) -> None:
-    """Report that a resumed run has no checkpoint; a warning where there must have been one, as epochs have ended."""
+    """Report that a resumed run has no checkpoint; warn if it had one, because epochs have ended."""
     if not run.is_resumed:
         return
     text = f"there is no checkpoint in {printable(run.folder.checkpoints)}: training begins with the first step"
@@ -37,10 +37,10 @@ def report_missing_checkpoint(run: Run) -> None:
 
 
 class Snapshots:
-    """The checkpoints of a loop, and the weights of its best epoch.
+    """Writes and reads the checkpoints of a loop and the weights of its best epoch.
 
     Attributes:
-        ema: the moving average of the weights, where there is one.
+        ema: the moving average of the weights, or None.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Snapshots:
         ema: ModelEmaV3 | None,
         started: float,
     ) -> None:
-        """Take what is to be saved, and when the loop began (by `time.monotonic`)."""
+        """Store references to the state to save; `started` is when the loop began, by `time.monotonic`."""
         self.ema = ema
         self._run, self._progress, self._model, self._optimizer = run, progress, model, optimizer
         self._saved, self._counted = time.monotonic(), started
@@ -62,7 +62,7 @@ class Snapshots:
         return self._run.folder.checkpoints / f"{checkpoint.BEST}-{self._progress.best_epoch:05d}"
 
     def is_due(self) -> bool:
-        """Return, the same in all processes, whether enough time has passed since the last one."""
+        """Return whether enough time has passed since the last checkpoint, the same in all processes."""
         world = self._run.world
         if not world.is_alone and self._progress.step % AGREE_EVERY_STEPS:
             return False
@@ -72,7 +72,7 @@ class Snapshots:
         """Write the current state.
 
         Raises:
-            DivergedError: the last update has made it infinite or NaN.
+            DivergedError: the last update made a weight infinite or NaN.
             ResourceError: the disk is full or not writable.
         """
         self._require_finite()
@@ -86,33 +86,33 @@ class Snapshots:
         self._run.world.first(lambda: checkpoint.save_step(folder, progress.step, progress.epochs, point))
         self._saved = time.monotonic()
 
-    def save_best(self, judged: nn.Module, logits_NK: Tensor, row: Mapping[str, Any]) -> None:
-        """Write the weights and validation logits of the epoch that is the best now; see `save` for what is raised."""
+    def save_best(self, evaluated: nn.Module, logits_NK: Tensor, row: Mapping[str, Any]) -> None:
+        """Write the weights and validation logits of the new best epoch; raises the errors of `save`."""
         self._require_finite()
-        best = checkpoint.Checkpoint({"model": judged.state_dict(), "validation": {"logits": logits_NK}}, row)
+        best = checkpoint.Checkpoint({"model": evaluated.state_dict(), "validation": {"logits": logits_NK}}, row)
         self._run.world.first(lambda: checkpoint.save(self._best, best))
 
     def remove_earlier_best(self) -> None:
         """Remove the weights of earlier best epochs."""
-        checkpoint.remove_best_but(self._best)
+        checkpoint.remove_other_best(self._best)
 
-    def best(self, judged: nn.Module) -> tuple[Mapping[str, Tensor], Tensor | None]:
-        """Return weights and validation logits [N, K] of the best epoch.
+    def best(self, evaluated: nn.Module) -> tuple[Mapping[str, Tensor], Tensor | None]:
+        """Return the weights and the validation logits [N, K] of the best epoch.
 
-        If there is none, the current weights; if its logits were not kept (earlier versions kept none), None.
+        Without a best epoch, return the current weights and None. Earlier versions did not save logits: then also None.
         """
         if not self._progress.has_best:
-            return judged.state_dict(), None
+            return evaluated.state_dict(), None
         tensors = self._run.world.first(lambda: checkpoint.load(self._best).tensors)
         return tensors["model"], tensors.get("validation", {}).get("logits")
 
     def restore(self, found: checkpoint.Checkpoint) -> None:
-        """Restore what a checkpoint holds besides the model and the progress.
+        """Restore optimizer and moving average from a checkpoint; model and progress are restored elsewhere.
 
         Raises:
-            ArtefactError: it does not fit the run.
+            ArtefactError: the checkpoint does not fit the run.
         """
-        with checkpoint.fitting(self._run.folder.checkpoints):
+        with checkpoint.reporting_mismatch(self._run.folder.checkpoints):
             optim.restore(self._optimizer, found.tensors.get("optimizer", {}), found.state["optimizer"])
             if self.ema:
                 self.ema.module.load_state_dict(found.tensors["ema"])
@@ -120,13 +120,13 @@ class Snapshots:
             self._check_best()
 
     def count_seconds(self) -> None:
-        """Add the time that has passed to that of the loop."""
+        """Add the time since the last call to the duration of the loop."""
         now = time.monotonic()
         self._progress.seconds += now - self._counted
         self._counted = now
 
     def _check_best(self) -> None:
-        """If the best epoch's weights were lost, choose among the epochs to come; if there are none, keep the last."""
+        """If the best epoch's weights were lost, forget that epoch: a later one, or the last, is kept instead."""
         try:
             self._run.world.first(lambda: files.verify_checksums(self._best))
         except ArtefactError as error:

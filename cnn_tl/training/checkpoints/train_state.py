@@ -11,21 +11,22 @@ from cnn_tl.core.errors import ArtefactError
 
 @dataclass
 class Progress:
-    """Where training is.
+    """The state of training apart from tensors; saved in each checkpoint.
 
     Attributes:
-        step: updates made so far.
-        loss_sum, seen: the running mean of the current epoch. aux_sums: those of the auxiliary classifiers.
-        ended: these three as they were at the end of the last epoch, which a longer run may continue.
-        best_accuracy, best_loss, best_epoch: the best epoch so far, see `has_best`; the lower loss decides between
-            equals.
-        seconds: the duration of the loop, all its starts together.
-        lr: the peak learning rate, found or given; 0 until it is known.
-        micro_batch: images that pass the network at once, since memory ran out; 0: it has not.
-        computed: precision and kind of device, in words.
-        receipts: what `Phases` has recorded.
-        rows: the metrics of the finished epochs.
-        start: the metrics of epoch 0, before the first step, where a head was fitted; else nothing.
+        step: number of updates so far.
+        loss_sum, seen: sum of the losses, and number of images, of the current epoch.
+        aux_sums: sums of the losses of the auxiliary classifiers.
+        ended: these three at the end of the last epoch, in case a longer run continues that epoch.
+        best_accuracy, best_loss, best_epoch: the best epoch so far, see `has_best`; of two epochs with the same
+            accuracy, the one with the lower loss is better.
+        seconds: duration of the loop, the sum over all starts of the run.
+        lr: the peak learning rate; 0 until the range test has found it.
+        micro_batch: images in one forward pass since memory ran out; 0: it has not.
+        computed: precision and kind of device, such as "bf16 on cuda".
+        receipts: `Phases.receipts`.
+        rows: metrics of the finished epochs.
+        start: metrics of epoch 0, before the first step, if a head was fitted; otherwise empty.
     """
 
     step: int = 0
@@ -46,24 +47,24 @@ class Progress:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl: epoch 0, where there is one, then the finished epochs."""
+        """The rows of metrics.jsonl: epoch 0, if there is one, then the finished epochs."""
         return [self.start, *self.rows] if self.start else self.rows
 
     @property
     def epochs(self) -> int:
-        """How many epochs have ended."""
+        """Number of finished epochs."""
         return len(self.rows)
 
     @property
     def advice(self) -> str:
-        """What to do if training diverges."""
+        """Advice for the message that training has diverged."""
         exact = "" if self.computed.startswith("fp32") else ", or --set run.precision=fp32"
         return f"try a lower --lr than {self.lr:g}{exact}"
 
     def reopen(self, steps_per_epoch: int, steps: int) -> None:
-        """Continue the last epoch, if it was cut short at the end of the run and the run is longer now.
+        """Reopen the last epoch if a shorter run cut it short and the run is longer now.
 
-        If it was the best one that is forgotten: it has not ended yet.
+        If it was the best epoch, forget that: it has not ended.
         """
         if self.step >= min(self.epochs * steps_per_epoch, steps):
             return
@@ -82,7 +83,7 @@ class Progress:
         self.seen += images
 
     def mean_losses(self) -> dict[str, float]:
-        """Return the mean loss of the epoch, and those of the auxiliary classifiers, as in a row of metrics."""
+        """Return the mean losses of the epoch, of the network and its auxiliary classifiers, by their keys in a row."""
         images = max(1, self.seen)
         aux = {f"aux{n}_loss": total / images for n, total in enumerate(self.aux_sums, 1)}
         return {"loss": self.loss_sum / images, **aux}
@@ -95,20 +96,20 @@ class Progress:
 
     @property
     def has_best(self) -> bool:
-        """Whether the best epoch's weights are kept: not before one has ended, nor if they were lost."""
+        """Whether there are weights of a best epoch: not before the first one, nor if they were lost."""
         return self.best_accuracy >= 0
 
     def update_best(self, row: Mapping[str, Any]) -> bool:
-        """Record an epoch, a row of the metrics, as the best if it is better than all earlier ones; return whether."""
+        """Record an epoch, given its row of metrics, as the best if it is; return whether it is."""
         if _rank(row) <= (self.best_accuracy, -self.best_loss):
             return False
         self.best_accuracy, self.best_loss, self.best_epoch = row["val_accuracy"], row["val_loss"], row["epoch"]
         return True
 
     def has_stalled(self, patience: int | None) -> bool:
-        """Return whether `patience` epochs have passed without a better one.
+        """Return whether the last `patience` epochs were no better than an earlier one.
 
-        The fitted head before them does not count: accuracy may well fall in the first steps before it rises.
+        Epoch 0, the fitted head, does not count: accuracy may fall in the first steps before it rises.
         """
         if patience is None or not self.rows:
             return False
@@ -128,5 +129,5 @@ class Progress:
 
 
 def _rank(row: Mapping[str, Any]) -> tuple[float, float]:
-    """Return the key that orders epochs: accuracy, then the lower loss."""
+    """Return the sort key of epochs: higher accuracy, then lower loss."""
     return row["val_accuracy"], -row["val_loss"]

@@ -1,7 +1,7 @@
-"""The activations where the frozen part of a network ends: computed once for each view of an image, and cached.
+"""Cache the activations at the end of the frozen part of a network, computed once for each view of an image.
 
-They are the numbers that the network itself would compute in the same precision, so a step that begins with them is the
-step that begins with the image, without the frozen part of its forward pass.
+They are exactly what the network computes in the same precision, so a step that starts from them gives the same result
+as a step that starts from the image, without the cost of the frozen part.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.outcome import ActivationReads
 
 Read = Callable[[Sequence[Sequence[ImageRecord]]], Iterator[Batch[ImageRecord]]]
-"""Groups of images -> batches of their pixels, each image in the view that is wanted."""
+"""Groups of images -> batches of their pixels, in the view of the current epoch."""
 
 AT_ONCE = 32
-"""Images that pass the frozen part together, always this many, kept or not: another number may change the last bit, and
-after an interruption the groups differ."""
+"""Images in one forward pass of the frozen part. Smaller groups are padded: another number may change the last bit, and
+after a resume the groups differ."""
 
 
 class Activations:
@@ -44,11 +44,11 @@ class Activations:
 
     Args:
         precision: of the training steps.
-        found: the network in two parts.
-        cache: where activations are kept.
+        found: the network, split into its frozen part and the rest.
+        cache: stores the activations.
 
     Attributes:
-        keeps: whether they are kept; else they are computed in each epoch, the same to the bit.
+        keeps: whether they are cached; otherwise they are computed in each epoch, with the same bits.
     """
 
     def __init__(
@@ -74,26 +74,27 @@ class Activations:
 
     @property
     def row_bytes(self) -> int:
-        """What the activations of one image take, in bytes."""
+        """Size of the activations of one image in bytes."""
         return self._space.row.nbytes
 
     def missing(self, images: Sequence[ImageRecord], view: int) -> list[ImageRecord]:
-        """Return the images of which the cache does not have this view; two of the same content count once."""
+        """Return the images whose activations of this view are not cached; copies of an image count once."""
         wanted = {self._key(image, view): image for image in images}
         distinct = list(wanted.values())
         return [distinct[index] for index in self._space.missing(list(wanted))]
 
     def lacking(self, images: Sequence[ImageRecord], views: int) -> int:
-        """Return how many bytes the cache lacks of the first `views` views."""
+        """Return the size in bytes of the missing activations of the first `views` views."""
         return self.row_bytes * sum(len(self.missing(images, view)) for view in range(views))
 
     def fill(self, images: Sequence[ImageRecord], view: int, read: Read) -> bool:
-        """Compute this process's share of what the cache lacks of a view; return whether it could all be kept.
+        """Compute this process's share of the missing activations of a view; return whether all could be cached.
 
-        It returns when all processes have done theirs, and `read` then finds what each has kept.
+        It waits for all processes; then each finds the activations that the others have cached.
 
         Raises:
-            Stopped: a signal came; what is done so far is kept. And what `read` raises.
+            Stopped: a signal came; the activations computed so far are cached.
+            And the errors of `read`.
         """
         with self._run.world.together():
             kept = self._fill_share(images, view, read)
@@ -124,7 +125,7 @@ class Activations:
             yield self._on_device(np.stack([row for _, row in islice(computed, len(group))]))
 
     def read(self, images: Sequence[ImageRecord], view: int, read: Read) -> Tensor:
-        """Return the activations [N, *shape] on the device; what is damaged or lost is computed again."""
+        """Return the activations [N, *shape] on the device; damaged or lost rows are computed again."""
         rows, lacking = self._space.gather([self._key(image, view) for image in images])
         if lacking:
             again = self._computed([images[index] for index in lacking], read)
@@ -133,7 +134,7 @@ class Activations:
         return self._on_device(rows)
 
     def _on_device(self, rows: NDArray[Any]) -> Tensor:
-        # the bits of a bf16 row are in uint16, of which torch knows next to nothing
+        # a bf16 row is stored as uint16, which torch hardly supports
         bits = rows.view(np.int16) if self.split.dtype == torch.bfloat16 else rows
         kept = torch.from_numpy(bits).view(self.split.dtype)
         if self._network.device.type == "cuda":
@@ -142,7 +143,7 @@ class Activations:
         return kept.permute(0, 3, 1, 2) if self.split.channels_last else kept
 
     def _computed(self, images: Sequence[ImageRecord], read: Read) -> Iterator[tuple[ImageRecord, NDArray[Any]]]:
-        """Pass images through the frozen part and yield each with its row."""
+        """Compute the activations of images; yield each image with its row."""
         for batch in read(in_groups(images, AT_ONCE)):
             yield from zip(batch.items, self._rows(batch), strict=True)
 
@@ -150,7 +151,7 @@ class Activations:
         network, count = self._network, len(batch.items)
         pixels = np.concatenate([batch.pixels, np.repeat(batch.pixels[:1], AT_ONCE - count, axis=0)])
         x_NCHW = to_input(pixels, network.info.preprocessing, network.device)
-        with _evaluating(network.model), autocast(network.device, self._precision):
+        with _in_eval_mode(network.model), autocast(network.device, self._precision):
             kept = self.split.prefix(x_NCHW)[:count]
         if self.split.channels_last:
             kept = kept.permute(0, 2, 3, 1)
@@ -163,8 +164,8 @@ class Activations:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module in evaluation mode inside the body; between two batches of the frozen part others train."""
+def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put every module in evaluation mode inside the body, and restore the modes, as training continues afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -183,16 +184,16 @@ def open_activations(
     *,
     gradual: bool = False,
 ) -> tuple[Activations | None, ActivationReads | None]:
-    """Decide whether activations are kept or computed anew in each epoch; report which, and why.
+    """Decide whether activations are cached or computed in each epoch; report which, and why.
 
-    The network is frozen and on its device.
+    The network must be on its device, with its parameters frozen.
 
     Args:
-        gradual: more of it will train later, which moves the split point.
+        gradual: more of the network trains in a later epoch, which moves the split point.
 
     Returns:
-        (None, None) where nothing is frozen; no activations where a step begins with the image, as the frozen part
-        computes nothing twice.
+        (None, None) if nothing is frozen. The activations are None if steps start from images, because the same
+        activations would never be used twice or the network cannot be split.
     """
     if all(parameter.requires_grad for parameter in network.model.parameters()):
         return None, None
@@ -211,14 +212,14 @@ def open_activations(
         refusals = run.world.gather(found.why_not(lacking) if lacking else None)
         reason = next(filter(None, refusals), None)
     if found is not None and reason is None:
-        return found, _report_what_is_kept(run, found, len(images), wanted, lacking)
-    run.observer.note(f"the frozen part is computed anew in each epoch: {reason}")
+        return found, _report_size(run, found, len(images), wanted, lacking)
+    run.observer.note(f"the frozen part is computed in each epoch: {reason}")
     if found is not None:
         found.keeps = False
     return found, ActivationReads(kept=False, reason=reason)
 
 
-def _report_what_is_kept(run: Run, found: Activations, images: int, views: int, lacking: int) -> ActivationReads:
+def _report_size(run: Run, found: Activations, images: int, views: int, lacking: int) -> ActivationReads:
     total, boundary = found.row_bytes * views * images, found.split.split_point
     run.observer.note(
         f"the activations at {boundary} are kept: {counted(views, 'view')} of "
@@ -228,14 +229,14 @@ def _report_what_is_kept(run: Run, found: Activations, images: int, views: int, 
 
 
 def _split(network: LazyNetwork, precision: Precision) -> SplitModel | str:
-    """Split the network in the precision of the training steps; return why not, if it cannot be."""
+    """Split the network, run in the precision of the training steps; return the reason if it cannot be split."""
     x_NCHW = to_input(noise(network.build(), 3), network.info.preprocessing, network.device)
     with autocast(network.device, precision):
         return split(network.model, x_NCHW)
 
 
 def _row_shape(found: SplitModel) -> tuple[int, ...]:
-    """Return the shape of a row, in the order in which it lies in memory."""
+    """Return the shape of a row in memory order."""
     if not found.channels_last:
         return found.shape
     channels, height, width = found.shape

@@ -1,9 +1,9 @@
-"""The last steps of augmentation on the device, in batches: colour jitter and erasing.
+"""The last steps of augmentation, colour jitter and erasing, on the device in batches.
 
-The pixels are those that Pillow computes one by one in the workers, bit for bit and on any device: every operation here
-is one on integers, or one on floats that IEEE 754 rounds in only one way. So a run may switch between the two at any
-time, and its weights are the same. A build of Pillow for another processor may round once less somewhere; `agrees`
-checks that.
+The pixels are exactly those that Pillow computes image by image in the workers, on any device: all operations here are
+on integers, or on floats in operations that IEEE 754 rounds in only one way. So a run may switch from one to the other
+at any time without changing its weights. A build of Pillow for another processor may round differently, which
+`agrees` checks.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from cnn_tl.data.views.transforms import mean_colour
 
 
 def finished(pixels_NHW3: Tensor, finishes: Sequence[Finish], colour: tuple[int, int, int]) -> Tensor:
-    """Return uint8 pixels [N, H, W, 3] with jittered colours, and with their holes filled with one colour.
+    """Return uint8 pixels [N, H, W, 3] after colour jitter and erasing.
 
     Args:
-        pixels_NHW3: views without their finish, uint8.
-        finishes: one for each image.
+        pixels_NHW3: views before these steps, uint8.
+        finishes: the parameters of these steps, one for each image.
+        colour: fills the erased boxes.
     """
     device = pixels_NHW3.device
     if jitters := [finish.jitter for finish in finishes if finish.jitter is not None]:
@@ -38,7 +39,7 @@ def finished(pixels_NHW3: Tensor, finishes: Sequence[Finish], colour: tuple[int,
 
 
 def agrees(device: torch.device, spec: Preprocessing) -> bool:
-    """Return whether the device computes exactly the pixels that Pillow computes here, by trying noise."""
+    """Return whether the device computes exactly the pixels of Pillow on this machine, tested on noise."""
     draw = np.random.default_rng(0)
     views = draw.integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
     lights = draw.uniform(0.5, 1.5, (16, 3))
@@ -49,7 +50,7 @@ def agrees(device: torch.device, spec: Preprocessing) -> bool:
 
 
 def _jittered(pixels_NHW3: Tensor, factors_N3: Tensor) -> Tensor:
-    """Vary brightness, contrast and saturation as `PIL.ImageEnhance` does: by blending with an image that has none."""
+    """Change brightness, contrast and saturation as `PIL.ImageEnhance` does: blend with an image that has none."""
     brightness, contrast, saturation = factors_N3.float()[:, :, None, None, None].unbind(1)
     x = _blended(torch.zeros_like(pixels_NHW3, dtype=torch.float32), pixels_NHW3.float(), brightness)
     grey_N111 = _grey(x).long().sum((1, 2, 3), keepdim=True)
@@ -60,7 +61,7 @@ def _jittered(pixels_NHW3: Tensor, factors_N3: Tensor) -> Tensor:
 
 
 def _blended(less: Tensor, more: Tensor, factor: Tensor) -> Tensor:
-    """Interpolate from `less` to `more` by the factor, or beyond, and clip to a byte, as Pillow's Blend.c."""
+    """Interpolate, or extrapolate, from `less` to `more` by the factor and clip to a byte, as Pillow's Blend.c."""
     return (less + factor * (more - less)).clamp_(0, 255).floor_()
 
 
@@ -72,7 +73,7 @@ def _grey(x_NHW3: Tensor) -> Tensor:
 
 
 def _holes(finishes: Sequence[Finish], pixels_NHW3: Tensor) -> Tensor:
-    """Return a mask of the holes, bool [N, H, W, 1]."""
+    """Return the mask of the erased boxes, bool [N, H, W, 1]."""
     (_, height, width, _), device = pixels_NHW3.shape, pixels_NHW3.device
     boxes = torch.tensor([finish.hole or (0, 0, 0, 0) for finish in finishes], device=device)
     left, top, right, bottom = boxes[:, :, None, None, None].unbind(1)

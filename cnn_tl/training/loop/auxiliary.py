@@ -1,7 +1,7 @@
-"""Auxiliary classifiers: part of the network while a training loop runs, and of nothing that remains of it.
+"""Auxiliary classifiers: part of the network only while a training loop runs.
 
-They branch off the middle of the network and learn the same classes, so that the layers before them get a gradient from
-nearby (Szegedy et al. 2014, sec. 5). Plans, features, validation, bundles and exports are of the network without them.
+They branch off the middle of the network and learn the same classes, which gives the layers before them a stronger
+gradient (Szegedy et al. 2014, sec. 5). Plans, features, validation, bundles and exports use the network without them.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _PREFIXES = tuple(f"{name}." for name in AUXILIARY)
 
 @contextmanager
 def auxiliary_classifiers(run: Run[LoopRecipe], network: LazyNetwork) -> Iterator[None]:
-    """Give the network its auxiliary classifiers inside the body, if the recipe weights their losses.
+    """Add auxiliary classifiers to the network inside the body, if the recipe gives their losses a weight.
 
-    They start from the weights file if it has them; their last layers (for other classes), and those that the file
-    lacks, start from random weights, which are a function of the recipe's seed.
+    Their weights come from the weights file if it has them. Their last layers, which depend on the classes, and layers
+    that the file lacks start from random weights, a function of the recipe's seed.
 
     Raises:
-        ArtefactError: the weights file has auxiliary classifiers of another network.
+        ArtefactError: the auxiliary classifiers in the weights file do not fit.
     """
     weight = run.recipe.train.aux_weight
     if not weight:
@@ -54,7 +54,7 @@ def auxiliary_classifiers(run: Run[LoopRecipe], network: LazyNetwork) -> Iterato
 
 
 def _load(network: LazyNetwork, model: GoogLeNet) -> bool:
-    """Copy what the weights file has of the auxiliary classifiers into them; return whether it has any."""
+    """Load the auxiliary classifiers from the weights file, as far as it has them; return whether it has any."""
     path = network.build().source.path
     found = state_dict.read(path) if path else {}
     found = {name: tensor for name, tensor in found.items() if name.startswith(_PREFIXES)}

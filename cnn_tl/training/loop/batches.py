@@ -1,4 +1,4 @@
-"""The batches of an epoch: one view of each image, as the normalised image or as cached activations."""
+"""The batches of an epoch: one view of each image, as normalised pixels or as cached activations."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ from cnn_tl.training.step.schedule import balanced_batches, epoch_batches, loop_
 T = TypeVar("T")
 Steps = Generator[Step, None, None]
 
-WAITS = 0.02
-"""Share of an epoch's time that a GPU may wait for images before it takes over part of their augmentation. That costs
-it some 20 small kernels a batch and saves a core a third of the time of each view (0.7 of 1.9 ms measured); a CPU needs
-six times as long for it in batches, so there the threads do it."""
+MAX_WAIT = 0.02
+"""Maximum share of an epoch that a GPU may wait for images; beyond it the GPU does part of the augmentation. That costs
+about 20 small kernels per batch and saves a third of a core's time per view (0.7 of 1.9 ms measured). A CPU would need
+six times as long in batches, so there the threads keep doing it."""
 
 
 class Batches:
     """The training images of a run, epoch by epoch.
 
     Attributes:
-        images: those of the training split.
-        length: how long the run is.
-        seconds_reading: how long images were waited for, in all; computing activations is not waiting.
+        images: the training split.
+        length: number of steps and epochs of the run.
+        seconds_reading: total time spent waiting for images, without computing activations.
     """
 
     def __init__(self, dataset: Dataset[LoopRecipe], network: LazyNetwork) -> None:
@@ -60,14 +60,14 @@ class Batches:
         self._finishes_on_device = self._recipe.run.augment == "device"
 
     def open(self, precision: Precision, *, gradual: bool = False) -> ActivationReads | None:
-        """Decide whether a step begins where the frozen part of the network ends; what trains must have been decided.
+        """Decide whether steps start from activations of the frozen part; the parameters must be frozen already.
 
         Args:
             precision: of the training steps.
-            gradual: more of the network will train later.
+            gradual: more of the network trains in a later epoch.
 
         Returns:
-            Whether activations are kept; None where there are none.
+            Whether activations are cached; None if nothing is frozen.
         """
         self._activations, reads = open_activations(
             self._dataset, self._network, self.images, self.length.epochs, precision, gradual=gradual
@@ -76,7 +76,7 @@ class Batches:
 
     @property
     def starts_at_activations(self) -> bool:
-        """Whether a step begins where the frozen part ends, with that part's activations."""
+        """Whether steps start from the activations of the frozen part."""
         return self._activations is not None
 
     @property
@@ -85,7 +85,7 @@ class Batches:
         return np.array([image.label for image in self.images], dtype=np.int64)
 
     def of_epoch(self, epoch: int) -> list[list[ImageRecord]]:
-        """Return the images of each step of an epoch; an epoch after the last, as a range test may need, is whole."""
+        """Return the images of each step of an epoch; epochs after the last, for a range test, are not cut short."""
         size, seed = self._run.batch_size, self._recipe.seed
         if self._recipe.train.sampling == "balanced":
             whole = balanced_batches(self.images, self.labels.tolist(), size, seed, epoch)
@@ -95,11 +95,11 @@ class Batches:
         return whole[:left] if left > 0 else whole
 
     def prepare(self, epoch: int) -> None:
-        """Keep what the last epoch had to decode again, and compute the activations that this one needs.
+        """Cache the images that the last epoch had to decode again, and compute this epoch's missing activations.
 
         Raises:
             DataError: an image changed since the run began.
-            Stopped: a signal came; what is done so far is kept.
+            Stopped: a signal came; the activations computed so far are cached.
         """
         world = self._run.world
         with world.together():
@@ -109,15 +109,15 @@ class Batches:
         with world.together():
             kept = self._activations.fill(self.images, self._view(epoch), self._reader(epoch))
         if not all(world.gather(kept)):
-            self._run.observer.note("the frozen part is computed anew in each epoch from here on")
+            self._run.observer.note("the frozen part is computed in each epoch from here on")
             self._activations.keeps = False
 
     @contextmanager
     def steps(self, epoch: int, done: int) -> Iterator[Iterator[Step]]:
-        """Put the model in training mode and give the steps of an epoch after the first `done`.
+        """Put the model in training mode and yield an iterator over the steps of an epoch after the first `done`.
 
-        `x` of a step is what `model(x)` takes inside the body: normalised images [N, 3, H, W], or the activations of
-        the frozen part [N, ...].
+        `x` of a step is the input of the model inside the body: normalised images [N, 3, H, W], or activations of the
+        frozen part [N, ...].
 
         Raises (in all processes of the run, while it is iterated):
             DataError: an image changed since the run began.
@@ -126,7 +126,7 @@ class Batches:
         freeze.train_mode(self._network.model)
         found = self._activations
         steps = self._of_images(epoch, done) if found is None else self._of_activations(found, epoch, done)
-        with closing(steps):  # a step that raises must not leave the network split
+        with closing(steps):  # the network is whole again even if a step raises
             yield self._run.world.in_step(steps, self._run.raise_if_stopped)
 
     def _of_images(self, epoch: int, done: int) -> Steps:
@@ -138,7 +138,7 @@ class Batches:
         for share, batch in zip(shares, self._timed(batches), strict=True):
             pixels_NHW3 = to_device(batch.pixels, self._network.device)
             if on_device:
-                pixels_NHW3 = self._finished(pixels_NHW3, batch.items, epoch)
+                pixels_NHW3 = self._jitter_and_erase(pixels_NHW3, batch.items, epoch)
             images = [image for image, _ in batch.items]
             yield Step(images, normalised(pixels_NHW3, spec), share.first, share.total, counts=bool(share.items))
 
@@ -151,23 +151,23 @@ class Batches:
             with found.split.rest():
                 yield Step(images, x, share.first, share.total, counts=bool(share.items))
 
-    def _finished(self, pixels_NHW3: Tensor, items: Sequence[tuple[ImageRecord, int]], epoch: int) -> Tensor:
+    def _jitter_and_erase(self, pixels_NHW3: Tensor, items: Sequence[tuple[ImageRecord, int]], epoch: int) -> Tensor:
         settings, spec = self._run.augmentation, self._network.info.preprocessing
         seeds = [self._seed(image, epoch, repeat) for image, repeat in items]
         finishes = [finish_of(spec, settings, seed) for seed in seeds if settings is not None and seed is not None]
         return finished(pixels_NHW3, finishes, mean_colour(spec)) if finishes else pixels_NHW3
 
     def report_wait(self, share: float) -> None:
-        """Take the share of an epoch that the device waited; if high, it takes over part of the augmentation."""
+        """Move part of the augmentation to the GPU if it waited for images for a large share of an epoch."""
         is_faster_there = self._network.device.type == "cuda" and self._recipe.run.augment == "auto"
-        if not is_faster_there or share <= WAITS or self._activations is not None or self._finishes_on_device:
+        if not is_faster_there or share <= MAX_WAIT or self._activations is not None or self._finishes_on_device:
             return
         if agrees(self._network.device, self._network.info.preprocessing):
-            self._run.observer.note("the device waited for images: it now does the colour changes and erasing itself")
+            self._run.observer.note("the device waited for images: it now does colour jitter and erasing itself")
             self._finishes_on_device = True
 
     def _occurrences(self, epoch: int) -> list[list[tuple[ImageRecord, int]]]:
-        """Return the images of each step, each with how often the epoch has shown it before."""
+        """Return the images of each step, each with the number of earlier occurrences in the epoch."""
         seen: Counter[ImageRecord] = Counter()
         steps = []
         for images in self.of_epoch(epoch):
@@ -176,11 +176,11 @@ class Batches:
         return steps
 
     def _reader(self, epoch: int) -> Callable[[Sequence[Sequence[ImageRecord]]], Iterator[Batch[ImageRecord]]]:
-        """Return what reads images, each as this epoch's view of it."""
+        """Return a function that reads groups of images, each in its view of this epoch."""
         return lambda groups: self._timed(self._dataset.read(groups, lambda image: self._pixels(image, epoch)))
 
     def _timed(self, batches: Iterator[Batch[Item]]) -> Iterator[Batch[Item]]:
-        """Yield batches, all of whose images must have been read, and count the time spent waiting for them."""
+        """Yield batches and count the time spent waiting for them; refuse a batch with an unreadable image."""
         while True:
             started = time.monotonic()
             batch = next(batches, None)
@@ -191,19 +191,19 @@ class Batches:
             yield batch
 
     def _view(self, epoch: int) -> int:
-        """Return which view of the images an epoch sees: a fixed number of views repeats, fresh ones do not."""
+        """Return the number of the view that an epoch uses: a fixed number of views repeats, fresh ones do not."""
         views = self._recipe.features.views
         return (epoch - 1) % views if isinstance(views, int) else epoch
 
     def _pixels(self, image: ImageRecord, epoch: int, repeat: int = 0, *, finished: bool = True) -> Pixels:
-        """Read an image and return this epoch's view of it, another one for each repeat."""
+        """Read an image in its view of this epoch, a different one for each repeat."""
         seed = self._seed(image, epoch, repeat)
         if seed is None:
             return self._dataset.evaluation_pixels(image)
         return self._dataset.images.augmented(image, seed, finished=finished)
 
     def _seed(self, image: ImageRecord, epoch: int, repeat: int = 0) -> int | None:
-        """Return the seed of this epoch's view of an image; None: it is the one that evaluation sees."""
+        """Return the seed of this epoch's view of an image; None: the plain view, as in evaluation."""
         seed, view = self._recipe.seed, self._view(epoch)
         if view == PLAIN:
             return None
@@ -213,14 +213,14 @@ class Batches:
 
 
 class Prefetched(Generic[T]):
-    """An iterator whose next item can be fetched before it is asked for: while a device is busy with this one.
+    """An iterator that can fetch its next item early, while the device is busy with the current one.
 
     Args:
-        items: what is iterated.
-        reading: returns how many seconds in all the items have waited for images so far.
+        items: the underlying iterator.
+        reading: returns the total seconds that `items` has waited for images so far.
 
     Attributes:
-        waited: seconds that the items waited for images while the device was idle.
+        waited: seconds of waiting for images while the device was idle.
     """
 
     def __init__(self, items: Iterator[T], reading: Callable[[], float]) -> None:
@@ -229,17 +229,17 @@ class Prefetched(Generic[T]):
         self.waited = 0.0
 
     def fetch(self, is_busy: Callable[[], bool] = lambda: False) -> None:
-        """Get the next item if it is not there yet; an error of the items is raised where the item is asked for.
+        """Fetch the next item if it is not there yet; an error is raised later, when the item is used.
 
         Args:
-            is_busy: whether the device is still at work; if so once the item is there, nothing waited for it.
+            is_busy: whether the device is still at work. If it is when the item arrives, the device has not waited.
         """
         if self._fetched:
             return
         before = self._reading()
         try:
             self._fetched.append(next(self._items))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the current step is finished first
+        except Exception as error:  # noqa: BLE001 - the current step is finished first, whatever the error
             self._fetched.append(error)
         if not is_busy():
             self.waited += self._reading() - before
@@ -256,7 +256,7 @@ class Prefetched(Generic[T]):
 
 
 def busy(device: torch.device) -> Callable[[], bool]:
-    """Return a function that says whether the device still works on what it was given so far; a CPU never does."""
+    """Return a function that tells whether the device still works on what was launched so far; False on a CPU."""
     if device.type != "cuda":
         return lambda: False
     given = torch.cuda.Event()  # type: ignore[no-untyped-call]

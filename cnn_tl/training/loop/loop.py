@@ -1,7 +1,7 @@
-"""The training loop: epochs of steps, each epoch validated, the best one kept, every state resumable.
+"""The training loop: train an epoch, validate it, keep the weights of the best one, save checkpoints on the way.
 
-Everything random is a function of (seed, epoch, image) or (seed, step), so a resumed run ends in the same bits as an
-undisturbed one. Frozen means frozen: a digest of the frozen parameters and buffers is taken before and after.
+All randomness is a function of (seed, epoch, image) or (seed, step), so a resumed run ends with exactly the weights of
+an uninterrupted one. A digest of the frozen parameters and buffers, taken before and after, proves that they stayed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from cnn_tl.training.step.schedule import learning_rate_factor
 
 @dataclass(frozen=True)
 class Trained:
-    """The validation logits [N, K] of the weights that are kept, and how the loop went."""
+    """The validation logits [N, K] of the kept weights, and how the loop went."""
 
     logits: Tensor
     facts: LoopFacts
@@ -51,41 +51,41 @@ def train(
     precision: Precision,
     head_logits_NK: Tensor | None = None,
 ) -> Trained:
-    """Train what the recipe does not freeze, and leave the best epoch's weights in the network.
+    """Train the parameters that the recipe does not freeze, and leave the best epoch's weights in the network.
 
-    A head that is fitted here, before the first step, is epoch 0: if no later epoch is better, it is what is kept.
+    If the recipe fits the head first, that state is epoch 0, and it is kept if no later epoch is better.
 
     Args:
-        head_logits_NK: the validation logits of the network as it is, if the caller has fitted its head and compares
-            the two itself.
+        head_logits_NK: validation logits of a head that the caller has fitted. They are recorded as epoch 0, which is
+            then not a candidate for the best epoch: the caller compares the two models itself.
 
     Raises:
         DataError: too many broken images, or files that changed or vanished.
-        DivergedError: the loss or a gradient is no longer finite; nothing non-finite was saved.
-        ResourceError: not even one image fits into the memory; or the disk is full.
-        Stopped: a signal came; a checkpoint of this very step was written, and `--resume` continues.
-        RuntimeError: a bug of ours: something moved in the frozen part.
+        DivergedError: the loss or a gradient is no longer finite; no such weights were saved.
+        ResourceError: not even one image fits into memory; or the disk is full.
+        Stopped: a signal came; a checkpoint of the current step was written, and `--resume` continues from it.
+        RuntimeError: a bug of ours: a frozen tensor changed.
     """
     with loop_surroundings(run, network), quiet_compiler():
         start = find_start(run, dataset, network)
         trainable = open_trainable(dataset, network, start.model, precision, start.progress)
         started = time.monotonic()
-        if not start.progress.lr:
+        if not start.progress.lr:  # `train.lr: auto`, not tested yet
             start.progress.lr = trainable.tested_lr()
         loop = Loop(run, dataset, trainable, start, started)
         if start.checkpoint is not None:
             loop.restore(start.checkpoint)
         elif start.head_is_fitted:
-            loop.begin_with_fitted_head()
+            loop.validate_fitted_head()
         elif head_logits_NK is not None:
-            loop.begin_with(head_logits_NK)
+            loop.record_fitted_head(head_logits_NK)
         return loop.run()
 
 
 def find_lr(
     run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: LazyNetwork, precision: Precision
 ) -> RangeTest:
-    """Try learning rates from very low to too high on the run's own first steps; the model stays as it was.
+    """Run the learning-rate range test on the first steps of the run; the model stays as it was.
 
     Raises:
         The errors of `train`.
@@ -96,10 +96,10 @@ def find_lr(
 
 
 class Loop:
-    """Trains epoch after epoch, from a start to the best epoch's weights.
+    """One training loop; `restore` or `record_fitted_head` may precede `run`.
 
     Args:
-        started: when the work began, by `time.monotonic`.
+        started: when the loop began, by `time.monotonic`.
     """
 
     def __init__(
@@ -109,31 +109,31 @@ class Loop:
         self._settings, self._model, self._images = run.recipe.train, trainable.model, start.images
         self._batches, self._phases, self._progress = trainable.batches, trainable.phases, start.progress
         self._optimizer = trainable.optimizer(self._progress.lr)
-        # the decay rises to its value, or the average of a short run would be where it began
+        # with a constant decay, the average of a short run would hardly leave the initial weights
         self._ema = ModelEmaV3(self._model, self._settings.ema, use_warmup=True) if self._settings.ema else None
         self._snapshots = Snapshots(run, self._progress, self._model, self._optimizer, self._ema, started)
 
     @property
-    def _judged(self) -> nn.Module:
-        """The network that is validated and kept: the moving average of the weights, where there is one."""
+    def _evaluated(self) -> nn.Module:
+        """The network that is validated and saved: the moving average of the weights, if the recipe asks for one."""
         return self._ema.module if self._ema else self._model
 
     def restore(self, found: Checkpoint) -> None:
-        """Resume from a checkpoint whose model and progress are loaded already."""
+        """Restore the rest of a checkpoint, whose model and progress `find_start` has loaded."""
         self._snapshots.restore(found)
         if self._progress.metrics:
-            self._run.log(self._progress.metrics)  # a kill may have come between the checkpoint and the rows
+            self._run.log(self._progress.metrics)  # a kill after the checkpoint may have prevented this
         self._run.observer.note(f"resumed at step {self._progress.step} of {self._batches.length.steps}")
 
-    def begin_with_fitted_head(self) -> None:
-        """Validate the head that was fitted, as epoch 0: it is kept if no later epoch is better."""
+    def validate_fitted_head(self) -> None:
+        """Validate the network with its fitted head as epoch 0, a candidate for the best epoch."""
         logits_NK = self._validate("fitted head")
-        self.begin_with(logits_NK)
+        self.record_fitted_head(logits_NK)
         if self._progress.update_best(self._progress.start):
-            self._snapshots.save_best(self._judged, logits_NK, self._progress.start)
+            self._snapshots.save_best(self._evaluated, logits_NK, self._progress.start)
 
-    def begin_with(self, head_logits_NK: Tensor) -> None:
-        """Record as epoch 0 how good the fitted head is before the first step."""
+    def record_fitted_head(self, head_logits_NK: Tensor) -> None:
+        """Record the scores of the fitted head, before the first step, as epoch 0."""
         if not head_logits_NK.isfinite().all():
             raise DivergedError("the fitted head gives logits that are not finite; set train.head_start: random")
         self._progress.start = {"epoch": 0, "step": 0, **self._scores(head_logits_NK)}
@@ -142,28 +142,28 @@ class Loop:
         self._run.observer.note(f"fitted head alone: {percent(accuracy)} of the validation images right")
 
     def run(self) -> Trained:
-        """Train to the last epoch, or until there is no better one for too long; then keep the best."""
+        """Train to the last epoch, or until `train.patience` epochs were no better; then load the best weights."""
         progress, patience = self._progress, self._settings.patience
         try:
             while progress.epochs < self._batches.length.epochs and not progress.has_stalled(patience):
                 self._epoch(progress.epochs + 1)
         except Stopped:
-            if progress.step:  # before the first one there is nothing to resume from
+            if progress.step:  # before the first step there is nothing to save
                 self._snapshots.save()
             raise
         self._phases.verify()
-        weights, logits_NK = self._snapshots.best(self._judged)
-        with checkpoint.fitting(self._run.folder.checkpoints):
+        weights, logits_NK = self._snapshots.best(self._evaluated)
+        with checkpoint.reporting_mismatch(self._run.folder.checkpoints):
             self._model.load_state_dict(weights)
-        self._phases.verify()  # what was frozen is in the kept model as it was at the start
+        self._phases.verify()  # now for the weights that are kept
         self._snapshots.count_seconds()
-        self._ema = None  # it is the model now
+        self._ema = None  # its weights are in the model now
         logits_NK = self._validate() if logits_NK is None else logits_NK
         logits_NK, temperature = self._fit_temperature(logits_NK)
         return Trained(logits_NK, self._facts(temperature))
 
     def _epoch(self, epoch: int) -> None:
-        """Train what is left of an epoch (nothing, if a signal came during its validation), then validate."""
+        """Train the remaining steps of an epoch (none, if the run was stopped during validation), then validate."""
         run, progress, steps_per_epoch = self._run, self._progress, self._batches.length.steps_per_epoch
         self._trainable.enter(epoch)
         batches = self._batches.of_epoch(epoch)
@@ -193,7 +193,7 @@ class Loop:
         self._end_epoch(epoch, speed)
 
     def _step(self, step: Step, steps: Prefetched[Step]) -> None:
-        """Make one update, or raise before it if anything is not finite; the next step's images come meanwhile."""
+        """Update the weights once; fetch the next step's images meanwhile. Raise before the update if not finite."""
         progress, gradients = self._progress, self._trainable.gradients
         factor = learning_rate_factor(progress.step, self._batches.length.steps, self._settings)
         for group in self._optimizer.param_groups:
@@ -218,13 +218,13 @@ class Loop:
             self._ema.update(self._model, step=progress.step)
 
     def _figures(self) -> dict[str, float]:
-        """Return what is shown beside the bar: the loss of this epoch, the accuracy after the last one."""
+        """Return the figures beside the progress bar: the loss of this epoch, the accuracy of the last one."""
         rows = self._progress.metrics
         last = {"val_accuracy": rows[-1]["val_accuracy"]} if rows else {}
         return {"loss": self._progress.loss_sum / self._progress.seen, **last}
 
     def _end_epoch(self, epoch: int, speed: dict[str, float]) -> None:
-        """Validate, and write the epoch's metrics, its weights if they are the best, and a checkpoint."""
+        """Validate; write the weights if they are the best so far, a checkpoint and the metrics."""
         progress = self._progress
         logits_NK = self._validate()
         if not logits_NK.isfinite().all():
@@ -240,7 +240,7 @@ class Loop:
         }
         progress.end_epoch(row)
         if progress.update_best(row):
-            self._snapshots.save_best(self._judged, logits_NK, row)
+            self._snapshots.save_best(self._evaluated, logits_NK, row)
         self._snapshots.save()
         self._run.world.first(self._tidy)
         self._run.observer.epoch({"epochs": self._batches.length.epochs, **row})
@@ -250,8 +250,8 @@ class Loop:
         self._run.log(self._progress.metrics)
 
     def _validate(self, task: str = "validation") -> Tensor:
-        """Return the validation logits [N, K] of the network that is kept."""
-        model = self._judged.eval()
+        """Return the validation logits [N, K] of the evaluated network."""
+        model = self._evaluated.eval()
         self._run.world.broadcast_buffers(self._model, *([model] if self._ema else []))
         return outputs(self._dataset, self._trainable.network, model, self._dataset.manifest.of("val"), task)
 

@@ -1,8 +1,9 @@
-"""A learning-rate range test (Smith 2017, "Cyclical learning rates", sec. 3.3): what `--lr auto` uses.
+"""The learning-rate range test of `--lr auto` (Smith 2017, "Cyclical learning rates", sec. 3.3).
 
-Batches differ more than a rate changes the loss in a few steps, above all under a fitted head. So each step's loss is
-divided by that of the same batch (images, views, dropout) under the weights that the test began with. The logarithm of
-this ratio is smoothed and searched; with the mean loss at the start it gives the line of the plot.
+The loss differs more between batches than a learning rate changes it in a few steps, above all with a fitted head. So
+each step's loss is divided by the loss of the same batch (images, views, dropout) with the initial weights. The
+logarithm of this ratio is smoothed, and the suggestions are found on it; multiplied by the mean initial loss it gives
+the line of the plot.
 """
 
 from __future__ import annotations
@@ -25,39 +26,39 @@ from cnn_tl.training.step.gradients import Gradients
 from cnn_tl.training.step.loss import Step
 
 LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 60
-"""The rates that are tried, evenly spaced on a logarithmic scale; three steps double the rate."""
+"""The learning rates, evenly spaced on a logarithmic scale; three steps double the rate."""
 
-GONE, GONE_BY = 3.0, 0.1
-"""The test ends when the smoothed loss is this many times its lowest, and this much (in nats) above all of the first
-losses: beyond that it only diverges. Under a fitted head the lowest is nearly 0, and any batch is many times that."""
+DIVERGED_RATIO, DIVERGED_MARGIN = 3.0, 0.1
+"""The test ends when the smoothed loss is this many times its minimum and also this much (in nats) above the first
+losses. The second condition is for fitted heads: their minimum is nearly 0, and any batch is many times that."""
 
-LEAST_STEPS = 8
-"""The least number of steps; fewer losses show nothing."""
+MIN_STEPS = 8
+"""Minimum number of steps for a suggestion."""
 
-CLEAR = 3.0
-"""A change counts if it is this many of its own standard errors, at any rate up to the best: near the best, where
-earlier steps have changed the weights most, batches differ most."""
+MIN_ERRORS = 3.0
+"""A change of the loss counts if it is at least this many of its standard errors, at any rate up to the best one: near
+the best rate the weights have changed most, and batches differ most."""
 
-FELT = 1e-3
-"""And if it is this share of the loss at the start."""
+MIN_CHANGE = 1e-3
+"""And if it is at least this change of the logarithm of the loss."""
 
-SAFE = 0.1
-"""Share of the rate at which the loss begins to rise, taken if no rate lowers it."""
+SHARE_OF_RISE = 0.1
+"""If no rate lowers the loss: the suggestion, as a share of the rate at which the loss begins to rise."""
 
 SMOOTHING = 0.8
 """Weight of the past in the moving average of the losses that ends the test."""
 
 WINDOW = 0.4
-"""Standard deviation of the weights around a rate, in powers of ten, for choosing a rate."""
+"""Standard deviation, in powers of ten, of the weights of the local fit around a rate, for choosing a rate."""
 
 NARROW = 0.25
-"""The same for testing a change, and for the plotted line, which must follow a loss that diverges."""
+"""The same for testing whether a change counts, and for the plotted line, which must follow a diverging loss."""
 
 VALLEY, STEEPEST, BELOW_RISE = "valley", "steepest", "below the rise"
 
 DEFAULT: Mapping[str, str] = dict.fromkeys(("finetune", "lp-ft", "auto", "scratch"), STEEPEST)
-"""Which suggestion a mode takes. The valley is lower, the more so as pairs of losses show a fall from the first rates:
-for fine-tuning on photographs of dishes it was 1.7e-5, the steepest place 6.8e-5, and trial and error found 1e-4."""
+"""Mode -> its suggestion. The valley is lower, as ratios of losses show a fall from the first rates on: for fine-tuning
+on photographs of dishes the valley was 1.7e-5, the steepest point 6.8e-5, and trial and error found 1e-4."""
 
 _ADVICE = "set one by train --lr, or leave --lr out for that of the mode"
 
@@ -68,13 +69,16 @@ class UndecidedError(ValueError):
 
 @dataclass(frozen=True)
 class RangeTest:
-    """What the test measured.
+    """Losses and suggestions of a range test.
 
     Attributes:
-        rates, losses: what was tried, and the loss at each. starts: the loss of the same batches under the weights that
-            the test began with. smoothed: the course of the loss without the batches' differences, as long as `losses`.
-        suggestions: the valley and the steepest place, see `suggest`; empty if the losses are undecided.
-        default: which of them the mode takes. reason: why there are others or none, in a sentence; else empty.
+        rates: the learning rates.
+        losses: the loss at each rate.
+        starts: the loss of the same batches with the initial weights.
+        smoothed: the smoothed loss at each rate, without the differences between batches.
+        suggestions: valley and steepest point, see `suggest`; empty if the losses are undecided.
+        default: the key of the suggestion that the mode uses.
+        reason: why there are other suggestions or none, as a sentence; otherwise empty.
     """
 
     rates: list[float]
@@ -86,13 +90,13 @@ class RangeTest:
     reason: str = ""
 
     def __repr__(self) -> str:
-        """Return such as `<RangeTest of 48 rates: suggests 0.0012>`, or why it suggests none."""
+        """Return for example `<RangeTest of 48 rates: suggests 0.0012>`, or why it suggests none."""
         found = self.reason if self.suggestion is None else f"suggests {self.suggestion:.2g}"
         return f"<RangeTest of {len(self.rates)} rates: {found}>"
 
     @property
     def suggestion(self) -> float | None:
-        """The rate that the mode takes; None if the losses are undecided."""
+        """The suggestion for the mode; None if the losses are undecided."""
         return self.suggestions.get(self.default)
 
 
@@ -105,23 +109,23 @@ def range_test(
     advance: Callable[[int], None],
     mode: str = "finetune",
 ) -> RangeTest:
-    """Raise the learning rate from step to step until the loss diverges; leave the model as it was.
+    """Raise the learning rate from step to step until the loss diverges; then restore the model.
 
     Args:
-        optimizer: a fresh one, not to be used afterwards.
+        optimizer: a new one, which must not be used afterwards.
         targets_of: the target probabilities [N, K] of a step's images.
         advance: called after each step with the number of its images.
         mode: of the run, which decides the default suggestion.
 
     Raises:
-        DivergedError: the loss is not finite at the lowest rates already, or there are too few.
+        DivergedError: the loss is not finite at the lowest rates already, or there are too few losses.
     """
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     at_start = {name: tensor.clone() for name, tensor in before.items()}
     rates, losses, starts = [], [], []
     try:
         tried = np.geomspace(LOWEST, HIGHEST, STEPS).tolist()
-        for number, (rate, step) in enumerate(zip(tried, _endless(batches), strict=False)):
+        for number, (rate, step) in enumerate(zip(tried, _endless_steps(batches), strict=False)):
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
             optimizer.zero_grad()
@@ -130,7 +134,7 @@ def range_test(
             losses_of_step = gradients.add(step.x, targets_NK, number, **where)
             loss = losses_of_step[0].item() / step.total
             if not math.isfinite(loss):
-                if number < LEAST_STEPS:
+                if number < MIN_STEPS:
                     raise DivergedError(
                         f"the loss is not finite at a learning rate of {rate:.2g} already, so none can be suggested; "
                         "try --set run.precision=fp32, or other weights"
@@ -151,7 +155,7 @@ def range_test(
 
 
 def evaluated(rates: Sequence[float], losses: Sequence[float], starts: Sequence[float], mode: str) -> RangeTest:
-    """Return what a test with these losses suggests to a mode.
+    """Return the result of a test with these losses.
 
     Raises:
         DivergedError: too few losses to tell.
@@ -168,12 +172,12 @@ def evaluated(rates: Sequence[float], losses: Sequence[float], starts: Sequence[
 
 
 def images_in(batches: Batches) -> int:
-    """Return how many images pass the network if the test reaches the highest rate."""
+    """Return the number of images of a test that reaches the highest rate."""
     steps = itertools.chain.from_iterable(map(batches.of_epoch, itertools.count(1)))
     return sum(map(len, itertools.islice(steps, STEPS)))
 
 
-def _endless(batches: Batches) -> Iterator[Step]:
+def _endless_steps(batches: Batches) -> Iterator[Step]:
     """Yield the steps of one epoch after another."""
     for epoch in itertools.count(1):
         batches.prepare(epoch)
@@ -182,11 +186,11 @@ def _endless(batches: Batches) -> Iterator[Step]:
 
 
 def has_diverged(losses: Sequence[float]) -> bool:
-    """Return whether the loss has diverged, so that higher rates need not be tried."""
-    if len(losses) < LEAST_STEPS:
+    """Return whether the loss has diverged, so that the test can end."""
+    if len(losses) < MIN_STEPS:
         return False
     smoothed = smooth(losses)
-    return smoothed[-1] > max(GONE * min(smoothed), max(losses[:LEAST_STEPS]) + GONE_BY)
+    return smoothed[-1] > max(DIVERGED_RATIO * min(smoothed), max(losses[:MIN_STEPS]) + DIVERGED_MARGIN)
 
 
 def smooth(losses: Sequence[float]) -> list[float]:
@@ -201,30 +205,30 @@ def smooth(losses: Sequence[float]) -> list[float]:
 def suggest(rates: Sequence[float], losses: Sequence[float], starts: Sequence[float]) -> dict[str, float]:
     """Return the suggested rates by name, as fastai defines them, on the smoothed loss.
 
-    `steepest` is where it falls fastest against the logarithm of the rate, before its minimum; `valley` is the middle
-    of its longest fall: of the longest subsequence of rates along which it only falls, without the first tenth of all
-    rates. If no rate lowers the loss clearly, `below the rise` is a tenth of the rate where it rises.
+    `steepest` is the rate at which the loss falls fastest against the logarithm of the rate, before its minimum.
+    `valley` is the middle of the longest decreasing subsequence of the loss, without the first tenth of the rates. If
+    no rate lowers the loss clearly, `below the rise` is a tenth of the rate at which it begins to rise.
 
     Raises:
         DivergedError: too few losses to tell.
         UndecidedError: no rate changes the loss clearly.
     """
-    if len(losses) < LEAST_STEPS:
+    if len(losses) < MIN_STEPS:
         raise DivergedError(f"{len(losses)} losses are too few to tell rates apart, so none can be suggested")
     change = _change(losses, starts)
-    capped = np.minimum(change, _edge(change))
-    level, slopes = _lines(rates, capped)[:2]
-    near, _, errors = _lines(rates, capped, NARROW)
-    felt = np.maximum(CLEAR * errors, FELT)
+    capped = np.minimum(change, _divergence_limit(change))
+    level, slopes = _local_lines(rates, capped)[:2]
+    near, _, errors = _local_lines(rates, capped, NARROW)
+    threshold = np.maximum(MIN_ERRORS * errors, MIN_CHANGE)
     lowest = int(level.argmin())
-    if lowest > 0 and (near < -felt)[: lowest + 1].any():
+    if lowest > 0 and (near < -threshold)[: lowest + 1].any():
         steepest = 1 + int((np.exp(level) * slopes)[1 : lowest + 1].argmin())
         skipped = len(rates) // 10
         fall = [skipped + place for place in longest_fall(level[skipped:].tolist())]
         return {VALLEY: float(rates[fall[len(fall) // 2]]), STEEPEST: float(rates[steepest])}
-    rising = np.flatnonzero(near > felt)
+    rising = np.flatnonzero(near > threshold)
     if len(rising):
-        return {BELOW_RISE: float(SAFE * rates[int(rising[0])])}
+        return {BELOW_RISE: float(SHARE_OF_RISE * rates[int(rising[0])])}
     raise UndecidedError(
         f"no learning rate from {rates[0]:.0e} to {rates[-1]:.2g} changed the loss ({np.mean(starts):.2g} at first) "
         f"by more than chance, so none can be suggested: there is little left to learn, or batches are small; {_ADVICE}"
@@ -232,7 +236,7 @@ def suggest(rates: Sequence[float], losses: Sequence[float], starts: Sequence[fl
 
 
 def longest_fall(values: Sequence[float]) -> list[int]:
-    """Return the indices of the longest strictly decreasing subsequence; the first one of several as long."""
+    """Return the indices of the longest strictly decreasing subsequence; of several, the first."""
     ends: list[float] = []  # the highest last value, negated, of a fall of each length
     places: list[int] = []
     before: list[int] = []
@@ -249,41 +253,41 @@ def longest_fall(values: Sequence[float]) -> list[int]:
 
 
 def course(rates: Sequence[float], losses: Sequence[float], starts: Sequence[float]) -> list[float]:
-    """Return the whole smoothed loss, with the differences between batches removed."""
+    """Return the smoothed loss at each rate, without the differences between batches."""
     if len(losses) == 0:
         return []
-    level, _, _ = _lines(rates, _change(losses, starts), NARROW)
-    added = _added(starts)
-    smooth: list[float] = ((np.mean(starts) + added) * np.exp(level) - added).tolist()
+    level, _, _ = _local_lines(rates, _change(losses, starts), NARROW)
+    offset = _offset(starts)
+    smooth: list[float] = ((np.mean(starts) + offset) * np.exp(level) - offset).tolist()
     return smooth
 
 
 def _change(losses: Sequence[float], starts: Sequence[float]) -> NDArray[np.float64]:
-    """Return the logarithm of each batch's loss as a multiple of its loss at the start."""
-    added = _added(starts)
-    return np.log((np.asarray(losses) + added) / (np.asarray(starts) + added))
+    """Return log(loss / loss with the initial weights) for each batch."""
+    offset = _offset(starts)
+    return np.log((np.asarray(losses) + offset) / (np.asarray(starts) + offset))
 
 
-def _added(starts: Sequence[float]) -> float:
-    """Return what is added to both losses of a batch: the ratio of two tiny losses is chance."""
+def _offset(starts: Sequence[float]) -> float:
+    """Return what is added to both losses of a batch, as the ratio of two tiny losses is noise."""
     return 0.1 * float(np.mean(starts)) + 1e-12
 
 
-def _edge(change: NDArray[np.float64]) -> float:
-    """Return the change beyond which a loss has diverged: as far up as the best rate lowers it, but at least a tenth.
+def _divergence_limit(change: NDArray[np.float64]) -> float:
+    """Return the change beyond which the loss has diverged: as far up as the best rate lowers it, but at least 0.1.
 
-    Higher values among the first losses, at rates that change nothing yet, are chance, and raise the limit.
+    The first rates change nothing yet, so higher changes among them are noise, and raise the limit.
     """
     early = change[: max(1, len(change) // 4)]
-    return max(float(early.max()), -float(change.min()), GONE_BY)
+    return max(float(early.max()), -float(change.min()), DIVERGED_MARGIN)
 
 
-def _lines(
+def _local_lines(
     rates: Sequence[float], y: NDArray[np.float64], window: float = WINDOW
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Fit a line around each rate, by least squares with Gaussian weights (Cleveland 1979, with another kernel).
+    """Fit a line around each rate by least squares with Gaussian weights (Cleveland 1979, with another kernel).
 
-    A moving average would lag behind the loss, and so suggest a rate that is nearly twice as high.
+    A moving average would lag behind the loss, so that the suggestion would be nearly twice as high.
 
     Returns:
         The values and the slopes of the lines, and the standard errors of the values, all [N].

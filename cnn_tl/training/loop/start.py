@@ -1,7 +1,7 @@
-"""What training starts from: a checkpoint, or the network under a head that is fitted before anything trains.
+"""The start of a training loop: the newest checkpoint, or the pretrained network with a fitted head.
 
-Under a random head the first steps distort the very features that fine-tuning is there to use (Kumar et al. 2022,
-"Fine-tuning can distort pretrained features and underperform out-of-distribution", sec. 3).
+With a random head the first steps distort the pretrained features (Kumar et al. 2022, "Fine-tuning can distort
+pretrained features and underperform out-of-distribution", sec. 3).
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ Tensors = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Start:
-    """What training starts from.
+    """The state from which training starts.
 
     Attributes:
-        model: the network's, on its device, with the weights to start from.
-        progress: where training is.
-        checkpoint: the one that it resumes from; None: it starts at the first step.
-        head_is_fitted: whether the head was fitted here.
-        images: where the images came from.
+        model: the network's model, on its device, with the weights to start from.
+        progress: see `Progress`.
+        checkpoint: the one to resume from; None: training starts at the first step.
+        head_is_fitted: whether the head was fitted in this start.
+        images: how many images were decoded and how many were cached.
     """
 
     model: nn.Module
@@ -58,7 +58,7 @@ def find_start(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: Lazy
 
     Raises (in all processes of the run):
         ArtefactError: there are checkpoints, and all are damaged; or they do not fit the recipe.
-        And what `Dataset.check_images` and `set_fitted_head` raise.
+        And the errors of `Dataset.check_images` and `set_fitted_head`.
     """
     model = backbone.place(network.model, network.device)
     if run.recipe.model.bn == "sync":
@@ -66,7 +66,7 @@ def find_start(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: Lazy
     images = dataset.check_images().reads
     found = run.world.first(lambda: checkpoint.load_newest(run.folder.checkpoints, run.observer.warn))
     if found is not None:
-        with checkpoint.fitting(run.folder.checkpoints):
+        with checkpoint.reporting_mismatch(run.folder.checkpoints):
             model.load_state_dict(found.tensors["model"])
         return Start(model, Progress.read(found.state), found, False, images)
     report_missing_checkpoint(run)
@@ -76,20 +76,20 @@ def find_start(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: Lazy
 
 
 AT_MOST = 20_000
-"""About the most images that the head is fitted on: more would hardly change where it starts, and take memory."""
+"""Approximate maximum number of images for fitting the head: more would hardly change it, and need memory."""
 
 
 def set_fitted_head(dataset: Dataset[LoopRecipe], network: LazyNetwork) -> bool:
     """Fit the network's classifier by logistic or ridge regression on the features of the training images.
 
-    A model that does more after its features than one linear layer keeps its random head, which is reported.
+    A model whose classifier is more than one linear layer keeps its random head, with a note.
 
     Returns:
-        Whether the head is a fitted one now.
+        Whether the head was fitted.
 
     Raises (in all processes of the run):
         DivergedError: the features are not finite.
-        And what `validation.outputs` raises.
+        And the errors of `validation.outputs`.
     """
     run, model = dataset.run, network.model.eval()
     try:

@@ -1,4 +1,4 @@
-"""The network under training and what computes its gradients: shared by the loop and the learning-rate range test."""
+"""The network, its batches and its gradients: shared by the training loop and the learning-rate range test."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from cnn_tl.training.step.unfreezing import Phases
 
 @dataclass(frozen=True)
 class Trainable:
-    """The parts that a step of training needs; `open_trainable` makes them ready.
+    """The objects that a training step needs, made by `open_trainable`.
 
     Attributes:
-        model: the network's, on its device.
-        activations: whether a step begins where the frozen part ends, for the result.
+        model: the network's model, on its device.
+        activations: whether activations of the frozen part are cached, for the result; None: nothing is frozen.
     """
 
     run: Run[LoopRecipe]
@@ -48,19 +48,20 @@ class Trainable:
 
     @property
     def whole_batch(self) -> int:
-        """How many images pass the network at once while memory suffices."""
+        """Images in one forward pass while memory suffices."""
         return self.run.recipe.train.micro_batch or self.run.batch_size + 1
 
     def enter(self, epoch: int) -> None:
-        """Freeze what the epoch does not train."""
+        """Freeze the parameters that the epoch does not train."""
         if self.phases.enter(epoch):
             self.connect()
 
     def connect(self) -> None:
-        """Let the processes exchange the gradients of what trains in this phase, and compile if the recipe says so.
+        """Let the processes exchange gradients of the parameters of this phase, and compile if the recipe says so.
 
-        A compiled step is made only when asked for: on two cores it took two minutes to make and was 14% faster. It is
-        made for each size of a batch, so that it does not depend on which came first, after an interruption say.
+        Steps are compiled only with `run.compile: always`: on two cores it took two minutes and made steps 14% faster.
+        Each batch size is compiled (`dynamic=False`), so that the result does not depend on which size comes first
+        after a resume.
         """
         model = self.model
         if self.run.recipe.run.compile == "always" and not self.batches.starts_at_activations:
@@ -72,7 +73,7 @@ class Trainable:
         return optim.make_optimizer(self.model, self.run.recipe.train, self.network.device, self.phases.trains, lr)
 
     def range_test(self) -> RangeTest:
-        """Try learning rates from very low to too high; the model stays as it was."""
+        """Run the learning-rate range test; the model stays as it was."""
         observer = self.run.observer
         with observer.task("learning rates", lr_range_test.images_in(self.batches)):
             return lr_range_test.range_test(
@@ -81,33 +82,33 @@ class Trainable:
             )  # fmt: skip
 
     def tested_lr(self) -> float:
-        """Return the learning rate that a range test suggests, or the mode's own if the test is undecided."""
+        """Return the learning rate that a range test suggests, or the mode's default if the test is undecided."""
         note, found = self.run.observer.note, self.range_test()
         if found.suggestion is not None:
             note(f"learning rate {found.suggestion:.2g}, by a range test ({found.default})")
             return found.suggestion
         lr = default_lr(self.run.recipe)
-        note(f"learning rate {lr:g}, the mode's own: a range test could not tell of a better one")
+        note(f"learning rate {lr:g}, the mode's default: a range test found no better one")
         return lr
 
 
 def open_trainable(
     dataset: Dataset[LoopRecipe], network: LazyNetwork, model: nn.Module, precision: Precision, progress: Progress
 ) -> Trainable:
-    """Freeze what the first epoch to come does not train, and decide where its steps begin.
+    """Freeze the parameters that the next epoch does not train, and open its batches, from images or activations.
 
     Args:
-        model: the network's, placed on its device, with the weights that training starts from.
-        progress: where training is.
+        model: the network's model, on its device, with the weights to start from.
+        progress: see `Progress`; a cut-short last epoch is reopened.
 
     Raises:
-        ArtefactError: the checkpoint that the progress was read from does not fit the recipe.
+        ArtefactError: the checkpoint of `progress` does not fit the recipe.
     """
     run, settings = dataset.run, dataset.run.recipe.train
     batches = Batches(dataset, network)
     progress.reopen(batches.length.steps_per_epoch, batches.length.steps)
     phases = Phases(model, run.recipe.model, progress.receipts)
-    with checkpoint.fitting(run.folder.checkpoints) if progress.step else nullcontext():
+    with checkpoint.reporting_mismatch(run.folder.checkpoints) if progress.step else nullcontext():
         phases.enter(progress.epochs + 1)
     activations = batches.open(precision, gradual=phases.gradual)
     targets = Targets(run, dataset.manifest.classes, network.device)
@@ -132,15 +133,12 @@ def _note_precision(run: Run[LoopRecipe], now: str, progress: Progress) -> None:
     """Warn if a run resumes in another precision or on another device, which changes the last bits."""
     before, progress.computed = progress.computed, now
     if before and before != now:
-        run.observer.warn(f"the run resumes in {now}, and was in {before}: its weights will not be the same to the bit")
+        run.observer.warn(f"the run resumes in {now}, after {before}: its weights will differ in the last bits")
 
 
 @contextmanager
 def loop_surroundings(run: Run[LoopRecipe], network: LazyNetwork) -> Iterator[None]:
-    """Give the network its auxiliary classifiers inside the body; leave the caller's random generators as they were.
-
-    Every step seeds them.
-    """
+    """Add the auxiliary classifiers inside the body, and restore the caller's random generators, which steps seed."""
     devices = range(torch.cuda.device_count()) if network.device.type == "cuda" else ()
     with torch.random.fork_rng(devices=devices), auxiliary_classifiers(run, network):
         yield

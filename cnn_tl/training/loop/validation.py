@@ -1,4 +1,4 @@
-"""What the network gives for images as they are, in float32 and evaluation mode: exactly what predict computes."""
+"""Outputs of the network for images without augmentation, in float32 and evaluation mode, exactly as `predict`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.step.gradients import is_out_of_memory, memory_for
 
 AT_ONCE = 32
-"""Images that pass the network together: a training step may have many more than fit into memory."""
+"""Maximum images in one forward pass: a training step may have many more than fit into memory."""
 
 
 def outputs(
@@ -31,12 +31,13 @@ def outputs(
     task: str,
     pixels_of: Callable[[ImageRecord], Pixels] | None = None,
 ) -> Tensor:
-    """Return what the model gives for images, float32 [N, D], on the CPU, to every process of the run.
+    """Return the outputs of the model for images, float32 [N, D], on the CPU, in every process of the run.
 
     Args:
-        network: whose input and device the model has.
-        model: in evaluation mode: the network's own, its average, or part of it.
-        task: its purpose, in a word. pixels_of: by default as predict reads an image.
+        network: gives the preprocessing and the device.
+        model: in evaluation mode: the network's model, its moving average, or the part without the classifier.
+        task: name of the task, for progress and errors.
+        pixels_of: reads an image; by default as `predict` does.
 
     Raises (in all processes):
         DataError: an image changed since the run began.
@@ -44,7 +45,7 @@ def outputs(
         Stopped: a signal came.
     """
     run, world = dataset.run, dataset.run.world
-    groups = in_groups(images, min(run.batch_size, AT_ONCE))  # whole: the number of processes changes no bit
+    groups = in_groups(images, min(run.batch_size, AT_ONCE))  # the same for any number of processes
     mine, rows = world.strided(groups), []
     progress = run.observer.task(task, sum(map(len, mine)))
     memory = memory_for(task, "use a smaller --image-size or --model, or --device cpu")
@@ -59,17 +60,17 @@ def outputs(
 
 
 def scores(logits_NK: Tensor, labels_N: NDArray[np.int64]) -> dict[str, float]:
-    """Return the loss and the accuracy of the validation images' logits, as in a row of metrics."""
+    """Return the loss and the accuracy of validation logits, by their keys in a row of metrics."""
     labels = torch.from_numpy(labels_N)
     right = int((logits_NK.argmax(1) == labels).sum())
     return {"val_loss": float(F.cross_entropy(logits_NK, labels)), "val_accuracy": right / len(labels)}
 
 
 def refuse_failures(batch: Batch[Item]) -> None:
-    """Refuse an image that could be read when the run began and cannot be read now.
+    """Refuse a batch with an image that could be read when the run began and cannot be read now.
 
     Raises:
-        DataError: there is one.
+        DataError: the batch has one.
     """
     if batch.failures:
         error: BadImageError = batch.failures[0][1]
@@ -77,7 +78,7 @@ def refuse_failures(batch: Batch[Item]) -> None:
 
 
 def _in_halves(model: nn.Module, x_NCHW: Tensor) -> Tensor:
-    """Pass images through the model; if memory runs out, in two halves one after the other, and so on."""
+    """Run the model on images; if memory runs out, on each half, recursively."""
     try:
         whole: Tensor = model(x_NCHW)
         return whole

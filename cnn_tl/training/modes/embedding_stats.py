@@ -1,4 +1,4 @@
-"""What computing features did and how long it took, in one process or in several."""
+"""Counts and times of computing features, in one process or merged from several."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from cnn_tl.training.dataset import Dataset
 
 
 @dataclass
-class Embedded:
-    """What computing features did and how long it took.
+class EmbeddingStats:
+    """Counts and times of computing features.
 
     Attributes:
         rows: features computed.
-        broken: the images that could not be read.
-        decode_seconds: processor time of the workers, added up. forward_seconds: in the network.
-        seconds: from the first batch to the last, without loading torch.
+        broken: images that could not be read.
+        decode_seconds: CPU time of all workers.
+        forward_seconds: time in the network.
+        seconds: wall time from the first batch to the last, without loading torch.
     """
 
     rows: int = 0
@@ -29,9 +30,9 @@ class Embedded:
     seconds: float = 0.0
 
     def rates(self, workers: int) -> dict[str, float]:
-        """Return images per second: of the workers alone, of the network alone, and of both together.
+        """Return images per second of the workers alone, of the network alone, and of both together.
 
-        That of the workers follows from their processor time, so workers beyond the number of cores add nothing to it.
+        The rate of the workers is computed from their CPU time, so workers beyond the number of cores do not raise it.
         """
         if not self.rows:
             return {}
@@ -43,7 +44,7 @@ class Embedded:
         }
 
     def broken_among(self, dataset: Dataset, images: Sequence[ImageRecord]) -> list[tuple[ImageRecord, BadImageError]]:
-        """Return which of the images are broken: those that could not be read, and their copies."""
+        """Return the images that could not be read, including copies of them."""
         reasons = {image.sha256: error.reason for image, error in self.broken.items()}
         return [
             (image, BadImageError(dataset.manifest.file(image), reasons[image.sha256]))
@@ -52,12 +53,12 @@ class Embedded:
         ]
 
 
-def merged(shares: Sequence[Embedded]) -> Embedded:
-    """Return what several processes did side by side."""
+def merged(shares: Sequence[EmbeddingStats]) -> EmbeddingStats:
+    """Merge the statistics of processes that worked in parallel."""
     broken: dict[ImageRecord, BadImageError] = {}
     for share in shares:
         broken |= share.broken
-    return Embedded(
+    return EmbeddingStats(
         rows=sum(share.rows for share in shares),
         broken=broken,
         decode_seconds=sum(share.decode_seconds for share in shares),

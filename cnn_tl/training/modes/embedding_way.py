@@ -1,4 +1,4 @@
-"""How training images pass a frozen network on this machine: in which precision, compiled or not."""
+"""Choose how a frozen network computes features of training images on this machine: precision, compiled or not."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from cnn_tl.training.step import precision as precisions
 def choose_way(
     run: Run[FreezeRecipe], network: LazyNetwork, missing: Callable[[Way, Speeds], int], *, verify_device: bool
 ) -> tuple[Speeds, Way]:
-    """Return how fast this machine is, and the way in which the training images will pass the network.
+    """Return the speeds of this machine, and the precision and compilation to use for training images.
 
     Args:
-        missing: how many of the features computed in a way the cache lacks.
+        missing: returns how many features the cache lacks if they are computed in a given way.
         verify_device: see `_speeds`.
     """
     speeds = _speeds(run, network, verify_device=verify_device)
     precision = speed.choose_precision(speeds, run.recipe.run.precision)
-    wanted, may_try = run.recipe.run.compile, run.writes and network.memory.is_dir()
+    wanted, may_try = run.recipe.run.compile, run.writes and network.cache_folder.is_dir()
     if may_try and speed.worth_trying_to_compile(speeds, precision, wanted, missing(Way(precision), speeds)):
-        run.observer.note("so many features are missing that compiling the network may pay; trying for half a minute")
+        run.observer.note("many features are missing, so compiling the network may pay; trying for half a minute")
         tried = speed.measure_compiled(network.build(), network.device, speeds, precision)
         speeds = tried if _remember(run, network, tried) else speeds
     return speeds, speed.choose_way(speeds, precision, wanted, lambda way: missing(way, speeds))
 
 
 def _speeds(run: Run[FreezeRecipe], network: LazyNetwork, *, verify_device: bool) -> Speeds:
-    """Return what is known of this machine's speed with this network, measuring what is not.
+    """Return the speeds of this machine with this network; measure what no earlier run has measured.
 
-    Where nothing can be remembered, a fixed rule chooses the precision: the stopwatch might choose another one the next
-    time, and the same recipe would give other weights.
+    If measurements cannot be stored, a fixed rule chooses the precision: a new measurement might choose differently,
+    and the same recipe would then give other weights.
 
     Args:
-        verify_device: False trusts that what was measured is of this device, which needs no torch; `embed` checks it
-            before anything is computed.
+        verify_device: check that the stored speeds are of this device, which needs torch. Without it `embed` checks
+            the device before it computes anything.
     """
     recipe = run.recipe
     needed: list[Precision] = ["fp32", "bf16"] if recipe.run.precision == "bf16" else ["fp32"]
-    known = speed.recall(network.memory, recipe.run.device)
+    known = speed.recall(network.cache_folder, recipe.run.device)
     if known is not None and not verify_device and not known.lacks(needed):
         return known
     if known is not None and not known.is_of(network.device):
@@ -66,12 +66,12 @@ def _speeds(run: Run[FreezeRecipe], network: LazyNetwork, *, verify_device: bool
 
 
 def _remember(run: Run[FreezeRecipe], network: LazyNetwork, speeds: Speeds) -> bool:
-    """Keep what was measured for the next run; return whether that was possible."""
-    if not network.memory.is_dir():
+    """Store the speeds for later runs; return whether that was possible."""
+    if not network.cache_folder.is_dir():
         return False
     try:
-        speed.remember(network.memory, run.recipe.run.device, speeds)
+        speed.remember(network.cache_folder, run.recipe.run.device, speeds)
     except CnnTlError as error:
-        run.observer.note(f"what was measured is not kept: {error}")
+        run.observer.note(f"the measured speeds are not stored: {error}")
         return False
     return True

@@ -1,9 +1,9 @@
-"""The features that a run needs: which are cached, which must be computed, and all of them as arrays for the head.
+"""The features of mode freeze: look them up in the cache, compute the missing ones, return them as arrays.
 
-Training images pass the network in the fastest precision that the machine has; validation images in float32,
-uncompiled, so that the reported accuracy is the one that predict gives, image by image.
+Features of training images are computed in the fastest precision of this machine. Those of validation images are
+computed in float32, uncompiled, as `predict` does, so that the reported accuracy is that of the saved model.
 
-An image is identified by its content: copies share one row, which is computed once.
+The cache identifies an image by its content: copies of an image share one row, which is computed once.
 
 Shapes: N images, V views of each, D features.
 """
@@ -31,23 +31,24 @@ from cnn_tl.recipe.resolved import FreezeRecipe
 from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset, Pixels
 from cnn_tl.training.lazy_network import LazyNetwork
-from cnn_tl.training.modes.embedding_stats import Embedded
+from cnn_tl.training.modes.embedding_stats import EmbeddingStats
 
 Features = NDArray[np.float32]
 
 CHECKED_AT_ONCE = 1024
 READ_AHEAD = 10
-"""Batches that may be decoded before the first is used: the workers' task while torch is loaded."""
+"""Batches that the workers may decode in advance, while torch is being loaded."""
 
 EXACT = Way("fp32")
+"""How validation images are computed: as `predict` computes them."""
 
 
-class OtherDevice(Exception):  # noqa: N818 - never leaves mode freeze
-    """The device is not the one that was measured; features would be kept under the wrong name."""
+class DeviceChanged(Exception):  # noqa: N818 - never leaves mode freeze
+    """The device is not the one that was measured, so its features would be cached under the wrong key."""
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ImageView:
     """One view of one image."""
 
     image: ImageRecord
@@ -56,15 +57,16 @@ class Wanted:
 
 @dataclass
 class SplitFeatures:
-    """The features of the training or the validation split, as the views that a head is fitted on.
+    """The features of one split: a sequence of V arrays [N, D], one for each view.
 
     Attributes:
-        way: how they are computed. speeds: of the device that computes them.
-        space: where the cache keeps them.
-        missing: rows that the cache lacks or holds damaged; one for each content.
-        spare: rows that were computed and that the cache did not take, by key.
-        batch_size: images that pass the network at once.
-        in_memory: hold what is computed in `spare`, also where the cache keeps it.
+        way: precision, and whether the network is compiled.
+        speeds: of the device that computes them.
+        space: the part of the cache that stores them.
+        missing: rows that the cache lacks or that are damaged; copies of an image count once.
+        held: rows held in memory because the cache could not store them, by key.
+        batch_size: images in one forward pass.
+        hold_all: hold every computed row in memory, even if the cache stores it.
     """
 
     dataset: Dataset[FreezeRecipe]
@@ -74,10 +76,10 @@ class SplitFeatures:
     way: Way
     speeds: Speeds
     space: Space
-    missing: list[Wanted] = field(default_factory=list)
-    spare: dict[bytes, Features] = field(default_factory=dict)
+    missing: list[ImageView] = field(default_factory=list)
+    held: dict[bytes, Features] = field(default_factory=dict)
     batch_size: int = BATCH_SIZE
-    in_memory: bool = False
+    hold_all: bool = False
 
     @property
     def run(self) -> Run[FreezeRecipe]:
@@ -89,49 +91,49 @@ class SplitFeatures:
         return self.views
 
     def __getitem__(self, view: int) -> Features:
-        """Return one view of every image, float32 [N, D]; rows that the cache has lost since are computed again.
+        """Return one view of every image, float32 [N, D]; rows that the cache has lost meanwhile are computed again.
 
         Raises:
-            DataError: an image needed for that has changed or vanished.
-            OtherDevice: the device is not the one that computed the remaining features.
+            DataError: an image of a lost row has changed or vanished.
+            DeviceChanged: the device is not the one that computed the other features.
             Stopped: a signal came.
         """
-        keys = [self.key(Wanted(image, view)) for image in self.images]
+        keys = [self.key(ImageView(image, view)) for image in self.images]
         features_ND, lacking = self.space.gather(keys)
-        lost = {keys[i]: Wanted(self.images[i], view) for i in lacking if keys[i] not in self.spare}
+        lost = {keys[i]: ImageView(self.images[i], view) for i in lacking if keys[i] not in self.held}
         if lost:
             self._compute_again(list(lost.values()))
         for index in lacking:
-            features_ND[index] = self.spare[keys[index]]
+            features_ND[index] = self.held[keys[index]]
         return features_ND
 
-    def _compute_again(self, lost: list[Wanted]) -> None:
+    def _compute_again(self, lost: list[ImageView]) -> None:
         features = counted(len(lost), "feature")
         self.run.observer.note(f"the cache has lost {features} since the run began; computed again")
         with self.run.observer.task("features", len(lost)):
-            done = embed(self.dataset, self.network, [replace(self, missing=lost, in_memory=True)], self.batch_size)
+            done = embed(self.dataset, self.network, [replace(self, missing=lost, hold_all=True)], self.batch_size)
         if done.broken:
             raise DataError(str(next(iter(done.broken.values()))))
 
-    def key(self, wanted: Wanted) -> bytes:
-        """Return the row's key."""
+    def key(self, wanted: ImageView) -> bytes:
+        """Return the cache key of a row."""
         return row_key(wanted.image.sha256, wanted.view, self.run.recipe.seed, self.run.augmentation)
 
     def without(self, broken: set[str]) -> SplitFeatures:
-        """Return the same without images that could not be read."""
+        """Return these features without the images at the given paths; nothing is missing any more."""
         images = tuple(image for image in self.images if image.path not in broken)
         return replace(self, images=images, missing=[])
 
-    def leave_to(self, other: SplitFeatures) -> None:
-        """Remove from `missing` what `other`, which is computed first, computes anyway."""
+    def skip_rows_of(self, other: SplitFeatures) -> None:
+        """Do not compute rows that `other`, which is computed first, also needs; share its rows."""
         if self.space is other.space:
             theirs = {other.key(wanted) for wanted in other.missing}
             self.missing = [wanted for wanted in self.missing if self.key(wanted) not in theirs]
-            self.spare = other.spare
+            self.held = other.held
 
     @property
-    def wanted(self) -> int:
-        """How many rows there are once all are computed."""
+    def total(self) -> int:
+        """Number of rows: one for each view of each distinct image."""
         return self.views * len({image.sha256 for image in self.images})
 
 
@@ -144,7 +146,7 @@ def find_features(
     way: Way,
     speeds: Speeds,
 ) -> SplitFeatures:
-    """Look up what the cache has; every row is read and verified, so what it has is whole."""
+    """Look up which features are cached; each row is read and verified, so a damaged one counts as missing."""
     info = network.info
     facts = space_facts(
         info, precision=way.precision, device=speeds.device, hardware=speeds.hardware, compiled=way.compiled
@@ -152,7 +154,7 @@ def find_features(
     space = cache.space(facts, shape=(info.num_features,))
     found = SplitFeatures(dataset, network, tuple(images), views, way, speeds, space)
     distinct = {image.sha256: image for image in found.images}.values()
-    rows = [Wanted(image, view) for view in range(views) for image in distinct]
+    rows = [ImageView(image, view) for view in range(views) for image in distinct]
     for start in range(0, len(rows), CHECKED_AT_ONCE):
         chunk = rows[start : start + CHECKED_AT_ONCE]
         _, lacking = space.gather([found.key(wanted) for wanted in chunk])
@@ -160,11 +162,11 @@ def find_features(
     return found
 
 
-def share_of(features: SplitFeatures) -> SplitFeatures:
-    """Return the features with this process's share of what must be computed.
+def own_share(features: SplitFeatures) -> SplitFeatures:
+    """Return the features with only this process's share of the missing rows.
 
-    Only the first process needs the features, so only what it lacks is computed; what the cache of another process
-    has already is sent to it as it is.
+    Only the first process fits the head, so only rows missing there are computed. If another process has such a row in
+    its own cache, `collect_rows` sends it.
     """
     world = features.run.world
     if world.is_alone:
@@ -174,37 +176,19 @@ def share_of(features: SplitFeatures) -> SplitFeatures:
     return replace(features, missing=mine)
 
 
-def bring_together(features: SplitFeatures) -> None:
-    """Give the first process of a run the rows that others have computed and that its own cache lacks.
-
-    On one machine, or on a disk that all machines share, the cache has them all.
-    """
-    world = features.run.world
-    if world.is_alone:
-        return
-    features.space.refresh()
-    keys = [features.key(wanted) for wanted in features.missing]
-    lacking = world.first(lambda: [key for key in keys if key not in features.space and key not in features.spare])
-    for chunk in in_groups(lacking, CHECKED_AT_ONCE):
-        rows = {key: features.spare[key] if key in features.spare else features.space.read(key) for key in chunk}
-        for others in world.gather({key: row for key, row in rows.items() if row is not None}):
-            if world.is_first:
-                features.spare |= others
-
-
 def embed(
     dataset: Dataset[FreezeRecipe], network: LazyNetwork, splits: Sequence[SplitFeatures], batch_size: int
-) -> Embedded:
-    """Compute what the splits lack, one after the other, and hand it to the cache.
+) -> EmbeddingStats:
+    """Compute the missing rows of the splits, one split after the other, and write them to the cache.
 
-    The workers start before torch is loaded, and decode while it is.
+    The workers start decoding while torch is being loaded.
 
     Raises:
-        DataError: a broken image, and the recipe says `on_bad_image: fail`; or files that changed.
-        OtherDevice: the device is not the one that was measured.
-        Stopped: a signal came; what is done so far is kept.
+        DataError: an image is broken and the recipe says `on_bad_image: fail`; or a file has changed.
+        DeviceChanged: the device is not the one that was measured.
+        Stopped: a signal came; the rows computed so far are in the cache.
     """
-    done = Embedded()
+    done = EmbeddingStats()
     for split in splits:
         split.batch_size = batch_size
     groups = [in_groups(split.missing, batch_size) for split in splits]
@@ -212,7 +196,7 @@ def embed(
         return done
     decode_seconds: list[float] = []
 
-    def pixels_of(wanted: Wanted) -> Pixels:
+    def pixels_of(wanted: ImageView) -> Pixels:
         started = time.thread_time()
         try:
             return _pixels(dataset, wanted)
@@ -222,7 +206,7 @@ def embed(
     with dataset.reading(list(chain.from_iterable(groups)), pixels_of, ahead=READ_AHEAD) as batches:
         network.build()
         if not all(split.speeds.is_of(network.device) for split in splits):
-            raise OtherDevice
+            raise DeviceChanged
         started = time.perf_counter()
         for split, own in zip(splits, groups, strict=True):
             _embed_split(network, split, islice(batches, len(own)), done)
@@ -231,7 +215,9 @@ def embed(
     return done
 
 
-def _embed_split(network: LazyNetwork, split: SplitFeatures, batches: Iterator[Batch[Wanted]], done: Embedded) -> None:
+def _embed_split(
+    network: LazyNetwork, split: SplitFeatures, batches: Iterator[Batch[ImageView]], done: EmbeddingStats
+) -> None:
     from cnn_tl.features.embedding import embedder, stream
 
     arguments = (network.build(), network.device, split.way.precision)
@@ -239,8 +225,8 @@ def _embed_split(network: LazyNetwork, split: SplitFeatures, batches: Iterator[B
     with split.space.writer() as writer, embedder(*arguments, **options) as frozen:
         for batch, features_ND in stream(frozen, batches):
             for wanted, row in zip(batch.items, features_ND, strict=True):
-                if not writer.add(split.key(wanted), row) or split.in_memory:
-                    split.spare[split.key(wanted)] = row.copy()
+                if not writer.add(split.key(wanted), row) or split.hold_all:
+                    split.held[split.key(wanted)] = row.copy()
             for wanted, error in batch.failures:
                 done.broken.setdefault(wanted.image, error)
             done.rows += len(batch.items)
@@ -248,8 +234,26 @@ def _embed_split(network: LazyNetwork, split: SplitFeatures, batches: Iterator[B
         done.forward_seconds += frozen.seconds
 
 
-def _pixels(dataset: Dataset[FreezeRecipe], wanted: Wanted) -> Pixels:
+def _pixels(dataset: Dataset[FreezeRecipe], wanted: ImageView) -> Pixels:
     if wanted.view == PLAIN:
         return dataset.evaluation_pixels(wanted.image)
     seed = view_seed(wanted.image.sha256, wanted.view, dataset.run.recipe.seed)
     return dataset.augmented_pixels(wanted.image, seed)
+
+
+def collect_rows(features: SplitFeatures) -> None:
+    """Send the rows that the first process lacks to it from the processes that have them.
+
+    If all processes share one cache (one machine, or a shared disk), there is nothing to send.
+    """
+    world = features.run.world
+    if world.is_alone:
+        return
+    features.space.refresh()
+    keys = [features.key(wanted) for wanted in features.missing]
+    lacking = world.first(lambda: [key for key in keys if key not in features.space and key not in features.held])
+    for chunk in in_groups(lacking, CHECKED_AT_ONCE):
+        rows = {key: features.held[key] if key in features.held else features.space.read(key) for key in chunk}
+        for others in world.gather({key: row for key, row in rows.items() if row is not None}):
+            if world.is_first:
+                features.held |= others

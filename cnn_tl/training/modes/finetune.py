@@ -1,6 +1,6 @@
-"""Modes `finetune` and `scratch`: the network trains, all or part of it, on images that vary from epoch to epoch.
+"""Modes `finetune` and `scratch`: train all or part of the network on augmented images.
 
-`plan` counts what trains and estimates its time; `run` is the training loop (loop/loop.py).
+`plan` counts the trainable parameters and estimates the time; `run` calls the training loop (loop/loop.py).
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ from cnn_tl.training.step import precision as precisions
 from cnn_tl.training.step.schedule import LoopLength, loop_length
 
 BACKWARD_COST = 3.0
-"""A training step costs about this many forward passes: forward, and two products of that size for the gradients."""
+"""Cost of a training step in forward passes: one forward, and about two for the gradients."""
 
 VIEW_SECONDS = 0.002
-"""One view of a kept image on one thread: read, verified, cropped and coloured."""
+"""One view of a cached image on one thread: read, verify, crop and jitter."""
 
 
 def plan(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: LazyNetwork) -> Planned[Precision]:
-    """Choose the precision and estimate the time; where `run` writes nothing, decode every image once."""
+    """Choose the precision and estimate the time; a plan that writes nothing decodes every image once."""
     if not run.writes:
         dataset.check_images(keep=False)
     return plan_loop(run, dataset, network)
 
 
 def run(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: LazyNetwork, precision: Precision) -> Outcome:
-    """Train; see `loop.train` for what is raised."""
+    """Train; raises the errors of `loop.train`."""
     trained = loop.train(run, dataset, network, precision)
     return Outcome(trained.logits.numpy(), Facts(loop=trained.facts))
 
 
 def find_lr(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: LazyNetwork) -> RangeTest:
-    """Try learning rates from very low to too high on the run's own first steps; the model stays as it was.
+    """Run the learning-rate range test on the first steps of the run; the model stays as it was.
 
     Raises:
         The errors of `loop.train`.
     """
-    return loop.find_lr(run, dataset, network, precisions.of_the_loop(run, network))
+    return loop.find_lr(run, dataset, network, precisions.loop_precision(run, network))
 
 
 def plan_loop(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: LazyNetwork) -> Planned[Precision]:
-    """Describe the loop without reading any image."""
+    """Plan the loop without reading any image; `lp_ft` uses this too."""
     model, settings = network.model, run.recipe.model
     freeze.apply(model, settings.freeze, settings.bn)
     trainable, total = freeze.count_parameters(model)
     images, length = _kept_images(dataset), loop_length(run, dataset.manifest)
-    precision = precisions.of_the_loop(run, network)
+    precision = precisions.loop_precision(run, network)
     shown = Plan(
         **estimate.description(run, dataset, network),
         trainable=trainable,
@@ -90,7 +90,7 @@ def _schedule(run: Run[LoopRecipe], length: LoopLength) -> str:
 
 
 def _phases(run: Run[LoopRecipe], length: LoopLength) -> str | None:
-    """Return what trains when, such as "head (epoch 1), last-stage (2), all (3-5)"; None if that never changes."""
+    """Return what trains in which epochs, such as "head (epoch 1), last-stage (2), all (3-5)"; None if one phase."""
     model = run.recipe.model
     if not model.unfreeze:
         return None
@@ -118,7 +118,7 @@ def _seconds(
     each = (DECODE_SECONDS if kept is None else VIEW_SECONDS) / threads
     fast = max(estimate.seconds_per_image(network, precision), each)
     exact = max(estimate.seconds_per_image(network, "fp32"), each)
-    validations = length.epochs + 1  # the weights that are kept are validated once more
+    validations = length.epochs + 1  # the kept weights are validated once more
     if run.recipe.fits_head:
         validations += 1
         images, num_features = min(train, start.AT_MOST), int(network.model.num_features)  # type: ignore[arg-type]

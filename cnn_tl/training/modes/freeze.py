@@ -1,7 +1,9 @@
-"""Mode `freeze`: the backbone does not change, so each view of an image passes it once, and a head is fitted on that.
+"""Mode `freeze`: the backbone stays as it is, each view of an image passes through it once, and a head is fitted.
 
-`plan` chooses how images pass the network and looks up which features are cached; `run` computes the missing ones,
-validation first, and fits the head. Without missing features neither needs torch.
+`plan` chooses the precision of the backbone (and whether to compile it) and looks up which features are cached. `run`
+computes the missing features and fits the head. If nothing is missing, neither needs torch.
+
+A stopped run has no checkpoint: the features computed so far are in the cache, so a resumed run computes the rest.
 """
 
 from __future__ import annotations
@@ -28,25 +30,30 @@ from cnn_tl.training.modes.embedding_stats import merged
 from cnn_tl.training.modes.embedding_way import choose_way
 from cnn_tl.training.modes.features import (
     EXACT,
-    OtherDevice,
+    DeviceChanged,
     SplitFeatures,
-    bring_together,
+    collect_rows,
     embed,
     find_features,
-    share_of,
+    own_share,
 )
 from cnn_tl.training.outcome import Facts, FeatureReads, HeadFit, Logits, Outcome
 
 ADAMW_STEP_SECONDS = 0.002
-"""One step of a head on features."""
+"""One step of a head that is trained by AdamW on features."""
 
 TORCH_SECONDS = 2.0
-"""Loading torch and timm, where they are not loaded yet and the network has to run."""
+"""Loading torch and timm, if the network has to run and they are not loaded yet."""
 
 
 @dataclass
 class FrozenFeatures:
-    """The features that the head needs: how they are computed, and which of them are cached."""
+    """The features that the head needs: how they are computed, and which of them are cached.
+
+    Attributes:
+        speeds: how fast this machine is with this network.
+        way: precision of the backbone for training images, and whether it is compiled.
+    """
 
     speeds: Speeds
     way: Way
@@ -55,18 +62,18 @@ class FrozenFeatures:
 
     @property
     def batch_size(self) -> int:
-        """Images that pass the network at once."""
+        """Images in one forward pass."""
         return self.train.run.recipe.train.batch_size or self.speeds.at_once
 
     @property
     def to_compute(self) -> int:
-        """Features that the cache lacks."""
+        """Number of features that the cache lacks."""
         return len(self.train.missing) + len(self.val.missing)
 
     @property
     def cached(self) -> int:
-        """Features that the cache has."""
-        return self.train.wanted + self.val.wanted - self.to_compute
+        """Number of features that the cache has."""
+        return self.train.total + self.val.total - self.to_compute
 
     @property
     def images_to_read(self) -> list[ImageRecord]:
@@ -76,25 +83,43 @@ class FrozenFeatures:
 
 
 def plan(run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: LazyNetwork) -> Planned[FrozenFeatures]:
-    """Look up what the cache has and estimate the rest; where `run` writes nothing, decode every image to be read."""
+    """Look up the cached features and estimate the time for the rest.
+
+    A plan that writes nothing (`run.writes` is False) also decodes every image that a run would have to read.
+    """
     found = look_up(run, dataset, network)
-    # an image whose features are cached could be read once, and is not read again
+    # images with cached features were readable before and are not read again
     if not run.writes and dataset.check_images(found.images_to_read, keep=False).any_broken:
         found = look_up(run, dataset, network)
-    return Planned(_shown(run, dataset, network, found), found)
+    return Planned(_make_plan(run, dataset, network, found), found)
+
+
+def run(run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: LazyNetwork, found: FrozenFeatures) -> Outcome:
+    """Compute the features that are missing and fit the head.
+
+    Raises:
+        DataError: too many broken images, or files that changed.
+        DivergedError: the features or the head's logits are not finite.
+        Stopped: a signal came; `--resume` continues.
+    """
+    try:
+        return _run(run, dataset, network, found)
+    except DeviceChanged:
+        run.observer.note("the device is not the one that was measured; measuring again")
+        return _run(run, dataset, network, look_up(run, dataset, network, verify_device=True))
 
 
 def look_up(
     run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: LazyNetwork, *, verify_device: bool = False
 ) -> FrozenFeatures:
-    """Find out how fast this machine is, choose how images pass the network, and look up what the cache has.
+    """Choose precision and compilation by the speed of this machine, and look up the cached features.
 
     Args:
         verify_device: see `choose_way`.
     """
     cache = open_cache(run)
-    if network.memory.is_dir():
-        cache.keep(network.memory)
+    if network.cache_folder.is_dir():
+        cache.keep(network.cache_folder)  # not to be evicted by this run's features
     train_images, val_images = dataset.manifest.of("train"), dataset.manifest.of("val")
     by_way: dict[Way, SplitFeatures] = {}
 
@@ -109,30 +134,15 @@ def look_up(
     speeds, way = run.world.first(lambda: choose_way(run, network, missing, verify_device=verify_device))
     val = find_features(dataset, network, cache, val_images, 1, EXACT, speeds)
     train = of_training(way, speeds)
-    train.leave_to(val)
+    train.skip_rows_of(val)
     return FrozenFeatures(speeds, way, train, val)
-
-
-def run(run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: LazyNetwork, found: FrozenFeatures) -> Outcome:
-    """Compute the features that are missing and fit the head.
-
-    Raises:
-        DataError: too many broken images, or files that changed.
-        DivergedError: the backbone's features are not finite.
-        Stopped: a signal came; `--resume` continues.
-    """
-    try:
-        return _run(run, dataset, network, found)
-    except OtherDevice:
-        run.observer.note("this machine has another device than when it was measured; it is measured again")
-        return _run(run, dataset, network, look_up(run, dataset, network, verify_device=True))
 
 
 def _run(
     run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: LazyNetwork, found: FrozenFeatures
 ) -> Outcome:
     train, val, reads = _compute(run, dataset, network, found)
-    head: FittedHead | None = None  # stays in the first process: it cannot be sent to the others
+    head: FittedHead | None = None  # only in the first process: it cannot be sent to the others
 
     def fit() -> tuple[Logits, HeadFit]:
         nonlocal head
@@ -146,18 +156,18 @@ def _run(
 def _compute(
     run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: LazyNetwork, found: FrozenFeatures
 ) -> tuple[SplitFeatures, SplitFeatures, FeatureReads]:
-    """Compute what is missing, validation first; return both splits without the images that are broken."""
+    """Compute the missing features, validation first; return both splits without broken images, and the counts."""
     world, splits = run.world, [found.val, found.train]
     if not world.is_alone and not all(world.gather(found.speeds.is_of(network.device))):
-        raise OtherDevice
-    mine = [share_of(split) for split in splits]
+        raise DeviceChanged
+    mine = [own_share(split) for split in splits]
     total = found.cached + sum(len(split.missing) for split in mine)
     with world.together(), run.observer.task("features", total):
         run.observer.advance(found.cached)
         own = embed(dataset, network, mine, found.batch_size)
     release_freed_memory()
     for split in splits:
-        bring_together(split)
+        collect_rows(split)
     done = merged(world.gather(own))
     broken = done.broken_among(dataset, found.val.images + found.train.images)
     dataset.set_aside(broken)
@@ -191,14 +201,16 @@ def _fit(
     head = HEADS[settings.kind](problem, settings)
     seconds = round(time.monotonic() - started, 3)
     if not head.facts.get("converged", True):
-        run.observer.warn("the head was still improving when its fit ended; a larger head.penalty converges sooner")
+        run.observer.warn("the fit of the head has not converged; a larger head.penalty converges sooner")
     logits = head.logits(val[0])
     if not np.isfinite(logits).all():
         raise DivergedError("the fitted head gives logits that are not finite; try a larger head.penalty")
     return head, logits, HeadFit(head.facts, seconds)
 
 
-def _shown(run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: LazyNetwork, found: FrozenFeatures) -> Plan:
+def _make_plan(
+    run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: LazyNetwork, found: FrozenFeatures
+) -> Plan:
     speeds, way, info = found.speeds, found.way, network.info
     trainable = _head_parameters(run, info.num_features, len(dataset.manifest.classes))
     fast, exact = speeds.seconds.get(str(way), speeds.seconds["fp32"]), speeds.seconds["fp32"]
@@ -215,7 +227,7 @@ def _shown(run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: Lazy
         total=info.backbone_parameters + trainable,
         device=speeds.device_name,
         precision=str(way),
-        schedule=f"{_passes(run, found)}, then the head ({head_kind(run, dataset, network, found)})",
+        schedule=f"{_describe_passes(run, found)}, then the head ({head_kind(run, dataset, network, found)})",
         phases=None,
         features=feature_plan(run, network, found),
         images=None,
@@ -223,8 +235,25 @@ def _shown(run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: Lazy
     )
 
 
+def _describe_passes(run: Run[FreezeRecipe], found: FrozenFeatures) -> str:
+    views = run.recipe.features.views
+    if not found.to_compute:
+        return "features from the cache"
+    if views == "fresh":
+        return f"a fresh view of each image in each of {counted(run.recipe.views, 'epoch')}"
+    return "one pass for each image" if views == 1 else f"one pass for each of {views} views of an image"
+
+
+def head_kind(run: Run[HeadRecipe], dataset: Dataset, network: LazyNetwork, found: FrozenFeatures) -> str:
+    """Return the kind of head that is fitted; if `auto` does not choose lbfgs, also why."""
+    kind, images = run.recipe.head.kind, len(found.train.images)
+    if kind != "auto":
+        return kind
+    return str(choose(images, found.train.views, network.info.num_features, len(dataset.manifest.classes)))
+
+
 def feature_plan(run: Run[HeadRecipe], network: LazyNetwork, found: FrozenFeatures) -> FeaturePlan:
-    """Return how many features are computed, kept and cached."""
+    """Return how many features must be computed and are cached, and how many bytes the cache will grow by."""
     settings = run.recipe.features
     kept = settings.cache and settings.views != "fresh"
     nbytes = found.to_compute * network.info.num_features * 4
@@ -232,21 +261,13 @@ def feature_plan(run: Run[HeadRecipe], network: LazyNetwork, found: FrozenFeatur
 
 
 def head_seconds(run: Run[HeadRecipe], dataset: Dataset, network: LazyNetwork, found: FrozenFeatures) -> float:
-    """Estimate what fitting the head takes, from the size of its problem."""
+    """Estimate how many seconds the fit of the head takes, from the size of the problem."""
     head, images = run.recipe.head, len(found.train.images)
     if isinstance(head, AdamwHead):
         return -(-images // head.batch_size) * head.epochs * ADAMW_STEP_SECONDS
     if isinstance(head, KnnHead | PrototypeHead):
         return 0.0
     return fit_seconds(head.kind, images, found.train.views, network.info.num_features, len(dataset.manifest.classes))
-
-
-def head_kind(run: Run[HeadRecipe], dataset: Dataset, network: LazyNetwork, found: FrozenFeatures) -> str:
-    """Return the kind of head that is fitted, and why, where `auto` chooses another one than lbfgs."""
-    kind, images = run.recipe.head.kind, len(found.train.images)
-    if kind != "auto":
-        return kind
-    return str(choose(images, found.train.views, network.info.num_features, len(dataset.manifest.classes)))
 
 
 def _head_parameters(run: Run[FreezeRecipe], num_features: int, num_classes: int) -> int:
@@ -256,12 +277,3 @@ def _head_parameters(run: Run[FreezeRecipe], num_features: int, num_classes: int
     if isinstance(head, AdamwHead) and head.hidden is not None:
         return (num_features + 1) * head.hidden + (head.hidden + 1) * num_classes
     return (num_features + 1) * num_classes
-
-
-def _passes(run: Run[FreezeRecipe], found: FrozenFeatures) -> str:
-    views = run.recipe.features.views
-    if not found.to_compute:
-        return "features from the cache"
-    if views == "fresh":
-        return f"a fresh view of each image in each of {counted(run.recipe.views, 'epoch')}"
-    return "one pass for each image" if views == 1 else f"one pass for each of {views} views of an image"

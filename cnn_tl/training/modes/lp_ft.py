@@ -1,7 +1,9 @@
-"""Modes `lp-ft` and `auto`: mode freeze, then mode finetune from its head, and a verdict on what that gained.
+"""Modes `lp-ft` and `auto`: mode freeze, then fine-tuning from its head, then a comparison of the two.
 
-Fine-tuning under a random head distorts the features that it starts from (Kumar et al. 2022, "Fine-tuning can distort
-pretrained features and underperform out-of-distribution"); under a fitted one it need not.
+Fine-tuning with a random head distorts the pretrained features (Kumar et al. 2022, "Fine-tuning can distort pretrained
+features and underperform out-of-distribution"). Starting from a fitted head avoids that.
+
+The fitted head is saved as a checkpoint, so a resumed run goes straight to the loop.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ _HEAD = "head"
 
 @dataclass(frozen=True)
 class Stages:
-    """What the two stages work with: the frozen features for the head, and the precision of the loop."""
+    """What the plan hands to the run: the frozen features for the head, and the precision of the loop."""
 
     features: FrozenFeatures
     precision: Precision
@@ -48,7 +50,7 @@ class Stages:
 
 @dataclass(frozen=True)
 class HeadStage:
-    """A fitted head, the validation logits [N, K] that it gives on the frozen backbone, and what it took."""
+    """A fitted head, its validation logits [N, K] on the frozen backbone, and how many seconds the stage took."""
 
     head: FittedHead
     logits: Logits
@@ -57,12 +59,12 @@ class HeadStage:
 
 
 def plan(run: Run[LpFtRecipe], dataset: Dataset[LpFtRecipe], network: LazyNetwork) -> Planned[Stages]:
-    """Plan both stages; where `run` writes nothing, decode every image once."""
+    """Plan both stages; a plan that writes nothing decodes every image once."""
     features = _look_up(run, dataset, network)
     if not run.writes and dataset.check_images(keep=False).any_broken:
         features = _look_up(run, dataset, network)
     planned = finetune.plan_loop(run, dataset, network)
-    return Planned(_shown(run, dataset, network, features, planned.shown), Stages(features, planned.work))
+    return Planned(_add_head(run, dataset, network, features, planned.shown), Stages(features, planned.work))
 
 
 def _look_up(run: Run[LpFtRecipe], dataset: Dataset[LpFtRecipe], network: LazyNetwork) -> FrozenFeatures:
@@ -70,10 +72,10 @@ def _look_up(run: Run[LpFtRecipe], dataset: Dataset[LpFtRecipe], network: LazyNe
     return freeze.look_up(head_run, dataset.of(head_run), network)
 
 
-def _shown(
+def _add_head(
     run: Run[LpFtRecipe], dataset: Dataset[LpFtRecipe], network: LazyNetwork, features: FrozenFeatures, loop: Plan
 ) -> Plan:
-    """Add to the plan of the loop what the head needs before it."""
+    """Return the plan of the loop with the stage of the head added in front."""
     decode = DECODE_SECONDS / run.parallel_reads
     seconds = features.to_compute * max(features.speeds.seconds["fp32"], decode)
     kind = freeze.head_kind(run, dataset, network, features)
@@ -86,9 +88,9 @@ def _shown(
 
 
 def run(run: Run[LpFtRecipe], dataset: Dataset[LpFtRecipe], network: LazyNetwork, stages: Stages) -> Outcome:
-    """Fit the head, fine-tune from it, and judge what that gained.
+    """Fit the head, fine-tune from it, and compare the two models on the validation images.
 
-    Mode `lp-ft` keeps the fine-tuned model. Mode `auto` keeps it where the gain is more than chance, and otherwise the
+    Mode `lp-ft` keeps the fine-tuned model. Mode `auto` keeps it if the gain is more than chance, and otherwise the
     frozen backbone with its head.
 
     Raises:
@@ -96,7 +98,7 @@ def run(run: Run[LpFtRecipe], dataset: Dataset[LpFtRecipe], network: LazyNetwork
     """
     frozen = _fit_head(run, dataset, network, stages.features)
     weight, bias = (torch.from_numpy(frozen.head.tensors[name]) for name in ("weight", "bias"))
-    with checkpoint.fitting(run.folder.checkpoints):
+    with checkpoint.reporting_mismatch(run.folder.checkpoints):
         backbone.set_linear_classifier(network.model, weight, bias)
     tuned = loop.train(run, dataset, network, stages.precision, torch.from_numpy(frozen.logits))
     logits = tuned.logits.numpy()
@@ -104,15 +106,15 @@ def run(run: Run[LpFtRecipe], dataset: Dataset[LpFtRecipe], network: LazyNetwork
     facts = replace(frozen.facts, loop=tuned.facts, verdict=verdict)
     if verdict.kept == "fine-tuned":
         return Outcome(logits, facts)
-    network.rebuild()  # as it was before it was fine-tuned
-    facts = replace(facts, loop=replace(tuned.facts, temperature=None))  # the fine-tuned model's
+    network.rebuild()  # the weights from before fine-tuning
+    facts = replace(facts, loop=replace(tuned.facts, temperature=None))  # it belongs to the fine-tuned model
     return Outcome(frozen.logits, facts, frozen.head)
 
 
 def _fit_head(
     run: Run[LpFtRecipe], dataset: Dataset[LpFtRecipe], network: LazyNetwork, features: FrozenFeatures
 ) -> HeadStage:
-    """Fit the head, or after an interruption read the one that was fitted."""
+    """Fit the head, or load it if an earlier start of this run has fitted it."""
     folder = run.folder.checkpoints / _HEAD
     kept = run.world.first(lambda: _read(folder))
     if kept is None:
@@ -133,7 +135,7 @@ def _read(folder: Path) -> Checkpoint | None:
     try:
         return checkpoint.load(folder)
     except ArtefactError:
-        return None  # there is none yet, or it is damaged: the features are cached, so it is soon fitted again
+        return None  # none yet, or damaged; fitting again is quick, as the features are cached
 
 
 def _keep(folder: Path, outcome: Outcome, seconds: float) -> Checkpoint:
@@ -152,9 +154,9 @@ def _keep(folder: Path, outcome: Outcome, seconds: float) -> Checkpoint:
 def compare(
     run: Run[LpFtRecipe], labels_N: NDArray[np.int64], frozen: HeadStage, logits: Logits, facts: LoopFacts
 ) -> Verdict:
-    """Compare fine-tuning, with its validation logits [N, K], to the frozen head, and decide which model is kept."""
+    """Compare the fine-tuned model to the frozen one by their validation logits [N, K], and decide which is kept."""
     frozen_right, tuned_right = _right(frozen.logits, labels_N), _right(logits, labels_N)
-    # without a best epoch it is the last: the weights of the best were lost
+    # no best epoch: its weights were lost and the last epoch is kept, so none was chosen
     epochs = facts.epochs if facts.best_epoch is not None else 1
     compared = compare_paired(frozen_right, tuned_right, chosen_from=epochs)
     better = compared.more_than_chance
@@ -180,7 +182,7 @@ def _right(logits: Logits, labels_N: NDArray[np.int64]) -> np.ndarray[Any, np.dt
 
 
 def head_only(run: Run[LpFtRecipe]) -> Run[FreezeRecipe]:
-    """Return the run of the first stage: one plain view of each image, no loop."""
+    """Return the run of the first stage, a mode-freeze run on one plain view of each image."""
     return Run(
         run.recipe.head_only(), run.folder, run.observer, run.world, run.stop, run.tracking, run.is_resumed, run.writes
     )

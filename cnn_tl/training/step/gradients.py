@@ -1,8 +1,7 @@
-"""One step's gradients, from a batch in as many parts as memory requires.
+"""The gradients of one step, computed from the batch in as many parts as memory requires.
 
-Running out of memory does not end a run: the batch passes the network in halves, if need be again and again, while the
-gradients add up. So the effective batch stays what the recipe says, and the result is that of a `train.micro_batch` of
-that size.
+Running out of memory does not end a run: the batch is halved until a part fits, and the gradients of the parts are
+added. So the effective batch size is that of the recipe, and the result is that of `train.micro_batch` of this size.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from cnn_tl.core.seeds import seed_of
 from cnn_tl.training.step.loss import Loss
 
 Held = list[tuple[Tensor, Tensor]]
-"""Buffers that a forward pass moves, each with a copy of what was in it before."""
+"""Buffers that a forward pass updates, each with a copy of its earlier value."""
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
@@ -33,10 +32,10 @@ class Gradients:
     """Computes the gradients of one step after another.
 
     Attributes:
-        micro_batch: images that pass the network at once; it is halved when memory runs out, and stays so.
-        note: is told of that.
-        world: the processes that share each step; `model` is then what `World.parallel` returns.
-        aux_weight: of the loss of each auxiliary classifier, where the model has any.
+        micro_batch: images in one forward pass; halved for good when memory runs out.
+        note: receives a message when that happens.
+        world: the processes that share each step; with several, `model` is the result of `World.parallel`.
+        aux_weight: weight of the loss of each auxiliary classifier, if the model has any.
     """
 
     model: nn.Module
@@ -51,19 +50,20 @@ class Gradients:
     _fits: bool = False
 
     def use(self, model: nn.Module) -> None:
-        """Use the same model in another form: other parameters train now, so it may need more memory."""
+        """Use another wrapper of the same model; other parameters may train now, and need more memory."""
         self.model, self._fits = model, False
 
     def add(self, x: Tensor, targets_NK: Tensor, step: int, *, first: int = 0, total: int | None = None) -> Tensor:
-        """Add the gradients of the step's mean loss to the parameters', and return the sum of all its losses, [1 + A].
+        """Add the gradients of the step's mean loss to the parameters, and return the sums of its losses, [1 + A].
 
-        The first is the classifier's; those of A auxiliary classifiers follow, each without its weight. Of many
-        processes each has a share of the step, and all get the same gradients and sums.
+        The first sum is of the classifier; those of A auxiliary classifiers follow, unweighted. Each process has a
+        share of the step, and all get the same gradients and sums.
 
         Args:
-            x: what the model takes, [N, ...].
-            step: with the seed it decides all randomness inside the network (dropout, stochastic depth).
-            first, total: where this process's images begin among all of the step's, and how many those are.
+            x: input of the model, [N, ...].
+            step: with the seed, decides all randomness inside the network (dropout, stochastic depth).
+            first: index of this process's first image in the whole step.
+            total: number of images in the whole step.
 
         Raises:
             ResourceError: a single image does not fit.
@@ -71,10 +71,10 @@ class Gradients:
         """
         total = total or len(x)
         if not self.world.is_alone and not self._fits:
-            self._rehearse(x, targets_NK, total)
+            self._find_fitting_size(x, targets_NK, total)
         held = self._moving_buffers()
         while (loss := self._try(x, targets_NK, step, first, total)) is None:
-            self._forget(held)
+            self._undo_attempt(held)
         return self.world.sum(loss)
 
     def loss_with(
@@ -88,14 +88,14 @@ class Gradients:
         first: int = 0,
         total: int | None = None,
     ) -> Tensor:
-        """Return the sum of the step's losses [1] that the model has with other weights and the same randomness.
+        """Return the sum of the step's losses [1] with other weights, but the same randomness.
 
-        Call it after `add`, which finds out how many images fit into the memory.
+        Call it after `add`, which finds out how many images fit into memory.
 
         Args:
-            model: as it is, not wrapped by `World.parallel`.
-            weights: parameters and buffers by name; running statistics among them move.
-            x, targets_NK, step, first, total: as of `add`.
+            model: the model itself, not the result of `World.parallel`.
+            weights: parameters and buffers by name; running statistics among them are updated.
+            x, targets_NK, step, first, total: see `add`.
         """
         sums = []
         with torch.no_grad():
@@ -108,7 +108,7 @@ class Gradients:
                 first += len(part)
         return self.world.sum(torch.stack(sums).sum(0, keepdim=True))
 
-    def _rehearse(self, x: Tensor, targets_NK: Tensor, total: int) -> None:
+    def _find_fitting_size(self, x: Tensor, targets_NK: Tensor, total: int) -> None:
         """Make trial passes in all processes until the batch fits in each, then exchange gradients once; undo it all.
 
         If memory runs out during an exchange, all is lost. And after its first exchange DDP regroups the gradients,
@@ -116,17 +116,17 @@ class Gradients:
         resume.
         """
         held = self._moving_buffers()
-        with _statistics_kept_apart(self.model):  # an exchange of which some processes would make more than others
+        with _local_batch_norm(self.model):  # attempts differ between processes, and so would their exchanges
             fits = False
             while not fits:
                 with self.world.together(), self.no_sync():
                     found = self._try(x, targets_NK, 0, 0, total) is not None
-                self._forget(held, quietly=found)
+                self._undo_attempt(held, quietly=found)
                 fits = all(self.world.gather(found))
                 self.micro_batch = min(self.world.gather(self.micro_batch))
             self._fits = True
             self._in_parts(x, targets_NK, 0, 0, total)
-        self._forget(held, quietly=True)
+        self._undo_attempt(held, quietly=True)
 
     def _moving_buffers(self) -> Held:
         modules = (module for module in self.model.modules() if module.training)
@@ -148,7 +148,7 @@ class Gradients:
                     "use a smaller --image-size or --model, or --device cpu"
                 ) from error
             self.micro_batch = -(-size // 2)
-            return None  # the traceback, which keeps every activation alive, goes with this frame
+            return None  # leaving this frame frees the traceback, which holds all activations
 
     def _in_parts(self, x: Tensor, targets_NK: Tensor, step: int, first: int, total: int) -> Tensor:
         losses = []
@@ -168,9 +168,9 @@ class Gradients:
         return torch.stack(losses).sum(0)
 
     def _parts(self, x: Tensor, targets_NK: Tensor, total: int) -> list[tuple[Tensor, Tensor]]:
-        """Divide the images into the same number of parts in every process, as BatchNorm over all processes needs.
+        """Divide the images into the same number of parts in every process, as synchronised BatchNorm needs.
 
-        So a process with one image less than another may repeat its last one, the second time with weight 0.
+        A process with one image less than another may therefore repeat its last one, with weight 0.
         """
         count = parts_in_step(total, self.world.size, self.micro_batch)
         if (lacking := count - len(x)) > 0:
@@ -179,11 +179,11 @@ class Gradients:
         return list(zip(x.tensor_split(count), targets_NK.tensor_split(count), strict=True))
 
     def no_sync(self) -> AbstractContextManager[None]:
-        """Keep gradients in this process inside the body."""
+        """Do not exchange gradients with other processes inside the body."""
         return nullcontext() if self.world.is_alone else self.model.no_sync()  # type: ignore[operator]
 
     def _forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Return the logits [N, K]; of a model with auxiliary classifiers, theirs too, behind its own."""
+        """Return the logits [N, K], followed by those of auxiliary classifiers if the model has any."""
         try:
             return self.model(x)  # type: ignore[no-any-return]
         except ValueError as error:
@@ -194,7 +194,7 @@ class Gradients:
                 "use a larger --batch-size, train.micro_batch or --image-size"
             ) from error
 
-    def _forget(self, held: Held, *, quietly: bool = False) -> None:
+    def _undo_attempt(self, held: Held, *, quietly: bool = False) -> None:
         """Undo the traces of an attempt: gradients, running statistics, memory."""
         self.model.zero_grad()
         with torch.no_grad():
@@ -209,13 +209,13 @@ class Gradients:
 
 
 def parts_in_step(total: int, processes: int, micro_batch: int) -> int:
-    """Return in how many parts each process computes its images of a step of `total`."""
+    """Return the number of parts into which each process divides its share of a step of `total` images."""
     most = -(-total // processes)
     return -(-most // micro_batch)
 
 
 @contextmanager
-def _statistics_kept_apart(model: nn.Module) -> Iterator[None]:
+def _local_batch_norm(model: nn.Module) -> Iterator[None]:
     """Stop BatchNorm from exchanging statistics with other processes inside the body."""
     exchanging = [m for m in model.modules() if isinstance(m, nn.SyncBatchNorm) and m.training]
     for module in exchanging:
@@ -229,10 +229,10 @@ def _statistics_kept_apart(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def memory_for(what: str, advice: str) -> Iterator[None]:
-    """Report in one line what needed the memory that ran out inside the body, where halving the batch cannot help.
+    """Turn an out-of-memory error of the body into one line with advice, for code that cannot halve its batch.
 
     Raises:
-        ResourceError: it has.
+        ResourceError: memory ran out.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""The targets and the loss of a step: one loss an image, so that it can be summed over any parts of a batch.
+"""The targets and the loss of a step: one loss per image, so that it can be summed over any parts of a batch.
 
 Shapes: N images, K classes.
 """
@@ -24,9 +24,9 @@ from cnn_tl.training.step.mixup import mixed
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits [N, K] and target probabilities [N, K] -> the loss of each image [N]."""
 
-_LEAST_DOUBT = 1e-7
-"""The least value of 1 - p in the focal loss, about the distance of the float32 below 1; the log p that goes with it is
-as small, so the loss moves by less than that."""
+_MIN_ONE_MINUS_P = 1e-7
+"""Minimum of 1 - p in the focal loss, about the float32 spacing just below 1. Where it applies, log p is as small, so
+the loss changes by less than that."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,12 @@ class Step:
     """This process's share of a step.
 
     Attributes:
-        images: its images of the step. x: what the model takes for them, [N, ...].
-        first: the index of its first image in the whole step. total: how many images that has.
-        counts: False: the step has fewer images than there are processes, and this one takes part with an image that
-            does not belong to the step.
+        images: its images of the step.
+        x: input of the model for them, [N, ...].
+        first: index of its first image in the whole step.
+        total: number of images in the whole step.
+        counts: False if the step has fewer images than there are processes: this process then takes part with an image
+            of weight 0 that does not belong to the step.
     """
 
     images: Sequence[ImageRecord]
@@ -51,22 +53,22 @@ class Targets:
     """Target probabilities of the training images, smoothed, mixed and weighted as the recipe says.
 
     Args:
-        classes: their names.
-        device: where the targets are needed.
+        classes: names of the classes.
+        device: where to put the targets.
     """
 
     def __init__(self, run: Run[LoopRecipe], classes: Sequence[str], device: torch.device) -> None:
         self._run, self._classes, self._device = run, classes, device
 
     def of(self, images: Sequence[ImageRecord]) -> Tensor:
-        """Return the probabilities of the classes [N, K], on the device."""
+        """Return the target probabilities [N, K], on the device."""
         labels_N = torch.tensor([image.label for image in images], device=self._device)
         return targets(labels_N, len(self._classes), self._run.recipe.train.label_smoothing)
 
     def mixed(self, step: Step, number: int) -> tuple[Tensor, Tensor]:
-        """Return what the model takes for this process's images of a step, [N, ...], and their targets [N, K].
+        """Return the model's input for this process's images of a step, [N, ...], and their targets [N, K].
 
-        If the recipe asks for it they are mixed, each with any image of the whole step, whichever process has that.
+        If the recipe asks for mixup or cutmix, the partner may be any image of the whole step, also of another process.
         """
         recipe, world = self._run.recipe, self._run.world
         targets_NK = self.of(step.images)
@@ -80,12 +82,12 @@ class Targets:
         return x[own], mixed_NK[own]
 
     def class_weights(self, labels_N: NDArray[np.int64]) -> Tensor | None:
-        """Return how much each class counts, float32 [K], 1 on average over the images; None: all count alike."""
+        """Return the class weights, float32 [K], with mean 1 over the images; None: no weights."""
         setting = self._run.recipe.train.class_weights
         if setting == "none":
             return None
         weights = class_weights(setting, labels_N, self._classes, key="train.class_weights")
-        weights = weights / weights[labels_N].mean()  # so that the learning rate means what it means without weights
+        weights = weights / weights[labels_N].mean()  # mean 1, so that the learning rate keeps its meaning
         return torch.tensor(weights, dtype=torch.float32, device=self._device)
 
 
@@ -98,15 +100,15 @@ def make_loss(settings: LoopTrain, class_weights_K: Tensor | None) -> Loss:
     """Return the loss that the recipe names.
 
     Args:
-        class_weights_K: a factor for each class; None weighs all alike.
+        class_weights_K: a factor for each class; None: no weights.
     """
     gamma = settings.focal_gamma
 
     def loss(logits_NK: Tensor, targets_NK: Tensor) -> Tensor:
         log_p_NK = torch.log_softmax(logits_NK.float(), dim=1)
         if gamma:  # Lin et al. 2017, eq. 4, for each class of a soft target
-            # no class is certain: where p rounds to 1, a gamma below 1 has an infinite slope
-            log_p_NK = log_p_NK * (1 - log_p_NK.exp()).clamp(min=_LEAST_DOUBT) ** gamma
+            # clamp: where p rounds to 1, a gamma below 1 has an infinite slope
+            log_p_NK = log_p_NK * (1 - log_p_NK.exp()).clamp(min=_MIN_ONE_MINUS_P) ** gamma
         if class_weights_K is not None:
             log_p_NK = log_p_NK * class_weights_K
         return -(targets_NK * log_p_NK).sum(1)

@@ -1,4 +1,4 @@
-"""Images of a step blended with each other, and their targets in the same proportion: mixup and cutmix."""
+"""Mixup and cutmix: combine pairs of images of a step, and their targets in the same proportion."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cnn_tl.recipe.resolved import ResolvedAugment
 
 
 def mixed(x: Tensor, targets_NK: Tensor, settings: ResolvedAugment, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the batch with each of its images mixed with another one, or itself, and the targets likewise.
+    """Return the batch with each image mixed with a random partner, which may be itself, and the mixed targets.
 
     mixup blends the whole images (Zhang et al. 2018, sec. 2); cutmix puts a box of the partner in its place (Yun et
     al. 2019, sec. 3.1). With both switched on, each batch gets one of them with equal probability. One share and one
@@ -39,10 +39,10 @@ def mixed(x: Tensor, targets_NK: Tensor, settings: ResolvedAugment, seed: int) -
 
 
 def _cutmix(x_NCHW: Tensor, partners: Tensor, share: float, draw: np.random.Generator) -> tuple[Tensor, float]:
-    """Return the images with the partners' box in them, and the share of the area that is still their own.
+    """Return the images with a box of their partners, and the share of pixels that are still their own.
 
-    The box has the image's proportions and its middle anywhere, so it may be clipped at the border: the share that is
-    returned is that of the pixels.
+    The box has the image's proportions and a random centre, so it may be clipped at the border: the returned share
+    counts the actual pixels.
     """
     assert x_NCHW.ndim == 4, "cutmix needs images; the recipe refuses it where activations are kept"
     height, width = x_NCHW.shape[2:]
@@ -55,7 +55,7 @@ def _cutmix(x_NCHW: Tensor, partners: Tensor, share: float, draw: np.random.Gene
 
 
 def _span(size: int, share: float, draw: np.random.Generator) -> tuple[int, int]:
-    """Return where `share` of `size` pixels around a random middle begin and end, clipped."""
+    """Return start and end of `share` of `size` pixels around a random centre, clipped."""
     middle, length = int(draw.integers(size)), int(size * share)
     start = middle - length // 2
     return max(0, start), min(size, start + length)

@@ -1,4 +1,4 @@
-"""The optimizer: one from timm's factory, on groups of parameters with learning rates of their own."""
+"""The optimizer: from timm's factory, with a learning rate and weight decay for each group of parameters."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from cnn_tl.recipe.resolved import LoopTrain
 
 MOMENTUM = 0.9
 
-NOT_HERE = {
+UNUSABLE = {
     "adahessian": "needs second derivatives",
     "kron": "draws random numbers of its own, so a run could not be resumed to the bit",
 }
-"""Start of the names of timm's optimizers that the loop cannot use, and why."""
+"""Prefix of the names of timm's optimizers that the loop cannot use -> the reason."""
 
 
 def make_optimizer(
@@ -33,7 +33,7 @@ def make_optimizer(
     Each group has a key "factor": its learning rate as a multiple of the schedule's.
 
     Args:
-        trains: the names of the parameters.
+        trains: names of the parameters that train in some phase.
         lr: the peak of the schedule.
 
     Raises:
@@ -61,9 +61,9 @@ def make_optimizer(
 def parameter_groups(model: nn.Module, settings: LoopTrain, trains: Collection[str]) -> list[dict[str, Any]]:
     """Group parameters by learning rate and weight decay.
 
-    The head learns `head_lr_factor` times faster; each of timm's layers towards the input learns `layer_decay` times
-    as fast as the one after it (Clark et al. 2020, ELECTRA, sec. A.1). Norms, biases and what the model itself exempts
-    (`no_weight_decay`, such as position embeddings) do not decay.
+    The learning rate of the head is multiplied by `head_lr_factor`; that of each of timm's layers is `layer_decay`
+    times that of the next layer towards the head (Clark et al. 2020, ELECTRA, sec. A.1). Norms, biases and parameters
+    that the model exempts (`no_weight_decay`, such as position embeddings) have no weight decay.
     """
     head = freeze.head(model)
     layer_decay, head_factor = settings.layer_decay, settings.head_lr_factor
@@ -92,7 +92,7 @@ def _depths(model: nn.Module) -> dict[str, int]:
 
 
 def refuse_optimizer(settings: LoopTrain) -> None:
-    """Refuse what timm does not have, what the loop cannot use, and a momentum that has no effect.
+    """Refuse an optimizer that timm does not have or the loop cannot use, and a momentum without effect.
 
     Raises:
         UsageError: it is one of these.
@@ -102,7 +102,7 @@ def refuse_optimizer(settings: LoopTrain) -> None:
     if name not in known:
         few = ", ".join(n for n in ("adamw", "sgd", "lamb", "lion", "nadamw", "rmsprop") if n in known)
         raise UsageError(f"train.optimizer: timm has no optimiser called {name}; it has {few} and others")
-    for start, why in NOT_HERE.items():
+    for start, why in UNUSABLE.items():
         if name.startswith(start):
             raise UsageError(f"train.optimizer: {name} {why}; set adamw or sgd")
     if settings.momentum is not None and not get_optimizer_info(name).has_momentum:
@@ -110,17 +110,17 @@ def refuse_optimizer(settings: LoopTrain) -> None:
 
 
 def state_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """Return the tensors of the optimizer's state, as "state.3.exp_avg" and (few have any) "groups.0.step"."""
+    """Return the tensors of the optimizer's state by names such as "state.3.exp_avg" and (rare) "groups.0.step"."""
     return {name: value for name, value in _entries(optimizer) if isinstance(value, Tensor)}
 
 
 def state_numbers(optimizer: Optimizer) -> dict[str, Any]:
-    """Return everything else in its state and groups, as plain data for JSON."""
+    """Return the other entries of the optimizer's state and groups, as plain data for JSON."""
     return {name: value for name, value in _entries(optimizer) if _is_plain(value)}
 
 
 def restore(optimizer: Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-    """Restore what `state_tensors` and `state_numbers` returned."""
+    """Restore the state from the results of `state_tensors` and `state_numbers`."""
     groups = optimizer.state_dict()["param_groups"]
     state: dict[int, dict[str, Any]] = {}
     for name, value in [*tensors.items(), *numbers.items()]:
@@ -131,7 +131,7 @@ def restore(optimizer: Optimizer, tensors: Mapping[str, Tensor], numbers: Mappin
     for parameter, entry in optimizer.state.items():
         for key, value in entry.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
-                # as it lay in memory: sums of a tensor in another order differ in the last bit
+                # same memory layout as the parameter: sums in another order differ in the last bit
                 entry[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 

@@ -1,9 +1,9 @@
-"""The precision of a training loop: what the recipe says, or what was measured once and then kept.
+"""The precision of a training loop: from the recipe, or measured once and then stored.
 
 No precision is fastest everywhere (measured on two cores, img/s in fp32 and bf16: tf_efficientnet_lite0 18.8 and 17.8,
-resnet18 17.9 and 35.0). But the same recipe must give the same weights on the same machine, so the measurement is kept
-with what is known of the network, and a resumed run keeps the precision that it began in. Where nothing can be kept, a
-rule decides.
+resnet18 17.9 and 35.0). But the same recipe must give the same weights on the same machine. So the measurement is
+stored in the cache, with the network's description, and a resumed run keeps its precision. If nothing can be stored, a
+fixed rule decides.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ if TYPE_CHECKING:
     from cnn_tl.training.context import Run
     from cnn_tl.training.lazy_network import LazyNetwork
 
-FORMATS: tuple[Precision, Precision] = ("fp32", "bf16")
+PRECISIONS: tuple[Precision, Precision] = ("fp32", "bf16")
 
 ROUNDS = 3
-"""How often each precision is timed, in turn; the best time of each counts."""
+"""Number of alternating measurements of each precision; the best time counts."""
 
-CLEAR = 2.0
-"""If one takes this many times as long as the other, one round is enough."""
+CLEAR_RATIO = 2.0
+"""If one precision takes this many times as long as the other, one round is enough."""
 
 
-def of_the_loop(run: Run[LoopRecipe], network: LazyNetwork) -> Precision:
-    """Return the precision in which a run trains, the same in all its processes; validation is always float32.
+def loop_precision(run: Run[LoopRecipe], network: LazyNetwork) -> Precision:
+    """Return the precision of the training steps, the same in all processes; validation is always in float32.
 
-    A run that writes nothing keeps nothing, and may measure again what was not known.
+    A run that writes nothing does not store its measurement, so a later run may measure again.
     """
-    began = began_in(run.folder.checkpoints, network.device) if run.is_resumed else None
-    return run.world.first(lambda: _of_the_loop(run, network, began))
+    began = precision_in_checkpoints(run.folder.checkpoints, network.device) if run.is_resumed else None
+    return run.world.first(lambda: _loop_precision(run, network, began))
 
 
-def _of_the_loop(run: Run[LoopRecipe], network: LazyNetwork, began: Precision | None) -> Precision:
+def _loop_precision(run: Run[LoopRecipe], network: LazyNetwork, began: Precision | None) -> Precision:
     recipe, device = run.recipe, network.device
     if recipe.run.precision != "auto":
         return recipe.run.precision
@@ -59,7 +59,7 @@ def _of_the_loop(run: Run[LoopRecipe], network: LazyNetwork, began: Precision | 
     if not has_fast_bf16(device):
         return "fp32"
     loop = [recipe.run.device, recipe.model.freeze, recipe.model.unfreeze or None, recipe.model.bn]
-    file = network.memory / speed.file_name(str(loop), LOOP)
+    file = network.cache_folder / speed.file_name(str(loop), LOOP)
     if (known := _recall(file, device)) is not None:
         return known
     seconds = None
@@ -75,23 +75,23 @@ def _of_the_loop(run: Run[LoopRecipe], network: LazyNetwork, began: Precision | 
     return faster(seconds)
 
 
-def began_in(checkpoints: Path, device: torch.device) -> Precision | None:
-    """Return the precision in which the run with these checkpoints began, if it was on this kind of device."""
-    formats: dict[str, Precision] = {f"{name} on {device.type}": name for name in FORMATS}
+def precision_in_checkpoints(checkpoints: Path, device: torch.device) -> Precision | None:
+    """Return the precision of the run with these checkpoints, if it ran on this kind of device, else None."""
+    by_text: dict[str, Precision] = {f"{name} on {device.type}": name for name in PRECISIONS}
     for folder in sorted(checkpoints.glob("step-*"), reverse=True):
         with contextlib.suppress(CnnTlError, KeyError, TypeError):
-            return formats.get(files.read_json(folder / "state.json")["progress"]["computed"])
+            return by_text.get(files.read_json(folder / "state.json")["progress"]["computed"])
     return None
 
 
 def find(network: Network, device: torch.device) -> Precision:
-    """Return the precision in which the trainable parameters train faster on this device, found by trying."""
+    """Measure a step in each precision and return the faster one for this device."""
     seconds = seconds_of_a_step(network, device) if has_fast_bf16(device) else None
     return faster(seconds) if seconds else by_rule(network, device)
 
 
 def by_rule(network: Network, device: torch.device) -> Precision:
-    """Return the precision that usually pays: bf16 if the device multiplies it; fp32 for depthwise networks on CPUs."""
+    """Return the usually faster precision: bf16 if the device supports it, but fp32 for depthwise networks on CPUs."""
     from cnn_tl.networks.backbone import is_depthwise
 
     slow = device.type == "cpu" and is_depthwise(network.model)
@@ -104,7 +104,7 @@ def faster(seconds: Mapping[str, float]) -> Precision:
 
 
 def seconds_of_a_step(network: Network, device: torch.device) -> dict[str, float] | None:
-    """Time forward and backward pass of the trainable parameters in each precision; None if memory runs out.
+    """Measure forward and backward pass of the trainable parameters in each precision; None if memory runs out.
 
     Returns:
         Precision -> seconds per image.
@@ -122,12 +122,12 @@ def seconds_of_a_step(network: Network, device: torch.device) -> dict[str, float
             freeze.train_mode(model)
             pixels = speed.noise(network, 8 if device.type == "cpu" else 32)
             x_NCHW = to_input(pixels, network.preprocessing, device)
-            best = dict.fromkeys(FORMATS, math.inf)
+            best = dict.fromkeys(PRECISIONS, math.inf)
             for number in range(ROUNDS + 1):  # the first one warms up
-                for precision in FORMATS:
+                for precision in PRECISIONS:
                     took = _seconds(model, x_NCHW, precision) / len(pixels)
                     best[precision] = min(best[precision], took) if number else math.inf
-                if number and max(best.values()) > CLEAR * min(best.values()):
+                if number and max(best.values()) > CLEAR_RATIO * min(best.values()):
                     break
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -159,16 +159,16 @@ def _seconds(model: torch.nn.Module, x_NCHW: torch.Tensor, precision: Precision)
 
 
 def _recall(file: Path, device: torch.device) -> Precision | None:
-    """Return what was found, if it was on this hardware and makes sense."""
+    """Return the faster precision by a stored measurement, if it is of this hardware and plausible."""
     try:
         found = files.read_json(file)
-        seconds = {str(name): found["seconds"][name] for name in FORMATS}
+        seconds = {str(name): found["seconds"][name] for name in PRECISIONS}
         makes_sense = all(isinstance(took, float) and 0 < took < speed.LONGEST for took in seconds.values())
         if not makes_sense or found["hardware"] != speed.hardware_of(device):
             return None
     except (CnnTlError, KeyError, TypeError):
         return None
-    touch(file.parent)  # used now: the last to go
+    touch(file.parent)  # mark it as just used, so that it is evicted last
     return faster(seconds)
 
 

@@ -20,26 +20,26 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class LoopLength:
-    """How long a loop is; the last epoch may be cut short."""
+    """The length of a loop; the last epoch may be cut short."""
 
     steps_per_epoch: int
     steps: int
 
     @property
     def epochs(self) -> int:
-        """How many epochs there are, the last one included."""
+        """Number of epochs, including a last one that is cut short."""
         return -(-self.steps // self.steps_per_epoch)
 
 
 def loop_length(run: Run[LoopRecipe], manifest: Manifest) -> LoopLength:
-    """Return how long the loop of a run is, with the images that are left."""
+    """Return the length of the loop of a run, for the training images in the manifest."""
     steps_per_epoch = batches_in_epoch(len(manifest.of("train")), run.batch_size)
     return LoopLength(steps_per_epoch, run.recipe.train.length.steps(steps_per_epoch))
 
 
 ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = 1e-4 / 25
-"""Where one-cycle begins and ends, as shares of its peak: the values of torch.optim.lr_scheduler.OneCycleLR."""
+"""Start and end of one-cycle as shares of its peak, as in torch.optim.lr_scheduler.OneCycleLR."""
 
 
 def cosine(progress: float, settings: LoopTrain) -> float:
@@ -53,7 +53,7 @@ def constant(progress: float, settings: LoopTrain) -> float:
 
 
 def stepwise(progress: float, settings: LoopTrain) -> float:
-    """Multiply by `decay_rate` each time that a share `decay_every` of the steps has passed."""
+    """Multiply by `decay_rate` after each share `decay_every` of the steps."""
     return settings.decay_rate ** math.floor(progress / settings.decay_every + 1e-9)
 
 
@@ -62,7 +62,7 @@ SCHEDULES: dict[str, Callable[[float, LoopTrain], float]] = {
     "step": stepwise,
     "constant": constant,
 }
-"""Name -> function from the progress after a linear warm-up (0 at its end, towards 1) to a share of the peak."""
+"""Name -> function from progress after the linear warm-up, from 0 to 1, to a share of the peak."""
 
 
 def learning_rate_factor(step: int, steps: int, settings: LoopTrain) -> float:
@@ -77,9 +77,9 @@ def learning_rate_factor(step: int, steps: int, settings: LoopTrain) -> float:
 
 
 def one_cycle(step: int, steps: int, settings: LoopTrain) -> float:
-    """Rise to 1 for a share `warmup` of the steps and fall to nearly 0 with the last one, each along half a cosine.
+    """Rise to 1 over a share `warmup` of the steps, then fall to nearly 0 at the last one, each along half a cosine.
 
-    Smith and Topin 2018; step by step what torch.optim.lr_scheduler.OneCycleLR does.
+    Smith and Topin 2018; the same values as torch.optim.lr_scheduler.OneCycleLR.
     """
     peak, last = settings.warmup * steps - 1, steps - 1
     if step <= peak:
@@ -92,8 +92,8 @@ def one_cycle(step: int, steps: int, settings: LoopTrain) -> float:
 def epoch_batches(items: Sequence[T], batch_size: int, seed: int, epoch: int) -> list[list[T]]:
     """Return the epoch's batches, shuffled by (seed, epoch); their sizes differ by at most one.
 
-    None is larger than `batch_size`, with one exception: a single image left over, on which batch normalisation would
-    fail, joins another batch.
+    No batch is larger than `batch_size`, with one exception: a single leftover image, on which batch normalisation
+    would fail, joins another batch.
     """
     order = np.random.default_rng(seed_of(seed, "shuffle", epoch)).permutation(len(items))
     return _in_batches(items, order, batch_size)
@@ -102,31 +102,31 @@ def epoch_batches(items: Sequence[T], batch_size: int, seed: int, epoch: int) ->
 def balanced_batches(
     items: Sequence[T], labels: Sequence[int], batch_size: int, seed: int, epoch: int
 ) -> list[list[T]]:
-    """Return an epoch in which each class has the same number of places, give or take one; sizes as in `epoch_batches`.
+    """Return an epoch in which all classes are drawn equally often (to within one); sizes as in `epoch_batches`.
 
-    An epoch has as many places as there are items. Each class goes through its items in shuffled passes, one after the
-    other, and continues in the next epoch where it stopped in the last one: no item repeats before all others of its
-    class have been used, and over many epochs all items of a class are used equally often. So an epoch may repeat the
-    items of a rare class, and leaves out some of a frequent one.
+    An epoch draws as many items as there are. Each class goes through its items in shuffled passes and continues in the
+    next epoch where it stopped: no item repeats before all others of its class have been used, and over many epochs
+    all items of a class are used equally often. So an epoch may repeat items of a rare class, and omits some of a
+    frequent one.
 
     Args:
         labels: the class of each item.
         epoch: 1 for the first.
     """
     members = [np.flatnonzero(np.equal(labels, label)) for label in np.unique(labels)]
-    places = _places(len(items), len(members), seed, epoch)
+    draws = _draws(len(items), len(members), seed, epoch)
     drawn = [
         _passes(own, start, stop, (seed, "balanced", number))
-        for number, (own, (start, stop)) in enumerate(zip(members, places, strict=True))
+        for number, (own, (start, stop)) in enumerate(zip(members, draws, strict=True))
     ]
     order = np.random.default_rng(seed_of(seed, "shuffle", epoch)).permutation(np.concatenate(drawn))
     return _in_batches(items, order, batch_size)
 
 
-def _places(total: int, classes: int, seed: int, epoch: int) -> list[tuple[int, int]]:
-    """Return for each class how many places it had before the epoch and has after it, counted from the first epoch.
+def _draws(total: int, classes: int, seed: int, epoch: int) -> list[tuple[int, int]]:
+    """Return for each class its number of draws from the first epoch on, before and after this epoch.
 
-    The remainder of places divided by classes rotates among the classes, in an order that the seed decides.
+    If the draws do not divide evenly, the extra ones rotate among the classes, in an order given by the seed.
     """
     each, left = divmod(total, classes)
     turns = np.random.default_rng(seed_of(seed, "turns")).permutation(classes)
@@ -138,16 +138,16 @@ def _places(total: int, classes: int, seed: int, epoch: int) -> list[tuple[int, 
 
 
 def _passes(own: NDArray[np.intp], start: int, stop: int, name: tuple[int | str, ...]) -> NDArray[np.intp]:
-    """Return places `start` to `stop` of an endless sequence of shuffled passes over the items of a class."""
+    """Return elements `start` to `stop` of an endless sequence of shuffled passes over the items of a class."""
     first, last = start // len(own), max(start, stop - 1) // len(own)
     row = [np.random.default_rng(seed_of(*name, number)).permutation(own) for number in range(first, last + 1)]
     return np.concatenate(row)[start - first * len(own) : stop - first * len(own)]
 
 
-def batches_in_epoch(places: int, batch_size: int) -> int:
-    """Return into how many batches an epoch of this many places is divided."""
-    parts = math.ceil(places / batch_size)
-    return parts if batch_size == 1 else max(1, min(parts, places // 2))
+def batches_in_epoch(items: int, batch_size: int) -> int:
+    """Return the number of batches of an epoch that draws this many items."""
+    parts = math.ceil(items / batch_size)
+    return parts if batch_size == 1 else max(1, min(parts, items // 2))
 
 
 def _in_batches(items: Sequence[T], order: NDArray[np.intp], batch_size: int) -> list[list[T]]:

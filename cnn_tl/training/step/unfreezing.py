@@ -1,4 +1,4 @@
-"""Which part of the network trains in which epoch, and the proof that the rest did not change.
+"""The phases of a run: which part of the network trains in which epochs, and a check that the rest did not change.
 
 Gradual unfreezing (Howard and Ruder 2018, ULMFiT, sec. 3.3): the recipe's `model.freeze` first, then the policies of
 `model.unfreeze`, one after the other. A phase is a stretch of epochs with one policy.
@@ -18,11 +18,11 @@ from cnn_tl.recipe.resolved import TrainedModel
 
 
 class Phases:
-    """The phases of a run, and a receipt for each.
+    """The phases of a run, and a record ("receipt") of each.
 
     Attributes:
-        receipts: for each phase that has begun, as plain data: its first epoch, its policy, the digest of what it
-            froze as it began, and its stages.
+        receipts: for each phase that has begun, as plain data: its first epoch, its policy, the digest of the frozen
+            tensors at its start, and the parameters of each stage of the network.
     """
 
     def __init__(self, model: nn.Module, settings: TrainedModel, receipts: list[dict[str, Any]] | None = None) -> None:
@@ -32,11 +32,11 @@ class Phases:
         self._policies = settings.policies
         self.receipts = receipts if receipts is not None else []
         self._entered: int | None = None
-        self._refuse_freezing_again()
+        self._refuse_refreezing()
 
     @property
     def trains(self) -> set[str]:
-        """The names of the parameters that train in some phase."""
+        """Names of the parameters that train in some phase."""
         return set().union(*(freeze.trainable(self._model, policy) for policy in self._policies))
 
     @property
@@ -45,14 +45,14 @@ class Phases:
         return len(self._policies) > 1
 
     def phase(self, epoch: int) -> int:
-        """Return the number of the phase, from 0, that an epoch, from 1, belongs to."""
+        """Return the phase, counted from 0, of an epoch, counted from 1."""
         return min((epoch - 1) // self._every, len(self._policies) - 1)
 
     def enter(self, epoch: int) -> bool:
-        """Freeze what the epoch does not train; return whether it begins a phase.
+        """Freeze the parameters that the epoch does not train; return whether it begins a phase.
 
         Raises:
-            RuntimeError: a bug of ours: something moved in what was frozen until now.
+            RuntimeError: a bug of ours: a tensor that was frozen until now has changed.
         """
         phase = self.phase(epoch)
         if phase == self._entered:
@@ -76,15 +76,15 @@ class Phases:
         return True
 
     def verify(self) -> None:
-        """Prove that nothing moved in what the current phase freezes.
+        """Check that no frozen tensor has changed in the current phase.
 
         Raises:
-            RuntimeError: a bug of ours: something did.
+            RuntimeError: a bug of ours: one has.
         """
         if freeze.frozen_digest(self._model) != self.receipts[-1]["frozen_sha256"]:
-            raise RuntimeError("a frozen tensor moved")
+            raise RuntimeError("a frozen tensor has changed")
 
-    def _refuse_freezing_again(self) -> None:
+    def _refuse_refreezing(self) -> None:
         for before, after in zip(self._policies, self._policies[1:], strict=False):
             if missing := freeze.trainable(self._model, before) - freeze.trainable(self._model, after):
                 raise UsageError(

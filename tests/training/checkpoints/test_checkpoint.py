@@ -32,10 +32,10 @@ def test_the_newest_two_are_kept(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_one_line_and_lack_of_memory_is_not_that(tmp_path: Path) -> None:
     said = pytest.raises(ArtefactError, match=r"do not fit the recipe beside them: .* size mismatch for w")
-    with said as refused, checkpoint.fitting(tmp_path):
+    with said as refused, checkpoint.reporting_mismatch(tmp_path):
         torch.nn.Linear(2, 2, bias=False).load_state_dict({"weight": torch.zeros(3, 3)})
     assert "\n" not in str(refused.value)
-    with pytest.raises(torch.OutOfMemoryError), checkpoint.fitting(tmp_path):
+    with pytest.raises(torch.OutOfMemoryError), checkpoint.reporting_mismatch(tmp_path):
         raise torch.OutOfMemoryError
 
 

@@ -193,7 +193,7 @@ def test_training_ends_when_it_no_longer_gets_better(recipe: Make, tmp_path: Pat
     assert result.facts["best_epoch"] < result.facts["epochs"] < 9
     assert result.facts["ended_early"] == "no better epoch in 2"
     longer = recipe("finetune", train=idle | {"epochs": 12}, model={"bn": "eval"})
-    with pytest.raises(RecipeError, match=r"no better epoch in 2: train.patience\), so more of them change nothing"):
+    with pytest.raises(RecipeError, match=r"no better epoch in 2: train.patience\), so more epochs change nothing"):
         train(longer, tmp_path / "run", resume=True)
     assert train(recipe("finetune", train=idle, model={"bn": "eval"}), tmp_path / "run", resume=True) == result
 

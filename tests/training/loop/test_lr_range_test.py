@@ -16,7 +16,7 @@ from cnn_tl.core.progress import Observer
 from cnn_tl.recipe import Recipe
 from cnn_tl.training.loop.lr_range_test import (
     BELOW_RISE,
-    LEAST_STEPS,
+    MIN_STEPS,
     STEEPEST,
     VALLEY,
     UndecidedError,
@@ -144,7 +144,7 @@ def test_a_loss_that_runs_away_ends_the_test(losses: NDArray[np.float64]) -> Non
     before = losses[:30].tolist()
     assert not has_diverged(before)
     assert has_diverged([*before, 39.5])
-    assert not has_diverged([*before[: LEAST_STEPS - 2], 39.5])
+    assert not has_diverged([*before[: MIN_STEPS - 2], 39.5])
 
 
 def test_lr_auto_under_a_fitted_head(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_lr_auto_under_a_fitted_head(recipe: Callable[..., Recipe], tmp_path: Pa
     result = train(recipe("lp-ft", train=automatic), tmp_path / "run", observer=observer)
     assert 1e-6 < result.facts["lr"] < 1e-1
     [note] = [note for note in observer.notes if note.startswith("learning rate")]
-    assert "by a range test (" in note or "the mode's own" in note
+    assert "by a range test (" in note or "the mode's default" in note
 
 
 def test_the_test_is_of_the_same_batches_and_leaves_the_model(recipe: Callable[..., Recipe]) -> None:

@@ -96,7 +96,7 @@ def test_a_memory_of_another_device(run: Run, own_cache: Path, batch_size: int |
     change(memory(own_cache), device="cuda", device_name="cuda (Pretend)", batch_size=batch_size)
     listener = Listener()
     again = run("b", listener, run=FP32)
-    assert any("another device" in note for note in listener.notes) == (batch_size is not None)
+    assert any("not the one that was measured" in note for note in listener.notes) == (batch_size is not None)
     assert facts(again)["computed"] == 0
     assert facts(again)["device"].startswith("cpu")
     cards = [json.loads(path.read_text()) for path in own_cache.glob("features/*/space.json")]
@@ -152,7 +152,7 @@ def test_copies_of_a_broken_image_are_broken(run: Run, data: Path) -> None:
 
 def test_workers_beyond_the_cores_add_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding_stats, "default_workers", lambda: 2)
-    done = embedding_stats.Embedded(rows=100, decode_seconds=10.0, forward_seconds=1.0, seconds=1.0)
+    done = embedding_stats.EmbeddingStats(rows=100, decode_seconds=10.0, forward_seconds=1.0, seconds=1.0)
     rates = [done.rates(workers)["decode_images_per_second"] for workers in (1, 2, 32)]
     assert rates == [10, 20, 20]
 
@@ -206,7 +206,7 @@ def test_remembered_networks_keep_to_the_budget(run: Run, data: Path, own_cache:
     small = {"features": {"budget_gb": 0.001}, "run": FP32}
     listener = Listener()
     assert facts(run("a", listener, **small))["computed"] == IMAGES
-    assert any("the network is not remembered: " in note and "budget" in note for note in listener.notes)
+    assert any("the network's description is not cached: " in note and "budget" in note for note in listener.notes)
     assert facts(run("b", **small))["computed"] == 0
     assert housekeeping.info(own_cache).nbytes < 1_000_000
 

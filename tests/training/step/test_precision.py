@@ -134,7 +134,7 @@ def test_what_makes_no_sense_is_found_anew(
     network = LazyNetwork(backbone.describe(tiny_network), tmp_path, lambda: tiny_network, device="cpu")
 
     def found() -> str:
-        return precision.of_the_loop(run, network)
+        return precision.loop_precision(run, network)
 
     assert found() == "bf16"
     stopwatch.says = "fp32"
