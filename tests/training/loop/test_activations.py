@@ -212,7 +212,7 @@ def test_a_damaged_row_is_computed_again(recipe: Make, tmp_path: Path, own_cache
 
 def test_a_budget_that_is_too_small_is_said(recipe: Make, tmp_path: Path, own_cache: Path) -> None:
     listener = run_and_listen(recipe(features={"views": 2, "budget_gb": 1e-4}), tmp_path / "small")
-    assert any("anew in each epoch" in note and "budget" in note for note in listener.notes)
+    assert any("computed in each epoch" in note and "budget" in note for note in listener.notes)
     assert not list(own_cache.rglob("*.safetensors"))
     train(recipe(), tmp_path / "large")
     assert_same(tmp_path / "small", tmp_path / "large")
@@ -233,7 +233,7 @@ def test_a_disk_that_fills_up_on_the_way_ends_the_keeping_only(
 
 def test_fresh_views_are_never_kept(recipe: Make, tmp_path: Path, own_cache: Path) -> None:
     listener = run_and_listen(recipe(features={"views": "fresh"}), tmp_path / "run")
-    assert any("anew in each epoch: features.views is fresh" in note for note in listener.notes)
+    assert any("computed in each epoch: features.views is fresh" in note for note in listener.notes)
     assert not list((own_cache / "features").rglob("*.safetensors"))
 
 

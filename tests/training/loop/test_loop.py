@@ -288,7 +288,7 @@ def test_a_run_that_goes_on_in_other_numbers_says_so(recipe: Make, tmp_path: Pat
     warnings: list[str] = []
     observer.warn = warnings.append  # type: ignore[method-assign]
     train(recipe("finetune", run={"precision": "bf16"}), tmp_path / "run", resume=True, observer=observer)
-    assert [text for text in warnings if "resumes in bf16 on cpu, and was in fp32 on cpu" in text]
+    assert [text for text in warnings if "resumes in bf16 on cpu, after fp32 on cpu" in text]
 
 
 def test_a_longer_run_may_lie_and_work_elsewhere_but_learns_the_same(recipe: Make, tmp_path: Path) -> None:
