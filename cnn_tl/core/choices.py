@@ -1,7 +1,7 @@
 """The names that a user can choose from, one list for each table of functions that can grow.
 
-A table (`HEADS`, `FREEZE`, `EXPORTERS`, ...) stands beside its functions, and loads torch. The command line and the
-recipe need the names alone, before anything is loaded. Tests compare each list with its table.
+A table (`HEADS`, `FREEZE`, `EXPORTERS`, ...) stands beside its functions and imports what they need. The command line
+and the recipe need only the names, before anything heavy is loaded. A test compares each list with its table.
 """
 
 from __future__ import annotations
