@@ -14,7 +14,7 @@ from cnn_tl.core.progress import Observer
 from cnn_tl.exporting import parity, precision_cost
 from cnn_tl.exporting.comparison_images import manifest_of
 from cnn_tl.exporting.formats import onnx, openvino, timm, torch
-from cnn_tl.exporting.options import Options, require_package
+from cnn_tl.exporting.options import FormatOptions, Options, require_package
 from cnn_tl.exporting.output import SUFFIXES, default_output, report_of, require_writable
 from cnn_tl.exporting.parity import Agreement, Exported, Given
 from cnn_tl.exporting.precision_cost import Cost, Lowered
@@ -108,12 +108,14 @@ def export(
     observer = observer or Observer()
     if format not in EXPORTERS:
         raise UsageError(f"there is no format {format!r}; choose {' or '.join(EXPORTERS)}")
-    options = (options or Options()).of(format)
+    chosen = (options or Options()).of(format)
     require_package(format)
     folder = bundle.find(Path(source))
-    if options.precision != "fp32":
-        _require_images(folder, options)
-        options = options.within(_bounds(folder))
+    bounds = Export()
+    if chosen.precision != "fp32":
+        _require_images(folder, chosen)
+        bounds = chosen.bounds(_bounds(folder))
+        chosen = replace(chosen, max_drop=bounds.max_drop, min_agreement=bounds.min_agreement)
     output = Path(output) if output is not None else default_output(folder, format)
     require_writable(output, format)
     with observer.task("loading the model", None):
@@ -121,9 +123,9 @@ def export(
     place = files.atomic_path(output) if format in SUFFIXES else files.atomic_folder(output)
     # the report is complete before the export gets its name, and gets its own name right after
     with files.atomic_path(report_of(output)) as report_file, place as temporary:
-        written = _write(trained, temporary, format, options, observer)
+        written = _write(trained, temporary, format, chosen, observer)
         size, sha256 = _size_and_digest(temporary)
-        report = _prove(trained, written, Target(output, format, size, sha256, options), observer)
+        report = _prove(trained, written, Target(output, format, size, sha256, chosen, bounds), observer)
         with files.disk_errors(report_of(output)):
             about = {**report.to_dict(), "path": output.name, "cnn_tl": __version__}
             report_file.write_text(files.as_json(about), "utf-8")
@@ -132,13 +134,18 @@ def export(
 
 @dataclass(frozen=True)
 class Target:
-    """A file or folder that was written, before it is proven: see `ExportReport`."""
+    """A file or folder that was written, before it is proven: see `ExportReport`.
+
+    Attributes:
+        bounds: what a lower precision may cost.
+    """
 
     path: Path
     format: str
     bytes: int
     sha256: str
-    options: Options
+    options: FormatOptions
+    bounds: Export
 
 
 def _write(trained: Bundle, path: Path, format: str, options: Options, observer: Observer) -> Exported | Lowered:
@@ -157,7 +164,7 @@ def _prove(trained: Bundle, written: Exported | Lowered, target: Target, observe
     paid = None
     if isinstance(written, Lowered):
         paid = precision_cost.measure(trained, written, target.bytes, observer)
-        paid.require(target.options)
+        paid.require(target.bounds)
     agreements, images = parity.compare(trained, exported, observer)
     if paid is None:
         parity.require(agreements, images)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -72,15 +72,12 @@ class Options:
     max_drop: float | None = None
     min_agreement: float | None = None
 
-    def within(self, bounds: Export) -> Options:
-        """Return the options with the bounds of a recipe where they set none."""
-        return replace(
-            self,
-            max_drop=bounds.max_drop if self.max_drop is None else self.max_drop,
-            min_agreement=bounds.min_agreement if self.min_agreement is None else self.min_agreement,
-        )
+    def bounds(self, recipe: Export) -> Export:
+        """Return what a lower precision may cost: as the recipe says where the options do not."""
+        given = {"max_drop": self.max_drop, "min_agreement": self.min_agreement}
+        return recipe.model_copy(update={name: value for name, value in given.items() if value is not None})
 
-    def of(self, format: str) -> Options:
+    def of(self, format: str) -> FormatOptions:
         """Return the options with the defaults of a format.
 
         Raises:
@@ -99,7 +96,9 @@ class Options:
                         f"{format} cannot be written with --{option} {value}, only with "
                         f"{' or '.join(getattr(able, option))}; --format onnx can"
                     )
-        return replace(self, preprocess=asked["preprocess"][0], outputs=asked["outputs"])
+        return FormatOptions(
+            asked["preprocess"][0], asked["outputs"], self.precision, self.max_drop, self.min_agreement
+        )
 
     @staticmethod
     def check_outputs(given: Iterable[str]) -> tuple[Output, ...]:
@@ -115,3 +114,11 @@ class Options:
                 f"--outputs {printable(','.join(names))}: name logits, and probabilities and features if wanted, once"
             )
         return outputs
+
+
+@dataclass(frozen=True)
+class FormatOptions(Options):
+    """Options that a format supports, with its defaults filled in."""
+
+    preprocess: Preprocess = "none"
+    outputs: tuple[Output, ...] = ("logits",)

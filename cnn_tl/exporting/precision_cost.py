@@ -20,9 +20,10 @@ from cnn_tl.core.statistics import softmax
 from cnn_tl.data.loader import Pixels, batches
 from cnn_tl.data.views import transforms
 from cnn_tl.exporting.comparison_images import comparison_records, manifest_of
-from cnn_tl.exporting.options import Options, Precision
+from cnn_tl.exporting.options import Precision
 from cnn_tl.exporting.parity import Exported
 from cnn_tl.networks.bundle import Bundle
+from cnn_tl.recipe.schema import Export
 
 BATCH_SIZE = 32
 FEWEST_ROUNDS, MOST_ROUNDS, ENOUGH_SECONDS = 5, 25, 10.0
@@ -78,25 +79,23 @@ class Cost:
         """Points of accuracy lost; negative if accuracy rises."""
         return 100 * (self.right_before - self.right_after) / self.images
 
-    def require(self, options: Options) -> None:
-        """Refuse a precision that costs more than `options` allow.
+    def require(self, bounds: Export) -> None:
+        """Refuse a precision that costs more than allowed.
 
         Raises:
             ArtefactError: it loses more accuracy, or changes more answers; the message says how much.
         """
-        assert options.max_drop is not None
-        assert options.min_agreement is not None
-        if self.drop > options.max_drop + 1e-9:
+        if self.drop > bounds.max_drop + 1e-9:
             raise ArtefactError(
                 f"{self.precision} loses {self.drop:.2f} points: {self.right_after:,} instead of {self.right_before:,} "
-                f"of {counted(self.images, 'validation image')} are right, and --max-drop {options.max_drop:g} "
-                f"allows {int(options.max_drop * self.images / 100 + 1e-9):,} fewer; no file was written"
+                f"of {counted(self.images, 'validation image')} are right, and --max-drop {bounds.max_drop:g} "
+                f"allows {int(bounds.max_drop * self.images / 100 + 1e-9):,} fewer; no file was written"
             )
-        if self.same_answer < options.min_agreement - 1e-9:
+        if self.same_answer < bounds.min_agreement - 1e-9:
             raise ArtefactError(
                 f"{self.precision} gives the answer of fp32 to {percent(self.same_answer)} of "
                 f"{counted(self.images, 'validation image')}, and --min-agreement requires "
-                f"{percent(options.min_agreement)}; "
+                f"{percent(bounds.min_agreement)}; "
                 "no file was written"
             )
 

@@ -17,6 +17,7 @@ from cnn_tl.exporting.options import Options
 from cnn_tl.exporting.precision_cost import Cost
 from cnn_tl.inference.classifier import load
 from cnn_tl.networks import bundle
+from cnn_tl.recipe.schema import Export
 
 CLASSES = ("blue", "red")
 
@@ -136,8 +137,8 @@ def test_what_loses_too_much_is_not_written(run: Path, monkeypatch: pytest.Monke
     assert sorted(path.name for path in run.iterdir()) == ["manifest.json", "model"]
 
 
-def bound(max_drop: float, min_agreement: float = 0) -> Options:
-    return Options(max_drop=max_drop, min_agreement=min_agreement)
+def bound(max_drop: float, min_agreement: float = 0) -> Export:
+    return Export(max_drop=max_drop, min_agreement=min_agreement)
 
 
 def test_the_bounds_are_in_points_and_the_message_in_images() -> None:
@@ -154,8 +155,8 @@ def test_the_bounds_are_in_points_and_the_message_in_images() -> None:
 
 
 def test_the_bounds_are_those_of_the_runs_recipe(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Options] = []
-    monkeypatch.setattr(precision_cost.Cost, "require", lambda self, options: seen.append(options))
+    seen: list[Export] = []
+    monkeypatch.setattr(precision_cost.Cost, "require", lambda self, bounds: seen.append(bounds))
     export(run, options=Options(precision="fp16"))
     files.write_text(run / "recipe.yaml", "export: {max_drop: 2.5, min_agreement: 0.5}\n")
     export(run, options=Options(precision="fp16"))

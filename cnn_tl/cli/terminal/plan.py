@@ -21,10 +21,10 @@ def plan_table(plan: Plan) -> RenderableType:
 
     totals = {split: sum(counts[split] for counts in plan.counts.values()) for split in ("train", "val", "test")}
     splits = [split for split, total in totals.items() if total]
-    rows = [[printable(name), *(counts[split] for split in splits)] for name, counts in plan.counts.items()]
+    rows = [[printable(name), *(f"{counts[split]:,}" for split in splits)] for name, counts in plan.counts.items()]
     if len(rows) > MANY_CLASSES:
         rows[MANY_CLASSES:] = [[f"and {len(rows) - MANY_CLASSES:,} more", *("" for _ in splits)]]
-    rows.append(["total", *(totals[split] for split in splits)])
+    rows.append(["total", *(f"{totals[split]:,}" for split in splits)])
     images = console.table([counted(len(plan.counts), "class"), *(f"{split}>" for split in splits)], rows)
     height, width = plan.image_size
     share = 100 * plan.trainable / plan.total

@@ -17,7 +17,7 @@ from cnn_tl.core import telemetry
 from cnn_tl.core.errors import ArtefactError, CnnTlError, printable
 from cnn_tl.core.imports import OLDEST_ONNXRUNTIME
 from cnn_tl.exporting import onnx_graph
-from cnn_tl.exporting.options import Options
+from cnn_tl.exporting.options import FormatOptions, Options
 from cnn_tl.exporting.precision import LOWER
 from cnn_tl.exporting.precision_cost import Lowered
 from cnn_tl.networks import onnx_model
@@ -81,9 +81,8 @@ def _lowered(network: onnx.ModelProto, trained: Bundle, options: Options) -> tup
         ) from error
 
 
-def _save_whole(network: onnx.ModelProto, trained: Bundle, path: Path, options: Options) -> None:
+def _save_whole(network: onnx.ModelProto, trained: Bundle, path: Path, options: FormatOptions) -> None:
     """Add outputs, preprocessing and metadata to a network, and write it."""
-    assert options.outputs is not None
     model = onnx_graph.with_outputs(network, options.outputs)
     if options.preprocess == "inside":
         model = onnx_graph.from_pixels(model, trained.preprocessing)
@@ -144,7 +143,7 @@ def _trace(trained: Bundle) -> onnx.ModelProto:
     return program.model_proto
 
 
-def _metadata(trained: Bundle, model: onnx.ModelProto, options: Options) -> dict[str, str]:
+def _metadata(trained: Bundle, model: onnx.ModelProto, options: FormatOptions) -> dict[str, str]:
     opset = next(entry.version for entry in model.opset_import if not entry.domain)
     architecture: str = trained.model.pretrained_cfg["architecture"]  # type: ignore[index,assignment]
     inside = options.preprocess == "inside"

@@ -47,7 +47,6 @@ def write(trained: Bundle, path: Path, options: Options) -> OpenVinoModel:
     """
     openvino = telemetry.openvino()
     outputs = options.of("openvino").outputs
-    assert outputs is not None
     network = onnx_graph.with_outputs(onnx_format.network_of(trained), outputs)
     with TemporaryDirectory() as scratch:
         plain = Path(scratch) / "network.onnx"

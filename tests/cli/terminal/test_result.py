@@ -164,7 +164,7 @@ def test_a_plan_of_many_classes_says_how_many_it_does_not_list() -> None:
     assert lines.count("class29 1 1") == 1
     assert "class30 1 1" not in lines
     assert "and 1,204 more" in lines
-    assert "total 1234 1234" in lines
+    assert "total 1,234 1,234" in lines
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(0.0, "under 1 s"), (0.4, "under 1 s"), (0.6, "about 1 s")])
