@@ -17,7 +17,7 @@ from cnn_tl.recipe.messages import explained, shortened, shown, unknown
 from cnn_tl.recipe.recipe import Recipe
 from cnn_tl.recipe.resolved import ResolvedRecipe
 from cnn_tl.recipe.rules import WITHOUT_MEANING_IN_FREEZE
-from cnn_tl.recipe.settings import KEYS, RENAMED_KEYS, SECTIONS
+from cnn_tl.recipe.settings import KEYS, RENAMED_KEYS, SECTIONS, with_new_keys
 
 FLAGS_OF_A_LOOP = ("train.epochs", "train.lr")
 """In mode freeze, which has no training loop, an adamw head takes these from the command line."""
@@ -175,6 +175,7 @@ def _without_overridden_length(tree: dict[str, Any], keys: Iterable[str]) -> dic
 def with_setting(tree: Mapping[str, Any], key: str, value: object, origin: str) -> dict[str, Any]:
     """Return a copy of the tree in which the dotted key has another value."""
     key = RENAMED_KEYS.get(key, key)
+    tree = with_new_keys(tree)  # else the old name in a file would contradict the new one here
     if key not in KEYS and key not in SECTIONS:
         raise RecipeError(f"{origin}: {unknown(key)}")
     section, dot, leaf = key.partition(".")

@@ -29,15 +29,19 @@ RENAMED_KEYS = {"data.keep_pictures": "data.keep_images"}
 
 
 def with_new_keys(tree: Any) -> Any:
-    """Return a recipe's tree with `RENAMED_KEYS` under their new names; what is not a mapping is returned as it is."""
+    """Return a recipe's tree with `RENAMED_KEYS` under their new names; what is not a mapping is returned as it is.
+
+    A section with both names keeps both, so that validation refuses the older one.
+    """
     if not isinstance(tree, Mapping):
         return tree
     for old, new in RENAMED_KEYS.items():
         section, leaf = old.split(".")
+        new_leaf = new.partition(".")[2]
         values = tree.get(section)
-        if isinstance(values, Mapping) and leaf in values:
+        if isinstance(values, Mapping) and leaf in values and new_leaf not in values:
             kept = {key: value for key, value in values.items() if key != leaf}
-            tree = {**tree, section: {new.partition(".")[2]: values[leaf], **kept}}
+            tree = {**tree, section: {new_leaf: values[leaf], **kept}}
     return tree
 
 

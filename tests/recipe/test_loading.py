@@ -13,6 +13,7 @@ from recipe_files import Write, refusal
 from cnn_tl.core.errors import RecipeError
 from cnn_tl.recipe import load, names, renamed, text, to_yaml
 from cnn_tl.recipe.resolved import Embedding, Length
+from cnn_tl.recipe.validation import faults
 
 NETWORKS = {"lenet5": "lenet5", "vgg": "vgg11", "googlenet": "googlenet", "resnet": "resnet18"}
 
@@ -232,3 +233,12 @@ def test_a_key_of_an_earlier_version_is_read_and_named(write: Write) -> None:
         assert list(renamed(None, ["seed=1", override])) == [f"--set: {now}"]
     assert list(renamed("finetune", ["data.keep_images=false"])) == []
     assert "keep_pictures" not in to_yaml(load(path))
+    assert load(path, ["data.keep_images=true"]).data.keep_images is True
+    assert load(path, flags={"data.keep_images": True}).data.keep_images is True
+
+
+def test_a_key_under_both_its_names_is_refused(write: Write) -> None:
+    path = write("mode: finetune\ndata:\n  keep_pictures: true\n  keep_images: false\n")
+    refused = "data.keep_pictures is not a key of a recipe; did you mean data.keep_images?"
+    assert refused in refusal(path)
+    assert f"{path}:3: {refused}" in faults(path)
