@@ -67,7 +67,7 @@ class TrainResult:
         return asdict(self) | {"run": printable(self.run)}
 
 
-def judge(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcome, started: float) -> TrainResult:
+def make_result(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcome, started: float) -> TrainResult:
     """Return the result on the validation images.
 
     Args:

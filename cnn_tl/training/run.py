@@ -34,7 +34,7 @@ from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.estimate import Planned
 from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.outcome import Outcome
-from cnn_tl.training.result import TrainResult, judge, read_result, validation_lines
+from cnn_tl.training.result import TrainResult, make_result, read_result, validation_lines
 from cnn_tl.training.run_folder import RunFolder, default_output
 from cnn_tl.training.save_model import save_model, verified_backbone
 from cnn_tl.training.setup import is_extension, open_run, require_checkpoint
@@ -251,7 +251,7 @@ def _require_whole_model(run: RunFolder) -> None:
     try:
         files.verify_checksums(run.bundle, required=(bundle.CONFIG, bundle.WEIGHTS))
     except ArtefactError as error:
-        what_now = f"remove {printable(run.result)}, and this makes the model anew: {run.resume_command}"
+        what_now = f"remove {printable(run.result)}, and this makes the model again: {run.resume_command}"
         raise ArtefactError(f"the model of this finished run is damaged: {error}; {what_now}") from error
 
 
@@ -284,7 +284,7 @@ def _finish(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcome, 
     folder = run.folder
     proof = verified_backbone(run, network) if outcome.head is not None else outcome.facts.frozen_sha256
     outcome = replace(outcome, facts=replace(outcome.facts, frozen_sha256=proof, resumed=run.is_resumed))
-    result = judge(run, dataset, network, outcome, started)
+    result = make_result(run, dataset, network, outcome, started)
     files.write_json(folder.manifest, dataset.manifest.to_json())
     files.write_text(folder.validation, validation_lines(dataset, outcome))
     save_model(run, dataset, network, outcome, result)

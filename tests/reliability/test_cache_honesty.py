@@ -208,5 +208,5 @@ def test_weights_that_change_under_a_run_are_refused(
         return known
 
     monkeypatch.setattr(info, "recall", replaced)
-    with pytest.raises(ArtefactError, match="have changed while the run was at work"):
+    with pytest.raises(ArtefactError, match="have changed during the run"):
         run("b")

@@ -395,7 +395,7 @@ def test_weights_that_change_while_a_run_is_at_work_are_no_bug(
     observer = Observer()
     changed = {name: t * 1.1 if t.is_floating_point() else t for name, t in weights.items()}
     observer.epoch = lambda row: save_file(changed, mine)  # type: ignore[method-assign,assignment,misc]
-    with pytest.raises(ArtefactError, match="have changed while the run was at work"):
+    with pytest.raises(ArtefactError, match="have changed during the run"):
         train(recipe("auto", model={"weights": str(mine)}), tmp_path / "run", observer=observer)
 
 
