@@ -14,7 +14,7 @@ from cnn_tl.networks import bundle
 from cnn_tl.recipe.types import FREEZE_PATTERN
 
 if TYPE_CHECKING:
-    from cnn_tl.anatomy.subject import Subject
+    from cnn_tl.anatomy.inspected_network import Subject
     from cnn_tl.anatomy.table import Training
 
 
@@ -46,7 +46,7 @@ def look_up(
         mode = "finetune"
     chosen = recipes.load(source, (), {"mode": mode, "model.freeze": _policy(freeze)})
     require_torch()
-    from cnn_tl.anatomy.subject import from_bundle, from_timm
+    from cnn_tl.anatomy.inspected_network import from_bundle, from_timm
     from cnn_tl.anatomy.table import Training
 
     training = Training(chosen.mode, chosen.model.freeze, "head" if chosen.mode in ("lp-ft", "auto") else None)

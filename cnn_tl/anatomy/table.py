@@ -9,11 +9,11 @@ from typing import Any, Literal
 from torch import nn
 
 from cnn_tl.anatomy.arithmetic import Slide, same_padding
+from cnn_tl.anatomy.inspected_network import Subject
 from cnn_tl.anatomy.receptive_field import Field
-from cnn_tl.anatomy.subject import Subject
 from cnn_tl.anatomy.trace import ModuleRun, Window, trace
 from cnn_tl.core.errors import UsageError
-from cnn_tl.networks import freeze
+from cnn_tl.networks import freeze_policies
 
 State = Literal["frozen", "trains", "later", "partly", ""]
 ITSELF = "(itself)"
@@ -70,8 +70,8 @@ class Training:
     """
 
     mode: str
-    policy: freeze.Policy
-    first: freeze.Policy | None = None
+    policy: freeze_policies.Policy
+    first: freeze_policies.Policy | None = None
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ def inspect(subject: Subject, training: Training, depth: int = 0) -> Table:
         UsageError: the model does not accept images of this size, or has nothing that the policy names.
     """
     model = subject.model
-    trained = freeze.trainable(model, training.policy)
-    first = trained if training.first is None else freeze.trainable(model, training.first)
+    trained = freeze_policies.trainable(model, training.policy)
+    first = trained if training.first is None else freeze_policies.trainable(model, training.first)
     channels, height, width = subject.input
     try:
         runs = trace(model, height, width, channels)
@@ -241,7 +241,7 @@ def _is_same(window: Window, ran: Window) -> bool:
 
 def _staged(model: nn.Module, rows: Sequence[tuple[Row, list[str]]]) -> Iterator[Row]:
     """Fill in the stages; a row without parameters belongs to the stage of the row before it."""
-    stages = freeze.named_stages(model)
+    stages = freeze_policies.named_stages(model)
     number = {name: index for index, (_, names) in enumerate(stages) for name in names}
     last = stages[0][0]
     for row, names in rows:

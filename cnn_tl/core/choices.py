@@ -15,7 +15,7 @@ HeadKind = Literal["auto", "lbfgs", "ridge", "adamw", "knn", "prototype"]
 """`HEADS` in `heads/__init__.py`."""
 
 FreezePolicy = Literal["head", "last-stage", "norm", "all"]
-"""`FREEZE` in `networks/freeze.py`, which also takes `last-N` and lists of names."""
+"""`FREEZE` in `networks/freeze_policies.py`, which also takes `last-N` and lists of names."""
 
 ExportFormat = Literal["onnx", "openvino", "timm", "torch"]
 """`EXPORTERS` in `exporting/export.py`."""

@@ -189,12 +189,12 @@ def fine_tune(work: Workload) -> float:
     import torch.nn.functional as F
 
     from cnn_tl.core.device import autocast
-    from cnn_tl.networks import freeze
+    from cnn_tl.networks import freeze_policies
     from cnn_tl.networks.backbone import place, to_input
 
     model = place(work.network.model, work.device)
-    freeze.apply(model, "all")
-    freeze.train_mode(model)
+    freeze_policies.apply(model, "all")
+    freeze_policies.train_mode(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
     labels_N = torch.from_numpy(work.labels[: len(work.pixels)]).to(work.device)
     precision = training_precision.find(work.network, work.device)

@@ -18,7 +18,7 @@ from cnn_tl.core.device import Precision
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.seeds import seed_of
 from cnn_tl.data.views.augment import Augmentation
-from cnn_tl.data.views.source import FILTER as SOURCE_FILTER
+from cnn_tl.data.views.image_source import FILTER as SOURCE_FILTER
 from cnn_tl.networks.info import NetworkInfo
 
 PLAIN = 0
@@ -36,7 +36,7 @@ def row_key(
     Args:
         view: `PLAIN`, or the number of an augmented view.
         seed, augmentation: determine the augmented views; the plain one does not depend on them.
-        source_side: of the source from which views are cropped (data/views/source.py); None: from the whole image.
+        source_side: of the source of views (data/views/image_source.py); None: from the whole image.
     """
     if view == PLAIN:
         return bytes.fromhex(image_sha256)
@@ -95,7 +95,7 @@ def space_facts(
 
 
 def source_facts(side: int, row_side: int) -> dict[str, Any]:
-    """Return what cached sources of one row size share (data/views/source.py); the image is a row's key."""
+    """Return what cached sources of one row size share (data/views/image_source.py); the image is a row's key."""
     # "pictures" must stay: another key would be another cache
     facts = {"pictures": "sources", "side": side, "filter": SOURCE_FILTER, "row_side": row_side}
     return facts | {"pillow": version("pillow")}

@@ -10,7 +10,7 @@ from typing import TextIO
 
 from cnn_tl.core import files
 from cnn_tl.core.progress import Observer
-from cnn_tl.inference.append import EarlierAnswers, appending, forget
+from cnn_tl.inference.append_answers import EarlierAnswers, appending, forget
 from cnn_tl.inference.classifier import Answer, Classifier
 from cnn_tl.inference.writers import WRITERS, Columns
 

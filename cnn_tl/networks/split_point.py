@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from cnn_tl.networks import freeze
+from cnn_tl.networks import freeze_policies
 
 
 @dataclass
@@ -117,7 +117,7 @@ def split(model: nn.Module, x_NCHW: Tensor) -> SplitModel | str:
     if all(p.requires_grad for p in model.parameters()):
         return "no part of it is frozen"
     with _state_restored(model):
-        freeze.train_mode(model)
+        freeze_policies.train_mode(model)
         calls, path = _trace(model, x_NCHW[:-1])
         starts = _starts(path, len(x_NCHW) - 1)
         if not starts:

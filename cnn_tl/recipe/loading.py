@@ -13,10 +13,10 @@ from cnn_tl.core import text_encoding
 from cnn_tl.core.errors import RecipeError, printable
 from cnn_tl.core.retries import retried
 from cnn_tl.recipe import yaml
+from cnn_tl.recipe.cross_key_rules import WITHOUT_MEANING_IN_FREEZE
 from cnn_tl.recipe.messages import explained, shortened, shown, unknown
 from cnn_tl.recipe.recipe import Recipe
 from cnn_tl.recipe.resolved import ResolvedRecipe
-from cnn_tl.recipe.rules import WITHOUT_MEANING_IN_FREEZE
 from cnn_tl.recipe.settings import KEYS, RENAMED_KEYS, SECTIONS, with_new_keys
 
 FLAGS_OF_A_LOOP = ("train.epochs", "train.lr")

@@ -7,6 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from cnn_tl.core.errors import RecipeError
+from cnn_tl.recipe.cross_key_rules import (
+    refuse_contradictions,
+    refuse_unreached_phases,
+    sees_one_view,
+    trains_auxiliary,
+)
 from cnn_tl.recipe.defaults import (
     AUX_WEIGHT,
     DEFAULT_VIEWS,
@@ -18,7 +24,6 @@ from cnn_tl.recipe.defaults import (
     mode_train,
 )
 from cnn_tl.recipe.resolved import RECIPES, FrozenModel, LoopRecipe, ResolvedRecipe
-from cnn_tl.recipe.rules import refuse_contradictions, refuse_unreached_phases, sees_one_view, trains_auxiliary
 from cnn_tl.recipe.schema import Augment, Data, Section
 from cnn_tl.recipe.settings import Settings
 

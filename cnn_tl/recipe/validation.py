@@ -12,10 +12,10 @@ from pydantic_core import ErrorDetails
 
 from cnn_tl.core.errors import RecipeError, printable
 from cnn_tl.recipe import yaml
+from cnn_tl.recipe.cross_key_rules import contradictions
 from cnn_tl.recipe.loading import no_mapping, read_text, with_setting, without_empty
 from cnn_tl.recipe.messages import choices, fault, nearest_key
 from cnn_tl.recipe.recipe import Recipe
-from cnn_tl.recipe.rules import contradictions
 from cnn_tl.recipe.settings import KEYS
 
 

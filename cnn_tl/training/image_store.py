@@ -1,7 +1,7 @@
 """The pixels of a run's images: each file is decoded once, and the result is cached.
 
 An image may be cached in two forms: the plain view, which evaluation uses, and the source, from which random views are
-cropped. Both are pure functions of the file (data/views/transforms.py, data/views/source.py), so training gives
+cropped. Both are pure functions of the file (data/views/transforms.py, data/views/image_source.py), so training gives
 the same result whether an image came from the cache, from memory or from its file.
 """
 
@@ -23,7 +23,7 @@ from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.data_warnings import BlankImages
 from cnn_tl.data.decoding.image import probe
 from cnn_tl.data.manifest import ImageRecord
-from cnn_tl.data.views import source, transforms
+from cnn_tl.data.views import image_source, transforms
 from cnn_tl.data.views.augment import Augmentation, augment
 from cnn_tl.features.cache_keys import plain_facts, source_facts
 from cnn_tl.training.context import GB, Run, open_cache
@@ -66,7 +66,7 @@ class ImageStore:
         plain_training: bool = True,
         refusals: Sequence[str] = (),
     ) -> None:
-        self.source_side = source.source_side(spec, settings) if settings else None
+        self.source_side = image_source.source_side(spec, settings) if settings else None
         self.refusals = refusals
         self.blank = BlankImages()
         self._spec, self._settings, self._file_of = spec, settings, file_of
@@ -96,7 +96,7 @@ class ImageStore:
             BadImageError, DataError: as `plain` does.
         """
         assert self._settings is not None, "the recipe asks for augmented views"
-        decoded = source.unpack(self._row("source", image))
+        decoded = image_source.unpack(self._row("source", image))
         return augment(decoded, self._spec, self._settings, seed, finished=finished)
 
     def unvaried(self, image: ImageRecord) -> Pixels:
@@ -107,7 +107,7 @@ class ImageStore:
         """
         if self.source_side is None:
             return self.plain(image)
-        return transforms.resize_and_crop(source.unpack(self._row("source", image)), self._spec)
+        return transforms.resize_and_crop(image_source.unpack(self._row("source", image)), self._spec)
 
     def lacking(self, images: Iterable[ImageRecord]) -> Lacking:
         """Return the images that must be decoded, each with the forms that are not cached."""
@@ -162,9 +162,9 @@ class ImageStore:
             self.blank.check_pixels(image.path, file, pixels)
             return pixels
         assert self.source_side is not None, "only random views are cropped from a source"
-        decoded = source.read_source(file, self._spec, self.source_side)
+        decoded = image_source.read_source(file, self._spec, self.source_side)
         self.blank.check_image(image.path, file, decoded)
-        return source.pack(decoded, self.source_side)
+        return image_source.pack(decoded, self.source_side)
 
     def _row(self, kind: Kind, image: ImageRecord) -> Pixels:
         if self._spaces is None or kind not in self._kinds(image):
@@ -188,7 +188,7 @@ class ImageStore:
             facts = probe(self._file_of(image), self._spec)
         except BadImageError:
             return 0
-        return source.row_bytes(source.row_side(facts.width, facts.height, self.source_side))
+        return image_source.row_bytes(image_source.row_side(facts.width, facts.height, self.source_side))
 
 
 class Keeper:
@@ -229,15 +229,15 @@ def open_images(run: Run, spec: Preprocessing, file_of: Callable[[ImageRecord], 
     plain = cache.space(plain_facts(spec), shape=(spec.height, spec.width, 3), dtype="uint8")
     spaces: dict[Kind, MultiShapeSpace] = {"plain": MultiShapeSpace([plain], memory)}
     if settings is not None:
-        spaces["source"] = MultiShapeSpace(_source_spaces(cache, source.source_side(spec, settings)), memory)
+        spaces["source"] = MultiShapeSpace(_source_spaces(cache, image_source.source_side(spec, settings)), memory)
     plain_training = isinstance(recipe.features.views, int)
     return ImageStore(spec, settings, file_of, spaces, plain_training=plain_training, refusals=refusals)
 
 
 def _source_spaces(cache: FeatureCache, side: int) -> list[Space]:
     return [
-        cache.space(source_facts(side, row_side), shape=(source.row_bytes(row_side),), dtype="uint8")
-        for row_side in source.row_sides(side)
+        cache.space(source_facts(side, row_side), shape=(image_source.row_bytes(row_side),), dtype="uint8")
+        for row_side in image_source.row_sides(side)
     ]
 
 

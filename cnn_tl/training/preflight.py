@@ -10,8 +10,8 @@ import numpy as np
 from cnn_tl.core.errors import UsageError
 from cnn_tl.heads.problem import class_weights
 from cnn_tl.recipe import ResolvedRecipe
+from cnn_tl.recipe.cross_key_rules import refuse_unreached_phases
 from cnn_tl.recipe.resolved import FinetuneRecipe, LoopRecipe
-from cnn_tl.recipe.rules import refuse_unreached_phases
 from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.lazy_network import LazyNetwork
@@ -78,13 +78,13 @@ def _refuse_single_value_statistics(run: Run[LoopRecipe], network: LazyNetwork, 
     """
     import torch
 
-    from cnn_tl.networks import freeze
+    from cnn_tl.networks import freeze_policies
     from cnn_tl.training.step.gradients import is_single_value_error
     from cnn_tl.training.step.unfreezing import Phases
 
     model = copy.deepcopy(network.model).cpu()
     Phases(model, run.recipe.model).enter(epochs)  # the last phase trains all that any does
-    freeze.train_mode(model)
+    freeze_policies.train_mode(model)
     spec = network.info.preprocessing
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():

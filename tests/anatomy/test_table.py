@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from cnn_tl.anatomy.subject import Subject, from_timm
+from cnn_tl.anatomy.inspected_network import Subject, from_timm
 from cnn_tl.anatomy.table import ITSELF, Table, Training, inspect
 from cnn_tl.core.errors import UsageError
 

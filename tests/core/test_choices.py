@@ -12,7 +12,7 @@ from cnn_tl.explaining.drawing import LAYER_METHODS, OTHER_METHODS
 from cnn_tl.explaining.options import OPTIONS_OF
 from cnn_tl.exporting.export import EXPORTERS
 from cnn_tl.heads import HEADS
-from cnn_tl.networks.freeze import FREEZE
+from cnn_tl.networks.freeze_policies import FREEZE
 from cnn_tl.recipe.resolved import HEAD_TYPES
 from cnn_tl.tracking import TRACKERS
 from cnn_tl.training.run import MODES

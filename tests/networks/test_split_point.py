@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnn_tl.networks import freeze
+from cnn_tl.networks import freeze_policies
 from cnn_tl.networks.split_point import SplitModel, split
 
 BOUNDARIES = {
@@ -40,7 +40,7 @@ def make(name: str, policy: str, **kwargs: object) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = timm.create_model(name, num_classes=3, **kwargs)
-    freeze.apply(model, policy)
+    freeze_policies.apply(model, policy)
     return model.to(memory_format=torch.channels_last)
 
 
@@ -58,7 +58,7 @@ def cut_of(model: nn.Module) -> SplitModel:
 
 def gradients(model: nn.Module, x: Tensor) -> list[Tensor]:
     model.zero_grad()
-    freeze.train_mode(model)
+    freeze_policies.train_mode(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         F.cross_entropy(model(x), torch.arange(len(x)) % 3).backward()
@@ -214,9 +214,9 @@ def test_two_heads_on_two_tokens_are_not_cut_at_the_head() -> None:
         warnings.simplefilter("ignore")
         model = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=3, depth=2)
     x_NCHW = torch.rand(3, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    freeze.apply(model, "head")
+    freeze_policies.apply(model, "head")
     assert isinstance(split(model, x_NCHW), str)
-    freeze.apply(model, "last-stage")
+    freeze_policies.apply(model, "last-stage")
     found = split(model, x_NCHW)
     assert isinstance(found, SplitModel)
     assert found.split_point == "blocks.1"

@@ -15,13 +15,13 @@ from torch.nn.modules.module import register_module_forward_hook
 from whole_runs import newest_checkpoint
 
 from cnn_tl.networks import backbone as backbone_module
-from cnn_tl.networks import freeze
+from cnn_tl.networks import freeze_policies
 from cnn_tl.networks.pretrained.weights import Source
 from cnn_tl.recipe import Recipe
 from cnn_tl.training.run import train
 
 BACKBONES = ["test_resnet", "test_efficientnet", "test_convnext", "test_vit", "mobilenetv3_small_050", "test_byobnet"]
-POLICIES = [*sorted(freeze.FREEZE), "last-2"]
+POLICIES = [*sorted(freeze_policies.FREEZE), "last-2"]
 SIDES = {"test_vit": 160}
 """Any other size would resize the position embedding."""
 
@@ -49,7 +49,7 @@ def backbone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def frozen_names(name: str, policy: str) -> set[str]:
     """Return the frozen parameters, and the buffers of every module that holds frozen parameters only."""
     model = timm.create_model(name, num_classes=2)
-    trainable = freeze.trainable(model, policy)
+    trainable = freeze_policies.trainable(model, policy)
     found = {n for n, _ in model.named_parameters()} - trainable
     for module_name, module in model.named_modules():
         own = {n for n, _ in module.named_parameters(prefix=module_name, recurse=False)}
@@ -62,7 +62,7 @@ def before(recipe: Recipe, weights: Path) -> tuple[dict[str, Tensor], set[str]]:
     """Return the network as the run starts with it (two classes), and the names of its classifier's tensors."""
     source, size = Source("file", weights, ""), recipe.model.image_size
     model = backbone_module.build(recipe.model.name, source, num_classes=2, image_size=size, seed=recipe.seed).model
-    return model.state_dict(), freeze.head(model)
+    return model.state_dict(), freeze_policies.head(model)
 
 
 def recipe_of(name: str, weights: Path, data: Path, mode: str, **sections: dict[str, object]) -> Recipe:

@@ -24,7 +24,7 @@ from cnn_tl.cache.eviction import Eviction
 from cnn_tl.core.errors import DataError
 from cnn_tl.core.progress import Observer, Plan
 from cnn_tl.data.decoding.image import read_image
-from cnn_tl.data.views import source, transforms
+from cnn_tl.data.views import image_source, transforms
 from cnn_tl.recipe import Recipe
 from cnn_tl.training.loop import activations
 from cnn_tl.training.run import plan, train
@@ -86,7 +86,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
     """Collect the files that are decoded."""
     found: list[Path] = []
     with monkeypatch.context() as patch:
-        for module in (transforms, source):
+        for module in (transforms, image_source):
 
             def read(file: Path, *rest: Any, real: Any = module.read_image, **named: Any) -> Any:
                 found.append(file)
@@ -324,13 +324,13 @@ def test_views_differ_little_from_those_of_whole_images(shared: Path) -> None:
 
     spec = Preprocessing(224, 224, "bicubic", 0.875, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     settings = Augmentation(0.5, flip=False, color=0)
-    side = source.source_side(spec, settings)
+    side = image_source.source_side(spec, settings)
     differences = []
     for file in sorted((shared / "data" / "pizza_steak_sushi").rglob("*.jpg"))[:20]:
         whole = read_image(file, spec, draft=transforms.draft_size(spec, 2**0.5))
         view = augment(whole, spec, settings, 1).astype(int)
         others = (
-            augment(source.read_source(file, spec, side), spec, settings, 1),
+            augment(image_source.read_source(file, spec, side), spec, settings, 1),
             augment(whole, replace(spec, interpolation="bilinear"), settings, 1),
         )
         differences.append([np.abs(view - other).mean() for other in others])

@@ -31,7 +31,7 @@ def guide(
         console.note("read a guide: cnn-tl guide TOPIC")
         return
     try:
-        found = guides.read(topic)
+        found = guides.read(topic if topic in guides.topics() else topic.lower())
     except KeyError:
         near = get_close_matches(topic.lower(), guides.topics(), n=3, cutoff=0.6)
         hint = f"the nearest: {', '.join(near)}" if near else "cnn-tl guide lists them"

@@ -121,7 +121,7 @@ def _network(model: str, mode: Mode | None, freeze: str | None, image_size: int 
     subject, training = look_up(model, mode=mode, freeze=freeze, image_size=image_size)
     from cnn_tl.anatomy import table
     from cnn_tl.cli.terminal import layers
-    from cnn_tl.networks import freeze as policies
+    from cnn_tl.networks import freeze_policies as policies
 
     layers.WRITERS[form](table.inspect(subject, training, depth))
     if form == "table" and folder_meant(model) is None:

@@ -26,7 +26,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Search models: parameters, multiply-adds, input size, accuracy, and where their weights are."""
-    from cnn_tl.anatomy.subject import multiply_adds
+    from cnn_tl.anatomy.inspected_network import multiply_adds
     from cnn_tl.networks.pretrained import catalog, weights
 
     names = catalog.matching(query, here_only=here)

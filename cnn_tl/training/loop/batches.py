@@ -20,7 +20,7 @@ from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.data.views.augment import finish_of
 from cnn_tl.data.views.transforms import mean_colour
 from cnn_tl.features.cache_keys import PLAIN, view_seed
-from cnn_tl.networks import freeze
+from cnn_tl.networks import freeze_policies
 from cnn_tl.networks.backbone import normalised, to_device
 from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.dataset import Dataset, Item, Pixels
@@ -123,7 +123,7 @@ class Batches:
             DataError: an image changed since the run began.
             Stopped: a signal came.
         """
-        freeze.train_mode(self._network.model)
+        freeze_policies.train_mode(self._network.model)
         found = self._activations
         steps = self._of_images(epoch, done) if found is None else self._of_activations(found, epoch, done)
         with closing(steps):  # the network is whole again even if a step raises

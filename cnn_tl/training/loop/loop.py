@@ -20,7 +20,7 @@ from cnn_tl.features.embedding import quiet_compiler
 from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.checkpoints import checkpoint
 from cnn_tl.training.checkpoints.checkpoint import Checkpoint
-from cnn_tl.training.checkpoints.snapshots import Snapshots
+from cnn_tl.training.checkpoints.loop_checkpoint import Snapshots
 from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.lazy_network import LazyNetwork

@@ -23,7 +23,7 @@ from cnn_tl.recipe.defaults import HEAD_DEFAULTS
 from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.checkpoints import checkpoint
 from cnn_tl.training.checkpoints.checkpoint import Checkpoint
-from cnn_tl.training.checkpoints.snapshots import report_missing_checkpoint
+from cnn_tl.training.checkpoints.loop_checkpoint import report_missing_checkpoint
 from cnn_tl.training.checkpoints.train_state import Progress
 from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset

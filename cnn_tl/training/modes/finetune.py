@@ -9,7 +9,7 @@ from cnn_tl.core.device import Precision
 from cnn_tl.core.formatting import counted
 from cnn_tl.core.progress import FeaturePlan, Plan
 from cnn_tl.features.speed import describe
-from cnn_tl.networks import freeze
+from cnn_tl.networks import freeze_policies
 from cnn_tl.recipe.messages import policy_shown
 from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training import estimate
@@ -55,8 +55,8 @@ def find_lr(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: LazyNet
 def plan_loop(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: LazyNetwork) -> Planned[Precision]:
     """Plan the loop without reading any image; `lp_ft` uses this too."""
     model, settings = network.model, run.recipe.model
-    freeze.apply(model, settings.freeze, settings.bn)
-    trainable, total = freeze.count_parameters(model)
+    freeze_policies.apply(model, settings.freeze, settings.bn)
+    trainable, total = freeze_policies.count_parameters(model)
     images, length = _kept_images(dataset), loop_length(run, dataset.manifest)
     precision = precisions.loop_precision(run, network)
     shown = Plan(

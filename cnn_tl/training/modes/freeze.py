@@ -26,8 +26,8 @@ from cnn_tl.training.context import Run, open_cache
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.estimate import DECODE_SECONDS, Planned, description, fit_seconds
 from cnn_tl.training.lazy_network import LazyNetwork
+from cnn_tl.training.modes.embedding_precision import choose_way
 from cnn_tl.training.modes.embedding_stats import merged
-from cnn_tl.training.modes.embedding_way import choose_way
 from cnn_tl.training.modes.features import (
     EXACT,
     DeviceChanged,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cnn_tl.core.errors import UsageError
-from cnn_tl.networks import freeze
+from cnn_tl.networks import freeze_policies
 from cnn_tl.recipe.resolved import LoopTrain
 
 MOMENTUM = 0.9
@@ -65,7 +65,7 @@ def parameter_groups(model: nn.Module, settings: LoopTrain, trains: Collection[s
     times that of the next layer towards the head (Clark et al. 2020, ELECTRA, sec. A.1). Norms, biases and parameters
     that the model exempts (`no_weight_decay`, such as position embeddings) have no weight decay.
     """
-    head = freeze.head(model)
+    head = freeze_policies.head(model)
     layer_decay, head_factor = settings.layer_decay, settings.head_lr_factor
     depths = _depths(model) if layer_decay < 1 else {}
     exempt = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]

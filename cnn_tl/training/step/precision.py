@@ -111,7 +111,7 @@ def seconds_of_a_step(network: Network, device: torch.device) -> dict[str, float
     """
     import torch
 
-    from cnn_tl.networks import freeze
+    from cnn_tl.networks import freeze_policies
     from cnn_tl.networks.backbone import place, to_input
     from cnn_tl.training.step.gradients import is_out_of_memory
 
@@ -119,7 +119,7 @@ def seconds_of_a_step(network: Network, device: torch.device) -> dict[str, float
     try:
         with torch.random.fork_rng(devices=devices):
             model = place(copy.deepcopy(network.model), device)
-            freeze.train_mode(model)
+            freeze_policies.train_mode(model)
             pixels = speed.noise(network, 8 if device.type == "cpu" else 32)
             x_NCHW = to_input(pixels, network.preprocessing, device)
             best = dict.fromkeys(PRECISIONS, math.inf)

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from cnn_tl.core.errors import UsageError
-from cnn_tl.networks import freeze
+from cnn_tl.networks import freeze_policies
 from cnn_tl.recipe.messages import policy_shown
 from cnn_tl.recipe.resolved import TrainedModel
 
@@ -37,7 +37,7 @@ class Phases:
     @property
     def trains(self) -> set[str]:
         """Names of the parameters that train in some phase."""
-        return set().union(*(freeze.trainable(self._model, policy) for policy in self._policies))
+        return set().union(*(freeze_policies.trainable(self._model, policy) for policy in self._policies))
 
     @property
     def gradual(self) -> bool:
@@ -60,7 +60,7 @@ class Phases:
         if self._entered is not None:
             self.verify()
         policy = self._policies[phase]
-        freeze.apply(self._model, policy, self._bn)
+        freeze_policies.apply(self._model, policy, self._bn)
         self._entered = phase
         if phase < len(self.receipts):  # a resumed run
             self.verify()
@@ -69,8 +69,8 @@ class Phases:
             {
                 "epoch": epoch,
                 "policy": policy_shown(policy),
-                "frozen_sha256": freeze.frozen_digest(self._model),
-                "stages": [asdict(stage) for stage in freeze.receipt(self._model)],
+                "frozen_sha256": freeze_policies.frozen_digest(self._model),
+                "stages": [asdict(stage) for stage in freeze_policies.receipt(self._model)],
             }
         )
         return True
@@ -81,12 +81,14 @@ class Phases:
         Raises:
             RuntimeError: a bug of ours: one has.
         """
-        if freeze.frozen_digest(self._model) != self.receipts[-1]["frozen_sha256"]:
+        if freeze_policies.frozen_digest(self._model) != self.receipts[-1]["frozen_sha256"]:
             raise RuntimeError("a frozen tensor has changed")
 
     def _refuse_refreezing(self) -> None:
         for before, after in zip(self._policies, self._policies[1:], strict=False):
-            if missing := freeze.trainable(self._model, before) - freeze.trainable(self._model, after):
+            if missing := freeze_policies.trainable(self._model, before) - freeze_policies.trainable(
+                self._model, after
+            ):
                 raise UsageError(
                     f"model.unfreeze: {policy_shown(after)} would freeze {sorted(missing)[0]} again, which "
                     f"{policy_shown(before)} trains; each step must train all that the one before it does"

@@ -169,3 +169,7 @@ def test_it_needs_only_what_every_command_needs() -> None:
     root = str(Path(cnn_tl.__file__).parents[1])
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": root}, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_a_topic_in_capitals_is_the_same_topic(cli: Cli) -> None:
+    assert cli("guide", "DATA").out == cli("guide", "data").out

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cnn_tl.core.errors import ArtefactError, ResourceError, UsageError
-from cnn_tl.networks import backbone, bundle, classic, freeze
+from cnn_tl.networks import backbone, bundle, classic, freeze_policies
 from cnn_tl.networks.classic.googlenet import AUXILIARY, GoogLeNet, Outputs
 from cnn_tl.networks.pretrained import catalog, hub, weights
 from cnn_tl.networks.pretrained.weights import Source
@@ -236,10 +236,10 @@ def test_stages(name: str) -> None:
     model = timm.create_model(name)
     sizes = {stage: sum(p.numel() for n, p in model.named_parameters() if n.startswith(start))
              for stage, start in STAGES[name].items()}  # fmt: skip
-    assert {stage.name: stage.parameters for stage in freeze.receipt(model)} == sizes
+    assert {stage.name: stage.parameters for stage in freeze_policies.receipt(model)} == sizes
     if name == "googlenet":
         model.add_auxiliary()
-        grown = {stage.name for stage in freeze.receipt(model) if stage.parameters > sizes[stage.name]}
+        grown = {stage.name for stage in freeze_policies.receipt(model) if stage.parameters > sizes[stage.name]}
         assert grown == {"stage 2"}, "an auxiliary classifier belongs to the stage that it stands in"
 
 
@@ -249,7 +249,7 @@ def test_stages(name: str) -> None:
 )  # before GoogLeNet's head there is dropout, which gives something else each time
 def test_they_can_be_cut_where_they_are_frozen(name: str, policy: str) -> None:
     model = timm.create_model(name, num_classes=3)
-    freeze.apply(model, policy)
+    freeze_policies.apply(model, policy)
     assert isinstance(split(model, noise(name, 3)), SplitModel)
 
 

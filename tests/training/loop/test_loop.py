@@ -490,14 +490,14 @@ def test_the_share_of_time_spent_waiting_is_told(recipe: Make, tmp_path: Path) -
 
 
 def test_modules_stay_in_training_mode_by_policy() -> None:
-    from cnn_tl.networks import freeze
+    from cnn_tl.networks import freeze_policies
 
     model = nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1))
-    freeze.apply(model, "all", bn="eval")
-    freeze.train_mode(model)
+    freeze_policies.apply(model, "all", bn="eval")
+    freeze_policies.train_mode(model)
     assert (model[0].training, model[1].training) == (False, True)
-    freeze.apply(model, "all")
-    freeze.train_mode(model)
+    freeze_policies.apply(model, "all")
+    freeze_policies.train_mode(model)
     assert model[0].training
 
 

@@ -17,7 +17,7 @@ from cnn_tl.core.progress import Observer
 from cnn_tl.features import speed
 from cnn_tl.heads import HEADS
 from cnn_tl.recipe import Recipe
-from cnn_tl.training.modes import embedding_stats, embedding_way
+from cnn_tl.training.modes import embedding_precision, embedding_stats
 from cnn_tl.training.result import TrainResult
 from cnn_tl.training.run import plan, train
 from cnn_tl.training.step import precision
@@ -74,7 +74,7 @@ def change(file: Path, **values: Any) -> None:
 
 def test_a_precision_that_was_not_measured(run: Run, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a processor without bf16, which is measured in float32 alone, somebody asks for it later."""
-    monkeypatch.setattr(embedding_way, "has_fast_bf16", lambda device: False)
+    monkeypatch.setattr(embedding_precision, "has_fast_bf16", lambda device: False)
     assert facts(run("a"))["way"] == "fp32"
     assert facts(run("b", run={"precision": "bf16"}))["way"] == "bf16"
     assert json.loads(memory(own_cache).read_text())["seconds"].keys() == {"fp32", "bf16"}

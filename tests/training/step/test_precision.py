@@ -14,7 +14,7 @@ from whole_runs import StopAfter, assert_same_weights
 from cnn_tl.core.cpu import processor
 from cnn_tl.core.errors import Stopped
 from cnn_tl.core.progress import Observer, Plan
-from cnn_tl.networks import backbone, freeze
+from cnn_tl.networks import backbone, freeze_policies
 from cnn_tl.networks.pretrained import weights
 from cnn_tl.recipe import Recipe
 from cnn_tl.training.context import Run
@@ -86,7 +86,7 @@ def format_of(tmp_path: Path) -> Callable[[Recipe], str]:
 
 def test_both_formats_are_timed_and_nothing_is_left_of_it(tiny_network: backbone.Network) -> None:
     model = tiny_network.model
-    freeze.apply(model, "last-stage")
+    freeze_policies.apply(model, "last-stage")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modes, random = [module.training for module in model.modules()], torch.get_rng_state()
     seconds = precision.seconds_of_a_step(tiny_network, torch.device("cpu"))

@@ -9,7 +9,7 @@ from PIL import Image
 from cnn_tl.core.errors import BadImageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.views.augment import Augmentation, augment
-from cnn_tl.data.views.source import pack, read_source, row_bytes, row_side, row_sides, source_side, unpack
+from cnn_tl.data.views.image_source import pack, read_source, row_bytes, row_side, row_sides, source_side, unpack
 
 SPEC = Preprocessing(64, 64, "bicubic", 0.875, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CROPS = Augmentation(0.5, flip=False, color=0)

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from cnn_tl.core.errors import UsageError
-from cnn_tl.networks import freeze
+from cnn_tl.networks import freeze_policies
 
-POLICIES = [*sorted(freeze.FREEZE), "last-2"]
+POLICIES = [*sorted(freeze_policies.FREEZE), "last-2"]
 MODELS = ["test_resnet", "test_efficientnet", "test_convnext", "test_vit", "mobilenetv3_small_050", "test_byobnet"]
 
 
@@ -27,10 +27,10 @@ def model(request: pytest.FixtureRequest) -> nn.Module:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_only_what_the_policy_names_moves(model: nn.Module, policy: str) -> None:
-    trainable = freeze.apply(model, policy)
-    freeze.train_mode(model)
+    trainable = freeze_policies.apply(model, policy)
+    freeze_policies.train_mode(model)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    digest = freeze.frozen_digest(model)
+    digest = freeze_policies.frozen_digest(model)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
@@ -42,27 +42,27 @@ def test_only_what_the_policy_names_moves(model: nn.Module, policy: str) -> None
     still = {name for name, module in model.named_modules() if not module.training}
     assert moved <= trainable | {name for name in buffers if name.rpartition(".")[0] not in still}
     assert policy != "head" or moved <= trainable
-    assert freeze.frozen_digest(model) == digest
+    assert freeze_policies.frozen_digest(model) == digest
 
 
 def test_the_head_is_what_the_classifier_holds(model: nn.Module) -> None:
-    freeze.apply(model, "head")
-    trainable, total = freeze.count_parameters(model)
+    freeze_policies.apply(model, "head")
+    trainable, total = freeze_policies.count_parameters(model)
     assert trainable == sum(p.numel() for p in model.get_classifier().parameters()) > 0
     assert trainable < total
 
 
 def test_distilled_models_have_two_heads() -> None:
     model = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=3)
-    assert freeze.apply(model, "head") == {"head.weight", "head.bias", "head_dist.weight", "head_dist.bias"}
+    assert freeze_policies.apply(model, "head") == {"head.weight", "head.bias", "head_dist.weight", "head_dist.bias"}
 
 
 def test_the_digest_sees_a_moved_buffer() -> None:
     model = timm.create_model("test_resnet", num_classes=3)
-    freeze.apply(model, "head")
-    before = freeze.frozen_digest(model)
+    freeze_policies.apply(model, "head")
+    before = freeze_policies.frozen_digest(model)
     next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d)).running_mean += 1e-3
-    assert freeze.frozen_digest(model) != before
+    assert freeze_policies.frozen_digest(model) != before
 
 
 @pytest.fixture
@@ -85,20 +85,22 @@ def tops(names: set[str]) -> set[str]:
     ],
 )
 def test_stages_are_counted_from_the_end(resnet: nn.Module, policy: str, top: set[str]) -> None:
-    assert tops(freeze.apply(resnet, policy)) == top
-    assert {name for name, p in resnet.named_parameters() if p.requires_grad} == freeze.trainable(resnet, policy)
+    assert tops(freeze_policies.apply(resnet, policy)) == top
+    assert {name for name, p in resnet.named_parameters() if p.requires_grad} == freeze_policies.trainable(
+        resnet, policy
+    )
 
 
 def test_what_follows_the_last_stage_trains_with_it() -> None:
     mobilenet = timm.create_model("mobilenetv3_small_050", num_classes=3)
-    assert tops(freeze.trainable(mobilenet, "last-stage")) == {"blocks", "conv_head", "classifier"}
+    assert tops(freeze_policies.trainable(mobilenet, "last-stage")) == {"blocks", "conv_head", "classifier"}
     vit = timm.create_model("test_vit", num_classes=3)
-    assert tops(freeze.trainable(vit, "last-stage")) == {"blocks", "norm", "head"}
+    assert tops(freeze_policies.trainable(vit, "last-stage")) == {"blocks", "norm", "head"}
 
 
 def test_too_many_stages_are_refused_with_their_number(resnet: nn.Module) -> None:
     with pytest.raises(UsageError, match=r"has 5 stages .* the last 6 cannot train.*last-1 \.\. last-5") as error:
-        freeze.apply(resnet, "last-6")
+        freeze_policies.apply(resnet, "last-6")
     assert error.value.exit_code == 2
     assert all(p.requires_grad for p in resnet.parameters()), "a refusal changes nothing"
 
@@ -107,13 +109,13 @@ def test_a_family_without_known_stages_is_refused() -> None:
     with torch.device("meta"):
         model = timm.create_model("poolformer_s12", num_classes=3)
     with pytest.raises(UsageError, match="timm does not say where the stages of MetaFormer begin"):
-        freeze.trainable(model, "last-stage")
-    assert freeze.trainable(model, "head")
+        freeze_policies.trainable(model, "last-stage")
+    assert freeze_policies.trainable(model, "head")
 
 
 def test_only_the_trained_stage_is_in_training_mode(resnet: nn.Module) -> None:
-    freeze.apply(resnet, "last-stage")
-    freeze.train_mode(resnet)
+    freeze_policies.apply(resnet, "last-stage")
+    freeze_policies.train_mode(resnet)
     norms = {name: m.training for name, m in resnet.named_modules() if isinstance(m, nn.BatchNorm2d)}
     assert {name for name, training in norms.items() if training} == {n for n in norms if n.startswith("layer4")}
 
@@ -122,27 +124,27 @@ def test_running_statistics_without_parameters_may_move_where_the_rest_trains() 
     """A normalisation without weights inside a stage that trains is not in the receipt."""
     model = timm.create_model("test_resnet", num_classes=3)
     model.layer4[0].bn1 = nn.BatchNorm2d(model.layer4[0].bn1.num_features, affine=False)
-    freeze.apply(model, "last-stage")
-    freeze.train_mode(model)
-    digest = freeze.frozen_digest(model)
+    freeze_policies.apply(model, "last-stage")
+    freeze_policies.train_mode(model)
+    digest = freeze_policies.frozen_digest(model)
     model(torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
     assert model.layer4[0].bn1.running_mean.abs().max() > 0
-    assert freeze.frozen_digest(model) == digest
+    assert freeze_policies.frozen_digest(model) == digest
 
 
 def test_where_timm_knows_no_stages_it_is_said() -> None:
     with torch.device("meta"):
         model = timm.create_model("rdnet_tiny")
     with pytest.raises(UsageError, match="timm does not say where the stages of RDNet begin"):
-        freeze.trainable(model, "last-stage")
-    [(name, parameters)] = freeze.named_stages(model)
+        freeze_policies.trainable(model, "last-stage")
+    [(name, parameters)] = freeze_policies.named_stages(model)
     assert (name, len(parameters)) == ("network", sum(1 for _ in model.parameters()))
 
 
 def test_a_model_without_a_classifier_has_an_empty_head() -> None:
     with torch.device("meta"):
         model = timm.create_model("test_vit", num_classes=0)
-    *before, head = freeze.stages(model)
+    *before, head = freeze_policies.stages(model)
     assert head == []
     assert sum(len(names) for names in before) == sum(1 for _ in model.parameters())
 
@@ -150,18 +152,21 @@ def test_a_model_without_a_classifier_has_an_empty_head() -> None:
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])
 def test_the_receipt_of_a_stage_sees_its_own_buffers_and_parameters_move(name: str) -> None:
     model = timm.create_model(name, num_classes=3)
-    freeze.apply(model, "head")
-    before = freeze.receipt(model)
+    freeze_policies.apply(model, "head")
+    before = freeze_policies.receipt(model)
     checked = 0
-    for number, (_, names) in enumerate(freeze.named_stages(model)[:-1]):
+    for number, (_, names) in enumerate(freeze_policies.named_stages(model)[:-1]):
         holders = {parameter.rpartition(".")[0] for parameter in names}
         norms = [m for place, m in model.named_modules() if place in holders and isinstance(m, nn.BatchNorm2d)]
         for tensor in (norms[0].running_mean, norms[-1].running_var, norms[0].weight) if norms else ():
             with torch.no_grad():
                 tensor += 1e-3
-                moved = [one.sha256 != other.sha256 for one, other in zip(before, freeze.receipt(model), strict=True)]
+                moved = [
+                    one.sha256 != other.sha256
+                    for one, other in zip(before, freeze_policies.receipt(model), strict=True)
+                ]
                 assert moved == [n == number for n in range(len(before))]
                 tensor -= 1e-3
             checked += 1
-            before = freeze.receipt(model)  # one rounding away from where it was
+            before = freeze_policies.receipt(model)  # one rounding away from where it was
     assert checked >= 6
