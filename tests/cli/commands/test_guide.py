@@ -63,7 +63,7 @@ def test_no_guide_is_cut_or_too_wide(topic: str) -> None:
     ("asked", "hint"),
     [
         ("referense", "the nearest: reference"),
-        ("CACHE", "the nearest: cache"),
+        ("CACHES", "the nearest: cache"),
         ("zzz", "cnn-tl guide lists them"),
         ("../guides/cache", "cnn-tl guide lists them"),
         ("export", "the nearest: exporting"),
