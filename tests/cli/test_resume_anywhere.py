@@ -74,7 +74,7 @@ def test_without_what_it_was_told_the_command_is_asked_for(cli: Cli, project: Pa
 
 
 def test_data_and_weights_are_found_from_another_directory(cli: Cli, project: Path, monkeypatch: Any) -> None:
-    stopped(cli, train, "_work", "--output", "run")
+    stopped(cli, train, "_plan_and_run", "--output", "run")
     elsewhere = project.parent / "elsewhere"
     (elsewhere / "photos" / "insects").mkdir(parents=True)  # of the same name, and another
     monkeypatch.chdir(elsewhere)
@@ -85,7 +85,7 @@ def test_data_and_weights_are_found_from_another_directory(cli: Cli, project: Pa
 
 
 def test_a_project_that_was_moved_is_read_where_it_is(cli: Cli, project: Path, monkeypatch: Any) -> None:
-    stopped(cli, train, "_work", "--output", "run")
+    stopped(cli, train, "_plan_and_run", "--output", "run")
     moved = project.rename(project.parent / "moved")
     monkeypatch.chdir(moved)
     done = cli("train", "--resume", "--output", "run")
@@ -98,7 +98,7 @@ def test_named_splits_are_found_again(cli: Cli, project: Path, make_images: Any,
     _, *rest = COMMAND
     named = ("--set", "data.train=photos/insects", "--set", "data.val=photos/more")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "_work", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(train, "_plan_and_run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert cli("train", *rest, *named, "--output", "run").code == 130
     manifest = files.read_json(project / "run" / "manifest.json")
     assert manifest["splits"] == {"train": "insects", "val": "more"}
