@@ -220,12 +220,12 @@ def test_two_processes_do_not_train_in_one_folder(trainer: Trainer, cli: Callabl
     first = trainer.start(words)
     trainer.wait_until(first, (run / ".lock").exists)
     time.sleep(0.05)  # it opens the file, then locks it; importing timm comes after that
-    first.send_signal(signal.SIGSTOP)
+    suspend(first)
     assert_refused(cli(*words), "another process is training in" if not begun(run) else "holds another run")
     first.send_signal(signal.SIGCONT)
 
     trainer.wait_for_training(first, run, random.Random(19))
-    first.send_signal(signal.SIGSTOP)
+    suspend(first)
     before = contents(run)
     assert_refused(cli(*words), "holds another run")
     assert_refused(cli(*resume), "another process is training in")
@@ -236,6 +236,24 @@ def test_two_processes_do_not_train_in_one_folder(trainer: Trainer, cli: Callabl
     second = trainer.start(resume)  # the lock of the dead is free
     trainer.wait_until(second, lambda: "resumed at step" in trainer.log(second))
     second.kill()
+
+
+def suspend(process: Process) -> None:
+    """Send SIGSTOP and wait until every thread has stopped: one that is writing finishes its system call first."""
+    process.send_signal(signal.SIGSTOP)
+    tasks = Path(f"/proc/{process.pid}/task")
+    if not tasks.is_dir():  # not Linux
+        time.sleep(0.5)
+        return
+    while any(state_of(task) not in ("T", "") for task in tasks.iterdir()):
+        time.sleep(0.005)
+
+
+def state_of(task: Path) -> str:
+    """Return the state of a thread (proc(5)), such as T for a stopped one; empty if it has ended."""
+    with contextlib.suppress(OSError):
+        return (task / "stat").read_text().rpartition(") ")[2][:1]
+    return ""
 
 
 def begun(run: Path) -> bool:
