@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import tempfile
@@ -101,6 +102,15 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def as_in_the_product(patch: pytest.MonkeyPatch, target: str) -> Iterator[None]:
+    """Undo a patch of the whole session for one test."""
+    module, _, name = target.rpartition(".")
+    replaced = getattr(importlib.import_module(module), name)
+    patch.undo()
+    yield
+    patch.setattr(target, replaced)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_fsync() -> Iterator[pytest.MonkeyPatch]:
     """Write files without fsync: a tiny run waits for the disk 70 times. `fsync` undoes this."""
@@ -112,12 +122,7 @@ def no_fsync() -> Iterator[pytest.MonkeyPatch]:
 @pytest.fixture
 def fsync(no_fsync: pytest.MonkeyPatch) -> Iterator[None]:
     """Write files as the product does."""
-    from cnn_tl.core import files
-
-    replaced = files._fsync
-    no_fsync.undo()
-    yield
-    no_fsync.setattr(files, "_fsync", replaced)
+    yield from as_in_the_product(no_fsync, "cnn_tl.core.files._fsync")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -137,12 +142,7 @@ def no_curves() -> Iterator[pytest.MonkeyPatch]:
 @pytest.fixture
 def curves(no_curves: pytest.MonkeyPatch) -> Iterator[None]:
     """Draw learning curves as the product does."""
-    from cnn_tl.plots import curves
-
-    replaced = curves.plot_curves
-    no_curves.undo()
-    yield
-    no_curves.setattr(curves, "plot_curves", replaced)
+    yield from as_in_the_product(no_curves, "cnn_tl.plots.curves.plot_curves")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -178,7 +178,7 @@ def _read(path: Path) -> bytes:
     ours = b"cnn_tl.format_version" in content
     foreign = "is not a model that cnn-tl exported, or has lost its end"
     what = "was damaged or changed after its export" if ours else foreign
-    raise ArtefactError(f"{where} {what}; write it anew with cnn-tl export RUN")
+    raise ArtefactError(f"{where} {what}; write it again with cnn-tl export RUN")
 
 
 def _options(threads: int) -> Any:

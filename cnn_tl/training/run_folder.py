@@ -114,7 +114,7 @@ class RunFolder:
         try:
             return recipes.load(self.written_recipe)
         except RecipeError as error:
-            raise ArtefactError(f"{error}; restore this run's recipe, or start anew with another --output") from error
+            raise ArtefactError(f"{error}; restore this run's recipe, or start again with another --output") from error
 
     def write_draft(self, recipe: ResolvedRecipe) -> None:
         """Write the recipe in case the run stops before it writes recipe.yaml; `--resume` then starts it again.

@@ -104,7 +104,7 @@ def _same_data(run: RunFolder, manifest: Manifest) -> Manifest:
         more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
         raise DataError(
             f"{printable(manifest.root)} has changed since {printable(run.path)} was begun: "
-            f"{'; '.join(changes[:5])}{more}; restore it, or start anew with another --output"
+            f"{'; '.join(changes[:5])}{more}; restore it, or start again with another --output"
         )
     return manifest
 
@@ -156,7 +156,7 @@ def require_checkpoint(run: RunFolder) -> None:
         return
     raise ArtefactError(
         f"{printable(run.path)} has no whole checkpoint to resume from, so it cannot be made longer and stays as it "
-        "is; start anew with another --output"
+        "is; start again with another --output"
     )
 
 
@@ -176,12 +176,12 @@ def is_extension(run: RunFolder, recipe: ResolvedRecipe) -> bool:
     if changes:
         raise RecipeError(
             f"{printable(run.path)} was begun with another recipe ({'; '.join(changes)}); "
-            "resume without these changes (only more epochs are possible), or start anew with another --output"
+            "resume without these changes (only more epochs are possible), or start again with another --output"
         )
     loop = Facts.from_dict(read_result(run).facts).loop if longer and run.result.exists() else None
     if loop is not None and loop.ended_early is not None:
         raise RecipeError(
             f"{printable(run.path)} ended before its last epoch already ({loop.ended_early}: train.patience), so more "
-            "epochs change nothing; start anew with another --output and a higher train.patience"
+            "epochs change nothing; start again with another --output and a higher train.patience"
         )
     return longer

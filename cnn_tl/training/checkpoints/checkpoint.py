@@ -118,7 +118,7 @@ def reporting_mismatch(folder: Path) -> Iterator[None]:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ArtefactError(
             f"the checkpoints in {printable(folder)} do not fit the recipe beside them: {reason[:120]}; restore "
-            "recipe.yaml, or start anew with another --output"
+            "recipe.yaml, or start again with another --output"
         ) from error
 
 

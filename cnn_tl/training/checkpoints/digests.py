@@ -92,7 +92,7 @@ def check_weights(folder: Path, now: Mapping[str, str], name: str) -> None:
     if began and not any(began.get(kind) == sha256 for kind, sha256 in now.items()):
         raise ArtefactError(
             f"the {printable(name)} have changed since {printable(folder)} was begun (sha256 of the backbone: "
-            f"{began['backbone'][:12]} then, {now['backbone'][:12]} now); restore the old ones, or start anew with "
+            f"{began['backbone'][:12]} then, {now['backbone'][:12]} now); restore the old ones, or start again with "
             "another --output"
         )
 
@@ -103,7 +103,7 @@ def _read(folder: Path) -> dict[str, Any]:
     known: dict[str, Any] = files.read_json(folder / DIGESTS)
     if not (isinstance(known, dict) and all(_makes_sense(name, value) for name, value in known.items())):
         where = printable(folder / DIGESTS)
-        raise ArtefactError(f"{where} is damaged; restore it, or start anew with another --output")
+        raise ArtefactError(f"{where} is damaged; restore it, or start again with another --output")
     return known
 
 

@@ -171,7 +171,7 @@ class Loop:
         if not 0 <= done <= len(batches):
             raise ArtefactError(
                 f"the checkpoints in {printable(run.folder.checkpoints)} do not fit the recipe beside them: step "
-                f"{progress.step} is not in epoch {epoch}; restore recipe.yaml, or start anew with another --output"
+                f"{progress.step} is not in epoch {epoch}; restore recipe.yaml, or start again with another --output"
             )
         started = time.monotonic()
         if done < len(batches):
