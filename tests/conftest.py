@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gpus
 import numpy as np
 import pytest
 from PIL import Image
@@ -31,19 +32,29 @@ TINY = "test_resnet"
 """A timm model of 0.5 M parameters that takes 160 px images; its weights in the tests are random."""
 
 
-LONGEST = ("training/test_distributed.py", "guides/test_documents.py", "training/loop/test_loop.py", "test_kill.py")
+LONGEST = (
+    "test_gpu.py", "training/test_distributed.py", "guides/test_documents.py", "training/loop/test_loop.py",
+    "test_kill.py",
+)  # fmt: skip
 """Files that take the most time: one that came last would leave the other processes of pytest without work."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not gpus.are_wanted(config):
+        gpus.hide()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Start the longest files first, and make warnings errors while a test runs.
+    """Start the longest files first, skip what needs a GPU, and make warnings errors while a test runs.
 
     A test's own word about a warning is stronger. Not by `filterwarnings` in pyproject.toml: that also holds while
     plug-ins load, and one that warns ends the run.
     """
     items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
     for item in items:
+        if item.get_closest_marker("gpu") and (reason := gpus.why_not_run(config, item)):
+            item.add_marker(pytest.mark.skip(reason=reason))
         for rule in reversed(_warning_filters(config)):  # a rule that comes later is stronger
             item.add_marker(pytest.mark.filterwarnings(rule), append=False)
 

@@ -7,7 +7,6 @@ from cnn_tl.core import device
 from cnn_tl.core.errors import ResourceError
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_a_missing_device_is_refused_and_auto_is_not() -> None:
     with pytest.raises(ResourceError, match=r"device cuda is not available here .* use --device auto"):
         device.pick_device("cuda")

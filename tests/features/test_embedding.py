@@ -91,7 +91,7 @@ def test_a_stream_keeps_the_order_and_passes_failures_on(network: Network, pixel
     assert np.array_equal(np.concatenate([rows for _, rows in found if len(rows)]), features(network, pixels[:3]))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.gpu
 def test_on_cuda_a_batch_is_not_held_up_by_the_next(network: Network, pixels: np.ndarray) -> None:
     device = torch.device("cuda")
     with embedder(network, device, "fp32", batch_size=len(pixels)) as frozen:

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from warm import Command, cold
 from whole_runs import assert_same_checkpoint
@@ -30,8 +29,6 @@ STEPS_PER_EPOCH = 9
 
 EPOCHS = 24
 """About five seconds of training: enough for three kills and the rest of the run."""
-
-NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
 Finished = Callable[[str, int], Path]
 
@@ -323,7 +320,7 @@ def test_a_run_in_mode_freeze_killed_at_twenty_moments(trainer: Trainer, undistu
         ("last-stage", 60, 6.0),
         ("finetune", 60, 6.0),
         ("lp-ft", 60, 6.0),
-        pytest.param("finetune on cuda", 60, 20.0, marks=NEEDS_CUDA),
+        pytest.param("finetune on cuda", 60, 20.0, marks=pytest.mark.gpu),
     ],
 )
 def test_five_runs_killed_fifteen_times(

@@ -37,7 +37,7 @@ SETTINGS = [
 ]
 DEVICES = [
     "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")),
+    pytest.param("cuda", marks=pytest.mark.gpu),
 ]
 VIEWS = 200
 

@@ -110,7 +110,7 @@ def test_a_cpu_is_never_busy_with_something_else() -> None:
     assert not busy(torch.device("cpu"))()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.gpu
 def test_a_gpu_is_busy_until_it_is_done() -> None:
     device = torch.device("cuda")
     a_NN = torch.ones(8192, 8192, device=device)
