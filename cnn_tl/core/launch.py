@@ -54,9 +54,9 @@ def process_group() -> Iterator[World]:
 
     if torch.cuda.is_available():
         torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     store = _shared_store(world)
     try:
+        backend = _backend(store, world)
         timeout = timedelta(days=COLLECTIVE_DAYS)
         dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=timeout)
         yield world
@@ -132,6 +132,21 @@ def _meet(store: Store, rank: int, size: int) -> str:
         silent = {other for other in silent if not store.check([f"seen/{name}/{other}"])}
         time.sleep(0.01)
     return name
+
+
+def _backend(store: Store, world: World) -> str:
+    """Return what carries tensors between the processes: NCCL those on GPUs, unless processes share one; else gloo.
+
+    NCCL refuses two processes on one GPU ("Duplicate GPU detected").
+    """
+    import torch
+    import torch.distributed as dist
+
+    own = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid) if torch.cuda.is_available() else ""
+    store.set(f"gpu/{world.rank}", own)
+    gpus = [store.get(f"gpu/{rank}").decode() for rank in range(world.size)]
+    has_own = "" not in gpus and len(set(gpus)) == world.size
+    return "cpu:gloo,cuda:nccl" if has_own and dist.is_nccl_available() else "gloo"
 
 
 def release_process_group() -> None:
