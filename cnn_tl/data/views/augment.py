@@ -14,6 +14,8 @@ from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.views import policies
 from cnn_tl.data.views.transforms import FILTERS, mean_colour
 
+_LOG_NARROW, _LOG_WIDE = math.log(3 / 4), math.log(4 / 3)
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -72,7 +74,7 @@ def augment(
     Args:
         finished: False leaves out the steps of `finish_of`, which are then done elsewhere.
     """
-    drawn = _drawn(image.width, image.height, spec, settings, seed)
+    drawn = draw_view(image.width, image.height, spec, settings, seed)
     view = image.resize((spec.width, spec.height), FILTERS[spec.interpolation], box=drawn.box)
     if drawn.flipped:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -82,11 +84,11 @@ def augment(
 
 def finish_of(spec: Preprocessing, settings: Augmentation, seed: int) -> Finish:
     """Return the last steps of the view that `seed` draws; they do not depend on the image."""
-    return _drawn(spec.width, spec.height, spec, settings, seed).finish
+    return draw_view(spec.width, spec.height, spec, settings, seed).finish
 
 
-def _drawn(width: int, height: int, spec: Preprocessing, settings: Augmentation, seed: int) -> View:
-    """Draw a view of an image of this size, which affects only the box of the crop.
+def draw_view(width: int, height: int, spec: Preprocessing, settings: Augmentation, seed: int) -> View:
+    """Draw a view of an image of this size in pixels, which affects only the box of the crop; nothing is read.
 
     Whatever the size, the same number of random numbers is drawn before the finish; `finish_of` relies on that.
     """
@@ -121,7 +123,7 @@ def _crop(
     A box that is wider or higher than the image is clipped at the border: it then has less area.
     """
     area = width * height * draw.uniform(scale_min, 1)
-    ratio = proportion * math.exp(draw.uniform(math.log(3 / 4), math.log(4 / 3)))
+    ratio = proportion * math.exp(draw.uniform(_LOG_NARROW, _LOG_WIDE))
     crop_width = min(width, math.sqrt(area * ratio))
     crop_height = min(height, math.sqrt(area / ratio))
     left = draw.uniform(0, width - crop_width)

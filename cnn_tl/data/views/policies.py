@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from PIL import Image, ImageEnhance, ImageOps
 
@@ -45,13 +46,15 @@ class Operation:
     magnitude: float
 
 
-def randaugment_ranges(width: int, height: int) -> dict[str, Range]:
+@cache
+def randaugment_ranges(width: int, height: int) -> Mapping[str, Range]:
     """Return the range of each operation of RandAugment for an image of this size in pixels."""
     far = 150 / 331  # the ranges were tuned on images of 331 px (AutoAugment, Cubuk et al. 2019)
     return _ranges(shear=0.3, across=far * width, down=far * height, degrees=30, enhance=0.9, bits=4)
 
 
-def trivialaugment_ranges() -> dict[str, Range]:
+@cache
+def trivialaugment_ranges() -> Mapping[str, Range]:
     """Return the range of each operation of TrivialAugment Wide."""
     return _ranges(shear=0.99, across=32, down=32, degrees=135, enhance=0.99, bits=2)
 
@@ -139,8 +142,9 @@ def perform(image: Image.Image, operations: list[Operation], fill: Colour) -> Im
 
 def _drawn(draw: random.Random, ranges: Mapping[str, Range], strength: Callable[[], int]) -> Operation:
     name = list(ranges)[_below(draw, len(ranges))]
-    magnitude = ranges[name].at(strength())
-    return Operation(name, -magnitude if ranges[name].signed and draw.random() < 0.5 else magnitude)
+    chosen = ranges[name]
+    magnitude = chosen.at(strength())
+    return Operation(name, -magnitude if chosen.signed and draw.random() < 0.5 else magnitude)
 
 
 def _below(draw: random.Random, count: int) -> int:

@@ -40,7 +40,7 @@ def test_half_of_the_views_are_mirrored_left_to_right() -> None:
 def test_a_crop_keeps_any_share_from_the_least_on_in_proportions_of_3_to_4_and_back(least: float) -> None:
     """As RandomResizedCrop draws them: area even, proportions even on a logarithmic scale."""
     side, settings = 10_000, Augmentation(least, flip=False, color=0.0)
-    boxes = [module._drawn(side, side, SPEC, settings, seed).box for seed in range(DRAWS)]
+    boxes = [module.draw_view(side, side, SPEC, settings, seed).box for seed in range(DRAWS)]
     sizes = np.array([(right - left, bottom - top) for left, top, right, bottom in boxes])
     areas, ratios = sizes.prod(1) / side**2, sizes[:, 0] / sizes[:, 1]
     inside = areas < 0.7  # larger ones may have to end at the border
