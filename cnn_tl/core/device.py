@@ -93,6 +93,18 @@ def deterministic(wanted: bool) -> Iterator[None]:
             os.environ.pop(variable, None)
 
 
+def seed_generators(device: torch.device, seed: int) -> None:
+    """Seed the random generators of the CPU and the device; `torch.manual_seed` visits those of all back ends."""
+    import torch
+
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
 def exact_fp32() -> None:
     """Compute float32 exactly on CUDA: by default its convolutions round to TF32, with a mantissa of 10 bits.
 

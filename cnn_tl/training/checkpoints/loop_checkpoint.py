@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from typing import Any
 
 from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from cnn_tl.core import files
@@ -136,7 +138,8 @@ class Snapshots:
     def _require_finite(self) -> None:
         models = [self._model, *([self.ema.module] if self.ema else [])]
         tensors = chain.from_iterable(model.state_dict().values() for model in models)
-        if not all(tensor.isfinite().all() for tensor in tensors):
+        largest = get_total_norm([tensor for tensor in tensors if tensor.is_floating_point()], math.inf)
+        if not largest.isfinite():  # one value for all: a GPU would have to wait for each
             raise DivergedError(
                 f"training diverged at step {self._progress.step}: weights overflow; {self._progress.advice}"
             )

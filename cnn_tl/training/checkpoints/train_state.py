@@ -75,9 +75,8 @@ class Progress:
         if self.best_epoch == row["epoch"]:
             self.best_accuracy, self.best_epoch = -1.0, 0
 
-    def end_step(self, loss_sum: float, aux_sums: list[float], images: int) -> None:
-        """Count an update, and add the sums of its images' losses to those of the epoch."""
-        self.step += 1
+    def add_losses(self, loss_sum: float, aux_sums: list[float], images: int) -> None:
+        """Add the sums of the losses of a step's images to those of the epoch."""
         self.loss_sum += loss_sum
         self.aux_sums = [a + b for a, b in zip(self.aux_sums or [0.0] * len(aux_sums), aux_sums, strict=True)]
         self.seen += images

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Generic, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -32,7 +29,6 @@ from cnn_tl.training.outcome import ActivationReads
 from cnn_tl.training.step.loss import Step
 from cnn_tl.training.step.schedule import balanced_batches, epoch_batches, loop_length
 
-T = TypeVar("T")
 Steps = Generator[Step, None, None]
 
 MAX_WAIT = 0.02
@@ -47,13 +43,11 @@ class Batches:
     Attributes:
         images: the training split.
         length: number of steps and epochs of the run.
-        seconds_reading: total time spent waiting for images, without computing activations.
     """
 
     def __init__(self, dataset: Dataset[LoopRecipe], network: LazyNetwork) -> None:
         self.images = dataset.manifest.of("train")
         self.length = loop_length(dataset.run, dataset.manifest)
-        self.seconds_reading = 0.0
         self._dataset, self._network = dataset, network
         self._run, self._recipe = dataset.run, dataset.run.recipe
         self._activations: Activations | None = None
@@ -135,7 +129,7 @@ class Batches:
         groups = [share.items or [(self.images[0], 0)] for share in shares]
         on_device = self._finishes_on_device
         batches = self._dataset.read(groups, lambda item: self._pixels(item[0], epoch, item[1], finished=not on_device))
-        for share, batch in zip(shares, self._timed(batches), strict=True):
+        for share, batch in zip(shares, self._complete(batches), strict=True):
             pixels_NHW3 = to_device(batch.pixels, self._network.device)
             if on_device:
                 pixels_NHW3 = self._jitter_and_erase(pixels_NHW3, batch.items, epoch)
@@ -177,16 +171,11 @@ class Batches:
 
     def _reader(self, epoch: int) -> Callable[[Sequence[Sequence[ImageRecord]]], Iterator[Batch[ImageRecord]]]:
         """Return a function that reads groups of images, each in its view of this epoch."""
-        return lambda groups: self._timed(self._dataset.read(groups, lambda image: self._pixels(image, epoch)))
+        return lambda groups: self._complete(self._dataset.read(groups, lambda image: self._pixels(image, epoch)))
 
-    def _timed(self, batches: Iterator[Batch[Item]]) -> Iterator[Batch[Item]]:
-        """Yield batches and count the time spent waiting for them; refuse a batch with an unreadable image."""
-        while True:
-            started = time.monotonic()
-            batch = next(batches, None)
-            self.seconds_reading += time.monotonic() - started
-            if batch is None:
-                return
+    def _complete(self, batches: Iterator[Batch[Item]]) -> Iterator[Batch[Item]]:
+        """Yield the batches; refuse one with an unreadable image."""
+        for batch in batches:
             refuse_failures(batch)
             yield batch
 
@@ -210,55 +199,3 @@ class Batches:
         if isinstance(self._recipe.features.views, int):
             return view_seed(image.sha256, view, seed)
         return seed_of(seed, "view", epoch, image.path, *((repeat,) if repeat else ()))
-
-
-class Prefetched(Generic[T]):
-    """An iterator that can fetch its next item early, while the device is busy with the current one.
-
-    Args:
-        items: the underlying iterator.
-        reading: returns the total seconds that `items` has waited for images so far.
-
-    Attributes:
-        waited: seconds of waiting for images while the device was idle.
-    """
-
-    def __init__(self, items: Iterator[T], reading: Callable[[], float]) -> None:
-        self._items, self._reading = items, reading
-        self._fetched: list[T | Exception] = []
-        self.waited = 0.0
-
-    def fetch(self, is_busy: Callable[[], bool] = lambda: False) -> None:
-        """Fetch the next item if it is not there yet; an error is raised later, when the item is used.
-
-        Args:
-            is_busy: whether the device is still at work. If it is when the item arrives, the device has not waited.
-        """
-        if self._fetched:
-            return
-        before = self._reading()
-        try:
-            self._fetched.append(next(self._items))
-        except Exception as error:  # noqa: BLE001 - the current step is finished first, whatever the error
-            self._fetched.append(error)
-        if not is_busy():
-            self.waited += self._reading() - before
-
-    def __iter__(self) -> Iterator[T]:
-        return self
-
-    def __next__(self) -> T:
-        self.fetch()
-        item = self._fetched.pop()
-        if isinstance(item, Exception):
-            raise item
-        return item
-
-
-def busy(device: torch.device) -> Callable[[], bool]:
-    """Return a function that tells whether the device still works on what was launched so far; False on a CPU."""
-    if device.type != "cuda":
-        return lambda: False
-    given = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    given.record(torch.cuda.current_stream(device))
-    return lambda: not given.query()  # type: ignore[no-untyped-call]

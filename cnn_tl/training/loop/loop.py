@@ -24,16 +24,16 @@ from cnn_tl.training.checkpoints.loop_checkpoint import Snapshots
 from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.lazy_network import LazyNetwork
-from cnn_tl.training.loop.batches import Prefetched, busy
 from cnn_tl.training.loop.lr_range_test import RangeTest
+from cnn_tl.training.loop.pending_losses import PendingLosses
 from cnn_tl.training.loop.start import Start, find_start
 from cnn_tl.training.loop.temperature import divide_by_temperature
 from cnn_tl.training.loop.trainable import Trainable, loop_surroundings, open_trainable
 from cnn_tl.training.loop.validation import outputs, scores
 from cnn_tl.training.outcome import LoopFacts, Temperature
-from cnn_tl.training.step.gradients import memory_for
 from cnn_tl.training.step.loss import Step
 from cnn_tl.training.step.schedule import learning_rate_factor
+from cnn_tl.training.step.update import Update
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,8 @@ class Loop:
         self._optimizer = trainable.optimizer(self._progress.lr)
         # with a constant decay, the average of a short run would hardly leave the initial weights
         self._ema = ModelEmaV3(self._model, self._settings.ema, use_warmup=True) if self._settings.ema else None
+        self._update = Update(self._model, self._optimizer, trainable.gradients, self._settings.clip_grad)
+        self._losses = PendingLosses(trainable.network.device, self._progress)
         self._snapshots = Snapshots(run, self._progress, self._model, self._optimizer, self._ema, started)
 
     @property
@@ -149,7 +151,7 @@ class Loop:
                 self._epoch(progress.epochs + 1)
         except Stopped:
             if progress.step:  # before the first step there is nothing to save
-                self._snapshots.save()
+                self._save()
             raise
         self._phases.verify()
         weights, logits_NK = self._snapshots.best(self._evaluated)
@@ -179,49 +181,42 @@ class Loop:
         task = run.observer.task(f"epoch {epoch}/{self._batches.length.epochs}", sum(map(len, batches)))
         with task, self._batches.steps(epoch, done) as steps:
             run.observer.advance(sum(len(batch) for batch in batches[:done]))
-            prefetched = Prefetched(steps, lambda: self._batches.seconds_reading)
-            for step in prefetched:
-                self._step(step, prefetched)
+            for step in steps:
+                self._step(step)
                 run.observer.advance(step.total, self._figures())
                 if self._snapshots.is_due():
-                    self._snapshots.save()
-            waited = max(run.world.gather(prefetched.waited))
+                    self._save()
+            self._losses.read(wait=True)
         seconds = max(time.monotonic() - started, 1e-9)
         images = sum(map(len, batches[done:]))
-        speed = {"images_per_second": round(images / seconds, 1), "data_wait": round(waited / seconds, 3)}
-        self._batches.report_wait(speed["data_wait"])
-        self._end_epoch(epoch, speed)
+        self._end_epoch(epoch, {"images_per_second": round(images / seconds, 1)})
 
-    def _step(self, step: Step, steps: Prefetched[Step]) -> None:
-        """Update the weights once; fetch the next step's images meanwhile. Raise before the update if not finite."""
-        progress, gradients = self._progress, self._trainable.gradients
+    def _step(self, step: Step) -> None:
+        """Update the weights once, and count the losses of earlier steps that the device has computed."""
+        progress, trainable = self._progress, self._trainable
         factor = learning_rate_factor(progress.step, self._batches.length.steps, self._settings)
-        for group in self._optimizer.param_groups:
-            group["lr"] = progress.lr * factor * group["factor"]
-        self._optimizer.zero_grad()
-        x, targets_NK = self._trainable.targets.mixed(step, progress.step)
-        losses = gradients.add(x, targets_NK * step.counts, progress.step, first=step.first, total=step.total)
-        if gradients.micro_batch < self._trainable.whole_batch:
-            progress.micro_batch = gradients.micro_batch
-        norm = nn.utils.clip_grad_norm_(self._model.parameters(), self._settings.clip_grad)
-        steps.fetch(busy(self._trainable.network.device))  # a GPU still computes this step; the next line waits for it
-        loss_sum, *aux_sums = losses.tolist()
-        if not (norm.isfinite() and abs(loss_sum) < float("inf")):
-            raise DivergedError(
-                f"training diverged at step {progress.step + 1}: loss {loss_sum / step.total:.4g}, "
-                f"gradient norm {norm.item():.4g}; {progress.advice}"
-            )
-        with memory_for("the optimiser's state", "set train.optimizer: sgd, or use a smaller --model"):
-            self._optimizer.step()
-        progress.end_step(loss_sum, aux_sums, step.total)
+        self._update.set_lr(progress.lr * factor)
+        x, targets_NK = trainable.targets.mixed(step, progress.step)
+        targets_NK = targets_NK if step.counts else targets_NK * 0
+        losses = self._update(x, targets_NK, progress.step, first=step.first, total=step.total)
+        if trainable.gradients.micro_batch < trainable.whole_batch:
+            progress.micro_batch = trainable.gradients.micro_batch
+        progress.step += 1
+        self._losses.add(losses, step.total)
+        self._losses.read()
         if self._ema:
             self._ema.update(self._model, step=progress.step)
+
+    def _save(self) -> None:
+        self._losses.read(wait=True)
+        self._snapshots.save()
 
     def _figures(self) -> dict[str, float]:
         """Return the figures beside the progress bar: the loss of this epoch, the accuracy of the last one."""
         rows = self._progress.metrics
         last = {"val_accuracy": rows[-1]["val_accuracy"]} if rows else {}
-        return {"loss": self._progress.loss_sum / self._progress.seen, **last}
+        seen = self._progress.seen
+        return {"loss": self._progress.loss_sum / seen, **last} if seen else last
 
     def _end_epoch(self, epoch: int, speed: dict[str, float]) -> None:
         """Validate; write the weights if they are the best so far, a checkpoint and the metrics."""

@@ -122,6 +122,7 @@ def open_trainable(
         run.observer.note,
         run.world,
         settings.aux_weight,
+        recorded=run.recipe.run.compile == "auto" and not run.recipe.run.deterministic,
     )
     trainable = Trainable(run, network, model, batches, phases, targets, gradients, activations)
     trainable.connect()

@@ -15,14 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from cnn_tl.core.device import Precision, autocast
+from cnn_tl.core.device import Precision, autocast, seed_generators
 from cnn_tl.core.errors import ResourceError, UsageError
 from cnn_tl.core.processes import ALONE, World
 from cnn_tl.core.seeds import seed_of
 from cnn_tl.training.step.loss import Loss
-
-Held = list[tuple[Tensor, Tensor]]
-"""Buffers that a forward pass updates, each with a copy of its earlier value."""
+from cnn_tl.training.step.recorder import Held, StepRecorder
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
@@ -36,6 +34,7 @@ class Gradients:
         note: receives a message when that happens.
         world: the processes that share each step; with several, `model` is the result of `World.parallel`.
         aux_weight: weight of the loss of each auxiliary classifier, if the model has any.
+        recorded: record steps as CUDA graphs where that is possible (step/recorder.py).
     """
 
     model: nn.Module
@@ -47,11 +46,16 @@ class Gradients:
     note: Callable[[str], None]
     world: World = ALONE
     aux_weight: float = 0.0
+    recorded: bool = False
     _fits: bool = False
+    _copies: Held | None = None
+    _recorder: StepRecorder | None = None
 
     def use(self, model: nn.Module) -> None:
         """Use another wrapper of the same model; other parameters may train now, and need more memory."""
-        self.model, self._fits = model, False
+        self.model, self._fits, self._copies = model, False, None
+        may_record = self.recorded and self.device.type == "cuda" and self.world.is_alone
+        self._recorder = StepRecorder(model, self._backward, self.note) if may_record else None
 
     def add(self, x: Tensor, targets_NK: Tensor, step: int, *, first: int = 0, total: int | None = None) -> Tensor:
         """Add the gradients of the step's mean loss to the parameters, and return the sums of its losses, [1 + A].
@@ -72,9 +76,15 @@ class Gradients:
         total = total or len(x)
         if not self.world.is_alone and not self._fits:
             self._find_fitting_size(x, targets_NK, total)
+        if self._recorder is not None and self._recorder.replays(x, targets_NK):
+            seed_generators(self.device, seed_of(self.seed, "step", step, first))
+            return self._recorder.replay(x, targets_NK)
         held = self._moving_buffers()
         while (loss := self._try(x, targets_NK, step, first, total)) is None:
             self._undo_attempt(held)
+        if self._recorder is not None and self._recorder.is_due(x, targets_NK, self.micro_batch):
+            seed = seed_of(self.seed, "step", step, first)
+            loss = self._recorder.record(x, targets_NK, loss, held, lambda: seed_generators(self.device, seed))
         return self.world.sum(loss)
 
     def loss_with(
@@ -100,7 +110,7 @@ class Gradients:
         sums = []
         with torch.no_grad():
             for part, targets in self._parts(x, targets_NK, total or len(x)):
-                torch.manual_seed(seed_of(self.seed, "step", step, first))
+                seed_generators(self.device, seed_of(self.seed, "step", step, first))
                 with autocast(self.device, self.precision):
                     outputs = functional_call(model, weights, (part,))
                 logits_NK = outputs if isinstance(outputs, Tensor) else outputs[0]
@@ -130,7 +140,11 @@ class Gradients:
 
     def _moving_buffers(self) -> Held:
         modules = (module for module in self.model.modules() if module.training)
-        return [(buffer, buffer.clone()) for module in modules for buffer in module.buffers(recurse=False)]
+        buffers = [buffer for module in modules for buffer in module.buffers(recurse=False)]
+        if self._copies is None or list(map(id, self._copies.buffers)) != list(map(id, buffers)):
+            self._copies = Held(buffers, [torch.empty_like(buffer) for buffer in buffers])
+        self._copies.take()
+        return self._copies
 
     def _try(self, x: Tensor, targets_NK: Tensor, step: int, first: int, total: int) -> Tensor | None:
         """Return the sums of the losses [1 + A]; None if memory ran out."""
@@ -154,18 +168,22 @@ class Gradients:
         losses = []
         parts = self._parts(x, targets_NK, total)
         for number, (part, targets) in enumerate(parts, 1):
-            torch.manual_seed(seed_of(self.seed, "step", step, first))
+            seed_generators(self.device, seed_of(self.seed, "step", step, first))
             with self.no_sync() if number < len(parts) else nullcontext():
-                with autocast(self.device, self.precision):
-                    outputs = self._forward(part)
-                each = (outputs,) if isinstance(outputs, Tensor) else outputs
-                loss = torch.stack([self.loss(logits_NK, targets).sum() for logits_NK in each])
-                whole = loss[0] + self.aux_weight * loss[1:].sum()
-                own = whole / total * self.world.size  # the exchange takes the mean over the processes
-                own.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
+                losses.append(self._backward(part, targets, total))
             first += len(part)
         return torch.stack(losses).sum(0)
+
+    def _backward(self, x: Tensor, targets_NK: Tensor, total: int) -> Tensor:
+        """Add the gradients of one part of a step, and return the sums of its losses, [1 + A]."""
+        with autocast(self.device, self.precision):
+            outputs = self._forward(x)
+        each = (outputs,) if isinstance(outputs, Tensor) else outputs
+        loss = torch.stack([self.loss(logits_NK, targets_NK).sum() for logits_NK in each])
+        whole = loss[0] + self.aux_weight * loss[1:].sum()
+        own = whole / total * self.world.size  # the exchange takes the mean over the processes
+        own.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
 
     def _parts(self, x: Tensor, targets_NK: Tensor, total: int) -> list[tuple[Tensor, Tensor]]:
         """Divide the images into the same number of parts in every process, as synchronised BatchNorm needs.
@@ -197,9 +215,7 @@ class Gradients:
     def _undo_attempt(self, held: Held, *, quietly: bool = False) -> None:
         """Undo the traces of an attempt: gradients, running statistics, memory."""
         self.model.zero_grad()
-        with torch.no_grad():
-            for buffer, before in held:
-                buffer.copy_(before)
+        held.restore()
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
