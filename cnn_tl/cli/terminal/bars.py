@@ -213,6 +213,8 @@ def describe(name: str, value: float) -> str:
     """Return a figure as text: `val_accuracy` 0.947 is "val accuracy 94.7%"."""
     if name == _IMAGES_PER_SECOND:
         return rate(value)
+    if name == "of_limit":  # achieved beside what the device could do: it may be a little more, by chance
+        return f"{round(100 * value)}% of the device's limit"
     words = name.replace("_", " ")
     return f"{words} {percent(value)}" if name.endswith("accuracy") else f"{words} {value:.3g}"
 

@@ -10,6 +10,8 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from torch.optim import Optimizer
 
 from cnn_tl.core.errors import ResourceError
 from cnn_tl.core.processes import ALONE, World
-from cnn_tl.training.step.gradients import Gradients, is_out_of_memory
+from cnn_tl.training.step.gradients import is_out_of_memory
+from cnn_tl.training.step.update import Update
 
 SECONDS = 0.5
 """Default budget of a measurement. At 20 ms a step, 20 steps are timed, which agree with each other to about 2 %."""
@@ -67,20 +70,11 @@ def device_limit(
             return None
 
 
-def ready_step(
-    model: nn.Module, optimizer: Optimizer, gradients: Gradients, x: Tensor, targets_NK: Tensor, clip_grad: float
-) -> Callable[[], object]:
+def ready_step(update: Update, x: Tensor, targets_NK: Tensor) -> Callable[[], object]:
     """Return a training step of all of `x`, [N, ...], for `device_limit`; the size of parts stays as it is."""
-    own = copy.copy(gradients)  # if memory runs out, the run's own keeps its size
+    own = copy.copy(update.gradients)  # if memory runs out, the run's own keeps its size
     own.note = lambda _: None
-
-    def step() -> None:
-        optimizer.zero_grad()
-        own.add(x, targets_NK, 0)
-        nn.utils.clip_grad_norm_(model.parameters(), clip_grad)
-        optimizer.step()
-
-    return step
+    return partial(replace(update, gradients=own), x, targets_NK, 0)
 
 
 @contextmanager

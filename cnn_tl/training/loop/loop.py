@@ -24,6 +24,7 @@ from cnn_tl.training.checkpoints.loop_checkpoint import Snapshots
 from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.lazy_network import LazyNetwork
+from cnn_tl.training.loop.device_limit import device_limit, ready_step
 from cnn_tl.training.loop.lr_range_test import RangeTest
 from cnn_tl.training.loop.pending_losses import PendingLosses
 from cnn_tl.training.loop.start import Start, find_start
@@ -34,6 +35,9 @@ from cnn_tl.training.outcome import LoopFacts, Temperature
 from cnn_tl.training.step.loss import Step
 from cnn_tl.training.step.schedule import learning_rate_factor
 from cnn_tl.training.step.update import Update
+
+LONG_EPOCH = 60.0
+"""Seconds of an epoch from which the device's limit is measured on a CPU, where a single step may take a second."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,8 @@ class Loop:
         # with a constant decay, the average of a short run would hardly leave the initial weights
         self._ema = ModelEmaV3(self._model, self._settings.ema, use_warmup=True) if self._settings.ema else None
         self._update = Update(self._model, self._optimizer, trainable.gradients, self._settings.clip_grad)
+        self._ready: tuple[Tensor, Tensor] | None = None  # a whole step, until the limit is measured
+        self._limit: float | None = None
         self._losses = PendingLosses(trainable.network.device, self._progress)
         self._snapshots = Snapshots(run, self._progress, self._model, self._optimizer, self._ema, started)
 
@@ -187,9 +193,12 @@ class Loop:
                 if self._snapshots.is_due():
                     self._save()
             self._losses.read(wait=True)
-        seconds = max(time.monotonic() - started, 1e-9)
-        images = sum(map(len, batches[done:]))
-        self._end_epoch(epoch, {"images_per_second": round(images / seconds, 1)})
+            seconds = max(time.monotonic() - started, 1e-9)
+            self._limit = self._limit or self._measured_limit(seconds)
+        speed = {"images_per_second": round(sum(map(len, batches[done:])) / seconds, 1)}
+        if self._limit:
+            speed["of_limit"] = round(speed["images_per_second"] / self._limit, 3)
+        self._end_epoch(epoch, speed)
 
     def _step(self, step: Step) -> None:
         """Update the weights once, and count the losses of earlier steps that the device has computed."""
@@ -198,6 +207,8 @@ class Loop:
         self._update.set_lr(progress.lr * factor)
         x, targets_NK = trainable.targets.mixed(step, progress.step)
         targets_NK = targets_NK if step.counts else targets_NK * 0
+        if self._limit is None and (self._ready is None or len(self._ready[0]) <= len(x)):
+            self._ready = x, targets_NK
         losses = self._update(x, targets_NK, progress.step, first=step.first, total=step.total)
         if trainable.gradients.micro_batch < trainable.whole_batch:
             progress.micro_batch = trainable.gradients.micro_batch
@@ -206,6 +217,26 @@ class Loop:
         self._losses.read()
         if self._ema:
             self._ema.update(self._model, step=progress.step)
+
+    def _measured_limit(self, seconds: float) -> float | None:
+        """Return the images per second of a step whose images are on the device already; None if it is not measured.
+
+        On a CPU one step may take longer than the rest of a short run, so there only a long epoch is worth it.
+
+        Args:
+            seconds: duration of the epoch so far.
+        """
+        world, device = self._run.world, self._trainable.network.device
+        seconds = max(world.gather(seconds))
+        if self._ready is None or (device.type == "cpu" and seconds < LONG_EPOCH):
+            return None
+        (x, targets_NK), self._ready = self._ready, None
+        step = ready_step(self._update, x, targets_NK)
+        images = sum(world.gather(len(x)))
+        budget = min(max(0.2, 0.02 * seconds * self._batches.length.epochs), 1.0)
+        return device_limit(
+            step, images, models=[self._model], optimizer=self._optimizer, device=device, world=world, seconds=budget
+        )
 
     def _save(self) -> None:
         self._losses.read(wait=True)

@@ -231,11 +231,11 @@ def test_a_narrow_screen_is_no_crash(clock: Clock, width: int) -> None:
 def test_an_epoch_is_broken_between_its_figures(clock: Clock, width: int) -> None:
     stream = io.StringIO()
     watcher = TerminalObserver(Console(file=stream, width=width, force_terminal=True, color_system=None), clock)
-    figures = FIGURES | {"lr": 4.95e-06, "data_wait": 0.016, "val_loss": 0.4451}
+    figures = FIGURES | {"lr": 4.95e-06, "of_limit": 0.912, "val_loss": 0.4451}
     watcher.epoch(figures)
     lines = stream.getvalue().splitlines()
     assert max(map(len, lines)) <= width
-    whole = "epoch 2/5  loss 0.412  val accuracy 94.7%  212 img/s  lr 4.95e-06  data wait 0.016  val loss 0.445"
+    whole = "epoch 2/5  loss 0.412  val accuracy 94.7%  212 img/s  lr 4.95e-06  91% of the device's limit  val loss 0.445"
     assert "  ".join(line.strip() for line in lines) == whole
     wide = io.StringIO()
     TerminalObserver(Console(file=wide, width=width, soft_wrap=True), clock).epoch(figures)

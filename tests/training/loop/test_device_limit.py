@@ -19,6 +19,7 @@ from cnn_tl.training.loop import device_limit as limits
 from cnn_tl.training.loop.device_limit import device_limit, ready_step, undone
 from cnn_tl.training.step.gradients import Gradients
 from cnn_tl.training.step.loss import targets
+from cnn_tl.training.step.update import Update
 
 CPU = torch.device("cpu")
 COUNT = 6
@@ -34,7 +35,7 @@ class Work:
         self.optimizer = create_optimizer_v2(self.model, opt=optimizer, lr=0.01, momentum=0.9, weight_decay=0.01)
         self.gradients = Gradients(self.model, _loss, CPU, precision, 0, COUNT + 1, self.notes.append)
         self.x, self.targets_NK = torch.randn(COUNT, 3, 64, 64), targets(torch.arange(COUNT) % 3, 3, 0.0)
-        self.step = ready_step(self.model, self.optimizer, self.gradients, self.x, self.targets_NK, 1.0)
+        self.step = ready_step(Update(self.model, self.optimizer, self.gradients, 1.0), self.x, self.targets_NK)
 
     def limit(self, **options: Any) -> float | None:
         step = options.pop("step", self.step)

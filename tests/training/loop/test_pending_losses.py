@@ -33,6 +33,6 @@ def test_all_losses_are_counted_and_the_first_bad_step_is_named() -> None:
     check("cpu")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.gpu
 def test_the_same_on_a_gpu_that_is_some_steps_behind() -> None:
     check("cuda")

@@ -14,7 +14,6 @@ from cnn_tl.training.step.recorder import Held
 from cnn_tl.training.step.update import Update
 
 K = 3
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
 
 class Small(nn.Module):
@@ -54,7 +53,7 @@ def train(*, recorded: bool, waits: bool = False, notes: list[str] | None = None
     return torch.stack(losses).tolist(), model
 
 
-@needs_cuda
+@pytest.mark.gpu
 def test_recorded_steps_give_the_same_losses_weights_and_statistics() -> None:
     with torch.random.fork_rng():
         recorded, ours = train(recorded=True)
@@ -65,7 +64,7 @@ def test_recorded_steps_give_the_same_losses_weights_and_statistics() -> None:
     assert theirs.state_dict()["body.1.num_batches_tracked"] == 12
 
 
-@needs_cuda
+@pytest.mark.gpu
 def test_a_network_that_waits_for_the_gpu_is_not_recorded() -> None:
     notes: list[str] = []
     with torch.random.fork_rng():
@@ -76,7 +75,7 @@ def test_a_network_that_waits_for_the_gpu_is_not_recorded() -> None:
     assert "waits for the GPU" in notes[0]
 
 
-@needs_cuda
+@pytest.mark.gpu
 def test_a_step_that_takes_much_memory_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder, "MEMORY_SHARE", 0.0)
     notes: list[str] = []
