@@ -39,7 +39,7 @@ _TRANSIENT = {
 }  # fmt: skip
 
 
-def is_transient(error: BaseException, path: Path | None = None) -> bool:
+def is_transient(error: BaseException, path: Path | str | None = None) -> bool:
     """Return whether an exception is a transient failure of the machine, not a property of the file.
 
     "Permission denied" is a property of the file if its folder is accessible; if not, the drive is unavailable (an
@@ -58,7 +58,7 @@ def is_transient(error: BaseException, path: Path | None = None) -> bool:
     return error.errno in _TRANSIENT
 
 
-def retried(read: Callable[[], Made], path: Path | None = None) -> Made:
+def retried(read: Callable[[], Made], path: Path | str | None = None) -> Made:
     """Return the result of `read`, repeated after transient failures.
 
     Args:
@@ -84,7 +84,7 @@ def retried(read: Callable[[], Made], path: Path | None = None) -> Made:
         raise refusal(error, path) from error
 
 
-def refusal(error: OSError | MemoryError, path: Path | None = None) -> ResourceError:
+def refusal(error: OSError | MemoryError, path: Path | str | None = None) -> ResourceError:
     """Return the error for a failure that persists."""
     place = path if path is not None else getattr(error, "filename", None)
     where = "the image" if place is None else printable(os.fsdecode(place))

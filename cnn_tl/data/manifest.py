@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
@@ -43,6 +44,10 @@ class ImageRecord:
     bytes: int
     mtime_ns: int
     sha256: str
+
+
+_FIELDS = tuple(one.name for one in fields(ImageRecord))
+_values = attrgetter(*_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +193,8 @@ class Manifest:
             "classes": list(self.classes),
             "notes": list(self.notes),
             "set_aside": [asdict(broken) for broken in self.set_aside],
-            "image_fields": [one.name for one in fields(ImageRecord)],
-            "images": [list(astuple(image)) for image in self.images],
+            "image_fields": list(_FIELDS),
+            "images": [list(_values(image)) for image in self.images],
         }
 
     @classmethod

@@ -56,9 +56,10 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 
         if at == "open":
             monkeypatch.setattr(Path, "open", guard(Path.open))
+            monkeypatch.setattr(os, "open", guard(os.open))
             monkeypatch.setattr(retries, "_readinto", guard(retries._readinto))
         elif at == "stat":
-            monkeypatch.setattr(Path, "stat", guard(Path.stat))
+            monkeypatch.setattr(os, "stat", guard(os.stat))
         else:
             monkeypatch.setattr(os, "scandir", guard(os.scandir))
         return failed

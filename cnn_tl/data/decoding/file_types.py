@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from functools import lru_cache
 from pathlib import PurePath
 
 CONVERT = "convert it to PNG, or to another accepted format"
@@ -68,6 +70,8 @@ _IMAGE_EXTENSIONS = re.compile(
     re.IGNORECASE,
 )
 
+_SEPARATORS = f"{os.sep}{os.altsep or ''}"
+
 
 def accepted_kind(head: bytes) -> str | None:
     """Return the accepted format that a file starting with `head` has, or None."""
@@ -92,9 +96,16 @@ def refusal(head: bytes) -> str:
     return f"format not accepted ({kind or 'unknown'}); accepted are {accepted}" + (f"; {CONVERT}" if kind else "")
 
 
-def has_image_extension(path: PurePath) -> bool:
-    """Return whether the extension is that of an image, in an accepted format or not."""
-    return _IMAGE_EXTENSIONS.fullmatch(path.suffix) is not None
+def has_image_extension(path: str | PurePath) -> bool:
+    """Return whether the extension of a path is that of an image, in an accepted format or not."""
+    name = os.fspath(path)
+    dot = name.rfind(".")
+    return dot > 0 and name[dot - 1] not in _SEPARATORS and _is_extension(name[dot:])
+
+
+@lru_cache(maxsize=256)
+def _is_extension(text: str) -> bool:
+    return _IMAGE_EXTENSIONS.fullmatch(text) is not None
 
 
 def _is_text(head: bytes) -> bool:

@@ -25,6 +25,7 @@ from cnn_tl.core.preprocessing import MAX_PIXELS, MIN_SIDE
 from cnn_tl.core.retries import Watched, is_transient, retried
 from cnn_tl.data.decoding.color import is_all_transparent, opened_to_rgb, to_rgb
 from cnn_tl.data.decoding.file_types import CONVERT, HEAD_BYTES, UnsupportedError, accepted_kind, refusal
+from cnn_tl.data.decoding.headers import plain_header
 
 Result = TypeVar("Result")
 Use = Callable[[str, ImageFile, BinaryIO], Result]
@@ -96,6 +97,19 @@ def probe(source: Path | bytes, limits: Limits = DEFAULT_LIMITS) -> ImageFacts:
         return ImageFacts(kind, *image.size, animated=bool(getattr(image, "is_animated", False)))
 
     return retried(lambda: _open(source, limits, look), _path_of(source))
+
+
+def probe_head(head: bytes, limits: Limits = DEFAULT_LIMITS) -> ImageFacts | None:
+    """Return what `probe` would, from the first bytes of an ordinary JPEG or PNG; None if `probe` has to look.
+
+    Raises:
+        BadImageError: the image is outside the limits.
+    """
+    plain = plain_header(head)
+    if plain is None:
+        return None
+    _check_size(None, plain[1:], limits)
+    return ImageFacts(*plain, animated=False)
 
 
 def read_image(

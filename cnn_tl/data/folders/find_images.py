@@ -8,27 +8,53 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from cnn_tl.core.errors import DataError, printable
 from cnn_tl.core.retries import retried
 from cnn_tl.data.decoding.file_types import HEAD_BYTES, accepted_kind, has_image_extension
 
-_HIDDEN = re.compile(r"\..*|__MACOSX|@eaDir", re.DOTALL)
+_HIDDEN = ("__MACOSX", "@eaDir")
+"""Names of folders that a system has added, hidden like those that begin with a dot."""
 _UNNAMED = 20
 """The most files without an image's extension that are opened to find out whether a folder has images."""
 _DIGITS = re.compile(r"([0-9]+)")
+_IS_WINDOWS = os.name == "nt"
 NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 """Error numbers for a name that does not exist, or a broken link."""
 
 
-@dataclass(frozen=True, slots=True)
 class Found:
-    """A file or a folder: its path, and its `stat` after following links."""
+    """A file or a folder, and its `stat` after following links, which is read when it is first asked for.
 
-    path: Path
-    facts: os.stat_result
+    Attributes:
+        name: its path as text. is_link: whether it is a link to the file or folder.
+    """
+
+    __slots__ = ("_facts", "is_link", "name")
+
+    def __init__(self, name: str, facts: os.stat_result | None = None, *, is_link: bool = False) -> None:
+        self.name, self._facts, self.is_link = name, facts, is_link
+
+    @property
+    def path(self) -> Path:
+        """Its path."""
+        return Path(self.name)
+
+    @property
+    def facts(self) -> os.stat_result:
+        """Its `stat`.
+
+        Raises:
+            DataError: it cannot be read.
+            ResourceError: the machine could not read it, even after several attempts.
+        """
+        if self._facts is None:
+            try:
+                self._facts = _stat(self.name)
+            except OSError as error:
+                raise DataError(f"{printable(self.name)} cannot be read: {error.strerror}") from error
+        return self._facts
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -54,16 +80,17 @@ class Walker:
         folders: list[Found] = []
         images: list[Found] = []
         for entry in entries_of(folder):
-            found = None if _HIDDEN.fullmatch(entry.name) else self._follow(entry)
-            if _HIDDEN.fullmatch(entry.name):
+            if _is_hidden(entry.name):
                 self.left_out["hidden files and folders"] += 1
-            elif found is None:
+                continue
+            found, kind = self._found(entry)
+            if found is None:
                 self.left_out["broken links"] += 1
-            elif stat.S_ISDIR(found.facts.st_mode):
+            elif kind == stat.S_IFDIR:
                 folders.append(found)
-            elif not stat.S_ISREG(found.facts.st_mode):
+            elif kind != stat.S_IFREG:
                 self.left_out["pipes, sockets and devices"] += 1
-            elif is_candidate(found.path):
+            elif is_candidate(found.name):
                 images.append(found)
             else:
                 self.left_out["files that are not images"] += 1
@@ -78,17 +105,23 @@ class Walker:
         real = class_folder.resolve()
         around = retried(lambda: [place.stat() for place in (real, *real.parents)], real)
         seen = {(facts.st_dev, facts.st_ino) for facts in around}
+        linked = _IS_WINDOWS  # only a link can lead to a file a second time: without one, no file's `stat` is needed
         found: list[Found] = []
+        visited = 0
         pending = [class_folder]
         while pending:
             folder = pending.pop()
+            visited += 1
             folders, images = self.look(folder)
             pending += [one.path for one in self._unseen(folders, seen)]
-            fresh = self._unseen(images, seen)
+            if not linked and any(one.is_link for one in (*folders, *images)):
+                linked = True
+                seen.update(one.identity for one in found)
+            fresh = self._unseen(images, seen) if linked else images
             found += fresh
             if folder != class_folder:
                 self.remarks["images in sub-folders of their class"] += len(fresh)
-        return sorted(found, key=lambda one: natural_key(str(one.path)))
+        return sorted(found, key=lambda one: natural_key(one.name)) if visited > 1 else found
 
     def notes(self) -> list[str]:
         """Return what was counted, one line each."""
@@ -108,17 +141,35 @@ class Walker:
                 fresh.append(one)
         return fresh
 
-    def _follow(self, entry: os.DirEntry[str]) -> Found | None:
-        path = Path(entry.path)
+    def _found(self, entry: os.DirEntry[str]) -> tuple[Found | None, int]:
+        """Return what an entry is, and its type as in `stat`; None for a link that leads nowhere."""
         try:
-            found = Found(path, retried(path.stat, path))
+            if entry.is_file(follow_symlinks=False) and not _IS_WINDOWS:
+                return Found(entry.path), stat.S_IFREG  # the listing has told: no `stat` is needed
+        except OSError:  # the file system's listings have no types
+            pass
+        found = self._follow(entry)
+        return found, 0 if found is None else stat.S_IFMT(found.facts.st_mode)
+
+    def _follow(self, entry: os.DirEntry[str]) -> Found | None:
+        is_link = entry.is_symlink()
+        try:
+            found = Found(entry.path, _stat(entry.path), is_link=is_link)
         except OSError as error:
             if error.errno in NOWHERE:
                 return None
-            raise DataError(f"{printable(path)} cannot be read: {error.strerror}") from error
-        if entry.is_symlink() and not path.resolve().is_relative_to(self.root):
+            raise DataError(f"{printable(entry.path)} cannot be read: {error.strerror}") from error
+        if is_link and not found.path.resolve().is_relative_to(self.root):
             self.remarks["links that lead out of the folder, followed"] += 1
         return found
+
+
+def _stat(name: str) -> os.stat_result:
+    return retried(lambda: os.stat(name), name)  # noqa: PTH116
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in _HIDDEN
 
 
 def natural_key(name: str) -> tuple[tuple[int | str, ...], str]:
@@ -148,11 +199,11 @@ def contents_of(folder: Path) -> tuple[list[str], bool]:
         images = False
         with os.scandir(folder) as entries:
             for entry in entries:
-                if _HIDDEN.fullmatch(entry.name):
+                if _is_hidden(entry.name):
                     continue
                 if _is_folder(entry):
                     folders.append(entry.name)
-                elif has_image_extension(PurePath(entry.name)):
+                elif has_image_extension(entry.name):
                     images = True
                 elif len(unnamed) < _UNNAMED:
                     unnamed.append(Path(entry.path))
@@ -216,11 +267,11 @@ def head_of(path: Path) -> bytes:
     return retried(read, path)
 
 
-def is_candidate(path: Path) -> bool:
+def is_candidate(path: str | Path) -> bool:
     """Return whether a file is, or claims to be, an image."""
     if has_image_extension(path):
         return True
     try:
-        return accepted_kind(head_of(path)) is not None
+        return accepted_kind(head_of(Path(path))) is not None
     except OSError as error:
         raise DataError(f"{printable(path)} cannot be read: {error.strerror}") from error

@@ -288,6 +288,7 @@ def test_what_may_not_be_read_is_no_bad_image(tmp_path: Path, place: str, monkey
 
     monkeypatch.setattr(os, "scandir", guard(os.scandir))
     monkeypatch.setattr(Path, "open", guard(Path.open))
+    monkeypatch.setattr(os, "open", guard(os.open))
     with pytest.raises(DataError, match="cannot be read: Permission denied"):
         scanned(root)
 
