@@ -17,6 +17,7 @@ from torch import Tensor
 from cnn_tl.core.seeds import seed_of
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.heads import class_weights
+from cnn_tl.networks.backbone import to_device
 from cnn_tl.recipe.resolved import LoopRecipe, LoopTrain
 from cnn_tl.training.context import Run
 from cnn_tl.training.step.mixup import mixed
@@ -62,7 +63,7 @@ class Targets:
 
     def of(self, images: Sequence[ImageRecord]) -> Tensor:
         """Return the target probabilities [N, K], on the device."""
-        labels_N = torch.tensor([image.label for image in images], device=self._device)
+        labels_N = to_device(np.array([image.label for image in images], dtype=np.int64), self._device)
         return targets(labels_N, len(self._classes), self._run.recipe.train.label_smoothing)
 
     def mixed(self, step: Step, number: int) -> tuple[Tensor, Tensor]:
