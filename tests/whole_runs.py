@@ -78,4 +78,4 @@ def newest_checkpoint(run: Path) -> Path | None:
 def metrics(run: Path) -> list[dict[str, Any]]:
     """Return the rows of metrics.jsonl without the columns that are times."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in ("images_per_second", "of_limit", "data_wait")} for row in rows]
+    return [{k: v for k, v in row.items() if k not in ("images_per_second", "of_limit")} for row in rows]

@@ -147,7 +147,7 @@ def what_counts(run: Path) -> dict[str, Any]:
 
 
 def without_times(row: dict[str, Any]) -> dict[str, Any]:
-    times = ("images_per_second", "data_wait", "seconds", "features")
+    times = ("images_per_second", "of_limit", "seconds", "features")
     kept = {name: value for name, value in row.items() if name not in times}
     return kept | {"head": without_times(kept["head"])} if "head" in kept else kept
 

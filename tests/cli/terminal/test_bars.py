@@ -235,7 +235,8 @@ def test_an_epoch_is_broken_between_its_figures(clock: Clock, width: int) -> Non
     watcher.epoch(figures)
     lines = stream.getvalue().splitlines()
     assert max(map(len, lines)) <= width
-    whole = "epoch 2/5  loss 0.412  val accuracy 94.7%  212 img/s  lr 4.95e-06  91% of the device's limit  val loss 0.445"
+    whole = "epoch 2/5  loss 0.412  val accuracy 94.7%  212 img/s  lr 4.95e-06  "
+    whole += "91% of the device's limit  val loss 0.445"
     assert "  ".join(line.strip() for line in lines) == whole
     wide = io.StringIO()
     TerminalObserver(Console(file=wide, width=width, soft_wrap=True), clock).epoch(figures)

@@ -79,7 +79,8 @@ class Listener(Observer):
 def learned(run: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     weights = load_file(run / "model" / "model.safetensors")
-    return weights, [{k: v for k, v in row.items() if k not in ("images_per_second", "of_limit", "data_wait")} for row in rows]
+    times = ("images_per_second", "of_limit")
+    return weights, [{k: v for k, v in row.items() if k not in times} for row in rows]
 
 
 def assert_same(one: Path, other: Path) -> None:
