@@ -31,7 +31,7 @@ def evaluate(
     split: str | None = None,
     robustness: bool = False,
     limit: int | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     workers: int | None = None,
     device: DeviceName = "auto",
     quiet: bool = False,

@@ -31,7 +31,8 @@ def load(source: PathLike, device: DeviceName = "auto", *, many: bool = False) -
 
     Args:
         source: a run folder, a bundle, a .onnx file, or the result of `train`. Only a .onnx file needs no torch.
-        device: auto, cpu, cuda or mps. The model runs in float32 on every device.
+        device: auto, cpu, cuda or mps. The model runs in float32, and in bf16 on a CUDA GPU that
+            multiplies it, unless it was trained with `run.precision: fp32`.
         many: optimise for many images instead of for a quick first answer.
 
     Raises:
@@ -52,7 +53,7 @@ def predict(
     images: Images,
     *,
     top: int = 1,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     workers: int | None = None,
     device: DeviceName = "auto",
     recursive: bool = True,
@@ -72,7 +73,7 @@ def predict(
             uint8, RGB, [H, W, 3] (or [N, H, W, 3] for many), or the bytes of a file. Arrays of floats are refused, as
             they do not say whether white is 1 or 255.
         top: how many classes each answer lists.
-        batch_size: images that go through the model together.
+        batch_size: images that go through the model together; None: 32, and on CUDA up to 256.
         workers: threads that read images; None: one per core.
         device: auto, cpu, cuda or mps.
         recursive: search folders inside folders too.
@@ -93,7 +94,7 @@ def predict(
     check_values(device, top=top, batch_size=batch_size, workers=workers)
     with quiet_dependencies():
         found = list(find_images(images, recursive=recursive))
-        many = len(found) >= batch_size
+        many = len(found) >= (batch_size or 32)
         classifier = load_classifier(path_text(source, "source", MODEL), device, many=many)
         progress = choose_observer(observer, quiet)
         return list(classifier.predict(found, top=top, batch_size=batch_size, workers=workers, observer=progress))

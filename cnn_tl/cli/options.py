@@ -20,6 +20,15 @@ RunOrBundle = Annotated[
     Path, typer.Argument(metavar="RUN|BUNDLE", help="A run folder or a bundle.", autocompletion=completion.runs)
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images that go through the model together.")]
+ChosenBatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        min=1,
+        help="Images that go through the model together.",
+        show_default="32; on CUDA up to 256, by the size of the images",
+    ),
+]
 ReadingThreads = Annotated[
     int | None,
     typer.Option(

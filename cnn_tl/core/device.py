@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["fp32", "bf16"]
+WantedPrecision = Literal["auto", "fp32", "bf16"]
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def pick_device(wanted: DeviceName = "auto") -> torch.device:
@@ -47,6 +50,25 @@ def has_fast_bf16(device: torch.device) -> bool:
         flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
         return bool(flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("arm_bf16"))
     return False
+
+
+def inference_precision(device: torch.device, wanted: WantedPrecision) -> Precision:
+    """Return the precision in which a network runs without gradients, by rule: nothing is measured.
+
+    On CUDA that is bf16 where the hardware multiplies it, unless fp32 is wanted; anywhere else float32. A classifier
+    always computes in float32, see `networks.backbone.classifier_in_fp32`. Training images in mode freeze, whose
+    features no answer depends on directly, may use bf16 on a CPU too; see `features.speed`.
+    """
+    return "bf16" if device.type == "cuda" and wanted != "fp32" and has_fast_bf16(device) else "fp32"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether CUDA, MPS or the CPU has run out of memory."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY)
 
 
 @contextmanager

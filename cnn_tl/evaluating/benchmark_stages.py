@@ -147,7 +147,8 @@ def forward(work: Workload, precision: Precision) -> float:
 
 def embed(work: Workload, precision: Precision) -> float:
     """Turn files into features as mode freeze does, but neither compiled nor cached."""
-    from cnn_tl.features.embedding import embedder, stream
+    from cnn_tl.features.embedding import embedder
+    from cnn_tl.features.engine import stream
 
     def groups() -> Iterator[list[Path]]:
         source = iter(work.files)

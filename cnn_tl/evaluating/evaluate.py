@@ -36,7 +36,7 @@ class EvaluationOptions:
             out where its run folder lists them, unless the split is train.
         robustness: also evaluate changed images; see `perturbations`.
         limit: evaluate at most this many images, drawn from each class in proportion.
-        batch_size: images that go through the model together.
+        batch_size: images that go through the model together; None: `Classifier.batch_size`.
         workers: threads that read images; 0: the calling thread; None: one per core.
         device: where the model runs.
     """
@@ -44,7 +44,7 @@ class EvaluationOptions:
     split: str | None = None
     robustness: bool = False
     limit: int | None = None
-    batch_size: int = 32
+    batch_size: int | None = None
     workers: int | None = None
     device: DeviceName = "auto"
 
@@ -153,7 +153,8 @@ def evaluate(
     )
     observer.note(counted(len(labelled.images), "image") + (f", split {labelled.split}" if labelled.split else ""))
     measure = predict_changed if options.robustness else _predict
-    predictions = measure(model, labelled.images, batch_size=options.batch_size, workers=workers, observer=observer)
+    at_once = options.batch_size or model.batch_size
+    predictions = measure(model, labelled.images, batch_size=at_once, workers=workers, observer=observer)
     return _evaluation(model, labelled, predictions, str(source), str(data))
 
 
@@ -167,10 +168,10 @@ def _predict(
     unreadable: dict[Path, str] = {}
     blank = BlankImages()
     with observer.task("evaluating", len(images)):
-        for batch in batches(images, read, batch_size=batch_size, workers=workers):
+        for batch, logits_NK in model.stream(batches(images, read, batch_size=batch_size, workers=workers)):
             unreadable |= {path: error.reason for (path, _), error in batch.failures}
             if batch.items:
-                logits.append(model.logits(batch.pixels))
+                logits.append(logits_NK)
             for (path, _), pixels in zip(batch.items, batch.pixels, strict=True):
                 blank.check_pixels(str(path), path, pixels)
             observer.advance(len(batch.items) + len(batch.failures))

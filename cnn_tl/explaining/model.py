@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cnn_tl.core.device import DeviceName, pick_device
+from cnn_tl.core.device import DeviceName, Precision, autocast, inference_precision, pick_device
 from cnn_tl.core.errors import UsageError, printable
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.networks import bundle
-from cnn_tl.networks.backbone import place, to_input
+from cnn_tl.networks.backbone import classifier_in_fp32, place, to_input
 
 BATCH = 32
 """Images that go through the model together."""
@@ -30,6 +31,7 @@ class ExplainedModel:
         name: the architecture.
         network: in evaluation mode, float32, on `device`; its parameters need no gradient.
         classes: the class names, in the order of the logits.
+        precision: of predictions; explanations of them are computed in float32.
     """
 
     name: str
@@ -37,6 +39,7 @@ class ExplainedModel:
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     device: torch.device
+    precision: Precision = "fp32"
 
     def to_input(self, pixels_HWC: NDArray[np.uint8]) -> Tensor:
         """Return one image as input of the network, [1, 3, H, W]; 0 is the mean of the preprocessing."""
@@ -52,6 +55,13 @@ class ExplainedModel:
         fast = torch.channels_last if self.device.type != "mps" else torch.contiguous_format  # as in `place`
         batches = torch.split(x_NCHW, BATCH)
         return torch.cat([self.network(batch.contiguous(memory_format=fast)).float() for batch in batches])
+
+    @torch.no_grad()
+    def predicted_logits(self, x_NCHW: Tensor) -> Tensor:
+        """Return the logits [N, K] as `predict` computes them on this device."""
+        exact = classifier_in_fp32(self.network) if self.precision == "bf16" else nullcontext()
+        with exact, autocast(self.device, self.precision):
+            return self.logits(x_NCHW)
 
     def class_index(self, name: str) -> int:
         """Return the index of a class among the logits.
@@ -77,7 +87,8 @@ def load(source: Path, device: DeviceName = "auto") -> ExplainedModel:
     trained = bundle.load(source)
     model = place(trained.model, chosen).requires_grad_(False)
     name = bundle.read_config(trained.path)["architecture"]
-    return ExplainedModel(str(name), model, trained.classes, trained.preprocessing, chosen)
+    precision = inference_precision(chosen, trained.precision)
+    return ExplainedModel(str(name), model, trained.classes, trained.preprocessing, chosen, precision)
 
 
 def log_odds(logits_NK: Tensor, index: int) -> Tensor:

@@ -93,7 +93,7 @@ def read(model: ExplainedModel, numbered: tuple[int, Path]) -> Pixels:
 
 
 def _predict(model: ExplainedModel, path: Path, x_1CHW: Tensor) -> Prediction:
-    probability_K = model.logits(x_1CHW)[0].double().softmax(dim=0).cpu().numpy()
+    probability_K = model.predicted_logits(x_1CHW)[0].double().softmax(dim=0).cpu().numpy()
     best = int(np.argmax(probability_K))
     true = true_class(path, model.classes)
     return Prediction(str(path), true, model.classes[best], round(float(probability_K[best]), 6))

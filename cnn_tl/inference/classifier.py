@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.core.cpu import default_workers
-from cnn_tl.core.device import DeviceName, exact_fp32, fp32_switches_restored, pick_device
+from cnn_tl.core.device import DeviceName, fp32_switches_restored, inference_precision, pick_device
 from cnn_tl.core.errors import ArtefactError, UsageError, printable
 from cnn_tl.core.files import CHECKSUMS, sha256_file
 from cnn_tl.core.formatting import certainty
@@ -25,6 +25,10 @@ from cnn_tl.data.views import transforms
 from cnn_tl.inference.images_in_memory import ImageInMemory, Images, find_images
 from cnn_tl.networks import bundle
 
+if TYPE_CHECKING:
+    from cnn_tl.features.engine import Engine
+
+Item = TypeVar("Item")
 Logits = NDArray[np.float32]
 
 
@@ -91,12 +95,16 @@ class Classifier:
         preprocessing: how an image becomes the input of the network.
         logits: the model itself, from pixels uint8 [N, H, W, 3] to logits float32 [N, K].
         majority_class: the most frequent class of the training split; None where the model does not say.
+        engine: what computes the logits; None for a .onnx file.
+        batch_size: images that go through the model together by default: on CUDA as many as fill it.
     """
 
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     logits: Callable[[Pixels], Logits]
     majority_class: str | None = None
+    engine: Engine | None = None
+    batch_size: int = 32
 
     def __repr__(self) -> str:
         """Return such as `<Classifier of 3 classes: pizza, steak, sushi; 224 x 224 px>`."""
@@ -104,12 +112,26 @@ class Classifier:
         spec = self.preprocessing
         return printable(f"<Classifier of {len(self.classes)} classes: {few}; {spec.height} x {spec.width} px>")
 
+    def stream(self, batches: Iterable[Batch[Item]]) -> Iterator[tuple[Batch[Item], Logits]]:
+        """Yield each batch with its logits [N, K], in order; on CUDA the model then works on the next one already.
+
+        Raises:
+            ArtefactError: a logit is not finite.
+        """
+        if self.engine is not None and self.engine.is_asynchronous:
+            from cnn_tl.features.engine import stream
+
+            yield from ((batch, finite(logits_NK)) for batch, logits_NK in stream(self.engine, batches))
+            return
+        for batch in batches:
+            yield batch, self._logits_of(batch)
+
     def predict(
         self,
         images: Images,
         *,
         top: int = 1,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         workers: int | None = None,
         recursive: bool = True,
         observer: Observer | None = None,
@@ -123,7 +145,7 @@ class Classifier:
             images: one or many of: a file, a folder, a pattern such as "photos/*.jpg", a PIL image, a numpy array of
                 uint8, RGB, [H, W, 3], or the bytes of a file.
             top: how many classes each answer lists, at most all of them.
-            batch_size: images that go through the model at once.
+            batch_size: images that go through the model at once; None: `self.batch_size`.
             workers: threads that read images; 0: the calling thread; None: one per core.
             recursive: search folders inside folders too.
             observer: receives progress events, and at the end warnings about blank images.
@@ -144,7 +166,7 @@ class Classifier:
         total: int | None = None,
         live: bool = False,
         top: int = 1,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         workers: int | None = None,
         observer: Observer | None = None,
     ) -> Iterator[Answer]:
@@ -159,12 +181,15 @@ class Classifier:
         observer = observer or Observer()
         threads = default_workers() if workers is None else workers
         in_groups = as_they_come if live else batches
+        read = in_groups(enumerate(files), self._read, batch_size=batch_size or self.batch_size, workers=threads)
+        # a batch that has arrived is not kept until the next one arrives
+        predicted = ((batch, self._logits_of(batch)) for batch in read) if live else self.stream(read)
         blank = BlankImages()
         with observer.task("predicting", total):
-            for batch in in_groups(enumerate(files), self._read, batch_size=batch_size, workers=threads):
+            for batch, logits_NK in predicted:
                 for (_, image), pixels in zip(batch.items, batch.pixels, strict=True):
                     blank.check_pixels(str(image), image if isinstance(image, Path) else None, pixels)
-                yield from self._answers(batch, top)
+                yield from self._answers(batch, logits_NK, top)
                 observer.advance(len(batch.items) + len(batch.failures))
         for text in blank.remarks():
             observer.warn(text)
@@ -179,12 +204,14 @@ class Classifier:
         image, spec = numbered[1], self.preprocessing
         return image.pixels(spec) if isinstance(image, ImageInMemory) else transforms.read_pixels(image, spec)
 
-    def _answers(self, batch: Batch[tuple[int, Path | ImageInMemory]], top: int) -> list[Answer]:
+    def _logits_of(self, batch: Batch[Any]) -> Logits:
+        return finite(self.logits(batch.pixels)) if batch.items else np.empty((0, 0), np.float32)
+
+    def _answers(self, batch: Batch[tuple[int, Path | ImageInMemory]], logits_NK: Logits, top: int) -> list[Answer]:
         """Return the answers for a batch, unreadable images included, in the order of their numbers."""
         found = {number: Answer(str(path), None, None, (), error.reason) for (number, path), error in batch.failures}
         if batch.items:
-            probabilities = softmax(finite(self.logits(batch.pixels)))
-            for (number, path), row in zip(batch.items, probabilities, strict=True):
+            for (number, path), row in zip(batch.items, softmax(logits_NK), strict=True):
                 found[number] = self.answer(str(path), row, top)
         return [found[number] for number in sorted(found)]
 
@@ -203,7 +230,8 @@ def finite(logits_NK: Logits) -> Logits:
 def load(source: str | Path, device: DeviceName = "auto", *, many: bool = False) -> Classifier:
     """Load a run folder, a bundle or a .onnx file; only the first two need torch.
 
-    The model runs in float32 on every device, so that all devices give the same answers.
+    On CUDA the model runs in bf16 where the hardware multiplies it, unless it was trained with `run.precision: fp32`
+    or by an earlier version of cnn-tl; elsewhere in float32. Its last layer always computes in float32.
 
     Args:
         source: a run folder, a bundle or a .onnx file.
@@ -242,22 +270,20 @@ def is_onnx(path: Path) -> bool:
 def _from_bundle(path: Path, device: DeviceName) -> Classifier:
     folder = bundle.find(path)  # a wrong path fails before the seconds that importing torch takes
     require_torch()
-    import torch
-
-    from cnn_tl.networks.backbone import place, to_input
+    from cnn_tl.features.engine import Engine
+    from cnn_tl.features.speed import cuda_batch_size
+    from cnn_tl.networks.backbone import keep_classifier_in_fp32, place
 
     chosen = pick_device(device)
     trained = bundle.load(folder)
+    spec, precision = trained.preprocessing, inference_precision(chosen, trained.precision)
     with fp32_switches_restored():
         model = place(trained.model, chosen)
-
-    def logits(pixels: Pixels) -> Logits:
-        with fp32_switches_restored(), torch.inference_mode():
-            exact_fp32()
-            inputs = to_input(pixels, trained.preprocessing, chosen)
-            return model(inputs).float().cpu().numpy()  # type: ignore[no-any-return]
-
-    return Classifier(trained.classes, trained.preprocessing, logits, trained.majority_class)
+    if precision == "bf16":
+        keep_classifier_in_fp32(model)
+    engine = Engine(model, spec, chosen, precision)
+    size = cuda_batch_size(spec) if chosen.type == "cuda" else Classifier.batch_size
+    return Classifier(trained.classes, spec, engine.outputs, trained.majority_class, engine, size)
 
 
 def _from_onnx(path: Path, device: DeviceName, many: bool) -> Classifier:

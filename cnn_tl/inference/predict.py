@@ -52,7 +52,7 @@ def predict_into(
     images: Sequence[Path] | Iterator[Path],
     *,
     top: int,
-    batch_size: int,
+    batch_size: int | None,
     workers: int | None,
     observer: Observer,
 ) -> Written:

@@ -142,6 +142,38 @@ def without_classifier(model: nn.Module) -> Iterator[None]:
         model.set_submodule(name, classifier)
 
 
+@contextmanager
+def classifier_in_fp32(model: nn.Module) -> Iterator[None]:
+    """Inside the block, let the model's classifier compute in float32, whatever autocast chooses for the rest.
+
+    In bf16, logits near 10 are multiples of 1/16: many would be equal.
+    """
+    originals = {name: model.get_submodule(name) for name in _classifier_names(model)}
+    keep_classifier_in_fp32(model)
+    try:
+        yield
+    finally:
+        for name, module in originals.items():
+            model.set_submodule(name, module)
+
+
+def keep_classifier_in_fp32(model: nn.Module) -> None:
+    """Do for good what `classifier_in_fp32` does; the names of the classifier's tensors change."""
+    for name in _classifier_names(model):
+        model.set_submodule(name, _InFloat32(model.get_submodule(name)))
+
+
+class _InFloat32(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            outputs: Tensor = self.module(x.float())
+            return outputs
+
+
 def classify(model: nn.Module, features_ND: Tensor) -> Tensor:
     """Return the logits [N, K] of the model's classifier for features [N, D]."""
     classifier = linear_classifier(model)

@@ -17,10 +17,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from cnn_tl import __version__
 from cnn_tl.core import files
+from cnn_tl.core.device import WantedPrecision
 from cnn_tl.core.errors import ArtefactError, printable
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.networks import model_card
@@ -64,6 +65,11 @@ class Bundle:
         """The most frequent class of the training split; None if training did not record it."""
         baseline = self.facts.get("baseline")
         return baseline.get("class") if isinstance(baseline, dict) else None
+
+    @property
+    def precision(self) -> WantedPrecision:
+        """The `run.precision` of the run, which prediction follows; earlier versions always validated in float32."""
+        return next((name for name in get_args(WantedPrecision) if name == self.facts.get("precision")), "fp32")
 
 
 def save(

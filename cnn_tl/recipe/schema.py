@@ -276,7 +276,9 @@ class Run(Section):
         description="torch.compile; auto: for the frozen part, where it pays off; always: for a training loop too.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="Precision of the network; auto: bf16 where the hardware has it and it is faster."
+        default="auto",
+        description="Precision of the network; auto: bf16 where the hardware has it and it is faster. "
+        "fp32 holds for predictions of the trained model too.",
     )
     augment: Literal["auto", "threads", "device"] = Field(
         default="auto",

@@ -109,8 +109,8 @@ def _refuse_no_logits(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], networ
     """
     import torch
 
+    from cnn_tl.core.device import is_out_of_memory
     from cnn_tl.networks.backbone import tried
-    from cnn_tl.training.step.gradients import is_out_of_memory
 
     if run.fits_head:  # the network has been run already, when it was built
         return

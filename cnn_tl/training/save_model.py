@@ -31,6 +31,7 @@ def save_model(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcom
         "mode": result.mode,
         "weights": info.weights,
         "seed": run.recipe.seed,
+        "precision": run.recipe.run.precision,
         "validation": {"accuracy": result.accuracy, "images": result.images, "interval": result.interval},
         "thresholds": thresholds(softmax(outcome.logits), manifest.labels("val")),
         "baseline": {"accuracy": result.baseline, "class": result.baseline_class},

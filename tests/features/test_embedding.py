@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
 from cnn_tl.core.device import Precision
-from cnn_tl.core.errors import BadImageError
-from cnn_tl.data.loader import Batch
-from cnn_tl.features.embedding import PendingFeatures, embedder, stream
+from cnn_tl.features.embedding import embedder
 from cnn_tl.features.speed import BATCH_SIZE
 from cnn_tl.networks import backbone
 from cnn_tl.networks.backbone import Network, classify, to_input
@@ -36,7 +32,7 @@ def pixels() -> np.ndarray:
 def features(network: Network, pixels: np.ndarray, precision: Precision = "fp32") -> np.ndarray:
     parts = [pixels[start : start + BATCH_SIZE] for start in range(0, len(pixels), BATCH_SIZE)]
     with embedder(network, CPU, precision, batch_size=BATCH_SIZE) as frozen:
-        return np.concatenate([frozen.finish(frozen.start(part)) for part in parts])
+        return np.concatenate([frozen.outputs(part) for part in parts])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -54,7 +50,7 @@ def test_on_a_cpu_a_batch_always_has_the_same_size(network: Network, pixels: np.
     with embedder(network, CPU, "fp32", batch_size=BATCH_SIZE) as frozen:
         watched = network.model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
         for count in (1, 7, 8, 15, BATCH_SIZE):
-            assert len(frozen.finish(frozen.start(pixels[:count]))) == count
+            assert len(frozen.outputs(pixels[:count])) == count
         with pytest.raises(AssertionError):
             frozen.start(pixels[: BATCH_SIZE + 1])
         watched.remove()
@@ -76,26 +72,11 @@ def test_the_classifier_is_back_afterwards(network: Network, pixels: np.ndarray)
     assert network.model.get_classifier() is before  # type: ignore[operator]
 
 
-def test_a_stream_keeps_the_order_and_passes_failures_on(network: Network, pixels: np.ndarray) -> None:
-    error = BadImageError(None, "truncated JPEG")
-    batches = [
-        Batch(["a", "b"], pixels[:2], []),
-        Batch([], pixels[:0], [("c", error)]),
-        Batch(["d"], pixels[2:3], [("e", error)]),
-    ]
-    with embedder(network, CPU, "fp32", batch_size=BATCH_SIZE) as frozen:
-        found = list(stream(frozen, batches))
-        assert frozen.seconds > 0
-    assert [batch.items for batch, _ in found] == [["a", "b"], [], ["d"]]
-    assert [len(rows) for _, rows in found] == [2, 0, 1]
-    assert np.array_equal(np.concatenate([rows for _, rows in found if len(rows)]), features(network, pixels[:3]))
-
-
 @pytest.mark.gpu
 def test_on_cuda_a_batch_is_not_held_up_by_the_next(network: Network, pixels: np.ndarray) -> None:
     device = torch.device("cuda")
     with embedder(network, device, "fp32", batch_size=len(pixels)) as frozen:
-        alone = frozen.finish(frozen.start(pixels))
+        alone = frozen.outputs(pixels)
         begun = frozen.start(pixels)
         torch.cuda._sleep(10**9)  # some half a second of work that begins after it
         end = torch.cuda.Event()
@@ -104,13 +85,3 @@ def test_on_cuda_a_batch_is_not_held_up_by_the_next(network: Network, pixels: np
         assert not end.query()
         end.synchronize()
     network.model.to(CPU)
-
-
-def test_only_what_was_begun_is_waited_for(network: Network, pixels: np.ndarray) -> None:
-    waited: list[str] = []
-    event = SimpleNamespace(synchronize=lambda: waited.append("the event"))
-    with embedder(network, CPU, "fp32", batch_size=BATCH_SIZE) as frozen:
-        begun = frozen.start(pixels[:8])
-        assert begun.copied is None
-        frozen.finish(PendingFeatures(begun.features, event))  # type: ignore[arg-type]
-    assert waited == ["the event"]

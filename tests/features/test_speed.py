@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from cnn_tl.core.device import Precision
+from cnn_tl.core.device import Precision, WantedPrecision
+from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.features import speed
 from cnn_tl.features.speed import Speeds, Way
 from cnn_tl.networks import backbone
 from cnn_tl.networks.backbone import Network
 from cnn_tl.networks.pretrained import weights
 
+SPEC = Preprocessing(224, 224, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+WANTED: tuple[WantedPrecision, ...] = ("auto", "fp32", "bf16")
 COMPILED = {"fp32": 0.010, "bf16": 0.005, "bf16, compiled": 0.002}
 
 
@@ -91,8 +94,8 @@ def test_measuring_and_remembering(network: Network, tmp_path: Path) -> None:
     [
         ("cpu", None, ["fp32"], False),
         ("cpu", None, ["fp32", "bf16"], True),
-        ("cuda", None, ["fp32"], True),  # a batch size
-        ("cuda", 64, ["fp32"], False),
+        ("mps", None, ["fp32"], True),  # a batch size
+        ("mps", 64, ["fp32"], False),
     ],
 )
 def test_what_is_left_to_measure(device: str, batch_size: int | None, formats: list[Precision], lacks: bool) -> None:
@@ -101,9 +104,34 @@ def test_what_is_left_to_measure(device: str, batch_size: int | None, formats: l
 
 def test_no_stopwatch_decides_how_many_images_pass_a_cpu_together() -> None:
     """Features kept by an older run, or computed where nothing can be remembered, have the same bits."""
-    sizes = {Speeds("cpu", "", {"fp32": 0.01}, measured).at_once for measured in (None, 16, 32)}
+    sizes = {Speeds("cpu", "", {"fp32": 0.01}, measured).at_once(SPEC) for measured in (None, 16, 32)}
     assert sizes == {speed.BATCH_SIZE}
-    assert Speeds("cuda", "", {"fp32": 0.01}, 256).at_once == 256
+    assert Speeds("mps", "", {"fp32": 0.01}, 128).at_once(SPEC) == 128
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_on_cuda_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_bf16: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Pretend")
+    monkeypatch.setattr("cnn_tl.core.device.has_fast_bf16", lambda device: has_bf16)
+    found = speed.measure(None, torch.device("cuda"), precisions=["fp32", "bf16"])  # type: ignore[arg-type]
+    fast = "bf16" if has_bf16 else "fp32"
+    assert found == Speeds("cuda", "cuda (Pretend)", precision=fast)  # type: ignore[arg-type]
+    assert not found.lacks(["fp32", "bf16"])
+    assert found.at_once(SPEC) == 256
+    assert speed.choose_precision(found, "auto") == fast
+    assert not speed.worth_trying_to_compile(found, "bf16", "auto", 10**9)
+    assert speed.choose_way(found, "bf16", "always", lambda way: 1).compiled
+    assert found.seconds_of(Way("bf16")) > 0
+    speed.remember(tmp_path, "auto", found)
+    assert speed.recall(tmp_path, "auto") == found
+
+
+def test_validation_images_are_computed_as_predict_computes_them() -> None:
+    fast, slow = Speeds("cuda", "", precision="bf16"), Speeds("cuda", "", precision="fp32")
+    assert [speed.way_of_predict(fast, wanted).precision for wanted in WANTED] == ["bf16", "fp32", "bf16"]
+    assert [speed.way_of_predict(slow, wanted).precision for wanted in WANTED] == ["fp32", "fp32", "fp32"]
+    cpu = Speeds("cpu", "", {"fp32": 0.01, "bf16": 0.001}, precision="bf16")
+    assert [speed.way_of_predict(cpu, wanted).precision for wanted in WANTED] == ["fp32", "fp32", "fp32"]
 
 
 def test_measuring_more_keeps_what_is_known(network: Network) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cnn_tl.cli.options import AnyModel, BatchSize, ReadingThreads, WhereModelRuns
+from cnn_tl.cli.options import AnyModel, ChosenBatchSize, ReadingThreads, WhereModelRuns
 from cnn_tl.cli.terminal import console
 from cnn_tl.cli.terminal.accuracy import ADVICE_AFTER_EVALUATION, show_classes, warn_if_no_better
 from cnn_tl.core.errors import UsageError, printable
@@ -45,7 +45,7 @@ def evaluate(
     all_classes: Annotated[
         bool, typer.Option("--all-classes", help="List every class, even if there are many.")
     ] = False,
-    batch_size: BatchSize = 32,
+    batch_size: ChosenBatchSize = None,
     workers: ReadingThreads = None,
     device: WhereModelRuns = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,

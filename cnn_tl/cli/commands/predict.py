@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
 
-from cnn_tl.cli.options import AnyModel, BatchSize, ReadingThreads, WhereModelRuns
+from cnn_tl.cli.options import AnyModel, ChosenBatchSize, ReadingThreads, WhereModelRuns
 from cnn_tl.cli.terminal import console
 from cnn_tl.core.errors import DataError, UsageError, printable
 from cnn_tl.core.formatting import unreadable
@@ -52,7 +52,7 @@ def predict(
     output: Output = None,
     append: Append = False,
     null: Null = False,
-    batch_size: BatchSize = 32,
+    batch_size: ChosenBatchSize = None,
     workers: ReadingThreads = None,
     device: WhereModelRuns = "auto",
     recursive: Annotated[bool, typer.Option(help="Search folders inside folders too.")] = True,
@@ -70,7 +70,7 @@ def predict(
     paths = _paths(images, output, from_stdin=from_stdin, null=null, recursive=recursive)
     observer = TerminalObserver()
     with observer.task("loading the model", None):
-        many = not isinstance(paths, list) or len(paths) >= batch_size
+        many = not isinstance(paths, list) or len(paths) >= (batch_size or 32)
         classifier = load(model, device, many=many)
     scrolling = output is None and format != "json" and sys.stdout.isatty()  # the rows show the progress
     columns = Columns(classifier.classes, top)

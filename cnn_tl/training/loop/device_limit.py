@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from cnn_tl.core.device import is_out_of_memory
 from cnn_tl.core.errors import ResourceError
 from cnn_tl.core.processes import ALONE, World
-from cnn_tl.training.step.gradients import is_out_of_memory
 from cnn_tl.training.step.update import Update
 
 SECONDS = 0.5

@@ -1,8 +1,9 @@
-"""Outputs of the network for images without augmentation, in float32 and evaluation mode, exactly as `predict`."""
+"""Outputs of the network for images without augmentation, in evaluation mode, exactly as `predict` computes them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -10,17 +11,20 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cnn_tl.core.device import inference_precision
 from cnn_tl.core.errors import BadImageError, DataError
 from cnn_tl.data.loader import Batch, in_groups
 from cnn_tl.data.manifest import ImageRecord
-from cnn_tl.networks.backbone import to_input
+from cnn_tl.features.engine import Engine, stream
+from cnn_tl.features.speed import cuda_batch_size
+from cnn_tl.networks.backbone import classifier_in_fp32
 from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.dataset import Dataset, Item, Pixels
 from cnn_tl.training.lazy_network import LazyNetwork
-from cnn_tl.training.step.gradients import is_out_of_memory, memory_for
+from cnn_tl.training.step.gradients import memory_for
 
 AT_ONCE = 32
-"""Maximum images in one forward pass: a training step may have many more than fit into memory."""
+"""Maximum images in one forward pass, except on CUDA: a training step may have many more than fit into memory."""
 
 
 def outputs(
@@ -32,6 +36,8 @@ def outputs(
     pixels_of: Callable[[ImageRecord], Pixels] | None = None,
 ) -> Tensor:
     """Return the outputs of the model for images, float32 [N, D], on the CPU, in every process of the run.
+
+    If memory runs out, the engine goes on with half as many images at once.
 
     Args:
         network: gives the preprocessing and the device.
@@ -45,15 +51,19 @@ def outputs(
         Stopped: a signal came.
     """
     run, world = dataset.run, dataset.run.world
-    groups = in_groups(images, min(run.batch_size, AT_ONCE))  # the same for any number of processes
+    spec, device = network.info.preprocessing, network.device
+    at_once = cuda_batch_size(spec) if device.type == "cuda" else min(run.batch_size, AT_ONCE)
+    groups = in_groups(images, at_once)  # the same for any number of processes
     mine, rows = world.strided(groups), []
+    precision = inference_precision(device, run.recipe.run.precision)
+    engine = Engine(model, spec, device, precision)
+    exact = classifier_in_fp32(model) if precision == "bf16" else nullcontext()
     progress = run.observer.task(task, sum(map(len, mine)))
     memory = memory_for(task, "use a smaller --image-size or --model, or --device cpu")
-    with progress, torch.inference_mode(), world.together(), memory:
-        for batch in dataset.read(mine, pixels_of or dataset.evaluation_pixels):
+    with progress, world.together(), memory, exact:
+        for batch, outputs_ND in stream(engine, dataset.read(mine, pixels_of or dataset.evaluation_pixels)):
             refuse_failures(batch)
-            x_NCHW = to_input(batch.pixels, network.info.preprocessing, network.device)
-            rows.append(_in_halves(model, x_NCHW).flatten(1).float().cpu())
+            rows.append(torch.from_numpy(outputs_ND))
             run.observer.advance(len(batch.items))
     parts = world.gather(rows)
     return torch.cat([parts[number % world.size][number // world.size] for number in range(len(groups))])
@@ -75,14 +85,3 @@ def refuse_failures(batch: Batch[Item]) -> None:
     if batch.failures:
         error: BadImageError = batch.failures[0][1]
         raise DataError(f"{error}; it could be read when the run began, so the data has changed since")
-
-
-def _in_halves(model: nn.Module, x_NCHW: Tensor) -> Tensor:
-    """Run the model on images; if memory runs out, on each half, recursively."""
-    try:
-        whole: Tensor = model(x_NCHW)
-        return whole
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error) or len(x_NCHW) == 1:
-            raise
-    return torch.cat([_in_halves(model, half) for half in x_NCHW.chunk(2)])

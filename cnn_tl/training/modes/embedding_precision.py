@@ -1,4 +1,7 @@
-"""Choose how a frozen network computes features of training images on this machine: precision, compiled or not."""
+"""Choose how a frozen network computes features of training images on this machine: precision, compiled or not.
+
+On CUDA a rule decides; elsewhere the first run of a network measures it.
+"""
 
 from __future__ import annotations
 
@@ -54,6 +57,11 @@ def _speeds(run: Run[FreezeRecipe], network: LazyNetwork, *, verify_device: bool
         known = None
     if known is not None and not known.lacks(needed):
         return known
+    if network.device.type == "cuda":
+        speeds = speed.by_rule(network.device)
+        if run.writes:
+            _remember(run, network, speeds)  # a run with all features in the cache need not load torch to know the GPU
+        return speeds
     if known is None and has_fast_bf16(network.device):
         needed = ["fp32", "bf16"]
     with run.observer.task("measuring this machine", None):

@@ -1,7 +1,8 @@
 """The features of mode freeze: look them up in the cache, compute the missing ones, return them as arrays.
 
 Features of training images are computed in the fastest precision of this machine. Those of validation images are
-computed in float32, uncompiled, as `predict` does, so that the reported accuracy is that of the saved model.
+computed as `predict` computes them on the same device, uncompiled, so that the reported accuracy is that of the saved
+model.
 
 The cache identifies an image by its content: copies of an image share one row, which is computed once.
 
@@ -38,9 +39,6 @@ Features = NDArray[np.float32]
 CHECKED_AT_ONCE = 1024
 READ_AHEAD = 10
 """Batches that the workers may decode in advance, while torch is being loaded."""
-
-EXACT = Way("fp32")
-"""How validation images are computed: as `predict` computes them."""
 
 
 class DeviceChanged(Exception):  # noqa: N818 - never leaves mode freeze
@@ -218,7 +216,8 @@ def embed(
 def _embed_split(
     network: LazyNetwork, split: SplitFeatures, batches: Iterator[Batch[ImageView]], done: EmbeddingStats
 ) -> None:
-    from cnn_tl.features.embedding import embedder, stream
+    from cnn_tl.features.embedding import embedder
+    from cnn_tl.features.engine import stream
 
     arguments = (network.build(), network.device, split.way.precision)
     options: dict[str, Any] = {"compiled": split.way.compiled, "batch_size": split.batch_size}

@@ -18,7 +18,7 @@ from cnn_tl.core.errors import DivergedError
 from cnn_tl.core.formatting import counted
 from cnn_tl.core.progress import FeaturePlan, Plan
 from cnn_tl.data.manifest import ImageRecord
-from cnn_tl.features.speed import Speeds, Way
+from cnn_tl.features.speed import Speeds, Way, way_of_predict
 from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights
 from cnn_tl.heads.auto import choose
 from cnn_tl.recipe.resolved import AdamwHead, FreezeRecipe, HeadRecipe, KnnHead, PrototypeHead
@@ -29,7 +29,6 @@ from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.modes.embedding_precision import choose_way
 from cnn_tl.training.modes.embedding_stats import merged
 from cnn_tl.training.modes.features import (
-    EXACT,
     DeviceChanged,
     SplitFeatures,
     collect_rows,
@@ -63,7 +62,8 @@ class FrozenFeatures:
     @property
     def batch_size(self) -> int:
         """Images in one forward pass."""
-        return self.train.run.recipe.train.batch_size or self.speeds.at_once
+        spec = self.train.network.info.preprocessing
+        return self.train.run.recipe.train.batch_size or self.speeds.at_once(spec)
 
     @property
     def to_compute(self) -> int:
@@ -132,7 +132,8 @@ def look_up(
         return len(of_training(way, speeds).missing)
 
     speeds, way = run.world.first(lambda: choose_way(run, network, missing, verify_device=verify_device))
-    val = find_features(dataset, network, cache, val_images, 1, EXACT, speeds)
+    exact = way_of_predict(speeds, run.recipe.run.precision)
+    val = find_features(dataset, network, cache, val_images, 1, exact, speeds)
     train = of_training(way, speeds)
     train.skip_rows_of(val)
     return FrozenFeatures(speeds, way, train, val)
@@ -213,7 +214,7 @@ def _make_plan(
 ) -> Plan:
     speeds, way, info = found.speeds, found.way, network.info
     trainable = _head_parameters(run, info.num_features, len(dataset.manifest.classes))
-    fast, exact = speeds.seconds.get(str(way), speeds.seconds["fp32"]), speeds.seconds["fp32"]
+    fast, exact = speeds.seconds_of(way), speeds.seconds_of(found.val.way)
     decode = DECODE_SECONDS / run.parallel_reads
     seconds = len(found.train.missing) * max(fast, decode) + len(found.val.missing) * max(exact, decode)
     if found.to_compute:

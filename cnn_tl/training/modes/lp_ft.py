@@ -77,7 +77,7 @@ def _add_head(
 ) -> Plan:
     """Return the plan of the loop with the stage of the head added in front."""
     decode = DECODE_SECONDS / run.parallel_reads
-    seconds = features.to_compute * max(features.speeds.seconds["fp32"], decode)
+    seconds = features.to_compute * max(features.speeds.seconds_of(features.val.way), decode)
     kind = freeze.head_kind(run, dataset, network, features)
     return replace(
         loop,

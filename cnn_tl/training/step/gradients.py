@@ -15,14 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from cnn_tl.core.device import Precision, autocast, seed_generators
+from cnn_tl.core.device import Precision, autocast, is_out_of_memory, seed_generators
 from cnn_tl.core.errors import ResourceError, UsageError
 from cnn_tl.core.processes import ALONE, World
 from cnn_tl.core.seeds import seed_of
 from cnn_tl.training.step.loss import Loss
 from cnn_tl.training.step.recorder import Held, StepRecorder
-
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 @dataclass
@@ -261,10 +259,3 @@ def memory_for(what: str, advice: str) -> Iterator[None]:
 def is_single_value_error(error: ValueError) -> bool:
     """Return whether BatchNorm refused to train on a single value per channel."""
     return "more than 1 value per channel" in str(error)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether CUDA, MPS or the CPU has run out of memory."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY)

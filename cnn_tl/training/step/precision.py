@@ -2,8 +2,8 @@
 
 No precision is fastest everywhere (measured on two cores, img/s in fp32 and bf16: tf_efficientnet_lite0 18.8 and 17.8,
 resnet18 17.9 and 35.0). But the same recipe must give the same weights on the same machine. So the measurement is
-stored in the cache, with the network's description, and a resumed run keeps its precision. If nothing can be stored, a
-fixed rule decides.
+stored in the cache, with the network's description, and a resumed run keeps its precision. If nothing can be stored,
+and on CUDA, a fixed rule decides.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from cnn_tl.cache.inventory import touch
 from cnn_tl.core import files
 from cnn_tl.core.cpu import release_freed_memory
-from cnn_tl.core.device import Precision, autocast, has_fast_bf16
+from cnn_tl.core.device import Precision, autocast, has_fast_bf16, is_out_of_memory
 from cnn_tl.core.errors import CnnTlError
 from cnn_tl.features import speed
 from cnn_tl.networks.info import LOOP
@@ -56,8 +56,8 @@ def _loop_precision(run: Run[LoopRecipe], network: LazyNetwork, began: Precision
         return recipe.run.precision
     if began is not None:
         return began
-    if not has_fast_bf16(device):
-        return "fp32"
+    if device.type == "cuda" or not has_fast_bf16(device):
+        return by_rule(network.build(), device)
     loop = [recipe.run.device, recipe.model.freeze, recipe.model.unfreeze or None, recipe.model.bn]
     file = network.cache_folder / speed.file_name(str(loop), LOOP)
     if (known := _recall(file, device)) is not None:
@@ -86,7 +86,8 @@ def precision_in_checkpoints(checkpoints: Path, device: torch.device) -> Precisi
 
 def find(network: Network, device: torch.device) -> Precision:
     """Measure a step in each precision and return the faster one for this device."""
-    seconds = seconds_of_a_step(network, device) if has_fast_bf16(device) else None
+    measured = device.type != "cuda" and has_fast_bf16(device)
+    seconds = seconds_of_a_step(network, device) if measured else None
     return faster(seconds) if seconds else by_rule(network, device)
 
 
@@ -113,14 +114,12 @@ def seconds_of_a_step(network: Network, device: torch.device) -> dict[str, float
 
     from cnn_tl.networks import freeze_policies
     from cnn_tl.networks.backbone import place, to_input
-    from cnn_tl.training.step.gradients import is_out_of_memory
 
-    devices = [device] if device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=[]):
             model = place(copy.deepcopy(network.model), device)
             freeze_policies.train_mode(model)
-            pixels = speed.noise(network, 8 if device.type == "cpu" else 32)
+            pixels = speed.noise(network, 8)
             x_NCHW = to_input(pixels, network.preprocessing, device)
             best = dict.fromkeys(PRECISIONS, math.inf)
             for number in range(ROUNDS + 1):  # the first one warms up
@@ -135,25 +134,17 @@ def seconds_of_a_step(network: Network, device: torch.device) -> dict[str, float
         return None
     finally:
         release_freed_memory()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
     return {str(precision): took for precision, took in best.items()}
 
 
 def _seconds(model: torch.nn.Module, x_NCHW: torch.Tensor, precision: Precision) -> float:
     import torch
 
-    def settle() -> None:
-        if x_NCHW.device.type == "cuda":
-            torch.cuda.synchronize(x_NCHW.device)
-
-    settle()
     started = time.perf_counter()
     with autocast(x_NCHW.device, precision):
         outputs = model(x_NCHW)
     each: Sequence[torch.Tensor] = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
     sum(logits_NK.float().square().mean() for logits_NK in each).backward()  # type: ignore[union-attr]
-    settle()
     model.zero_grad()
     return time.perf_counter() - started
 

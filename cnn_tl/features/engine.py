@@ -1,0 +1,164 @@
+"""Runs a network in evaluation mode on batches of pixels: embedding, validation, predict, evaluate and serve use this.
+
+On CUDA nothing waits for anything else: while the device computes one batch, the next one is copied to it, and the
+outputs of the previous one are copied back. The precision follows a rule, `core.device.inference_precision`, so the
+accuracy that training reports is that of `predict` on the same device.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cnn_tl.core.device import Precision, autocast, exact_fp32, fp32_switches_restored, is_out_of_memory
+from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.data.loader import Batch
+from cnn_tl.features.transfer import HostCopy, transfer_of
+from cnn_tl.networks.backbone import normalised
+
+Item = TypeVar("Item")
+Pixels = NDArray[np.uint8]
+Outputs = NDArray[np.float32]
+
+SMALLEST_BATCH = 8
+"""Images in a batch on CUDA, at least; a larger batch has a power of two, so that few sizes occur: cuDNN chooses
+kernels for each size, which takes longer than to compute the images that are added."""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Outputs [N, D] that the device may still be computing, in one part or, if memory is short, in several."""
+
+    parts: list[HostCopy]
+
+
+class Engine:
+    """A network on one device, in evaluation mode.
+
+    `start` hands a batch to the device and, on CUDA, returns at once; `finish` waits for the result. So the device can
+    work on the next batch while this one is used. Several threads may use one engine.
+
+    Args:
+        model: on the device already; float32, evaluation mode.
+        fixed_size: pad every batch to this many images, and never halve it: other kernels would give other bits.
+        compiled: the model is compiled with frozen parameters.
+
+    Attributes:
+        is_asynchronous: whether `start` returns before the outputs are computed.
+        at_once: images in one forward pass, at most; None: as many as are given. Halved when memory runs out.
+        seconds: time spent in `start` and `finish`, that is, in the network.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: Preprocessing,
+        device: torch.device,
+        precision: Precision,
+        *,
+        fixed_size: int | None = None,
+        compiled: bool = False,
+    ) -> None:
+        self._model, self._spec, self._device, self._precision = model, spec, device, precision
+        self._fixed_size, self._compiled = fixed_size, compiled
+        self._transfer, self._lock = transfer_of(device), threading.Lock()
+        self.is_asynchronous = device.type == "cuda"
+        self.at_once: int | None = None
+        self.seconds = 0.0
+
+    def start(self, pixels: Pixels) -> Pending:
+        """Start to compute the outputs [N, D] of uint8 pixels [N, H, W, 3]; the pixels may then be changed.
+
+        Raises:
+            RuntimeError, MemoryError: not even one image fits into memory; see `core.device.is_out_of_memory`.
+        """
+        assert self._fixed_size is None or len(pixels) <= self._fixed_size, "another size may give other bits"
+        with self._lock, fp32_switches_restored():
+            started = time.perf_counter()
+            exact_fp32()
+            parts: list[HostCopy] = []
+            done = 0
+            while done < len(pixels):
+                chunk = pixels[done : done + (self.at_once or len(pixels))]
+                part = self._outputs_if_they_fit(chunk)
+                if part is None:
+                    self._halve(len(chunk))
+                else:
+                    parts.append(part)
+                    done += len(chunk)
+            self.seconds += time.perf_counter() - started
+        return Pending(parts)
+
+    def finish(self, pending: Pending) -> Outputs:
+        """Wait for these outputs, not for batches started later, and return them, float32 [N, D]."""
+        started = time.perf_counter()
+        arrays = [part.array() for part in pending.parts]
+        whole = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        self.seconds += time.perf_counter() - started
+        return whole
+
+    def outputs(self, pixels: Pixels) -> Outputs:
+        """Return the outputs, float32 [N, D], of uint8 pixels [N, H, W, 3]."""
+        return self.finish(self.start(pixels))
+
+    def _outputs_if_they_fit(self, pixels: Pixels) -> HostCopy | None:
+        """Start to compute outputs; return None if memory ran out and fewer images may fit."""
+        try:
+            return self._started(pixels)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(pixels) == 1 or self._fixed_size is not None:
+                raise
+        return None
+
+    def _started(self, pixels: Pixels) -> HostCopy:
+        count = len(pixels)
+        bytes_NHW3 = self._transfer.to_device(_padded(pixels, self._padded_size(count)))
+        # compiled code with frozen parameters does not accept inference tensors
+        with torch.no_grad() if self._compiled else torch.inference_mode(), autocast(self._device, self._precision):
+            outputs_ND: Tensor = self._model(normalised(bytes_NHW3, self._spec))[:count].flatten(1).float()
+        return self._transfer.to_host(outputs_ND)
+
+    def _padded_size(self, count: int) -> int:
+        if self._fixed_size is not None:
+            return self._fixed_size
+        if not self.is_asynchronous or self.at_once is not None:  # short of memory: not one image more
+            return count
+        return max(SMALLEST_BATCH, 1 << (count - 1).bit_length())
+
+    def _halve(self, size: int) -> None:
+        self.at_once = size // 2
+        if self.is_asynchronous:
+            torch.cuda.empty_cache()
+
+
+def stream(engine: Engine, batches: Iterable[Batch[Item]]) -> Iterator[tuple[Batch[Item], Outputs]]:
+    """Yield each batch with its outputs [N, D], in order; on CUDA the device then works on the next one already."""
+    previous: tuple[Batch[Item], Pending | None] | None = None
+    for batch in batches:
+        pending = engine.start(batch.pixels) if batch.items else None
+        if not engine.is_asynchronous:
+            yield _finished(engine, batch, pending)
+            continue
+        if previous is not None:
+            yield _finished(engine, *previous)
+        previous = batch, pending
+    if previous is not None:
+        yield _finished(engine, *previous)
+
+
+def _finished(engine: Engine, batch: Batch[Item], pending: Pending | None) -> tuple[Batch[Item], Outputs]:
+    return batch, np.empty((0, 0), np.float32) if pending is None else engine.finish(pending)
+
+
+def _padded(pixels: Pixels, size: int) -> Pixels:
+    """Pad a batch to at least `size` images by repeating its first one."""
+    lacking = size - len(pixels)
+    return pixels if lacking <= 0 else np.concatenate([pixels, np.repeat(pixels[:1], lacking, axis=0)])
