@@ -16,10 +16,11 @@ from whole_runs import StopAfter, assert_close, assert_same_weights, final_weigh
 
 from cnn_tl.core.errors import ArtefactError, DataError, RecipeError, ResourceError, Stopped, UsageError
 from cnn_tl.core.progress import Observer
+from cnn_tl.features import engine
 from cnn_tl.recipe import Recipe, load
 from cnn_tl.training import estimate, lazy_network
 from cnn_tl.training.checkpoints.train_state import Progress
-from cnn_tl.training.loop import start, validation
+from cnn_tl.training.loop import start
 from cnn_tl.training.run import plan, train
 from cnn_tl.training.step import gradients
 
@@ -129,7 +130,7 @@ def test_memory_that_halving_cannot_give_ends_the_run_in_one_line(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     if place == "validation":
-        monkeypatch.setattr(validation, "to_input", full)
+        monkeypatch.setattr(engine, "normalised", full)
     else:
         monkeypatch.setattr(torch.optim.AdamW, "step", full)
     with pytest.raises(ResourceError, match=f"out of memory for {place}; "):
