@@ -25,7 +25,7 @@ from cnn_tl.core.processes import ALONE, World
 from cnn_tl.training.step.update import Update
 
 SECONDS = 0.5
-"""Default budget of a measurement. At 20 ms a step, 20 steps are timed, which agree with each other to about 2 %."""
+"""Default budget of a measurement. At 20 ms a step, 20 steps are timed, which agree with each other to about 2%."""
 
 SPARE = 256 * 2**20
 """Bytes that must be free beside twice the copies that are restored afterwards; with less, nothing is measured."""
