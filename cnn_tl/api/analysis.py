@@ -183,18 +183,19 @@ def benchmark(
     quiet: bool = False,
     observer: Observer | None = None,
 ) -> BenchmarkReport:
-    """Measure how fast this machine decodes, embeds, fits a head and fine-tunes.
+    """Measure how fast this machine decodes, embeds, fits a head and trains, in about half a minute.
 
         report = cnn_tl.benchmark()
         for stage in report.stages:
-            print(stage.stage, stage.images_per_second, stage.seconds)
+            print(stage.stage, stage.value, stage.unit)
+        print(report.verdict)
 
     Args:
         data: class folders; by default crops of the two photographs that come with scikit-learn.
         model: a timm model by name, by default the one that `train` uses; its weights are random, which makes no
             difference to speed.
         device: auto, cpu, cuda or mps.
-        images: how many images to measure on; a folder with fewer is repeated.
+        images: how many images of the folder to use; stages that need more use them again.
         quiet, observer: as in `train`.
 
     Raises:

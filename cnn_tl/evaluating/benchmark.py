@@ -1,35 +1,40 @@
-"""`cnn-tl benchmark`: how fast this machine runs each stage of training.
+"""`cnn-tl benchmark`: how fast this machine runs each stage of training, in half a minute.
 
-Each stage runs once per round, so that other load on the machine affects all stages alike, and the median of the rounds
-counts. The floor is the bare forward pass: decoded tensors through the network, without reading or resizing.
+The time is divided over the stages, in proportion to their weights; what one does not use, the later ones have. A slow
+machine measures fewer images, and says so. Some stages are the upper limit of others: a bare forward pass of embedding,
+a step on tensors that are on the device already of a training step from images.
 """
 
 from __future__ import annotations
 
 import os
-import statistics
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from cnn_tl.core.device import DeviceName, Precision, fp32_switches_restored, has_fast_bf16, pick_device
+from cnn_tl.core.device import DeviceName, Precision, fp32_switches_restored, has_fast_bf16
 from cnn_tl.core.imports import require_torch
 from cnn_tl.core.progress import Observer
-from cnn_tl.data.folders.scan import scan
-from cnn_tl.evaluating.benchmark_stages import Stage, Workload, stages_of
+from cnn_tl.evaluating.benchmark_sample import sampled
+from cnn_tl.evaluating.benchmark_verdict import verdict
 from cnn_tl.features import speed
 from cnn_tl.recipe.schema import Model
 
 if TYPE_CHECKING:
-    from cnn_tl.networks.backbone import Network
+    from cnn_tl.evaluating.benchmark_stages import Measured, Stage, Workload
 
-ROUNDS = 3
-SAMPLE_CLASSES = 4
+SECONDS = 25.0
+"""Duration of the whole benchmark, imports included; a stage that has begun may take a little longer."""
+
+LEAST_SHARE = 0.02
+"""With less than this share of its weight, a stage is left out."""
+
+PACE = 1.0
+"""Seconds of a stage for each unit of its weight, while there is enough time."""
+
 DEFAULT_MODEL = str(Model.model_fields["name"].default)
 
 
@@ -39,17 +44,24 @@ class StageSpeed:
 
     Attributes:
         stage: its name.
-        images: how many images one round processes; None for a stage that does not work image by image.
+        images: how many images were processed; None for a stage that does not work image by image.
         images_per_second: None likewise.
-        seconds: the median duration of a round.
-        of_floor: images_per_second as a share of the bare forward pass in the same precision; None if not comparable.
+        seconds: how long that took; None if the stage could not be measured.
+        of_floor: speed as a share of `floor`; None if not comparable.
+        value, unit: the figure in the unit of the stage: img/s, views/s, GB/s or s.
+        floor: the name of the stage that is the upper limit of this one.
+        note: what to know about the figure, or why there is none.
     """
 
     stage: str
     images: int | None
     images_per_second: float | None
-    seconds: float
+    seconds: float | None
     of_floor: float | None = None
+    value: float | None = None
+    unit: str = "img/s"
+    floor: str | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,9 +69,11 @@ class BenchmarkReport:
     """The result of a benchmark.
 
     Attributes:
-        data: what it ran on. images: how many images. model, device: by name.
-        precision: in which `train` would embed images on this machine.
+        data: what it ran on. images: how many different images. model, device: by name.
+        precision: in which `train` would embed images on this machine. step: batch size and precision of its steps.
         load: the machine's load average before the benchmark; None where the system has none.
+        unreadable: how many images could not be read, and were left out.
+        verdict: what limits training and mode freeze on this machine, and what to do about it, one sentence each.
     """
 
     data: str
@@ -69,6 +83,9 @@ class BenchmarkReport:
     precision: str
     load: float | None
     stages: tuple[StageSpeed, ...]
+    step: str = ""
+    unreadable: int = 0
+    verdict: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -83,81 +100,103 @@ def benchmark(
     images: int = 256,
     observer: Observer | None = None,
 ) -> BenchmarkReport:
-    """Measure decoding, the bare forward pass, embedding, fitting a head, and a fine-tuning step.
+    """Measure decoding, the bare forward pass, embedding, fitting a head, random views and training steps.
 
     Args:
         data: class folders; by default crops of the two photographs that come with scikit-learn.
         model: a timm model; its weights are random, which makes no difference to speed.
-        images: how many images to use; a folder with fewer is repeated.
+        images: how many images of the folder to use; stages that need more use them again.
 
     Raises:
         UsageError: there is no such model.
         DataError: the folder holds no usable images.
         ResourceError: the device is not available.
     """
+    ends = time.monotonic() + SECONDS
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     observer = observer or Observer()
-    with fp32_switches_restored(), _images(data) as (root, name):
-        manifest = scan(Path(root), seed=0, val_fraction=0.2)
-        require_torch()
-        chosen = pick_device(device)
-        network = _network(model, len(manifest.classes))
-        precisions: list[Precision] = ["fp32", "bf16"] if has_fast_bf16(chosen) else ["fp32"]
-        precision = speed.choose_precision(speed.measure(network, chosen, precisions=precisions), "auto")
-        found = [(manifest.file(image), image.label) for image in manifest.images]
-        workload = Workload.of(network, chosen, [found[index % len(found)] for index in range(images)])
-        stages = _run(stages_of(workload, precision), observer)
-        return BenchmarkReport(name, images, model, speed.describe(chosen), precision, load, stages)
+    with fp32_switches_restored(), sampled(data, images) as sample:
+        imports = _import_torch()
+        from cnn_tl.evaluating import benchmark_stages, benchmark_training
+
+        with benchmark_training.training(sample.manifest, model, device) as training:
+            work = training.work
+            precisions: list[Precision] = ["fp32", "bf16"] if has_fast_bf16(work.device) else ["fp32"]
+            planned = [
+                *benchmark_stages.reading_stages(work),
+                *benchmark_stages.network_stages(work, precisions),
+                *benchmark_training.training_stages(training),
+            ]
+            stages = (*imports, *_run(planned, ends, observer))
+            precision = _precision_of(work)
+        return BenchmarkReport(
+            sample.name,
+            len(sample.manifest.images),
+            model,
+            speed.describe(work.device),
+            precision,
+            load,
+            stages,
+            f"batches of {training.batch_size} in {training.precision}",
+            len(work.broken),
+            verdict(stages, precision, work.device.type),
+        )
 
 
-def _run(stages: list[Stage], observer: Observer) -> tuple[StageSpeed, ...]:
-    """Run all stages in turn, `ROUNDS` times, and return their speeds."""
-    seconds: dict[str, list[float]] = {stage.name: [] for stage in stages}
-    with observer.task("measuring", ROUNDS * len(stages), "stages"):
-        for _ in range(ROUNDS):
-            for stage in stages:
-                seconds[stage.name].append(stage.run())
-                observer.advance(1)
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    return tuple(_speed(stage, medians) for stage in stages)
+def _import_torch() -> list[StageSpeed]:
+    """Import torch and timm, and return how long that took; nothing if they were there already."""
+    known, started = "torch" in sys.modules, time.perf_counter()
+    require_torch()
+    seconds = round(time.perf_counter() - started, 2)
+    return [] if known else [StageSpeed("imports of torch and timm", None, None, seconds, value=seconds, unit="s")]
 
 
-def _speed(stage: Stage, medians: dict[str, float]) -> StageSpeed:
-    median = medians[stage.name]
-    rate = None if stage.images is None else round(stage.images / median, 1)
-    of_floor = None if stage.floor is None else round(medians[stage.floor] / median, 3)
-    return StageSpeed(stage.name, stage.images, rate, round(median, 4), of_floor)
+def _run(
+    stages: Sequence[Stage], ends: float, observer: Observer, clock: Callable[[], float] = time.monotonic
+) -> list[StageSpeed]:
+    """Run all stages in turn, each with its share of the time that is left."""
+    from cnn_tl.evaluating.benchmark_stages import NotMeasuredError
+
+    found: dict[str, StageSpeed] = {}
+    with observer.task("measuring", len(stages), "stages"):
+        for number, stage in enumerate(stages):
+            weight = sum(later.weight for later in stages[number:])
+            seconds = stage.weight * min(PACE, max(0.0, ends - clock()) / weight)
+            try:
+                if seconds < LEAST_SHARE * stage.weight:
+                    raise NotMeasuredError("no time left")
+                found[stage.name] = _speed(stage, stage.run(seconds), found)
+            except NotMeasuredError as error:
+                found[stage.name] = StageSpeed(stage.name, None, None, None, unit=stage.unit, note=f"{error}")
+            observer.advance(1)
+    return list(found.values())
 
 
-def _network(model: str, num_classes: int) -> Network:
-    from cnn_tl.networks import backbone
-    from cnn_tl.networks.pretrained import weights
-
-    source = weights.locate(model, pretrained=False)
-    return backbone.build(model, source, num_classes=num_classes, image_size=None, seed=0)
-
-
-@contextmanager
-def _images(data: Path | str | None) -> Iterator[tuple[Path, str]]:
-    """Yield the folder to measure on, and what to call it."""
-    if data is not None:
-        yield Path(data), str(data)
-        return
-    with tempfile.TemporaryDirectory(prefix="cnn-tl-benchmark-") as folder:
-        _write_crops(Path(folder))
-        yield Path(folder), "crops of two photographs, 500 x 375 px"
+def _speed(stage: Stage, done: Measured, found: dict[str, StageSpeed]) -> StageSpeed:
+    value = done.seconds if stage.unit == "s" else done.amount / _FACTORS.get(stage.unit, 1) / done.seconds
+    rate = round(done.amount / done.seconds, 1) if stage.unit == "img/s" else None
+    floor = found[stage.floor].value if stage.floor else None
+    return StageSpeed(
+        stage.name,
+        done.images,
+        rate,
+        round(done.seconds, 4),
+        round(value / floor, 3) if floor else None,
+        float(f"{value:.4g}"),
+        stage.unit,
+        stage.floor,
+        done.note,
+    )
 
 
-def _write_crops(root: Path) -> None:
-    """Write JPEG crops of scikit-learn's two photographs, as large as the images of an ordinary data set."""
-    from PIL import Image
-    from sklearn.datasets import load_sample_images
+_FACTORS = {"GB/s": 1e9}
+"""Unit -> amount that it counts."""
 
-    photographs = load_sample_images().images
-    draw = np.random.default_rng(0)
-    for number in range(64):
-        folder = root / f"class {number % SAMPLE_CLASSES}"
-        folder.mkdir(exist_ok=True)
-        pixels = photographs[number % len(photographs)]
-        top, left = draw.integers(0, pixels.shape[0] - 375), draw.integers(0, pixels.shape[1] - 500)
-        Image.fromarray(pixels[top : top + 375, left : left + 500]).save(folder / f"{number}.jpg", quality=90)
+
+def _precision_of(work: Workload) -> Precision:
+    """Return the precision in which `train` embeds images here, by what was measured."""
+    if "fp32" not in work.seconds_per_image:
+        return "fp32"
+    seconds = {str(name): value for name, value in work.seconds_per_image.items()}
+    speeds = speed.Speeds(work.device.type, speed.describe(work.device), seconds)
+    return speed.choose_precision(speeds, "auto")

@@ -1,36 +1,61 @@
-"""The stages of a benchmark; running one returns the seconds that it took."""
+"""The stages of a benchmark that read images and run a frozen network; those of training are in `benchmark_training`.
+
+Each stage is given a number of seconds, and measures as much as fits.
+"""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.core.cpu import default_workers
-from cnn_tl.core.device import Precision
-from cnn_tl.core.errors import DataError, DivergedError
-from cnn_tl.data.loader import Batch, Pixels, batches, reading
+from cnn_tl.core.device import Precision, autocast
+from cnn_tl.core.errors import BadImageError, DataError
+from cnn_tl.core.formatting import counted, duration
+from cnn_tl.data.loader import Batch, Pixels, reading
+from cnn_tl.data.manifest import ImageRecord, Manifest
 from cnn_tl.data.views import transforms
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
-from cnn_tl.training.step import precision as training_precision
 
 if TYPE_CHECKING:
     import torch
 
+    from cnn_tl.core.preprocessing import Preprocessing
     from cnn_tl.networks.backbone import Network
 
-BATCH_SIZE = 32
-STEPS = 3
-"""Fine-tuning steps in a round."""
+READ_AT_ONCE, AHEAD = 16, 2
+"""Images in a group that threads or processes read, and how many groups they are in advance."""
+
+FEATURES_OF_HEAD = 256
+"""Rows of the problem whose fit is timed: the first features that were embedded, repeated if they are fewer."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a stage has done.
+
+    Attributes:
+        amount: images, views or bytes; 0 for a stage that is a duration.
+        seconds: how long it took.
+        images: how many images it processed; None if it does not work image by image.
+        note: what the user should know about the figure.
+    """
+
+    amount: float
+    seconds: float
+    images: int | None = None
+    note: str = ""
+
+
+class NotMeasuredError(Exception):
+    """The stage cannot be measured here; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +63,16 @@ class Stage:
     """One stage of the benchmark.
 
     Attributes:
-        run: runs it and returns the seconds.
-        images: how many images a run processes; None if it does not work image by image.
-        floor: the name of the stage that does nothing but the forward pass of this one; None if there is none.
+        unit: "img/s", "views/s", "GB/s" or "s".
+        weight: the most seconds it may take; a slow machine divides fewer among the stages, in proportion.
+        run: measures for about this many seconds, at least one image or step.
+        floor: the name of the stage that does only a part of this one, and is therefore its upper limit.
     """
 
     name: str
-    run: Callable[[], float]
-    images: int | None = None
+    unit: str
+    weight: float
+    run: Callable[[float], Measured]
     floor: str | None = None
 
 
@@ -54,168 +81,193 @@ class Workload:
     """What the stages work on.
 
     Attributes:
-        files, labels: the images and the indices of their classes.
-        pixels: the first batch, preprocessed, uint8 [N, H, W, 3].
-        features_ND: the features of all images, once `embed` has run.
+        manifest: the sample.
+        readable, broken: images that an earlier stage could read, or not, with the reason.
+        seconds_per_image: of the bare forward pass, by precision, once measured.
+        decode_seconds: of one image on one thread, once measured.
+        features_ND: features of images, once embedded, and their labels.
     """
 
     network: Network
     device: torch.device
-    files: list[Path]
-    labels: NDArray[np.int64]
-    pixels: Pixels
+    manifest: Manifest
+    batch_size: int
+    readable: dict[ImageRecord, None] = field(default_factory=dict)
+    broken: dict[ImageRecord, BadImageError] = field(default_factory=dict)
+    seconds_per_image: dict[Precision, float] = field(default_factory=dict)
+    decode_seconds: float = 0.01
     features_ND: NDArray[np.float32] | None = None  # noqa: N815 - the shape is part of the name
+    labels_N: NDArray[np.int64] | None = None  # noqa: N815
 
-    @classmethod
-    def of(cls, network: Network, device: torch.device, images: Sequence[tuple[Path, int]]) -> Workload:
-        """Read the first batch of the images.
+    @property
+    def spec(self) -> Preprocessing:
+        """How images are preprocessed."""
+        return self.network.preprocessing
+
+    def endless(self) -> Iterator[ImageRecord]:
+        """Yield the images that are not known to be broken, again and again.
 
         Raises:
-            DataError: none of the batch can be read.
+            DataError: all of them are broken.
         """
-        files = [path for path, _ in images]
-        read = partial(transforms.read_pixels, spec=network.preprocessing)
-        first = next(batches(files, read, batch_size=BATCH_SIZE, workers=default_workers()))
-        if not first.items:
-            raise DataError(str(first.failures[0][1]))
-        return cls(network, device, files, np.array([label for _, label in images]), first.pixels)
+        while True:
+            usable = [image for image in self.manifest.images if image not in self.broken]
+            if not usable:
+                raise DataError(str(next(iter(self.broken.values()))))
+            yield from usable
 
-    def read(self, path: Path) -> Pixels:
-        """Return one preprocessed image, uint8 [H, W, 3]."""
-        return transforms.read_pixels(path, self.network.preprocessing)
+    def read(self, image: ImageRecord) -> Pixels:
+        """Return an image as `predict` reads it, uint8 [H, W, 3]."""
+        return transforms.read_pixels(self.manifest.file(image), self.spec)
 
-    def synchronize(self) -> None:
-        """Wait until the device has finished."""
-        import torch
+    def groups(self, size: int, ends: float) -> Iterator[list[ImageRecord]]:
+        """Yield groups of images until the time has come, by `time.perf_counter`; at least one."""
+        source = self.endless()
+        while True:
+            yield list(itertools.islice(source, size))
+            if time.perf_counter() > ends:
+                return
 
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+    def group_size(self, most: int, seconds: float, workers: int) -> int:
+        """Return the size of a group, so that those that are read in advance at first take about half of `seconds`."""
+        fit = seconds * max(1, workers) / (2 * (AHEAD + 1) * self.decode_seconds)
+        return max(1, min(most, int(fit)))
+
+    def note_of(self, batch: Batch[ImageRecord]) -> None:
+        """Note which images of a batch can be read."""
+        self.readable.update(dict.fromkeys(batch.items))
+        self.broken.update(batch.failures)
 
 
-def stages_of(work: Workload, precision: Precision) -> list[Stage]:
-    """Return the stages in the order in which they run; `precision` is that of embedding, measured beside fp32."""
-    count = len(work.files)
-    precisions: list[Precision] = ["fp32"] if precision == "fp32" else ["fp32", precision]
+def reading_stages(work: Workload) -> list[Stage]:
+    """Return the stages that decode images, the slowest way first."""
+    workers = default_workers()
+    stages = [Stage("decode, 1 thread", "img/s", 1.0, partial(decode, work, workers=0))]
+    if workers > 1:
+        name = f"decode, {counted(workers, 'thread')}"
+        stages.append(Stage(name, "img/s", 1.5, partial(decode, work, workers=workers)))
+    return stages
+
+
+def network_stages(work: Workload, precisions: list[Precision]) -> list[Stage]:
+    """Return the stages of a frozen network: forward pass, embedding, and fitting a head on the features."""
     return [
-        Stage("imports", import_torch),
-        Stage("decode", partial(decode, work), count),
-        *(Stage(f"forward pass, {each}", partial(forward, work, each), count) for each in precisions),
+        *(Stage(f"forward pass, {each}", "img/s", 1.0, partial(forward, work, each)) for each in precisions),
         *(
-            Stage(f"embedding, {each}", partial(embed, work, each), count, floor=f"forward pass, {each}")
+            Stage(f"embedding, {each}", "img/s", 1.5, partial(embed, work, each), f"forward pass, {each}")
             for each in precisions
         ),
-        Stage("head fit, lbfgs", partial(fit_head, work)),
-        Stage("fine-tuning step", partial(fine_tune, work), STEPS * BATCH_SIZE),
+        Stage("head fit, lbfgs", "s", 2.0, partial(fit_head, work)),
     ]
 
 
-def import_torch() -> float:
-    """Import torch and timm in a new process, as every command that runs a network does."""
-    started = time.perf_counter()
-    code = "from cnn_tl.core.imports import require_torch; require_torch()"
-    subprocess.run([sys.executable, "-c", code], check=True)
-    return time.perf_counter() - started
+def decode(work: Workload, seconds: float, *, workers: int) -> Measured:
+    """Read and preprocess images with this many threads; 0: the main thread reads them.
+
+    Raises:
+        DataError: no image can be read.
+    """
+    ends = time.perf_counter() + seconds
+    size = work.group_size(READ_AT_ONCE, seconds, workers) if workers else 1
+    with reading(work.groups(size, ends), work.read, workers=workers, ahead=AHEAD if workers else 0) as batches:
+        found = measured(arrivals_of(work, batches))
+    if not found.images:
+        raise DataError(str(next(iter(work.broken.values()))))
+    if not workers:
+        work.decode_seconds = found.seconds / found.images
+    return found
 
 
-def decode(work: Workload) -> float:
-    """Read and preprocess all images, with one thread per core."""
-    started = time.perf_counter()
-    for batch in batches(work.files, work.read, batch_size=BATCH_SIZE, workers=default_workers()):
-        _refuse_failures(batch)
-    return time.perf_counter() - started
-
-
-def forward(work: Workload, precision: Precision) -> float:
-    """Run one batch that is on the device already through the network, as often as all images would take: the floor."""
+def forward(work: Workload, precision: Precision, seconds: float) -> Measured:
+    """Run a batch that is on the device already through the network, again and again."""
     import torch
 
-    from cnn_tl.core.device import autocast
     from cnn_tl.networks.backbone import place, to_input, without_classifier
+    from cnn_tl.training.loop.device_limit import seconds_per_step
 
     model = place(work.network.model, work.device).eval()
-    x_NCHW = to_input(work.pixels, work.network.preprocessing, work.device)
-    passes = -(-len(work.files) // len(x_NCHW))
+    x_NCHW = to_input(_noise(work, work.batch_size), work.spec, work.device)
     with without_classifier(model), torch.inference_mode(), autocast(work.device, precision):
-        model(x_NCHW)
-        work.synchronize()
-        started = time.perf_counter()
-        for _ in range(passes):
-            model(x_NCHW)
-        work.synchronize()
-    return (time.perf_counter() - started) * len(work.files) / (passes * len(x_NCHW))
+        count = work.batch_size
+        if work.device.type == "cpu":  # elsewhere a batch takes hardly longer than an image
+            alone = seconds_per_step(lambda: model(x_NCHW[:1]), work.device, seconds / 4)
+            count = max(1, min(count, int(seconds / alone / 3)))
+        took = seconds_per_step(lambda: model(x_NCHW[:count]), work.device, seconds)
+    work.seconds_per_image[precision] = took / count
+    note = "" if count == work.batch_size else f"{count} at a time, not {work.batch_size}"
+    return Measured(count, took, count, note)
 
 
-def embed(work: Workload, precision: Precision) -> float:
+def embed(work: Workload, precision: Precision, seconds: float) -> Measured:
     """Turn files into features as mode freeze does, but neither compiled nor cached."""
     from cnn_tl.features.embedding import embedder
     from cnn_tl.features.engine import stream
 
-    def groups() -> Iterator[list[Path]]:
-        source = iter(work.files)
-        return iter(lambda: list(islice(source, BATCH_SIZE)), [])
+    if precision not in work.seconds_per_image or work.seconds_per_image[precision] * work.batch_size > 2 * seconds:
+        raise NotMeasuredError(f"a batch takes over {duration(2 * seconds)}")
+    workers = default_workers()
+    size = work.group_size(work.batch_size, seconds, workers)
+    rows: list[NDArray[np.float32]] = []
+    labels: list[int] = []
+    ends = time.perf_counter() + seconds
 
-    rows = []
-    started = time.perf_counter()
-    with (
-        reading(groups(), work.read, workers=default_workers(), ahead=2) as read,
-        embedder(work.network, work.device, precision, batch_size=BATCH_SIZE) as frozen,
-    ):
-        for batch, features_ND in stream(frozen, read):
-            _refuse_failures(batch)
-            rows.append(features_ND)
-    seconds = time.perf_counter() - started
-    work.features_ND = np.concatenate(rows)
-    return seconds
+    def embedded() -> Iterator[Batch[ImageRecord]]:
+        with (
+            reading(work.groups(size, ends), work.read, workers=workers, ahead=AHEAD) as read,
+            embedder(work.network, work.device, precision, batch_size=work.batch_size) as frozen,
+        ):
+            for batch, features_ND in stream(frozen, read):
+                rows.append(features_ND)
+                labels.extend(image.label for image in batch.items)
+                yield batch
+
+    found = measured(arrivals_of(work, embedded()))
+    work.features_ND, work.labels_N = np.concatenate(rows), np.array(labels, dtype=np.int64)
+    return found
 
 
-def fit_head(work: Workload) -> float:
-    """Fit a head on the features of the latest embedding."""
+def fit_head(work: Workload, seconds: float) -> Measured:
+    """Fit a head on the features of the latest embedding, repeated or cut to a fixed number of rows."""
     from cnn_tl.heads import HEADS, Problem
 
-    assert work.features_ND is not None, "embedding comes first"
-    classes = int(work.labels.max()) + 1
-    problem = Problem([work.features_ND], work.labels, classes, np.ones(classes), seed=0, check=lambda: None)
+    if work.features_ND is None or work.labels_N is None:
+        raise NotMeasuredError("there are no features")
+    ends = time.perf_counter() + 2 * seconds
+
+    def check() -> None:
+        if time.perf_counter() > ends:
+            raise NotMeasuredError(f"more than {duration(2 * seconds)}")
+
+    features_ND = np.resize(work.features_ND, (FEATURES_OF_HEAD, work.features_ND.shape[1]))
+    labels_N = np.resize(work.labels_N, FEATURES_OF_HEAD)
+    classes = int(labels_N.max()) + 1
+    problem = Problem([features_ND], labels_N, classes, np.ones(classes), seed=0, check=check)
     started = time.perf_counter()
     HEADS["lbfgs"](problem, HEAD_DEFAULTS["lbfgs"])
-    return time.perf_counter() - started
+    return Measured(0, time.perf_counter() - started, FEATURES_OF_HEAD)
 
 
-def fine_tune(work: Workload) -> float:
-    """Make a few updates of the whole network, in the precision that fine-tuning would use here.
-
-    Raises:
-        DivergedError: the loss is not finite.
-    """
-    import torch
-    import torch.nn.functional as F
-
-    from cnn_tl.core.device import autocast
-    from cnn_tl.networks import freeze_policies
-    from cnn_tl.networks.backbone import place, to_input
-
-    model = place(work.network.model, work.device)
-    freeze_policies.apply(model, "all")
-    freeze_policies.train_mode(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
-    labels_N = torch.from_numpy(work.labels[: len(work.pixels)]).to(work.device)
-    precision = training_precision.find(work.network, work.device)
-    for step in range(STEPS + 1):
-        if step == 1:  # step 0 warms up
-            work.synchronize()
-            started = time.perf_counter()
-        x_NCHW = to_input(work.pixels, work.network.preprocessing, work.device)
-        with autocast(work.device, precision):
-            logits_NK = model(x_NCHW)
-        loss = F.cross_entropy(logits_NK.float(), labels_N)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        if not loss.isfinite():
-            raise DivergedError("the loss of random weights is not finite, so a fine-tuning step cannot be timed")
-        optimizer.step()
-    work.synchronize()
-    return (time.perf_counter() - started) * BATCH_SIZE / len(work.pixels)
+Arrivals = list[tuple[float, int]]
+"""When a batch was ready, by `time.perf_counter`, and how many images it has; first the start, with none."""
 
 
-def _refuse_failures(batch: Batch[Path]) -> None:
-    if batch.failures:
-        raise DataError(str(batch.failures[0][1]))
+def arrivals_of(work: Workload, batches: Iterator[Batch[ImageRecord]]) -> Arrivals:
+    """Take all batches, and note when each was ready."""
+    found = [(time.perf_counter(), 0)]
+    for batch in batches:
+        work.note_of(batch)
+        found.append((time.perf_counter(), len(batch.items)))
+    return found
+
+
+def measured(arrivals: Arrivals) -> Measured:
+    """Return the images between the first and the last batch: before, threads start and nothing is in flight yet."""
+    if len(arrivals) > 4:
+        arrivals = arrivals[1:]
+    images = sum(count for _, count in arrivals[1:])
+    return Measured(images, arrivals[-1][0] - arrivals[0][0], images)
+
+
+def _noise(work: Workload, count: int) -> Pixels:
+    shape = (count, work.spec.height, work.spec.width, 3)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

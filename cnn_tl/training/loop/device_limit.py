@@ -63,7 +63,7 @@ def device_limit(
         if not fits:
             return None
         try:
-            return images / _seconds_per_step(step, device, world, seconds)
+            return images / seconds_per_step(step, device, seconds, world)
         except (RuntimeError, MemoryError, ResourceError) as error:
             if not world.is_alone or not _is_out_of_memory(error):
                 raise
@@ -110,8 +110,10 @@ def undone(
         restore_optimizer()
 
 
-def _seconds_per_step(step: Callable[[], object], device: torch.device, world: World, budget: float) -> float:
-    """Return the mean duration of a step: of as many as fit into the budget, after one that warms up."""
+def seconds_per_step(
+    step: Callable[[], object], device: torch.device, budget: float = SECONDS, world: World = ALONE
+) -> float:
+    """Return the mean duration of a step: of as many as fit into the budget in seconds, after one that warms up."""
     first = _timed(step, 1, device)
     if max(world.gather(first)) > budget / 2:
         return max(world.gather(first))

@@ -1,0 +1,236 @@
+"""The stages of a benchmark that train: the objects of a real run, on the sample, without a run folder that stays."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from cnn_tl.core.cpu import default_workers
+from cnn_tl.core.device import DeviceName
+from cnn_tl.core.formatting import counted, duration
+from cnn_tl.data.loader import Batch
+from cnn_tl.data.manifest import ImageRecord, Manifest
+from cnn_tl.evaluating.benchmark_stages import (
+    AHEAD,
+    READ_AT_ONCE,
+    Measured,
+    NotMeasuredError,
+    Stage,
+    Workload,
+    arrivals_of,
+    measured,
+)
+from cnn_tl.features import speed
+from cnn_tl.networks.backbone import place
+from cnn_tl.recipe import Recipe
+from cnn_tl.recipe.resolved import FinetuneRecipe, LoopRecipe
+from cnn_tl.training.checkpoints.train_state import Progress
+from cnn_tl.training.context import Run
+from cnn_tl.training.dataset import Dataset, Pixels, Selection
+from cnn_tl.training.lazy_network import LazyNetwork, find_network
+from cnn_tl.training.loop.device_limit import device_limit, ready_step, synchronize
+from cnn_tl.training.loop.trainable import Trainable, loop_surroundings, open_trainable
+from cnn_tl.training.run_folder import RunFolder
+from cnn_tl.training.step import precision as precisions
+
+if TYPE_CHECKING:
+    from cnn_tl.training.step.loss import Step
+
+EPOCH = 16_384
+"""Images of an epoch, the sample repeated: readers that start again at each epoch would cost more than they do in a run
+with many images."""
+
+STEP_COST = 3.0
+"""Cost of a training step in forward passes: one forward, and about two for the gradients."""
+
+SMALLEST_STEP = 2
+"""Images; batch normalisation cannot train on fewer."""
+
+COPIED_BYTES = 64 * 2**20
+
+LR = 1e-6
+"""Learning rate of the steps, which are only timed."""
+
+
+class Training:
+    """A run of mode scratch on the sample, as far as its first steps.
+
+    Args:
+        stack: ends what a loop needs around it.
+
+    Attributes:
+        work: the workload of all stages.
+        precision, batch_size: of the steps.
+        note: that the steps have fewer images, if so.
+    """
+
+    def __init__(self, work: Workload, run: Run[LoopRecipe], network: LazyNetwork, stack: ExitStack) -> None:
+        self.work, self._stack, self._network = work, stack, network
+        self.dataset = Dataset(run, work.spec, Selection(work.manifest))
+        self.precision = precisions.by_rule(work.network, work.device)
+        self.batch_size = run.batch_size
+        self.note = ""
+        self._trainable: Trainable | None = None
+
+    @property
+    def run(self) -> Run[LoopRecipe]:
+        """The run."""
+        return self.dataset.run
+
+    def prepare(self, seconds: float) -> Measured:
+        """Decode images once to what a training loop keeps of them; the loop then uses these."""
+        fit = int(seconds * default_workers() / (1.5 * self.work.decode_seconds))
+        images = list(self.work.readable)[: max(SMALLEST_STEP, fit)]
+        started = time.perf_counter()
+        self.dataset.check_images(images)
+        took = time.perf_counter() - started
+        images = [image for image in images if image in set(self.dataset.manifest.images)]
+        repeated = tuple(itertools.islice(itertools.cycle(images), EPOCH))
+        self.dataset = Dataset(self.run, self.work.spec, Selection(replace(self.work.manifest, images=repeated)))
+        return Measured(len(images), took, len(images))
+
+    def views(self, seconds: float) -> Measured:
+        """Draw random views of kept images with threads, as a loop on a CPU does."""
+        images, ends = self.dataset.images, time.perf_counter() + seconds
+        seeds = itertools.count()
+        groups = self.work.groups(READ_AT_ONCE, ends)
+        kept = itertools.cycle(dict.fromkeys(self.dataset.manifest.images))
+
+        def view(image: ImageRecord) -> Pixels:
+            return images.augmented(image, next(seeds))
+
+        def batches() -> Iterator[Batch[ImageRecord]]:
+            wanted = (list(itertools.islice(kept, len(group))) for group in groups)
+            with self.dataset.reading(wanted, view, ahead=AHEAD) as found:  # type: ignore[arg-type]
+                yield from found
+
+        return measured(arrivals_of(self.work, batches()))
+
+    def ready(self, seconds: float) -> Measured:
+        """Make training steps on tensors that are on the device already: the most that the device can do."""
+        trainable = self._opened(seconds)
+        optimizer, model = trainable.optimizer(LR), trainable.model
+        with trainable.batches.steps(1, 0) as steps:
+            step = next(steps)
+            x, targets_NK = trainable.targets.mixed(step, 0)
+            clip = self.run.recipe.train.clip_grad
+            update = ready_step(model, optimizer, trainable.gradients, x, targets_NK, clip)
+            limit = device_limit(
+                update, step.total, models=[model], optimizer=optimizer, device=self.work.device, seconds=seconds
+            )
+        if limit is None:
+            raise NotMeasuredError("memory is tight")
+        return Measured(step.total, step.total / limit, step.total, self.note)
+
+    def from_sources(self, seconds: float) -> Measured:
+        """Make training steps as the loop does, each on images that have not been seen yet."""
+        trainable = self._opened(seconds)
+        optimizer, images, started = trainable.optimizer(LR), 0, 0.0
+        with trainable.batches.steps(1, 0) as steps:
+            ends = time.perf_counter() + seconds
+            for number, step in enumerate(steps):
+                if number == 1:  # step 0 warms up, and waits for the first images
+                    synchronize(self.work.device)
+                    started = time.perf_counter()
+                self._update(trainable, optimizer, step, number)
+                images += step.total if number else 0
+                if number and time.perf_counter() > ends:
+                    break
+        synchronize(self.work.device)
+        return Measured(images, time.perf_counter() - started, images, self.note)
+
+    def _update(self, trainable: Trainable, optimizer: torch.optim.Optimizer, step: Step, number: int) -> None:
+        optimizer.zero_grad()
+        x, targets_NK = trainable.targets.mixed(step, number)
+        trainable.gradients.add(x, targets_NK * step.counts, number, first=step.first, total=step.total)
+        nn.utils.clip_grad_norm_(trainable.model.parameters(), self.run.recipe.train.clip_grad)
+        optimizer.step()
+
+    def _opened(self, seconds: float) -> Trainable:
+        """Return what a step needs, with as many images in a step as the time allows for two of them."""
+        if self._trainable is not None:
+            return self._trainable
+        each = STEP_COST * min(self.work.seconds_per_image.values(), default=0)
+        wanted = self.batch_size
+        size = wanted if not each or self.work.device.type != "cpu" else min(wanted, int(seconds / (2 * each)))
+        if size < SMALLEST_STEP:
+            raise NotMeasuredError(f"more than {duration(seconds)}")
+        if size < wanted:
+            self.note = f"{size} a step, not {wanted}"
+        train = self.run.recipe.train.model_copy(update={"batch_size": size})
+        run = replace(self.run, recipe=self.run.recipe.model_copy(update={"train": train}))
+        manifest = self.dataset.manifest
+        images = manifest.images[: EPOCH - EPOCH % size]  # the steps of an epoch are then equally large
+        self.dataset = Dataset(run, self.work.spec, Selection(replace(manifest, images=images)))
+        self._stack.enter_context(loop_surroundings(self.run, self._network))
+        model = place(self._network.model, self.work.device)
+        self._trainable = open_trainable(self.dataset, self._network, model, self.precision, Progress(lr=LR))
+        return self._trainable
+
+
+@contextmanager
+def training(manifest: Manifest, model: str, device: DeviceName) -> Iterator[Training]:
+    """Yield the training of a benchmark, and with it the network of all stages; nothing of it stays on disk.
+
+    Raises:
+        UsageError: there is no such model.
+        ResourceError: the device is not available.
+    """
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cnn-tl-benchmark-run-"))
+        tree = {
+            "mode": "scratch",
+            "data": {"path": str(manifest.root)},
+            "model": {"name": model},
+            "features": {"cache": False},
+            "run": {"device": device},
+        }
+        recipe = Recipe.model_validate(tree).resolve()
+        assert isinstance(recipe, FinetuneRecipe)
+        run: Run[LoopRecipe] = Run(recipe, RunFolder(Path(folder) / "run"))
+        network = find_network(run, None, len(manifest.classes))
+        work = Workload(network.build(), network.device, manifest, batch_size_on(network.device))
+        yield Training(work, run, network, stack)
+
+
+def batch_size_on(device: torch.device) -> int:
+    """Return how many images pass a frozen network at once."""
+    return speed.BATCH_SIZE if device.type == "cpu" else speed.UNMEASURED
+
+
+def training_stages(found: Training) -> list[Stage]:
+    """Return the stages of a training loop."""
+    device, workers = found.work.device, default_workers()
+    stages = [Stage("keep images for training", "img/s", 2.0, found.prepare)]
+    if device.type == "cuda":
+        stages.append(Stage("copy to the device, pinned", "GB/s", 0.5, partial(copy_to, device)))
+    ready = "training step, tensors ready"
+    return [
+        *stages,
+        Stage(f"random views, {counted(workers, 'thread')}", "views/s", 1.0, found.views),
+        Stage(ready, "img/s", 2.5, found.ready),
+        Stage("training step, from images", "img/s", 3.0, found.from_sources, ready),
+    ]
+
+
+def copy_to(device: torch.device, seconds: float) -> Measured:
+    """Copy a block of pinned host memory to the device, again and again."""
+    block = torch.empty(COPIED_BYTES, dtype=torch.uint8, pin_memory=True)
+    there = torch.empty(COPIED_BYTES, dtype=torch.uint8, device=device)
+    copied, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        for _ in range(8):
+            there.copy_(block, non_blocking=True)
+        synchronize(device)
+        copied += 8 * COPIED_BYTES
+    return Measured(copied, time.perf_counter() - started)
