@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn_tl.core.device import DeviceName, Precision, fp32_switches_restored, has_fast_bf16
+from cnn_tl.core.device import DeviceName, Precision, fp32_switches_restored, has_fast_bf16, inference_precision
 from cnn_tl.core.imports import require_torch
 from cnn_tl.core.progress import Observer
 from cnn_tl.evaluating.benchmark_sample import sampled
@@ -122,6 +122,8 @@ def benchmark(
         with benchmark_training.training(sample.manifest, model, device) as training:
             work = training.work
             precisions: list[Precision] = ["fp32", "bf16"] if has_fast_bf16(work.device) else ["fp32"]
+            if work.device.type == "cuda":
+                precisions = [inference_precision(work.device, "auto")]  # by rule: the other one is not used
             planned = [
                 *benchmark_stages.reading_stages(work),
                 *benchmark_stages.network_stages(work, precisions),
@@ -196,7 +198,7 @@ _FACTORS = {"GB/s": 1e9}
 def _precision_of(work: Workload) -> Precision:
     """Return the precision in which `train` embeds images here, by what was measured."""
     if "fp32" not in work.seconds_per_image:
-        return "fp32"
+        return inference_precision(work.device, "auto")
     seconds = {str(name): value for name, value in work.seconds_per_image.items()}
     speeds = speed.Speeds(work.device.type, speed.describe(work.device), seconds)
     return speed.choose_precision(speeds, "auto")

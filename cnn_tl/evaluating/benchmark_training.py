@@ -10,10 +10,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.device import DeviceName
@@ -39,12 +37,11 @@ from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset, Pixels, Selection
 from cnn_tl.training.lazy_network import LazyNetwork, find_network
 from cnn_tl.training.loop.device_limit import device_limit, ready_step, synchronize
+from cnn_tl.training.loop.pending_losses import PendingLosses
 from cnn_tl.training.loop.trainable import Trainable, loop_surroundings, open_trainable
 from cnn_tl.training.run_folder import RunFolder
 from cnn_tl.training.step import precision as precisions
-
-if TYPE_CHECKING:
-    from cnn_tl.training.step.loss import Step
+from cnn_tl.training.step.update import Update
 
 EPOCH = 16_384
 """Images of an epoch, the sample repeated: readers that start again at each epoch would cost more than they do in a run
@@ -55,6 +52,9 @@ STEP_COST = 3.0
 
 SMALLEST_STEP = 2
 """Images; batch normalisation cannot train on fewer."""
+
+WARM_UP = 3
+"""Steps from images that are not timed on a GPU, which chooses its kernels in them; on a CPU one is enough."""
 
 COPIED_BYTES = 64 * 2**20
 
@@ -119,15 +119,14 @@ class Training:
     def ready(self, seconds: float) -> Measured:
         """Make training steps on tensors that are on the device already: the most that the device can do."""
         trainable = self._opened(seconds)
-        optimizer, model = trainable.optimizer(LR), trainable.model
+        update = self._update(trainable)
         with trainable.batches.steps(1, 0) as steps:
             step = next(steps)
             x, targets_NK = trainable.targets.mixed(step, 0)
-            clip = self.run.recipe.train.clip_grad
-            update = ready_step(model, optimizer, trainable.gradients, x, targets_NK, clip)
             limit = device_limit(
-                update, step.total, models=[model], optimizer=optimizer, device=self.work.device, seconds=seconds
-            )
+                ready_step(update, x, targets_NK), step.total, models=[trainable.model], optimizer=update.optimizer,
+                device=self.work.device, seconds=seconds,
+            )  # fmt: skip
         if limit is None:
             raise NotMeasuredError("memory is tight")
         return Measured(step.total, step.total / limit, step.total, self.note)
@@ -135,26 +134,29 @@ class Training:
     def from_sources(self, seconds: float) -> Measured:
         """Make training steps as the loop does, each on images that have not been seen yet."""
         trainable = self._opened(seconds)
-        optimizer, images, started = trainable.optimizer(LR), 0, 0.0
+        device, update, progress = self.work.device, self._update(trainable), Progress(lr=LR)
+        losses, warm_up = PendingLosses(device, progress), 1 if device.type == "cpu" else WARM_UP
+        images, started = 0, time.perf_counter()
+        ends = started + seconds
         with trainable.batches.steps(1, 0) as steps:
-            ends = time.perf_counter() + seconds
-            for number, step in enumerate(steps):
-                if number == 1:  # step 0 warms up, and waits for the first images
-                    synchronize(self.work.device)
+            for step in steps:
+                x, targets_NK = trainable.targets.mixed(step, progress.step)
+                losses.add(update(x, targets_NK, progress.step, total=step.total), step.total)
+                progress.step += 1
+                losses.read(wait=progress.step == warm_up)
+                if progress.step == warm_up:  # the first one also waits for its images
                     started = time.perf_counter()
-                self._update(trainable, optimizer, step, number)
-                images += step.total if number else 0
-                if number and time.perf_counter() > ends:
-                    break
-        synchronize(self.work.device)
-        return Measured(images, time.perf_counter() - started, images, self.note)
+                elif progress.step > warm_up:
+                    images += step.total
+                    if time.perf_counter() > ends:
+                        break
+            synchronize(device)
+            took = time.perf_counter() - started
+        return Measured(images, took, images, self.note)
 
-    def _update(self, trainable: Trainable, optimizer: torch.optim.Optimizer, step: Step, number: int) -> None:
-        optimizer.zero_grad()
-        x, targets_NK = trainable.targets.mixed(step, number)
-        trainable.gradients.add(x, targets_NK * step.counts, number, first=step.first, total=step.total)
-        nn.utils.clip_grad_norm_(trainable.model.parameters(), self.run.recipe.train.clip_grad)
-        optimizer.step()
+    def _update(self, trainable: Trainable) -> Update:
+        clip_grad = self.run.recipe.train.clip_grad
+        return Update(trainable.model, trainable.optimizer(LR), trainable.gradients, clip_grad)
 
     def _opened(self, seconds: float) -> Trainable:
         """Return what a step needs, with as many images in a step as the time allows for two of them."""
@@ -199,13 +201,10 @@ def training(manifest: Manifest, model: str, device: DeviceName) -> Iterator[Tra
         assert isinstance(recipe, FinetuneRecipe)
         run: Run[LoopRecipe] = Run(recipe, RunFolder(Path(folder) / "run"))
         network = find_network(run, None, len(manifest.classes))
-        work = Workload(network.build(), network.device, manifest, batch_size_on(network.device))
+        built, where = network.build(), network.device
+        at_once = speed.Speeds(where.type, speed.describe(where)).at_once(built.preprocessing)
+        work = Workload(built, where, manifest, at_once)
         yield Training(work, run, network, stack)
-
-
-def batch_size_on(device: torch.device) -> int:
-    """Return how many images pass a frozen network at once."""
-    return speed.BATCH_SIZE if device.type == "cpu" else speed.UNMEASURED
 
 
 def training_stages(found: Training) -> list[Stage]:
