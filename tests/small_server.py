@@ -16,14 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.explaining.methods import heat_maps
 from cnn_tl.inference.classifier import Classifier
-from cnn_tl.serving import routes, server
-from cnn_tl.serving.limits import Limits
-from cnn_tl.serving.service import Service
+
+for _package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httpx2"):
+    pytest.importorskip(_package, reason="the extra cnn-tl[serve] or httpx2 is not installed")
+
+import httpx2 as httpx  # noqa: E402, F401 - for the tests
+
+from cnn_tl.serving import routes, server  # noqa: E402
+from cnn_tl.serving.limits import Limits  # noqa: E402
+from cnn_tl.serving.service import Service  # noqa: E402
 
 SPEC = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CLASSES = ("dark", "<b>light</b>", "grün")

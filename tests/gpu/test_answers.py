@@ -124,9 +124,7 @@ def test_benchmark(cli: Any, photos: Path, device: str) -> None:
 
 
 def test_serve(cli: Any, trained: Path, photos: Path, device: str) -> None:
-    pytest.importorskip("fastapi")
-    httpx = pytest.importorskip("httpx2")
-    from small_server import running
+    from small_server import httpx, running
 
     images = sorted(photos.rglob("*.png"))[:20]
     with running([sys.executable, "-m", "cnn_tl", "serve", str(trained), "--port", "0", "--device", device]) as served:

@@ -13,10 +13,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import httpx2 as httpx
 import numpy as np
 import pytest
-from small_server import Served, running
+from small_server import Served, httpx, running
 
 import cnn_tl
 from cnn_tl.inference.classifier import load as load_model

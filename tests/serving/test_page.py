@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_server import Served, image, running, serving
+
+pytest.importorskip("selenium", reason="selenium is not installed")
+
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
-from small_server import Served, image, running, serving
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")

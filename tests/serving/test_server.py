@@ -13,9 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx2 as httpx
 import pytest
-from small_server import Served, image, running, serving
+from small_server import Served, httpx, image, running, serving
 
 from cnn_tl.core.errors import ResourceError, UsageError
 from cnn_tl.serving import server
