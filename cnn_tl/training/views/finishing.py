@@ -1,0 +1,78 @@
+"""The last steps of views: brightness, contrast and saturation, and the erased box, to the bits of Pillow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cnn_tl.data.views.augment import Finish
+from cnn_tl.training.views.transfer import sent
+
+
+def finished(pixels_NHW3: Tensor, finishes: Sequence[Finish], colour: Tensor) -> Tensor:
+    """Return uint8 pixels [N, H, W, 3] after colour jitter and erasing.
+
+    Args:
+        pixels_NHW3: views before these steps, uint8.
+        finishes: the parameters of these steps, one for each image; all are jittered, or none is.
+        colour: uint8 [3] on the same device, fills the erased boxes.
+    """
+    jitters = [finish.jitter for finish in finishes if finish.jitter is not None]
+    assert len(jitters) in (0, len(finishes)), "all views of a run are jittered, or none is"
+    holes = [finish.hole or (0, 0, 0, 0) for finish in finishes] if any(finish.hole for finish in finishes) else []
+    arrays: list[NDArray[np.float32]] = [np.array(numbers, np.float32).T for numbers in (jitters, holes) if numbers]
+    there = iter(sent(arrays, pixels_NHW3.device) if arrays else [])
+    if jitters:
+        pixels_NHW3 = jittered(pixels_NHW3, next(there))
+    return _erased(pixels_NHW3, next(there), colour) if holes else pixels_NHW3
+
+
+def jittered(pixels_NHW3: Tensor, factors_3N: Tensor) -> Tensor:
+    """Change brightness, contrast and saturation of uint8 pixels as `PIL.ImageEnhance` does.
+
+    Args:
+        factors_3N: one row each, float32, at least 0; 1 changes nothing.
+    """
+    brightness, contrast, saturation = factors_3N[..., None, None, None].unbind()
+    x = (pixels_NHW3 * brightness).clamp_(max=255).floor_()  # blended with black
+    x = blended(mean_grey(x), x, contrast).floor_()
+    return blended(grey(x), x, saturation).to(torch.uint8)
+
+
+def blended(less: Tensor, more: Tensor, factor: Tensor) -> Tensor:
+    """Interpolate, or extrapolate, from `less` to `more` by a float32 factor, and clip to 0..255, as Pillow's Blend.c.
+
+    There, the result is then rounded down. The product and the sum are rounded one by one.
+    """
+    return (more - less).mul_(factor).add_(less).clamp_(0, 255)
+
+
+def grey(x_NHW3: Tensor) -> Tensor:
+    """Return the luma float32 [N, H, W, 1] of whole numbers from 0 to 255, by ITU-R 601-2 as Pillow's Convert.c.
+
+    There, it is computed in 16 bits after the point. Float32 does so exactly: no sum has more than 24 bits.
+    """
+    red, green, blue = x_NHW3[..., None].unbind(3)
+    luma = red * (19595 / 65536) + 0.5
+    return luma.add_(green, alpha=38470 / 65536).add_(blue, alpha=7471 / 65536).floor_()
+
+
+def mean_grey(x_NHW3: Tensor) -> Tensor:
+    """Return the mean luma [N, 1, 1, 1] of each image, rounded to the nearest integer."""
+    count = x_NHW3.shape[1] * x_NHW3.shape[2]
+    total = grey(x_NHW3).sum((1, 2, 3), dtype=torch.int64, keepdim=True)
+    return total.mul_(2).add_(count).div_(2 * count, rounding_mode="floor")
+
+
+def _erased(pixels_NHW3: Tensor, holes_4N: Tensor, colour: Tensor) -> Tensor:
+    """Fill a box of each image, given by left, top, right and bottom in pixels."""
+    _, height, width, _ = pixels_NHW3.shape
+    positions = torch.arange(max(height, width), device=pixels_NHW3.device)
+    low_2N1, high_2N1 = holes_4N[:2, :, None], holes_4N[2:, :, None]
+    columns_NW, rows_NH = ((positions >= low_2N1) & (positions < high_2N1)).unbind()
+    inside_NHW1 = rows_NH[:, :height, None, None] & columns_NW[:, None, :width, None]
+    return torch.where(inside_NHW1, colour, pixels_NHW3)
