@@ -126,8 +126,9 @@ def benchmark(
                 precisions = [inference_precision(work.device, "auto")]  # by rule: the other one is not used
             planned = [
                 *benchmark_stages.reading_stages(work),
-                *benchmark_stages.network_stages(work, precisions),
+                *benchmark_stages.forward_stages(work, precisions),
                 *benchmark_training.training_stages(training),
+                *benchmark_stages.freeze_stages(work, precisions),
             ]
             stages = (*imports, *_run(planned, ends, observer))
             precision = _precision_of(work)

@@ -149,10 +149,14 @@ def reading_stages(work: Workload) -> list[Stage]:
     return stages
 
 
-def network_stages(work: Workload, precisions: list[Precision]) -> list[Stage]:
-    """Return the stages of a frozen network: forward pass, embedding, and fitting a head on the features."""
+def forward_stages(work: Workload, precisions: list[Precision]) -> list[Stage]:
+    """Return the bare forward passes, which the stages of training and of mode freeze need to know."""
+    return [Stage(f"forward pass, {each}", "img/s", 1.0, partial(forward, work, each)) for each in precisions]
+
+
+def freeze_stages(work: Workload, precisions: list[Precision]) -> list[Stage]:
+    """Return the stages of mode freeze: embedding, and fitting a head on the features."""
     return [
-        *(Stage(f"forward pass, {each}", "img/s", 1.0, partial(forward, work, each)) for each in precisions),
         *(
             Stage(f"embedding, {each}", "img/s", 1.5, partial(embed, work, each), f"forward pass, {each}")
             for each in precisions
