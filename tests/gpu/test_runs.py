@@ -70,9 +70,11 @@ def test_predict_gives_what_the_run_reports(run: Run, cli: Any, photos: Path, de
     outcome = cli("predict", result.run, photos, "--json", "--device", device)
     assert outcome.code == 0, outcome.err
     answers = {str(Path(row["file"]).relative_to(photos)): row for row in json.loads(outcome.out)}
+    precision = sections.get("run", {}).get("precision", "fp32")
+    rounding = 1e-3 if precision == "fp32" else 0.02  # a batch of another size takes other kernels
     for file, row in reported.items():
         assert answers[file]["label"] == row["predicted"]
-        assert answers[file]["probability"] == pytest.approx(row["probability"], abs=1e-4)
+        assert answers[file]["probability"] == pytest.approx(row["probability"], abs=rounding)
 
 
 @pytest.mark.parametrize("name", ["finetune", "last stage", "lp-ft", "scratch"])
