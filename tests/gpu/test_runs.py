@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,25 @@ def test_what_a_run_took_of_the_gpu_it_gives_back(run: Run, device: str) -> None
         run(name, augment={"mixup": 0.2})
     assert torch.cuda.memory_allocated() <= before + 2**20
     assert torch.equal(torch.cuda.get_rng_state(), random), "the caller's random numbers"
+
+
+def test_a_step_does_not_wait_for_the_gpu(run: Run, device: str) -> None:
+    """Four times the steps of an epoch, and hardly more waits: those at its end, and of a loss now and then."""
+    if device != "cuda":
+        pytest.skip("counts the waits of CUDA")
+    run("warm")
+    waits = {}
+    for size in (8, 2):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                run(f"by-{size}", train={"batch_size": size, "epochs": 2})
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        waits[size] = [one for one in told if "synchronizing CUDA operation" in str(one.message)]
+    more = {f"{one.filename}:{one.lineno}" for one in waits[2]}
+    assert len(waits[2]) - len(waits[8]) < 20, sorted(more)  # of 72 more steps
 
 
 @pytest.mark.skipif(os.name == "nt", reason="torchrun as here is that of Unix")
