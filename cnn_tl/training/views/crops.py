@@ -115,7 +115,9 @@ class Crops:
         geometry = torch.stack([sources.widths, sources.heights, sources.starts])
         if missing:
             geometry = torch.cat([geometry, geometry[:, -1:].expand(-1, missing)], 1)
-        pixels = pad(sources.pixels, (0, 0, 0, max(0, self._most + self.window[1] - len(sources.pixels))))
+        pixels, least = sources.pixels, self._most + self.window[1]
+        if len(pixels) < least:  # else there is room for a whole window before or behind each image
+            pixels = pad(pixels, (0, 0, 0, least - len(pixels)))
         for start in range(0, count, CHUNK):
             chunk = slice(start, start + CHUNK)
             found = self._chunk(pixels, geometry[:, chunk], boxes.part(start, start + CHUNK))

@@ -35,7 +35,7 @@ class RandomViews:
         self._device = device
         default = torch.float16 if device.type == "cuda" else torch.float32
         self._crops = Crops(spec, settings, device, precision or default)
-        self._colour = torch.tensor(mean_colour(spec), dtype=torch.uint8).to(device)
+        self._colour = torch.tensor(mean_colour(spec), dtype=torch.uint8, device=device)
 
     def __call__(self, sources: SourceBatch, drawn: Sequence[View]) -> Tensor:
         """Return the views of the sources, uint8 pixels [N, H, W, 3] on the device.

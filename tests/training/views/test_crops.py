@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,6 +139,26 @@ def test_what_lies_beside_an_image_is_not_read(size: tuple[int, int], gap: int) 
         found = crops(sources_of([image, image], gap=gap), [view, view])
         assert torch.equal(found[0], found[1])
         assert torch.equal(found[:1], crops(alone, [view]))
+
+
+def test_many_pixels_are_not_copied() -> None:
+    """They may take most of a GPU's memory."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Sizes(TorchDispatchMode):
+        largest = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            made = func(*args, **(kwargs or {}))
+            if isinstance(made, Tensor) and made.untyped_storage().data_ptr() != sources.pixels.data_ptr():
+                self.largest = max(self.largest, made.untyped_storage().nbytes())
+            return made
+
+    image, crops = noise_image(SIDE, SIDE), Crops(SPEC, SETTINGS, CPU, torch.float32)
+    sources = sources_of([image], gap=20_000_000)
+    with Sizes() as sizes:
+        crops(sources, views_of([image]))
+    assert 1_000_000 < sizes.largest < 20_000_000
 
 
 def test_sources_that_are_larger_than_agreed_are_noticed() -> None:
