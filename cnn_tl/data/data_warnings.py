@@ -4,33 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
-from cnn_tl.core.errors import CnnTlError, printable
+from cnn_tl.core.errors import printable
 from cnn_tl.core.formatting import counted
-from cnn_tl.data.decoding.image import is_transparent
+from cnn_tl.data.blank_images import WARNINGS
 from cnn_tl.data.folders.find_images import natural_key, some_of
 from cnn_tl.data.manifest import ImageRecord, Manifest
 
 _IMBALANCE = 10
 """The largest class may have this many times the images of the smallest."""
-
-_NARROW = 16
-"""An image whose values of 0..255 all lie within this range shows almost nothing."""
-
-_STEP = 16
-"""Distance of the rows, and columns, that are checked first: most images already show more there."""
-
-_BLANK = {
-    "transparent": "images that are completely transparent, and so white",
-    "constant": "images of one colour all over",
-    "narrow": "images whose values lie within 1/16 of the range, so that they show almost nothing",
-}
-"""Kind of blank image -> its warning."""
 
 
 def remarks(manifest: Manifest, animated: int) -> list[str]:
@@ -88,59 +70,17 @@ def _copies(manifest: Manifest) -> Iterator[str]:
         yield f"copies of another image of the same class and split: {within:,}"
 
 
-class BlankImages:
-    """Collects images that were decoded but show nothing: of one colour, transparent, or almost without contrast.
-
-    Many threads may call `check_pixels` and `check_image`.
-
-    Attributes:
-        found: name -> kind, a key of `_BLANK`.
-    """
-
-    def __init__(self) -> None:
-        self.found: dict[str, str] = {}
-
-    def check_pixels(self, name: str, file: Path | None, pixels: NDArray[np.uint8]) -> None:
-        """Check the pixels of an image, decoded or resized, [H, W, C]; if all are white, its file is read again."""
-        if _range(pixels[::_STEP, ::_STEP]) > _NARROW:
-            return
-        width = _range(pixels)
-        if width <= _NARROW:
-            blank = width == 0 and pixels.size and pixels.flat[0] == 255 and file is not None and _is_transparent(file)
-            self.found[name] = "transparent" if blank else "narrow" if width else "constant"
-
-    def check_image(self, name: str, file: Path, image: Image.Image) -> None:
-        """Check a decoded image; all of it only if a few of its pixels show nothing."""
-        if _range(np.asarray(image.resize((_STEP, _STEP), Image.Resampling.NEAREST))) <= _NARROW:
-            self.check_pixels(name, file, np.asarray(image))
-
-    def remarks(self) -> list[str]:
-        """Return the warnings, one line for each kind, with the first names in natural order."""
-        return blank_image_remarks(self.found.items())
-
-
 def blank_image_remarks(found: Iterable[tuple[str, str]]) -> list[str]:
-    """Return the warnings for pairs of name and kind, as in `BlankImages.found`."""
+    """Return the warnings for pairs of name and kind, one line for each kind, with the first names in natural order."""
     names: dict[str, list[str]] = defaultdict(list)
     for name, kind in found:
         names[kind].append(name)
     return [
         f"{words}: {len(names[kind]):,} ({some_of(_sorted(names[kind]))})"
-        for kind, words in _BLANK.items()
+        for kind, words in WARNINGS.items()
         if names[kind]
     ]
 
 
 def _sorted(names: list[str]) -> list[str]:
     return sorted(names, key=natural_key)
-
-
-def _range(pixels: NDArray[np.uint8]) -> int:
-    return int(pixels.max()) - int(pixels.min()) if pixels.size else 0
-
-
-def _is_transparent(file: Path) -> bool:
-    try:
-        return is_transparent(file)
-    except CnnTlError:  # it was readable a moment ago
-        return False

@@ -146,19 +146,7 @@ class Manifest:
         Raises:
             DataError: it was removed or changed.
         """
-        path = self.file(image)
-        try:
-            now = retried(path.stat, path)
-            same = now.st_size == image.bytes and (
-                now.st_mtime_ns == image.mtime_ns or sha256_file(path) == image.sha256
-            )
-        except OSError as error:
-            raise DataError(
-                f"{printable(path)} was there at the start and cannot be read now ({error.strerror}); "
-                "restore it, or start a new run"
-            ) from error
-        if not same:
-            raise DataError(f"{printable(path)} changed since the run began; restore it, or start a new run")
+        verify_file(self.file(image), image)
 
     def diff(self, now: Manifest) -> list[str]:
         """Return how the images of `now` differ from these by content, one line each.
@@ -227,6 +215,24 @@ class Manifest:
     def _contents(self) -> dict[str, tuple[str, Split]]:
         entries: tuple[ImageRecord | SetAside, ...] = (*self.images, *self.set_aside)
         return {entry.path: (entry.sha256, entry.split) for entry in entries}
+
+
+def verify_file(path: Path, image: ImageRecord) -> None:
+    """Check that a file is the scanned one; its bytes are read only if the modification time differs.
+
+    Raises:
+        DataError: it was removed or changed.
+    """
+    try:
+        now = retried(path.stat, path)
+        same = now.st_size == image.bytes and (now.st_mtime_ns == image.mtime_ns or sha256_file(path) == image.sha256)
+    except OSError as error:
+        raise DataError(
+            f"{printable(path)} was there at the start and cannot be read now ({error.strerror}); "
+            "restore it, or start a new run"
+        ) from error
+    if not same:
+        raise DataError(f"{printable(path)} changed since the run began; restore it, or start a new run")
 
 
 def refuse_mostly_broken(root: Path, usable: int, broken: tuple[SetAside, ...]) -> None:

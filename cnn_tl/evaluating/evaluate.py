@@ -16,9 +16,9 @@ from cnn_tl.core.errors import DataError, printable
 from cnn_tl.core.formatting import counted, percent
 from cnn_tl.core.progress import Observer
 from cnn_tl.core.statistics import softmax, wilson_interval
-from cnn_tl.data.data_warnings import BlankImages
-from cnn_tl.data.loader import Pixels, batches
-from cnn_tl.data.views import transforms
+from cnn_tl.data.data_warnings import blank_image_remarks
+from cnn_tl.data.loader import decoded_batches
+from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels
 from cnn_tl.evaluating.labelled_images import Labelled, find_labelled, training_data_of
 from cnn_tl.evaluating.robustness import Predictions, RobustnessRow, predict_changed, stacked
 from cnn_tl.inference.classifier import Classifier, Logits, load
@@ -161,21 +161,21 @@ def evaluate(
 def _predict(
     model: Classifier, images: Sequence[tuple[Path, int]], *, batch_size: int, workers: int, observer: Observer
 ) -> Predictions:
-    def read(image: tuple[Path, int]) -> Pixels:
-        return transforms.read_pixels(image[0], model.preprocessing)
+    def job_of(image: tuple[Path, int]) -> Job:
+        return PlainPixels(ImageFile(image[0]), model.preprocessing)
 
     logits: list[Logits] = []
     unreadable: dict[Path, str] = {}
-    blank = BlankImages()
+    blank: dict[str, str] = {}
     with observer.task("evaluating", len(images)):
-        for batch, logits_NK in model.stream(batches(images, read, batch_size=batch_size, workers=workers)):
+        read = decoded_batches(images, job_of, batch_size=batch_size, workers=workers, images=len(images))
+        for batch, logits_NK in model.stream(read):
             unreadable |= {path: error.reason for (path, _), error in batch.failures}
             if batch.items:
                 logits.append(logits_NK)
-            for (path, _), pixels in zip(batch.items, batch.pixels, strict=True):
-                blank.check_pixels(str(path), path, pixels)
+            blank |= {str(path): kind for (path, _), kind in batch.blank}
             observer.advance(len(batch.items) + len(batch.failures))
-    for text in blank.remarks():
+    for text in blank_image_remarks(blank.items()):
         observer.warn(text)
     return Predictions(stacked(logits, len(model.classes)), unreadable)
 

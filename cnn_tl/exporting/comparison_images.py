@@ -15,8 +15,9 @@ from cnn_tl.core.errors import BadImageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.seeds import seed_of
 from cnn_tl.data.decoding.image import read_image
-from cnn_tl.data.loader import Pixels, batches
+from cnn_tl.data.loader import Pixels, decoded_batches
 from cnn_tl.data.manifest import ImageRecord, Manifest
+from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels
 from cnn_tl.data.views import transforms
 from cnn_tl.networks.bundle import run_of
 
@@ -62,10 +63,11 @@ def validation_images(bundle: Path) -> tuple[list[Path], int]:
 def validation_pixels(images: list[Path], spec: Preprocessing) -> Iterator[Pixels]:
     """Yield blocks of preprocessed images, uint8 [N, H, W, 3], without those that cannot be read."""
 
-    def read(path: Path) -> Pixels:
-        return transforms.read_pixels(path, spec)
+    def job_of(path: Path) -> Job:
+        return PlainPixels(ImageFile(path), spec)
 
-    for batch in batches(images, read, batch_size=BLOCK, workers=default_workers()):
+    workers = default_workers()
+    for batch in decoded_batches(images, job_of, batch_size=BLOCK, workers=workers, images=len(images)):
         if batch.items:
             yield batch.pixels
 

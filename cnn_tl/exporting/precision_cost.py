@@ -17,7 +17,8 @@ from cnn_tl.core.errors import ArtefactError, DataError, printable
 from cnn_tl.core.formatting import counted, percent
 from cnn_tl.core.progress import Observer
 from cnn_tl.core.statistics import softmax
-from cnn_tl.data.loader import Pixels, batches
+from cnn_tl.data.loader import Pixels, decoded_batches
+from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels
 from cnn_tl.data.views import transforms
 from cnn_tl.exporting.comparison_images import comparison_records, manifest_of
 from cnn_tl.exporting.options import Precision
@@ -115,11 +116,12 @@ def measure(trained: Bundle, lowered: Lowered, size: int, observer: Observer) ->
     manifest = manifest_of(trained.path)
     images = [(manifest.file(image), image.label) for image in comparison_records(manifest)] if manifest else []
 
-    def read(labelled: tuple[Path, int]) -> Pixels:
-        return transforms.read_pixels(labelled[0], trained.preprocessing)
+    def job_of(labelled: tuple[Path, int]) -> Job:
+        return PlainPixels(ImageFile(labelled[0]), trained.preprocessing)
 
+    workers = default_workers()
     with observer.task("measuring", len(images)):
-        for batch in batches(images, read, batch_size=BATCH_SIZE, workers=default_workers()):
+        for batch in decoded_batches(images, job_of, batch_size=BATCH_SIZE, workers=workers, images=len(images)):
             if not batch.items:
                 continue
             ready = batch.pixels if ready is None else ready

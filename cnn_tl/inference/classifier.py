@@ -19,8 +19,9 @@ from cnn_tl.core.imports import require_torch
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
 from cnn_tl.core.statistics import softmax
-from cnn_tl.data.data_warnings import BlankImages
-from cnn_tl.data.loader import Batch, Pixels, as_they_come, batches
+from cnn_tl.data.data_warnings import blank_image_remarks
+from cnn_tl.data.loader import Batch, Pixels, as_they_come, decoded_batches
+from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels
 from cnn_tl.data.views import transforms
 from cnn_tl.inference.images_in_memory import ImageInMemory, Images, find_images
 from cnn_tl.networks import bundle
@@ -179,19 +180,24 @@ class Classifier:
             top, batch_size, workers, observer: as in `predict`.
         """
         observer = observer or Observer()
-        threads = default_workers() if workers is None else workers
-        in_groups = as_they_come if live else batches
-        read = in_groups(enumerate(files), self._read, batch_size=batch_size or self.batch_size, workers=threads)
-        # a batch that has arrived is not kept until the next one arrives
-        predicted = ((batch, self._logits_of(batch)) for batch in read) if live else self.stream(read)
-        blank = BlankImages()
+        at_once, size = default_workers() if workers is None else workers, batch_size or self.batch_size
+        numbered = enumerate(files)
+        predicted: Iterator[tuple[Batch[tuple[int, Path | ImageInMemory]], Logits]]
+        if live:
+            read = as_they_come(numbered, lambda one: self._job(one).run(), batch_size=size, workers=at_once)
+            # a batch that has arrived is not kept until the next one arrives
+            predicted = ((batch, self._logits_of(batch)) for batch in read)
+        else:
+            count = _count_of_files(files)
+            read = decoded_batches(numbered, self._job, batch_size=size, workers=at_once, images=count)
+            predicted = self.stream(read)
+        blank: dict[str, str] = {}
         with observer.task("predicting", total):
             for batch, logits_NK in predicted:
-                for (_, image), pixels in zip(batch.items, batch.pixels, strict=True):
-                    blank.check_pixels(str(image), image if isinstance(image, Path) else None, pixels)
+                blank |= {str(image): kind for (_, image), kind in batch.blank}
                 yield from self._answers(batch, logits_NK, top)
                 observer.advance(len(batch.items) + len(batch.failures))
-        for text in blank.remarks():
+        for text in blank_image_remarks(blank.items()):
             observer.warn(text)
 
     def answer(self, name: str, probabilities_K: NDArray[np.floating[Any]], top: int) -> Answer:
@@ -200,9 +206,9 @@ class Classifier:
         ranked = tuple((self.classes[k], float(probabilities_K[k])) for k in best)
         return Answer(name, *ranked[0], ranked, None)
 
-    def _read(self, numbered: tuple[int, Path | ImageInMemory]) -> Pixels:
+    def _job(self, numbered: tuple[int, Path | ImageInMemory]) -> Job:
         image, spec = numbered[1], self.preprocessing
-        return image.pixels(spec) if isinstance(image, ImageInMemory) else transforms.read_pixels(image, spec)
+        return image.job(spec) if isinstance(image, ImageInMemory) else PlainPixels(ImageFile(image), spec)
 
     def _logits_of(self, batch: Batch[Any]) -> Logits:
         return finite(self.logits(batch.pixels)) if batch.items else np.empty((0, 0), np.float32)
@@ -214,6 +220,11 @@ class Classifier:
             for (number, path), row in zip(batch.items, softmax(logits_NK), strict=True):
                 found[number] = self.answer(str(path), row, top)
         return [found[number] for number in sorted(found)]
+
+
+def _count_of_files(images: Iterable[Path | ImageInMemory]) -> int:
+    """Return how many images may be read by processes: images in memory are not sent to one."""
+    return len(images) if isinstance(images, list) and all(isinstance(image, Path) for image in images) else 0
 
 
 def finite(logits_NK: Logits) -> Logits:

@@ -15,8 +15,9 @@ from PIL import Image
 
 from cnn_tl.core.errors import UsageError
 from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.data.blank_images import kind_of_pixels
 from cnn_tl.data.decoding.image import from_pillow
-from cnn_tl.data.loader import Pixels
+from cnn_tl.data.reading.jobs import Decoded
 from cnn_tl.data.views import transforms
 from cnn_tl.inference.inputs import find
 
@@ -43,17 +44,36 @@ class ImageInMemory:
         """Return the name, as `str` of a path does."""
         return self.name
 
-    def pixels(self, spec: Preprocessing) -> Pixels:
-        """Return the preprocessed image, uint8 [H, W, 3].
+    def job(self, spec: Preprocessing) -> PixelsInMemory:
+        """Return the job that reads the preprocessed image, for a thread."""
+        return PixelsInMemory(self.image, spec)
+
+
+@dataclass(frozen=True, eq=False)
+class PixelsInMemory:
+    """The pixels of an image in memory that `predict` uses, uint8 [H, W, 3]."""
+
+    image: Image.Image | bytes
+    spec: Preprocessing
+
+    @property
+    def expected_bytes(self) -> int:
+        """The bytes of [H, W, 3]."""
+        return 3 * self.spec.height * self.spec.width
+
+    def run(self) -> Decoded:
+        """Return the preprocessed image.
 
         Raises:
             BadImageError: it cannot be decoded, or exceeds the limits of the preprocessing.
         """
         if isinstance(self.image, bytes):
-            return transforms.read_pixels(self.image, spec)
-        with _DECODING:
-            whole = from_pillow(self.image, spec)
-        return transforms.resize_and_crop(whole, spec)
+            pixels = transforms.read_pixels(self.image, self.spec)
+        else:
+            with _DECODING:
+                whole = from_pillow(self.image, self.spec)
+            pixels = transforms.resize_and_crop(whole, self.spec)
+        return Decoded(pixels, kind_of_pixels(pixels, None))
 
 
 Images: TypeAlias = One | ImageInMemory | Iterable[One | ImageInMemory]

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from pathlib import Path
+from operator import itemgetter
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -18,14 +18,12 @@ from cnn_tl.core.errors import BadImageError, DataError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import warn_of_set_aside
 from cnn_tl.data.data_warnings import blank_image_remarks
-from cnn_tl.data.decoding.image import read_image
-from cnn_tl.data.loader import Batch, in_groups, reading
+from cnn_tl.data.loader import Batch, decoding, in_groups, reading
 from cnn_tl.data.manifest import ImageRecord, Manifest
-from cnn_tl.data.views import transforms
-from cnn_tl.data.views.augment import augment
+from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels, RandomView
 from cnn_tl.recipe import ResolvedRecipe
 from cnn_tl.training.context import R, Run
-from cnn_tl.training.image_store import ImageStore, open_images
+from cnn_tl.training.image_store import Form, ImageStore, Lacking, open_images
 from cnn_tl.training.outcome import ImageReads
 
 Item = TypeVar("Item")
@@ -34,6 +32,7 @@ Other = TypeVar("Other", bound=ResolvedRecipe)
 Pixels = NDArray[np.uint8]
 
 CHECKED_AT_ONCE = 16
+"""Images that are decoded, kept and counted together."""
 
 
 @dataclass
@@ -89,49 +88,80 @@ class Dataset(Generic[R]):
         """The pixels of the images, cached if the run has a training loop and the recipe allows it."""
         return open_images(self.run, self._spec, self.file_of)
 
-    def file_of(self, image: ImageRecord) -> Path:
-        """Return the image's file, after a cheap check that it is the one that was scanned.
-
-        Raises:
-            DataError: it has changed or vanished since.
-        """
-        self.manifest.verify(image)
-        return self.manifest.file(image)
+    def file_of(self, image: ImageRecord) -> ImageFile:
+        """Return the image's file; `ImageFile.checked` refuses it if it is not the one that was scanned."""
+        return ImageFile(self.manifest.file(image), image)
 
     def evaluation_pixels(self, image: ImageRecord) -> Pixels:
         """Return an image's pixels as `predict` reads them, uint8 [H, W, 3]; cached or not, they are the same."""
         return self.images.plain(image)
 
-    def augmented_pixels(self, image: ImageRecord, seed: int) -> Pixels:
-        """Read an image and return the random view of it that `seed` draws, uint8 [H, W, 3].
+    def plain_job(self, image: ImageRecord) -> Job:
+        """Return the job that reads an image as `predict` does, from its file."""
+        return PlainPixels(self.file_of(image), self._spec)
+
+    def view_job(self, image: ImageRecord, seed: int) -> Job:
+        """Return the job that reads an image and makes the random view of it that `seed` draws, uint8 [H, W, 3].
 
         Mode freeze crops each view once, from the file. A loop crops many times, from a cached source
         (`ImageStore.augmented`).
         """
         settings = self.run.augmentation
         assert settings is not None, "the recipe asks for augmented views"
-        file = self.file_of(image)
-        decoded = read_image(file, self._spec, draft=transforms.draft_size(self._spec, settings.crop_scale_min**-0.5))
-        self.images.blank.check_image(image.path, file, decoded)
-        return augment(decoded, self._spec, settings, seed)
+        return RandomView(self.file_of(image), self._spec, settings, seed)
 
     def read(self, groups: Sequence[Sequence[Item]], pixels_of: Callable[[Item], Pixels]) -> Iterator[Batch[Item]]:
         """Yield batches in order; see `reading`."""
         with self.reading(groups, pixels_of) as batches:
             yield from batches
 
+    def read_plain(self, groups: Sequence[Sequence[ImageRecord]]) -> Iterator[Batch[ImageRecord]]:
+        """Yield batches of images as `predict` reads them, in order, from the cache or from their files."""
+        if self.images.are_kept:
+            yield from self.read(groups, self.evaluation_pixels)
+        else:
+            with self.decoding(groups, self.plain_job, lambda image: image) as batches:
+                yield from batches
+
     @contextmanager
     def reading(
-        self, groups: Sequence[Sequence[Item]], pixels_of: Callable[[Item], Pixels], *, ahead: int = 2
+        self, groups: Sequence[Sequence[Item]], pixels_of: Callable[[Item], Pixels]
     ) -> Iterator[Iterator[Batch[Item]]]:
-        """Start reading, up to `ahead` groups in advance, and yield an iterator over the batches in order.
+        """Start reading by threads, and yield an iterator over the batches in order.
 
         Raises (while it is iterated):
             DataError: an image cannot be read, and the recipe says `on_bad_image: fail`.
             Stopped: a signal came.
         """
-        with reading(groups, pixels_of, workers=self.run.workers, ahead=ahead) as batches:
+        with reading(groups, pixels_of, workers=self.run.workers, ahead=2) as batches:
             yield self._checked(batches)
+
+    @contextmanager
+    def decoding(
+        self,
+        groups: Sequence[Sequence[Item]],
+        job_of: Callable[[Item], Job],
+        image_of: Callable[[Item], ImageRecord],
+        **limits: int,
+    ) -> Iterator[Iterator[Batch[Item]]]:
+        """Start to decode files by threads or processes, and yield an iterator over the batches in order.
+
+        Args:
+            image_of: item -> its image, to note that this is blank.
+            limits: `ahead` and `memory`, as in `loader.decoding`.
+
+        Raises (while it is iterated): as `reading`.
+        """
+        count = sum(map(len, groups))
+        with decoding(groups, job_of, workers=self.run.workers, images=count, **limits) as batches:
+            yield self._checked(self._noting_blank(batches, image_of))
+
+    def _noting_blank(
+        self, batches: Iterator[Batch[Item]], image_of: Callable[[Item], ImageRecord]
+    ) -> Iterator[Batch[Item]]:
+        for batch in batches:
+            self.images.blank |= {image_of(item).path: kind for item, kind in batch.blank}
+            yield batch
 
     def _checked(self, batches: Iterator[Batch[Item]]) -> Iterator[Batch[Item]]:
         for batch in batches:
@@ -162,18 +192,22 @@ class Dataset(Generic[R]):
         with (
             run.world.together(),
             run.observer.task("preparing images" if keep else "checking images", total),
-            self.images.keeper(lacking, write=keep) as keeper,
+            self.images.keeper(write=keep) as keeper,
+            self.decoding(_forms(mine, lacking), self._form_job, itemgetter(0)) as batches,
         ):
             if len(lacking) < len(images):
                 run.observer.advance(len(images) - len(lacking))
-            for batch in self.read(in_groups(mine, CHECKED_AT_ONCE), keeper.decode):
-                keeper.keep(batch.items)
-                broken += batch.failures
-                run.observer.advance(len(batch.items) + len(batch.failures))
+            for batch in batches:
+                keeper.keep(batch.items, batch.rows)
+                broken += [(image, error) for (image, _), error in batch.failures]
+                run.observer.advance(len({image for image, _ in batch.items + [form for form, _ in batch.failures]}))
         broken = self._found_by_all(broken)
         self.set_aside(broken)
         self.report_blank_images()
         return Checked(bool(broken), self._reads(len(lacking), len(images)) if keep else None)
+
+    def _form_job(self, form: Form) -> Job:
+        return self.images.job(*form)
 
     def _found_by_all(self, found: Sequence[tuple[Key, Item]]) -> list[tuple[Key, Item]]:
         """Merge the findings of all processes of the run, each image once."""
@@ -204,7 +238,7 @@ class Dataset(Generic[R]):
 
     def report_blank_images(self) -> None:
         """Warn of blank images among those decoded since the last report, and note them in the manifest."""
-        found = self.images.blank.found
+        found = self.images.blank
         lines = blank_image_remarks(self._found_by_all(list(found.items())))
         found.clear()
         for text in lines:
@@ -217,3 +251,10 @@ class Dataset(Generic[R]):
         """Write manifest.json if the run has begun; a plan writes nothing."""
         if self.run.world.is_first and self.run.folder.recipe.exists():
             files.write_json(self.run.folder.manifest, self.manifest.to_json())
+
+
+def _forms(images: Sequence[ImageRecord], lacking: Lacking) -> list[list[Form]]:
+    """Return groups of what must be decoded, with all forms of an image in one of them."""
+    return [
+        [(image, kind) for image in group for kind in lacking[image]] for group in in_groups(images, CHECKED_AT_ONCE)
+    ]

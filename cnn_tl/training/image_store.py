@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -20,9 +19,9 @@ from cnn_tl.cache.space import Space
 from cnn_tl.cache.store import FeatureCache
 from cnn_tl.core.errors import BadImageError
 from cnn_tl.core.preprocessing import Preprocessing
-from cnn_tl.data.data_warnings import BlankImages
 from cnn_tl.data.decoding.image import probe
 from cnn_tl.data.manifest import ImageRecord
+from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels, SourceRow
 from cnn_tl.data.views import image_source, transforms
 from cnn_tl.data.views.augment import Augmentation, augment
 from cnn_tl.features.cache_keys import plain_facts, source_facts
@@ -30,12 +29,11 @@ from cnn_tl.training.context import GB, Run, open_cache
 
 Pixels = NDArray[np.uint8]
 Kind = Literal["plain", "source"]
+Form = tuple[ImageRecord, Kind]
 Lacking = dict[ImageRecord, tuple[Kind, ...]]
 
 PROBED = 64
 """Number of images whose size is read to estimate the bytes of all."""
-
-_NOTHING: Pixels = np.empty((0, 0, 3), np.uint8)
 
 
 class ImageStore:
@@ -46,21 +44,21 @@ class ImageStore:
     Args:
         spec: preprocessing for evaluation.
         settings: augmentation of training images; None: training uses the plain view.
-        file_of: image -> its file, after a check that it is the scanned one.
+        file_of: image -> its file, which is checked to be the scanned one before it is read.
         spaces: the caches of each form; None: nothing is cached.
         plain_training: whether some epoch uses the plain view of training images.
 
     Attributes:
         source_side: side of the sources in pixels; None if no random views are cropped.
         refusals: why the cache did not store something, as messages; filled by the cache.
-        blank: blank images found while decoding.
+        blank: blank images found while decoding: path in the manifest -> kind, a key of `blank_images.WARNINGS`.
     """
 
     def __init__(
         self,
         spec: Preprocessing,
         settings: Augmentation | None,
-        file_of: Callable[[ImageRecord], Path],
+        file_of: Callable[[ImageRecord], ImageFile],
         spaces: Mapping[Kind, MultiShapeSpace] | None = None,
         *,
         plain_training: bool = True,
@@ -68,7 +66,7 @@ class ImageStore:
     ) -> None:
         self.source_side = image_source.source_side(spec, settings) if settings else None
         self.refusals = refusals
-        self.blank = BlankImages()
+        self.blank: dict[str, str] = {}
         self._spec, self._settings, self._file_of = spec, settings, file_of
         self._spaces, self._plain_training = spaces, plain_training
 
@@ -135,15 +133,15 @@ class ImageStore:
         return sum(any(space.holds(_key(image)) for space in spaces) for image in images)
 
     @contextmanager
-    def keeper(self, lacking: Lacking, *, write: bool) -> Iterator[Keeper]:
-        """Yield a `Keeper` for the images; its images are written at the end, even after an exception.
+    def keeper(self, *, write: bool) -> Iterator[Keeper]:
+        """Yield a `Keeper`; its images are written at the end, even after an exception.
 
         Args:
-            write: False decodes them and caches nothing.
+            write: False caches nothing.
         """
         with ExitStack() as stack:
             spaces = (self._spaces or {}) if write else {}
-            yield Keeper(self, lacking, {kind: stack.enter_context(space.writer()) for kind, space in spaces.items()})
+            yield Keeper({kind: stack.enter_context(space.writer()) for kind, space in spaces.items()})
 
     def write_held(self) -> None:
         """Cache the images that had to be decoded again because their rows were lost or damaged."""
@@ -156,15 +154,18 @@ class ImageStore:
         Raises:
             BadImageError, DataError: as `plain` does.
         """
+        decoded = self.job(image, kind).run()
+        if decoded.blank:
+            self.blank[image.path] = decoded.blank
+        return decoded.pixels
+
+    def job(self, image: ImageRecord, kind: Kind) -> Job:
+        """Return what `decode` does as a job, which another process can run."""
         file = self._file_of(image)
         if kind == "plain":
-            pixels = transforms.read_pixels(file, self._spec)
-            self.blank.check_pixels(image.path, file, pixels)
-            return pixels
+            return PlainPixels(file, self._spec)
         assert self.source_side is not None, "only random views are cropped from a source"
-        decoded = image_source.read_source(file, self._spec, self.source_side)
-        self.blank.check_image(image.path, file, decoded)
-        return image_source.pack(decoded, self.source_side)
+        return SourceRow(file, self._spec, self.source_side)
 
     def _row(self, kind: Kind, image: ImageRecord) -> Pixels:
         if self._spaces is None or kind not in self._kinds(image):
@@ -185,38 +186,26 @@ class ImageStore:
     def _source_bytes(self, image: ImageRecord) -> int:
         assert self.source_side is not None
         try:
-            facts = probe(self._file_of(image), self._spec)
+            facts = probe(self._file_of(image).checked(), self._spec)
         except BadImageError:
             return 0
         return image_source.row_bytes(image_source.row_side(facts.width, facts.height, self.source_side))
 
 
 class Keeper:
-    """Decodes images in many threads and writes them to the cache from one."""
+    """Writes decoded images to the cache."""
 
-    def __init__(self, images: ImageStore, lacking: Lacking, add: Mapping[Kind, Add]) -> None:
-        self._images, self._lacking, self._add = images, lacking, add
-        self._decoded: dict[ImageRecord, list[tuple[Kind, Pixels]]] = {}
+    def __init__(self, add: Mapping[Kind, Add]) -> None:
+        self._add = add
 
-    def decode(self, image: ImageRecord) -> Pixels:
-        """Decode the missing forms of an image for `keep`, and return an empty array.
-
-        Raises:
-            BadImageError, DataError: as `ImageStore.plain` does.
-        """
-        rows = [(kind, self._images.decode(image, kind)) for kind in self._lacking[image]]
+    def keep(self, forms: Sequence[Form], rows: Iterable[Pixels]) -> None:
+        """Write the pixels of some forms of images."""
         if self._add:
-            self._decoded[image] = rows
-        return _NOTHING
-
-    def keep(self, images: Iterable[ImageRecord]) -> None:
-        """Write decoded images to the cache."""
-        for image in images:
-            for kind, row in self._decoded.pop(image, ()):
+            for (image, kind), row in zip(forms, rows, strict=True):
                 self._add[kind](_key(image), row)
 
 
-def open_images(run: Run, spec: Preprocessing, file_of: Callable[[ImageRecord], Path]) -> ImageStore:
+def open_images(run: Run, spec: Preprocessing, file_of: Callable[[ImageRecord], ImageFile]) -> ImageStore:
     """Open the image store of a run; it caches nothing in mode `freeze` or with `data.keep_images: false`."""
     recipe, settings = run.recipe, run.augmentation
     if recipe.mode == "freeze" or not recipe.data.keep_images:

@@ -22,6 +22,7 @@ from cnn_tl.core.processes import World
 from cnn_tl.core.progress import Observer, Plan
 from cnn_tl.core.signals import stop_on_signals
 from cnn_tl.data.folders.layout import refuse_non_folder
+from cnn_tl.data.reading.pool import pools_kept
 from cnn_tl.networks import bundle
 from cnn_tl.recipe import Recipe, ResolvedRecipe
 from cnn_tl.recipe.resolved import FinetuneRecipe, LoopRecipe
@@ -69,7 +70,7 @@ def train(
     started = time.monotonic()
     recipe = recipe.resolve()
     require_trackers(recipe.run.track)
-    with fp32_switches_restored(), process_group() as world:
+    with fp32_switches_restored(), pools_kept(), process_group() as world:
         observer = observer if observer and world.is_first else Observer()
         folder, resume = world.first(lambda: _choose_folder(recipe, output, resume, world, observer))
         with contextlib.ExitStack() as stack:
@@ -107,7 +108,7 @@ def plan(
     require_trackers(recipe.run.track)
     folder = _run_folder(recipe, output)
     folder.require_new()
-    with fp32_switches_restored(), deterministic(recipe.run.deterministic):
+    with fp32_switches_restored(), pools_kept(), deterministic(recipe.run.deterministic):
         context = open_run(recipe, folder, observer or Observer(), resume=False, writes=False)
         return MODES[recipe.mode]().plan(*context).shown
 
@@ -123,7 +124,7 @@ def find_lr(recipe: Recipe | ResolvedRecipe, *, observer: Observer | None = None
     if not isinstance(recipe, FinetuneRecipe):
         raise UsageError(f"mode {recipe.mode} begins with a fitted head; find a learning rate for --mode finetune")
     scratch = tempfile.TemporaryDirectory()
-    with scratch as path, fp32_switches_restored(), deterministic(recipe.run.deterministic):
+    with scratch as path, fp32_switches_restored(), pools_kept(), deterministic(recipe.run.deterministic):
         folder = _run_folder(recipe, Path(path) / "run")
         context = open_run(recipe, folder, observer or Observer(), resume=False, writes=False)
         from cnn_tl.training.modes import finetune  # imports torch: after the cheap checks

@@ -18,7 +18,7 @@ from cnn_tl.core.errors import BadImageError, DataError, ResourceError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.decoding.image import probe, read_image
 from cnn_tl.data.folders.scan import scan
-from cnn_tl.data.manifest import Manifest
+from cnn_tl.data.manifest import Manifest, verify_file
 from cnn_tl.evaluating.labelled_images import TrainingData, find_labelled
 from cnn_tl.inference import classifier, inputs
 from cnn_tl.inference.classifier import Classifier
@@ -210,7 +210,7 @@ def test_an_image_that_was_scanned_and_a_file_of_ours(folder: Path, failing: Cal
         files.read_json(folder / "ours.json")
     failing("cat", errno.ENOTCONN, 99, at="stat")
     with pytest.raises(ResourceError, match=os.strerror(errno.ENOTCONN)):
-        manifest.verify(image)
+        verify_file(manifest.file(image), image)
 
 
 @pytest.fixture

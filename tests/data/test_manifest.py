@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cnn_tl.core.errors import ArtefactError, DataError
-from cnn_tl.data.manifest import ImageRecord, Manifest, SetAside, Split
+from cnn_tl.data.manifest import ImageRecord, Manifest, SetAside, Split, verify_file
 
 
 def image(path: str, label: int = 0, split: Split = "train") -> ImageRecord:
@@ -71,19 +71,19 @@ def test_verify(tmp_path: Path) -> None:
     facts = path.stat()
     scanned = ImageRecord("a.jpg", 0, "train", 10, facts.st_mtime_ns, hashlib.sha256(b"0123456789").hexdigest())
     manifest = Manifest(tmp_path, ("a", "b"), (scanned,))
-    manifest.verify(scanned)
+    verify_file(manifest.file(scanned), scanned)
     os.utime(path, ns=(0, 0))
-    manifest.verify(scanned)  # a new time with the same bytes is no change
+    verify_file(manifest.file(scanned), scanned)  # a new time with the same bytes is no change
     path.write_bytes(b"9876543210")
     os.utime(path, ns=(1, 1))
     with pytest.raises(DataError, match=r"a\.jpg changed since"):
-        manifest.verify(scanned)
+        verify_file(manifest.file(scanned), scanned)
     path.write_bytes(b"longer than it was")
     with pytest.raises(DataError, match=r"a\.jpg changed since"):
-        manifest.verify(scanned)
+        verify_file(manifest.file(scanned), scanned)
     path.unlink()
     with pytest.raises(DataError, match=r"a\.jpg was there at the start"):
-        manifest.verify(scanned)
+        verify_file(manifest.file(scanned), scanned)
 
 
 def test_json_round_trip() -> None:

@@ -125,13 +125,13 @@ def test_each_image_is_decoded_by_one_process_though_others_have_written_before(
     open_one: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     decoded: Counter[tuple[ImageRecord, str]] = Counter()
-    real = ImageStore.decode
+    real = ImageStore.job
 
-    def decode(self: ImageStore, image: ImageRecord, kind: Any) -> Any:
+    def job(self: ImageStore, image: ImageRecord, kind: Any) -> Any:
         decoded[image, kind] += 1
         return real(self, image, kind)
 
-    monkeypatch.setattr(ImageStore, "decode", decode)
+    monkeypatch.setattr(ImageStore, "job", job)
     opened = [open_one("finetune") for _ in range(size)]
     images = opened[0][1].manifest.images
     side_by_side(opened, lambda rank, run, dataset, network: dataset.check_images())

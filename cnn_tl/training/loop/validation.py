@@ -61,7 +61,8 @@ def outputs(
     progress = run.observer.task(task, sum(map(len, mine)))
     memory = memory_for(task, "use a smaller --image-size or --model, or --device cpu")
     with progress, world.together(), memory, exact:
-        for batch, outputs_ND in stream(engine, dataset.read(mine, pixels_of or dataset.evaluation_pixels)):
+        read = dataset.read(mine, pixels_of) if pixels_of else dataset.read_plain(mine)
+        for batch, outputs_ND in stream(engine, read):
             refuse_failures(batch)
             rows.append(torch.from_numpy(outputs_ND))
             run.observer.advance(len(batch.items))

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,12 @@ from cnn_tl.core.errors import DataError
 from cnn_tl.core.formatting import counted
 from cnn_tl.data.loader import Batch, in_groups
 from cnn_tl.data.manifest import ImageRecord
+from cnn_tl.data.reading.jobs import Job
 from cnn_tl.features.cache_keys import PLAIN, row_key, space_facts, view_seed
 from cnn_tl.features.speed import BATCH_SIZE, Speeds, Way
 from cnn_tl.recipe.resolved import FreezeRecipe
 from cnn_tl.training.context import Run
-from cnn_tl.training.dataset import Dataset, Pixels
+from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.modes.embedding_stats import EmbeddingStats
 
@@ -38,7 +40,10 @@ Features = NDArray[np.float32]
 
 CHECKED_AT_ONCE = 1024
 READ_AHEAD = 10
-"""Batches that the workers may decode in advance, while torch is being loaded."""
+"""Batches that threads may decode in advance, while torch is being loaded."""
+
+AHEAD_BYTES = 10**9
+"""Bytes of pixels that processes may decode in advance: they do not slow down the import of torch."""
 
 
 class DeviceChanged(Exception):  # noqa: N818 - never leaves mode freeze
@@ -192,16 +197,12 @@ def embed(
     groups = [in_groups(split.missing, batch_size) for split in splits]
     if not any(groups):
         return done
-    decode_seconds: list[float] = []
 
-    def pixels_of(wanted: ImageView) -> Pixels:
-        started = time.thread_time()
-        try:
-            return _pixels(dataset, wanted)
-        finally:
-            decode_seconds.append(time.thread_time() - started)
+    def job_of(wanted: ImageView) -> Job:
+        return _job(dataset, wanted)
 
-    with dataset.reading(list(chain.from_iterable(groups)), pixels_of, ahead=READ_AHEAD) as batches:
+    limits = {"ahead": READ_AHEAD, "memory": AHEAD_BYTES // dataset.run.world.local_size}
+    with dataset.decoding(list(chain.from_iterable(groups)), job_of, attrgetter("image"), **limits) as batches:
         network.build()
         if not all(split.speeds.is_of(network.device) for split in splits):
             raise DeviceChanged
@@ -209,7 +210,6 @@ def embed(
         for split, own in zip(splits, groups, strict=True):
             _embed_split(network, split, islice(batches, len(own)), done)
         done.seconds = time.perf_counter() - started
-    done.decode_seconds = sum(decode_seconds)
     return done
 
 
@@ -229,15 +229,15 @@ def _embed_split(
             for wanted, error in batch.failures:
                 done.broken.setdefault(wanted.image, error)
             done.rows += len(batch.items)
+            done.decode_seconds += batch.seconds
             split.run.observer.advance(len(batch.items) + len(batch.failures))
         done.forward_seconds += frozen.seconds
 
 
-def _pixels(dataset: Dataset[FreezeRecipe], wanted: ImageView) -> Pixels:
+def _job(dataset: Dataset[FreezeRecipe], wanted: ImageView) -> Job:
     if wanted.view == PLAIN:
-        return dataset.evaluation_pixels(wanted.image)
-    seed = view_seed(wanted.image.sha256, wanted.view, dataset.run.recipe.seed)
-    return dataset.augmented_pixels(wanted.image, seed)
+        return dataset.plain_job(wanted.image)
+    return dataset.view_job(wanted.image, view_seed(wanted.image.sha256, wanted.view, dataset.run.recipe.seed))
 
 
 def collect_rows(features: SplitFeatures) -> None:
