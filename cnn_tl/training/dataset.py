@@ -125,15 +125,15 @@ class Dataset(Generic[R]):
 
     @contextmanager
     def reading(
-        self, groups: Sequence[Sequence[Item]], pixels_of: Callable[[Item], Pixels]
+        self, groups: Sequence[Sequence[Item]], pixels_of: Callable[[Item], Pixels], *, ahead: int = 2
     ) -> Iterator[Iterator[Batch[Item]]]:
-        """Start reading by threads, and yield an iterator over the batches in order.
+        """Start reading by threads, up to `ahead` groups in advance, and yield an iterator over the batches in order.
 
         Raises (while it is iterated):
             DataError: an image cannot be read, and the recipe says `on_bad_image: fail`.
             Stopped: a signal came.
         """
-        with reading(groups, pixels_of, workers=self.run.workers, ahead=2) as batches:
+        with reading(groups, pixels_of, workers=self.run.workers, ahead=ahead) as batches:
             yield self._checked(batches)
 
     @contextmanager
