@@ -24,6 +24,11 @@ class MemoryBudget:
         self._left = budget_bytes
         self._lock = threading.Lock()
 
+    @property
+    def left(self) -> int:
+        """The number of bytes that are left."""
+        return self._left
+
     def take(self, nbytes: int) -> bool:
         """Take bytes from the budget, or return them if negative; False: not that many are left."""
         with self._lock:

@@ -39,6 +39,7 @@ class Plan:
         phases: what trains in which epochs, in words; None if that does not change.
         features: in mode freeze, the features to compute; None in other modes.
         images: in a training loop, the images to decode; None if each is decoded whenever it is used.
+        sources: where views are drawn on the device, and where the images for them lie, in words; None if threads draw.
         seconds: the expected duration of the whole run, including loading torch, by measurements on this machine.
         output: the run folder, printable.
     """
@@ -59,6 +60,7 @@ class Plan:
     phases: str | None
     features: FeaturePlan | None
     images: FeaturePlan | None
+    sources: str | None
     seconds: float
     output: str
 

@@ -74,8 +74,8 @@ def contradictions(recipe: Settings) -> Iterator[str]:
     if recipe.mode in ("lp-ft", "auto"):
         yield from _in_lp_ft(recipe)
     yield from _in_head(recipe)
-    if recipe.run.augment == "device":
-        yield from _augmented_on_the_device(recipe)
+    if recipe.run.sources != "auto":
+        yield from _in_sources(recipe)
 
 
 def _idle(setting: str, beside: str, why: str, instead: str) -> str:
@@ -256,18 +256,14 @@ def _in_augment(recipe: Settings) -> Iterator[str]:
         yield _idle("augment", "features.views: 1", "each image is seen in one way only", "features.views: 8")
 
 
-def _augmented_on_the_device(recipe: Settings) -> Iterator[str]:
-    setting = "run.augment: device"
+def _in_sources(recipe: Settings) -> Iterator[str]:
+    setting = f"run.sources: {recipe.run.sources}"
     if recipe.mode == "freeze":
         yield _idle(setting, "mode: freeze", "no loop runs", "mode: finetune")
-    if _keeps_activations(recipe):
-        beside = f"model.freeze: {policy_shown(recipe.model.freeze)}"
-        yield _idle(setting, beside, "activations are kept", "features.views: fresh")
-    if recipe.augment is not None and recipe.augment.color == recipe.augment.erasing == 0:
-        yield (
-            f"{setting} has no effect with augment.color: 0 and augment.erasing: 0, which win: nothing is "
-            "left for it to do; remove run.augment, or set augment.color: 0.2"
-        )
+    if sees_one_view(recipe):
+        yield _idle(setting, "features.views: 1", "no random views are drawn", "features.views: 8")
+    if recipe.run.sources == "disk" and not recipe.data.keep_images:
+        yield _against(setting, "data.keep_images: false", "run.sources: decode")
 
 
 def _keeps_activations(recipe: Settings) -> bool:

@@ -17,7 +17,7 @@ from cnn_tl.recipe.cross_key_rules import WITHOUT_MEANING_IN_FREEZE
 from cnn_tl.recipe.messages import explained, shortened, shown, unknown
 from cnn_tl.recipe.recipe import Recipe
 from cnn_tl.recipe.resolved import ResolvedRecipe
-from cnn_tl.recipe.settings import KEYS, RENAMED_KEYS, SECTIONS, with_new_keys
+from cnn_tl.recipe.settings import KEYS, RENAMED_KEYS, RETIRED_KEYS, SECTIONS, with_new_keys
 
 FLAGS_OF_A_LOOP = ("train.epochs", "train.lr")
 """In mode freeze, which has no training loop, an adamw head takes these from the command line."""
@@ -89,7 +89,7 @@ def tree_of(source: str | Path | Recipe | ResolvedRecipe | Mapping[str, Any] | N
 
 
 def renamed(source: str | Path | None, overrides: Sequence[str] = ()) -> Iterator[str]:
-    """Yield a line for each key that a file or a `--set` still gives under its name of an earlier version.
+    """Yield a line for each key of an earlier version that a file or a `--set` still gives: renamed, or without effect.
 
     Raises:
         RecipeError: the file cannot be read.
@@ -105,6 +105,8 @@ def renamed(source: str | Path | None, overrides: Sequence[str] = ()) -> Iterato
     for place, key in found:
         if key in RENAMED_KEYS:
             yield f"{place}: {key} is now called {RENAMED_KEYS[key]}; the earlier name still works"
+        if key in RETIRED_KEYS:
+            yield f"{place}: {key} no longer has an effect: {RETIRED_KEYS[key]}; remove it"
 
 
 def names() -> list[str]:
@@ -176,6 +178,8 @@ def with_setting(tree: Mapping[str, Any], key: str, value: object, origin: str) 
     """Return a copy of the tree in which the dotted key has another value."""
     key = RENAMED_KEYS.get(key, key)
     tree = with_new_keys(tree)  # else the old name in a file would contradict the new one here
+    if key in RETIRED_KEYS:
+        return dict(tree)
     if key not in KEYS and key not in SECTIONS:
         raise RecipeError(f"{origin}: {unknown(key)}")
     section, dot, leaf = key.partition(".")

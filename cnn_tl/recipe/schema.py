@@ -280,9 +280,10 @@ class Run(Section):
         description="Precision of the network; auto: bf16 where the hardware has it and it is faster. "
         "fp32 holds for predictions of the trained model too.",
     )
-    augment: Literal["auto", "threads", "device"] = Field(
+    sources: Literal["auto", "device", "pinned", "disk", "decode", "threads"] = Field(
         default="auto",
-        description="Where color jitter and erasing run, with the same bits; auto: on a GPU that waits for images.",
+        description="Where images lie from which a GPU draws views: its memory, host memory, the cache, files; auto: the "
+        "first with room; threads: the CPU draws.",
     )
     track: Trackers = Field(
         default=(), description="Trackers besides metrics.jsonl and metrics.csv: tensorboard, mlflow, wandb."

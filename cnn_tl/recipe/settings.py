@@ -27,14 +27,26 @@ KEYS = ["mode", "seed", *(f"{name}.{key}" for name in SECTIONS for key in SECTIO
 RENAMED_KEYS = {"data.keep_pictures": "data.keep_images"}
 """Keys of older recipes and run folders -> their names now."""
 
+RETIRED_KEYS = {"run.augment": "run.sources decides where views are drawn"}
+"""Keys of older recipes and run folders that have no effect any more -> what replaces them.
+
+They are read and ignored, whatever their value. None of them may change what is learned, except for rounding.
+"""
+
 
 def with_new_keys(tree: Any) -> Any:
-    """Return a recipe's tree with `RENAMED_KEYS` under their new names; what is not a mapping is returned as it is.
+    """Return a recipe's tree with `RENAMED_KEYS` under their new names, and without `RETIRED_KEYS`.
 
-    A section with both names keeps both, so that validation refuses the older one.
+    What is not a mapping is returned as it is. A section with both names of a key keeps both, so that validation
+    refuses the older one.
     """
     if not isinstance(tree, Mapping):
         return tree
+    for key in RETIRED_KEYS:
+        section, leaf = key.split(".")
+        values = tree.get(section)
+        if isinstance(values, Mapping) and leaf in values:
+            tree = {**tree, section: {key: value for key, value in values.items() if key != leaf}}
     for old, new in RENAMED_KEYS.items():
         section, leaf = old.split(".")
         new_leaf = new.partition(".")[2]

@@ -258,3 +258,8 @@ def _forms(images: Sequence[ImageRecord], lacking: Lacking) -> list[list[Form]]:
     return [
         [(image, kind) for image in group for kind in lacking[image]] for group in in_groups(images, CHECKED_AT_ONCE)
     ]
+
+
+def changed_data(error: BadImageError) -> DataError:
+    """Return the error for an image that could be read when the run began and cannot be read now."""
+    return DataError(f"{error}; it could be read when the run began, so the data has changed since")

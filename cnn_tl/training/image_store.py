@@ -46,6 +46,7 @@ class ImageStore:
         settings: augmentation of training images; None: training uses the plain view.
         file_of: image -> its file, which is checked to be the scanned one before it is read.
         spaces: the caches of each form; None: nothing is cached.
+        memory: for images that the cache could not store, and for other copies of them; by default none.
         plain_training: whether some epoch uses the plain view of training images.
 
     Attributes:
@@ -61,10 +62,12 @@ class ImageStore:
         file_of: Callable[[ImageRecord], ImageFile],
         spaces: Mapping[Kind, MultiShapeSpace] | None = None,
         *,
+        memory: MemoryBudget | None = None,
         plain_training: bool = True,
         refusals: Sequence[str] = (),
     ) -> None:
         self.source_side = image_source.source_side(spec, settings) if settings else None
+        self.memory = memory or MemoryBudget(0)
         self.refusals = refusals
         self.blank: dict[str, str] = {}
         self._spec, self._settings, self._file_of = spec, settings, file_of
@@ -84,18 +87,27 @@ class ImageStore:
         """
         return self._row("plain", image)
 
-    def augmented(self, image: ImageRecord, seed: int, *, finished: bool = True) -> Pixels:
+    def augmented(self, image: ImageRecord, seed: int) -> Pixels:
         """Return the random view of an image that `seed` draws, uint8 [H, W, 3], cropped from its source.
-
-        Args:
-            finished: False leaves the last steps of the augmentation to `training/loop/augmentation.py`.
 
         Raises:
             BadImageError, DataError: as `plain` does.
         """
         assert self._settings is not None, "the recipe asks for augmented views"
         decoded = image_source.unpack(self._row("source", image))
-        return augment(decoded, self._spec, self._settings, seed, finished=finished)
+        return augment(decoded, self._spec, self._settings, seed)
+
+    def source(self, image: ImageRecord) -> Pixels:
+        """Return the source of a training image, uint8 [H, W, 3].
+
+        Raises:
+            BadImageError, DataError: as `plain` does.
+        """
+        return image_source.pixels_of(self._row("source", image))
+
+    def decoded_source(self, image: ImageRecord) -> Pixels:
+        """Return the same from the image's file, even if it is cached."""
+        return image_source.pixels_of(self.decode(image, "source"))
 
     def unvaried(self, image: ImageRecord) -> Pixels:
         """Return a training image without augmentation, uint8 [H, W, 3], from its source if it has one.
@@ -126,6 +138,11 @@ class ImageStore:
         sample = [self._source_bytes(image) for image in cropped[:: max(1, len(cropped) // PROBED)]]
         each = sum(sample) / len(sample) if sample else 0
         return plain * 3 * self._spec.height * self._spec.width + round(len(cropped) * each)
+
+    def expected_source_bytes(self, images: Sequence[ImageRecord]) -> int:
+        """Estimate how many bytes the pixels of the images' sources take, from the sizes of a sample."""
+        sample = [self._source_pixels(image) for image in images[:: max(1, len(images) // PROBED)]]
+        return 3 * -(-len(images) * sum(sample) // len(sample))
 
     def in_memory(self, images: Sequence[ImageRecord]) -> int:
         """Return how many of the images are held in memory because the cache could not store them."""
@@ -191,6 +208,15 @@ class ImageStore:
             return 0
         return image_source.row_bytes(image_source.row_side(facts.width, facts.height, self.source_side))
 
+    def _source_pixels(self, image: ImageRecord) -> int:
+        """Return the number of pixels of an image's source, or slightly more."""
+        assert self.source_side is not None
+        try:
+            facts = probe(self._file_of(image), self._spec)
+        except BadImageError:
+            return 0
+        return min(facts.width * facts.height, self.source_side**2)
+
 
 class Keeper:
     """Writes decoded images to the cache."""
@@ -208,19 +234,18 @@ class Keeper:
 def open_images(run: Run, spec: Preprocessing, file_of: Callable[[ImageRecord], ImageFile]) -> ImageStore:
     """Open the image store of a run; it caches nothing in mode `freeze` or with `data.keep_images: false`."""
     recipe, settings = run.recipe, run.augmentation
+    # the processes of a machine share the memory
+    memory = MemoryBudget(int(recipe.data.memory_gb * GB) // run.world.local_size)
     if recipe.mode == "freeze" or not recipe.data.keep_images:
-        return ImageStore(spec, settings, file_of)
+        return ImageStore(spec, settings, file_of, memory=memory)
     refusals: list[str] = []
     cache = open_cache(run, holds="image", note=refusals.append)
-    memory = MemoryBudget(
-        int(recipe.data.memory_gb * GB) // run.world.local_size
-    )  # the processes of a machine share it
     plain = cache.space(plain_facts(spec), shape=(spec.height, spec.width, 3), dtype="uint8")
     spaces: dict[Kind, MultiShapeSpace] = {"plain": MultiShapeSpace([plain], memory)}
     if settings is not None:
         spaces["source"] = MultiShapeSpace(_source_spaces(cache, image_source.source_side(spec, settings)), memory)
     plain_training = isinstance(recipe.features.views, int)
-    return ImageStore(spec, settings, file_of, spaces, plain_training=plain_training, refusals=refusals)
+    return ImageStore(spec, settings, file_of, spaces, memory=memory, plain_training=plain_training, refusals=refusals)
 
 
 def _source_spaces(cache: FeatureCache, side: int) -> list[Space]:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn_tl.core.formatting import readable_bytes
 from cnn_tl.heads import FittedHead
 
 Logits = NDArray[np.float32]
@@ -84,6 +85,34 @@ class ActivationReads:
     bytes: int | None = None
 
 
+SOURCE_TIERS = {
+    "device": "in the device's memory",
+    "pinned": "in host memory",
+    "disk": "in the cache on disk, read ahead of each step",
+    "decode": "in files, decoded in each epoch",
+}
+"""Where the sources of training images can lie, the fastest first, in words that follow "lie"."""
+
+
+@dataclass(frozen=True)
+class SourceReads:
+    """Where the sources of training images lay, if random views were drawn on the device.
+
+    Attributes:
+        tier: a key of `SOURCE_TIERS`.
+        bytes: size of their pixels.
+        reason: why no faster tier had room for them.
+    """
+
+    tier: str
+    bytes: int
+    reason: str | None = None
+
+    def __str__(self) -> str:
+        """Return for example "in the device's memory, 1.2 GB"."""
+        return f"{SOURCE_TIERS[self.tier]}, {readable_bytes(self.bytes)}"
+
+
 @dataclass(frozen=True)
 class Temperature:
     """The temperature by which the logits were divided, and the validation loss before and after."""
@@ -117,6 +146,7 @@ class LoopFacts:
     phases: list[dict[str, Any]]
     images: ImageReads | None = None
     activations: ActivationReads | None = None
+    sources: SourceReads | None = None
     fitted_head_accuracy: float | None = None
     ended_early: str | None = None
     micro_batch: int | None = None
@@ -134,6 +164,7 @@ class LoopFacts:
             "frozen_sha256": None,
             "images": _read(ImageReads, stored.get("images", stored.get("pictures"))),
             "activations": _read(ActivationReads, stored.get("activations")),
+            "sources": _read(SourceReads, stored.get("sources")),
             "temperature": _read(Temperature, stored.get("temperature")),
         }
         return LoopFacts(**_known(LoopFacts, stored) | others)

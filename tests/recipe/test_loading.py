@@ -237,6 +237,17 @@ def test_a_key_of_an_earlier_version_is_read_and_named(write: Write) -> None:
     assert load(path, flags={"data.keep_images": True}).data.keep_images is True
 
 
+def test_a_key_that_has_gone_is_read_ignored_and_named(write: Write) -> None:
+    path = write("mode: finetune\nrun:\n  workers: 2\n  augment: device\n")
+    assert load(path) == load("finetune", ["run.workers=2"])
+    gone = "run.augment no longer has an effect: run.sources decides where views are drawn; remove it"
+    assert list(renamed(path)) == [f"{path}:4: {gone}"]
+    for override in ("run.augment=anything", "run={augment: threads}"):
+        assert load("finetune", [override]) == load("finetune")
+        assert list(renamed("finetune", [override])) == [f"--set: {gone}"]
+    assert "augment" not in to_yaml(load(path)).partition("run:")[2]
+
+
 def test_a_key_under_both_its_names_is_refused(write: Write) -> None:
     path = write("mode: finetune\ndata:\n  keep_pictures: true\n  keep_images: false\n")
     refused = "data.keep_pictures is not a key of a recipe; did you mean data.keep_images?"

@@ -42,6 +42,7 @@ def plan_table(plan: Plan) -> RenderableType:
             *([["phases", plan.phases]] if plan.phases else []),
             *([["features", _features(plan.features, plan.mode)]] if plan.features else []),
             *([["images", _images(plan.images)]] if plan.mode != "freeze" else []),
+            *([["views", plan.sources]] if plan.sources else []),
             ["expected", f"about {duration(whole)}" if whole else "under 1 s"],
             ["output", plan.output],
         ],

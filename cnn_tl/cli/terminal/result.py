@@ -47,6 +47,8 @@ def _rows(result: TrainResult, facts: Facts) -> list[list[str]]:
         rows += _verdict_rows(facts.verdict, facts.loop, result.mode)
     if facts.loop is not None and facts.loop.temperature is not None:
         rows.append(_temperature_row(facts.loop.temperature))
+    if facts.loop is not None and facts.loop.sources is not None:
+        rows.append(["views", "on the device", f"from images {facts.loop.sources}"])
     if facts.features is not None and facts.head is not None:
         rows += _speed_rows(facts.features, facts.head)
     if result.set_aside:

@@ -1,4 +1,4 @@
 """What the network sees of an image: the deterministic preprocessing, and the random views of training.
 
-`training/loop/augmentation.py` does a part of the random views on the GPU, in batches.
+A training loop on a GPU computes the same random views in batches, in `training/views/`.
 """

@@ -82,8 +82,14 @@ def pack(image: Image.Image, side: int) -> Row:
 
 def unpack(row: Row) -> Image.Image:
     """Return the image of a row."""
+    pixels = pixels_of(row)
+    return Image.frombuffer("RGB", pixels.shape[1::-1], pixels, "raw", "RGB", 0, 1)
+
+
+def pixels_of(row: Row) -> NDArray[np.uint8]:
+    """Return the pixels [H, W, 3] of a row, without copying them."""
     width, height = (int(length) for length in row[:_HEAD].view("<u4"))
-    return Image.frombuffer("RGB", (width, height), row[_HEAD : _HEAD + 3 * width * height], "raw", "RGB", 0, 1)
+    return row[_HEAD : _HEAD + 3 * width * height].reshape(height, width, 3)
 
 
 def _fitting(width: int, height: int, most: int) -> tuple[int, int]:

@@ -19,20 +19,21 @@ from torch import Tensor, nn
 from cnn_tl.cache.store import FeatureCache
 from cnn_tl.core.device import Precision, autocast
 from cnn_tl.core.formatting import counted, readable_bytes
-from cnn_tl.data.loader import Batch, in_groups
+from cnn_tl.data.loader import in_groups
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.features.cache_keys import row_key, space_facts
 from cnn_tl.features.speed import hardware_of, noise
-from cnn_tl.networks.backbone import to_input
+from cnn_tl.networks.backbone import normalised, to_input
 from cnn_tl.networks.split_point import SplitModel, split
 from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.context import Run, open_cache
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.outcome import ActivationReads
+from cnn_tl.training.sources.tiers import draws_on_device
 
-Read = Callable[[Sequence[Sequence[ImageRecord]]], Iterator[Batch[ImageRecord]]]
-"""Groups of images -> batches of their pixels, in the view of the current epoch."""
+Read = Callable[[Sequence[Sequence[ImageRecord]]], Iterator[Tensor]]
+"""Groups of images -> their pixels on the device, uint8 [N, H, W, 3], in the view of the current epoch."""
 
 AT_ONCE = 32
 """Images in one forward pass of the frozen part. Smaller groups are padded: another number may change the last bit, and
@@ -70,7 +71,10 @@ class Activations:
             split_point=found.split_point,
         )
         self.why_not = cache.why_not
-        self._space = cache.space(facts | {"order": order}, shape=_row_shape(found), dtype=_name(found.dtype))
+        facts |= {"order": order}
+        if draws_on_device(dataset.run, network.device):
+            facts |= {"views": "by the device"}  # their pixels differ from Pillow's by rounding
+        self._space = cache.space(facts, shape=_row_shape(found), dtype=_name(found.dtype))
 
     @property
     def row_bytes(self) -> int:
@@ -144,13 +148,15 @@ class Activations:
 
     def _computed(self, images: Sequence[ImageRecord], read: Read) -> Iterator[tuple[ImageRecord, NDArray[Any]]]:
         """Compute the activations of images; yield each image with its row."""
-        for batch in read(in_groups(images, AT_ONCE)):
-            yield from zip(batch.items, self._rows(batch), strict=True)
+        groups = in_groups(images, AT_ONCE)
+        for group, pixels_NHW3 in zip(groups, read(groups), strict=True):
+            yield from zip(group, self._rows(pixels_NHW3), strict=True)
 
-    def _rows(self, batch: Batch[ImageRecord]) -> NDArray[Any]:
-        network, count = self._network, len(batch.items)
-        pixels = np.concatenate([batch.pixels, np.repeat(batch.pixels[:1], AT_ONCE - count, axis=0)])
-        x_NCHW = to_input(pixels, network.info.preprocessing, network.device)
+    def _rows(self, pixels_NHW3: Tensor) -> NDArray[Any]:
+        network, count = self._network, len(pixels_NHW3)
+        if count < AT_ONCE:
+            pixels_NHW3 = torch.cat([pixels_NHW3, pixels_NHW3[:1].expand(AT_ONCE - count, -1, -1, -1)])
+        x_NCHW = normalised(pixels_NHW3, network.info.preprocessing)
         with _in_eval_mode(network.model), autocast(network.device, self._precision):
             kept = self.split.prefix(x_NCHW)[:count]
         if self.split.channels_last:

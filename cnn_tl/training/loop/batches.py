@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 
 import numpy as np
@@ -11,30 +11,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnn_tl.core.device import Precision
+from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.seeds import seed_of
-from cnn_tl.data.loader import Batch
 from cnn_tl.data.manifest import ImageRecord
-from cnn_tl.data.views.augment import finish_of
-from cnn_tl.data.views.transforms import mean_colour
+from cnn_tl.data.views.augment import Augmentation, View, draw_view
 from cnn_tl.features.cache_keys import PLAIN, view_seed
 from cnn_tl.networks import freeze_policies
 from cnn_tl.networks.backbone import normalised, to_device
 from cnn_tl.recipe.resolved import LoopRecipe
-from cnn_tl.training.dataset import Dataset, Item, Pixels
+from cnn_tl.training.dataset import Dataset, Pixels
 from cnn_tl.training.lazy_network import LazyNetwork
-from cnn_tl.training.loop.activations import Activations, open_activations
-from cnn_tl.training.loop.augmentation import agrees, finished
+from cnn_tl.training.loop.activations import Activations, Read, open_activations
 from cnn_tl.training.loop.validation import refuse_failures
-from cnn_tl.training.outcome import ActivationReads
+from cnn_tl.training.outcome import ActivationReads, SourceReads
+from cnn_tl.training.sources import tiers
+from cnn_tl.training.sources.sources import Sources, open_sources
 from cnn_tl.training.step.loss import Step
 from cnn_tl.training.step.schedule import balanced_batches, epoch_batches, loop_length
+from cnn_tl.training.views.random_views import RandomViews
 
 Steps = Generator[Step, None, None]
 
-MAX_WAIT = 0.02
-"""Maximum share of an epoch that a GPU may wait for images; beyond it the GPU does part of the augmentation. That costs
-about 20 small kernels per batch and saves a third of a core's time per view (0.7 of 1.9 ms measured). A CPU would need
-six times as long in batches, so there the threads keep doing it."""
+Occurrence = tuple[ImageRecord, int]
+"""An image of a step, and how often it has occurred in the epoch before."""
 
 
 class Batches:
@@ -51,7 +50,7 @@ class Batches:
         self._dataset, self._network = dataset, network
         self._run, self._recipe = dataset.run, dataset.run.recipe
         self._activations: Activations | None = None
-        self._finishes_on_device = self._recipe.run.augment == "device"
+        self._sources: Sources | None = None
 
     def open(self, precision: Precision, *, gradual: bool = False) -> ActivationReads | None:
         """Decide whether steps start from activations of the frozen part; the parameters must be frozen already.
@@ -72,6 +71,11 @@ class Batches:
     def starts_at_activations(self) -> bool:
         """Whether steps start from the activations of the frozen part."""
         return self._activations is not None
+
+    @property
+    def sources(self) -> SourceReads | None:
+        """Where the sources of random views lay; None: threads drew the views, or there were none."""
+        return None if self._sources is None else self._sources.reads
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -127,13 +131,8 @@ class Batches:
         spec = self._network.info.preprocessing
         shares = [self._run.world.share(items) for items in self._occurrences(epoch)[done:]]
         groups = [share.items or [(self.images[0], 0)] for share in shares]
-        on_device = self._finishes_on_device
-        batches = self._dataset.read(groups, lambda item: self._pixels(item[0], epoch, item[1], finished=not on_device))
-        for share, batch in zip(shares, self._complete(batches), strict=True):
-            pixels_NHW3 = to_device(batch.pixels, self._network.device)
-            if on_device:
-                pixels_NHW3 = self._jitter_and_erase(pixels_NHW3, batch.items, epoch)
-            images = [image for image, _ in batch.items]
+        for share, group, pixels_NHW3 in zip(shares, groups, self._views(groups, epoch), strict=True):
+            images = [image for image, _ in group]
             yield Step(images, normalised(pixels_NHW3, spec), share.first, share.total, counts=bool(share.items))
 
     def _of_activations(self, found: Activations, epoch: int, done: int) -> Steps:
@@ -145,22 +144,7 @@ class Batches:
             with found.split.rest():
                 yield Step(images, x, share.first, share.total, counts=bool(share.items))
 
-    def _jitter_and_erase(self, pixels_NHW3: Tensor, items: Sequence[tuple[ImageRecord, int]], epoch: int) -> Tensor:
-        settings, spec = self._run.augmentation, self._network.info.preprocessing
-        seeds = [self._seed(image, epoch, repeat) for image, repeat in items]
-        finishes = [finish_of(spec, settings, seed) for seed in seeds if settings is not None and seed is not None]
-        return finished(pixels_NHW3, finishes, mean_colour(spec)) if finishes else pixels_NHW3
-
-    def report_wait(self, share: float) -> None:
-        """Move part of the augmentation to the GPU if it waited for images for a large share of an epoch."""
-        is_faster_there = self._network.device.type == "cuda" and self._recipe.run.augment == "auto"
-        if not is_faster_there or share <= MAX_WAIT or self._activations is not None or self._finishes_on_device:
-            return
-        if agrees(self._network.device, self._network.info.preprocessing):
-            self._run.observer.note("the device waited for images: it now does colour jitter and erasing itself")
-            self._finishes_on_device = True
-
-    def _occurrences(self, epoch: int) -> list[list[tuple[ImageRecord, int]]]:
+    def _occurrences(self, epoch: int) -> list[list[Occurrence]]:
         """Return the images of each step, each with the number of earlier occurrences in the epoch."""
         seen: Counter[ImageRecord] = Counter()
         steps = []
@@ -169,27 +153,63 @@ class Batches:
             seen.update(images)
         return steps
 
-    def _reader(self, epoch: int) -> Callable[[Sequence[Sequence[ImageRecord]]], Iterator[Batch[ImageRecord]]]:
-        """Return a function that reads groups of images, each in its view of this epoch."""
-        return lambda groups: self._complete(self._dataset.read(groups, lambda image: self._pixels(image, epoch)))
+    def _reader(self, epoch: int) -> Read:
+        """Return a function that yields the view of this epoch of each image, group by group."""
+        return lambda groups: self._views([[(image, 0) for image in group] for group in groups], epoch)
 
-    def _complete(self, batches: Iterator[Batch[Item]]) -> Iterator[Batch[Item]]:
-        """Yield the batches; refuse one with an unreadable image."""
-        for batch in batches:
-            refuse_failures(batch)
-            yield batch
+    def _views(self, groups: Sequence[Sequence[Occurrence]], epoch: int) -> Iterator[Tensor]:
+        """Yield the pixels of each group on the device, uint8 [N, H, W, 3], in the views of this epoch.
+
+        Random views are drawn on the device if `tiers.draws_on_device`; all others, and plain ones, by threads.
+
+        Raises (while it is iterated):
+            DataError: an image changed since the run began.
+            Stopped: a signal came.
+        """
+        device = self._network.device
+        if self._view(epoch) == PLAIN or not tiers.draws_on_device(self._run, device):
+            for batch in self._dataset.read(groups, lambda item: self._pixels(item[0], epoch, item[1])):
+                refuse_failures(batch)
+                yield to_device(batch.pixels, device)
+            return
+        settings, spec = self._run.augmentation, self._network.info.preprocessing
+        assert settings is not None, "plain views are not drawn"
+        views = RandomViews(spec, settings, device)
+        with self._opened_sources().steps([[image for image, _ in group] for group in groups]) as steps:
+            for group, loaded in zip(groups, steps, strict=True):
+                self._run.raise_if_stopped()
+                drawn = [
+                    self._drawn(item, size, epoch, spec, settings)
+                    for item, size in zip(group, loaded.sizes, strict=True)
+                ]
+                pixels_NHW3 = views(loaded.batch, drawn)
+                loaded.release()
+                yield pixels_NHW3
+
+    def _drawn(
+        self, item: Occurrence, size: tuple[int, int], epoch: int, spec: Preprocessing, settings: Augmentation
+    ) -> View:
+        seed, (height, width) = self._seed(item[0], epoch, item[1]), size
+        assert seed is not None, "only random views are drawn"
+        return draw_view(width, height, spec, settings, seed)
+
+    def _opened_sources(self) -> Sources:
+        """Return the sources of the training images, the same each time; the first call loads them."""
+        if self._sources is None:
+            self._sources = open_sources(self._dataset, self.images, self._network.device)
+        return self._sources
 
     def _view(self, epoch: int) -> int:
         """Return the number of the view that an epoch uses: a fixed number of views repeats, fresh ones do not."""
         views = self._recipe.features.views
         return (epoch - 1) % views if isinstance(views, int) else epoch
 
-    def _pixels(self, image: ImageRecord, epoch: int, repeat: int = 0, *, finished: bool = True) -> Pixels:
+    def _pixels(self, image: ImageRecord, epoch: int, repeat: int = 0) -> Pixels:
         """Read an image in its view of this epoch, a different one for each repeat."""
         seed = self._seed(image, epoch, repeat)
         if seed is None:
             return self._dataset.evaluation_pixels(image)
-        return self._dataset.images.augmented(image, seed, finished=finished)
+        return self._dataset.images.augmented(image, seed)
 
     def _seed(self, image: ImageRecord, epoch: int, repeat: int = 0) -> int | None:
         """Return the seed of this epoch's view of an image; None: the plain view, as in evaluation."""

@@ -303,6 +303,7 @@ class Loop:
             phases=progress.receipts,
             images=self._images,
             activations=self._trainable.activations,
+            sources=self._batches.sources,
             fitted_head_accuracy=progress.start["val_accuracy"] if progress.start else None,
             ended_early=f"no better epoch in {self._settings.patience}" if ended_early else None,
             micro_batch=progress.micro_batch or None,

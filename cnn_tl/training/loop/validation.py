@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cnn_tl.core.device import inference_precision
-from cnn_tl.core.errors import BadImageError, DataError
 from cnn_tl.data.loader import Batch, in_groups
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.features.engine import Engine, stream
 from cnn_tl.features.speed import cuda_batch_size
 from cnn_tl.networks.backbone import classifier_in_fp32
 from cnn_tl.recipe.resolved import LoopRecipe
-from cnn_tl.training.dataset import Dataset, Item, Pixels
+from cnn_tl.training.dataset import Dataset, Item, Pixels, changed_data
 from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.step.gradients import memory_for
 
@@ -84,5 +83,4 @@ def refuse_failures(batch: Batch[Item]) -> None:
         DataError: the batch has one.
     """
     if batch.failures:
-        error: BadImageError = batch.failures[0][1]
-        raise DataError(f"{error}; it could be read when the run began, so the data has changed since")
+        raise changed_data(batch.failures[0][1])

@@ -19,7 +19,8 @@ from cnn_tl.training.estimate import DECODE_SECONDS, Planned
 from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.loop import loop, lr_range_test, start
 from cnn_tl.training.loop.lr_range_test import RangeTest
-from cnn_tl.training.outcome import Facts, Outcome
+from cnn_tl.training.outcome import Facts, Outcome, SourceReads
+from cnn_tl.training.sources import tiers
 from cnn_tl.training.step import precision as precisions
 from cnn_tl.training.step.schedule import LoopLength, loop_length
 
@@ -69,6 +70,7 @@ def plan_loop(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: LazyN
         phases=_phases(run, length),
         features=None,
         images=images,
+        sources=_sources(dataset, network),
         seconds=_seconds(run, dataset, network, precision, length, images),
     )
     return Planned(shown, precision)
@@ -80,6 +82,15 @@ def _kept_images(dataset: Dataset[LoopRecipe]) -> FeaturePlan | None:
     images = dataset.manifest.of("train") + dataset.manifest.of("val")
     lacking = dataset.images.lacking(images)
     return FeaturePlan(len(lacking), len(images) - len(lacking), dataset.images.expected_bytes(lacking))
+
+
+def _sources(dataset: Dataset[LoopRecipe], network: LazyNetwork) -> str | None:
+    run, images = dataset.run, dataset.manifest.of("train")
+    if not tiers.draws_on_device(run, network.device):
+        return None
+    nbytes = dataset.images.expected_source_bytes(images)
+    tier = tiers.expected_tier(run, dataset.images, nbytes, network.device)
+    return f"drawn on the device from images {SourceReads(tier, nbytes)}"
 
 
 def _schedule(run: Run[LoopRecipe], length: LoopLength) -> str:

@@ -232,6 +232,7 @@ def _make_plan(
         phases=None,
         features=feature_plan(run, network, found),
         images=None,
+        sources=None,
         seconds=seconds + head_seconds(run, dataset, network, found) + 1,
     )
 

@@ -177,7 +177,7 @@ def planned(mode: str, features: FeaturePlan, classes: int = 1, seconds: float =
     plan = Plan(
         mode=mode, data="pets", layout="train + val", counts=counts, set_aside=0,
         backbone="resnet18", weights="none", image_size=(64, 64), trainable=1, total=2, device="cpu", precision="fp32",
-        schedule="", phases=None, features=features, images=None, seconds=seconds, output="runs/pets",
+        schedule="", phases=None, features=features, images=None, sources=None, seconds=seconds, output="runs/pets",
     )  # fmt: skip
     stream = io.StringIO()
     Console(file=stream, width=120).print(plan_table(plan))
