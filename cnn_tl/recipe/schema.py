@@ -282,8 +282,8 @@ class Run(Section):
     )
     sources: Literal["auto", "device", "pinned", "disk", "decode", "threads"] = Field(
         default="auto",
-        description="Where images lie from which a GPU draws views: its memory, host memory, the cache, files; auto: the "
-        "first with room; threads: the CPU draws.",
+        description="Where images lie from which a GPU draws views: its memory, host memory, the cache, files; "
+        "auto: the first with room; threads: the CPU draws.",
     )
     track: Trackers = Field(
         default=(), description="Trackers besides metrics.jsonl and metrics.csv: tensorboard, mlflow, wandb."

@@ -66,32 +66,18 @@ class View:
     finish: Finish
 
 
-def augment(
-    image: Image.Image, spec: Preprocessing, settings: Augmentation, seed: int, *, finished: bool = True
-) -> NDArray[np.uint8]:
-    """Return uint8 pixels [H, W, 3] of a random view of an RGB image; the view is a function of `seed` alone.
-
-    Args:
-        finished: False leaves out the steps of `finish_of`, which are then done elsewhere.
-    """
+def augment(image: Image.Image, spec: Preprocessing, settings: Augmentation, seed: int) -> NDArray[np.uint8]:
+    """Return uint8 pixels [H, W, 3] of a random view of an RGB image; the view is a function of `seed` alone."""
     drawn = draw_view(image.width, image.height, spec, settings, seed)
     view = image.resize((spec.width, spec.height), FILTERS[spec.interpolation], box=drawn.box)
     if drawn.flipped:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     view = policies.perform(view, drawn.operations, mean_colour(spec))
-    return np.asarray(finish(view, drawn.finish, spec) if finished else view)
-
-
-def finish_of(spec: Preprocessing, settings: Augmentation, seed: int) -> Finish:
-    """Return the last steps of the view that `seed` draws; they do not depend on the image."""
-    return draw_view(spec.width, spec.height, spec, settings, seed).finish
+    return np.asarray(finish(view, drawn.finish, spec))
 
 
 def draw_view(width: int, height: int, spec: Preprocessing, settings: Augmentation, seed: int) -> View:
-    """Draw a view of an image of this size in pixels, which affects only the box of the crop; nothing is read.
-
-    Whatever the size, the same number of random numbers is drawn before the finish; `finish_of` relies on that.
-    """
+    """Draw a view of an image of this size in pixels, which affects only the box of the crop; nothing is read."""
     draw = random.Random(seed)
     box = _crop(width, height, spec.width / spec.height, settings.crop_scale_min, draw)
     flipped = settings.flip and draw.random() < 0.5

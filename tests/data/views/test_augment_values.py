@@ -13,7 +13,7 @@ from scipy.stats import kstest
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.views import augment as module
 from cnn_tl.data.views import policies
-from cnn_tl.data.views.augment import Augmentation, Finish, augment, finish, finish_of
+from cnn_tl.data.views.augment import Augmentation, Finish, augment, draw_view, finish
 
 SPEC = Preprocessing(32, 32, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 STILL = Augmentation(crop_scale_min=1.0, flip=False, color=0.0)
@@ -53,7 +53,7 @@ def test_a_crop_keeps_any_share_from_the_least_on_in_proportions_of_3_to_4_and_b
 
 @pytest.mark.parametrize("color", [0.2, 0.8])
 def test_light_is_drawn_evenly_to_either_side_of_what_it_was(color: float) -> None:
-    lights = [finish_of(SPEC, Augmentation(0.5, True, color), seed).jitter for seed in range(DRAWS)]
+    lights = [draw_view(64, 64, SPEC, Augmentation(0.5, True, color), seed).finish.jitter for seed in range(DRAWS)]
     for factors in zip(*[light for light in lights if light], strict=True):
         assert kstest(factors, "uniform", (1 - color, 2 * color)).pvalue > 0.01
 
@@ -69,7 +69,10 @@ def test_each_factor_changes_what_it_is_called_in_this_order() -> None:
 
 @pytest.mark.parametrize("erasing", [0.1, 0.6])
 def test_so_many_views_are_erased(erasing: float) -> None:
-    holes = [finish_of(SPEC, Augmentation(0.5, True, 0.0, erasing=erasing), seed).hole for seed in range(DRAWS)]
+    holes = [
+        draw_view(64, 64, SPEC, Augmentation(0.5, True, 0.0, erasing=erasing), seed).finish.hole
+        for seed in range(DRAWS)
+    ]
     assert sum(hole is not None for hole in holes) / DRAWS == pytest.approx(erasing, abs=0.03)
 
 
