@@ -119,6 +119,7 @@ def finish(process: subprocess.Popen[str], errors: Path) -> str:
 
 
 LOOP = ("--epochs", 2, "--batch-size", 8, "--lr", 0.001, "--set", "model.bn=eval")
+FINETUNE = ("--mode", "finetune", *LOOP, "--set", "train.head_start=random")
 TINY_STEPS = ("--batch-size", 3, "--set", "train.micro_batch=2")
 
 
@@ -127,12 +128,22 @@ TINY_STEPS = ("--batch-size", 3, "--set", "train.micro_batch=2")
     [
         # begins as freeze does, and ends with steps of which one process has a single image, or none
         ("--mode", "lp-ft", *LOOP, *TINY_STEPS, "--set", "augment.mixup=1", "--set", "augment.cutmix=1"),
+        (*FINETUNE, "--epochs", 1, *TINY_STEPS, "--set", "run.sources=pinned"),
+        pytest.param((*FINETUNE, *TINY_STEPS, "--set", "run.sources=device"), marks=pytest.mark.soak),
         pytest.param(("--mode", "lp-ft", *LOOP, *TINY_STEPS), marks=pytest.mark.soak),
         pytest.param(("--mode", "freeze"), marks=pytest.mark.soak),
         pytest.param(("--mode", "finetune", *LOOP, "--set", "model.freeze=last-stage"), marks=pytest.mark.soak),
         pytest.param(("--mode", "lp-ft", *LOOP), marks=pytest.mark.soak),
     ],
-    ids=["lp-ft in tiny steps, mixed", "lp-ft in tiny steps", "freeze", "last-stage", "lp-ft"],
+    ids=[
+        "lp-ft in tiny steps, mixed",
+        "pinned sources",
+        "sources on the device",
+        "lp-ft in tiny steps",
+        "freeze",
+        "last-stage",
+        "lp-ft",
+    ],
 )
 def test_two_processes_do_what_one_does(
     launch: Launch, finish_warm: Callable[..., None], tmp_path: Path, flags: tuple[object, ...]
