@@ -51,6 +51,7 @@ class Batches:
         self._run, self._recipe = dataset.run, dataset.run.recipe
         self._activations: Activations | None = None
         self._sources: Sources | None = None
+        self._random_views: RandomViews | None = None
 
     def open(self, precision: Precision, *, gradual: bool = False) -> ActivationReads | None:
         """Decide whether steps start from activations of the frozen part; the parameters must be frozen already.
@@ -174,7 +175,7 @@ class Batches:
             return
         settings, spec = self._run.augmentation, self._network.info.preprocessing
         assert settings is not None, "plain views are not drawn"
-        views = RandomViews(spec, settings, device)
+        views = self._random_views = self._random_views or RandomViews(spec, settings, device)
         with self._opened_sources().steps([[image for image, _ in group] for group in groups]) as steps:
             for group, loaded in zip(groups, steps, strict=True):
                 self._run.raise_if_stopped()

@@ -24,8 +24,8 @@ def draws_on_device(run: Run, device: torch.device) -> bool:
 
     On a CPU threads draw them with Pillow, which is several times as fast, unless the recipe names a tier.
     """
-    wanted = run.recipe.run.sources
-    if run.augmentation is None or wanted == "threads":
+    wanted, settings = run.recipe.run.sources, run.augmentation
+    if settings is None or settings.policy != "none" or wanted == "threads":  # policies have no device form yet
         return False
     return wanted != "auto" or device.type in ("cuda", "mps")
 
