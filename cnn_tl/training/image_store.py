@@ -212,7 +212,7 @@ class ImageStore:
         """Return the number of pixels of an image's source, or slightly more."""
         assert self.source_side is not None
         try:
-            facts = probe(self._file_of(image), self._spec)
+            facts = probe(self._file_of(image).checked(), self._spec)
         except BadImageError:
             return 0
         return min(facts.width * facts.height, self.source_side**2)
