@@ -46,6 +46,7 @@ def why_not_run(config: pytest.Config, item: pytest.Item) -> str:
 
     if not are_wanted(config):
         return "needs a GPU, which this process hides: pytest -m gpu"
-    takes_any_device = "device" in getattr(item, "fixturenames", ())
+    given = getattr(item, "callspec", None)
+    takes_any_device = "device" in getattr(item, "fixturenames", ()) and not (given and "device" in given.params)
     can_run = torch.cuda.is_available() or (takes_any_device and ANY_DEVICE in os.environ)
     return "" if can_run else "needs a GPU"

@@ -115,6 +115,16 @@ def test_deterministic_runs_resume_to_the_bit(run: Run, tmp_path: Path, name: st
     assert metrics(tmp_path / "stopped") == metrics(tmp_path / "undisturbed")
 
 
+@pytest.mark.parametrize("tier", ["pinned", "disk", "decode"])
+def test_where_sources_lie_changes_no_bit(run: Run, tmp_path: Path, tier: str) -> None:
+    settings: Sections = {"augment": {"color": 0.3, "mixup": 0.2}}
+    for sources in ("device", tier):
+        how = {"deterministic": True, "precision": "fp32", "sources": sources}
+        run(sources, **settings, run=how)
+    assert_same_weights(tmp_path / "device", tmp_path / tier)
+    assert metrics(tmp_path / "device") == metrics(tmp_path / tier)
+
+
 def test_frozen_stays_frozen_and_the_rest_moves(run: Run, tiny_weights: Path) -> None:
     from safetensors.torch import load_file
 
