@@ -80,6 +80,16 @@ def _ranges(
     }
 
 
+MATRICES: dict[str, Callable[[float], tuple[float, ...]]] = {
+    "shear-x": lambda slope: (1, slope, 0, 0, 1, 0),
+    "shear-y": lambda slope: (1, 0, 0, slope, 1, 0),
+    "translate-x": lambda pixels: (1, 0, -int(pixels), 0, 1, 0),
+    "translate-y": lambda pixels: (1, 0, 0, 0, 1, -int(pixels)),
+}
+"""Name -> function of a magnitude; it returns a to f, with which a pixel (x, y) gets the value at
+(a x + b y + c, d x + e y + f)."""
+
+
 def _affine(image: Image.Image, matrix: tuple[float, ...], fill: Colour) -> Image.Image:
     """Give each pixel (x, y) the value at (a x + b y + c, d x + e y + f), or `fill` if that is outside."""
     return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=fill)
@@ -87,10 +97,10 @@ def _affine(image: Image.Image, matrix: tuple[float, ...], fill: Colour) -> Imag
 
 OPERATIONS: dict[str, Callable[[Image.Image, float, Colour], Image.Image]] = {
     "identity": lambda image, magnitude, fill: image,
-    "shear-x": lambda image, slope, fill: _affine(image, (1, slope, 0, 0, 1, 0), fill),
-    "shear-y": lambda image, slope, fill: _affine(image, (1, 0, 0, slope, 1, 0), fill),
-    "translate-x": lambda image, pixels, fill: _affine(image, (1, 0, -int(pixels), 0, 1, 0), fill),
-    "translate-y": lambda image, pixels, fill: _affine(image, (1, 0, 0, 0, 1, -int(pixels)), fill),
+    "shear-x": lambda image, slope, fill: _affine(image, MATRICES["shear-x"](slope), fill),
+    "shear-y": lambda image, slope, fill: _affine(image, MATRICES["shear-y"](slope), fill),
+    "translate-x": lambda image, pixels, fill: _affine(image, MATRICES["translate-x"](pixels), fill),
+    "translate-y": lambda image, pixels, fill: _affine(image, MATRICES["translate-y"](pixels), fill),
     "rotate": lambda image, degrees, fill: image.rotate(degrees, Image.Resampling.BILINEAR, fillcolor=fill),
     "brightness": lambda image, more, fill: ImageEnhance.Brightness(image).enhance(1 + more),
     "color": lambda image, more, fill: ImageEnhance.Color(image).enhance(1 + more),

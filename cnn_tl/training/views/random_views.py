@@ -12,6 +12,7 @@ from cnn_tl.data.views.augment import Augmentation, View
 from cnn_tl.data.views.transforms import mean_colour
 from cnn_tl.training.views.crops import Crops
 from cnn_tl.training.views.finishing import finished
+from cnn_tl.training.views.policies import Policies
 from cnn_tl.training.views.source_batch import SourceBatch
 
 
@@ -36,6 +37,7 @@ class RandomViews:
         default = torch.float16 if device.type == "cuda" else torch.float32
         self._crops = Crops(spec, settings, device, precision or default)
         self._colour = torch.tensor(mean_colour(spec), dtype=torch.uint8, device=device)
+        self._policies = Policies(spec.width, spec.height, self._colour)
 
     def __call__(self, sources: SourceBatch, drawn: Sequence[View]) -> Tensor:
         """Return the views of the sources, uint8 pixels [N, H, W, 3] on the device.
@@ -46,4 +48,5 @@ class RandomViews:
         """
         with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
             pixels_NHW3 = self._crops(sources, drawn)
+            pixels_NHW3 = self._policies(pixels_NHW3, [view.operations for view in drawn])
             return finished(pixels_NHW3, [view.finish for view in drawn], self._colour)
