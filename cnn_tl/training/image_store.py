@@ -131,6 +131,12 @@ class ImageStore:
         found = {p: tuple(kind for kind in kinds if _key(p) in missing[kind]) for p, kinds in wanted.items()}
         return {image: kinds for image, kinds in found.items() if kinds}
 
+    def lacking_sources(self, images: Iterable[ImageRecord]) -> set[ImageRecord]:
+        """Return the training images whose source must be decoded."""
+        if self._spaces is None:
+            return set(images)
+        return {image for image, kinds in self.lacking(images).items() if "source" in kinds}
+
     def expected_bytes(self, lacking: Lacking) -> int:
         """Estimate how many bytes the images will take, from the sizes of a sample."""
         plain = sum("plain" in kinds for kinds in lacking.values())

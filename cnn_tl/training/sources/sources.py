@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 
@@ -15,11 +15,14 @@ from cnn_tl.core.errors import BadImageError
 from cnn_tl.core.formatting import counted
 from cnn_tl.data.loader import in_groups
 from cnn_tl.data.manifest import ImageRecord
+from cnn_tl.data.reading.jobs import Job
+from cnn_tl.data.views import image_source
 from cnn_tl.training.dataset import Dataset, changed_data
+from cnn_tl.training.image_store import ImageStore
 from cnn_tl.training.outcome import SourceReads
 from cnn_tl.training.sources import tiers
 from cnn_tl.training.sources.buffer import NoRoom, PixelBuffer
-from cnn_tl.training.sources.reading import reading
+from cnn_tl.training.sources.reading import reading_or_decoding
 from cnn_tl.training.sources.staging import Loaded, Staging
 from cnn_tl.training.sources.tiers import Tier
 from cnn_tl.training.views.source_batch import SourceBatch
@@ -95,15 +98,29 @@ class InHostMemory(Sources):
 
 
 class Streamed(Sources):
-    """Sources that are read or decoded in each epoch, ahead of the step that uses them."""
+    """Sources that are read or decoded in each epoch, ahead of the step that uses them.
 
-    def __init__(self, read: Callable[[ImageRecord], Pixels], workers: int, staging: Staging) -> None:
-        self._read, self._workers, self._staging = read, workers, staging
+    Args:
+        decode: decode all of them; False: only those that the cache lacks.
+    """
+
+    def __init__(self, store: ImageStore, workers: int, staging: Staging, *, decode: bool = False) -> None:
+        self._store, self._workers, self._staging, self._decode = store, workers, staging, decode
+        self._read = store.decoded_source if decode else store.source
 
     @contextmanager
     def steps(self, groups: Groups) -> Iterator[Iterator[Loaded]]:
         """Yield an iterator, and start to read."""
-        with reading(groups, self._read, self._workers) as images, self._staging.ahead(images) as loaded:
+
+        def lacking() -> Container[ImageRecord]:
+            images = set(chain.from_iterable(groups))
+            return images if self._decode else self._store.lacking_sources(images)
+
+        def job_of(image: ImageRecord) -> Job:
+            return self._store.job(image, "source")
+
+        images = reading_or_decoding(groups, self._read, lacking, job_of, image_source.pixels_of, self._workers)
+        with images as found, self._staging.ahead(found) as loaded:
             yield _refusing_bad_images(loaded)
 
 
@@ -165,12 +182,12 @@ def _open_on_disk(
         return "data.keep_images is false"
     if lacking := len(store.lacking(images)):
         return f"the cache lacks {counted(lacking, 'image')}"
-    return Streamed(store.source, dataset.run.workers, Staging(device))
+    return Streamed(store, dataset.run.workers, Staging(device))
 
 
 def _open_files(dataset: Dataset, images: Sequence[ImageRecord], expected: int, device: torch.device) -> Sources:
     store, forced = dataset.images, dataset.run.recipe.run.sources == "decode"
-    return Streamed(store.decoded_source if forced else store.source, dataset.run.workers, Staging(device))
+    return Streamed(store, dataset.run.workers, Staging(device), decode=forced)
 
 
 _OPEN: dict[Tier, Callable[[Dataset, Sequence[ImageRecord], int, torch.device], Sources | str]] = {
@@ -189,7 +206,7 @@ def _fill(buffer: PixelBuffer, dataset: Dataset, images: Sequence[ImageRecord], 
     run, store = dataset.run, dataset.images
     each = max(1, 3 * buffer.room // len(images))
     groups = in_groups(images, max(1, CHUNK_BYTES // each))
-    sources = Streamed(store.source, run.workers, Staging(device))
+    sources = Streamed(store, run.workers, Staging(device))
     try:
         with run.observer.task("loading images", len(images)), sources.steps(groups) as chunks:
             for chunk in chunks:
