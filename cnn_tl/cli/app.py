@@ -34,7 +34,7 @@ from cnn_tl.cli.commands import (
     train,
 )
 from cnn_tl.cli.terminal import console, help
-from cnn_tl.core import launch, signals
+from cnn_tl.core import background, launch, signals
 from cnn_tl.core.cpu import keep_freed_memory, wait_passively
 from cnn_tl.core.errors import CnnTlError, ResourceError, Stopped, printable
 from cnn_tl.core.imports import missing_line, require_working_directory
@@ -166,7 +166,9 @@ def main() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         _discard_stdout()
-    if signals.arrived():  # Python would end by SIGINT where a signal interrupted an `exec`
+    if signals.arrived() or background.is_busy():
+        # Python would end by SIGINT where a signal interrupted an `exec`, and would wait for the import of torch
+        sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 

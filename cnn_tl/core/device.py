@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from cnn_tl.core.errors import ResourceError
-from cnn_tl.core.imports import require_torch
+from cnn_tl.core.imports import import_in_background, require_torch, wait_for_import
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +27,7 @@ def pick_device(wanted: DeviceName = "auto") -> torch.device:
     Raises:
         ResourceError: the requested device is not available.
     """
+    wait_for_import()
     import torch
 
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -38,6 +39,30 @@ def pick_device(wanted: DeviceName = "auto") -> torch.device:
             f"device {wanted} is not available here (torch {torch.__version__} sees: {here}); use --device auto"
         )
     return torch.device(wanted)
+
+
+def begin_loading(device: DeviceName, *, opens_gpu: bool = True) -> None:
+    """Begin to import torch and timm in a thread, and to open the GPU, while the caller does what needs neither.
+
+    Args:
+        device: where the network will run.
+        opens_gpu: False: only import. Each process of several on a machine must choose its GPU first.
+    """
+    import_in_background(_open_gpu if opens_gpu and device in ("auto", "cuda") else lambda: None)
+
+
+def _open_gpu() -> None:
+    """Let CUDA, cuBLAS and cuDNN load what they need for any network: about a second."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return
+    with torch.inference_mode():
+        x_NCHW = torch.zeros(1, 8, 8, 8, device="cuda", dtype=torch.bfloat16).to(memory_format=torch.channels_last)
+        filters = torch.zeros(8, 8, 3, 3, device="cuda", dtype=torch.bfloat16).to(memory_format=torch.channels_last)
+        torch.nn.functional.conv2d(x_NCHW, filters)
+        square = torch.zeros(8, 8, device="cuda")
+        torch.mm(square, square)
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -16,10 +16,11 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
 
+from cnn_tl.core.background import Background
 from cnn_tl.core.errors import ResourceError
 from cnn_tl.core.monkeypatch import attribute_replaced, modules_replaced
 
@@ -31,6 +32,7 @@ _DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn"}
 
 _DYNAMO = "torch._dynamo"
 _LOCK = threading.Lock()
+_failed_in_background: list[BaseException] = []
 
 
 def require_torch() -> None:
@@ -71,14 +73,47 @@ def import_timm() -> None:
     if "torch" not in sys.modules:
         require_working_directory()
     with _LOCK:
-        importlib.import_module("torch")
-        try:
-            with _without_dynamo():
-                importlib.import_module("torchvision")
-                importlib.import_module("timm")
-        except (ImportError, AttributeError):
+        if _failed_in_background:  # to import half a package again would raise something less clear
+            raise _failed_in_background.pop()
+        _import_all()
+
+
+def _import_all() -> None:
+    importlib.import_module("torch")
+    try:
+        with _without_dynamo():
             importlib.import_module("torchvision")
             importlib.import_module("timm")
+    except (ImportError, AttributeError):
+        importlib.import_module("torchvision")
+        importlib.import_module("timm")
+
+
+def import_in_background(then: Callable[[], None]) -> None:
+    """Begin to import torch, torchvision and timm in a thread; `require_torch` waits for it, and raises its error.
+
+    Args:
+        then: called in the thread after the import, whose errors are left to whoever needs the same.
+    """
+
+    def work() -> None:
+        require_working_directory()
+        with _LOCK:
+            try:
+                _import_all()
+            except BaseException as error:  # noqa: BLE001 - raised again by `import_timm` in the thread that needs it
+                _failed_in_background.append(error)
+                return
+        with suppress(Exception):
+            then()
+
+    Background(work, "import torch")
+
+
+def wait_for_import() -> None:
+    """Wait for an import that is in progress in another thread: until its end, `torch._dynamo` is a stand-in."""
+    with _LOCK:
+        pass
 
 
 def require_working_directory() -> None:

@@ -8,6 +8,7 @@ from typing import TypeVar, cast
 
 from cnn_tl import recipe as recipes
 from cnn_tl.core import files
+from cnn_tl.core.device import begin_loading
 from cnn_tl.core.errors import ArtefactError, DataError, RecipeError, printable
 from cnn_tl.core.processes import ALONE, World
 from cnn_tl.core.progress import Observer, warn_of_set_aside
@@ -49,6 +50,8 @@ def open_run(
         recipe = world.first(lambda: with_found_paths(as_given, folder))
     run = Run(recipe, folder, observer, world, tracking=Tracking(observer.warn), is_resumed=resume, writes=writes)
     known = recall_network(run)
+    if known is None or has_loop(run):
+        begin_loading(recipe.run.device, opens_gpu=world.is_alone)
     manifest = world.first(lambda: _scanned(run))  # before anything is downloaded
     refuse_unknown_classes(recipe, manifest.classes)
     network = find_network(run, known, len(manifest.classes))
