@@ -74,7 +74,7 @@ def predict(
             they do not say whether white is 1 or 255.
         top: how many classes each answer lists.
         batch_size: images that go through the model together; None: 32, and on CUDA up to 256.
-        workers: threads that read images; None: one per core.
+        workers: threads or processes that read images; None: one per core.
         device: auto, cpu, cuda or mps.
         recursive: search folders inside folders too.
         quiet, observer: as in `train`.

@@ -60,7 +60,8 @@ def train(
         epochs, batch_size, lr: of training; in mode freeze they concern the head adamw only. lr may be "auto".
         image_size: side of the network's input in pixels.
         device: auto (default), cpu, cuda or mps.
-        workers: threads that read images. seed: fixes every random choice, such as split, order and augmentation.
+        workers: threads or processes that read images; None: one per core.
+        seed: fixes every random choice, such as split, order and augmentation.
         resume: resume the run in `output`, or the newest run of this data and mode.
         quiet: show no progress. observer: receives progress events instead of the bars.
         sections: whole sections of the recipe, such as augment={"flip": False}.

@@ -35,7 +35,7 @@ ReadingThreads = Annotated[
         "--workers",
         min=0,
         max=64,
-        help="Threads that read images; 0 means the main thread.",
+        help="Threads or processes that read images; 0: the main thread.",
         show_default="one per core",
     ),
 ]
@@ -72,6 +72,8 @@ ImageSize = Annotated[int | None, typer.Option("--image-size", metavar="PIXELS",
 TrainDevice = Annotated[DeviceName | None, typer.Option("--device", help="Where to run.", show_default="auto")]
 RecipeThreads = Annotated[
     int | None,
-    typer.Option("--workers", help="Threads that read images; 0 means the main thread.", show_default="one per core"),
+    typer.Option(
+        "--workers", help="Threads or processes that read images; 0: the main thread.", show_default="one per core"
+    ),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Fixes every random choice.", show_default="0")]

@@ -37,7 +37,7 @@ class EvaluationOptions:
         robustness: also evaluate changed images; see `perturbations`.
         limit: evaluate at most this many images, drawn from each class in proportion.
         batch_size: images that go through the model together; None: `Classifier.batch_size`.
-        workers: threads that read images; 0: the calling thread; None: one per core.
+        workers: threads or processes that read images; 0: the calling thread; None: one per core.
         device: where the model runs.
     """
 

@@ -78,7 +78,7 @@ class Answers(Iterator[Answer]):
         return next(self._answers)
 
     def close(self) -> None:
-        """Stop predicting, and end the threads that read images."""
+        """Stop predicting, and end the threads and processes that read images."""
         if isinstance(self._answers, Generator):
             self._answers.close()
 
@@ -147,7 +147,7 @@ class Classifier:
                 uint8, RGB, [H, W, 3], or the bytes of a file.
             top: how many classes each answer lists, at most all of them.
             batch_size: images that go through the model at once; None: `self.batch_size`.
-            workers: threads that read images; 0: the calling thread; None: one per core.
+            workers: threads or processes that read images; 0: the calling thread; None: one per core.
             recursive: search folders inside folders too.
             observer: receives progress events, and at the end warnings about blank images.
 

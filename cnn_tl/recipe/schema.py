@@ -266,7 +266,10 @@ class Run(Section):
 
     device: DeviceName = Field(default="auto", description="Where to compute.")
     workers: int | None = Field(
-        default=None, ge=0, le=64, description="Threads that read images; 0: the main thread; null: one for each core."
+        default=None,
+        ge=0,
+        le=64,
+        description="Threads or processes that read images; 0: the main thread; null: one for each core.",
     )
     deterministic: bool = Field(
         default=False, description="The same bits in every run on CUDA, with slower kernels; a CPU gives them anyway."

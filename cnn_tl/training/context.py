@@ -51,7 +51,7 @@ class Run(Generic[R]):
 
     @property
     def workers(self) -> int:
-        """Number of threads that read images; 0: the main thread reads them."""
+        """Number of threads or processes that read images; 0: the main thread reads them."""
         wanted = self.recipe.run.workers
         return max(1, default_workers() // self.world.local_size) if wanted is None else wanted
 
