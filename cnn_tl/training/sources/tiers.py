@@ -25,7 +25,7 @@ def draws_on_device(run: Run, device: torch.device) -> bool:
     On a CPU threads draw them with Pillow, which is several times as fast, unless the recipe names a tier.
     """
     wanted, settings = run.recipe.run.sources, run.augmentation
-    if settings is None or settings.policy != "none" or wanted == "threads":  # policies have no device form yet
+    if settings is None or wanted == "threads":
         return False
     return wanted != "auto" or device.type in ("cuda", "mps")
 
