@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from cnn_tl.networks.backbone import to_device
 from cnn_tl.recipe.resolved import ResolvedAugment
 
 
@@ -20,7 +20,7 @@ def mixed(x: Tensor, targets_NK: Tensor, settings: ResolvedAugment, seed: int) -
 
     Args:
         x: normalised images [N, C, H, W].
-        targets_NK: probabilities of the classes, smoothed or not.
+        targets_NK: probabilities of the classes, smoothed or not, on the same device.
         settings: `mixup` and `cutmix`, the alpha of the Beta(alpha, alpha) that gives the share; 0: off.
     """
     count = len(x)
@@ -30,12 +30,12 @@ def mixed(x: Tensor, targets_NK: Tensor, settings: ResolvedAugment, seed: int) -
     cut = settings.cutmix > 0 and not (settings.mixup > 0 and draw.random() < 0.5)
     alpha = settings.cutmix if cut else settings.mixup
     share = float(draw.beta(alpha, alpha))
-    partners = torch.from_numpy(draw.permutation(count)).to(x.device)
+    partners = to_device(draw.permutation(count), x.device)
     if cut:
         x, share = _cutmix(x, partners, share, draw)
     else:
         x = x.lerp(x[partners], 1 - share)
-    return x, targets_NK.lerp(targets_NK[partners.to(targets_NK.device)], 1 - share)
+    return x, targets_NK.lerp(targets_NK[partners], 1 - share)
 
 
 def _cutmix(x_NCHW: Tensor, partners: Tensor, share: float, draw: np.random.Generator) -> tuple[Tensor, float]:

@@ -144,3 +144,17 @@ def test_the_order_in_memory_stays(settings: ResolvedAugment) -> None:
 def test_cutmix_of_activations_that_are_no_images_is_a_bug() -> None:
     with pytest.raises(AssertionError, match="needs images"):
         mixed(torch.rand(4, 16), torch.eye(4), CUTMIX, 0)
+
+
+@pytest.mark.gpu
+@ALL
+def test_a_gpu_mixes_the_same_images_and_nothing_waits_for_it(settings: ResolvedAugment) -> None:
+    x, targets = batch()
+    there = x.cuda(), targets.cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = mixed(*there, settings, 3)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for one, other in zip(found, mixed(x, targets, settings, 3), strict=True):
+        torch.testing.assert_close(one.cpu(), other)
