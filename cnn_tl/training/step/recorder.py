@@ -8,7 +8,9 @@ kernels, on other images, with dropout drawn from the generator's seed of that s
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -153,17 +155,14 @@ class StepRecorder:
         activations = torch.cuda.max_memory_allocated(x.device) - torch.cuda.memory_allocated(x.device)
         if activations > MEMORY_SHARE * free:
             return "its activations would take too much of the memory"
-        before = torch.cuda.get_sync_debug_mode()
         for parameter in self._model.parameters():
             parameter.grad = None
         seed()
         try:
-            torch.cuda.set_sync_debug_mode("error")
-            self._backward(x, targets_NK, len(x))
+            with _waiting_is_an_error():
+                self._backward(x, targets_NK, len(x))
         except RuntimeError as error:
             return f"the network waits for the GPU ({str(error).splitlines()[0]})"
-        finally:
-            torch.cuda.set_sync_debug_mode(before)
         return None
 
     def _refuse(self, reason: str) -> None:
@@ -171,3 +170,16 @@ class StepRecorder:
         self._note(f"steps are not recorded as a CUDA graph: {reason}")
         gc.collect()
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def _waiting_is_an_error() -> Iterator[None]:
+    """Let torch raise a RuntimeError inside the body wherever it would wait for the GPU."""
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls this mode a prototype
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)

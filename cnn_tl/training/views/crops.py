@@ -26,7 +26,11 @@ from cnn_tl.training.views.source_batch import SourceBatch
 from cnn_tl.training.views.transfer import sent
 
 CHUNK = 32
-"""Images of a product: enough to fill a GPU, and few enough for its memory (about 3 MiB each at 224 px)."""
+"""Images of a product. It is fixed, because it decides which kernel computes the product."""
+
+AT_ONCE = 8 * CHUNK
+"""Images of the other operations, whose bits do not depend on it: enough to fill a GPU with few launches, and few
+enough for its memory (about 3 MiB each at 224 px)."""
 
 _TILE = 8
 """Sizes of matrices are multiples of this: others are slower on tensor cores, and round differently on CPUs."""
@@ -118,10 +122,10 @@ class Crops:
         pixels, least = sources.pixels, self._most + self.window[1]
         if len(pixels) < least:  # else there is room for a whole window before or behind each image
             pixels = pad(pixels, (0, 0, 0, least - len(pixels)))
-        for start in range(0, count, CHUNK):
-            chunk = slice(start, start + CHUNK)
-            found = self._chunk(pixels, geometry[:, chunk], boxes.part(start, start + CHUNK))
-            views[chunk].copy_(found[: count - start])
+        for start in range(0, count, AT_ONCE):
+            some = slice(start, start + AT_ONCE)
+            found = self._some(pixels, geometry[:, some], boxes.part(start, start + AT_ONCE))
+            views[some].copy_(found[: count - start])
         return views
 
     def _support(self, scale: float) -> float:
@@ -143,16 +147,17 @@ class Crops:
         there, numbers = sent([origins.astype(np.int64), floats], self._device)
         return _Boxes(there, *numbers.unbind())
 
-    def _chunk(self, pixels_P3: Tensor, geometry_3n: Tensor, boxes: _Boxes) -> Tensor:
-        """Return whole numbers [n, H, W, 3], float32."""
+    def _some(self, pixels_P3: Tensor, geometry_3n: Tensor, boxes: _Boxes) -> Tensor:
+        """Return whole numbers [n, H, W, 3], float32; n is a multiple of `CHUNK`."""
         height, width = self.window
         windows = self._windows(pixels_P3, geometry_3n, boxes)
-        x_nLJ = torch.sub(windows.pixels, self._middle).view(CHUNK, -1, width)
+        x_nLJ = torch.sub(windows.pixels, self._middle).view(len(windows.pixels), -1, width)
         weights_2nOL = self._weights(windows, boxes)
         columns_nWJ, rows_nHI = weights_2nOL[0, :, : self._width, :width], weights_2nOL[1, :, : self._height, :height]
-        y_nLW = torch.bmm(x_nLJ, columns_nWJ.transpose(1, 2)).floor_().clamp_(-128, 127)
-        z_nHL = torch.bmm(rows_nHI, y_nLW.view(CHUNK, height, -1))
-        return torch.add(z_nHL.view(CHUNK, self._height, 3, self._width), self._back).clamp_(0, 255).permute(0, 1, 3, 2)
+        y_nLW = _products(x_nLJ, columns_nWJ.transpose(1, 2)).floor_().clamp_(-128, 127)
+        z_nHL = _products(rows_nHI, y_nLW.view(len(y_nLW), height, -1))
+        whole_nH3W = torch.add(z_nHL.view(len(z_nHL), self._height, 3, self._width), self._back).clamp_(0, 255)
+        return whole_nH3W.permute(0, 1, 3, 2)
 
     def _windows(self, pixels_P3: Tensor, geometry_3n: Tensor, boxes: _Boxes) -> _Windows:
         """Read the windows, row by row. A window is moved left where it would end beyond its row.
@@ -168,7 +173,7 @@ class Crops:
         rows_nI = torch.minimum(self._rows, room_2n[1, :, None] - 1)
         rows_nI.mul_(widths_n[:, None]).add_((first_n - shift_n)[:, None])
         lines_P3J = pixels_P3.unfold(0, width, 1)
-        found_nI3J = torch.empty(CHUNK, height, 3, width, dtype=torch.uint8, device=self._device)
+        found_nI3J = torch.empty(len(rows_nI), height, 3, width, dtype=torch.uint8, device=self._device)
         torch.ops.aten.index.Tensor_out(lines_P3J, [rows_nI], out=found_nI3J)  # else it would choose another layout
         return _Windows(found_nI3J, room_2n, shift_n)
 
@@ -183,6 +188,15 @@ class Crops:
         places[0].add_(windows.shift[:, None, None])
         zeros = torch.zeros(*centres.shape, self._line, dtype=self._precision, device=self._device)
         return zeros.scatter_(-1, places.long(), weights)
+
+
+def _products(a_nIK: Tensor, b_nKJ: Tensor) -> Tensor:
+    """Return the matrix products [n, I, J], `CHUNK` at a time."""
+    products = a_nIK.new_empty(len(a_nIK), a_nIK.shape[1], b_nKJ.shape[2])
+    for start in range(0, len(a_nIK), CHUNK):
+        some = slice(start, start + CHUNK)
+        torch.bmm(a_nIK[some], b_nKJ[some], out=products[some])
+    return products
 
 
 def _tiles(length: float) -> int:
