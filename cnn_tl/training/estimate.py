@@ -20,6 +20,9 @@ Work = TypeVar("Work")
 DECODE_SECONDS = 0.004
 """Decoding one image of ordinary size with Pillow on one thread."""
 
+MEASURED_SECONDS = 0.15
+"""Duration of a measurement: one pass may hit a moment in which other programs use the cores, or do not."""
+
 
 @dataclass(frozen=True)
 class Planned(Generic[Work]):
@@ -53,7 +56,7 @@ def fit_seconds(kind: str, images: int, views: int, num_features: int, num_class
 
 
 def seconds_per_image(network: LazyNetwork, precision: Precision, images: int = 4) -> float:
-    """Measure one forward pass of a small batch after a warm-up, in seconds per image."""
+    """Measure forward passes of a batch after a warm-up, for `MEASURED_SECONDS`; return the mean seconds per image."""
     import torch
 
     from cnn_tl.core.device import autocast
@@ -61,8 +64,11 @@ def seconds_per_image(network: LazyNetwork, precision: Precision, images: int = 
 
     model = place(network.model, network.device).eval()
     x_NCHW = to_input(noise(network.build(), images), network.info.preprocessing, network.device)
+    passes = 0
     with torch.inference_mode(), autocast(network.device, precision):
-        model(x_NCHW)
-        started = time.perf_counter()
         model(x_NCHW).sum().item()
-    return (time.perf_counter() - started) / images
+        started = time.perf_counter()
+        while not passes or time.perf_counter() - started < MEASURED_SECONDS:
+            model(x_NCHW).sum().item()
+            passes += 1
+    return (time.perf_counter() - started) / (passes * images)
