@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 
+from cnn_tl.core.device import waiting_forbidden
 from cnn_tl.training.loop.loop import Loop
 from cnn_tl.training.result import TrainResult
 from cnn_tl.training.step.loss import Step
@@ -35,12 +36,8 @@ def test_no_step_waits(
     step, watched = Loop._step, []
 
     def watch(self: Loop, one: Step) -> None:
-        before = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("error" if self._progress.step > 6 else before)
-        try:
+        with waiting_forbidden() if self._progress.step > 6 else contextlib.nullcontext():
             step(self, one)
-        finally:
-            torch.cuda.set_sync_debug_mode(before)
         watched.append(self._progress.step)
 
     monkeypatch.setattr(Loop, "_step", watch)

@@ -8,13 +8,13 @@ kernels, on other images, with dropout drawn from the generator's seed of that s
 from __future__ import annotations
 
 import gc
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from cnn_tl.core.device import waiting_forbidden
 
 RECORD_AFTER = 3
 """Steps of the same shape before one is recorded: the kernels are chosen and loaded by then."""
@@ -159,7 +159,7 @@ class StepRecorder:
             parameter.grad = None
         seed()
         try:
-            with _waiting_is_an_error():
+            with waiting_forbidden():
                 self._backward(x, targets_NK, len(x))
         except RuntimeError as error:
             return f"the network waits for the GPU ({str(error).splitlines()[0]})"
@@ -170,16 +170,3 @@ class StepRecorder:
         self._note(f"steps are not recorded as a CUDA graph: {reason}")
         gc.collect()
         torch.cuda.empty_cache()
-
-
-@contextmanager
-def _waiting_is_an_error() -> Iterator[None]:
-    """Let torch raise a RuntimeError inside the body wherever it would wait for the GPU."""
-    before = torch.cuda.get_sync_debug_mode()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch calls this mode a prototype
-        torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode(before)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from source_batches import noise_image, smooth_image, sources_of
 
-from cnn_tl.core.device import autocast, deterministic
+from cnn_tl.core.device import autocast, deterministic, waiting_forbidden
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.views.augment import Augmentation, augment, draw_view
 from cnn_tl.training.views.random_views import RandomViews
@@ -68,11 +68,8 @@ def test_a_gpu_makes_the_same_views_and_nothing_waits_for_it(settings: Augmentat
     with deterministic(wanted):
         views = RandomViews(SPEC, settings, torch.device("cuda"))
         first = views(there, drawn)
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with waiting_forbidden():
             again = views(there, drawn)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
         [alone] = views(sources_of(images[50:51], "cuda"), drawn[50:51])
     assert torch.equal(first, again)
     assert torch.equal(alone, first[50])
