@@ -25,11 +25,11 @@ def test_those_that_need_a_gpu(tmp_path: Path) -> None:
     if not _is_there_one(gpus.environment()):
         pytest.skip("there is no GPU here")
     files = [str(path) for path in sorted(TESTS.rglob("test_*.py")) if "mark.gpu" in path.read_text("utf-8")]
-    command = [sys.executable, "-m", "pytest", "-m", "gpu and not soak", "-n", "0", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu and not soak", "-p", "no:cacheprovider", "--durations=10"]
+    spread = ["-n", "3", "--dist=load", f"--basetemp={tmp_path / 'gpu'}"]  # each process takes half a GB of the GPU
     done = subprocess.run(
-        [*command, f"--basetemp={tmp_path / 'gpu'}", "--durations=10", *files],
-        cwd=TESTS.parent, env=gpus.environment(), capture_output=True, text=True,
-    )  # fmt: skip
+        [*command, *spread, *files], cwd=TESTS.parent, env=gpus.environment(), capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
