@@ -25,8 +25,8 @@ from cnn_tl.training.step import precision as precisions
 from cnn_tl.training.step.schedule import LoopLength, loop_length
 
 STEP_COST = {"cpu": 3.4, "cuda": 2.5}
-"""Kind of device -> cost of a training step in forward passes. On two cores tf_efficientnet_lite0 ran 64 img/s forward and
-18.8 in a loop; on a GPU, the forward pass of a batch that does not fill it is slow."""
+"""Kind of device -> cost of a training step in forward passes. On two cores tf_efficientnet_lite0 ran 64 img/s forward
+and 18.8 in a loop; on a GPU, the forward pass of a batch that does not fill it is slow."""
 
 MEASURED_BATCH = {"cpu": 4, "cuda": 64}
 """Kind of device -> images in the forward pass that is timed, at most a batch; few images do not fill a GPU."""
