@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,10 +19,10 @@ from numpy.typing import NDArray
 from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.device import Precision, autocast
 from cnn_tl.core.errors import BadImageError, DataError
-from cnn_tl.core.formatting import counted, duration
-from cnn_tl.data.loader import Batch, Pixels, reading
+from cnn_tl.core.formatting import duration
+from cnn_tl.data.loader import MEMORY, Batch, Pixels, by_processes, decoding, reading
 from cnn_tl.data.manifest import ImageRecord, Manifest
-from cnn_tl.data.views import transforms
+from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 READ_AT_ONCE, AHEAD = 16, 2
 """Images in a group that threads or processes read, and how many groups they are in advance."""
+
+MANY = 10**6
+"""Images of a run that is large enough for processes."""
 
 FEATURES_OF_HEAD = 256
 """Rows of the problem whose fit is timed: the first features that were embedded, repeated if they are fewer."""
@@ -116,9 +120,9 @@ class Workload:
                 raise DataError(str(next(iter(self.broken.values()))))
             yield from usable
 
-    def read(self, image: ImageRecord) -> Pixels:
-        """Return an image as `predict` reads it, uint8 [H, W, 3]."""
-        return transforms.read_pixels(self.manifest.file(image), self.spec)
+    def job_of(self, image: ImageRecord) -> Job:
+        """Return the job that reads an image as `predict` does, uint8 [H, W, 3]."""
+        return PlainPixels(ImageFile(self.manifest.file(image), image), self.spec)
 
     def groups(self, size: int, ends: float) -> Iterator[list[ImageRecord]]:
         """Yield groups of images until the time has come, by `time.perf_counter`; at least one."""
@@ -128,10 +132,23 @@ class Workload:
             if time.perf_counter() > ends:
                 return
 
+    def ahead(self, seconds: float, workers: int) -> int:
+        """Return how many images may be read in advance so that they take about half of `seconds`."""
+        return max(1, int(seconds * max(1, workers) / (2 * self.decode_seconds)))
+
     def group_size(self, most: int, seconds: float, workers: int) -> int:
-        """Return the size of a group, so that those that are read in advance at first take about half of `seconds`."""
-        fit = seconds * max(1, workers) / (2 * (AHEAD + 1) * self.decode_seconds)
-        return max(1, min(most, int(fit)))
+        """Return the size of the groups that threads read, of which some are in advance."""
+        return max(1, min(most, self.ahead(seconds, workers) // (AHEAD + 1)))
+
+    @contextmanager
+    def decoding(self, size: int, seconds: float) -> Iterator[Iterator[Batch[ImageRecord]]]:
+        """Yield batches of about this size, for about this time, read by processes or threads as in a large run."""
+        workers = default_workers()
+        fit = self.group_size(size, seconds, workers)
+        memory = min(MEMORY, self.ahead(seconds, workers) * 3 * self.spec.height * self.spec.width)
+        groups = self.groups(fit, time.perf_counter() + seconds)
+        with decoding(groups, self.job_of, workers=workers, images=MANY, ahead=AHEAD, memory=memory) as batches:
+            yield batches
 
     def note_of(self, batch: Batch[ImageRecord]) -> None:
         """Note which images of a batch can be read."""
@@ -144,8 +161,9 @@ def reading_stages(work: Workload) -> list[Stage]:
     workers = default_workers()
     stages = [Stage("decode, 1 thread", "img/s", 1.0, partial(decode, work, workers=0))]
     if workers > 1:
-        name = f"decode, {counted(workers, 'thread')}"
-        stages.append(Stage(name, "img/s", 1.5, partial(decode, work, workers=workers)))
+        stages.append(Stage(f"decode, {workers} threads", "img/s", 1.5, partial(decode, work, workers=workers)))
+    if by_processes(workers, MANY):
+        stages.append(Stage(f"decode, {workers} processes", "img/s", 2.0, partial(decode_by_processes, work)))
     return stages
 
 
@@ -171,15 +189,26 @@ def decode(work: Workload, seconds: float, *, workers: int) -> Measured:
     Raises:
         DataError: no image can be read.
     """
-    ends = time.perf_counter() + seconds
-    size = work.group_size(READ_AT_ONCE, seconds, workers) if workers else 1
-    with reading(work.groups(size, ends), work.read, workers=workers, ahead=AHEAD if workers else 0) as batches:
+    groups = work.groups(
+        work.group_size(READ_AT_ONCE, seconds, workers) if workers else 1, time.perf_counter() + seconds
+    )
+    ahead = AHEAD if workers else 0
+    with reading(groups, lambda image: work.job_of(image).run(), workers=workers, ahead=ahead) as batches:
         found = measured(arrivals_of(work, batches))
     if not found.images:
         raise DataError(str(next(iter(work.broken.values()))))
     if not workers:
         work.decode_seconds = found.seconds / found.images
     return found
+
+
+def decode_by_processes(work: Workload, seconds: float) -> Measured:
+    """Read and preprocess images with as many processes as there are cores, once they have started."""
+    started = time.perf_counter()
+    with work.decoding(READ_AT_ONCE, seconds / 4) as batches:
+        arrivals_of(work, batches)
+    with work.decoding(READ_AT_ONCE, max(seconds / 4, seconds - (time.perf_counter() - started))) as batches:
+        return measured(arrivals_of(work, batches))
 
 
 def forward(work: Workload, precision: Precision, seconds: float) -> Measured:
@@ -209,15 +238,12 @@ def embed(work: Workload, precision: Precision, seconds: float) -> Measured:
 
     if precision not in work.seconds_per_image or work.seconds_per_image[precision] * work.batch_size > 2 * seconds:
         raise NotMeasuredError(f"a batch takes over {duration(2 * seconds)}")
-    workers = default_workers()
-    size = work.group_size(work.batch_size, seconds, workers)
     rows: list[NDArray[np.float32]] = []
     labels: list[int] = []
-    ends = time.perf_counter() + seconds
 
     def embedded() -> Iterator[Batch[ImageRecord]]:
         with (
-            reading(work.groups(size, ends), work.read, workers=workers, ahead=AHEAD) as read,
+            work.decoding(work.batch_size, seconds) as read,
             embedder(work.network, work.device, precision, batch_size=work.batch_size) as frozen,
         ):
             for batch, features_ND in stream(frozen, read):

@@ -16,8 +16,10 @@ import torch
 from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.device import DeviceName
 from cnn_tl.core.formatting import counted, duration
-from cnn_tl.data.loader import Batch
+from cnn_tl.data.loader import in_groups, reading
 from cnn_tl.data.manifest import ImageRecord, Manifest
+from cnn_tl.data.reading.pool import pools_kept
+from cnn_tl.data.views.augment import draw_view
 from cnn_tl.evaluating.benchmark_stages import (
     AHEAD,
     READ_AT_ONCE,
@@ -40,8 +42,11 @@ from cnn_tl.training.loop.device_limit import device_limit, ready_step, synchron
 from cnn_tl.training.loop.pending_losses import PendingLosses
 from cnn_tl.training.loop.trainable import Trainable, loop_surroundings, open_trainable
 from cnn_tl.training.run_folder import RunFolder
+from cnn_tl.training.sources import tiers
+from cnn_tl.training.sources.sources import open_sources
 from cnn_tl.training.step import precision as precisions
 from cnn_tl.training.step.update import Update
+from cnn_tl.training.views.random_views import RandomViews
 
 EPOCH = 16_384
 """Images of an epoch, the sample repeated: readers that start again at each epoch would cost more than they do in a run
@@ -81,40 +86,65 @@ class Training:
         self.batch_size = run.batch_size
         self.note = ""
         self._trainable: Trainable | None = None
+        self._is_prepared = False
 
     @property
     def run(self) -> Run[LoopRecipe]:
         """The run."""
         return self.dataset.run
 
-    def prepare(self, seconds: float) -> Measured:
+    def prepare(self, seconds: float) -> None:
         """Decode images once to what a training loop keeps of them; the loop then uses these."""
+        if self._is_prepared:
+            return
+        self._is_prepared = True
         fit = int(seconds * default_workers() / (1.5 * self.work.decode_seconds))
         images = list(self.work.readable)[: max(SMALLEST_STEP, fit)]
-        started = time.perf_counter()
         self.dataset.check_images(images)
-        took = time.perf_counter() - started
-        images = [image for image in images if image in set(self.dataset.manifest.images)]
+        usable = set(self.dataset.manifest.images)
+        images = [image for image in images if image in usable]
         repeated = tuple(itertools.islice(itertools.cycle(images), EPOCH))
         self.dataset = Dataset(self.run, self.work.spec, Selection(replace(self.work.manifest, images=repeated)))
-        return Measured(len(images), took, len(images))
 
-    def views(self, seconds: float) -> Measured:
+    def views_by_threads(self, seconds: float) -> Measured:
         """Draw random views of kept images with threads, as a loop on a CPU does."""
-        images, ends = self.dataset.images, time.perf_counter() + seconds
-        seeds = itertools.count()
-        groups = self.work.groups(READ_AT_ONCE, ends)
+        started = time.perf_counter()
+        self.prepare(seconds / 2)
+        images, seeds = self.dataset.images, itertools.count()
         kept = itertools.cycle(dict.fromkeys(self.dataset.manifest.images))
+        ends = max(started + seconds, time.perf_counter() + seconds / 4)
+        groups = (list(itertools.islice(kept, len(group))) for group in self.work.groups(READ_AT_ONCE, ends))
 
         def view(image: ImageRecord) -> Pixels:
             return images.augmented(image, next(seeds))
 
-        def batches() -> Iterator[Batch[ImageRecord]]:
-            wanted = (list(itertools.islice(kept, len(group))) for group in groups)
-            with self.dataset.reading(wanted, view, ahead=AHEAD) as found:  # type: ignore[arg-type]
-                yield from found
+        with reading(groups, view, workers=default_workers(), ahead=AHEAD) as batches:
+            return measured(arrivals_of(self.work, batches))
 
-        return measured(arrivals_of(self.work, batches()))
+    def views_on_device(self, seconds: float) -> Measured:
+        """Draw random views on the device, from images in its memory or wherever a loop would have them."""
+        started = time.perf_counter()
+        self.prepare(seconds / 2)
+        device, spec, settings = self.work.device, self.work.spec, self.run.augmentation
+        assert settings is not None, "mode scratch augments"
+        images = self.dataset.manifest.images
+        sources, views = open_sources(self.dataset, images, device), RandomViews(spec, settings, device)
+        groups, seeds, done = in_groups(images, self.batch_size), itertools.count(), 0
+        ends = max(started + seconds, time.perf_counter() + seconds / 4)
+        with sources.steps(groups) as steps:
+            for number, loaded in enumerate(steps):
+                drawn = [draw_view(width, height, spec, settings, next(seeds)) for height, width in loaded.sizes]
+                views(loaded.batch, drawn)
+                loaded.release()
+                if number < WARM_UP:
+                    synchronize(device)
+                    started = time.perf_counter()
+                else:
+                    done += len(drawn)
+                    if time.perf_counter() > ends:
+                        break
+            synchronize(device)
+        return Measured(done, time.perf_counter() - started, done)
 
     def ready(self, seconds: float) -> Measured:
         """Make training steps on tensors that are on the device already: the most that the device can do."""
@@ -162,6 +192,7 @@ class Training:
         """Return what a step needs, with as many images in a step as the time allows for two of them."""
         if self._trainable is not None:
             return self._trainable
+        self.prepare(seconds / 2)
         each = STEP_COST * min(self.work.seconds_per_image.values(), default=0)
         wanted = self.batch_size
         size = wanted if not each or self.work.device.type != "cpu" else min(wanted, int(seconds / (2 * each)))
@@ -204,19 +235,22 @@ def training(manifest: Manifest, model: str, device: DeviceName) -> Iterator[Tra
         built, where = network.build(), network.device
         at_once = speed.Speeds(where.type, speed.describe(where)).at_once(built.preprocessing)
         work = Workload(built, where, manifest, at_once)
+        stack.enter_context(pools_kept())  # processes are started once
         yield Training(work, run, network, stack)
 
 
 def training_stages(found: Training) -> list[Stage]:
     """Return the stages of a training loop."""
-    device, workers = found.work.device, default_workers()
-    stages = [Stage("keep images for training", "img/s", 2.0, found.prepare)]
+    device, ready, stages = found.work.device, "training step, tensors ready", []
     if device.type == "cuda":
         stages.append(Stage("copy to the device, pinned", "GB/s", 0.5, partial(copy_to, device)))
-    ready = "training step, tensors ready"
+    if tiers.draws_on_device(found.run, device):
+        stages.append(Stage("random views, on the device", "views/s", 2.0, found.views_on_device))
+    else:
+        name = f"random views, {counted(default_workers(), 'thread')}"
+        stages.append(Stage(name, "views/s", 2.0, found.views_by_threads))
     return [
         *stages,
-        Stage(f"random views, {counted(workers, 'thread')}", "views/s", 1.0, found.views),
         Stage(ready, "img/s", 2.5, found.ready),
         Stage("training step, from images", "img/s", 3.0, found.from_sources, ready),
     ]

@@ -14,6 +14,7 @@ import pytest
 from cnn_tl.cli.commands.benchmark import in_unit, remark
 from cnn_tl.core.errors import DataError
 from cnn_tl.core.progress import Observer
+from cnn_tl.data import loader
 from cnn_tl.evaluating import benchmark as benchmarking
 from cnn_tl.evaluating import benchmark_stages
 from cnn_tl.evaluating.benchmark import BenchmarkReport, StageSpeed, benchmark
@@ -39,7 +40,7 @@ def test_every_stage_has_a_figure_in_its_unit_or_a_reason(tmp_path: Path, make_i
     report = benchmark(data, model="test_resnet", device="cpu", images=32)
     stages = {stage.stage: stage for stage in report.stages}
     assert {
-        "decode, 1 thread", "forward pass, fp32", "embedding, fp32", "head fit, lbfgs", "keep images for training",
+        "decode, 1 thread", "forward pass, fp32", "embedding, fp32", "head fit, lbfgs",
         "training step, tensors ready", "training step, from images",
     } <= stages.keys()  # fmt: skip
     assert report.images == 32
@@ -59,6 +60,30 @@ def test_every_stage_has_a_figure_in_its_unit_or_a_reason(tmp_path: Path, make_i
             assert floor is not None
             assert stage.of_floor == pytest.approx(stage.value / floor, rel=0.02)
     assert stages["decode, 1 thread"].value is not None
+
+
+def test_processes_decode_where_there_are_many_cores(
+    tmp_path: Path, make_images: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "PROCESSES_FROM", 2)
+    monkeypatch.setattr(benchmark_stages, "default_workers", lambda: 2)
+    manifest = sample_of(make_images(tmp_path / "data", {"ash": 20, "birch": 20}), 40)
+    with training(manifest, "test_resnet", "cpu") as found:
+        stages = {stage.name: stage for stage in benchmark_stages.reading_stages(found.work)}
+        assert list(stages) == ["decode, 1 thread", "decode, 2 threads", "decode, 2 processes"]
+        found.work.decode_seconds = 0.001
+        done = stages["decode, 2 processes"].run(0.4)
+        assert done.images
+        assert not found.work.broken
+        assert set(found.work.readable) == set(manifest.images)
+
+
+def test_views_are_drawn_on_the_device_from_its_memory(slow: Callable[[float], Training]) -> None:
+    found = slow(0.001)
+    done = found.views_on_device(0.2)
+    assert done.amount > 0
+    assert done.amount % found.batch_size == 0
+    assert done.seconds > 0
 
 
 @dataclass
@@ -151,7 +176,7 @@ def test_the_command_prints_a_table_or_json(
     outcome = cli(*words)
     assert outcome.code == 0
     assert "test_resnet on cpu (" in outcome.out
-    assert "tensors ready" in outcome.out
+    assert "training step" in outcome.out
     assert "train embeds images in" in outcome.out
     figures = json.loads(cli(*words, "--json").out)
     assert figures["images"] == 32
