@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from child_processes import decoders_of, wait_until_gone
 from PIL import Image
 
 from cnn_tl.core.errors import BadImageError, DataError
@@ -260,19 +261,6 @@ def test_a_fork_leaves_the_processes_of_its_parent_alone(folder: Path) -> None:
         assert_same(decoded(files, plain, 2), by_threads(files, plain))
 
 
-def children_of(pid: int) -> list[int]:
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    return [int(word) for word in found.stdout.split()]
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
-
-
 def in_dev_shm() -> list[str]:
     return sorted(path.name for path in Path("/dev/shm").iterdir() if "cnn" in path.name)
 
@@ -303,11 +291,11 @@ def script(folder: Path) -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc and /dev/shm")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_nothing_is_left_of_a_killed_program(script: subprocess.Popen[str], number: int) -> None:
-    workers = children_of(script.pid)
+    workers = decoders_of(script.pid)
     assert len(workers) == 2
     os.killpg(script.pid, number)
     out, error = script.communicate(timeout=60)
-    wait_until(lambda: all(map(is_gone, workers)))
+    wait_until_gone(workers)
     assert out == ""
     assert error.count("Traceback") == (number == signal.SIGINT)  # the script's own
     assert error.count("KeyboardInterrupt") == (number == signal.SIGINT)
