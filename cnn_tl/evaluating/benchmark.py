@@ -127,8 +127,9 @@ def benchmark(
             planned = [
                 *benchmark_stages.reading_stages(work),
                 *benchmark_stages.forward_stages(work, precisions),
+                *benchmark_stages.embedding_stages(work, precisions),
                 *benchmark_training.training_stages(training),
-                *benchmark_stages.freeze_stages(work, precisions),
+                benchmark_stages.head_stage(work),
             ]
             stages = (*imports, *_run(planned, ends, observer))
             precision = _precision_of(work)

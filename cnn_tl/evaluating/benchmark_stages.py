@@ -172,15 +172,17 @@ def forward_stages(work: Workload, precisions: list[Precision]) -> list[Stage]:
     return [Stage(f"forward pass, {each}", "img/s", 1.0, partial(forward, work, each)) for each in precisions]
 
 
-def freeze_stages(work: Workload, precisions: list[Precision]) -> list[Stage]:
-    """Return the stages of mode freeze: embedding, and fitting a head on the features."""
+def embedding_stages(work: Workload, precisions: list[Precision]) -> list[Stage]:
+    """Return the stages in which images become features."""
     return [
-        *(
-            Stage(f"embedding, {each}", "img/s", 1.5, partial(embed, work, each), f"forward pass, {each}")
-            for each in precisions
-        ),
-        Stage("head fit, lbfgs", "s", 2.0, partial(fit_head, work)),
+        Stage(f"embedding, {each}", "img/s", 1.5, partial(embed, work, each), f"forward pass, {each}")
+        for each in precisions
     ]
+
+
+def head_stage(work: Workload) -> Stage:
+    """Return the fit of a head on the features."""
+    return Stage("head fit, lbfgs", "s", 2.0, partial(fit_head, work))
 
 
 def decode(work: Workload, seconds: float, *, workers: int) -> Measured:
@@ -222,7 +224,9 @@ def forward(work: Workload, precision: Precision, seconds: float) -> Measured:
     x_NCHW = to_input(_noise(work, work.batch_size), work.spec, work.device)
     with without_classifier(model), torch.inference_mode(), autocast(work.device, precision):
         count = work.batch_size
-        if work.device.type == "cpu":  # elsewhere a batch takes hardly longer than an image
+        if work.device.type != "cpu":  # a batch takes hardly longer than an image, but the first one much longer
+            seconds_per_step(lambda: model(x_NCHW), work.device, 0)
+        else:
             alone = seconds_per_step(lambda: model(x_NCHW[:1]), work.device, seconds / 4)
             count = max(1, min(count, int(seconds / alone / 3)))
         took = seconds_per_step(lambda: model(x_NCHW[:count]), work.device, seconds)

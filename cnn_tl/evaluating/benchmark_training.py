@@ -153,10 +153,13 @@ class Training:
         with trainable.batches.steps(1, 0) as steps:
             step = next(steps)
             x, targets_NK = trainable.targets.mixed(step, 0)
-            limit = device_limit(
-                ready_step(update, x, targets_NK), step.total, models=[trainable.model], optimizer=update.optimizer,
-                device=self.work.device, seconds=seconds,
+            measure = partial(
+                device_limit, ready_step(update, x, targets_NK), step.total, models=[trainable.model],
+                optimizer=update.optimizer, device=self.work.device,
             )  # fmt: skip
+            if self.work.device.type != "cpu":
+                measure(seconds=0)  # a GPU chooses its kernels in the first step
+            limit = measure(seconds=seconds)
         if limit is None:
             raise NotMeasuredError("memory is tight")
         return Measured(step.total, step.total / limit, step.total, self.note)

@@ -115,7 +115,7 @@ def seconds_per_step(
 ) -> float:
     """Return the mean duration of a step: of as many as fit into the budget in seconds, after one that warms up."""
     first = _timed(step, 1, device)
-    if max(world.gather(first)) > budget / 2:
+    if max(world.gather(first)) > budget:
         return max(world.gather(first))
     second = max(world.gather(_timed(step, 1, device)))
     count = int((budget - first - second) / second)
