@@ -1,8 +1,9 @@
 """Multinomial logistic regression by L-BFGS, with a penalty chosen by cross-validation.
 
-The optimum lies in the span of the images. So with fewer images than features the fit is done in that span: rotating by
-the singular vectors changes neither the problem nor the penalty, but makes it much cheaper. The new axes are
-uncorrelated, so scaling each by its curvature makes the problem well conditioned, and a few dozen steps suffice.
+The optimum lies in the span of the images. So the cross-validation takes place in the principal axes of its images:
+rotating changes neither the problem nor the penalty. These axes are uncorrelated, so the curvature along each is known,
+and a few steps suffice. They precondition the fit on all images as well, in all features if these images do not span
+them; that fit starts from the mean of the folds.
 
 Shapes as in problem.py; R rows are V views of N images, S the dimensions of a fit, F folds.
 """
@@ -10,13 +11,16 @@ Shapes as in problem.py; R rows are V views of N images, S the dimensions of a f
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn_tl.heads.arrays import Array, Arrays, DeviceArrays, HostArrays
+from cnn_tl.heads.cross_entropy import CrossEntropy
 from cnn_tl.heads.folds import stratified_folds, stratified_sample
+from cnn_tl.heads.lbfgs import History, minimise
 from cnn_tl.heads.problem import Features, FittedHead, Problem
 from cnn_tl.heads.scaling import standard_of
 from cnn_tl.recipe.resolved import LbfgsHead
@@ -38,18 +42,24 @@ CROSS_VALIDATION_IMAGES = 1_000
 WITHOUT_FOLDS = 0.1
 """The penalty if every class has only one image, so that none can be left out."""
 
-FAR_BELOW = 0.25
-"""If a fit ends with less than this share of its initial objective, it continues with new units and coordinates."""
-
 ONE_THREAD = 2048
 """Matrix size up to which threads of a decomposition, on a busy machine, wait for each other more than they work."""
 
-WORKSPACE = 64 * 2**20
+WORKSPACE = 48 * 2**20
 """Bytes for the past steps of L-BFGS, as long as at least a few fit."""
 
 EXACT = 2**24
 """Rows x features x classes up to which the fit on all rows is computed in float64, in a tenth of a second at most. In
 float32 L-BFGS stops where rounding hides further progress, and the head would depend on that rounding."""
+
+SMALL = 2**21
+"""Rows x features x classes up to which a GPU is slower than the host: an evaluation is a few dozen short kernels."""
+
+ROUGHLY, CLOSELY, IN_FLOAT32 = 1e-6, 1e-11, 1e-8
+"""Of the objective, what the next step may promise where a fit ends: while the penalty is chosen, and afterwards."""
+
+AHEAD = 0.7
+"""The next penalty's fit starts this share of the last change of theta further on."""
 
 Real = NDArray[np.floating[Any]]
 Theta = NDArray[np.float64]
@@ -58,18 +68,29 @@ Theta = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _Rows:
-    """Standardised features [R, D], labels [R], weights [R] of 1 on average.
+    """Standardised features [R, D], labels [R], weights [R] of 1 on average."""
 
-    A fit computes in the precision of the features.
-    """
-
-    features: Real
+    features: Features
     labels: NDArray[np.int64]
     weights: Features
 
-    def of(self, chosen: NDArray[np.bool_]) -> _Rows:
-        weights = self.weights[chosen]
-        return _Rows(self.features[chosen], self.labels[chosen], weights / weights.mean())
+
+@dataclass(frozen=True)
+class _Axes:
+    """Orthonormal principal axes of some rows.
+
+    Attributes:
+        coordinates: of the rows, float64 [R, S].
+        basis: the axes, float64 [S, D].
+        squares: the mean square of each coordinate, [S].
+    """
+
+    coordinates: Theta
+    basis: Theta
+
+    @property
+    def squares(self) -> Theta:
+        return np.square(self.coordinates).mean(0)  # type: ignore[no-any-return]
 
 
 def fit_logistic(problem: Problem, settings: LbfgsHead) -> FittedHead:
@@ -82,203 +103,300 @@ def fit_logistic(problem: Problem, settings: LbfgsHead) -> FittedHead:
     Raises:
         DivergedError: the features or the fitted head are not finite.
     """
+    from threadpoolctl import threadpool_limits
+
     raw_RD, image_R = problem.stacked()
     standard = standard_of(raw_RD)
-    features_RS, basis_SD = _in_span(standard(raw_RD))
-    rows = _Rows(features_RS, problem.labels[image_R], problem.image_weights[image_R].astype(np.float32))
-    penalty = settings.penalty
-    facts: dict[str, Any] = {"kind": "lbfgs", "penalty_chosen": penalty is None}
-    if penalty is None:
-        penalty, chosen = choose_penalty(problem, rows, image_R, rotated=basis_SD is not None)
-        facts |= chosen
-    if features_RS.size * problem.num_classes <= EXACT:
-        rows = replace(rows, features=features_RS.astype(np.float64))
-    whole_1R = (rows.weights / rows.weights.sum())[None]
-    theta, iterations = _minimise(rows, whole_1R, problem.num_classes, penalty, None, problem.check)
+    labels_R = problem.labels[image_R]
+    weights_R = problem.image_weights[image_R].astype(np.float32)
+    rows = _Rows(standard(raw_RD), labels_R, weights_R)
+    arrays = _arrays_of(problem)
+    with threadpool_limits(1, user_api="blas"):
+        sample = _sample(problem, image_R)
+        axes = _principal(rows.features[sample.rows_n])
+        penalty, path = settings.penalty, None
+        facts: dict[str, Any] = {}
+        if penalty is None:
+            penalty, path, facts = _choose_penalty(problem, arrays, rows, sample, axes)
+        if path is None:
+            path = _path_to(penalty, problem, arrays, rows, sample, axes)
+        theta, iterations = _fit_all(problem, arrays, rows, axes, path, penalty)
+    facts |= {"kind": "lbfgs", "penalty_chosen": settings.penalty is None}
     facts |= {"penalty": penalty, "iterations": iterations, "converged": iterations < MAX_ITERATIONS}
-    weight_KS, bias_K = theta[0, :, :-1], theta[0, :, -1]
-    return standard.folded(weight_KS if basis_SD is None else weight_KS @ basis_SD, bias_K, facts)
+    return standard.folded(theta[:, :-1], theta[:, -1], facts)
 
 
-def choose_penalty(
-    problem: Problem, rows: _Rows, image_R: NDArray[np.int64], *, rotated: bool
-) -> tuple[float, dict[str, Any]]:
-    """Return the penalty with the lowest log loss in cross-validation, and facts about the choice.
+@dataclass(frozen=True)
+class _Sample:
+    """The rows on which the penalty is chosen: all views of some images.
 
-    The penalty found for the rows of a fold is scaled to all rows: it is added to a mean, while the prior that it
-    represents does not grow with the number of rows.
-
-    Args:
-        rotated: the features are already in the coordinates of their span.
+    Attributes:
+        rows_n: indices among all rows, ascending.
+        fold_n: the fold of each; FOLDS if it is never held out.
+        plain_n: whether a row is a view without augmentation.
     """
+
+    rows_n: NDArray[np.int64]
+    fold_n: NDArray[np.int64]
+    plain_n: NDArray[np.bool_]
+
+
+def _sample(problem: Problem, image_R: NDArray[np.int64]) -> _Sample:
     labels_N = problem.labels
     kept = stratified_sample(labels_N, CROSS_VALIDATION_IMAGES, FOLDS, problem.seed)
     fold_N = np.full(len(labels_N), -1)
     fold_N[kept] = stratified_folds(labels_N[kept], FOLDS, problem.seed)
     fold_N[np.bincount(labels_N)[labels_N] == 1] = FOLDS  # alone in its class: never held out
-    used_F = np.unique(fold_N[(fold_N >= 0) & (fold_N < FOLDS)])
+    fold_R = fold_N[image_R]
+    rows_n = np.flatnonzero(fold_R >= 0)
+    return _Sample(rows_n, fold_R[rows_n], rows_n < len(labels_N))
+
+
+def _choose_penalty(
+    problem: Problem, arrays: Arrays, rows: _Rows, sample: _Sample, axes: _Axes
+) -> tuple[float, _Path | None, dict[str, Any]]:
+    """Return the penalty with the lowest log loss in cross-validation, the fits with it, and facts about the choice.
+
+    The penalty found for the rows of a fold is scaled to all rows: it is added to a mean, while the prior that it
+    represents does not grow with the number of rows.
+    """
+    used_F = np.unique(sample.fold_n[sample.fold_n < FOLDS])
     if not len(used_F):
-        return WITHOUT_FOLDS, {"cross_validation_log_loss": None, "penalty_at_edge": False}
-    fold_R, plain_R = fold_N[image_R], np.arange(len(image_R)) < len(labels_N)
-    sample = rows.of(fold_R >= 0)
-    if not rotated:
-        sample = replace(sample, features=_principal(sample.features)[0])
-    fold_R, plain_R = fold_R[fold_R >= 0], plain_R[fold_R >= 0]
-    fitted_FR = (fold_R != used_F[:, None]) * sample.weights
-    fitted_FR /= fitted_FR.sum(1, keepdims=True)
-    half, log_loss = _best_of_folds(problem, sample, fitted_FR, (fold_R == used_F[:, None]) & plain_R)
-    share = float((fitted_FR > 0).sum(1).mean()) / len(image_R)
+        return WITHOUT_FOLDS, None, {"cross_validation_log_loss": None, "penalty_at_edge": False}
+    weights_n = rows.weights[sample.rows_n]
+    weights_n /= weights_n.mean()
+    fitted_Fn = (sample.fold_n != used_F[:, None]) * weights_n
+    fitted_Fn /= fitted_Fn.sum(1, keepdims=True)
+    held_out_Fn = (sample.fold_n == used_F[:, None]) & sample.plain_n
+
+    def new_path() -> _Path:
+        return _Path(problem, arrays, axes, rows.labels[sample.rows_n], fitted_Fn)
+
+    half, log_loss, path = _best_of_folds(new_path, weights_n, held_out_Fn)
+    share = float((fitted_Fn > 0).sum(1).mean()) / len(rows.labels)
     facts = {"cross_validation_log_loss": log_loss, "penalty_at_edge": half in (STRONGEST, WEAKEST)}
-    return 10 ** (half / 2) * share, facts
+    return 10 ** (half / 2) * share, path, facts
 
 
 def _best_of_folds(
-    problem: Problem, sample: _Rows, fitted_FR: Features, held_out_FR: NDArray[np.bool_]
-) -> tuple[int, float]:
+    new_path: Callable[[], _Path], weights_n: Features, held_out_Fn: NDArray[np.bool_]
+) -> tuple[int, float, _Path]:
     """Return the best penalty for the rows of a fold, as twice its power of ten, and the log loss of held-out images.
 
-    All folds are fitted at once as one separable problem, so that the features are read only once. From strong to weak
-    penalties, each fit starts from the previous one.
+    All folds are fitted at once as one separable problem, so that the features are read only once.
     """
     losses: dict[int, float] = {}
-    theta: Theta | None = None
+    best: Array | None = None
 
-    def fit(half: int) -> None:
-        nonlocal theta
-        arguments = (sample, fitted_FR, problem.num_classes, 10 ** (half / 2), theta, problem.check)
-        theta, _ = _minimise(*arguments, tolerance=3e-4)
-        log_loss_FR = _log_loss(_logits(theta, sample.features), sample.labels)[0]
-        losses[half] = float((log_loss_FR * sample.weights)[held_out_FR].sum()) / int(held_out_FR.sum())
+    def fit(path: _Path, half: int) -> None:
+        nonlocal best
+        path.fit(10 ** (half / 2), ROUGHLY)
+        log_loss_Fn = path.log_loss()
+        losses[half] = float((log_loss_Fn * weights_n)[held_out_Fn].sum()) / int(held_out_Fn.sum())
+        if losses[half] == min(losses.values()):
+            best = path.theta
 
+    weaker = path = new_path()
     for half in range(FIRST, WEAKEST - 1, -1):
-        fit(half)
+        fit(path, half)
         if FIRST - half >= 2 and min(losses[half], losses[half + 1]) > min(list(losses.values())[:-2]) - WORTH:
             break
-    theta = None
     for half in range(FIRST + 1, STRONGEST + 1):
         if losses[half - 1] > min(losses.values()):
             break
-        fit(half)
-    best = min(losses, key=lambda half: losses[half])
-    return best, losses[best]
+        if path is weaker:
+            path = new_path()
+        fit(path, half)
+    path.theta = best
+    half = min(losses, key=lambda half: losses[half])
+    return half, losses[half], path
 
 
-def _in_span(features_RD: Features) -> tuple[Features, Features | None]:
-    """Return the rows in the coordinates of their span and its axes [S, D], if that is smaller; else unchanged."""
-    count, dimensions = features_RD.shape
-    return (features_RD, None) if count >= dimensions else _principal(features_RD)
+def _path_to(penalty: float, problem: Problem, arrays: Arrays, rows: _Rows, sample: _Sample, axes: _Axes) -> _Path:
+    """Fit the sample as one, from strong penalties to the given one."""
+    weights_n = rows.weights[sample.rows_n]
+    path = _Path(problem, arrays, axes, rows.labels[sample.rows_n], (weights_n / weights_n.sum())[None])
+    for half in range(FIRST, WEAKEST * 10, -1):
+        if 10 ** (half / 2) <= penalty * 1.01:
+            break
+        path.fit(10 ** (half / 2), ROUGHLY)
+    path.fit(penalty, ROUGHLY)
+    return path
 
 
-def _principal(features_RD: Features) -> tuple[Features, Features]:
-    """Return the rows [R, S] in the orthonormal principal axes [S, D] of their span, and the axes."""
-    from threadpoolctl import threadpool_limits
+def _fit_all(
+    problem: Problem, arrays: Arrays, rows: _Rows, axes: _Axes, path: _Path, penalty: float
+) -> tuple[Theta, int]:
+    """Fit all rows, starting from the mean of the fits to some of them; return theta [K, D + 1] and the evaluations."""
+    rotated = len(axes.coordinates) == len(rows.labels)
+    features_RS = axes.coordinates if rotated else rows.features
+    exact = features_RS.size * problem.num_classes <= EXACT
+    features: Real = features_RS.astype(np.float64 if exact else np.float32)
+    weights_1R = (rows.weights / rows.weights.sum(dtype=np.float64))[None]
+    objective = CrossEntropy(arrays, arrays.put(features), rows.labels, weights_1R, problem.num_classes, penalty)
+    basis = None if rotated else arrays.put(axes.basis.astype(np.float32))
+    shape = objective.shape
 
+    def lifted(vectors: Array) -> Array:
+        """Map vectors [..., K, S + 1] along the axes to all features, [n, P]."""
+        if basis is not None:
+            wide = arrays.cast(vectors[..., :-1], basis.dtype) @ basis
+            vectors = arrays.xp.concatenate([arrays.cast(wide, vectors.dtype), vectors[..., -1:]], -1)
+        return vectors.reshape(-1, shape[1] * shape[2])
+
+    start = lifted(path.mean_theta())
+    inverse = _inverse(arrays, objective, start.reshape(shape), axes, basis, features)
+    carried = 3 * FOLDS * MEMORY * start.shape[1] * features.itemsize <= WORKSPACE
+    most = FOLDS * MEMORY if carried else history_size(start.shape[1] * features.itemsize)
+    history = History(arrays, 1, start.shape[1], most, objective.precision)
+    for s, y in path.steps() if carried else []:
+        history.append(*(arrays.cast(lifted(each), objective.precision)[None] for each in (s, y)))
+    path.forget()
+    change = penalty - path.objective.penalty
+
+    def of_penalty(steps: Array) -> Array:
+        added = steps.reshape(*steps.shape[:2], *shape[1:]) * change
+        added[..., -1] = 0
+        return added.reshape(steps.shape)
+
+    history.rebase(inverse, of_penalty)
+
+    def flat(x: Array) -> tuple[Array, Array]:
+        value, gradient = objective(x.reshape(shape))
+        return value, gradient.reshape(x.shape)
+
+    found = minimise(
+        arrays, flat, inverse, start, history,
+        tolerance=CLOSELY if exact else IN_FLOAT32, most=MAX_ITERATIONS, check=problem.check,
+    )  # fmt: skip
+    theta: Theta = arrays.host(found.x).reshape(shape[1:])
+    if rotated:
+        theta = np.concatenate([theta[:, :-1] @ axes.basis, theta[:, -1:]], 1)
+    return theta, found.evaluations
+
+
+def _inverse(
+    arrays: Arrays, objective: CrossEntropy, theta: Array, axes: _Axes, basis: Array | None, features: Real
+) -> Callable[[Array], Array]:
+    """Return a function that multiplies by about the inverse Hessian at theta.
+
+    Along an axis the curvature is that of the rows of the axes; across all of them, the mean of the rest of all rows.
+    """
+    uncertain = float(objective.uncertainty(theta)[0])
+    shape = objective.shape
+    along_S = arrays.put(1 / (uncertain * axes.squares + objective.penalty))
+    if basis is None:
+
+        def inside(weights: Array) -> Array:
+            return weights * arrays.cast(along_S, weights.dtype)
+    else:
+        left = max(shape[2] - 1 - len(axes.basis), 1)
+        total = float(np.einsum("rs,rs->", features, features, dtype=np.float64)) / len(features)
+        rest = min(max(total - float(axes.squares.sum()), 0.0) / left, float(axes.squares.max()))
+        across = 1 / (uncertain * rest + objective.penalty)
+        difference_S = arrays.cast(along_S - across, basis.dtype)
+
+        def inside(weights: Array) -> Array:
+            part = arrays.cast(weights, basis.dtype) @ basis.T * difference_S
+            return across * weights + arrays.cast(part @ basis, weights.dtype)
+
+    def apply(vectors: Array) -> Array:
+        theta = vectors.reshape(*vectors.shape[:-1], *shape[1:])
+        weights, bias = inside(theta[..., :-1]), theta[..., -1:] / uncertain
+        return arrays.xp.concatenate([weights, bias], -1).reshape(vectors.shape)
+
+    return apply
+
+
+def history_size(nbytes: int) -> int:
+    """Return how many past steps of so many bytes to keep."""
+    return max(3, min(WORKSPACE // (3 * nbytes), MEMORY))
+
+
+def _arrays_of(problem: Problem) -> Arrays:
+    size = len(problem.labels) * len(problem.views) * problem.views[0].shape[1] * problem.num_classes
+    return HostArrays() if problem.device == "cpu" or size < SMALL else DeviceArrays(problem.device)
+
+
+class _Path:
+    """Fits of some folds over the same rows, from strong to weak penalties: each starts where earlier ones lead."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        arrays: Arrays,
+        axes: _Axes,
+        labels_R: NDArray[np.int64],
+        weights_FR: Features,
+    ) -> None:
+        self.arrays, self.problem = arrays, problem
+        features = arrays.put(axes.coordinates.astype(np.float32))
+        self.objective = CrossEntropy(arrays, features, labels_R, weights_FR, problem.num_classes)
+        folds, num_classes, width = self.objective.shape
+        self.squares_S = axes.squares
+        self.theta = arrays.zeros((folds, num_classes * width), arrays.double)
+        self.before: Array | None = None
+        most = history_size(folds * num_classes * width * self.objective.features_RS.itemsize)
+        self.history = History(arrays, folds, num_classes * width, most, self.objective.precision)
+
+    def fit(self, penalty: float, tolerance: float) -> int:
+        """Fit with the next penalty; return the number of evaluations."""
+        arrays, objective = self.arrays, self.objective
+        start = self.theta if self.before is None else self.theta + AHEAD * (self.theta - self.before)
+        change = penalty - objective.penalty
+        objective.penalty = penalty
+        uncertain_F = objective.uncertainty(start.reshape(objective.shape))
+        inverse_FS = np.ones(objective.shape[::2])
+        inverse_FS[:, :-1] = 1 / (uncertain_F[:, None] * self.squares_S + penalty)
+        inverse_FS[:, -1] = 1 / uncertain_F
+        whole = np.broadcast_to(inverse_FS[:, None], objective.shape).reshape(len(inverse_FS), -1)
+        of_penalty = np.full(objective.shape[1:], change)
+        of_penalty[:, -1] = 0
+        inverse, added = arrays.put(whole), arrays.put(of_penalty.ravel())
+
+        def apply(vectors: Array) -> Array:
+            return vectors * arrays.cast(inverse if vectors.ndim == 2 else inverse[:, None], vectors.dtype)
+
+        self.history.rebase(apply, lambda steps: steps * arrays.cast(added, steps.dtype))
+        found = minimise(
+            arrays, self._flat, apply, start, self.history,
+            tolerance=tolerance, most=MAX_ITERATIONS, check=self.problem.check,
+        )  # fmt: skip
+        self.before, self.theta = self.theta, found.x
+        return found.evaluations
+
+    def _flat(self, x: Array) -> tuple[Array, Array]:
+        value, gradient = self.objective(x.reshape(self.objective.shape))
+        return value, gradient.reshape(x.shape)
+
+    def log_loss(self) -> NDArray[np.floating[Any]]:
+        """Return the cross-entropy of each row in each fold, [F, R]."""
+        return self.objective.log_loss(self.theta.reshape(self.objective.shape))
+
+    def forget(self) -> None:
+        """Free the memory of the past steps; no other fit is possible."""
+        del self.history
+
+    def mean_theta(self) -> Array:
+        """Return the mean of the folds, [1, K, S + 1]."""
+        return self.theta.reshape(self.objective.shape).mean(0)[None]
+
+    def steps(self) -> list[tuple[Array, Array]]:
+        """Return the past steps of each fold and the differences of their gradients, [m, K, S + 1] each."""
+        order = self.history.slots
+        shape = (len(order), *self.objective.shape[1:])
+        pairs = (self.history.s[:, order], self.history.y[:, order])
+        return [(s.reshape(shape), y.reshape(shape)) for s, y in zip(*pairs, strict=True)]
+
+
+def _principal(features_RD: Features) -> _Axes:
+    """Return the rows in the orthonormal principal axes of their span, and the axes."""
     whole = features_RD.astype(np.float64)
     wide = len(whole) < whole.shape[1]
     gram = whole @ whole.T if wide else whole.T @ whole
-    with threadpool_limits(1 if len(gram) <= ONE_THREAD else None, user_api="blas"):
-        values, vectors = np.linalg.eigh(gram)
+    values, vectors = np.linalg.eigh(gram)
     kept = values > values[-1] * 1e-10
     vectors, scales = vectors[:, kept], np.sqrt(values[kept])
     coordinates_RS = vectors * scales if wide else whole @ vectors
     basis_SD = (vectors / scales).T @ whole if wide else vectors.T
-    return np.ascontiguousarray(coordinates_RS, np.float32), np.ascontiguousarray(basis_SD, np.float32)
-
-
-def _minimise(
-    rows: _Rows,
-    weights_FR: Features,
-    num_classes: int,
-    penalty: float,
-    start: Theta | None,
-    check: Callable[[], None],
-    tolerance: float = 1e-6,
-) -> tuple[Theta, int]:
-    """Minimise F convex objectives over the same rows from `start`, each with its own row weights, [F, R].
-
-    Args:
-        tolerance: of the gradient, in well-conditioned coordinates, with the objective in units of its initial value.
-            If the objective falls far below that, another round starts there, with new units and coordinates.
-
-    Returns:
-        The minimum and the number of iterations.
-    """
-    from scipy.optimize import minimize
-    from threadpoolctl import threadpool_limits
-
-    shape = (len(weights_FR), num_classes, rows.features.shape[1] + 1)
-    if start is None:
-        start = np.zeros(shape)
-    steps = int(WORKSPACE / (2 * start.nbytes))
-    if len(start) > 1 and steps < MEMORY:
-        one_by_one = [
-            _minimise(rows, weights_FR[[fold]], num_classes, penalty, start[[fold]], check, tolerance)
-            for fold in range(len(start))
-        ]
-        return np.concatenate([theta for theta, _ in one_by_one]), max(iterations for _, iterations in one_by_one)
-    scale_S, unit = np.ones(shape[-1]), 1.0
-
-    def objective(round_theta: Theta) -> tuple[float, Theta]:
-        check()
-        theta = round_theta.reshape(shape) / scale_S
-        log_loss_FR, residual_FRK = _log_loss(_logits(theta, rows.features), rows.labels)
-        residual_FRK *= weights_FR[:, :, None]
-        columns = residual_FRK.transpose(1, 0, 2).reshape(len(rows.labels), -1)  # [R, F * K]: one product for all
-        gradient = np.empty(shape)
-        gradient[..., :-1] = (columns.T @ rows.features).reshape(*shape[:2], -1)
-        gradient[..., :-1] += penalty * theta[..., :-1]
-        gradient[..., -1] = columns.sum(0, dtype=np.float64).reshape(shape[:2])
-        loss = float((weights_FR * log_loss_FR).sum(dtype=np.float64))
-        loss += penalty / 2 * float(np.square(theta[..., :-1]).sum())
-        return loss / unit, (gradient / (scale_S * unit)).ravel()
-
-    theta, iterations, ratio = start, 0, 0.0
-    options = {"maxcor": min(max(steps, 3), MEMORY), "gtol": tolerance, "ftol": tolerance / 1e4}
-    with threadpool_limits(1, user_api="blas"):  # numpy's and scipy's threads wait for each other: three times slower
-        while ratio < FAR_BELOW and iterations < MAX_ITERATIONS:
-            scale_S, unit = _curvature(rows, theta, penalty), 1.0
-            unit = max(objective((theta * scale_S).ravel())[0], 1e-12)
-            options["maxiter"] = MAX_ITERATIONS - iterations
-            found = minimize(objective, (theta * scale_S).ravel(), jac=True, method="L-BFGS-B", options=options)
-            theta, ratio = found.x.reshape(shape) / scale_S, float(found.fun)
-            iterations += max(int(found.nit), 1)
-    return theta, iterations
-
-
-def _curvature(rows: _Rows, theta: Theta, penalty: float) -> NDArray[np.float64]:
-    """Return the square root of the objective's mean curvature at theta, for each feature and the bias, [S + 1]."""
-    logits_FRK = _logits(theta, rows.features)
-    _, residual_FRK = _log_loss(logits_FRK, rows.labels)
-    uncertain = float((np.abs(residual_FRK) * (1 - np.abs(residual_FRK))).mean(dtype=np.float64))  # p * (1 - p)
-    uncertain = max(uncertain, 1e-6)
-    squares_S = np.einsum("rs,rs->s", rows.features, rows.features, dtype=np.float64) / len(rows.labels)
-    curvature: NDArray[np.float64] = np.append(uncertain * squares_S + penalty, uncertain)
-    return np.sqrt(curvature)
-
-
-def _logits(theta: Theta, features_RS: Real) -> Real:
-    """Return the logits of every fold, [F, R, K], in the precision of the features."""
-    folds, num_classes, _ = theta.shape
-    flat = theta[..., :-1].reshape(folds * num_classes, -1).astype(features_RS.dtype)
-    logits_RFK = (features_RS @ flat.T).reshape(len(features_RS), folds, num_classes)
-    return logits_RFK.transpose(1, 0, 2) + theta[:, None, :, -1].astype(features_RS.dtype)
-
-
-def _log_loss(logits_FRK: Real, labels_R: NDArray[np.int64]) -> tuple[Real, Real]:
-    """Return the cross-entropy of each row, [F, R], and its gradient in the logits, [F, R, K].
-
-    Both are computed from the probabilities of the other classes, never as 1 - p of the label: for confident rows,
-    which most are, p rounds to 1 in float32, and the fit would follow the rounding error.
-    """
-    each = np.arange(len(labels_R))
-    shifted_FRK = logits_FRK - logits_FRK.max(2, keepdims=True)
-    label_FR = shifted_FRK[:, each, labels_R]
-    powers_FRK = np.exp(shifted_FRK)
-    power_FR = powers_FRK[:, each, labels_R]
-    powers_FRK[:, each, labels_R] = 0
-    others_FR = powers_FRK.sum(2)
-    sums_FR = others_FR + power_FR
-    log_loss_FR = np.where(label_FR == 0, np.log1p(others_FR), np.log(sums_FR) - label_FR)
-    residual_FRK = powers_FRK / sums_FR[:, :, None]
-    residual_FRK[:, each, labels_R] = -others_FR / sums_FR
-    return log_loss_FR, residual_FRK
+    return _Axes(np.ascontiguousarray(coordinates_RS), np.ascontiguousarray(basis_SD))

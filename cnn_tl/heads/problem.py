@@ -37,6 +37,7 @@ class Problem:
         labels: int64 [N] in 0..K-1.
         class_weights: float64 [K], the weight of an image of each class; 1 is neutral.
         check: called repeatedly during a fit; an exception in it ends the fit.
+        device: where to compute what is large, a name for torch; "cpu" needs no torch.
     """
 
     views: Views
@@ -45,6 +46,7 @@ class Problem:
     class_weights: NDArray[np.float64]
     seed: int
     check: Callable[[], None] = lambda: None
+    device: str = "cpu"
 
     @property
     def image_weights(self) -> NDArray[np.float64]:

@@ -13,7 +13,9 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from cnn_tl.core.errors import DivergedError, RecipeError
 from cnn_tl.core.statistics import softmax
 from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights, logistic
+from cnn_tl.heads.arrays import DeviceArrays, HostArrays
 from cnn_tl.heads.calibration import best_factor, temperature_of
+from cnn_tl.heads.cross_entropy import CrossEntropy
 from cnn_tl.heads.folds import stratified_folds, stratified_sample
 from cnn_tl.heads.scaling import standard_of
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
@@ -162,12 +164,15 @@ def test_the_head_moves_no_further_than_the_features(
 def test_what_a_fit_is_sure_of_still_counts() -> None:
     """In float32 1 - p of a label rounds to 0 from a margin of 17 on; its loss and its gradient do not."""
     margins = np.array([-30.0, -5.0, 0.0, 5.0, 16.0, 20.0, 40.0])
-    logits = np.stack([margins, np.zeros(7), np.full(7, -50.0)], axis=1)[None]
-    labels = np.zeros(7, np.int64)
-    log_loss, residual = logistic._log_loss(logits.astype(np.float32), labels)
-    np.testing.assert_allclose(log_loss[0], np.logaddexp(0, -margins), rtol=1e-6)
-    np.testing.assert_allclose(residual[0, :, 0], -1 / (1 + np.exp(margins)), rtol=1e-6)
-    np.testing.assert_allclose(residual[0].sum(1), 0, atol=1e-7)
+    features = np.stack([margins, np.zeros(7), np.full(7, -50.0)], axis=1).astype(np.float32)
+    for arrays in (HostArrays(), DeviceArrays("cpu")):
+        loss = CrossEntropy(arrays, arrays.put(features), np.zeros(7, np.int64), np.eye(7, dtype=np.float32), 3)
+        theta = arrays.put(np.tile(np.eye(3, 4), (7, 1, 1)))  # the logits are the features; each row is a fold
+        np.testing.assert_allclose(loss.log_loss(theta), np.tile(np.logaddexp(0, -margins), (7, 1)), rtol=1e-6)
+        value, gradient = (arrays.host(each) for each in loss(theta))
+        np.testing.assert_allclose(value, np.logaddexp(0, -margins), rtol=1e-6)
+        np.testing.assert_allclose(gradient[:, 0, 3], -1 / (1 + np.exp(margins)), rtol=1e-6)
+        np.testing.assert_allclose(gradient[:, :, 3].sum(1), 0, atol=1e-7)
 
 
 def test_logistic_agrees_with_scikit_learn() -> None:
@@ -181,15 +186,14 @@ def test_logistic_agrees_with_scikit_learn() -> None:
     np.testing.assert_allclose(softmax(head.logits(features)), theirs.predict_proba(standard), atol=2e-3)
 
 
-@pytest.mark.parametrize("features", [12, 200])
-def test_the_span_of_the_images_changes_nothing(features: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cnn_tl.heads import logistic
-
-    rows, labels = blobs(features=features)
+@pytest.mark.parametrize("features", [12, 60, 200])
+def test_the_axes_of_a_sample_change_nothing(features: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether or not they span all images, they only precondition the fit."""
+    rows, labels = blobs(images=150, features=features)
     ours = fit("lbfgs", rows, labels, penalty=0.1)
-    monkeypatch.setattr(logistic, "_in_span", lambda features_RD: (features_RD, None))
+    monkeypatch.setattr(logistic, "CROSS_VALIDATION_IMAGES", 30)
     whole = fit("lbfgs", rows, labels, penalty=0.1)
-    np.testing.assert_allclose(ours.logits(rows), whole.logits(rows), atol=5e-3)
+    np.testing.assert_allclose(ours.logits(rows), whole.logits(rows), atol=1e-4)
 
 
 def test_the_penalty_is_chosen_by_held_out_loss() -> None:

@@ -100,7 +100,7 @@ def set_fitted_head(dataset: Dataset[LoopRecipe], network: LazyNetwork) -> bool:
     with backbone.without_classifier(model):
         images = _some_of_each_class(dataset.manifest.of("train"))
         features_ND = outputs(dataset, network, model, images, "features for the head", dataset.images.unvaried)
-    fitted = run.world.first(lambda: _fit(dataset, images, features_ND.numpy()))
+    fitted = run.world.first(lambda: _fit(dataset, network, images, features_ND.numpy()))
     weight, bias = (torch.from_numpy(np.ascontiguousarray(fitted[name])) for name in ("weight", "bias"))
     backbone.set_linear_classifier(model, weight, bias)
     return True
@@ -114,9 +114,12 @@ def _some_of_each_class(images: Sequence[ImageRecord]) -> list[ImageRecord]:
     return [image for own in of_class.values() for image in own[::stride]]
 
 
-def _fit(dataset: Dataset[LoopRecipe], images: Sequence[ImageRecord], features_ND: NDArray[np.float32]) -> Tensors:
+def _fit(
+    dataset: Dataset[LoopRecipe], network: LazyNetwork, images: Sequence[ImageRecord], features_ND: NDArray[np.float32]
+) -> Tensors:
     run, classes = dataset.run, dataset.manifest.classes
     labels = np.array([image.label for image in images], dtype=np.int64)
     weights = class_weights(run.recipe.train.class_weights, labels, classes, key="train.class_weights")
-    problem = Problem([features_ND], labels, len(classes), weights, run.recipe.seed, run.raise_if_stopped)
+    device = str(network.device)
+    problem = Problem([features_ND], labels, len(classes), weights, run.recipe.seed, run.raise_if_stopped, device)
     return HEADS["auto"](problem, HEAD_DEFAULTS["auto"]).tensors

@@ -147,7 +147,7 @@ def _run(
 
     def fit() -> tuple[Logits, HeadFit]:
         nonlocal head
-        head, logits, fitted = _fit(run, dataset, train, val)
+        head, logits, fitted = _fit(run, dataset, network, train, val)
         return logits, fitted
 
     logits, fitted = run.world.first(fit)
@@ -186,7 +186,11 @@ def _compute(
 
 
 def _fit(
-    run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], train: SplitFeatures, val: SplitFeatures
+    run: Run[FreezeRecipe],
+    dataset: Dataset[FreezeRecipe],
+    network: LazyNetwork,
+    train: SplitFeatures,
+    val: SplitFeatures,
 ) -> tuple[FittedHead, Logits, HeadFit]:
     started = time.monotonic()
     settings, classes = run.recipe.head, dataset.manifest.classes
@@ -198,6 +202,7 @@ def _fit(
         class_weights=class_weights(settings.class_weights, labels, classes),
         seed=run.recipe.seed,
         check=run.raise_if_stopped,
+        device=str(network.device) if network.is_built else "cpu",  # a fit does not wait for an import of torch
     )
     head = HEADS[settings.kind](problem, settings)
     seconds = round(time.monotonic() - started, 3)

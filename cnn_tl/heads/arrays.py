@@ -1,0 +1,83 @@
+"""Arrays in the memory of the host, or of a GPU: the few operations that differ between numpy and torch.
+
+What both libraries spell alike (`@`, slices, `exp`, `where`, ...) is written once, through `xp`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = Any
+"""A numpy array, or a torch tensor on a device."""
+
+
+class HostArrays:
+    """numpy."""
+
+    xp: Any = np
+    single: Any = np.float32
+    double: Any = np.float64
+
+    def put(self, array: NDArray[Any]) -> Array:
+        """Return an array of the host, where this computes."""
+        return array
+
+    def read(self, columns: Sequence[Array]) -> NDArray[np.float64]:
+        """Return arrays [F] or [F, n] side by side, float64 [F, sum of n], on the host: one wait for the device."""
+        return np.concatenate([np.atleast_2d(c.T).T for c in columns], axis=1, dtype=np.float64)
+
+    def cast(self, array: Array, dtype: Any) -> Array:
+        """Return the array in another precision; the same one if it has it already."""
+        return array.astype(dtype, copy=False)
+
+    def zeros(self, shape: Sequence[int], dtype: Any) -> Array:
+        """Return zeros."""
+        return np.zeros(shape, dtype)
+
+    def host(self, array: Array) -> NDArray[Any]:
+        """Return the array on the host."""
+        return np.asarray(array)
+
+
+class DeviceArrays:
+    """torch on a device, where float32 products are exact from then on."""
+
+    def __init__(self, device: str) -> None:
+        """Take the name of a device, such as "cuda:0"."""
+        import torch
+
+        from cnn_tl.core.device import exact_fp32
+
+        exact_fp32()
+        self.xp: Any = torch
+        self.device = torch.device(device)
+        self.single: Any = torch.float32
+        self.double: Any = torch.float64
+
+    def put(self, array: NDArray[Any]) -> Array:
+        """Return an array of the host, where this computes."""
+        return self.xp.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+    def read(self, columns: Sequence[Array]) -> NDArray[np.float64]:
+        """Return arrays [F] or [F, n] side by side, float64 [F, sum of n], on the host: one wait for the device."""
+        wide = [(c[:, None] if c.ndim == 1 else c).to(self.double) for c in columns]
+        return self.xp.cat(wide, 1).cpu().numpy()  # type: ignore[no-any-return]
+
+    def cast(self, array: Array, dtype: Any) -> Array:
+        """Return the array in another precision; the same one if it has it already."""
+        return array.to(dtype)
+
+    def zeros(self, shape: Sequence[int], dtype: Any) -> Array:
+        """Return zeros."""
+        return self.xp.zeros(tuple(shape), dtype=dtype, device=self.device)
+
+    def host(self, array: Array) -> NDArray[Any]:
+        """Return the array on the host."""
+        return array.cpu().numpy()  # type: ignore[no-any-return]
+
+
+Arrays = HostArrays | DeviceArrays
