@@ -1,15 +1,22 @@
-"""Save the state of a training loop in checkpoints, and restore it exactly."""
+"""Save the state of a training loop in checkpoints, and restore it exactly.
+
+Training waits only while the state is copied into the host's memory; a thread writes the copy while training goes on.
+It writes one state at a time, and all of them before the loop ends.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
 from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
@@ -58,6 +65,10 @@ class Snapshots:
         self.ema = ema
         self._run, self._progress, self._model, self._optimizer = run, progress, model, optimizer
         self._saved, self._counted = time.monotonic(), started
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="save")
+        self._writing: Future[None] | None = None
+        self._new_best: checkpoint.Checkpoint | None = None  # not yet given to the thread
+        self._best_found: checkpoint.Checkpoint | None = None
 
     @property
     def _best(self) -> Path:
@@ -70,33 +81,84 @@ class Snapshots:
             return False
         return world.first(lambda: time.monotonic() - self._saved > SAVE_EVERY_SECONDS)
 
-    def save(self) -> None:
-        """Write the current state.
+    def save(self, *, epoch_ended: bool = False) -> None:
+        """Begin to write the current state, and the weights of a new best epoch, once the state before is written.
+
+        Args:
+            epoch_ended: the metrics are written too.
 
         Raises:
             DivergedError: the last update made a weight infinite or NaN.
-            ResourceError: the disk is full or not writable.
+            ResourceError: the disk is full or not writable, now or when the state before was written.
         """
         self._require_finite()
         self.count_seconds()
-        tensors = {"model": self._model.state_dict(), "optimizer": optim.state_tensors(self._optimizer)}
-        if self.ema:
-            tensors["ema"] = self.ema.module.state_dict()
-        state = {"progress": asdict(self._progress), "optimizer": optim.state_numbers(self._optimizer)}
-        point, progress = checkpoint.Checkpoint(tensors, state), self._progress
-        folder = self._run.folder.checkpoints
-        self._run.world.first(lambda: checkpoint.save_step(folder, progress.step, progress.epochs, point))
+        self.settle()
+        self._run.world.first(lambda: self._begin_to_write(epoch_ended=epoch_ended))
         self._saved = time.monotonic()
 
     def save_best(self, evaluated: nn.Module, logits_NK: Tensor, row: Mapping[str, Any]) -> None:
-        """Write the weights and validation logits of the new best epoch; raises the errors of `save`."""
-        self._require_finite()
-        best = checkpoint.Checkpoint({"model": evaluated.state_dict(), "validation": {"logits": logits_NK}}, row)
-        self._run.world.first(lambda: checkpoint.save(self._best, best))
+        """Copy the weights and validation logits of the new best epoch; the next `save` writes them.
 
-    def remove_earlier_best(self) -> None:
-        """Remove the weights of earlier best epochs."""
-        checkpoint.remove_other_best(self._best)
+        Raises:
+            DivergedError: the last update made a weight infinite or NaN.
+        """
+        self._require_finite()
+        if self._run.world.is_first:
+            tensors = {"model": _copies(evaluated.state_dict()), "validation": _copies({"logits": logits_NK})}
+            self._new_best = self._best_found = checkpoint.Checkpoint(tensors, dict(row))
+
+    def settle(self) -> None:
+        """Wait until the state that was saved last is written.
+
+        Raises:
+            ResourceError: the disk is full or not writable.
+        """
+        self._run.world.first(self._wait)
+
+    @contextmanager
+    def written_at_the_end(self) -> Iterator[None]:
+        """Wait for the thread when the block ends, also by an error, which then counts more than one of the thread.
+
+        Raises:
+            ResourceError: the disk is full or not writable.
+        """
+        try:
+            yield
+            self.settle()
+        finally:
+            with suppress(Exception):
+                self._wait()
+            self._thread.shutdown()
+
+    def _begin_to_write(self, *, epoch_ended: bool) -> None:
+        if epoch_ended:
+            self._run.log(self._progress.metrics)
+        progress, best, self._new_best = self._progress, self._new_best, None
+        if best is not None and best.state["step"] == progress.step and not self.ema:
+            tensors = {"model": best.tensors["model"]}
+        else:
+            tensors = {"model": _copies(self._model.state_dict())}
+        tensors["optimizer"] = _copies(optim.state_tensors(self._optimizer))
+        if self.ema:
+            tensors["ema"] = _copies(self.ema.module.state_dict())
+        state = {"progress": asdict(progress), "optimizer": optim.state_numbers(self._optimizer)}
+        point, place = checkpoint.Checkpoint(tensors, state), self._best
+        step, epochs, has_best = progress.step, progress.epochs, progress.has_best
+
+        def write() -> None:
+            if best is not None:
+                checkpoint.save(place, best)
+            checkpoint.save_step(self._run.folder.checkpoints, step, epochs, point)
+            if has_best:
+                checkpoint.remove_other_best(place)  # now no checkpoint to resume from needs them
+
+        self._writing = self._thread.submit(write)
+
+    def _wait(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def best(self, evaluated: nn.Module) -> tuple[Mapping[str, Tensor], Tensor | None]:
         """Return the weights and the validation logits [N, K] of the best epoch.
@@ -105,8 +167,8 @@ class Snapshots:
         """
         if not self._progress.has_best:
             return evaluated.state_dict(), None
-        tensors = self._run.world.first(lambda: checkpoint.load(self._best).tensors)
-        return tensors["model"], tensors.get("validation", {}).get("logits")
+        found = self._run.world.first(lambda: self._best_found or checkpoint.load(self._best))
+        return found.tensors["model"], found.tensors.get("validation", {}).get("logits")
 
     def restore(self, found: checkpoint.Checkpoint) -> None:
         """Restore optimizer and moving average from a checkpoint; model and progress are restored elsewhere.
@@ -143,3 +205,18 @@ class Snapshots:
             raise DivergedError(
                 f"training diverged at step {self._progress.step}: weights overflow; {self._progress.advice}"
             )
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies of tensors in the host's memory, where no later step changes them."""
+    copies = {name: _copy(tensor.detach()) for name, tensor in tensors.items()}
+    for device in {tensor.device for tensor in tensors.values() if tensor.is_cuda}:
+        torch.cuda.current_stream(device).synchronize()
+    return copies
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """Return a copy in the host's memory; from a GPU it has only begun."""
+    if tensor.is_cuda:
+        return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+    return tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)

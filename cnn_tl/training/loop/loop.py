@@ -151,6 +151,20 @@ class Loop:
 
     def run(self) -> Trained:
         """Train to the last epoch, or until `train.patience` epochs were no better; then load the best weights."""
+        with self._snapshots.written_at_the_end():
+            self._all_epochs()
+            self._phases.verify()
+            weights, logits_NK = self._snapshots.best(self._evaluated)
+            with checkpoint.reporting_mismatch(self._run.folder.checkpoints):
+                self._model.load_state_dict(weights)
+            self._phases.verify()  # now for the weights that are kept
+            self._snapshots.count_seconds()
+            self._ema = None  # its weights are in the model now
+            logits_NK = self._validate() if logits_NK is None else logits_NK
+            logits_NK, temperature = self._fit_temperature(logits_NK)
+        return Trained(logits_NK, self._facts(temperature))
+
+    def _all_epochs(self) -> None:
         progress, patience = self._progress, self._settings.patience
         try:
             while progress.epochs < self._batches.length.epochs and not progress.has_stalled(patience):
@@ -158,17 +172,8 @@ class Loop:
         except Stopped:
             if progress.step:  # before the first step there is nothing to save
                 self._save()
+                self._snapshots.settle()
             raise
-        self._phases.verify()
-        weights, logits_NK = self._snapshots.best(self._evaluated)
-        with checkpoint.reporting_mismatch(self._run.folder.checkpoints):
-            self._model.load_state_dict(weights)
-        self._phases.verify()  # now for the weights that are kept
-        self._snapshots.count_seconds()
-        self._ema = None  # its weights are in the model now
-        logits_NK = self._validate() if logits_NK is None else logits_NK
-        logits_NK, temperature = self._fit_temperature(logits_NK)
-        return Trained(logits_NK, self._facts(temperature))
 
     def _epoch(self, epoch: int) -> None:
         """Train the remaining steps of an epoch (none, if the run was stopped during validation), then validate."""
@@ -267,13 +272,8 @@ class Loop:
         progress.end_epoch(row)
         if progress.update_best(row):
             self._snapshots.save_best(self._evaluated, logits_NK, row)
-        self._snapshots.save()
-        self._run.world.first(self._tidy)
+        self._snapshots.save(epoch_ended=True)
         self._run.observer.epoch({"epochs": self._batches.length.epochs, **row})
-
-    def _tidy(self) -> None:
-        self._snapshots.remove_earlier_best()
-        self._run.log(self._progress.metrics)
 
     def _validate(self, task: str = "validation") -> Tensor:
         """Return the validation logits [N, K] of the evaluated network."""
