@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -29,8 +28,10 @@ CHUNK = 32
 """Images of a product. It is fixed, because it decides which kernel computes the product."""
 
 AT_ONCE = 8 * CHUNK
-"""Images of the other operations, whose bits do not depend on it: enough to fill a GPU with few launches, and few
-enough for its memory (about 3 MiB each at 224 px)."""
+"""Images of the other operations, whose bits do not depend on it: enough to fill a GPU with few launches."""
+
+WINDOW_BYTES = 192 * 2**20
+"""Fewer images at once if their windows take more than this: the operations need about eight times as much memory."""
 
 _TILE = 8
 """Sizes of matrices are multiples of this: others are slower on tensor cores, and round differently on CPUs."""
@@ -40,28 +41,18 @@ _MIDDLE = 127.5
 numbers less 127.5 with weights that sum to 1 is rounded to the nearest whole number by `floor`, less 128."""
 
 
-@dataclass(frozen=True)
-class _Boxes:
+class _Boxes(NamedTuple):
     """Where to take the samples of N views, along x and along y, in pixels relative to each window.
 
     Attributes:
         origins: int64 [2, N], the first pixel of the window in the image.
-        starts: float32 [2, N], the edge of the box from which samples are counted, less half a pixel.
-        steps: float32 [2, N], from one sample to the next; negative if the view is flipped.
-        reaches: float32 [2, N], from a sample down to the first pixel that counts.
-        rates: float32 [2, N], by which distances are multiplied before they enter the filter.
+        numbers: float32 [4, 2, N]. The edge of the box from which samples are counted, less half a pixel; the step from
+            one sample to the next, negative if the view is flipped; the distance from a sample down to the first pixel
+            that counts; and the rate by which distances are multiplied before they enter the filter.
     """
 
     origins: Tensor
-    starts: Tensor
-    steps: Tensor
-    reaches: Tensor
-    rates: Tensor
-
-    def part(self, start: int, stop: int) -> _Boxes:
-        """Return the boxes of some of the views."""
-        tensors = self.origins, self.starts, self.steps, self.reaches, self.rates
-        return _Boxes(*(tensor[:, start:stop] for tensor in tensors))
+    numbers: Tensor
 
 
 class _Windows(NamedTuple):
@@ -70,7 +61,7 @@ class _Windows(NamedTuple):
     Attributes:
         pixels: uint8 [n, KH, 3, KW]; those outside the image have any value.
         room: int64 [2, n], the number of pixels from the origin of the box's window to the end of the image.
-        shift: int64 [n], how far left of that origin the window begins.
+        shift: int64 [n, 1], how far left of that origin the window begins.
     """
 
     pixels: Tensor
@@ -103,6 +94,7 @@ class Crops:
         taps = math.ceil(2 * max(supports))
         width, height = (_tiles(length + 2 * support + 2) for length, support in zip(longest, supports, strict=True))
         self.window = height, width
+        self._at_once = CHUNK * min(max(WINDOW_BYTES // (3 * height * width * CHUNK), 1), AT_ONCE // CHUNK)
         self._line = _tiles(max(width, height) + taps + _TILE)
         self._positions = torch.arange(max(spec.width, spec.height), device=device) + 0.5
         self._taps = torch.arange(taps, dtype=torch.float32, device=device)
@@ -122,9 +114,9 @@ class Crops:
         pixels, least = sources.pixels, self._most + self.window[1]
         if len(pixels) < least:  # else there is room for a whole window before or behind each image
             pixels = pad(pixels, (0, 0, 0, least - len(pixels)))
-        for start in range(0, count, AT_ONCE):
-            some = slice(start, start + AT_ONCE)
-            found = self._some(pixels, geometry[:, some], boxes.part(start, start + AT_ONCE))
+        for start in range(0, count, self._at_once):
+            some = slice(start, start + self._at_once)
+            found = self._some(pixels, geometry[:, some], _Boxes(boxes.origins[:, some], boxes.numbers[:, :, some]))
             views[some].copy_(found[: count - start])
         return views
 
@@ -144,8 +136,7 @@ class Crops:
             [starts, np.where(flipped, -steps, steps), supports - 1, 1 / rates], np.float32
         )
         assert (high - low + 2 * supports + 2 <= [[self.window[1]], [self.window[0]]]).all(), "sources are too large"
-        there, numbers = sent([origins.astype(np.int64), floats], self._device)
-        return _Boxes(there, *numbers.unbind())
+        return _Boxes(*sent([origins.astype(np.int64), floats], self._device))
 
     def _some(self, pixels_P3: Tensor, geometry_3n: Tensor, boxes: _Boxes) -> Tensor:
         """Return whole numbers [n, H, W, 3], float32; n is a multiple of `CHUNK`."""
@@ -166,26 +157,28 @@ class Crops:
         none, at the beginning of all pixels, it ends with pixels of other rows instead.
         """
         height, width = self.window
-        widths_n, starts_n = geometry_3n[0], geometry_3n[2]
+        widths_n1, _, starts_n1 = geometry_3n[:, :, None].unbind()
+        left_n1, top_n1 = boxes.origins[:, :, None].unbind()
         room_2n = geometry_3n[:2] - boxes.origins
-        first_n = starts_n + boxes.origins[0] + boxes.origins[1] * widths_n
-        shift_n = torch.minimum((width - room_2n[0]).clamp_(min=0), first_n)
-        rows_nI = torch.minimum(self._rows, room_2n[1, :, None] - 1)
-        rows_nI.mul_(widths_n[:, None]).add_((first_n - shift_n)[:, None])
+        room_x_n1, room_y_n1 = room_2n[:, :, None].unbind()
+        first_n1 = (top_n1 * widths_n1).add_(left_n1).add_(starts_n1)
+        shift_n1 = torch.minimum((width - room_x_n1).clamp_(min=0), first_n1)
+        rows_nI = torch.minimum(self._rows, room_y_n1 - 1).mul_(widths_n1).add_(first_n1 - shift_n1)
         lines_P3J = pixels_P3.unfold(0, width, 1)
         found_nI3J = torch.empty(len(rows_nI), height, 3, width, dtype=torch.uint8, device=self._device)
         torch.ops.aten.index.Tensor_out(lines_P3J, [rows_nI], out=found_nI3J)  # else it would choose another layout
-        return _Windows(found_nI3J, room_2n, shift_n)
+        return _Windows(found_nI3J, room_2n, shift_n1)
 
     def _weights(self, windows: _Windows, boxes: _Boxes) -> Tensor:
         """Return the weights [2, n, samples, pixels] of columns and rows, mostly 0; sums over pixels are 1."""
-        centres = (boxes.steps[..., None] * self._positions).add_(boxes.starts[..., None])  # less half a pixel
-        firsts = (centres - boxes.reaches[..., None]).floor_().clamp_(min=0)
+        starts, steps, reaches, rates = boxes.numbers[..., None].unbind()
+        centres = (steps * self._positions).add_(starts)  # less half a pixel
+        firsts = (centres - reaches).floor_().clamp_(min=0)
         places = firsts[..., None] + self._taps
-        distances = (places - centres[..., None]).mul_(boxes.rates[..., None, None])
+        distances = (places - centres[..., None]).mul_(rates[..., None])
         weights = self._filter.weight(distances).mul_(places < windows.room[..., None, None])
         weights = weights.div_(weights.sum(-1, keepdim=True)).to(self._precision)
-        places[0].add_(windows.shift[:, None, None])
+        places[0].add_(windows.shift[..., None])
         zeros = torch.zeros(*centres.shape, self._line, dtype=self._precision, device=self._device)
         return zeros.scatter_(-1, places.long(), weights)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -38,34 +39,43 @@ def jittered(pixels_NHW3: Tensor, factors_3N: Tensor) -> Tensor:
         factors_3N: one row each, float32, at least 0; 1 changes nothing.
     """
     brightness, contrast, saturation = factors_3N[..., None, None, None].unbind()
-    x = (pixels_NHW3 * brightness).clamp_(max=255).floor_()  # blended with black
-    x = blended(mean_grey(x), x, contrast).floor_()
-    return blended(grey(x), x, saturation).to(torch.uint8)
+    pixels_NHW3 = (pixels_NHW3 * brightness).clamp_(max=255).to(torch.uint8)  # blended with black
+    pixels_NHW3 = blended(mean_grey(pixels_NHW3), pixels_NHW3, contrast)
+    return blended(grey(pixels_NHW3), pixels_NHW3, saturation)
 
 
 def blended(less: Tensor, more: Tensor, factor: Tensor) -> Tensor:
-    """Interpolate, or extrapolate, from `less` to `more` by a float32 factor, and clip to 0..255, as Pillow's Blend.c.
+    """Interpolate, or extrapolate, from `less` to `more`, and return uint8, rounded down as in Pillow's Blend.c.
 
-    There, the result is then rounded down. The product and the sum are rounded one by one.
+    The product and the sum are rounded one by one, which `addcmul` and `lerp` would not do on all devices.
+
+    Args:
+        less, factor: float32.
+        more: uint8, whose four times as many bytes in float32 would take most of the time.
     """
-    return (more - less).mul_(factor).add_(less).clamp_(0, 255)
+    return (more - less).mul_(factor).add_(less).clamp_(0, 255).to(torch.uint8)
 
 
-def grey(x_NHW3: Tensor) -> Tensor:
-    """Return the luma float32 [N, H, W, 1] of whole numbers from 0 to 255, by ITU-R 601-2 as Pillow's Convert.c.
+def grey(pixels_NHW3: Tensor) -> Tensor:
+    """Return the luma float32 [N, H, W, 1] of uint8 pixels, by ITU-R 601-2 as Pillow's Convert.c.
 
     There, it is computed in 16 bits after the point. Float32 does so exactly: no sum has more than 24 bits.
     """
-    red, green, blue = x_NHW3[..., None].unbind(3)
-    luma = red * (19595 / 65536) + 0.5
+    red, green, blue = pixels_NHW3[..., None].unbind(3)
+    luma = torch.add(_half(pixels_NHW3.device), red, alpha=19595 / 65536)
     return luma.add_(green, alpha=38470 / 65536).add_(blue, alpha=7471 / 65536).floor_()
 
 
-def mean_grey(x_NHW3: Tensor) -> Tensor:
-    """Return the mean luma [N, 1, 1, 1] of each image, rounded to the nearest integer."""
-    count = x_NHW3.shape[1] * x_NHW3.shape[2]
-    total = grey(x_NHW3).sum((1, 2, 3), dtype=torch.int64, keepdim=True)
-    return total.mul_(2).add_(count).div_(2 * count, rounding_mode="floor")
+@cache
+def _half(device: torch.device) -> Tensor:
+    return torch.full((1,), 0.5, device=device)
+
+
+def mean_grey(pixels_NHW3: Tensor) -> Tensor:
+    """Return the mean luma [N, 1, 1, 1] of each image, rounded to the nearest integer, float32."""
+    count = pixels_NHW3.shape[1] * pixels_NHW3.shape[2]
+    total = grey(pixels_NHW3).sum((1, 2, 3), dtype=torch.int64, keepdim=True)
+    return total.mul_(2).add_(count).div_(2 * count, rounding_mode="floor").float()
 
 
 def _erased(pixels_NHW3: Tensor, holes_4N: Tensor, colour: Tensor) -> Tensor:

@@ -51,19 +51,18 @@ def transformed(pixels_NHW3: Tensor, matrices_6N: Tensor, places: Places, colour
 
 def saturated(pixels_NHW3: Tensor, factors_N: Tensor) -> Tensor:
     """Change the saturation, 1 leaves it; exact."""
-    return blended(grey(pixels_NHW3), pixels_NHW3.float(), factors_N[:, None, None, None]).to(torch.uint8)
+    return blended(grey(pixels_NHW3), pixels_NHW3, factors_N[:, None, None, None])
 
 
 def sharpened(pixels_NHW3: Tensor, factors_N: Tensor) -> Tensor:
     """Change the sharpness, 1 leaves it: blend with `ImageFilter.SMOOTH`, which leaves the border alone; exact."""
     if min(pixels_NHW3.shape[1:3]) < 3:
         return pixels_NHW3
-    x_N3HW = pixels_NHW3.permute(0, 3, 1, 2).float()
-    inner = x_N3HW[:, :, 1:-1, 1:-1]
-    smooth = avg_pool2d(x_N3HW, 3, 1, divisor_override=1)  # the sum, in which the middle counts once of five times
-    smooth = smooth.add_(inner, alpha=4).div_(13).add_(0.5).floor_()
+    smooth = avg_pool2d(pixels_NHW3.permute(0, 3, 1, 2).float(), 3, 1, divisor_override=1).permute(0, 2, 3, 1)
+    inner = pixels_NHW3[:, 1:-1, 1:-1]
+    smooth = smooth.add_(inner, alpha=4).div_(13).add_(0.5).floor_()  # the middle counts five times
     sharp = pixels_NHW3.clone()
-    sharp[:, 1:-1, 1:-1] = blended(smooth, inner, factors_N[:, None, None, None]).permute(0, 2, 3, 1)
+    sharp[:, 1:-1, 1:-1] = blended(smooth, inner, factors_N[:, None, None, None])
     return sharp
 
 
@@ -75,8 +74,7 @@ def looked_up(pixels_NHW3: Tensor, tables_N256C: Tensor) -> Tensor:
 
 def contrast_tables(pixels_NHW3: Tensor, factors_N: Tensor, levels_256: Tensor) -> Tensor:
     """Return tables [N, 256, 1] that change the contrast, 1 leaves it; exact."""
-    mean_N1 = mean_grey(pixels_NHW3).flatten(1).float()
-    return blended(mean_N1, levels_256.expand(len(mean_N1), -1), factors_N[:, None]).to(torch.uint8)[:, :, None]
+    return blended(mean_grey(pixels_NHW3).flatten(1), levels_256, factors_N[:, None])[:, :, None]
 
 
 def autocontrast_tables(pixels_NHW3: Tensor, levels_256: Tensor) -> Tensor:

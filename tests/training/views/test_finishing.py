@@ -55,7 +55,7 @@ def test_torchvision_jitters_alike() -> None:
 
 def test_grey_is_pillows_for_all_kinds_of_colours() -> None:
     image = noise_image(2000, 1000)
-    assert np.array_equal(grey(stacked([image]).float())[0, :, :, 0].numpy(), np.asarray(image.convert("L")))
+    assert np.array_equal(grey(stacked([image]))[0, :, :, 0].numpy(), np.asarray(image.convert("L")))
 
 
 def test_a_hole_and_no_hole_in_one_batch() -> None:
