@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cnn_tl.core.device import waiting_forbidden
 from cnn_tl.recipe import Recipe
 from cnn_tl.recipe.resolved import ResolvedAugment
 from cnn_tl.training.step.mixup import mixed
@@ -151,10 +152,7 @@ def test_cutmix_of_activations_that_are_no_images_is_a_bug() -> None:
 def test_a_gpu_mixes_the_same_images_and_nothing_waits_for_it(settings: ResolvedAugment) -> None:
     x, targets = batch()
     there = x.cuda(), targets.cuda()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waiting_forbidden():
         found = mixed(*there, settings, 3)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     for one, other in zip(found, mixed(x, targets, settings, 3), strict=True):
         torch.testing.assert_close(one.cpu(), other)

@@ -15,6 +15,7 @@ from torch import Tensor
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.views.augment import Augmentation, Finish, View, augment, draw_view
 from cnn_tl.data.views.image_source import source_side
+from cnn_tl.training.views import crops
 from cnn_tl.training.views.crops import CHUNK, Crops
 
 SPEC = Preprocessing(48, 64, "bicubic", 0.875, "center", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -119,26 +120,35 @@ def test_torchvision_crops_alike() -> None:
 @pytest.mark.parametrize("precision", [torch.float32, torch.float16])
 def test_a_view_does_not_depend_on_its_companions(precision: torch.dtype) -> None:
     images = [noise_image(*SIZES[seed % len(SIZES)], seed) for seed in range(CHUNK + 5)]
-    drawn, crops = views_of(images), Crops(SPEC, SETTINGS, CPU, precision)
-    together = crops(sources_of(images), drawn)
-    backwards = crops(sources_of(images[::-1], gap=11), drawn[::-1]).flip(0)
+    drawn, computed = views_of(images), Crops(SPEC, SETTINGS, CPU, precision)
+    together = computed(sources_of(images), drawn)
+    backwards = computed(sources_of(images[::-1], gap=11), drawn[::-1]).flip(0)
     assert torch.equal(together, backwards)
     for place in range(0, len(images), 3):
-        [alone] = crops(sources_of([images[place]]), [drawn[place]])
+        [alone] = computed(sources_of([images[place]]), [drawn[place]])
         assert torch.equal(alone, together[place]), place
+
+
+def test_it_does_not_matter_how_many_are_computed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [noise_image(*SIZES[seed % len(SIZES)], seed) for seed in range(2 * CHUNK + 5)]
+    drawn, sources = views_of(images), sources_of(images)
+    expected = Crops(SPEC, SETTINGS, CPU, torch.float32)(sources, drawn)
+    for most in (1, CHUNK * 3 * 112 * 144 * 2):
+        monkeypatch.setattr(crops, "WINDOW_BYTES", most)
+        assert torch.equal(Crops(SPEC, SETTINGS, CPU, torch.float32)(sources, drawn), expected)
 
 
 @pytest.mark.parametrize("gap", [0, 1, 5000])
 @pytest.mark.parametrize("size", [(1, 1), (1, SIDE * SIDE), (SIDE * SIDE, 1), (8, 20), (SIDE, SIDE)])
 def test_what_lies_beside_an_image_is_not_read(size: tuple[int, int], gap: int) -> None:
     """At the beginning and at the end of all pixels too, where a window reaches beyond them."""
-    image, crops = noise_image(*size), Crops(SPEC, SETTINGS, CPU, torch.float32)
+    image, computed = noise_image(*size), Crops(SPEC, SETTINGS, CPU, torch.float32)
     alone = sources_of([image])
     for seed in range(5):
         view = draw_view(*size, SPEC, SETTINGS, seed)
-        found = crops(sources_of([image, image], gap=gap), [view, view])
+        found = computed(sources_of([image, image], gap=gap), [view, view])
         assert torch.equal(found[0], found[1])
-        assert torch.equal(found[:1], crops(alone, [view]))
+        assert torch.equal(found[:1], computed(alone, [view]))
 
 
 def test_many_pixels_are_not_copied() -> None:
@@ -154,10 +164,10 @@ def test_many_pixels_are_not_copied() -> None:
                 self.largest = max(self.largest, made.untyped_storage().nbytes())
             return made
 
-    image, crops = noise_image(SIDE, SIDE), Crops(SPEC, SETTINGS, CPU, torch.float32)
+    image, computed = noise_image(SIDE, SIDE), Crops(SPEC, SETTINGS, CPU, torch.float32)
     sources = sources_of([image], gap=20_000_000)
     with Sizes() as sizes:
-        crops(sources, views_of([image]))
+        computed(sources, views_of([image]))
     assert 1_000_000 < sizes.largest < 20_000_000
 
 
