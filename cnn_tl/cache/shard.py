@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from cnn_tl.core import files
+from cnn_tl.core.cpu import usable
 
 Bytes = NDArray[np.uint8]
 RowNumbers = NDArray[np.int64]
@@ -41,6 +43,10 @@ ABSENT = -1
 
 KEY_BYTES = 32
 DIGEST_BYTES = 16
+
+HASHING_THREADS = 8
+HASHED_ALONE_BYTES = 2**15
+"""Rows with fewer bytes are hashed by one thread: the others would wait for the interpreter."""
 
 # odd numbers without a pattern, so that keys which differ in a few bytes only (no SHA-256 does) differ in their hashes
 _MIXING = np.array(
@@ -91,6 +97,24 @@ def row_digest(key: bytes, row: memoryview | bytes) -> bytes:
     digest = hashlib.sha256(key)
     digest.update(row)
     return digest.digest()[:DIGEST_BYTES]
+
+
+def row_digests(keys: Sequence[bytes], rows: Rows) -> Bytes:
+    """Return the checksums of rows [N, *shape], uint8 [N, 16]; large rows, such as images, use several cores."""
+    raw = row_bytes(rows)
+
+    def of(numbers: range) -> bytes:
+        return b"".join(row_digest(keys[number], raw[number].data) for number in numbers)
+
+    threads = min(usable(), HASHING_THREADS)
+    if raw.shape[1] < HASHED_ALONE_BYTES or threads == 1:
+        digests = of(range(len(rows)))
+    else:
+        size = -(-len(rows) // threads)
+        parts = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
+        with ThreadPoolExecutor(threads) as pool:  # hashlib releases the interpreter's lock
+            digests = b"".join(pool.map(of, parts))
+    return np.frombuffer(digests, np.uint8).reshape(len(rows), DIGEST_BYTES)
 
 
 def row_bytes(rows: Rows) -> Bytes:

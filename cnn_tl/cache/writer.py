@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cnn_tl.cache.shard import DIGEST_BYTES, KEY_BYTES, Rows, RowType, ShardIndex, as_array, row_bytes, row_digest
+from cnn_tl.cache.shard import KEY_BYTES, Rows, RowType, ShardIndex, as_array, row_digests
 
 SHARD_BYTES = 64 * 2**20
 SHARD_ROWS = 4096
@@ -32,7 +32,6 @@ class Writer:
         self._row, self._known, self._write = row, known, write
         self._open = is_open
         self._held: dict[bytes, int] = {}
-        self._digests: list[bytes] = []
         self._rows: Rows
         self._began = 0.0
 
@@ -54,7 +53,6 @@ class Writer:
             self._began = time.monotonic()
         position = len(self._held)
         self._rows[position] = row
-        self._digests.append(row_digest(key, row_bytes(self._rows[position : position + 1])[0].data))
         self._held[key] = position
         if len(self._held) == self._capacity or time.monotonic() - self._began > SHARD_SECONDS:
             self.flush()
@@ -62,13 +60,12 @@ class Writer:
 
     def flush(self) -> None:
         """Write the collected rows."""
-        count = len(self._held)
-        if not count:
+        if not self._held:
             return
-        digests = np.frombuffer(b"".join(self._digests), np.uint8).reshape(count, DIGEST_BYTES)
-        self._open = self._write(ShardIndex(as_array(list(self._held)), digests), self._rows[:count])
+        keys, rows = list(self._held), self._rows[: len(self._held)]
+        self._open = self._write(ShardIndex(as_array(keys), row_digests(keys, rows)), rows)
         del self._rows  # only now: if the write was interrupted, the next flush repeats it
-        self._held, self._digests = {}, []
+        self._held = {}
 
     @property
     def _capacity(self) -> int:

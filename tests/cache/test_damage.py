@@ -247,3 +247,14 @@ def test_ranges_of_positions() -> None:
             for run in runs:
                 assert array[run[-1]] - array[run[0]] < most
                 assert set(array[run]) == set(range(array[run[0]], array[run[-1]] + 1))
+
+
+@pytest.mark.parametrize("side", [3, 200])
+@pytest.mark.parametrize("count", [1, 7, 16, 33])
+def test_each_row_of_a_shard_has_the_digest_of_its_own(monkeypatch: pytest.MonkeyPatch, side: int, count: int) -> None:
+    monkeypatch.setattr(shard, "usable", lambda: 5)
+    chance = np.random.default_rng(0)
+    keys = [chance.bytes(shard.KEY_BYTES) for _ in range(count)]
+    rows = chance.integers(0, 256, (count, side, side), np.uint8)
+    expected = [shard.row_digest(key, row.tobytes()) for key, row in zip(keys, rows, strict=True)]
+    assert [digest.tobytes() for digest in shard.row_digests(keys, rows)] == expected
