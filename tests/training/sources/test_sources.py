@@ -163,7 +163,10 @@ def data(tmp_path: Path, make_images: Callable[..., Path]) -> Path:
 
 
 def test_runs_end_in_the_same_weights_whatever_the_tier(recipe: Make, tmp_path: Path) -> None:
-    varied = {"augment": {"erasing": 0.5, "mixup": 0.2}, "train": {"sampling": "balanced", "head_start": "random"}}
+    varied = {
+        "augment": {"erasing": 0.5, "mixup": 0.2, "policy": "trivialaugment"},
+        "train": {"sampling": "balanced", "head_start": "random"},
+    }
     for tier in tiers.TIERS:
         result = train(recipe("finetune", run={"sources": tier}, **varied), tmp_path / tier)
         assert result.facts["sources"]["tier"] == tier
