@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,6 +127,13 @@ class Batches:
         steps = self._of_images(epoch, done) if found is None else self._of_activations(found, epoch, done)
         with closing(steps):  # the network is whole again even if a step raises
             yield self._run.world.in_step(steps, self._run.raise_if_stopped)
+
+    @contextmanager
+    def as_in_a_step(self) -> Iterator[None]:
+        """Inside the block, the model takes what steps give it, in training mode; not while `steps` is iterated."""
+        freeze_policies.train_mode(self._network.model)
+        with nullcontext() if self._activations is None else self._activations.split.rest():
+            yield
 
     def _of_images(self, epoch: int, done: int) -> Steps:
         spec = self._network.info.preprocessing

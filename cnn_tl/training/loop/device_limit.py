@@ -70,11 +70,15 @@ def device_limit(
             return None
 
 
-def ready_step(update: Update, x: Tensor, targets_NK: Tensor) -> Callable[[], object]:
-    """Return a training step of all of `x`, [N, ...], for `device_limit`; the size of parts stays as it is."""
+def ready_step(update: Update, x: Tensor, targets_NK: Tensor, total: int | None = None) -> Callable[[], object]:
+    """Return a training step of all of `x`, [N, ...], for `device_limit`; the size of parts stays as it is.
+
+    Args:
+        total: number of images of the step in all processes, which then divide it into equally many parts.
+    """
     own = copy.copy(update.gradients)  # if memory runs out, the run's own keeps its size
     own.note = lambda _: None
-    return partial(replace(update, gradients=own), x, targets_NK, 0)
+    return partial(replace(update, gradients=own), x, targets_NK, 0, total=total)
 
 
 @contextmanager

@@ -178,7 +178,8 @@ class Loop:
     def _epoch(self, epoch: int) -> None:
         """Train the remaining steps of an epoch (none, if the run was stopped during validation), then validate."""
         run, progress, steps_per_epoch = self._run, self._progress, self._batches.length.steps_per_epoch
-        self._trainable.enter(epoch)
+        if self._trainable.enter(epoch):
+            self._limit = None  # the steps of another phase cost more
         batches = self._batches.of_epoch(epoch)
         done = progress.step - (epoch - 1) * steps_per_epoch
         if not 0 <= done <= len(batches):
@@ -236,12 +237,14 @@ class Loop:
         if self._ready is None or (device.type == "cpu" and seconds < LONG_EPOCH):
             return None
         (x, targets_NK), self._ready = self._ready, None
-        step = ready_step(self._update, x, targets_NK)
         images = sum(world.gather(len(x)))
+        step = ready_step(self._update, x, targets_NK, images)
         budget = min(max(0.2, 0.02 * seconds * self._batches.length.epochs), 1.0)
-        return device_limit(
-            step, images, models=[self._model], optimizer=self._optimizer, device=device, world=world, seconds=budget
-        )
+        with self._batches.as_in_a_step():
+            return device_limit(
+                step, images, models=[self._model], optimizer=self._optimizer, device=device, world=world,
+                seconds=budget,
+            )  # fmt: skip
 
     def _save(self) -> None:
         self._losses.read(wait=True)

@@ -51,10 +51,12 @@ class Trainable:
         """Images in one forward pass while memory suffices."""
         return self.run.recipe.train.micro_batch or self.run.batch_size + 1
 
-    def enter(self, epoch: int) -> None:
-        """Freeze the parameters that the epoch does not train."""
-        if self.phases.enter(epoch):
+    def enter(self, epoch: int) -> bool:
+        """Freeze the parameters that the epoch does not train; return whether it begins a phase."""
+        begins = self.phases.enter(epoch)
+        if begins:
             self.connect()
+        return begins
 
     def connect(self) -> None:
         """Let the processes exchange gradients of the parameters of this phase, and compile if the recipe says so.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +14,15 @@ import timm
 import torch
 from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from torch import Tensor, nn
+from whole_runs import assert_same_weights, metrics
 
 from cnn_tl.core.device import Precision
 from cnn_tl.core.errors import ResourceError
+from cnn_tl.recipe import Recipe
 from cnn_tl.training.loop import device_limit as limits
+from cnn_tl.training.loop import loop
 from cnn_tl.training.loop.device_limit import device_limit, ready_step, undone
+from cnn_tl.training.run import train
 from cnn_tl.training.step.gradients import Gradients
 from cnn_tl.training.step.loss import targets
 from cnn_tl.training.step.update import Update
@@ -194,6 +200,50 @@ def test_parts_made_smaller_by_a_measurement_do_not_stay(monkeypatch: pytest.Mon
     assert work.limit(seconds=0.05) is not None
     assert work.gradients.micro_batch == COUNT + 1
     assert not work.notes
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "everything trains": {"model": {"freeze": "all"}},
+    "steps start from activations": {"model": {"freeze": "last-stage"}, "features": {"views": 2}},
+    "unfrozen by and by": {"model": {"freeze": "head", "unfreeze": ["last-stage", "all"]}},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_that_measures_its_limit_has_the_same_weights(
+    case: str,
+    tmp_path: Path,
+    tiny_weights: Path,
+    make_images: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = make_images(tmp_path / "data", {"ash": 20, "birch": 15})
+    recipe = Recipe.model_validate(
+        {
+            "mode": "finetune",
+            "data": {"path": str(data)},
+            "model": {"name": "test_resnet", "weights": str(tiny_weights), "image_size": 64, **CASES[case]["model"]},
+            "features": CASES[case].get("features", {}),
+            "train": {"epochs": 3, "batch_size": 8},
+            "run": {"device": "cpu", "precision": "fp32"},
+        }
+    )
+    train(recipe, tmp_path / "without")
+    measured: list[float | None] = []
+
+    def measure(*arguments: Any, **options: Any) -> float | None:
+        measured.append(device_limit(*arguments, **options))
+        return measured[-1]
+
+    monkeypatch.setattr(loop, "LONG_EPOCH", 0)
+    monkeypatch.setattr(loop, "device_limit", measure)
+    train(recipe, tmp_path / "with")
+    assert len(measured) == (3 if case == "unfrozen by and by" else 1)  # another phase has other steps
+    assert all(measured)
+    rows = [json.loads(line) for line in (tmp_path / "with" / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["of_limit"] > 0 for row in rows if row["epoch"])
+    assert metrics(tmp_path / "with") == metrics(tmp_path / "without")
+    assert_same_weights(tmp_path / "with", tmp_path / "without")
 
 
 def test_free_memory_of_this_machine_is_known_or_not() -> None:
