@@ -88,14 +88,19 @@ def predict(
         UsageError: something is not an image, or a keyword has an impossible value.
     """
     require_working_directory()
+    from cnn_tl.core.cpu import default_workers
+    from cnn_tl.data.loader import by_processes
     from cnn_tl.inference.classifier import load as load_classifier
     from cnn_tl.inference.images_in_memory import find_images
 
     check_values(device, top=top, batch_size=batch_size, workers=workers)
     with quiet_dependencies():
         found = list(find_images(images, recursive=recursive))
-        many = len(found) >= (batch_size or 32)
-        classifier = load_classifier(path_text(source, "source", MODEL), device, many=many)
+        path, ahead = (
+            path_text(source, "source", MODEL),
+            by_processes(default_workers() if workers is None else workers, len(found)),
+        )
+        classifier = load_classifier(path, device, many=len(found) >= (batch_size or 32), in_background=ahead)
         progress = choose_observer(observer, quiet)
         return list(classifier.predict(found, top=top, batch_size=batch_size, workers=workers, observer=progress))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cnn_tl.core.errors import ResourceError
@@ -40,6 +42,21 @@ def pick_device(wanted: DeviceName = "auto") -> torch.device:
             f"device {wanted} is not available here (torch {torch.__version__} sees: {here}); use --device auto"
         )
     return torch.device(wanted)
+
+
+def will_be_cuda(wanted: DeviceName) -> bool | None:
+    """Return, without torch, whether `pick_device` will choose CUDA, most likely; None: there is no telling."""
+    if wanted != "auto":
+        return wanted == "cuda"
+    if nvidia_devices():
+        return True
+    elsewhere = any(Path(name).exists() for name in ("/dev/dxg", "/dev/kfd"))  # WSL, ROCm
+    return False if sys.platform == "linux" and not elsewhere else None
+
+
+def nvidia_devices() -> list[str]:
+    """Return the device files of NVIDIA's GPUs on Linux."""
+    return sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*"))
 
 
 def begin_loading(device: DeviceName, *, opens_gpu: bool = True) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from cnn_tl.core.formatting import counted, percent
 from cnn_tl.core.progress import Observer
 from cnn_tl.core.statistics import softmax, wilson_interval
 from cnn_tl.data.data_warnings import blank_image_remarks
-from cnn_tl.data.loader import decoded_batches
+from cnn_tl.data.loader import by_processes, decoded_batches
 from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels
 from cnn_tl.evaluating.labelled_images import Labelled, find_labelled, training_data_of
 from cnn_tl.evaluating.robustness import Predictions, RobustnessRow, predict_changed, stacked
@@ -142,7 +143,7 @@ def evaluate(
     options, observer = options or EvaluationOptions(), observer or Observer()
     workers = default_workers() if options.workers is None else options.workers
     with observer.task("loading the model", None):
-        model = load(source, options.device)
+        model = load(source, options.device, in_background=by_processes(workers, sys.maxsize))
     labelled = find_labelled(
         Path(data),
         model.classes,

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cnn_tl.core import files
 from cnn_tl.core.cpu import default_workers, processor
-from cnn_tl.core.device import Precision, WantedPrecision, inference_precision
+from cnn_tl.core.device import Precision, WantedPrecision, inference_precision, nvidia_devices
 from cnn_tl.core.errors import CnnTlError
 from cnn_tl.core.formatting import counted
 
@@ -331,7 +331,7 @@ def file_name(what: str, kind: str = "speeds") -> str:
         what: the device as in the recipe, including "auto", and other settings of the recipe that matter.
     """
     machine: list[Any] = [
-        what, processor(), default_workers(), sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*")),
+        what, processor(), default_workers(), nvidia_devices(),
         *(os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS")),
         version("torch"),
     ]  # fmt: skip

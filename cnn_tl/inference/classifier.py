@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn_tl.core.background import Background
 from cnn_tl.core.cpu import default_workers
-from cnn_tl.core.device import DeviceName, fp32_switches_restored, inference_precision, pick_device
+from cnn_tl.core.device import (
+    DeviceName,
+    fp32_switches_restored,
+    inference_precision,
+    pick_device,
+    will_be_cuda,
+)
 from cnn_tl.core.errors import ArtefactError, UsageError, printable
 from cnn_tl.core.files import CHECKSUMS, sha256_file
 from cnn_tl.core.formatting import certainty
@@ -31,6 +40,9 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Logits = NDArray[np.float32]
+
+BATCH_SIZE = 32
+"""Images that go through the model together, except on CUDA."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +108,7 @@ class Classifier:
         preprocessing: how an image becomes the input of the network.
         logits: the model itself, from pixels uint8 [N, H, W, 3] to logits float32 [N, K].
         majority_class: the most frequent class of the training split; None where the model does not say.
-        engine: what computes the logits; None for a .onnx file.
+        engine: waits until what computes the logits is loaded, and returns it; None for a .onnx file.
         batch_size: images that go through the model together by default: on CUDA as many as fill it.
     """
 
@@ -104,8 +116,8 @@ class Classifier:
     preprocessing: Preprocessing
     logits: Callable[[Pixels], Logits]
     majority_class: str | None = None
-    engine: Engine | None = None
-    batch_size: int = 32
+    engine: Callable[[], Engine] | None = None
+    batch_size: int = BATCH_SIZE
 
     def __repr__(self) -> str:
         """Return such as `<Classifier of 3 classes: pizza, steak, sushi; 224 x 224 px>`."""
@@ -119,12 +131,16 @@ class Classifier:
         Raises:
             ArtefactError: a logit is not finite.
         """
-        if self.engine is not None and self.engine.is_asynchronous:
+        source = iter(batches)
+        first = list(islice(source, 1))  # reading begins here, while the model may still be loading
+        engine = None if self.engine is None else self.engine()
+        if engine is not None and engine.is_asynchronous:
             from cnn_tl.features.engine import stream
 
-            yield from ((batch, finite(logits_NK)) for batch, logits_NK in stream(self.engine, batches))
+            predicted = stream(engine, chain(first, source))
+            yield from ((batch, finite(logits_NK)) for batch, logits_NK in predicted)
             return
-        for batch in batches:
+        for batch in chain(first, source):
             yield batch, self._logits_of(batch)
 
     def predict(
@@ -238,7 +254,9 @@ def finite(logits_NK: Logits) -> Logits:
     return logits_NK
 
 
-def load(source: str | Path, device: DeviceName = "auto", *, many: bool = False) -> Classifier:
+def load(
+    source: str | Path, device: DeviceName = "auto", *, many: bool = False, in_background: bool = False
+) -> Classifier:
     """Load a run folder, a bundle or a .onnx file; only the first two need torch.
 
     On CUDA the model runs in bf16 where the hardware multiplies it, unless it was trained with `run.precision: fp32`
@@ -248,6 +266,8 @@ def load(source: str | Path, device: DeviceName = "auto", *, many: bool = False)
         source: a run folder, a bundle or a .onnx file.
         device: where the model runs.
         many: optimise for many images instead of for a quick first answer; see `OnnxModel.open`.
+        in_background: return before the network is loaded, where that is possible, so that images can be read
+            meanwhile. Most of the errors below are then raised by the first prediction.
 
     Raises:
         ArtefactError: there is no model, or it is damaged, not written by cnn-tl, or newer than this version.
@@ -255,7 +275,7 @@ def load(source: str | Path, device: DeviceName = "auto", *, many: bool = False)
         UsageError: a .onnx file was to run on another device than the CPU.
     """
     path = Path(source)
-    return _from_onnx(path, device, many) if is_onnx(path) else _from_bundle(path, device)
+    return _from_onnx(path, device, many) if is_onnx(path) else _from_bundle(path, device, in_background)
 
 
 def digest(source: str | Path) -> str:
@@ -278,23 +298,54 @@ def is_onnx(path: Path) -> bool:
     return path.suffix.lower() == ".onnx" and not path.is_dir()
 
 
-def _from_bundle(path: Path, device: DeviceName) -> Classifier:
+def _from_bundle(path: Path, device: DeviceName, in_background: bool) -> Classifier:
+    from cnn_tl.features.speed import cuda_batch_size
+
     folder = bundle.find(path)  # a wrong path fails before the seconds that importing torch takes
+    on_cuda = will_be_cuda(device)
+    if in_background and on_cuda is not None:
+        with suppress(ArtefactError):  # loading says what is wrong, after a look at the checksums
+            return _loading(bundle.describe(folder), device, on_cuda)
+    about, engine = _load(folder, device)
+    size = cuda_batch_size(about.preprocessing) if engine.is_asynchronous else BATCH_SIZE
+    return Classifier(about.classes, about.preprocessing, engine.outputs, about.majority_class, lambda: engine, size)
+
+
+def _loading(about: bundle.Description, device: DeviceName, on_cuda: bool) -> Classifier:
+    """Return a classifier whose engine is being loaded; `on_cuda` is where it will run, most likely."""
+    from cnn_tl.features.speed import cuda_batch_size
+
+    def load() -> Engine:
+        engine = _load(about.path, device)[1]
+        if on_cuda and not engine.is_asynchronous:
+            engine.at_once = BATCH_SIZE  # as if it had been known
+        return engine
+
+    loading = Background(load, "load the model")
+    size = cuda_batch_size(about.preprocessing) if on_cuda else BATCH_SIZE
+    return Classifier(
+        about.classes,
+        about.preprocessing,
+        lambda pixels: loading.result().outputs(pixels),
+        about.majority_class,
+        loading.result,
+        size,
+    )
+
+
+def _load(folder: Path, device: DeviceName) -> tuple[bundle.Description, Engine]:
     require_torch()
     from cnn_tl.features.engine import Engine
-    from cnn_tl.features.speed import cuda_batch_size
     from cnn_tl.networks.backbone import keep_classifier_in_fp32, place
 
     chosen = pick_device(device)
     trained = bundle.load(folder)
-    spec, precision = trained.preprocessing, inference_precision(chosen, trained.precision)
+    precision = inference_precision(chosen, trained.precision)
     with fp32_switches_restored():
         model = place(trained.model, chosen)
     if precision == "bf16":
         keep_classifier_in_fp32(model)
-    engine = Engine(model, spec, chosen, precision)
-    size = cuda_batch_size(spec) if chosen.type == "cuda" else Classifier.batch_size
-    return Classifier(trained.classes, spec, engine.outputs, trained.majority_class, engine, size)
+    return trained, Engine(model, trained.preprocessing, chosen, precision)
 
 
 def _from_onnx(path: Path, device: DeviceName, many: bool) -> Classifier:

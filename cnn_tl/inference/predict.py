@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import TextIO
 
@@ -56,7 +57,7 @@ def predict_into(
     workers: int | None,
     observer: Observer,
 ) -> Written:
-    """Predict each image and write its answer at once.
+    """Predict each image and write its answer at once, the first one once the model has proved to be sound.
 
     Args:
         images: an iterator when they are still arriving, as from a pipe; what has arrived is then answered without
@@ -77,6 +78,8 @@ def predict_into(
         workers=workers,
         observer=observer,
     )
+    if not arriving:
+        answers = chain(list(islice(answers, 1)), answers)
     rows = unreadable = 0
 
     def counted() -> Iterator[Answer]:

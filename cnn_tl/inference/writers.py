@@ -28,11 +28,13 @@ class Columns:
         classes: all classes of the model.
         top: how many classes each answer lists.
         header: whether to write the names; not at the end of a file that has them.
+        flushed: whether each row must be there for others before the next one is known.
     """
 
     classes: Sequence[str]
     top: int
     header: bool = True
+    flushed: bool = True
 
     @property
     def names(self) -> list[str]:
@@ -52,7 +54,8 @@ def write_json_lines(answers: Iterable[Answer], stream: TextIO, columns: Columns
     """Write one JSON object a line."""
     for answer in answers:
         stream.write(json.dumps(answer.to_dict(), allow_nan=False) + "\n")
-        stream.flush()
+        if columns.flushed:
+            stream.flush()
 
 
 def write_csv(answers: Iterable[Answer], stream: TextIO, columns: Columns) -> None:
@@ -63,7 +66,8 @@ def write_csv(answers: Iterable[Answer], stream: TextIO, columns: Columns) -> No
     for answer in answers:
         cells = [cell for label, probability in answer.top for cell in (label, f"{probability:.6f}")]
         table.writerow([answer.file, *(cells or [""] * (len(columns.names) - 2)), answer.error or ""])
-        stream.flush()
+        if columns.flushed:
+            stream.flush()
 
 
 WRITERS: dict[str, Callable[[Iterable[Answer], TextIO, Columns], None]] = {

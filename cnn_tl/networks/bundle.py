@@ -43,19 +43,17 @@ CLASSIC = ("lenet5", "lenet5_tanh", "googlenet")
 
 
 @dataclass(frozen=True)
-class Bundle:
-    """A trained model and everything that is needed to use it.
+class Description:
+    """What is needed to use a trained model, except its network; known without torch.
 
     Attributes:
         path: the bundle's folder.
-        model: the timm model, evaluation mode, float32, on the CPU.
         classes: the class names, in the order of the logits.
         preprocessing: of an image before the model.
         facts: what training recorded (accuracy, recipe, ...).
     """
 
     path: Path
-    model: nn.Module
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     facts: Mapping[str, Any]
@@ -70,6 +68,17 @@ class Bundle:
     def precision(self) -> WantedPrecision:
         """The `run.precision` of the run, which prediction follows; earlier versions always validated in float32."""
         return next((name for name in get_args(WantedPrecision) if name == self.facts.get("precision")), "fp32")
+
+
+@dataclass(frozen=True)
+class Bundle(Description):
+    """A trained model and everything that is needed to use it.
+
+    Attributes:
+        model: the timm model, evaluation mode, float32, on the CPU.
+    """
+
+    model: nn.Module
 
 
 def save(
@@ -185,15 +194,30 @@ def load(path: Path) -> Bundle:
     folder = find(path)
     config = read_config(folder)
     files.verify_checksums(folder, ignoring=(model_card.NAME,))
+    about = _described(folder, config)
+    model = _create(folder, config, len(about.classes))
+    return Bundle(about.path, about.classes, about.preprocessing, about.facts, model)
+
+
+def describe(path: Path) -> Description:
+    """Read what the bundle at `path` says about itself; its files are not checked, which `load` does.
+
+    Raises:
+        ArtefactError: it is missing, foreign, newer than this version, or says nothing sensible.
+    """
+    folder = find(path)
+    return _described(folder, read_config(folder))
+
+
+def _described(folder: Path, config: Mapping[str, Any]) -> Description:
     facts = config["cnn_tl"]
     classes = config.get("label_names")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or len(set(classes)) < 2:
         raise ArtefactError(f"{printable(folder / CONFIG)} has no list of class names")
     if len(set(classes)) < len(classes):
         raise ArtefactError(f"{printable(folder / CONFIG)} names a class twice")
-    return Bundle(
+    return Description(
         path=folder,
-        model=_create(folder, config, len(classes)),
         classes=tuple(classes),
         preprocessing=Preprocessing.from_dict(facts.get("preprocessing") or {}, printable(folder / CONFIG)),
         facts=facts,
@@ -264,6 +288,7 @@ def _create(folder: Path, config: Mapping[str, Any], num_classes: int) -> nn.Mod
     import torch
 
     from cnn_tl.networks import classic, head_modules  # noqa: F401 - registers the classic models with timm
+    from cnn_tl.networks.pretrained.state_dict import is_finite
 
     architecture, arguments = _registered(folder, config)
     state = files.read_tensors(folder / WEIGHTS)
@@ -280,7 +305,7 @@ def _create(folder: Path, config: Mapping[str, Any], num_classes: int) -> nn.Mod
             f"the weights in {printable(folder)} do not fit {architecture} with {num_classes} classes: "
             f"{' '.join(line.strip() for line in first[:2])[:300]}"
         ) from error
-    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not is_finite(tensor)]
     if broken:
         raise ArtefactError(f"{printable(folder / WEIGHTS)} holds NaN or infinity in {broken[0]}")
     return model.eval()

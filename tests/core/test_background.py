@@ -62,7 +62,8 @@ def test_what_needs_the_package_waits_for_its_import(monkeypatch: pytest.MonkeyP
     imports.import_in_background(lambda: None)
     assert has_begun.wait(10)
     waiting = Background(imports.wait_for_import, "test")
-    assert not waiting._thread.join(0.05) and waiting._thread.is_alive()
+    waiting._thread.join(0.05)
+    assert waiting._thread.is_alive()
     may_end.set()
     waiting.result()
 

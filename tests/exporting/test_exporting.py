@@ -254,7 +254,7 @@ def test_a_model_that_onnx_cannot_express(run: Path) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
 
-    trained = Bundle(run / "model", Undecided(), CLASSES, bundle.load(run).preprocessing, {})
+    trained = Bundle(run / "model", CLASSES, bundle.load(run).preprocessing, {}, Undecided())
     with pytest.raises(ArtefactError, match="cannot be expressed in ONNX"):
         onnx_format.write(trained, run / "model.onnx", Options())
     assert not (run / "model.onnx").exists()

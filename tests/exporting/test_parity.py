@@ -44,7 +44,7 @@ def trained(tmp_path: Path, make_images: Callable[..., Path]) -> Bundle:
     data = make_images(tmp_path / "data", {"blue": 20, "red": 20})
     manifest = scan(data, seed=0, val_fraction=0.5)
     files.write_json(tmp_path / "run" / "manifest.json", manifest.to_json())
-    return Bundle(tmp_path / "run" / "model", model, ("blue", "red"), SPEC, {})
+    return Bundle(tmp_path / "run" / "model", ("blue", "red"), SPEC, {}, model)
 
 
 class Plain:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +22,10 @@ from cnn_tl.core.errors import ArtefactError, UsageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
 from cnn_tl.core.statistics import softmax
+from cnn_tl.data import loader
 from cnn_tl.data.loader import Pixels
+from cnn_tl.data.views import transforms
+from cnn_tl.inference import classifier
 from cnn_tl.inference.classifier import Answer, Classifier, Logits, load
 
 CLASSES = ("dark", "grey", "light")
@@ -183,6 +189,52 @@ def test_one_image_alone_gets_the_answer_it_has_among_others(run_folder: Path, n
     model = load(run_folder)
     together = [answer.probability for answer in model.predict(noise)]
     assert [a.probability for path in noise for a in model.predict(path)] == pytest.approx(together, abs=1e-6)
+
+
+@pytest.mark.parametrize("guess", [False, True, None])
+def test_a_model_that_is_loaded_in_the_background_gives_the_same_answers(
+    run_folder: Path, noise: list[Path], monkeypatch: pytest.MonkeyPatch, guess: bool | None
+) -> None:
+    """Also where a GPU was expected, with larger batches, and there is none; and where there is no telling."""
+    monkeypatch.setattr(classifier, "will_be_cuda", lambda device: guess)
+    monkeypatch.setattr(classifier, "BATCH_SIZE", 4)
+    many = noise * 3
+    expected = list(load(run_folder, "cpu").predict(many, top=3, batch_size=4))
+    model = load(run_folder, "cpu", in_background=True)
+    assert model.batch_size == (256 if guess else 4)
+    assert list(model.predict(many, top=3, batch_size=None if guess else 4)) == expected
+
+
+def test_images_are_read_while_the_model_is_loaded(
+    run_folder: Path, noise: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_read, real = threading.Event(), classifier.bundle.load
+
+    def loaded(folder: Path) -> object:
+        assert has_read.wait(20), "nothing is read before the model is loaded"
+        return real(folder)
+
+    def read(image: object, spec: Preprocessing) -> Pixels:
+        has_read.set()
+        return np.zeros((64, 64, 3), np.uint8)
+
+    monkeypatch.setattr(classifier.bundle, "load", loaded)
+    monkeypatch.setattr(classifier, "will_be_cuda", lambda device: False)
+    monkeypatch.setattr(transforms, "read_pixels", read)
+    assert len(list(load(run_folder, "cpu", in_background=True).predict(noise))) == 5
+
+
+def test_a_damaged_model_is_reported_before_anything_is_written(
+    run_folder: Path, noise: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr(loader, "PROCESSES_FROM", 1)  # so that it is loaded in the background
+    monkeypatch.setattr(loader, "IMAGES_EACH", 1)
+    damaged = shutil.copytree(run_folder, tmp_path / "damaged")
+    weights = damaged / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    outcome = cli("predict", damaged, *noise, "--format", "csv", "--device", "cpu", "--workers", 2)
+    assert (outcome.code, outcome.out) == (4, "")
+    assert "model.safetensors" in outcome.err
 
 
 def test_predict_finds_and_loads_at_once(tmp_path: Path, run_folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
@@ -60,6 +61,8 @@ def predict(
 ) -> None:
     """Predict the class of images, one row each; an unreadable image gets a row with the reason."""
     from cnn_tl.cli.terminal.bars import TerminalObserver, WarningsOnly
+    from cnn_tl.core.cpu import default_workers
+    from cnn_tl.data.loader import by_processes
     from cnn_tl.inference.classifier import load
     from cnn_tl.inference.predict import predict_into
     from cnn_tl.inference.writers import Columns
@@ -71,7 +74,9 @@ def predict(
     observer = TerminalObserver()
     with observer.task("loading the model", None):
         many = not isinstance(paths, list) or len(paths) >= (batch_size or 32)
-        classifier = load(model, device, many=many)
+        at_once = default_workers() if workers is None else workers
+        ahead = isinstance(paths, list) and by_processes(at_once, len(paths))
+        classifier = load(model, device, many=many, in_background=ahead)
     scrolling = output is None and format != "json" and sys.stdout.isatty()  # the rows show the progress
     columns = Columns(classifier.classes, top)
     with _destination(output, format, append, model, columns, paths, observer) as destination:
@@ -164,6 +169,7 @@ def _destination(
         return end_of_file(output, format, digest(model), columns, observer)
     if format == "parquet":
         return new_file(output, lambda answers, path: write_parquet(answers, path, columns))
+    columns = replace(columns, flushed=False)  # nobody reads the file before it is whole
     return new_file(output, text_file(_stream_writer(format, columns, paths, None)))
 
 
