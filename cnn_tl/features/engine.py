@@ -30,7 +30,15 @@ Outputs = NDArray[np.float32]
 
 SMALLEST_BATCH = 8
 """Images in a batch on CUDA, at least; a larger batch has a power of two, so that few sizes occur: cuDNN chooses
-kernels for each size, which takes longer than to compute the images that are added."""
+kernels for each size, which takes a second or two for resnet50, longer than to compute the images that are added."""
+
+LARGE_BATCH = 64
+"""Images from which on a batch on CUDA is padded to a size that this process has used already: such batches belong to
+many images, where the time of all counts and not that of one."""
+
+
+_sizes_used: dict[tuple[int, int], set[int]] = {}
+"""Height and width of images -> the sizes of large batches on CUDA so far."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,13 @@ class Engine:
             return self._fixed_size
         if not self.is_asynchronous or self.at_once is not None:  # short of memory: not one image more
             return count
-        return max(SMALLEST_BATCH, 1 << (count - 1).bit_length())
+        used = _sizes_used.setdefault((self._spec.height, self._spec.width), set())
+        if count > SMALLEST_BATCH and (larger := [size for size in used if size >= count]):
+            return min(larger)
+        size = max(SMALLEST_BATCH, 1 << (count - 1).bit_length())
+        if size >= LARGE_BATCH:
+            used.add(size)
+        return size
 
     def _halve(self, size: int) -> None:
         self.at_once = size // 2

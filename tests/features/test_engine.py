@@ -13,6 +13,7 @@ from cnn_tl.core.device import inference_precision
 from cnn_tl.core.errors import BadImageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.loader import Batch
+from cnn_tl.features import engine as engine_module
 from cnn_tl.features.engine import Engine, Pending, stream
 from cnn_tl.features.speed import cuda_batch_size
 
@@ -160,3 +161,13 @@ def test_on_cuda_predictions_are_in_bf16_if_the_hardware_has_it(
 ) -> None:
     monkeypatch.setattr("cnn_tl.core.device.has_fast_bf16", lambda device: there)
     assert inference_precision(torch.device("cuda"), wanted) == precision  # type: ignore[arg-type]
+
+
+def test_the_last_batch_on_cuda_has_a_size_whose_kernels_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "_sizes_used", {})
+    engine = Engine(nn.Flatten(), SPEC, CPU, "fp32")
+    engine.is_asynchronous = True
+    assert [engine._padded_size(count) for count in (1, 9, 40)] == [8, 16, 64]
+    assert [engine._padded_size(count) for count in (256, 140, 44, 9, 3)] == [256, 256, 64, 64, 8]
+    engine.at_once = 40
+    assert engine._padded_size(30) == 30, "memory is short"

@@ -8,8 +8,10 @@ kernels, on other images, with dropout drawn from the generator's seed of that s
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +21,16 @@ from cnn_tl.core.device import waiting_forbidden
 RECORD_AFTER = 3
 """Steps of the same shape before one is recorded: the kernels are chosen and loaded by then."""
 
+MOST_SHAPES = 2
+"""Shapes that are recorded: the batches of an epoch differ by one image (`schedule.epoch_batches`)."""
+
 MEMORY_SHARE = 0.4
 """Maximum share of the free memory that a recorded step may take; it keeps its activations for good."""
 
 SAME = 0.02
 """Maximum relative difference between the losses of the recorded step and of the step itself."""
 
+Shape = tuple[torch.Size, torch.Size]
 Backward = Callable[[Tensor, Tensor, int], Tensor]
 """Input, target probabilities and number of images -> the sums of the losses [1 + A]; adds gradients."""
 
@@ -54,15 +60,19 @@ def _copy(into: Sequence[Tensor], values: Sequence[Tensor]) -> None:
 
 
 class _Recording:
-    """A recorded step: its graph, the tensors that it reads, and those that it writes."""
+    """A recorded step: its graph, the tensors that it reads, and those that it writes.
 
-    def __init__(self, model: nn.Module, backward: Backward, x: Tensor, targets_NK: Tensor) -> None:
+    Args:
+        pool: memory for what is needed within a step; recordings that are not replayed at the same time share it.
+    """
+
+    def __init__(self, model: nn.Module, backward: Backward, x: Tensor, targets_NK: Tensor, pool: Any) -> None:
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._x, self._targets_NK = torch.empty_like(x).copy_(x), targets_NK.clone()
         self._graph = torch.cuda.CUDAGraph()
         for parameter in self._parameters:
             parameter.grad = None  # so that backward writes gradients instead of adding to them
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._losses = backward(self._x, self._targets_NK, len(x))
         self._gradients = [parameter.grad for parameter in self._parameters]
 
@@ -77,7 +87,7 @@ class _Recording:
 
 
 class StepRecorder:
-    """Records the steps of a training loop, one graph for the shape of most batches; other shapes run as they are.
+    """Records the steps of a training loop, one graph for each of a few shapes; other shapes run as they are.
 
     Args:
         model: in training mode; its parameters and buffers keep their memory.
@@ -87,30 +97,28 @@ class StepRecorder:
 
     def __init__(self, model: nn.Module, backward: Backward, note: Callable[[str], None]) -> None:
         self._model, self._backward, self._note = model, backward, note
-        self._shape: tuple[torch.Size, torch.Size] | None = None
-        self._seen = 0
-        self._recording: _Recording | None = None
+        self._seen: Counter[Shape] = Counter()
+        self._recordings: dict[Shape, _Recording] = {}
+        self._pool: Any = None
         self._refused = False
 
     def replays(self, x: Tensor, targets_NK: Tensor) -> bool:
         """Return whether a step of this shape has been recorded."""
-        return self._recording is not None and self._shape == (x.shape, targets_NK.shape)
+        return (x.shape, targets_NK.shape) in self._recordings
 
     def replay(self, x: Tensor, targets_NK: Tensor) -> Tensor:
         """Set the gradients of the step, and return the sums of its losses [1 + A]; seed the generators before."""
-        assert self._recording is not None
-        return self._recording.replay(x, targets_NK)
+        return self._recordings[x.shape, targets_NK.shape].replay(x, targets_NK)
 
     def is_due(self, x: Tensor, targets_NK: Tensor, micro_batch: int) -> bool:
         """Count a step that was computed, and return whether the same step is to be recorded now."""
-        if self._refused or self._recording is not None or micro_batch < len(x):
+        if self._refused or len(self._recordings) == MOST_SHAPES or micro_batch < len(x):
             return False
         shape = x.shape, targets_NK.shape
-        self._seen = self._seen + 1 if shape == self._shape else 1
-        self._shape = shape
-        if self._seen == RECORD_AFTER - 1:
+        self._seen[shape] += 1
+        if self._seen[shape] == RECORD_AFTER - 1:
             torch.cuda.reset_peak_memory_stats(x.device)
-        return self._seen >= RECORD_AFTER
+        return self._seen[shape] >= RECORD_AFTER
 
     def record(self, x: Tensor, targets_NK: Tensor, losses: Tensor, held: Held, seed: Callable[[], None]) -> Tensor:
         """Record a step that was just computed, and compute it again by the recording; return its losses [1 + A].
@@ -128,7 +136,9 @@ class StepRecorder:
         reason = self._why_not(x, targets_NK, held, seed)
         if reason is None:
             try:
-                self._recording = _Recording(self._model, self._backward, x, targets_NK)
+                self._pool = self._pool or torch.cuda.graph_pool_handle()
+                recording = _Recording(self._model, self._backward, x, targets_NK, self._pool)
+                self._recordings[x.shape, targets_NK.shape] = recording
                 held.restore()
                 seed()
                 again = self.replay(x, targets_NK)
@@ -166,7 +176,8 @@ class StepRecorder:
         return None
 
     def _refuse(self, reason: str) -> None:
-        self._recording, self._refused = None, True
+        self._recordings.clear()
+        self._refused = True
         self._note(f"steps are not recorded as a CUDA graph: {reason}")
         gc.collect()
         torch.cuda.empty_cache()
