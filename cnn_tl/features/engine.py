@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from cnn_tl.core.device import Precision, autocast, exact_fp32, fp32_switches_restored, is_out_of_memory
 from cnn_tl.core.preprocessing import Preprocessing
-from cnn_tl.data.loader import Batch
 from cnn_tl.features.transfer import HostCopy, transfer_of
 from cnn_tl.networks.backbone import normalised
 
@@ -39,6 +38,31 @@ many images, where the time of all counts and not that of one."""
 
 _sizes_used: dict[tuple[int, int], set[int]] = {}
 """Height and width of images -> the sizes of large batches on CUDA so far."""
+
+
+class Images(Protocol):
+    """A batch of images: a `data.loader.Batch`, or a `DeviceBatch`."""
+
+    @property
+    def items(self) -> Sequence[Any]:
+        """The images."""
+        ...
+
+    @property
+    def pixels(self) -> Pixels | Tensor:
+        """Their pixels, uint8 [N, H, W, 3]."""
+        ...
+
+
+B = TypeVar("B", bound=Images)
+
+
+@dataclass(frozen=True)
+class DeviceBatch(Generic[Item]):
+    """Images whose pixels lie on the device, uint8 [N, H, W, 3]."""
+
+    items: Sequence[Item]
+    pixels: Tensor
 
 
 @dataclass(frozen=True)
@@ -82,8 +106,11 @@ class Engine:
         self.at_once: int | None = None
         self.seconds = 0.0
 
-    def start(self, pixels: Pixels) -> Pending:
-        """Start to compute the outputs [N, D] of uint8 pixels [N, H, W, 3]; the pixels may then be changed.
+    def start(self, pixels: Pixels | Tensor) -> Pending:
+        """Start to compute the outputs [N, D] of uint8 pixels [N, H, W, 3]; an array may then be changed.
+
+        Args:
+            pixels: in host memory, or a tensor on the device.
 
         Raises:
             RuntimeError, MemoryError: not even one image fits into memory; see `core.device.is_out_of_memory`.
@@ -117,7 +144,7 @@ class Engine:
         """Return the outputs, float32 [N, D], of uint8 pixels [N, H, W, 3]."""
         return self.finish(self.start(pixels))
 
-    def _outputs_if_they_fit(self, pixels: Pixels) -> HostCopy | None:
+    def _outputs_if_they_fit(self, pixels: Pixels | Tensor) -> HostCopy | None:
         """Start to compute outputs; return None if memory ran out and fewer images may fit."""
         try:
             return self._started(pixels)
@@ -126,9 +153,13 @@ class Engine:
                 raise
         return None
 
-    def _started(self, pixels: Pixels) -> HostCopy:
+    def _started(self, pixels: Pixels | Tensor) -> HostCopy:
         count = len(pixels)
-        bytes_NHW3 = self._transfer.to_device(_padded(pixels, self._padded_size(count)))
+        size = self._padded_size(count)
+        if isinstance(pixels, Tensor):
+            bytes_NHW3 = _padded_tensor(pixels, size)
+        else:
+            bytes_NHW3 = self._transfer.to_device(_padded(pixels, size))
         # compiled code with frozen parameters does not accept inference tensors
         with torch.no_grad() if self._compiled else torch.inference_mode(), autocast(self._device, self._precision):
             outputs_ND: Tensor = self._model(normalised(bytes_NHW3, self._spec))[:count].flatten(1).float()
@@ -153,9 +184,9 @@ class Engine:
             torch.cuda.empty_cache()
 
 
-def stream(engine: Engine, batches: Iterable[Batch[Item]]) -> Iterator[tuple[Batch[Item], Outputs]]:
+def stream(engine: Engine, batches: Iterable[B]) -> Iterator[tuple[B, Outputs]]:
     """Yield each batch with its outputs [N, D], in order; on CUDA the device then works on the next one already."""
-    previous: tuple[Batch[Item], Pending | None] | None = None
+    previous: tuple[B, Pending | None] | None = None
     for batch in batches:
         pending = engine.start(batch.pixels) if batch.items else None
         if not engine.is_asynchronous:
@@ -168,7 +199,7 @@ def stream(engine: Engine, batches: Iterable[Batch[Item]]) -> Iterator[tuple[Bat
         yield _finished(engine, *previous)
 
 
-def _finished(engine: Engine, batch: Batch[Item], pending: Pending | None) -> tuple[Batch[Item], Outputs]:
+def _finished(engine: Engine, batch: B, pending: Pending | None) -> tuple[B, Outputs]:
     return batch, np.empty((0, 0), np.float32) if pending is None else engine.finish(pending)
 
 
@@ -176,3 +207,8 @@ def _padded(pixels: Pixels, size: int) -> Pixels:
     """Pad a batch to at least `size` images by repeating its first one."""
     lacking = size - len(pixels)
     return pixels if lacking <= 0 else np.concatenate([pixels, np.repeat(pixels[:1], lacking, axis=0)])
+
+
+def _padded_tensor(pixels: Tensor, size: int) -> Tensor:
+    lacking = size - len(pixels)
+    return pixels if lacking <= 0 else torch.cat([pixels, pixels[:1].expand(lacking, -1, -1, -1)])

@@ -260,6 +260,16 @@ def _forms(images: Sequence[ImageRecord], lacking: Lacking) -> list[list[Form]]:
     ]
 
 
+def refuse_failures(batch: Batch[Item]) -> None:
+    """Refuse a batch with an image that could be read when the run began and cannot be read now.
+
+    Raises:
+        DataError: the batch has one.
+    """
+    if batch.failures:
+        raise changed_data(batch.failures[0][1])
+
+
 def changed_data(error: BadImageError) -> DataError:
     """Return the error for an image that could be read when the run began and cannot be read now."""
     return DataError(f"{error}; it could be read when the run began, so the data has changed since")

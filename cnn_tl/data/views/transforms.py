@@ -62,18 +62,40 @@ def resize_and_crop(image: Image.Image, spec: Preprocessing) -> NDArray[np.uint8
     return np.asarray(canvas)
 
 
+def plain_box(width: int, height: int, spec: Preprocessing) -> tuple[float, float, float, float] | None:
+    """Return which part of an image of this size `resize_and_crop` resizes to the network's input.
+
+    Returns:
+        Left, top, right, bottom in pixels; None if there is no such part, as it adds a border.
+    """
+    if spec.crop_mode == "border":
+        return None
+    kept_w, kept_h = _trimmed(width, height) if spec.crop_mode == "center" else (width, height)
+    resized_h, resized_w = _resized(kept_w, kept_h, spec)
+    if resized_h < spec.height or resized_w < spec.width:
+        return None
+    scale_x, scale_y = kept_w / resized_w, kept_h / resized_h
+    left = _offset(width, kept_w) + scale_x * _offset(resized_w, spec.width)
+    top = _offset(height, kept_h) + scale_y * _offset(resized_h, spec.height)
+    return left, top, left + scale_x * spec.width, top + scale_y * spec.height
+
+
 def resized(image: Image.Image, spec: Preprocessing) -> tuple[int, int]:
     """Return the height and width, in pixels, of an image after resizing, before the crop."""
+    return _resized(image.width, image.height, spec)
+
+
+def _resized(width: int, height: int, spec: Preprocessing) -> tuple[int, int]:
     target_h, target_w = spec.resized
     if spec.crop_mode == "squash":
         return target_h, target_w
     if spec.crop_mode == "center" and target_h == target_w:
         # torchvision's Resize rounds the longer side down, timm's own rounds to the nearest
-        short = min(image.size)
-        return target_h * image.height // short, target_h * image.width // short
-    ratios = image.height / target_h, image.width / target_w
+        short = min(width, height)
+        return target_h * height // short, target_h * width // short
+    ratios = height / target_h, width / target_w
     ratio = max(ratios) if spec.crop_mode == "border" else min(ratios)
-    return max(1, round(image.height / ratio)), max(1, round(image.width / ratio))
+    return max(1, round(height / ratio)), max(1, round(width / ratio))
 
 
 def mean_colour(spec: Preprocessing) -> tuple[int, int, int]:
@@ -98,9 +120,13 @@ def _offset(size: int, wanted: int) -> int:
 
 def trim_strip(image: Image.Image) -> Image.Image:
     """Crop the ends of a long strip: the centre crop never reaches them, and resizing them could fill the memory."""
-    longest = LONGEST_STRIP * min(image.size)
-    if max(image.size) <= longest:
+    width, height = _trimmed(*image.size)
+    if (width, height) == image.size:
         return image
-    width, height = min(image.width, longest), min(image.height, longest)
     left, top = _offset(image.width, width), _offset(image.height, height)
     return image.crop((left, top, left + width, top + height))
+
+
+def _trimmed(width: int, height: int) -> tuple[int, int]:
+    longest = LONGEST_STRIP * min(width, height)
+    return min(width, longest), min(height, longest)

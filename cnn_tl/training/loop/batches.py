@@ -5,30 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from cnn_tl.core.device import Precision
-from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.seeds import seed_of
 from cnn_tl.data.manifest import ImageRecord
-from cnn_tl.data.views.augment import Augmentation, View, draw_view
+from cnn_tl.data.views.augment import View, draw_view
 from cnn_tl.features.cache_keys import PLAIN, view_seed
 from cnn_tl.networks import freeze_policies
 from cnn_tl.networks.backbone import normalised, to_device
 from cnn_tl.recipe.resolved import LoopRecipe
-from cnn_tl.training.dataset import Dataset, Pixels
+from cnn_tl.training.dataset import Dataset, Pixels, refuse_failures
 from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.loop.activations import Activations, Read, open_activations
-from cnn_tl.training.loop.validation import refuse_failures
 from cnn_tl.training.outcome import ActivationReads, SourceReads
-from cnn_tl.training.sources import tiers
-from cnn_tl.training.sources.sources import Sources, open_sources
+from cnn_tl.training.sources.device_views import DeviceViews
 from cnn_tl.training.step.loss import Step
 from cnn_tl.training.step.schedule import balanced_batches, epoch_batches, loop_length
-from cnn_tl.training.views.random_views import RandomViews
 
 Steps = Generator[Step, None, None]
 
@@ -39,19 +36,22 @@ Occurrence = tuple[ImageRecord, int]
 class Batches:
     """The training images of a run, epoch by epoch.
 
+    Args:
+        device_views: random views that the device draws; None: threads draw them, or there are none.
+
     Attributes:
         images: the training split.
         length: number of steps and epochs of the run.
     """
 
-    def __init__(self, dataset: Dataset[LoopRecipe], network: LazyNetwork) -> None:
+    def __init__(
+        self, dataset: Dataset[LoopRecipe], network: LazyNetwork, device_views: DeviceViews | None = None
+    ) -> None:
         self.images = dataset.manifest.of("train")
         self.length = loop_length(dataset.run, dataset.manifest)
-        self._dataset, self._network = dataset, network
+        self._dataset, self._network, self._device_views = dataset, network, device_views
         self._run, self._recipe = dataset.run, dataset.run.recipe
         self._activations: Activations | None = None
-        self._sources: Sources | None = None
-        self._random_views: RandomViews | None = None
 
     def open(self, precision: Precision, *, gradual: bool = False) -> ActivationReads | None:
         """Decide whether steps start from activations of the frozen part; the parameters must be frozen already.
@@ -76,7 +76,7 @@ class Batches:
     @property
     def sources(self) -> SourceReads | None:
         """Where the sources of random views lay; None: threads drew the views, or there were none."""
-        return None if self._sources is None else self._sources.reads
+        return None if self._device_views is None else self._device_views.reads
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -168,44 +168,26 @@ class Batches:
     def _views(self, groups: Sequence[Sequence[Occurrence]], epoch: int) -> Iterator[Tensor]:
         """Yield the pixels of each group on the device, uint8 [N, H, W, 3], in the views of this epoch.
 
-        Random views are drawn on the device if `tiers.draws_on_device`; all others, and plain ones, by threads.
+        Random views are drawn by the device if there are `DeviceViews`; all others, and plain ones, by threads.
 
         Raises (while it is iterated):
             DataError: an image changed since the run began.
             Stopped: a signal came.
         """
-        device = self._network.device
-        if self._view(epoch) == PLAIN or not tiers.draws_on_device(self._run, device):
+        if self._view(epoch) == PLAIN or self._device_views is None:
             for batch in self._dataset.read(groups, lambda item: self._pixels(item[0], epoch, item[1])):
                 refuse_failures(batch)
-                yield to_device(batch.pixels, device)
+                yield to_device(batch.pixels, self._network.device)
             return
         settings, spec = self._run.augmentation, self._network.info.preprocessing
         assert settings is not None, "plain views are not drawn"
-        views = self._random_views = self._random_views or RandomViews(spec, settings, device)
-        with self._opened_sources().steps([[image for image, _ in group] for group in groups]) as steps:
-            for group, loaded in zip(groups, steps, strict=True):
-                self._run.raise_if_stopped()
-                drawn = [
-                    self._drawn(item, size, epoch, spec, settings)
-                    for item, size in zip(group, loaded.sizes, strict=True)
-                ]
-                pixels_NHW3 = views(loaded.batch, drawn)
-                loaded.release()
-                yield pixels_NHW3
 
-    def _drawn(
-        self, item: Occurrence, size: tuple[int, int], epoch: int, spec: Preprocessing, settings: Augmentation
-    ) -> View:
-        seed, (height, width) = self._seed(item[0], epoch, item[1]), size
-        assert seed is not None, "only random views are drawn"
-        return draw_view(width, height, spec, settings, seed)
+        def draw(item: Occurrence, width: int, height: int) -> View:
+            seed = self._seed(item[0], epoch, item[1])
+            assert seed is not None, "only random views are drawn"
+            return draw_view(width, height, spec, settings, seed)
 
-    def _opened_sources(self) -> Sources:
-        """Return the sources of the training images, the same each time; the first call loads them."""
-        if self._sources is None:
-            self._sources = open_sources(self._dataset, self.images, self._network.device)
-        return self._sources
+        yield from self._device_views.of(groups, itemgetter(0), draw)
 
     def _view(self, epoch: int) -> int:
         """Return the number of the view that an epoch uses: a fixed number of views repeats, fresh ones do not."""

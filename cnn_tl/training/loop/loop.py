@@ -32,6 +32,7 @@ from cnn_tl.training.loop.temperature import divide_by_temperature
 from cnn_tl.training.loop.trainable import Trainable, loop_surroundings, open_trainable
 from cnn_tl.training.loop.validation import outputs, scores
 from cnn_tl.training.outcome import LoopFacts, Temperature
+from cnn_tl.training.sources.plain import HeldImages
 from cnn_tl.training.step.loss import Step
 from cnn_tl.training.step.schedule import learning_rate_factor
 from cnn_tl.training.step.update import Update
@@ -72,7 +73,7 @@ def train(
     """
     with loop_surroundings(run, network), quiet_compiler():
         start = find_start(run, dataset, network)
-        trainable = open_trainable(dataset, network, start.model, precision, start.progress)
+        trainable = open_trainable(dataset, network, start.model, precision, start.progress, start.device_views)
         started = time.monotonic()
         if not start.progress.lr:  # `train.lr: auto`, not tested yet
             start.progress.lr = trainable.tested_lr()
@@ -96,7 +97,8 @@ def find_lr(
     """
     with loop_surroundings(run, network):
         start = find_start(run, dataset, network)
-        return open_trainable(dataset, network, start.model, precision, start.progress).range_test()
+        views = start.device_views
+        return open_trainable(dataset, network, start.model, precision, start.progress, views).range_test()
 
 
 class Loop:
@@ -119,6 +121,8 @@ class Loop:
         self._ready: tuple[Tensor, Tensor] | None = None  # a whole step, until the limit is measured
         self._limit: float | None = None
         self._losses = PendingLosses(trainable.network.device, self._progress)
+        network = trainable.network
+        self._validation_images = HeldImages(dataset, network.info.preprocessing, network.device)
         self._snapshots = Snapshots(run, self._progress, self._model, self._optimizer, self._ema, started)
 
     @property
@@ -282,7 +286,8 @@ class Loop:
         """Return the validation logits [N, K] of the evaluated network."""
         model = self._evaluated.eval()
         self._run.world.broadcast_buffers(self._model, *([model] if self._ema else []))
-        return outputs(self._dataset, self._trainable.network, model, self._dataset.manifest.of("val"), task)
+        images, read = self._dataset.manifest.of("val"), self._validation_images.read
+        return outputs(self._dataset, self._trainable.network, model, images, task, read)
 
     def _scores(self, logits_NK: Tensor) -> dict[str, float]:
         return scores(logits_NK, self._dataset.manifest.labels("val"))

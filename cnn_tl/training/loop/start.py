@@ -17,6 +17,7 @@ from torch import nn
 
 from cnn_tl.core.errors import UsageError
 from cnn_tl.data.manifest import ImageRecord
+from cnn_tl.features.engine import DeviceBatch
 from cnn_tl.heads import HEADS, Problem, class_weights
 from cnn_tl.networks import backbone
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
@@ -28,8 +29,9 @@ from cnn_tl.training.checkpoints.train_state import Progress
 from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.lazy_network import LazyNetwork
-from cnn_tl.training.loop.validation import outputs
+from cnn_tl.training.loop.validation import Read, outputs
 from cnn_tl.training.outcome import ImageReads
+from cnn_tl.training.sources.device_views import DeviceViews, open_views
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -44,6 +46,7 @@ class Start:
         checkpoint: the one to resume from; None: training starts at the first step.
         head_is_fitted: whether the head was fitted in this start.
         images: how many images were decoded and how many were cached.
+        device_views: views of the training images that the device computes; None: threads do.
     """
 
     model: nn.Module
@@ -51,6 +54,7 @@ class Start:
     checkpoint: Checkpoint | None
     head_is_fitted: bool
     images: ImageReads | None
+    device_views: DeviceViews | None
 
 
 def find_start(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: LazyNetwork) -> Start:
@@ -58,28 +62,34 @@ def find_start(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: Lazy
 
     Raises (in all processes of the run):
         ArtefactError: there are checkpoints, and all are damaged; or they do not fit the recipe.
-        And the errors of `Dataset.check_images` and `set_fitted_head`.
+        And the errors of `Dataset.check_images`, `open_sources` and `set_fitted_head`.
     """
     model = backbone.place(network.model, network.device)
     if run.recipe.model.bn == "sync":
         model = network.build().model = backbone.synchronised(model, network.device)
     images = dataset.check_images().reads
+    views = open_views(dataset, network.info.preprocessing, network.device)
+    if views is not None and not isinstance(run.recipe.features.views, int):  # else they may be cached as activations
+        with run.world.together():
+            views.open()
     found = run.world.first(lambda: checkpoint.load_newest(run.folder.checkpoints, run.observer.warn))
     if found is not None:
         with checkpoint.reporting_mismatch(run.folder.checkpoints):
             model.load_state_dict(found.tensors["model"])
-        return Start(model, Progress.read(found.state), found, False, images)
+        return Start(model, Progress.read(found.state), found, False, images, views)
     report_missing_checkpoint(run)
-    fitted = run.recipe.fits_head and set_fitted_head(dataset, network)
+    fitted = run.recipe.fits_head and set_fitted_head(dataset, network, views)
     lr = run.recipe.train.lr
-    return Start(model, Progress(lr=0.0 if lr == "auto" else lr), None, fitted, images)
+    return Start(model, Progress(lr=0.0 if lr == "auto" else lr), None, fitted, images, views)
 
 
 AT_MOST = 20_000
 """Approximate maximum number of images for fitting the head: more would hardly change it, and need memory."""
 
 
-def set_fitted_head(dataset: Dataset[LoopRecipe], network: LazyNetwork) -> bool:
+def set_fitted_head(
+    dataset: Dataset[LoopRecipe], network: LazyNetwork, device_views: DeviceViews | None = None
+) -> bool:
     """Fit the network's classifier by logistic or ridge regression on the features of the training images.
 
     A model whose classifier is more than one linear layer keeps its random head, with a note.
@@ -99,11 +109,19 @@ def set_fitted_head(dataset: Dataset[LoopRecipe], network: LazyNetwork) -> bool:
         return False
     with backbone.without_classifier(model):
         images = _some_of_each_class(dataset.manifest.of("train"))
-        features_ND = outputs(dataset, network, model, images, "features for the head", dataset.images.unvaried)
+        features_ND = outputs(dataset, network, model, images, "features for the head", _reader(dataset, device_views))
     fitted = run.world.first(lambda: _fit(dataset, network, images, features_ND.numpy()))
     weight, bias = (torch.from_numpy(np.ascontiguousarray(fitted[name])) for name in ("weight", "bias"))
     backbone.set_linear_classifier(model, weight, bias)
     return True
+
+
+def _reader(dataset: Dataset[LoopRecipe], device_views: DeviceViews | None) -> Read:
+    """Return what reads training images without augmentation."""
+    if device_views is None or not device_views.has_unvaried:
+        return lambda groups: dataset.read(groups, dataset.images.unvaried)
+    views = device_views
+    return lambda groups: map(DeviceBatch, groups, views.unvaried(groups))
 
 
 def _some_of_each_class(images: Sequence[ImageRecord]) -> list[ImageRecord]:

@@ -22,6 +22,7 @@ from cnn_tl.training.loop.auxiliary import auxiliary_classifiers
 from cnn_tl.training.loop.batches import Batches
 from cnn_tl.training.loop.lr_range_test import RangeTest
 from cnn_tl.training.outcome import ActivationReads
+from cnn_tl.training.sources.device_views import DeviceViews, open_views
 from cnn_tl.training.step import optimizer as optim
 from cnn_tl.training.step.gradients import Gradients
 from cnn_tl.training.step.loss import Targets, make_loss
@@ -95,19 +96,26 @@ class Trainable:
 
 
 def open_trainable(
-    dataset: Dataset[LoopRecipe], network: LazyNetwork, model: nn.Module, precision: Precision, progress: Progress
+    dataset: Dataset[LoopRecipe],
+    network: LazyNetwork,
+    model: nn.Module,
+    precision: Precision,
+    progress: Progress,
+    device_views: DeviceViews | None = None,
 ) -> Trainable:
     """Freeze the parameters that the next epoch does not train, and open its batches, from images or activations.
 
     Args:
         model: the network's model, on its device, with the weights to start from.
         progress: see `Progress`; a cut-short last epoch is reopened.
+        device_views: see `Batches`; None: they are opened if the run draws views on its device.
 
     Raises:
         ArtefactError: the checkpoint of `progress` does not fit the recipe.
     """
     run, settings = dataset.run, dataset.run.recipe.train
-    batches = Batches(dataset, network)
+    views = device_views or open_views(dataset, network.info.preprocessing, network.device)
+    batches = Batches(dataset, network, views)
     progress.reopen(batches.length.steps_per_epoch, batches.length.steps)
     phases = Phases(model, run.recipe.model, progress.receipts)
     with checkpoint.reporting_mismatch(run.folder.checkpoints) if progress.step else nullcontext():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 
 import numpy as np
@@ -14,16 +14,19 @@ from torch import Tensor, nn
 from cnn_tl.core.device import inference_precision
 from cnn_tl.data.loader import Batch, in_groups
 from cnn_tl.data.manifest import ImageRecord
-from cnn_tl.features.engine import Engine, stream
+from cnn_tl.features.engine import DeviceBatch, Engine, stream
 from cnn_tl.features.speed import cuda_batch_size
 from cnn_tl.networks.backbone import classifier_in_fp32
 from cnn_tl.recipe.resolved import LoopRecipe
-from cnn_tl.training.dataset import Dataset, Item, Pixels, changed_data
+from cnn_tl.training.dataset import Dataset, refuse_failures
 from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.step.gradients import memory_for
 
 AT_ONCE = 32
 """Maximum images in one forward pass, except on CUDA: a training step may have many more than fit into memory."""
+
+Read = Callable[[Sequence[Sequence[ImageRecord]]], Iterator[Batch[ImageRecord] | DeviceBatch[ImageRecord]]]
+"""Groups of images -> their pixels, in host memory or on the device."""
 
 
 def outputs(
@@ -32,7 +35,7 @@ def outputs(
     model: nn.Module,
     images: Sequence[ImageRecord],
     task: str,
-    pixels_of: Callable[[ImageRecord], Pixels] | None = None,
+    read: Read | None = None,
 ) -> Tensor:
     """Return the outputs of the model for images, float32 [N, D], on the CPU, in every process of the run.
 
@@ -42,7 +45,7 @@ def outputs(
         network: gives the preprocessing and the device.
         model: in evaluation mode: the network's model, its moving average, or the part without the classifier.
         task: name of the task, for progress and errors.
-        pixels_of: reads an image; by default as `predict` does.
+        read: reads groups of images; by default as `predict` does.
 
     Raises (in all processes):
         DataError: an image changed since the run began.
@@ -60,9 +63,9 @@ def outputs(
     progress = run.observer.task(task, sum(map(len, mine)))
     memory = memory_for(task, "use a smaller --image-size or --model, or --device cpu")
     with progress, world.together(), memory, exact:
-        read = dataset.read(mine, pixels_of) if pixels_of else dataset.read_plain(mine)
-        for batch, outputs_ND in stream(engine, read):
-            refuse_failures(batch)
+        for batch, outputs_ND in stream(engine, (read or dataset.read_plain)(mine)):
+            if isinstance(batch, Batch):
+                refuse_failures(batch)
             rows.append(torch.from_numpy(outputs_ND))
             run.observer.advance(len(batch.items))
     parts = world.gather(rows)
@@ -74,13 +77,3 @@ def scores(logits_NK: Tensor, labels_N: NDArray[np.int64]) -> dict[str, float]:
     labels = torch.from_numpy(labels_N)
     right = int((logits_NK.argmax(1) == labels).sum())
     return {"val_loss": float(F.cross_entropy(logits_NK, labels)), "val_accuracy": right / len(labels)}
-
-
-def refuse_failures(batch: Batch[Item]) -> None:
-    """Refuse a batch with an image that could be read when the run began and cannot be read now.
-
-    Raises:
-        DataError: the batch has one.
-    """
-    if batch.failures:
-        raise changed_data(batch.failures[0][1])

@@ -65,7 +65,7 @@ class OnDevice(Sources):
     def steps(self, groups: Groups) -> Iterator[Iterator[Loaded]]:
         """Yield an iterator; the indices of all groups are copied at once."""
         wanted = [self._positions[image.sha256] for image in chain.from_iterable(groups)]
-        places = np.ascontiguousarray(self._places[:, wanted])
+        places = np.ascontiguousarray(self._places[:, np.array(wanted, np.intp)])
         there = torch.from_numpy(places)
         if self._device.type == "cuda":
             there = there.pin_memory()

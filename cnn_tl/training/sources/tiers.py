@@ -62,8 +62,8 @@ def no_room_in_memory(nbytes: int, left: int) -> str | None:
     return f"{readable_bytes(nbytes)} are more than data.memory_gb allows ({readable_bytes(left)})"
 
 
-def most_on_device(device: torch.device, world: World) -> int:
-    """Return how many bytes of sources the device may hold for this process.
+def most_on_device(device: torch.device, world: World, share: float = SHARE) -> int:
+    """Return how many bytes of images the device may hold for this process, a share of its free memory.
 
     The processes of a run that share a device divide its free memory evenly. On a CPU there is no limit: only tests
     name a tier there.
@@ -76,4 +76,4 @@ def most_on_device(device: torch.device, world: World) -> int:
     else:
         return sys.maxsize
     sharing = -(-world.local_size // max(1, torch.cuda.device_count()))
-    return int(SHARE * free) // sharing
+    return int(share * free) // sharing

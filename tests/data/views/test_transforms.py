@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from cnn_tl.core.preprocessing import CropMode, Interpolation, Preprocessing
 from cnn_tl.data.decoding.image import read_image
-from cnn_tl.data.views.transforms import draft_size, normalise, read_pixels, resize_and_crop
+from cnn_tl.data.views.transforms import FILTERS, draft_size, normalise, plain_box, read_pixels, resize_and_crop
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = [(64, 48), (48, 64), (50, 50), (301, 97), (97, 301), (31, 33), (500, 375)]
@@ -107,3 +107,24 @@ def test_load_of_a_small_image_is_exact() -> None:
     image, spec, stream = noise(60, 45), specification(), io.BytesIO()
     image.save(stream, "PNG")
     np.testing.assert_array_equal(read_pixels(stream.getvalue(), spec), resize_and_crop(image, spec))
+
+
+@pytest.mark.parametrize("mode", ["center", "squash"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [*SIZES, (10, 1200), (1200, 10), (400, 20)])
+@pytest.mark.parametrize("sides", [(32, 32), (32, 48)])
+def test_a_plain_box_gives_the_resized_and_cropped_pixels(
+    mode: CropMode, interpolation: Interpolation, size: tuple[int, int], sides: tuple[int, int]
+) -> None:
+    """All but the rounding of the box: single taps at the end of a filter may fall away."""
+    spec, image = specification(mode, interpolation, size=sides), noise(*size).filter(ImageFilter.GaussianBlur(2))
+    box = plain_box(*size, spec)
+    assert box is not None
+    found = np.asarray(image.resize((spec.width, spec.height), FILTERS[interpolation], box=box))
+    difference = np.abs(found.astype(int) - resize_and_crop(image, spec))
+    assert difference.max() <= 3
+    assert difference.mean() < 0.2
+
+
+def test_there_is_no_plain_box_where_a_border_is_added() -> None:
+    assert plain_box(90, 70, specification("border")) is None

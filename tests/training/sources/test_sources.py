@@ -46,6 +46,8 @@ def test_each_tier_gives_the_images_of_each_step(monkeypatch: pytest.MonkeyPatch
         with opened.steps(groups) as steps:
             for step, group in zip(steps, groups, strict=True):
                 assert same(unpacked(step), [store.pixels[image.sha256] for image in group])
+    with opened.steps([]) as steps:
+        assert list(steps) == [], "a process may have no share"
     decoded = "decoded_source" if tier == "decode" else "source"
     assert store.reads[decoded] == sum(store.reads.values()) == (loaded or 120)
 

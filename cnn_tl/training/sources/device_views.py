@@ -1,0 +1,104 @@
+"""Views of training images that the device computes itself, from sources that are opened when first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.data.manifest import ImageRecord
+from cnn_tl.data.views.augment import Finish, View
+from cnn_tl.data.views.transforms import plain_box
+from cnn_tl.training.dataset import Dataset
+from cnn_tl.training.outcome import SourceReads
+from cnn_tl.training.sources.sources import Sources, open_sources
+from cnn_tl.training.sources.tiers import draws_on_device
+from cnn_tl.training.views.random_views import RandomViews
+
+Item = TypeVar("Item")
+
+
+class DeviceViews:
+    """Views of the training images of a run.
+
+    Args:
+        spec: preprocessing for evaluation.
+        device: of the run, which draws views; see `tiers.draws_on_device`.
+    """
+
+    def __init__(self, dataset: Dataset, spec: Preprocessing, device: torch.device) -> None:
+        self._dataset, self._spec, self._device = dataset, spec, device
+
+    @property
+    def reads(self) -> SourceReads | None:
+        """Where the sources lie; None: no view has been needed yet."""
+        opened: Sources | None = vars(self).get("sources")
+        return None if opened is None else opened.reads
+
+    @cached_property
+    def sources(self) -> Sources:
+        """The sources; the first use loads them."""
+        return open_sources(self._dataset, self._dataset.manifest.of("train"), self._device)
+
+    def open(self) -> None:
+        """Load the sources now, if they are not loaded yet.
+
+        Raises:
+            The errors of `open_sources`.
+        """
+        _ = self.sources
+
+    def of(
+        self,
+        groups: Sequence[Sequence[Item]],
+        image_of: Callable[[Item], ImageRecord],
+        draw: Callable[[Item, int, int], View],
+    ) -> Iterator[Tensor]:
+        """Yield the views of each group, uint8 [N, H, W, 3] on the device.
+
+        Args:
+            draw: returns the view of an item whose source has this width and height, in pixels.
+
+        Raises (while it is iterated):
+            DataError: an image changed since the run began.
+            Stopped: a signal came.
+        """
+        with self.sources.steps([[image_of(item) for item in group] for group in groups]) as steps:
+            for group, loaded in zip(groups, steps, strict=True):
+                self._dataset.run.raise_if_stopped()
+                drawn = [draw(item, width, height) for item, (height, width) in zip(group, loaded.sizes, strict=True)]
+                pixels_NHW3 = self._views(loaded.batch, drawn)
+                loaded.release()
+                yield pixels_NHW3
+
+    def unvaried(self, groups: Sequence[Sequence[ImageRecord]]) -> Iterator[Tensor]:
+        """Yield images without augmentation, as `ImageStore.unvaried` does but for rounding; see `of`.
+
+        The preprocessing must not add a border (`has_unvaried`).
+        """
+        return self.of(groups, lambda image: image, self._unvaried)
+
+    @property
+    def has_unvaried(self) -> bool:
+        """Whether the device can compute images without augmentation: they are parts of their sources."""
+        return self._spec.crop_mode == "center"
+
+    @cached_property
+    def _views(self) -> RandomViews:
+        settings = self._dataset.run.augmentation
+        assert settings is not None, "views are drawn only with augmentation"
+        return RandomViews(self._spec, settings, self._device)
+
+    def _unvaried(self, image: ImageRecord, width: int, height: int) -> View:
+        box = plain_box(width, height, self._spec)
+        assert box is not None, "a centre crop has no border"
+        return View(box, False, [], Finish(None, None))
+
+
+def open_views(dataset: Dataset, spec: Preprocessing, device: torch.device) -> DeviceViews | None:
+    """Return the views of a run on its device; None if threads draw them, or there are none."""
+    return DeviceViews(dataset, spec, device) if draws_on_device(dataset.run, device) else None
