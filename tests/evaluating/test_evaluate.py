@@ -33,7 +33,7 @@ def by_brightness(pixels: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _one_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluating, "load", lambda source, device: Classifier(CLASSES, SPEC, by_brightness))
+    monkeypatch.setattr(evaluating, "load", lambda source, device, **_: Classifier(CLASSES, SPEC, by_brightness))
 
 
 def evaluate(source: Path | str, data: Path, observer: Observer | None = None, **options: Any) -> Evaluation:
@@ -88,7 +88,7 @@ def test_the_baseline_answers_what_was_most_frequent_in_training(
     data: Path, monkeypatch: pytest.MonkeyPatch, trained_on: str, share: float
 ) -> None:
     model = Classifier(CLASSES, SPEC, by_brightness, trained_on)
-    monkeypatch.setattr(evaluating, "load", lambda source, device: model)
+    monkeypatch.setattr(evaluating, "load", lambda source, device, **_: model)
     found = evaluate("run", data)
     assert (found.baseline, found.baseline_class, found.baseline_from) == (share, trained_on, "training")
 

@@ -33,7 +33,7 @@ def _model_and_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for number, colour in enumerate(colours):
             Image.new("RGB", (20, 20), colour).save(folder / f"{number}.png")
     model = Classifier(("dark", "light"), SPEC, by_brightness)
-    monkeypatch.setattr(evaluating, "load", lambda source, device: model)
+    monkeypatch.setattr(evaluating, "load", lambda source, device, **_: model)
 
 
 def test_tables(cli: Callable[..., Any]) -> None:
