@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from cnn_tl.core.errors import BadImageError
 from cnn_tl.data.reading.jobs import Decoded, Job
-from cnn_tl.data.reading.pool import MOST_SENT, Chunk, Pool, pool_of
+from cnn_tl.data.reading.pool import MOST_SENT, Chunk, Pool, pool_of, start_early
 
 Item = TypeVar("Item")
 Pixels = NDArray[np.uint8]
@@ -243,6 +243,13 @@ def by_processes(workers: int, images: int) -> bool:
     """Return whether processes decode this many images, rather than threads."""
     has_interpreter = bool(sys.executable) and not getattr(sys, "frozen", False)
     return has_interpreter and workers >= PROCESSES_FROM and images >= IMAGES_EACH * workers
+
+
+def prepare(workers: int, images: int) -> None:
+    """Start the processes that will soon decode this many images, if processes will; see `start_early`."""
+    if by_processes(workers, images):
+        with suppress(OSError):  # then threads will
+            start_early(workers)
 
 
 @contextmanager

@@ -3,10 +3,14 @@
 Each thread looks after one process (`worker.py`). It sends several chunks of jobs in advance, so that the process goes
 on while this interpreter is busy, with an import for example. If the process dies, because the system ran out of
 memory or would not start it, its thread does the work itself, and nothing is lost but speed.
+
+torchvision's decoder, which releases the interpreter's lock, gives the same bits. But it needs torch, and decodes large
+photographs whole: 12 megapixels in 32 ms, where Pillow takes 10 for a quarter of the width.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import math
 import os
@@ -261,6 +265,16 @@ def _forget_pools() -> None:
     _shared = _Shared()
 
 
+def _close_pools() -> None:
+    """Close what somebody has not read to the end, while there still is an interpreter for the threads."""
+    with _shared.lock:
+        left = list(_shared.pools.values())
+        _shared.pools.clear()
+    for pool in left:
+        pool.close()
+
+
+atexit.register(_close_pools)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_pools)
 
@@ -295,8 +309,21 @@ def pool_of(workers: int) -> Iterator[Pool]:
         OSError: there is no shared memory.
     """
     with pools_kept():
-        with _shared.lock:
-            if workers not in _shared.pools:
-                _shared.pools[workers] = Pool(workers)
-            pool = _shared.pools[workers]
-        yield pool
+        yield _pool(workers)
+
+
+def start_early(workers: int) -> None:
+    """Start a pool that will be needed soon; only inside a block of `pools_kept`.
+
+    Raises:
+        OSError: there is no shared memory.
+    """
+    assert _shared.users, "nobody would end the processes"
+    _pool(workers)
+
+
+def _pool(workers: int) -> Pool:
+    with _shared.lock:
+        if workers not in _shared.pools:
+            _shared.pools[workers] = Pool(workers)
+        return _shared.pools[workers]

@@ -52,6 +52,7 @@ class SharedMemory:
         self.bytes: NDArray[np.uint8] = np.frombuffer(self._map, np.uint8)
         self._taken: list[tuple[int, int]] = []
         self._lock = threading.Lock()
+        self._closed = False
 
     def take(self, nbytes: int) -> int | None:
         """Return the start of a free place; None: there is none of this size."""
@@ -75,12 +76,14 @@ class SharedMemory:
     def release_pages(self) -> None:
         """Give the memory back to the system if no place is taken."""
         with self._lock:
-            if not self._taken and hasattr(mmap, "MADV_REMOVE"):
+            if not (self._taken or self._closed) and hasattr(mmap, "MADV_REMOVE"):
                 with contextlib.suppress(OSError):  # then it stays until `close`
                     self._map.madvise(mmap.MADV_REMOVE)
 
     def close(self) -> None:
         """Let go of the block; arrays that still show a part of it stay valid."""
+        with self._lock:
+            self._closed = True
         del self.bytes
         with contextlib.suppress(BufferError):
             self._map.close()

@@ -318,6 +318,16 @@ def test_a_script_needs_no_guard(folder: Path, tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == (f"begins\n{IMAGES - 2}\n", "")
 
 
+def test_a_script_may_end_before_it_has_read_all(folder: Path) -> None:
+    code = DECODE + (
+        "batches = loader.decoded_batches(files, lambda path: PlainPixels(ImageFile(path), spec), batch_size=8,\n"
+        "                                 workers=2, images=len(files))\n"
+        "print(len(next(batches).items))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("begins\n6\n", "")
+
+
 def test_a_process_loads_nothing_heavy() -> None:
     code = "import sys, cnn_tl.data.reading.worker; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
