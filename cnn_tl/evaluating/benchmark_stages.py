@@ -37,7 +37,7 @@ READ_AT_ONCE, AHEAD = 16, 2
 MANY = 10**6
 """Images of a run that is large enough for processes."""
 
-FEATURES_OF_HEAD = 256
+FEATURES_OF_HEAD = 512
 """Rows of the problem whose fit is timed: the first features that were embedded, repeated if they are fewer."""
 
 
@@ -275,7 +275,8 @@ def fit_head(work: Workload, seconds: float) -> Measured:
     features_ND = np.resize(work.features_ND, (FEATURES_OF_HEAD, work.features_ND.shape[1]))
     labels_N = np.resize(work.labels_N, FEATURES_OF_HEAD)
     classes = int(labels_N.max()) + 1
-    problem = Problem([features_ND], labels_N, classes, np.ones(classes), seed=0, check=check)
+    device = str(work.device)
+    problem = Problem([features_ND], labels_N, classes, np.ones(classes), seed=0, check=check, device=device)
     started = time.perf_counter()
     HEADS["lbfgs"](problem, HEAD_DEFAULTS["lbfgs"])
     return Measured(0, time.perf_counter() - started, FEATURES_OF_HEAD)
