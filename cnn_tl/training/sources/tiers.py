@@ -11,6 +11,7 @@ from cnn_tl.core.formatting import percent, readable_bytes
 from cnn_tl.core.processes import World
 from cnn_tl.training.context import Run
 from cnn_tl.training.image_store import ImageStore
+from cnn_tl.training.views.agreement import agrees
 
 Tier = Literal["device", "pinned", "disk", "decode"]
 TIERS: tuple[Tier, ...] = get_args(Tier)
@@ -22,12 +23,15 @@ SHARE = 0.4
 def draws_on_device(run: Run, device: torch.device) -> bool:
     """Return whether random views are tensor operations on the device, which need sources there.
 
-    On a CPU threads draw them with Pillow, which is several times as fast, unless the recipe names a tier.
+    On a CPU threads draw them with Pillow, which is several times as fast, unless the recipe names a tier; likewise on
+    MPS if it lacks an operation.
     """
     wanted, settings = run.recipe.run.sources, run.augmentation
     if settings is None or wanted == "threads":
         return False
-    return wanted != "auto" or device.type in ("cuda", "mps")
+    if wanted == "auto" and device.type == "mps":
+        return agrees(device, settings)
+    return wanted != "auto" or device.type == "cuda"
 
 
 def candidates(run: Run) -> tuple[Tier, ...]:

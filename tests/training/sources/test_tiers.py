@@ -31,8 +31,17 @@ def run(sources: str = "auto", **sections: Mapping[str, Any]) -> Run:
     [("auto", "cpu", False), ("auto", "cuda", True), ("auto", "mps", True), ("threads", "cuda", False),
      ("device", "cpu", True), ("decode", "cpu", True)],
 )  # fmt: skip
-def test_a_gpu_draws_views_and_a_cpu_if_asked(sources: str, device: str, drawn: bool) -> None:
+def test_a_gpu_draws_views_and_a_cpu_if_asked(
+    monkeypatch: pytest.MonkeyPatch, sources: str, device: str, drawn: bool
+) -> None:
+    monkeypatch.setattr(tiers, "agrees", lambda device, settings: True)
     assert tiers.draws_on_device(run(sources), torch.device(device)) == drawn
+
+
+def test_mps_draws_views_only_if_it_computes_those_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiers, "agrees", lambda device, settings: False)
+    assert not tiers.draws_on_device(run(), torch.device("mps"))
+    assert tiers.draws_on_device(run("device"), torch.device("mps")), "it was asked for"
 
 
 def test_where_each_image_has_one_view_none_is_drawn() -> None:
