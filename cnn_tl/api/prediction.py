@@ -89,7 +89,7 @@ def predict(
     """
     require_working_directory()
     from cnn_tl.core.cpu import default_workers
-    from cnn_tl.data.loader import by_processes
+    from cnn_tl.data.reading.ahead import by_processes
     from cnn_tl.inference.classifier import load as load_classifier
     from cnn_tl.inference.images_in_memory import find_images
 

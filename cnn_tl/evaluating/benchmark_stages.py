@@ -20,8 +20,9 @@ from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.device import Precision, autocast
 from cnn_tl.core.errors import BadImageError, DataError
 from cnn_tl.core.formatting import duration
-from cnn_tl.data.loader import MEMORY, Batch, Pixels, by_processes, decoding, reading
+from cnn_tl.data.loader import Batch, Pixels, reading
 from cnn_tl.data.manifest import ImageRecord, Manifest
+from cnn_tl.data.reading.ahead import MEMORY, by_processes, decoding
 from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
 

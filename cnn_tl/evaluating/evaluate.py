@@ -18,7 +18,7 @@ from cnn_tl.core.formatting import counted, percent
 from cnn_tl.core.progress import Observer
 from cnn_tl.core.statistics import softmax, wilson_interval
 from cnn_tl.data.data_warnings import blank_image_remarks
-from cnn_tl.data.loader import by_processes, decoded_batches
+from cnn_tl.data.reading.ahead import by_processes, decoded_batches
 from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels
 from cnn_tl.evaluating.labelled_images import Labelled, find_labelled, training_data_of
 from cnn_tl.evaluating.robustness import Predictions, RobustnessRow, predict_changed, stacked

@@ -15,8 +15,9 @@ from cnn_tl.core.errors import BadImageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.seeds import seed_of
 from cnn_tl.data.decoding.image import read_image
-from cnn_tl.data.loader import Pixels, decoded_batches
+from cnn_tl.data.loader import Pixels
 from cnn_tl.data.manifest import ImageRecord, Manifest
+from cnn_tl.data.reading.ahead import decoded_batches
 from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels
 from cnn_tl.data.views import transforms
 from cnn_tl.networks.bundle import run_of

@@ -17,7 +17,8 @@ from cnn_tl.core.errors import ArtefactError, DataError, printable
 from cnn_tl.core.formatting import counted, percent
 from cnn_tl.core.progress import Observer
 from cnn_tl.core.statistics import softmax
-from cnn_tl.data.loader import Pixels, decoded_batches
+from cnn_tl.data.loader import Pixels
+from cnn_tl.data.reading.ahead import decoded_batches
 from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels
 from cnn_tl.data.views import transforms
 from cnn_tl.exporting.comparison_images import comparison_records, manifest_of

@@ -29,7 +29,8 @@ from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
 from cnn_tl.core.statistics import softmax
 from cnn_tl.data.data_warnings import blank_image_remarks
-from cnn_tl.data.loader import Batch, Pixels, as_they_come, decoded_batches
+from cnn_tl.data.loader import Batch, Pixels, as_they_come
+from cnn_tl.data.reading.ahead import decoded_batches
 from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels
 from cnn_tl.data.views import transforms
 from cnn_tl.inference.images_in_memory import ImageInMemory, Images, find_images

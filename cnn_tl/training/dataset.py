@@ -18,8 +18,9 @@ from cnn_tl.core.errors import BadImageError, DataError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import warn_of_set_aside
 from cnn_tl.data.data_warnings import blank_image_remarks
-from cnn_tl.data.loader import Batch, decoding, in_groups, reading
+from cnn_tl.data.loader import Batch, in_groups, reading
 from cnn_tl.data.manifest import ImageRecord, Manifest
+from cnn_tl.data.reading.ahead import MEMORY, decoding
 from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels, RandomView
 from cnn_tl.recipe import ResolvedRecipe
 from cnn_tl.training.context import R, Run
@@ -142,18 +143,19 @@ class Dataset(Generic[R]):
         groups: Sequence[Sequence[Item]],
         job_of: Callable[[Item], Job],
         image_of: Callable[[Item], ImageRecord],
-        **limits: int,
+        *,
+        ahead: int = 2,
     ) -> Iterator[Iterator[Batch[Item]]]:
         """Start to decode files by threads or processes, and yield an iterator over the batches in order.
 
         Args:
             image_of: item -> its image, to note that this is blank.
-            limits: `ahead` and `memory`, as in `loader.decoding`.
+            ahead: groups that threads may decode in advance.
 
         Raises (while it is iterated): as `reading`.
         """
-        count = sum(map(len, groups))
-        with decoding(groups, job_of, workers=self.run.workers, images=count, **limits) as batches:
+        options = {"workers": self.run.workers, "images": sum(map(len, groups)), "ahead": ahead}
+        with decoding(groups, job_of, memory=MEMORY // self.run.world.local_size, **options) as batches:
             yield self._checked(self._noting_blank(batches, image_of))
 
     def _noting_blank(

@@ -12,10 +12,10 @@ from cnn_tl.core.device import begin_loading
 from cnn_tl.core.errors import ArtefactError, DataError, RecipeError, printable
 from cnn_tl.core.processes import ALONE, World
 from cnn_tl.core.progress import Observer, warn_of_set_aside
-from cnn_tl.data import loader
 from cnn_tl.data.decoding.image import ImageLimits
 from cnn_tl.data.folders.scan import scan
 from cnn_tl.data.manifest import Manifest
+from cnn_tl.data.reading import ahead
 from cnn_tl.recipe import ResolvedRecipe
 from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.tracking.tracker import Tracking
@@ -55,7 +55,7 @@ def open_run(
         begin_loading(recipe.run.device, opens_gpu=world.is_alone)
     manifest = world.first(lambda: _scanned(run))  # before anything is downloaded
     if known is None and not resume:
-        loader.prepare(run.workers, len(manifest.images))  # nothing is kept of any image yet
+        ahead.prepare(run.workers, len(manifest.images))  # nothing is kept of any image yet
     refuse_unknown_classes(recipe, manifest.classes)
     network = find_network(run, known, len(manifest.classes))
     dataset = Dataset(run, network.info.preprocessing, Selection(manifest))

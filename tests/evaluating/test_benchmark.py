@@ -14,7 +14,7 @@ import pytest
 from cnn_tl.cli.commands.benchmark import in_unit, remark
 from cnn_tl.core.errors import DataError
 from cnn_tl.core.progress import Observer
-from cnn_tl.data import loader
+from cnn_tl.data.reading import ahead
 from cnn_tl.evaluating import benchmark as benchmarking
 from cnn_tl.evaluating import benchmark_stages
 from cnn_tl.evaluating.benchmark import BenchmarkReport, StageSpeed, benchmark
@@ -65,7 +65,7 @@ def test_every_stage_has_a_figure_in_its_unit_or_a_reason(tmp_path: Path, make_i
 def test_processes_decode_where_there_are_many_cores(
     tmp_path: Path, make_images: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loader, "PROCESSES_FROM", 2)
+    monkeypatch.setattr(ahead, "PROCESSES_FROM", 2)
     monkeypatch.setattr(benchmark_stages, "default_workers", lambda: 2)
     manifest = sample_of(make_images(tmp_path / "data", {"ash": 20, "birch": 20}), 40)
     with training(manifest, "test_resnet", "cpu") as found:

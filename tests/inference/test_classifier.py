@@ -22,8 +22,8 @@ from cnn_tl.core.errors import ArtefactError, UsageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
 from cnn_tl.core.statistics import softmax
-from cnn_tl.data import loader
 from cnn_tl.data.loader import Pixels
+from cnn_tl.data.reading import ahead
 from cnn_tl.data.views import transforms
 from cnn_tl.inference import classifier
 from cnn_tl.inference.classifier import Answer, Classifier, Logits, load
@@ -227,8 +227,8 @@ def test_images_are_read_while_the_model_is_loaded(
 def test_a_damaged_model_is_reported_before_anything_is_written(
     run_folder: Path, noise: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Any]
 ) -> None:
-    monkeypatch.setattr(loader, "PROCESSES_FROM", 1)  # so that it is loaded in the background
-    monkeypatch.setattr(loader, "IMAGES_EACH", 1)
+    monkeypatch.setattr(ahead, "PROCESSES_FROM", 1)  # so that it is loaded in the background
+    monkeypatch.setattr(ahead, "IMAGES_EACH", 1)
     damaged = shutil.copytree(run_folder, tmp_path / "damaged")
     weights = damaged / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")

@@ -20,16 +20,15 @@ from whole_runs import StopAfter, assert_same_weights, final_weights
 
 import cnn_tl
 from cnn_tl.core.errors import Stopped
-from cnn_tl.data import loader
-from cnn_tl.data.reading import pool
+from cnn_tl.data.reading import ahead, pool
 from cnn_tl.recipe import Recipe
 from cnn_tl.training.run import train
 
 Make = Callable[..., Recipe]
 
 BY_PROCESSES = """
-from cnn_tl.data import loader
-loader.PROCESSES_FROM, loader.IMAGES_EACH = 1, 0
+from cnn_tl.data.reading import ahead
+ahead.PROCESSES_FROM, ahead.IMAGES_EACH = 1, 0
 from cnn_tl.__main__ import main
 main()
 """
@@ -45,8 +44,8 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         made.append(workers)
         real(self, workers)
 
-    monkeypatch.setattr(loader, "PROCESSES_FROM", 1)
-    monkeypatch.setattr(loader, "IMAGES_EACH", 0)
+    monkeypatch.setattr(ahead, "PROCESSES_FROM", 1)
+    monkeypatch.setattr(ahead, "IMAGES_EACH", 0)
     monkeypatch.setattr(pool.Pool, "__init__", counted)
     return made
 
@@ -76,7 +75,7 @@ def test_a_run_is_the_same_by_processes(
     run = {"device": "cpu", "workers": 2, "precision": "fp32"}
     train(recipe(mode, run=run, **sections), tmp_path / "by processes")
     assert processes == [2], "one pool for all of a run"
-    monkeypatch.setattr(loader, "PROCESSES_FROM", 99)
+    monkeypatch.setattr(ahead, "PROCESSES_FROM", 99)
     monkeypatch.setenv("CNN_TL_CACHE", str(tmp_path / "another cache"))
     train(recipe(mode, run=run, **sections), tmp_path / "by threads")
     assert processes == [2]
@@ -136,8 +135,8 @@ def test_a_signal_ends_the_command_and_its_processes(
 def test_a_script_of_the_user_needs_no_guard(data: Path, tiny_weights: Path, tmp_path: Path) -> None:
     script = tmp_path / "mine.py"
     script.write_text(f"""
-from cnn_tl.data import loader
-loader.PROCESSES_FROM, loader.IMAGES_EACH = 1, 0
+from cnn_tl.data.reading import ahead
+ahead.PROCESSES_FROM, ahead.IMAGES_EACH = 1, 0
 import cnn_tl
 print("begins")
 options = dict(image_size=64, weights={str(tiny_weights)!r}, workers=2, device="cpu", quiet=True)
@@ -158,7 +157,7 @@ def test_predictions_are_the_same_by_processes(
     processes.clear()
     answers = cnn_tl.predict(result, uneven, workers=2, quiet=True)
     assert processes == [2]
-    monkeypatch.setattr(loader, "PROCESSES_FROM", 99)
+    monkeypatch.setattr(ahead, "PROCESSES_FROM", 99)
     assert cnn_tl.predict(result, uneven, workers=2, quiet=True) == answers
     assert processes == [2]
     assert [Path(answer.file).name for answer in answers if answer.error] == ["3.png"]

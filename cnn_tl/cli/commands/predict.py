@@ -62,7 +62,7 @@ def predict(
     """Predict the class of images, one row each; an unreadable image gets a row with the reason."""
     from cnn_tl.cli.terminal.bars import TerminalObserver, WarningsOnly
     from cnn_tl.core.cpu import default_workers
-    from cnn_tl.data.loader import by_processes
+    from cnn_tl.data.reading.ahead import by_processes
     from cnn_tl.inference.classifier import load
     from cnn_tl.inference.predict import predict_into
     from cnn_tl.inference.writers import Columns

@@ -14,9 +14,6 @@ import atexit
 import contextlib
 import math
 import os
-import pickle
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -24,24 +21,17 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from cnn_tl.data.reading.jobs import Decoded, Job
+from cnn_tl.data.reading.process import WorkerProcess
 from cnn_tl.data.reading.shared_memory import SharedMemory
-from cnn_tl.data.reading.worker import Greeting, Outcome, Placed, Reply, Request
+from cnn_tl.data.reading.worker import Outcome, Placed, Request
 
 SHARED_BYTES = 2**30
 """Size of the shared memory; see `SharedMemory`. What does not fit comes through a pipe."""
 
 MOST_SENT = 4
 """Chunks that a process may have at once."""
-
-_PROGRAM = (
-    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
-    "from cnn_tl.data.reading.worker import main; main()"
-)
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-"""Environment: numpy would start a thread for each core in each process."""
 
 
 class _ClosedError(Exception):
@@ -71,64 +61,6 @@ class Chunk:
     results: Future[Results] = field(default_factory=Future)
 
 
-class _Process:
-    """One process of `worker.py`.
-
-    Raises:
-        OSError: it cannot be started.
-    """
-
-    def __init__(self, memory: SharedMemory) -> None:
-        options: dict[str, Any] = {}
-        if sys.platform == "win32":
-            options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-        else:
-            options |= {"pass_fds": memory.descriptors, "start_new_session": True}  # out of reach of Ctrl-C and Ctrl-Z
-        flags = ["-P", "-X", f"utf8={sys.flags.utf8_mode}", "-W", "ignore"]
-        self._process = subprocess.Popen(
-            [sys.executable, *flags, "-c", _PROGRAM],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **_ONE_THREAD},
-            **options,
-        )
-        self._send(sys.path)
-        self._send(Greeting(memory.handle, os.getpid()))
-
-    def send(self, chunk: Chunk) -> None:
-        """Send the jobs of a chunk.
-
-        Raises:
-            OSError: the process has ended.
-        """
-        self._send(Request(chunk.start, chunk.size, chunk.jobs))
-
-    def receive(self) -> Reply:
-        """Wait for the reply to the first request that has none yet.
-
-        Raises:
-            EOFError, pickle.UnpicklingError: the process has ended.
-        """
-        assert self._process.stdout is not None
-        reply: Reply = pickle.load(self._process.stdout)
-        return reply
-
-    def kill(self) -> None:
-        """Let the process end; may be called from any thread."""
-        self._process.kill()
-
-    def close(self) -> None:
-        """End the process and wait for it; for the thread that talks to it."""
-        self._process.kill()
-        with contextlib.suppress(OSError):  # a request that was only half sent
-            self._process.communicate()
-
-    def _send(self, message: object) -> None:
-        assert self._process.stdin is not None
-        pickle.dump(message, self._process.stdin, pickle.HIGHEST_PROTOCOL)
-        self._process.stdin.flush()
-
-
 class Pool:
     """A number of processes that decode images; any thread may call the methods.
 
@@ -141,7 +73,7 @@ class Pool:
         self._memory = SharedMemory(SHARED_BYTES)
         self._changed = threading.Condition()
         self._pending: deque[Chunk] = deque()
-        self._processes: list[_Process] = []
+        self._processes: list[WorkerProcess] = []
         self._closed = False
         self._threads = [threading.Thread(target=self._work, name="decode", daemon=True) for _ in range(workers)]
         for thread in self._threads:
@@ -197,7 +129,7 @@ class Pool:
 
     def _work_by_process(self, sent: deque[Chunk]) -> None:
         """Let a process do chunks; those in `sent` are not done when an exception ends it."""
-        process = _Process(self._memory)
+        process = WorkerProcess(self._memory)
         try:
             with self._changed:
                 self._processes.append(process)
@@ -206,7 +138,7 @@ class Pool:
             while True:
                 while chunk := self._next(len(sent)):
                     sent.append(chunk)
-                    process.send(chunk)
+                    process.send(Request(chunk.start, chunk.size, chunk.jobs))
                 if not sent:
                     return
                 reply = process.receive()

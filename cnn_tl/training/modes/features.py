@@ -42,9 +42,6 @@ CHECKED_AT_ONCE = 1024
 READ_AHEAD = 10
 """Batches that threads may decode in advance, while torch is being loaded."""
 
-AHEAD_BYTES = 10**9
-"""Bytes of pixels that processes may decode in advance: they do not slow down the import of torch."""
-
 
 class DeviceChanged(Exception):  # noqa: N818 - never leaves mode freeze
     """The device is not the one that was measured, so its features would be cached under the wrong key."""
@@ -201,8 +198,7 @@ def embed(
     def job_of(wanted: ImageView) -> Job:
         return _job(dataset, wanted)
 
-    limits = {"ahead": READ_AHEAD, "memory": AHEAD_BYTES // dataset.run.world.local_size}
-    with dataset.decoding(list(chain.from_iterable(groups)), job_of, attrgetter("image"), **limits) as batches:
+    with dataset.decoding(list(chain.from_iterable(groups)), job_of, attrgetter("image"), ahead=READ_AHEAD) as batches:
         network.build()
         if not all(split.speeds.is_of(network.device) for split in splits):
             raise DeviceChanged

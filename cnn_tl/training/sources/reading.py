@@ -12,7 +12,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.data.loader import Batch, by_processes, decoding, in_groups, thread_pool
+from cnn_tl.data.loader import Batch, in_groups, thread_pool
+from cnn_tl.data.reading.ahead import by_processes, decoding
 from cnn_tl.data.reading.jobs import Job
 
 Item = TypeVar("Item")

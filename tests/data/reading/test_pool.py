@@ -18,11 +18,11 @@ from PIL import Image
 
 from cnn_tl.core.errors import BadImageError, DataError
 from cnn_tl.core.preprocessing import Preprocessing
-from cnn_tl.data import loader
 from cnn_tl.data.decoding.image import ImageLimits
-from cnn_tl.data.loader import Batch, decoding, in_groups
+from cnn_tl.data.loader import Batch, in_groups
 from cnn_tl.data.manifest import ImageRecord
-from cnn_tl.data.reading import pool
+from cnn_tl.data.reading import ahead, pool
+from cnn_tl.data.reading.ahead import decoding
 from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels, RandomView, SourceRow
 from cnn_tl.data.reading.shared_memory import SharedMemory
 from cnn_tl.data.views.augment import Augmentation
@@ -35,9 +35,9 @@ DECODE = f"""
 import sys
 from pathlib import Path
 from cnn_tl.core.preprocessing import Preprocessing
-from cnn_tl.data import loader
+from cnn_tl.data.reading import ahead
 from cnn_tl.data.reading.jobs import ImageFile, PlainPixels
-loader.PROCESSES_FROM, loader.IMAGES_EACH = 1, 0
+ahead.PROCESSES_FROM, ahead.IMAGES_EACH = 1, 0
 print("begins", flush=True)
 spec = {SPEC!r}
 files = sorted(Path(sys.argv[1]).iterdir()) * 1000
@@ -49,8 +49,8 @@ count = 0
 @pytest.fixture(autouse=True)
 def processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let processes decode even few images, and see that none is left."""
-    monkeypatch.setattr(loader, "PROCESSES_FROM", 1)
-    monkeypatch.setattr(loader, "IMAGES_EACH", 0)
+    monkeypatch.setattr(ahead, "PROCESSES_FROM", 1)
+    monkeypatch.setattr(ahead, "IMAGES_EACH", 0)
     yield
     assert not pool._shared.pools
     assert [thread.name for thread in threading.enumerate() if thread.name == "decode"] == []
@@ -94,7 +94,7 @@ def decoded(files: Sequence[Path], job_of: Callable[[Path], Job], workers: int, 
 
 def by_threads(files: Sequence[Path], job_of: Callable[[Path], Job], size: int = 9) -> list[Batch[Path]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loader, "PROCESSES_FROM", 99)
+        patch.setattr(ahead, "PROCESSES_FROM", 99)
         return decoded(files, job_of, 2, size)
 
 
@@ -150,12 +150,12 @@ def test_where_processes_cannot_start_threads_decode(folder: Path, monkeypatch: 
 
 def test_few_images_or_cores_are_left_to_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    assert [loader.by_processes(workers, 10**6) for workers in (0, 1, 2, 4, 8, 16)] == [False] * 4 + [True] * 2
-    assert not loader.by_processes(16, 0)
-    assert not loader.by_processes(16, 100)
-    assert loader.by_processes(16, 2700)
+    assert [ahead.by_processes(workers, 10**6) for workers in (0, 1, 2, 4, 8, 16)] == [False] * 4 + [True] * 2
+    assert not ahead.by_processes(16, 0)
+    assert not ahead.by_processes(16, 100)
+    assert ahead.by_processes(16, 2700)
     monkeypatch.setattr(sys, "frozen", True, raising=False)
-    assert not loader.by_processes(16, 10**6), "sys.executable is an application then, not an interpreter"
+    assert not ahead.by_processes(16, 10**6), "sys.executable is an application then, not an interpreter"
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -267,7 +267,7 @@ def in_dev_shm() -> list[str]:
 
 START = """
 import os
-for batch in loader.decoded_batches(files, lambda path: PlainPixels(ImageFile(path), spec), batch_size=8, workers=2,
+for batch in ahead.decoded_batches(files, lambda path: PlainPixels(ImageFile(path), spec), batch_size=8, workers=2,
                                     images=len(files)):
     count += 1
     if count == 5:
@@ -309,7 +309,7 @@ def test_a_script_needs_no_guard(folder: Path, tmp_path: Path) -> None:
     script = tmp_path / "mine.py"
     script.write_text(
         DECODE + "files = files[:70]\n"
-        "for batch in loader.decoded_batches(files, lambda path: PlainPixels(ImageFile(path), spec), batch_size=8,\n"
+        "for batch in ahead.decoded_batches(files, lambda path: PlainPixels(ImageFile(path), spec), batch_size=8,\n"
         "                                    workers=2, images=70):\n"
         "    count += len(batch.items)\n"
         "print(count)\n"
@@ -320,7 +320,7 @@ def test_a_script_needs_no_guard(folder: Path, tmp_path: Path) -> None:
 
 def test_a_script_may_end_before_it_has_read_all(folder: Path) -> None:
     code = DECODE + (
-        "batches = loader.decoded_batches(files, lambda path: PlainPixels(ImageFile(path), spec), batch_size=8,\n"
+        "batches = ahead.decoded_batches(files, lambda path: PlainPixels(ImageFile(path), spec), batch_size=8,\n"
         "                                 workers=2, images=len(files))\n"
         "print(len(next(batches).items))\n"
     )

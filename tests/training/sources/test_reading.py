@@ -14,9 +14,8 @@ from synthetic_sources import same, unpacked
 
 from cnn_tl.core.errors import DataError
 from cnn_tl.core.preprocessing import Preprocessing
-from cnn_tl.data import loader
 from cnn_tl.data.manifest import ImageRecord
-from cnn_tl.data.reading import pool
+from cnn_tl.data.reading import ahead, pool
 from cnn_tl.data.reading.jobs import ImageFile
 from cnn_tl.data.views.augment import Augmentation
 from cnn_tl.training.image_store import ImageStore
@@ -39,8 +38,8 @@ def images(tmp_path: Path) -> list[ImageRecord]:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageStore:
-    monkeypatch.setattr(loader, "PROCESSES_FROM", 1)
-    monkeypatch.setattr(loader, "IMAGES_EACH", 1)
+    monkeypatch.setattr(ahead, "PROCESSES_FROM", 1)
+    monkeypatch.setattr(ahead, "IMAGES_EACH", 1)
     settings = Augmentation(0.5, flip=True, color=0)
     return ImageStore(SPEC, settings, lambda image: ImageFile(tmp_path / image.path, image))
 
