@@ -10,6 +10,11 @@ from cnn_tl.core.formatting import percent, rate
 NEAR = 0.9
 """From this share of its limit on, a stage is said to reach it."""
 
+CONTRADICTION = 1.25
+"""A stage that is this many times as fast as its limit was measured while the machine did something else, or not."""
+
+_AGAIN = "other programs disturb the figures; measure again on an idle machine"
+
 
 class Figure(Protocol):
     """A stage and its figure; see `StageSpeed`."""
@@ -34,6 +39,8 @@ def _of_training(found: dict[str, float], device: str) -> str:
     views = next((value for name, value in found.items() if name.startswith("random views")), None)
     if ready is None or reached is None:
         return ""
+    if reached > CONTRADICTION * ready:
+        return f"training was faster from images than without reading them: {_AGAIN}"
     share = f"training reaches {percent(min(reached / ready, 1), 0)} of the {rate(ready)} that {_name(device)} can do"
     if reached >= NEAR * ready:
         return f"{share}: it is limited by the network itself; {_smaller(device)}"
@@ -49,6 +56,8 @@ def _of_freeze(found: dict[str, float], precision: str, device: str) -> str:
     decoding = max((value for name, value in found.items() if name.startswith("decode")), default=None)
     if forward is None or reached is None or decoding is None:
         return ""
+    if reached > CONTRADICTION * min(forward, decoding):
+        return f"embedding was faster than a part of it: {_AGAIN}"
     share = f"mode freeze embeds {rate(reached)}"
     if decoding < forward:
         return f"{share}: decoding limits it ({rate(decoding)}); smaller files, or more cores, would be faster"

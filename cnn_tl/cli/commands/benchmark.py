@@ -10,6 +10,7 @@ import typer
 from cnn_tl.cli import completion
 from cnn_tl.cli.terminal import console
 from cnn_tl.cli.terminal.bars import TerminalObserver
+from cnn_tl.core.cpu import usable
 from cnn_tl.core.device import DeviceName
 from cnn_tl.core.errors import printable
 from cnn_tl.core.formatting import counted, duration, percent
@@ -51,9 +52,8 @@ def benchmark(
 
 def show_report(report: BenchmarkReport) -> None:
     """Print the table of stages, what they ran on, and the verdict."""
-    load = "" if report.load is None else f", load {report.load:.1f} at the start"
     images = f"{counted(report.images, 'image')} of {printable(report.data)}"
-    console.say(f"{report.model} on {report.device}{load}; {images}")
+    console.say(f"{report.model} on {report.device}; {images}")
     if report.unreadable:
         console.say(f"{counted(report.unreadable, 'image')} could not be read and {was(report.unreadable)} left out")
     rows = [
@@ -67,6 +67,9 @@ def show_report(report: BenchmarkReport) -> None:
     ]
     console.show(console.table(["stage", "speed>", "images>", "remark"], rows))
     console.say(f"train embeds images in {report.precision} on this machine, and makes steps in {report.step}")
+    if report.load is not None and report.load > usable():
+        load = f"a load of {report.load:.1f} on {counted(usable(), 'core')}"
+        console.say(f"other programs use this machine ({load} at the start), so the figures are too low")
     for sentence in report.verdict:
         console.say(sentence)
 
