@@ -100,7 +100,8 @@ def predict(
             path_text(source, "source", MODEL),
             by_processes(default_workers() if workers is None else workers, len(found)),
         )
-        classifier = load_classifier(path, device, many=len(found) >= (batch_size or 32), in_background=ahead)
+        many = len(found) >= (batch_size or 32)
+        classifier = load_classifier(path, device, many=many, in_background=ahead, batch_size=batch_size)
         progress = choose_observer(observer, quiet)
         return list(classifier.predict(found, top=top, batch_size=batch_size, workers=workers, observer=progress))
 

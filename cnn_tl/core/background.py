@@ -1,14 +1,16 @@
-"""A call that runs in a thread beside its caller, such as the import of torch while files are listed."""
+"""Calls that run in a thread beside their caller, such as the import of torch while files are listed."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-_busy: set[threading.Thread] = set()
+_busy: set[object] = set()
+"""One object for each call that has not ended."""
 
 
 class Background(Generic[T]):
@@ -39,6 +41,21 @@ class Background(Generic[T]):
             self._error = error
         finally:
             _busy.discard(self._thread)
+
+
+class BackgroundThread:
+    """A thread that makes one call after another; it ends when this object is no longer referenced."""
+
+    def __init__(self, name: str) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        """Queue a call, and return its future."""
+        token = object()
+        _busy.add(token)
+        future = self._pool.submit(call)
+        future.add_done_callback(lambda _: _busy.discard(token))
+        return future
 
 
 def is_busy() -> bool:

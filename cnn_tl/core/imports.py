@@ -16,7 +16,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -93,19 +93,19 @@ def import_in_background(then: Callable[[], None]) -> None:
     """Begin to import torch, torchvision and timm in a thread; `require_torch` waits for it, and raises its error.
 
     Args:
-        then: called in the thread after the import, whose errors are left to whoever needs the same.
+        then: called in a thread of its own as soon as torch is there, while the others are being imported. Its errors
+            are left to whoever needs the same.
     """
 
     def work() -> None:
         require_working_directory()
         with _LOCK:
             try:
+                importlib.import_module("torch")
+                Background(then, "after torch")
                 _import_all()
             except BaseException as error:  # noqa: BLE001 - raised again by `import_timm` in the thread that needs it
                 _failed_in_background.append(error)
-                return
-        with suppress(Exception):
-            then()
 
     Background(work, "import torch")
 

@@ -143,7 +143,8 @@ def evaluate(
     options, observer = options or EvaluationOptions(), observer or Observer()
     workers = default_workers() if options.workers is None else options.workers
     with observer.task("loading the model", None):
-        model = load(source, options.device, in_background=by_processes(workers, sys.maxsize))
+        ahead = by_processes(workers, sys.maxsize)
+        model = load(source, options.device, in_background=ahead, batch_size=options.batch_size)
     labelled = find_labelled(
         Path(data),
         model.classes,

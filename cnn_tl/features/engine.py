@@ -184,9 +184,26 @@ class Engine:
             torch.cuda.empty_cache()
 
 
-def stream(engine: Engine, batches: Iterable[B]) -> Iterator[tuple[B, Outputs]]:
+class Runs(Protocol):
+    """What `stream` uses of an engine; `pending` is whatever `start` returns."""
+
+    @property
+    def is_asynchronous(self) -> bool:
+        """As of `Engine`."""
+        ...
+
+    def start(self, pixels: Any, /) -> Any:
+        """As of `Engine`."""
+        ...
+
+    def finish(self, pending: Any, /) -> Outputs:
+        """As of `Engine`."""
+        ...
+
+
+def stream(engine: Runs, batches: Iterable[B]) -> Iterator[tuple[B, Outputs]]:
     """Yield each batch with its outputs [N, D], in order; on CUDA the device then works on the next one already."""
-    previous: tuple[B, Pending | None] | None = None
+    previous: tuple[B, Any] | None = None
     for batch in batches:
         pending = engine.start(batch.pixels) if batch.items else None
         if not engine.is_asynchronous:
@@ -199,7 +216,7 @@ def stream(engine: Engine, batches: Iterable[B]) -> Iterator[tuple[B, Outputs]]:
         yield _finished(engine, *previous)
 
 
-def _finished(engine: Engine, batch: B, pending: Pending | None) -> tuple[B, Outputs]:
+def _finished(engine: Runs, batch: B, pending: Any) -> tuple[B, Outputs]:
     return batch, np.empty((0, 0), np.float32) if pending is None else engine.finish(pending)
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.core.background import Background
 from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.device import (
     DeviceName,
+    begin_loading,
     fp32_switches_restored,
     inference_precision,
     pick_device,
@@ -34,6 +34,7 @@ from cnn_tl.data.reading.ahead import decoded_batches
 from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels
 from cnn_tl.data.views import transforms
 from cnn_tl.inference.images_in_memory import ImageInMemory, Images, find_images
+from cnn_tl.inference.loading_engine import LoadingEngine
 from cnn_tl.networks import bundle
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Classifier:
         preprocessing: how an image becomes the input of the network.
         logits: the model itself, from pixels uint8 [N, H, W, 3] to logits float32 [N, K].
         majority_class: the most frequent class of the training split; None where the model does not say.
-        engine: waits until what computes the logits is loaded, and returns it; None for a .onnx file.
+        engine: what computes the logits; None for a .onnx file.
         batch_size: images that go through the model together by default: on CUDA as many as fill it.
     """
 
@@ -117,7 +118,7 @@ class Classifier:
     preprocessing: Preprocessing
     logits: Callable[[Pixels], Logits]
     majority_class: str | None = None
-    engine: Callable[[], Engine] | None = None
+    engine: Engine | LoadingEngine | None = None
     batch_size: int = BATCH_SIZE
 
     def __repr__(self) -> str:
@@ -134,11 +135,10 @@ class Classifier:
         """
         source = iter(batches)
         first = list(islice(source, 1))  # reading begins here, while the model may still be loading
-        engine = None if self.engine is None else self.engine()
-        if engine is not None and engine.is_asynchronous:
+        if self.engine is not None and self.engine.is_asynchronous:
             from cnn_tl.features.engine import stream
 
-            predicted = stream(engine, chain(first, source))
+            predicted = stream(self.engine, chain(first, source))
             yield from ((batch, finite(logits_NK)) for batch, logits_NK in predicted)
             return
         for batch in chain(first, source):
@@ -256,7 +256,12 @@ def finite(logits_NK: Logits) -> Logits:
 
 
 def load(
-    source: str | Path, device: DeviceName = "auto", *, many: bool = False, in_background: bool = False
+    source: str | Path,
+    device: DeviceName = "auto",
+    *,
+    many: bool = False,
+    in_background: bool = False,
+    batch_size: int | None = None,
 ) -> Classifier:
     """Load a run folder, a bundle or a .onnx file; only the first two need torch.
 
@@ -269,6 +274,7 @@ def load(
         many: optimise for many images instead of for a quick first answer; see `OnnxModel.open`.
         in_background: return before the network is loaded, where that is possible, so that images can be read
             meanwhile. Most of the errors below are then raised by the first prediction.
+        batch_size: of these predictions, if it is known; None: as many as suit the device.
 
     Raises:
         ArtefactError: there is no model, or it is damaged, not written by cnn-tl, or newer than this version.
@@ -276,7 +282,7 @@ def load(
         UsageError: a .onnx file was to run on another device than the CPU.
     """
     path = Path(source)
-    return _from_onnx(path, device, many) if is_onnx(path) else _from_bundle(path, device, in_background)
+    return _from_onnx(path, device, many) if is_onnx(path) else _from_bundle(path, device, in_background, batch_size)
 
 
 def digest(source: str | Path) -> str:
@@ -299,39 +305,34 @@ def is_onnx(path: Path) -> bool:
     return path.suffix.lower() == ".onnx" and not path.is_dir()
 
 
-def _from_bundle(path: Path, device: DeviceName, in_background: bool) -> Classifier:
+def _from_bundle(path: Path, device: DeviceName, in_background: bool, batch_size: int | None) -> Classifier:
     from cnn_tl.features.speed import cuda_batch_size
 
     folder = bundle.find(path)  # a wrong path fails before the seconds that importing torch takes
     on_cuda = will_be_cuda(device)
+    if on_cuda:
+        begin_loading(device)
     if in_background and on_cuda is not None:
         with suppress(ArtefactError):  # loading says what is wrong, after a look at the checksums
-            return _loading(bundle.describe(folder), device, on_cuda)
-    about, engine = _load(folder, device)
-    size = cuda_batch_size(about.preprocessing) if engine.is_asynchronous else BATCH_SIZE
-    return Classifier(about.classes, about.preprocessing, engine.outputs, about.majority_class, lambda: engine, size)
+            about = bundle.describe(folder)
+            size = batch_size or (cuda_batch_size(about.preprocessing) if on_cuda else BATCH_SIZE)
+            engine = LoadingEngine(lambda: _warm(_load(folder, device)[1], about.preprocessing, size, batch_size))
+            return _classifier(about, engine, size)
+    about, loaded = _load(folder, device)
+    return _classifier(about, loaded, cuda_batch_size(about.preprocessing) if loaded.is_asynchronous else BATCH_SIZE)
 
 
-def _loading(about: bundle.Description, device: DeviceName, on_cuda: bool) -> Classifier:
-    """Return a classifier whose engine is being loaded; `on_cuda` is where it will run, most likely."""
-    from cnn_tl.features.speed import cuda_batch_size
+def _classifier(about: bundle.Description, engine: Engine | LoadingEngine, batch_size: int) -> Classifier:
+    return Classifier(about.classes, about.preprocessing, engine.outputs, about.majority_class, engine, batch_size)
 
-    def load() -> Engine:
-        engine = _load(about.path, device)[1]
-        if on_cuda and not engine.is_asynchronous:
-            engine.at_once = BATCH_SIZE  # as if it had been known
-        return engine
 
-    loading = Background(load, "load the model")
-    size = cuda_batch_size(about.preprocessing) if on_cuda else BATCH_SIZE
-    return Classifier(
-        about.classes,
-        about.preprocessing,
-        lambda pixels: loading.result().outputs(pixels),
-        about.majority_class,
-        loading.result,
-        size,
-    )
+def _warm(engine: Engine, spec: Preprocessing, size: int, wanted: int | None) -> Engine:
+    """Let CUDA choose its kernels while there are no images; elsewhere split batches that are larger than `wanted`."""
+    if engine.is_asynchronous:
+        engine.outputs(np.zeros((size, spec.height, spec.width, 3), np.uint8))
+    elif wanted is None:
+        engine.at_once = BATCH_SIZE  # a GPU was expected, and there is none
+    return engine
 
 
 def _load(folder: Path, device: DeviceName) -> tuple[bundle.Description, Engine]:

@@ -76,7 +76,7 @@ def predict(
         many = not isinstance(paths, list) or len(paths) >= (batch_size or 32)
         at_once = default_workers() if workers is None else workers
         ahead = isinstance(paths, list) and by_processes(at_once, len(paths))
-        classifier = load(model, device, many=many, in_background=ahead)
+        classifier = load(model, device, many=many, in_background=ahead, batch_size=batch_size)
     scrolling = output is None and format != "json" and sys.stdout.isatty()  # the rows show the progress
     columns = Columns(classifier.classes, top)
     with _destination(output, format, append, model, columns, paths, observer) as destination:

@@ -1,0 +1,45 @@
+"""An engine that is being loaded while images are read already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_tl.core.background import BackgroundThread
+from cnn_tl.data.loader import Pixels
+
+if TYPE_CHECKING:
+    from cnn_tl.features.engine import Engine, Pending
+
+
+class LoadingEngine:
+    """Loads an engine in a thread, and uses it there: cuDNN keeps the kernels that it has chosen for each thread.
+
+    Every method waits until the engine is loaded, and raises what loading it has raised.
+    """
+
+    def __init__(self, load: Callable[[], Engine]) -> None:
+        self._thread = BackgroundThread("engine")
+        self._engine = self._thread.submit(load)
+
+    @property
+    def is_asynchronous(self) -> bool:
+        """As of `Engine`."""
+        return self._engine.result().is_asynchronous
+
+    def start(self, pixels: Pixels) -> Future[Pending]:
+        """Queue a batch; its pixels must not be changed before `finish` has returned its outputs."""
+        engine = self._engine.result()
+        return self._thread.submit(lambda: engine.start(pixels))
+
+    def finish(self, pending: Future[Pending]) -> NDArray[np.float32]:
+        """Wait for these outputs, float32 [N, D]."""
+        return self._engine.result().finish(pending.result())
+
+    def outputs(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Return the outputs, float32 [N, D], of uint8 pixels [N, H, W, 3]."""
+        return self.finish(self.start(pixels))
