@@ -103,7 +103,10 @@ class Crops:
         self._back = torch.full((1,), _MIDDLE + 1, dtype=torch.float32, device=device)
 
     def __call__(self, sources: SourceBatch, drawn: Sequence[View]) -> Tensor:
-        """Return uint8 pixels [N, H, W, 3] of the views, before their policies and last steps."""
+        """Return uint8 pixels [N, H, W, 3] of the views, before their policies and last steps.
+
+        Where memory runs out, fewer are computed at once from then on.
+        """
         count = len(drawn)
         views = torch.empty(count, self._height, self._width, 3, dtype=torch.uint8, device=self._device)
         missing = -count % CHUNK
@@ -114,10 +117,18 @@ class Crops:
         pixels, least = sources.pixels, self._most + self.window[1]
         if len(pixels) < least:  # else there is room for a whole window before or behind each image
             pixels = pad(pixels, (0, 0, 0, least - len(pixels)))
-        for start in range(0, count, self._at_once):
+        start = 0
+        while start < count:
             some = slice(start, start + self._at_once)
-            found = self._some(pixels, geometry[:, some], _Boxes(boxes.origins[:, some], boxes.numbers[:, :, some]))
+            try:
+                found = self._some(pixels, geometry[:, some], _Boxes(boxes.origins[:, some], boxes.numbers[:, :, some]))
+            except torch.OutOfMemoryError:
+                if self._at_once == CHUNK:
+                    raise
+                self._at_once = CHUNK
+                continue
             views[some].copy_(found[: count - start])
+            start += len(found)
         return views
 
     def _support(self, scale: float) -> float:

@@ -138,6 +138,26 @@ def test_it_does_not_matter_how_many_are_computed_at_once(monkeypatch: pytest.Mo
         assert torch.equal(Crops(SPEC, SETTINGS, CPU, torch.float32)(sources, drawn), expected)
 
 
+def test_where_memory_runs_out_fewer_are_computed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [noise_image(20, 30, seed) for seed in range(2 * CHUNK + 5)]
+    drawn, sources, computed = views_of(images), sources_of(images), Crops(SPEC, SETTINGS, CPU, torch.float32)
+    expected, real, counts = computed(sources, drawn), Crops._some, []
+
+    def small_memory(self: Crops, pixels: Tensor, geometry: Tensor, boxes: Any) -> Tensor:
+        counts.append(geometry.shape[1])
+        if counts[-1] > CHUNK:
+            raise torch.OutOfMemoryError
+        return real(self, pixels, geometry, boxes)
+
+    monkeypatch.setattr(Crops, "_some", small_memory)
+    assert torch.equal(computed(sources, drawn), expected)
+    assert torch.equal(computed(sources, drawn), expected)
+    assert counts == [3 * CHUNK, *[CHUNK] * 6]
+    monkeypatch.setattr(Crops, "_some", lambda *given: small_memory(*given[:2], geometry=torch.empty(3, 99), boxes=0))
+    with pytest.raises(torch.OutOfMemoryError):
+        computed(sources, drawn)
+
+
 @pytest.mark.parametrize("gap", [0, 1, 5000])
 @pytest.mark.parametrize("size", [(1, 1), (1, SIDE * SIDE), (SIDE * SIDE, 1), (8, 20), (SIDE, SIDE)])
 def test_what_lies_beside_an_image_is_not_read(size: tuple[int, int], gap: int) -> None:
