@@ -72,6 +72,7 @@ class ImageStore:
         self.blank: dict[str, str] = {}
         self._spec, self._settings, self._file_of = spec, settings, file_of
         self._spaces, self._plain_training = spaces, plain_training
+        self._decoded: dict[str, Pixels] | None = None
 
     @property
     def are_kept(self) -> bool:
@@ -103,7 +104,8 @@ class ImageStore:
         Raises:
             BadImageError, DataError: as `plain` does.
         """
-        return image_source.pixels_of(self._row("source", image))
+        held = (self._decoded or {}).get(image.sha256)
+        return image_source.pixels_of(self._row("source", image) if held is None else held)
 
     def decoded_source(self, image: ImageRecord) -> Pixels:
         """Return the same from the image's file, even if it is cached."""
@@ -156,6 +158,25 @@ class ImageStore:
         return sum(any(space.holds(_key(image)) for space in spaces) for image in images)
 
     @contextmanager
+    def holding_decoded(self, wanted: bool) -> Iterator[None]:
+        """Hold the sources that `keeper` is given in memory during the block, as far as the budget allows.
+
+        Who reads them all in the block need not look for them in the cache, where they are too.
+        """
+        self._decoded = {} if wanted else None
+        try:
+            yield
+        finally:
+            for row in (self._decoded or {}).values():
+                self.memory.take(-row.nbytes)
+            self._decoded = None
+
+    def _hold_decoded(self, image: ImageRecord, row: Pixels) -> None:
+        held = self._decoded
+        if held is not None and image.sha256 not in held and self.memory.take(row.nbytes):
+            held[image.sha256] = row
+
+    @contextmanager
     def keeper(self, *, write: bool) -> Iterator[Keeper]:
         """Yield a `Keeper`; its images are written at the end, even after an exception.
 
@@ -164,7 +185,9 @@ class ImageStore:
         """
         with ExitStack() as stack:
             spaces = (self._spaces or {}) if write else {}
-            yield Keeper({kind: stack.enter_context(space.writer()) for kind, space in spaces.items()})
+            yield Keeper(
+                self._hold_decoded, {kind: stack.enter_context(space.writer()) for kind, space in spaces.items()}
+            )
 
     def write_held(self) -> None:
         """Cache the images that had to be decoded again because their rows were lost or damaged."""
@@ -227,14 +250,16 @@ class ImageStore:
 class Keeper:
     """Writes decoded images to the cache."""
 
-    def __init__(self, add: Mapping[Kind, Add]) -> None:
-        self._add = add
+    def __init__(self, hold: Callable[[ImageRecord, Pixels], None], add: Mapping[Kind, Add]) -> None:
+        self._hold, self._add = hold, add
 
     def keep(self, forms: Sequence[Form], rows: Iterable[Pixels]) -> None:
         """Write the pixels of some forms of images."""
         if self._add:
             for (image, kind), row in zip(forms, rows, strict=True):
                 self._add[kind](_key(image), row)
+                if kind == "source":
+                    self._hold(image, row)
 
 
 def open_images(run: Run, spec: Preprocessing, file_of: Callable[[ImageRecord], ImageFile]) -> ImageStore:

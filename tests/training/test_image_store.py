@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,7 @@ from whole_runs import assert_close
 
 from cnn_tl.cache import writer
 from cnn_tl.cache.eviction import Eviction
+from cnn_tl.cache.space import Space
 from cnn_tl.core.errors import DataError
 from cnn_tl.core.progress import Observer, Plan
 from cnn_tl.data.decoding.image import read_image
@@ -336,3 +338,27 @@ def test_views_differ_little_from_those_of_whole_images(shared: Path) -> None:
         differences.append([np.abs(view - other).mean() for other in others])
     ours, bilinear = np.mean(differences, axis=0)
     assert ours < bilinear < 2
+
+
+def test_sources_of_a_device_are_loaded_from_what_was_just_decoded(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as the memory allows; a later run reads them from the cache."""
+    fetched: list[bytes] = []
+    real = Space.fetch
+
+    def fetch(self: Space, key: bytes) -> Any:
+        row = real(self, key)
+        if row is not None and row.ndim == 1:  # a source
+            fetched.append(key)
+        return row
+
+    monkeypatch.setattr(Space, "fetch", fetch)
+    for name, memory, expected in (("first", 1.0, 0), ("again", 1.0, TRAIN), ("short", 0.0, TRAIN)):
+        if name == "short":
+            shutil.rmtree(tmp_path / "feature cache")
+        fetched.clear()
+        settings = {"data": {"memory_gb": memory}, "run": {"sources": "device"}}
+        train(recipe(**settings), tmp_path / name)
+        assert len(fetched) == expected, name
+        assert_same(tmp_path / "first", tmp_path / name)

@@ -6,7 +6,7 @@ pretrained features and underperform out-of-distribution", sec. 3).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,11 +67,13 @@ def find_start(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: Lazy
     model = backbone.place(network.model, network.device)
     if run.recipe.model.bn == "sync":
         model = network.build().model = backbone.synchronised(model, network.device)
-    images = dataset.check_images().reads
     views = open_views(dataset, network.info.preprocessing, network.device)
-    if views is not None and not isinstance(run.recipe.features.views, int):  # else they may be cached as activations
-        with run.world.together():
-            views.open()
+    loads_all = views is not None and not isinstance(run.recipe.features.views, int)  # else activations may be cached
+    with dataset.images.holding_decoded(loads_all and views is not None and views.expect_room_on_device()):
+        images = dataset.check_images().reads
+        if views is not None and loads_all:
+            with run.world.together():
+                views.open()
     found = run.world.first(lambda: checkpoint.load_newest(run.folder.checkpoints, run.observer.warn))
     if found is not None:
         with checkpoint.reporting_mismatch(run.folder.checkpoints):
@@ -121,7 +123,12 @@ def _reader(dataset: Dataset[LoopRecipe], device_views: DeviceViews | None) -> R
     if device_views is None or not device_views.has_unvaried:
         return lambda groups: dataset.read(groups, dataset.images.unvaried)
     views = device_views
-    return lambda groups: map(DeviceBatch, groups, views.unvaried(groups))
+
+    def read(groups: Sequence[Sequence[ImageRecord]]) -> Iterator[DeviceBatch[ImageRecord]]:
+        for group, pixels_NHW3 in zip(groups, views.unvaried(groups), strict=True):
+            yield DeviceBatch(group, pixels_NHW3)
+
+    return read
 
 
 def _some_of_each_class(images: Sequence[ImageRecord]) -> list[ImageRecord]:

@@ -16,7 +16,7 @@ from cnn_tl.data.views.transforms import plain_box
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.outcome import SourceReads
 from cnn_tl.training.sources.sources import Sources, open_sources
-from cnn_tl.training.sources.tiers import draws_on_device
+from cnn_tl.training.sources.tiers import draws_on_device, expected_tier
 from cnn_tl.training.views.random_views import RandomViews
 
 Item = TypeVar("Item")
@@ -43,6 +43,12 @@ class DeviceViews:
     def sources(self) -> Sources:
         """The sources; the first use loads them."""
         return open_sources(self._dataset, self._dataset.manifest.of("train"), self._device)
+
+    def expect_room_on_device(self) -> bool:
+        """Return whether the sources will probably lie in the device's memory."""
+        run, images = self._dataset.run, self._dataset.images
+        nbytes = images.expected_source_bytes(self._dataset.manifest.of("train"))
+        return expected_tier(run, images, nbytes, self._device) == "device"
 
     def open(self) -> None:
         """Load the sources now, if they are not loaded yet.
