@@ -56,7 +56,22 @@ def fit_seconds(kind: str, images: int, views: int, num_features: int, num_class
 
 
 def seconds_per_image(network: LazyNetwork, precision: Precision, images: int = 4) -> float:
-    """Measure forward passes of a batch after a warm-up, for `MEASURED_SECONDS`; return the mean seconds per image."""
+    """Measure forward passes of a batch after a warm-up, for `MEASURED_SECONDS`; return the mean seconds per image.
+
+    If memory does not hold the batch, half of it is measured.
+    """
+    from cnn_tl.core.device import is_out_of_memory
+
+    while True:
+        try:
+            return _seconds_per_image(network, precision, images)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or images == 1:
+                raise
+            images //= 2
+
+
+def _seconds_per_image(network: LazyNetwork, precision: Precision, images: int) -> float:
     import torch
 
     from cnn_tl.core.device import autocast

@@ -24,10 +24,11 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> Any:
         measured.append((precision, images))
         return 0.001
 
-    def of(device: str, *, sources: str = "auto", is_decoded: bool = False, batch_size: int = 32) -> Any:
+    def of(device: str, *, sources: str = "auto", is_decoded: bool = False) -> Any:
         settings = SimpleNamespace(precision="fp32", sources=sources)
-        run: Any = SimpleNamespace(recipe=SimpleNamespace(run=settings), batch_size=batch_size, augmentation=object())
-        network: Any = SimpleNamespace(device=torch.device(device))
+        run: Any = SimpleNamespace(recipe=SimpleNamespace(run=settings), augmentation=object())
+        info = SimpleNamespace(preprocessing=SimpleNamespace(height=224, width=224))
+        network: Any = SimpleNamespace(device=torch.device(device), info=info)
         measured.clear()
         found = finetune._seconds_of_an_image(run, network, "fp32", READING, is_decoded=is_decoded)
         return found, list(measured)
@@ -56,5 +57,4 @@ def test_a_gpu_waits_only_for_what_it_does_not_do_itself(
 ) -> None:
     (step, _), measured = seconds("cuda", **options)
     assert step == pytest.approx(expected)
-    assert measured == [("fp32", 32)]
-    assert seconds("cuda", batch_size=256)[1] == [("fp32", 64)]
+    assert measured == [("fp32", 256)]  # the batch of the engine, whatever that of a step is
