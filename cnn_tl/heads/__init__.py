@@ -31,7 +31,10 @@ def _fit_adamw(problem: Problem, settings: AdamwHead) -> FittedHead:
 
 def _fit_auto(problem: Problem, settings: AutoHead) -> FittedHead:
     """Fit whichever of lbfgs and ridge suits the size of the problem; the facts say which, and why."""
-    choice = choose(len(problem.labels), len(problem.views), problem.views[0].shape[1], problem.num_classes)
+    first = problem.views[0]
+    if len(problem.views) == 1:
+        problem = replace(problem, views=[first])  # the cache checks what it reads, each time
+    choice = choose(len(problem.labels), len(problem.views), first.shape[1], problem.num_classes)
     own = HEAD_DEFAULTS[choice.kind].model_copy(update={"class_weights": settings.class_weights})
     head = HEADS[choice.kind](problem, own)
     return replace(head, facts=head.facts | {"chosen_because": choice.reason})

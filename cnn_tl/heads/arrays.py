@@ -44,7 +44,10 @@ class HostArrays:
 
 
 class DeviceArrays:
-    """torch on a device, where float32 products are exact from then on."""
+    """torch on a device, where float32 products are exact from then on.
+
+    Decompositions of matrices stay on the host: loading the GPU's library for them takes longer than one of them.
+    """
 
     def __init__(self, device: str) -> None:
         """Take the name of a device, such as "cuda:0"."""

@@ -109,7 +109,8 @@ class History:
         p = np.linalg.solve(upper, sg[:, order, None])
         inner = diagonal[..., None] * p + scale_F[:, None, None] * (yv @ p - vg[:, order, None])
         b, c = np.empty_like(sg), np.empty_like(sg)
-        b[:, order] = np.linalg.solve(upper.transpose(0, 2, 1), inner)[..., 0]
+        lower = upper.transpose(0, 2, 1)[:, ::-1, ::-1]  # upper too: elimination then needs no pivots
+        b[:, order] = np.linalg.solve(lower, inner[:, ::-1])[:, ::-1, 0]
         c[:, order] = -scale_F[:, None] * p[..., 0]
         return scale_F, b, c
 

@@ -49,11 +49,15 @@ WORKSPACE = 48 * 2**20
 """Bytes for the past steps of L-BFGS, as long as at least a few fit."""
 
 EXACT = 2**24
-"""Rows x features x classes up to which the fit on all rows is computed in float64, in a tenth of a second at most. In
-float32 L-BFGS stops where rounding hides further progress, and the head would depend on that rounding."""
+"""Rows x features x classes up to which the fit on all rows ends in float64. In float32 L-BFGS stops where rounding
+hides further progress, and the head depends on that rounding."""
 
 SMALL = 2**21
-"""Rows x features x classes up to which a GPU is slower than the host: an evaluation is a few dozen short kernels."""
+"""Rows x features x classes up to which float64 takes no longer than float32, and a GPU longer than the host: there an
+evaluation is a few dozen short kernels."""
+
+WIDE = 150
+"""Features per class up to which the products of all features take no longer than a few dozen evaluations."""
 
 ROUGHLY, CLOSELY, IN_FLOAT32 = 1e-6, 1e-11, 1e-8
 """Of the objective, what the next step may promise where a fit ends: while the penalty is chosen, and afterwards."""
@@ -61,7 +65,6 @@ ROUGHLY, CLOSELY, IN_FLOAT32 = 1e-6, 1e-11, 1e-8
 AHEAD = 0.7
 """The next penalty's fit starts this share of the last change of theta further on."""
 
-Real = NDArray[np.floating[Any]]
 Theta = NDArray[np.float64]
 """Weights and, in the last column, biases: [F, K, S + 1]."""
 
@@ -80,17 +83,14 @@ class _Axes:
     """Orthonormal principal axes of some rows.
 
     Attributes:
-        coordinates: of the rows, float64 [R, S].
-        basis: the axes, float64 [S, D].
-        squares: the mean square of each coordinate, [S].
+        coordinates: of the rows, float64 [R, S], where the fit is computed.
+        basis: the axes, float64 [S, D], likewise.
+        squares: the mean square of each coordinate, [S], on the host.
     """
 
-    coordinates: Theta
-    basis: Theta
-
-    @property
-    def squares(self) -> Theta:
-        return np.square(self.coordinates).mean(0)  # type: ignore[no-any-return]
+    coordinates: Array
+    basis: Array
+    squares: Theta
 
 
 def fit_logistic(problem: Problem, settings: LbfgsHead) -> FittedHead:
@@ -110,10 +110,10 @@ def fit_logistic(problem: Problem, settings: LbfgsHead) -> FittedHead:
     labels_R = problem.labels[image_R]
     weights_R = problem.image_weights[image_R].astype(np.float32)
     rows = _Rows(standard(raw_RD), labels_R, weights_R)
-    arrays = _arrays_of(problem)
+    arrays = _arrays_for(raw_RD.size * problem.num_classes, problem.device)
     with threadpool_limits(1, user_api="blas"):
         sample = _sample(problem, image_R)
-        axes = _principal(rows.features[sample.rows_n])
+        axes = _principal(arrays, rows.features[sample.rows_n])
         penalty, path = settings.penalty, None
         facts: dict[str, Any] = {}
         if penalty is None:
@@ -229,12 +229,17 @@ def _fit_all(
 ) -> tuple[Theta, int]:
     """Fit all rows, starting from the mean of the fits to some of them; return theta [K, D + 1] and the evaluations."""
     rotated = len(axes.coordinates) == len(rows.labels)
-    features_RS = axes.coordinates if rotated else rows.features
-    exact = features_RS.size * problem.num_classes <= EXACT
-    features: Real = features_RS.astype(np.float64 if exact else np.float32)
+    features_RS = axes.coordinates if rotated else arrays.put(rows.features)
+    size = features_RS.shape[0] * features_RS.shape[1] * problem.num_classes
+    precisions = [arrays.single] * (size >= SMALL or size > EXACT) + [arrays.double] * (size <= EXACT)
     weights_1R = (rows.weights / rows.weights.sum(dtype=np.float64))[None]
-    objective = CrossEntropy(arrays, arrays.put(features), rows.labels, weights_1R, problem.num_classes, penalty)
-    basis = None if rotated else arrays.put(axes.basis.astype(np.float32))
+
+    def objective_in(precision: Any) -> CrossEntropy:
+        features = arrays.cast(features_RS, precision)
+        return CrossEntropy(arrays, features, rows.labels, weights_1R, problem.num_classes, penalty)
+
+    objective = objective_in(precisions[0])
+    basis = None if rotated else arrays.cast(axes.basis, arrays.single)
     shape = objective.shape
 
     def lifted(vectors: Array) -> Array:
@@ -245,9 +250,10 @@ def _fit_all(
         return vectors.reshape(-1, shape[1] * shape[2])
 
     start = lifted(path.mean_theta())
-    inverse = _inverse(arrays, objective, start.reshape(shape), axes, basis, features)
-    carried = 3 * FOLDS * MEMORY * start.shape[1] * features.itemsize <= WORKSPACE
-    most = FOLDS * MEMORY if carried else history_size(start.shape[1] * features.itemsize)
+    inverse = _inverse(arrays, objective, start.reshape(shape), axes, basis, features_RS)
+    nbytes = start.shape[1] * objective.features_RS.itemsize
+    carried = 3 * FOLDS * MEMORY * nbytes <= WORKSPACE
+    most = FOLDS * MEMORY if carried else history_size(nbytes)
     history = History(arrays, 1, start.shape[1], most, objective.precision)
     for s, y in path.steps() if carried else []:
         history.append(*(arrays.cast(lifted(each), objective.precision)[None] for each in (s, y)))
@@ -265,35 +271,49 @@ def _fit_all(
         value, gradient = objective(x.reshape(shape))
         return value, gradient.reshape(x.shape)
 
-    found = minimise(
-        arrays, flat, inverse, start, history,
-        tolerance=CLOSELY if exact else IN_FLOAT32, most=MAX_ITERATIONS, check=problem.check,
-    )  # fmt: skip
-    theta: Theta = arrays.host(found.x).reshape(shape[1:])
+    x, evaluations = start, 0
+    for precision in precisions:
+        if evaluations:
+            objective = objective_in(precision)
+        found = minimise(
+            arrays, flat, inverse, x, history,
+            tolerance=CLOSELY if precision is arrays.double else IN_FLOAT32,
+            most=MAX_ITERATIONS - evaluations, check=problem.check,
+        )  # fmt: skip
+        x, evaluations = found.x, evaluations + found.evaluations
+    theta = x.reshape(shape[1:])
     if rotated:
-        theta = np.concatenate([theta[:, :-1] @ axes.basis, theta[:, -1:]], 1)
-    return theta, found.evaluations
+        theta = arrays.xp.concatenate([theta[:, :-1] @ axes.basis, theta[:, -1:]], 1)
+    return arrays.host(theta), evaluations
 
 
 def _inverse(
-    arrays: Arrays, objective: CrossEntropy, theta: Array, axes: _Axes, basis: Array | None, features: Real
+    arrays: Arrays, objective: CrossEntropy, theta: Array, axes: _Axes, basis: Array | None, features_RS: Array
 ) -> Callable[[Array], Array]:
-    """Return a function that multiplies by about the inverse Hessian at theta.
+    """Return a function that multiplies by about the inverse Hessian at theta, as if all rows were equally uncertain.
 
     Along an axis the curvature is that of the rows of the axes; across all of them, the mean of the rest of all rows.
+    Where it is cheap, that of all rows is measured instead: it halves the steps if many features matter.
     """
     uncertain = float(objective.uncertainty(theta)[0])
     shape = objective.shape
-    along_S = arrays.put(1 / (uncertain * axes.squares + objective.penalty))
+    penalty, dimensions = objective.penalty, shape[2] - 1
+    along_S = arrays.put(1 / (uncertain * axes.squares + penalty))
     if basis is None:
 
         def inside(weights: Array) -> Array:
             return weights * arrays.cast(along_S, weights.dtype)
+    elif len(axes.squares) < dimensions <= WIDE * objective.num_classes and isinstance(arrays, HostArrays):
+        gram = np.asarray(features_RS.T @ features_RS, np.float64) / len(features_RS)
+        whole = np.linalg.inv(uncertain * gram + penalty * np.eye(dimensions))
+        whole = (whole + whole.T).astype(np.float32) / 2
+
+        def inside(weights: Array) -> Array:
+            return arrays.cast(arrays.cast(weights, whole.dtype) @ whole, weights.dtype)
     else:
-        left = max(shape[2] - 1 - len(axes.basis), 1)
-        total = float(np.einsum("rs,rs->", features, features, dtype=np.float64)) / len(features)
-        rest = min(max(total - float(axes.squares.sum()), 0.0) / left, float(axes.squares.max()))
-        across = 1 / (uncertain * rest + objective.penalty)
+        total = float(arrays.xp.sum(features_RS**2, dtype=arrays.double)) / len(features_RS)
+        rest = max(total - float(axes.squares.sum()), 0.0) / max(dimensions - len(axes.squares), 1)
+        across = 1 / (uncertain * min(rest, float(axes.squares.max())) + penalty)
         difference_S = arrays.cast(along_S - across, basis.dtype)
 
         def inside(weights: Array) -> Array:
@@ -313,9 +333,8 @@ def history_size(nbytes: int) -> int:
     return max(3, min(WORKSPACE // (3 * nbytes), MEMORY))
 
 
-def _arrays_of(problem: Problem) -> Arrays:
-    size = len(problem.labels) * len(problem.views) * problem.views[0].shape[1] * problem.num_classes
-    return HostArrays() if problem.device == "cpu" or size < SMALL else DeviceArrays(problem.device)
+def _arrays_for(size: int, device: str) -> Arrays:
+    return DeviceArrays(device) if device.startswith("cuda") and size >= SMALL else HostArrays()
 
 
 class _Path:
@@ -330,7 +349,7 @@ class _Path:
         weights_FR: Features,
     ) -> None:
         self.arrays, self.problem = arrays, problem
-        features = arrays.put(axes.coordinates.astype(np.float32))
+        features = arrays.cast(axes.coordinates, arrays.single)
         self.objective = CrossEntropy(arrays, features, labels_R, weights_FR, problem.num_classes)
         folds, num_classes, width = self.objective.shape
         self.squares_S = axes.squares
@@ -389,14 +408,14 @@ class _Path:
         return [(s.reshape(shape), y.reshape(shape)) for s, y in zip(*pairs, strict=True)]
 
 
-def _principal(features_RD: Features) -> _Axes:
+def _principal(arrays: Arrays, features_RD: Features) -> _Axes:
     """Return the rows in the orthonormal principal axes of their span, and the axes."""
-    whole = features_RD.astype(np.float64)
-    wide = len(whole) < whole.shape[1]
-    gram = whole @ whole.T if wide else whole.T @ whole
-    values, vectors = np.linalg.eigh(gram)
+    whole = arrays.cast(arrays.put(features_RD), arrays.double)
+    wide = len(features_RD) < features_RD.shape[1]
+    values, vectors = np.linalg.eigh(arrays.host(whole @ whole.T if wide else whole.T @ whole))  # see DeviceArrays
     kept = values > values[-1] * 1e-10
-    vectors, scales = vectors[:, kept], np.sqrt(values[kept])
-    coordinates_RS = vectors * scales if wide else whole @ vectors
-    basis_SD = (vectors / scales).T @ whole if wide else vectors.T
-    return _Axes(np.ascontiguousarray(coordinates_RS), np.ascontiguousarray(basis_SD))
+    values, vectors = values[kept], np.ascontiguousarray(vectors[:, kept])
+    axes, scales = arrays.put(vectors), arrays.put(np.sqrt(values))
+    coordinates_RS = axes * scales if wide else whole @ axes
+    basis_SD = (axes / scales).T @ whole if wide else axes.T
+    return _Axes(coordinates_RS, basis_SD, values / len(features_RD))

@@ -25,7 +25,7 @@ def fit(device: str, views: list[NDArray[np.float32]], labels: NDArray[np.int64]
     problem = Problem(views, labels, classes, weights, seed=0)
     with pytest.MonkeyPatch.context() as patch:
         if device:
-            patch.setattr(logistic, "_arrays_of", lambda _: DeviceArrays(device))
+            patch.setattr(logistic, "_arrays_for", lambda *_: DeviceArrays(device))
         return HEADS["lbfgs"](problem, HEAD_DEFAULTS["lbfgs"].model_copy(update=settings))
 
 

@@ -566,3 +566,31 @@ def test_an_adamw_head_takes_its_batches_and_its_dropout(
     assert sum(count for count, _ in seen) == 2 * 90
     assert max(count for count, _ in seen) == min(batch_size, 90)
     assert {p for _, p in seen} == {0.37}
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (65, 3), (128, 1), (225, 40)])
+def test_the_deviation_is_that_of_numpy(shape: tuple[int, int]) -> None:
+    rows = (np.random.default_rng(0).normal(size=shape) * np.logspace(-2, 2, shape[1]) + 5).astype(np.float32)
+    deviation = rows.std(0, dtype=np.float64).astype(np.float32)
+    np.testing.assert_array_equal(standard_of(rows).scale, np.where(deviation > 0, deviation, 1))
+
+
+def test_one_class_alone_can_be_fitted() -> None:
+    """Nothing is wrong anywhere, so the objective falls towards 0."""
+    features, _ = blobs(40, 6)
+    problem = Problem([features], np.zeros(40, np.int64), 3, np.ones(3), seed=0)
+    head = HEADS["lbfgs"](problem, HEAD_DEFAULTS["lbfgs"])
+    assert accuracy(head, features, np.zeros(40)) == 1
+
+
+@pytest.mark.parametrize("classes", [2, 20])
+def test_the_curvature_of_all_rows_changes_the_steps_alone(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = blobs(images=300, features=90, classes=classes)
+    monkeypatch.setattr(logistic, "CROSS_VALIDATION_IMAGES", 50)
+    monkeypatch.setattr(logistic, "FOLDS", 2)
+    found = []
+    for wide in (0, 10**6):
+        monkeypatch.setattr(logistic, "WIDE", wide)
+        found.append(fit("lbfgs", features, labels, penalty=1e-3))
+    assert found[0].facts["iterations"] != found[1].facts["iterations"]
+    np.testing.assert_allclose(found[0].logits(features), found[1].logits(features), atol=1e-3)
