@@ -276,7 +276,8 @@ class Run(Section):
     )
     compile: Literal["auto", "never", "always"] = Field(
         default="auto",
-        description="torch.compile; auto: for the frozen part, where it pays off; always: for a training loop too.",
+        description="torch.compile; auto: for the frozen part, where it pays off; always: for a training loop too; "
+        "never: not at all, nor are a GPU's steps recorded as CUDA graphs.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",
