@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -59,14 +59,22 @@ def nvidia_devices() -> list[str]:
     return sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*"))
 
 
-def begin_loading(device: DeviceName, *, opens_gpu: bool = True) -> None:
+def begin_loading(device: DeviceName, *, opens_gpu: bool = True, then: Callable[[], None] | None = None) -> None:
     """Begin to import torch and timm in a thread, and to open the GPU, while the caller does what needs neither.
 
     Args:
         device: where the network will run.
         opens_gpu: False: only import. Each process of several on a machine must choose its GPU first.
+        then: called in the thread at the end, whatever it may raise.
     """
-    import_in_background(_open_gpu if opens_gpu and device in ("auto", "cuda") else lambda: None)
+
+    def go_on() -> None:
+        if opens_gpu and device in ("auto", "cuda"):
+            _open_gpu()
+        if then is not None:
+            then()
+
+    import_in_background(go_on)
 
 
 def _open_gpu() -> None:

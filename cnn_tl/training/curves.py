@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from cnn_tl.core.background import Background
 from cnn_tl.core.errors import printable
 from cnn_tl.recipe.messages import policy_shown
 from cnn_tl.recipe.resolved import LoopRecipe
@@ -19,13 +22,32 @@ if TYPE_CHECKING:
 def draw_curves(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcome | None) -> None:
     """Draw the learning curves, even if the loop was stopped or has diverged: `outcome` is then None."""
     try:
-        rows = [row for row in run.folder.read_metrics() if "epoch" in row]
-        if rows and run.world.is_first and has_loop(run):
-            from cnn_tl.plots.curves import plot_curves
-
-            plot_curves(run.folder.curves, rows, _context(run, dataset, network, outcome, rows))
+        _draw(run, dataset, network, outcome)
     except Exception as error:  # noqa: BLE001 - a failed plot must not fail the run
         run.observer.warn(f"the learning curves are not drawn: {error}")
+
+
+@contextmanager
+def drawing_curves(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcome) -> Iterator[None]:
+    """Draw the learning curves of a finished loop while the block runs; a failure is a warning at its end."""
+    drawing = Background(lambda: _draw(run, dataset, network, outcome), "draw curves")
+    try:
+        yield
+    finally:
+        try:
+            drawing.result()
+        except Exception as error:  # noqa: BLE001 - a failed plot must not fail the run
+            run.observer.warn(f"the learning curves are not drawn: {error}")
+
+
+def _draw(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcome | None) -> None:
+    if not (run.world.is_first and has_loop(run)):
+        return
+    rows = [row for row in run.folder.read_metrics() if "epoch" in row]
+    if rows:
+        from cnn_tl.plots.curves import plot_curves
+
+        plot_curves(run.folder.curves, rows, _context(run, dataset, network, outcome, rows))
 
 
 def _context(

