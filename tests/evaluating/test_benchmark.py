@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cnn_tl.cli.commands.benchmark import in_unit, remark
 from cnn_tl.core.errors import DataError
@@ -84,6 +85,31 @@ def test_views_are_drawn_on_the_device_from_its_memory(slow: Callable[[float], T
     assert done.amount > 0
     assert done.amount % found.batch_size == 0
     assert done.seconds > 0
+
+
+@pytest.mark.gpu
+def test_a_gpu_has_stages_of_its_own(tmp_path: Path, make_images: Callable[..., Path]) -> None:
+    data = make_images(tmp_path / "data", {"ash": 40, "birch": 40})
+    report = benchmark(data, model="test_resnet", device="cuda", images=80)
+    stages = {stage.stage: stage for stage in report.stages}
+    assert {"copy to the device, pinned", "random views, on the device", "training step, tensors ready"} <= set(stages)
+    assert stages["copy to the device, pinned"].unit == "GB/s"
+    assert {name for name, stage in stages.items() if stage.value is None} <= {"head fit, lbfgs"}
+    assert report.precision == "bf16"
+
+
+@pytest.mark.gpu
+def test_a_gpu_measures_its_limit_without_a_trace(tmp_path: Path, make_images: Callable[..., Path]) -> None:
+    manifest = sample_of(make_images(tmp_path / "data", {"ash": 40, "birch": 40}), 80)
+    with training(manifest, "test_resnet", "cuda") as found:
+        found.work.readable = dict.fromkeys(manifest.images)
+        model = found.work.network.model
+        found.ready(0.05)  # moves the model to the device
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        state = torch.cuda.get_rng_state()
+        assert found.ready(0.05).amount > 0
+        assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+        assert torch.equal(state, torch.cuda.get_rng_state())
 
 
 @dataclass
