@@ -97,8 +97,19 @@ class Snapshots:
         self._run.world.first(lambda: self._begin_to_write(epoch_ended=epoch_ended))
         self._saved = time.monotonic()
 
+    def save_fitted_head(self, model: nn.Module, logits_NK: Tensor, row: Mapping[str, Any]) -> None:
+        """Begin to write the weights and validation logits of epoch 0 as those of the best epoch.
+
+        Raises:
+            DivergedError: a weight is infinite or NaN.
+        """
+        self.save_best(model, logits_NK, row)
+        best, self._new_best, place = self._new_best, None, self._best
+        if best is not None:
+            self._writing = self._thread.submit(checkpoint.save, place, best)
+
     def save_best(self, evaluated: nn.Module, logits_NK: Tensor, row: Mapping[str, Any]) -> None:
-        """Copy the weights and validation logits of the new best epoch; the next `save` writes them.
+        """Copy the weights and validation logits of the new best epoch; `save`, which comes next, writes them.
 
         Raises:
             DivergedError: the last update made a weight infinite or NaN.
@@ -135,7 +146,7 @@ class Snapshots:
         if epoch_ended:
             self._run.log(self._progress.metrics)
         progress, best, self._new_best = self._progress, self._new_best, None
-        if best is not None and best.state["step"] == progress.step and not self.ema:
+        if best is not None and not self.ema:  # of the epoch that has just ended
             tensors = {"model": best.tensors["model"]}
         else:
             tensors = {"model": _copies(self._model.state_dict())}

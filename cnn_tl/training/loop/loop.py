@@ -142,7 +142,7 @@ class Loop:
         logits_NK = self._validate("fitted head")
         self.record_fitted_head(logits_NK)
         if self._progress.update_best(self._progress.start):
-            self._snapshots.save_best(self._evaluated, logits_NK, self._progress.start)
+            self._snapshots.save_fitted_head(self._evaluated, logits_NK, self._progress.start)
 
     def record_fitted_head(self, head_logits_NK: Tensor) -> None:
         """Record the scores of the fitted head, before the first step, as epoch 0."""

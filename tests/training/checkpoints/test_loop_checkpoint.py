@@ -114,16 +114,16 @@ def test_the_best_weights_are_kept_until_a_checkpoint_knows_better_ones(tmp_path
     assert float(weights["weight"]) == float(logits) == 3
 
 
-def test_the_weights_of_an_earlier_step_are_not_taken_for_the_state(tmp_path: Path, held: Held) -> None:
-    """The best so far waits for the next checkpoint, which may come within an epoch."""
+def test_the_fitted_head_is_written_before_the_first_step_is_saved(tmp_path: Path, held: Held) -> None:
     training = Training(tmp_path)
-    held.go_on.set()
     with training.snapshots.written_at_the_end():
         training.progress.start = {"epoch": 0, "step": 0, "val_accuracy": 0.5, "val_loss": 1.0}
         training.progress.update_best(training.progress.start)
-        training.snapshots.save_best(training.model, torch.zeros(1, 1), training.progress.start)
+        training.snapshots.save_fitted_head(training.model, torch.zeros(1, 1), training.progress.start)
         training.step(7)
+        held.go_on.set()
         training.snapshots.save()
+    assert held.written == ["best-00000", "step-00000007-00000"]
     assert training.logged == []
     assert training.weight("best-00000") == 0
     assert training.weight("step-00000007-00000") == 7
