@@ -98,15 +98,11 @@ def test_a_stopped_run_ends_its_processes(recipe: Make, tmp_path: Path, processe
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it asks ps for the children of a process")
 @pytest.mark.parametrize(
-    ("number", "to_group", "code", "line"),
-    [
-        (signal.SIGINT, True, 130, "stopped; go on with: "),
-        (signal.SIGTERM, False, 143, "stopped; go on with: "),
-        (signal.SIGKILL, False, -9, ""),
-    ],
+    ("number", "to_group", "code"),
+    [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143), (signal.SIGKILL, False, -9)],
 )
 def test_a_signal_ends_the_command_and_its_processes(
-    tmp_path: Path, tiny_weights: Path, number: int, to_group: bool, code: int, line: str
+    tmp_path: Path, tiny_weights: Path, number: int, to_group: bool, code: int
 ) -> None:
     chance = np.random.default_rng(0)
     for number_of in range(600):
@@ -127,7 +123,8 @@ def test_a_signal_ends_the_command_and_its_processes(
         (os.killpg if to_group else os.kill)(process.pid, number)
         _, error = process.communicate(timeout=120)
     assert process.returncode == code
-    assert line in error
+    if number != signal.SIGKILL:  # the first images may be on their way, or torch is still being imported
+        assert "stopped; go on with: " in error or error.endswith("error: interrupted\n")
     assert "Traceback" not in error
     wait_until_gone(workers)
 

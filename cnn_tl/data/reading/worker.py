@@ -28,6 +28,9 @@ from cnn_tl.core.errors import CnnTlError
 from cnn_tl.data.reading.jobs import Decoded, Job
 from cnn_tl.data.reading.shared_memory import attached
 
+NICENESS = 5
+"""Decoding gives way to the process that computes: images are decoded in advance while that waits for something else."""
+
 CHECK_SECONDS = 1.0
 """How often a worker looks whether the process that started it is still there."""
 
@@ -80,6 +83,7 @@ def main() -> None:
     greeting: Greeting = pickle.load(sys.stdin.buffer)
     shared = attached(greeting.memory)
     if sys.platform != "win32":
+        os.nice(NICENESS)
         threading.Thread(target=_end_with, args=(greeting.parent,), daemon=True).start()
     with contextlib.suppress(EOFError, BrokenPipeError, pickle.UnpicklingError):  # closed, perhaps within a request
         while True:
