@@ -29,7 +29,7 @@ from cnn_tl.data.reading.jobs import Decoded, Job
 from cnn_tl.data.reading.shared_memory import attached
 
 NICENESS = 5
-"""Decoding gives way to the process that computes: images are decoded in advance while that waits for something else."""
+"""Decoding gives way to the process that computes; images are decoded in advance while that waits."""
 
 CHECK_SECONDS = 1.0
 """How often a worker looks whether the process that started it is still there."""
