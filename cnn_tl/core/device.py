@@ -54,6 +54,13 @@ def will_be_cuda(wanted: DeviceName) -> bool | None:
     return False if sys.platform == "linux" and not elsewhere else None
 
 
+def current_gpu() -> int | None:
+    """Return the index of the GPU that this thread uses; None before CUDA is used."""
+    torch = sys.modules.get("torch")
+    in_use = torch is not None and hasattr(torch, "cuda") and torch.cuda.is_initialized()
+    return torch.cuda.current_device() if torch is not None and in_use else None
+
+
 def nvidia_devices() -> list[str]:
     """Return the device files of NVIDIA's GPUs on Linux."""
     return sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*"))

@@ -7,6 +7,7 @@ features computed later or elsewhere are the same to the last bit. On a GPU the 
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,9 +15,10 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import nn
 
-from cnn_tl.core.device import Precision
+from cnn_tl.core.device import Precision, fp32_switches_restored
 from cnn_tl.features.engine import Engine
-from cnn_tl.networks.backbone import Network, place, without_classifier
+from cnn_tl.features.loading_engine import LoadingEngine
+from cnn_tl.networks.backbone import Network, keep_without_classifier, place, without_classifier
 
 
 @contextmanager
@@ -38,6 +40,23 @@ def embedder(
             model = torch.compile(model, options={"freezing": True})  # type: ignore[assignment]
         fixed_size = batch_size if compiled or device.type == "cpu" else None
         yield Engine(model, network.preprocessing, device, precision, fixed_size=fixed_size, compiled=compiled)
+
+
+def prepared_embedder(network: Network, device: torch.device, precision: Precision, batch_size: int) -> LoadingEngine:
+    """Return an engine whose outputs are features, on a copy of the network, that a thread gets ready for CUDA.
+
+    Meanwhile the network itself, on the CPU, can be described and stored.
+    """
+    copied = copy.deepcopy(network.model)
+
+    def load() -> Engine:
+        with fp32_switches_restored():
+            keep_without_classifier(copied)
+            engine = Engine(place(copied, device).eval(), network.preprocessing, device, precision)
+        engine.warm_up(batch_size)
+        return engine
+
+    return LoadingEngine(load)
 
 
 @contextmanager

@@ -33,8 +33,8 @@ from cnn_tl.data.loader import Batch, Pixels, as_they_come
 from cnn_tl.data.reading.ahead import decoded_batches
 from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels
 from cnn_tl.data.views import transforms
+from cnn_tl.features.loading_engine import LoadingEngine
 from cnn_tl.inference.images_in_memory import ImageInMemory, Images, find_images
-from cnn_tl.inference.loading_engine import LoadingEngine
 from cnn_tl.networks import bundle
 
 if TYPE_CHECKING:
@@ -316,7 +316,7 @@ def _from_bundle(path: Path, device: DeviceName, in_background: bool, batch_size
         with suppress(ArtefactError):  # loading says what is wrong, after a look at the checksums
             about = bundle.describe(folder)
             size = batch_size or (cuda_batch_size(about.preprocessing) if on_cuda else BATCH_SIZE)
-            engine = LoadingEngine(lambda: _warm(_load(folder, device)[1], about.preprocessing, size, batch_size))
+            engine = LoadingEngine(lambda: _warm(_load(folder, device)[1], size, batch_size))
             return _classifier(about, engine, size)
     about, loaded = _load(folder, device)
     return _classifier(about, loaded, cuda_batch_size(about.preprocessing) if loaded.is_asynchronous else BATCH_SIZE)
@@ -326,11 +326,10 @@ def _classifier(about: bundle.Description, engine: Engine | LoadingEngine, batch
     return Classifier(about.classes, about.preprocessing, engine.outputs, about.majority_class, engine, batch_size)
 
 
-def _warm(engine: Engine, spec: Preprocessing, size: int, wanted: int | None) -> Engine:
-    """Let CUDA choose its kernels while there are no images; elsewhere split batches that are larger than `wanted`."""
-    if engine.is_asynchronous:
-        engine.outputs(np.zeros((size, spec.height, spec.width, 3), np.uint8))
-    elif wanted is None:
+def _warm(engine: Engine, size: int, wanted: int | None) -> Engine:
+    """Return the engine, ready for batches of `size` images; elsewhere than on CUDA only if these are `wanted`."""
+    engine.warm_up(size)
+    if not engine.is_asynchronous and wanted is None:
         engine.at_once = BATCH_SIZE  # a GPU was expected, and there is none
     return engine
 

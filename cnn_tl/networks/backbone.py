@@ -134,8 +134,7 @@ def set_linear_classifier(model: nn.Module, weight: Tensor, bias: Tensor) -> Non
 def without_classifier(model: nn.Module) -> Iterator[None]:
     """Inside the block, let `model(x)` return the classifier's input: the features [N, D] (or [N, D, 1, 1])."""
     classifier = linear_classifier(model)
-    name = next(name for name, module in model.named_modules() if module is classifier)
-    model.set_submodule(name, nn.Identity())
+    name = keep_without_classifier(model)
     try:
         yield
     finally:
@@ -172,6 +171,14 @@ class _InFloat32(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             outputs: Tensor = self.module(x.float())
             return outputs
+
+
+def keep_without_classifier(model: nn.Module) -> str:
+    """Do for good what `without_classifier` does, and return the classifier's name inside the model."""
+    classifier = linear_classifier(model)
+    name: str = next(name for name, module in model.named_modules() if module is classifier)
+    model.set_submodule(name, nn.Identity())
+    return name
 
 
 def classify(model: nn.Module, features_ND: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 from cnn_tl.cache.inventory import touch
 from cnn_tl.cache.location import default_root
 from cnn_tl.cache.store import FeatureCache
-from cnn_tl.core.device import DeviceName, pick_device
+from cnn_tl.core.device import DeviceName, Precision, inference_precision, pick_device
 from cnn_tl.core.errors import ArtefactError, CnnTlError
 from cnn_tl.core.imports import require_torch
+from cnn_tl.features import speed
+from cnn_tl.features.loading_engine import LoadingEngine
 from cnn_tl.networks import info
 from cnn_tl.networks.info import NetworkInfo, Remembered
 from cnn_tl.networks.pretrained import hub, weights
 from cnn_tl.recipe import ResolvedRecipe
+from cnn_tl.recipe.resolved import FreezeRecipe
 from cnn_tl.training.context import Run, budget_bytes
 
 if TYPE_CHECKING:
@@ -28,6 +31,14 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cnn_tl.networks.backbone import Network
+
+
+@dataclass(frozen=True)
+class PreparedEngine:
+    """An engine that computes features in this precision, not compiled."""
+
+    precision: Precision
+    engine: LoadingEngine
 
 
 class LazyNetwork:
@@ -41,6 +52,7 @@ class LazyNetwork:
     Attributes:
         remembered: its description, and the tensors of its backbone.
         cache_folder: the cached description, tensors and measured speeds of the network; may not exist.
+        prepared: an engine that computes features, if one was got ready while the network was described.
     """
 
     def __init__(
@@ -51,9 +63,11 @@ class LazyNetwork:
         *,
         built: Network | None = None,
         device: DeviceName = "auto",
+        prepared: PreparedEngine | None = None,
     ) -> None:
         self.remembered, self.cache_folder = remembered, cache_folder
         self._build, self._built, self._wanted_device = build, built, device
+        self.prepared = prepared
 
     @property
     def info(self) -> NetworkInfo:
@@ -129,9 +143,10 @@ def find_network(run: Run, known: Remembered | None, num_classes: int) -> LazyNe
         ArtefactError: weights that do not fit.
         ResourceError: a package, the network connection or the device is missing.
     """
-    recipe, cache_folder, built = run.recipe, _cache_folder_of(run), None
+    recipe, cache_folder, built, prepared = run.recipe, _cache_folder_of(run), None, None
     if known is None:
         built = _build(recipe, num_classes)
+        prepared = _prepare_engine(run, built)
         known = _describe(run, built, cache_folder)
     expected = known
 
@@ -141,7 +156,7 @@ def find_network(run: Run, known: Remembered | None, num_classes: int) -> LazyNe
         return network
 
     described = replace(known, info=known.info.with_limits(recipe.data.max_pixels, recipe.data.min_side))
-    return LazyNetwork(described, cache_folder, build, built=built, device=recipe.run.device)
+    return LazyNetwork(described, cache_folder, build, built=built, device=recipe.run.device, prepared=prepared)
 
 
 def _cache_folder_of(run: Run) -> Path:
@@ -167,6 +182,20 @@ def _build(recipe: ResolvedRecipe, num_classes: int) -> Network:
     built.loading_seconds = loading_seconds
     built.preprocessing = replace(built.preprocessing, max_pixels=recipe.data.max_pixels, min_side=recipe.data.min_side)
     return built
+
+
+def _prepare_engine(run: Run, network: Network) -> PreparedEngine | None:
+    """Begin to get an engine ready for the features of a first run on CUDA, where the first batch takes longest."""
+    recipe, device = run.recipe, pick_device(run.recipe.run.device)
+    wanted = run.fits_head and run.writes and not run.is_resumed and recipe.run.compile != "always"
+    if not (wanted and device.type == "cuda" and run.world.is_alone):
+        return None
+    from cnn_tl.features.embedding import prepared_embedder
+
+    precision = inference_precision(device, recipe.run.precision)
+    own = recipe.train.batch_size if isinstance(recipe, FreezeRecipe) else None
+    size = own or speed.cuda_batch_size(network.preprocessing)
+    return PreparedEngine(precision, prepared_embedder(network, device, precision, size))
 
 
 def _describe(run: Run, network: Network, cache_folder: Path) -> Remembered:

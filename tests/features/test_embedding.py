@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cnn_tl.core.device import Precision
-from cnn_tl.features.embedding import embedder
+from cnn_tl.features.embedding import embedder, prepared_embedder
 from cnn_tl.features.speed import BATCH_SIZE
 from cnn_tl.networks import backbone
 from cnn_tl.networks.backbone import Network, classify, to_input
@@ -70,6 +70,14 @@ def test_the_classifier_is_back_afterwards(network: Network, pixels: np.ndarray)
     before = network.model.get_classifier()  # type: ignore[operator]
     features(network, pixels[:8])
     assert network.model.get_classifier() is before  # type: ignore[operator]
+
+
+def test_an_engine_that_is_prepared_works_on_a_copy(network: Network, pixels: np.ndarray) -> None:
+    before = network.model.get_classifier()  # type: ignore[operator]
+    engine = prepared_embedder(network, CPU, "fp32", BATCH_SIZE)
+    assert network.model.get_classifier() is before  # type: ignore[operator]
+    np.testing.assert_allclose(engine.outputs(pixels[:BATCH_SIZE]), features(network, pixels[:BATCH_SIZE]), rtol=1e-4)
+    assert engine.seconds > 0
 
 
 @pytest.mark.gpu

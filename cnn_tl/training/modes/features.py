@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,10 @@ from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.modes.embedding_stats import EmbeddingStats
+
+if TYPE_CHECKING:
+    from cnn_tl.features.engine import Engine
+    from cnn_tl.features.loading_engine import LoadingEngine
 
 Features = NDArray[np.float32]
 
@@ -206,18 +211,17 @@ def embed(
         for split, own in zip(splits, groups, strict=True):
             _embed_split(network, split, islice(batches, len(own)), done)
         done.seconds = time.perf_counter() - started
+    network.prepared = None  # frees its memory on the device
     return done
 
 
 def _embed_split(
     network: LazyNetwork, split: SplitFeatures, batches: Iterator[Batch[ImageView]], done: EmbeddingStats
 ) -> None:
-    from cnn_tl.features.embedding import embedder
     from cnn_tl.features.engine import stream
 
-    arguments = (network.build(), network.device, split.way.precision)
-    options: dict[str, Any] = {"compiled": split.way.compiled, "batch_size": split.batch_size}
-    with split.space.writer() as writer, embedder(*arguments, **options) as frozen:
+    with split.space.writer() as writer, _engine(network, split) as frozen:
+        before = frozen.seconds
         for batch, features_ND in stream(frozen, batches):
             for wanted, row in zip(batch.items, features_ND, strict=True):
                 if not writer.add(split.key(wanted), row) or split.hold_all:
@@ -227,7 +231,17 @@ def _embed_split(
             done.rows += len(batch.items)
             done.decode_seconds += batch.seconds
             split.run.observer.advance(len(batch.items) + len(batch.failures))
-        done.forward_seconds += frozen.seconds
+        done.forward_seconds += frozen.seconds - before
+
+
+def _engine(network: LazyNetwork, split: SplitFeatures) -> AbstractContextManager[Engine | LoadingEngine]:
+    prepared, way = network.prepared, split.way
+    if prepared is not None and prepared.precision == way.precision and not way.compiled:
+        return nullcontext(prepared.engine)
+    from cnn_tl.features.embedding import embedder
+
+    options: dict[str, Any] = {"compiled": way.compiled, "batch_size": split.batch_size}
+    return embedder(network.build(), network.device, way.precision, **options)
 
 
 def _job(dataset: Dataset[FreezeRecipe], wanted: ImageView) -> Job:

@@ -15,8 +15,12 @@ import torch
 from cnn_tl.cache import housekeeping
 from cnn_tl.core.progress import Observer
 from cnn_tl.features import speed
+from cnn_tl.features.embedding import prepared_embedder
 from cnn_tl.heads import HEADS
+from cnn_tl.networks.backbone import Network
 from cnn_tl.recipe import Recipe
+from cnn_tl.training import lazy_network
+from cnn_tl.training.lazy_network import PreparedEngine
 from cnn_tl.training.modes import embedding_precision, embedding_stats
 from cnn_tl.training.result import TrainResult
 from cnn_tl.training.run import plan, train
@@ -127,6 +131,26 @@ def test_no_stopwatch_decides_where_nothing_is_remembered(run: Run, monkeypatch:
     monkeypatch.setattr(precision, "has_fast_bf16", lambda device: True)
     assert facts(run("a", features={"cache": False}))["way"] == "bf16"
     assert facts(run("b"))["way"] == fast
+
+
+def test_an_engine_that_is_prepared_gives_the_features(
+    run: Run, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a first run on CUDA has one."""
+    prepared: list[PreparedEngine] = []
+
+    def prepare(_: object, network: Network) -> PreparedEngine:
+        prepared.append(PreparedEngine("fp32", prepared_embedder(network, torch.device("cpu"), "fp32", 16)))
+        return prepared[0]
+
+    expected = run("a", run=FP32)
+    housekeeping.clear(own_cache)
+    monkeypatch.setattr(lazy_network, "_prepare_engine", prepare)
+    found = run("b", run=FP32)
+    assert (facts(found)["computed"], found.accuracy) == (IMAGES, expected.accuracy)
+    assert prepared[0].engine.seconds > 0
+    again = run("c", run=FP32, features={"cache": False})  # nothing is kept, so it is a first run
+    assert (facts(again)["computed"], len(prepared)) == (IMAGES, 2)
 
 
 def test_copies_pass_the_network_once(run: Run, data: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.core.background import BackgroundThread
+from cnn_tl.core.device import current_gpu
 from cnn_tl.data.loader import Pixels
 
 if TYPE_CHECKING:
@@ -24,12 +25,18 @@ class LoadingEngine:
 
     def __init__(self, load: Callable[[], Engine]) -> None:
         self._thread = BackgroundThread("engine")
-        self._engine = self._thread.submit(load)
+        gpu = current_gpu()
+        self._engine = self._thread.submit(lambda: _on_gpu(gpu, load))
 
     @property
     def is_asynchronous(self) -> bool:
         """As of `Engine`."""
         return self._engine.result().is_asynchronous
+
+    @property
+    def seconds(self) -> float:
+        """As of `Engine`."""
+        return self._engine.result().seconds
 
     def start(self, pixels: Pixels) -> Future[Pending]:
         """Queue a batch; its pixels must not be changed before `finish` has returned its outputs."""
@@ -43,3 +50,12 @@ class LoadingEngine:
     def outputs(self, pixels: Pixels) -> NDArray[np.float32]:
         """Return the outputs, float32 [N, D], of uint8 pixels [N, H, W, 3]."""
         return self.finish(self.start(pixels))
+
+
+def _on_gpu(gpu: int | None, load: Callable[[], Engine]) -> Engine:
+    """Load with the GPU that the caller has chosen: each thread has a current one of its own."""
+    if gpu is not None:
+        import torch
+
+        torch.cuda.set_device(gpu)
+    return load()

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from cnn_tl.inference.loading_engine import LoadingEngine
+from cnn_tl.features.loading_engine import LoadingEngine
 
 
 class Recorder:
