@@ -27,11 +27,9 @@ from cnn_tl.training.views.transfer import sent
 CHUNK = 32
 """Images of a product. It is fixed, because it decides which kernel computes the product."""
 
-AT_ONCE = 8 * CHUNK
-"""Images of the other operations, whose bits do not depend on it: enough to fill a GPU with few launches."""
-
 WINDOW_BYTES = 192 * 2**20
-"""Fewer images at once if their windows take more than this: the operations need about eight times as much memory."""
+"""Maximum size of the windows that are read at once, of at least a chunk: other operations need about eight times as
+much memory. Their bits do not depend on how many images there are."""
 
 _TILE = 8
 """Sizes of matrices are multiples of this: others are slower on tensor cores, and round differently on CPUs."""
@@ -94,7 +92,7 @@ class Crops:
         taps = math.ceil(2 * max(supports))
         width, height = (_tiles(length + 2 * support + 2) for length, support in zip(longest, supports, strict=True))
         self.window = height, width
-        self._at_once = CHUNK * min(max(WINDOW_BYTES // (3 * height * width * CHUNK), 1), AT_ONCE // CHUNK)
+        self._at_once = CHUNK * max(WINDOW_BYTES // (3 * height * width * CHUNK), 1)
         self._line = _tiles(max(width, height) + taps + _TILE)
         self._positions = torch.arange(max(spec.width, spec.height), device=device) + 0.5
         self._taps = torch.arange(taps, dtype=torch.float32, device=device)

@@ -74,7 +74,7 @@ def looked_up(pixels_NHW3: Tensor, tables_N256C: Tensor) -> Tensor:
 
 def contrast_tables(pixels_NHW3: Tensor, factors_N: Tensor, levels_256: Tensor) -> Tensor:
     """Return tables [N, 256, 1] that change the contrast, 1 leaves it; exact."""
-    return blended(mean_grey(pixels_NHW3).flatten(1), levels_256, factors_N[:, None])[:, :, None]
+    return blended(mean_grey(pixels_NHW3), levels_256, factors_N[:, None])[:, :, None]
 
 
 def autocontrast_tables(pixels_NHW3: Tensor, levels_256: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from cnn_tl.training.views.crops import Crops
 from cnn_tl.training.views.finishing import finished
 from cnn_tl.training.views.policies import Policies
 from cnn_tl.training.views.source_batch import SourceBatch
+
+AT_ONCE = 256
+"""Images that are computed together: enough to fill a GPU, and few enough for its memory (4 MiB each at 224 px)."""
 
 
 class RandomViews:
@@ -47,6 +51,15 @@ class RandomViews:
             drawn: one view for each of them.
         """
         with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
-            pixels_NHW3 = self._crops(sources, drawn)
-            pixels_NHW3 = self._policies(pixels_NHW3, [view.operations for view in drawn])
-            return finished(pixels_NHW3, [view.finish for view in drawn], self._colour)
+            parts = [slice(start, start + AT_ONCE) for start in range(0, len(drawn), AT_ONCE)]
+            views = [self._some(_part(sources, part), drawn[part]) for part in parts]
+            return views[0] if len(views) == 1 else torch.cat(views)
+
+    def _some(self, sources: SourceBatch, drawn: Sequence[View]) -> Tensor:
+        pixels_NHW3 = self._crops(sources, drawn)
+        pixels_NHW3 = self._policies(pixels_NHW3, [view.operations for view in drawn])
+        return finished(pixels_NHW3, [view.finish for view in drawn], self._colour)
+
+
+def _part(sources: SourceBatch, part: slice) -> SourceBatch:
+    return replace(sources, starts=sources.starts[part], heights=sources.heights[part], widths=sources.widths[part])

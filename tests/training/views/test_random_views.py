@@ -77,7 +77,7 @@ def test_a_gpu_makes_the_same_views_and_nothing_waits_for_it(settings: Augmentat
     off = (first.cpu().int() - exact.int()).abs().float()
     assert off.mean() < 0.3
     if settings.policy == "none":
-        assert off.max() <= 4  # 2 before the light, which may enlarge it
+        assert off.max() <= 8  # 2 before the light, which makes it up to 1.2 times as large three times
 
 
 @pytest.mark.gpu
