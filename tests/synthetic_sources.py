@@ -49,7 +49,7 @@ class Store:
     def expected_source_bytes(self, images: list[ImageRecord]) -> int:
         return int(self._expected * sum(self.pixels[image.sha256].nbytes for image in images))
 
-    def lacking(self, images: list[ImageRecord]) -> list[ImageRecord]:
+    def lacking_sources(self, images: list[ImageRecord]) -> list[ImageRecord]:
         return images[: self.absent]
 
     def source(self, image: ImageRecord) -> Pixels:

@@ -55,7 +55,10 @@ class Data(Section):
         default=True, description="Whether a training loop decodes each image once, and keeps it for later runs too."
     )
     memory_gb: float = Field(
-        default=1, ge=0, le=1e6, description="Memory limit for kept images that do not fit in the cache, in GB."
+        default=1,
+        ge=0,
+        le=1e6,
+        description="Memory limit, in GB, for kept images that do not fit in the cache, or in the memory of a GPU.",
     )
 
     @property

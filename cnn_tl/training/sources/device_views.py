@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.data.loader import in_groups
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.data.views.augment import Finish, View
 from cnn_tl.data.views.transforms import plain_box
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.outcome import SourceReads
 from cnn_tl.training.sources.sources import Sources, open_sources
-from cnn_tl.training.sources.tiers import draws_on_device, expected_tier
+from cnn_tl.training.sources.tiers import draws_on_device, expected_tier, memory_bytes
 from cnn_tl.training.views.random_views import RandomViews
 
 Item = TypeVar("Item")
+
+LEAST_BYTES, MOST_BYTES = 8 * 10**6, 96 * 10**6
+"""Limits of the size of sources that are read and copied at once; a larger step is read in parts."""
 
 
 class DeviceViews:
@@ -73,13 +78,19 @@ class DeviceViews:
             DataError: an image changed since the run began.
             Stopped: a signal came.
         """
-        with self.sources.steps([[image_of(item) for item in group] for group in groups]) as steps:
-            for group, loaded in zip(groups, steps, strict=True):
+        parts = [in_groups(group, self._at_once) for group in groups]
+        images = [[image_of(item) for item in part] for part in chain.from_iterable(parts)]
+        with self.sources.steps(images) as steps:
+            for group in parts:
                 self._dataset.run.raise_if_stopped()
-                drawn = [draw(item, width, height) for item, (height, width) in zip(group, loaded.sizes, strict=True)]
-                pixels_NHW3 = self._views(loaded.batch, drawn)
-                loaded.release()
-                yield pixels_NHW3
+                views = []
+                for part, loaded in zip(group, steps, strict=False):
+                    sizes = zip(part, loaded.sizes, strict=True)
+                    views.append(
+                        self._views(loaded.batch, [draw(item, width, height) for item, (height, width) in sizes])
+                    )
+                    loaded.release()
+                yield views[0] if len(views) == 1 else torch.cat(views)
 
     def unvaried(self, groups: Sequence[Sequence[ImageRecord]]) -> Iterator[Tensor]:
         """Yield images without augmentation, as `ImageStore.unvaried` does but for rounding; see `of`.
@@ -92,6 +103,14 @@ class DeviceViews:
     def has_unvaried(self) -> bool:
         """Whether the device can compute images without augmentation: they are parts of their sources."""
         return self._spec.crop_mode == "center"
+
+    @cached_property
+    def _at_once(self) -> int:
+        """Number of sources that are read and copied at once: about ten times as many are in memory at a time."""
+        side = self._dataset.images.source_side
+        assert side is not None, "views are drawn only with augmentation"
+        nbytes = min(max(memory_bytes(self._dataset.run) // 10, LEAST_BYTES), MOST_BYTES)
+        return max(1, nbytes // (3 * side * side))
 
     @cached_property
     def _views(self) -> RandomViews:

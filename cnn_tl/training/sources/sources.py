@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cnn_tl.core.device import is_out_of_memory
 from cnn_tl.core.errors import BadImageError
 from cnn_tl.core.formatting import counted
 from cnn_tl.data.loader import in_groups
@@ -137,7 +138,7 @@ def open_sources(dataset: Dataset, images: Sequence[ImageRecord], device: torch.
     distinct = list({image.sha256: image for image in images}.values())
     expected, reasons = store.expected_source_bytes(distinct), []
     for tier in tiers.candidates(run):
-        found = _OPEN[tier](dataset, distinct, expected, device)
+        found = _opened(tier, dataset, distinct, expected, device)
         if isinstance(found, Sources):
             break
         reasons.append(f"{tier}: {found}")
@@ -147,6 +148,18 @@ def open_sources(dataset: Dataset, images: Sequence[ImageRecord], device: torch.
     text = f"views are drawn on the device, from images {found.reads}"
     run.observer.note(f"{text} ({found.reads.reason})" if reasons else text)
     return found
+
+
+def _opened(
+    tier: Tier, dataset: Dataset, images: Sequence[ImageRecord], expected: int, device: torch.device
+) -> Sources | str:
+    """Return the sources in a tier, or why it has no room for them."""
+    try:
+        return _OPEN[tier](dataset, images, expected, device)
+    except (RuntimeError, MemoryError) as error:  # another program may have taken what was free
+        if not is_out_of_memory(error):
+            raise
+    return "memory ran out"
 
 
 def _open_on_device(
@@ -180,7 +193,7 @@ def _open_on_disk(
     store = dataset.images
     if not store.are_kept:
         return "data.keep_images is false"
-    if lacking := len(store.lacking(images)):
+    if lacking := len(store.lacking_sources(images)):
         return f"the cache lacks {counted(lacking, 'image')}"
     return Streamed(store, dataset.run.workers, Staging(device))
 

@@ -9,7 +9,7 @@ import torch
 
 from cnn_tl.core.formatting import percent, readable_bytes
 from cnn_tl.core.processes import World
-from cnn_tl.training.context import Run
+from cnn_tl.training.context import GB, Run
 from cnn_tl.training.image_store import ImageStore
 from cnn_tl.training.views.agreement import agrees
 
@@ -81,3 +81,8 @@ def most_on_device(device: torch.device, world: World, share: float = SHARE) -> 
         return sys.maxsize
     sharing = -(-world.local_size // max(1, torch.cuda.device_count()))
     return int(share * free) // sharing
+
+
+def memory_bytes(run: Run) -> int:
+    """Return this process's share of `data.memory_gb`, in bytes."""
+    return int(run.recipe.data.memory_gb * GB) // run.world.local_size

@@ -21,7 +21,7 @@ from cnn_tl.core.errors import BadImageError, DataError, RecipeError, Stopped
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.recipe import Recipe
 from cnn_tl.training.run import plan, train
-from cnn_tl.training.sources import sources, tiers
+from cnn_tl.training.sources import device_views, sources, tiers
 from cnn_tl.training.sources.sources import open_sources
 from cnn_tl.training.sources.staging import Pixels
 
@@ -95,6 +95,17 @@ def test_images_that_turn_out_too_large_lie_in_the_next_tier(monkeypatch: pytest
     assert store.memory.left == 30_000, "what is not used is given back"
 
 
+def test_memory_that_others_have_taken_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    store = Store(10)
+    with monkeypatch.context() as patch:
+        patch.setattr(sources, "PixelBuffer", full)
+        reads = open_sources(dataset(store)[0], store.images, CPU).reads
+    assert (reads.tier, reads.reason) == ("disk", "device: memory ran out; pinned: memory ran out")
+
+
 @pytest.mark.parametrize("tier", ["disk", "decode"])
 def test_an_image_that_can_no_longer_be_read_ends_the_run(monkeypatch: pytest.MonkeyPatch, tier: str) -> None:
     store = Store(10)
@@ -119,12 +130,13 @@ from synthetic_sources import dataset, record
 from cnn_tl.cache.multi_shape import MemoryBudget
 from cnn_tl.training.sources.sources import open_sources
 
-pixels = np.zeros((100, 100, 3), np.uint8)  # 3 GB in all
+pixels = np.zeros((60, 60, 3), np.uint8)  # 1 GB in all
 images = [record(number) for number in range(100_000)]
 def source(image):
     return pixels.copy()
 store = SimpleNamespace(
-    memory=MemoryBudget(10**9), are_kept=True, lacking=lambda images: [], source=source, decoded_source=source,
+    memory=MemoryBudget(5 * 10**8), are_kept=True,
+    lacking_sources=lambda images: [], source=source, decoded_source=source,
     expected_source_bytes=lambda images: len(images) * pixels.nbytes,
 )
 data, _ = dataset(store, sys.argv[1])
@@ -142,7 +154,7 @@ print(seen, peak() - before, opened.reads.tier)
 @pytest.mark.skipif(os.name == "nt", reason="measures memory by Unix's getrusage")
 @pytest.mark.parametrize(("wanted", "tier"), [("pinned", "disk"), ("decode", "decode")])
 def test_memory_stays_within_its_budget_at_100_000_images(wanted: str, tier: str) -> None:
-    """The sources take 3 GB, of which 1 GB may lie in memory; a step takes 2 MB."""
+    """The sources take 1.1 GB, of which half may lie in memory; a step takes 0.7 MB."""
     here = os.pathsep.join(sys.path)
     command = [sys.executable, "-c", textwrap.dedent(MEMORY), wanted]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": here}, check=False)
@@ -198,6 +210,26 @@ def test_kept_activations_of_views_of_the_device_are_their_own(recipe: Make, tmp
         cached.append(note.partition("images, ")[2])
     assert cached[0] == cached[1] != cached[2], cached
     assert_same_weights(tmp_path / "device", tmp_path / "pinned")
+
+
+def test_a_large_step_is_read_in_parts(recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    real = device_views.RandomViews.__call__
+
+    def views(self: Any, batch: Any, drawn: Any) -> torch.Tensor:
+        sizes.append(len(drawn))
+        return real(self, batch, drawn)
+
+    monkeypatch.setattr(device_views.RandomViews, "__call__", views)
+    made = recipe("finetune", run={"sources": "disk"}, train={"head_start": "random"})
+    train(made, tmp_path / "whole")
+    assert max(sizes) == 7
+    sizes.clear()
+    for limit in ("LEAST_BYTES", "MOST_BYTES"):
+        monkeypatch.setattr(device_views, limit, 3 * 3 * 96 * 96)  # three images
+    train(made, tmp_path / "parts")
+    assert max(sizes) == 3
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_a_plan_says_where_images_will_lie(recipe: Make, tmp_path: Path) -> None:
