@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 
 from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.data.decoding.image import read_image
+from cnn_tl.data.reading.jobs import Decoded
 from cnn_tl.data.views import transforms
 
 _FINEST = 4
@@ -109,6 +112,35 @@ PERTURBATIONS = {
     "blur": Perturbation((0.5, 1, 2, 4), 0, "{:g} px", blurred),
     "brightness": Perturbation((0.25, 0.5, 0.75, 1.5, 2), 1, "× {:g}", brightened),
 }
+
+
+@dataclass(frozen=True)
+class ChangedForms:
+    """The job that reads an image in all forms, uint8 [V, H, W, 3], preprocessed as for predict, the unchanged first.
+
+    Attributes:
+        count: V.
+    """
+
+    path: Path
+    spec: Preprocessing
+    count: int
+
+    @property
+    def expected_bytes(self) -> int:
+        """The bytes of [V, H, W, 3]."""
+        return 3 * self.count * self.spec.height * self.spec.width
+
+    def run(self) -> Decoded:
+        """Read and change the image; see `Job.run`."""
+        image = read_image(self.path, self.spec, draft=transforms.draft_size(self.spec))
+        forms = [transforms.resize_and_crop(image, self.spec)]
+        image = reduced(image, self.spec)
+        view = view_of(image, self.spec)
+        for change in PERTURBATIONS.values():
+            for level in change.levels:
+                forms += [transforms.resize_and_crop(one, self.spec) for one in change.views(image, view, level)]
+        return Decoded(np.stack(forms))
 
 
 def _window(image: Image.Image, left: int, top: int, width: int, height: int) -> Image.Image:

@@ -14,16 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
-from cnn_tl.data.decoding.image import read_image
-from cnn_tl.data.loader import Pixels, batches
-from cnn_tl.data.views import transforms
-from cnn_tl.evaluating.perturbations import PERTURBATIONS, View, reduced, view_of
+from cnn_tl.data.reading.ahead import decoded_batches
+from cnn_tl.data.reading.jobs import Job
+from cnn_tl.evaluating.perturbations import PERTURBATIONS, ChangedForms, View
 from cnn_tl.inference.classifier import Classifier, Logits
 
 _IMAGES_AT_ONCE = 4
-"""Images in memory at once, each with all its changed forms."""
+"""Images in a batch, each with all its changed forms."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +80,16 @@ def predict_changed(
     forms = _forms()
     views_per_image = forms[-1].views.stop
 
-    def read(image: tuple[Path, int]) -> Pixels:
-        return _views(image[0], model.preprocessing)
+    def job_of(image: tuple[Path, int]) -> Job:
+        return ChangedForms(image[0], model.preprocessing, views_per_image)
 
     unchanged: list[Logits] = []
     answers: list[NDArray[np.int64]] = []
     labels: list[int] = []
     unreadable: dict[Path, str] = {}
     with observer.task("evaluating changed images", len(images) * views_per_image, "views"):
-        for batch in batches(images, read, batch_size=_IMAGES_AT_ONCE, workers=workers):
+        options = {"batch_size": _IMAGES_AT_ONCE, "workers": workers, "images": len(images) * views_per_image}
+        for batch in decoded_batches(images, job_of, **options):
             unreadable |= {path: error.reason for (path, _), error in batch.failures}
             labels += [label for _, label in batch.items]
             for views in batch.pixels:  # [V, H, W, 3]
@@ -106,18 +105,6 @@ def predict_changed(
 def stacked(blocks: Sequence[Logits], classes: int) -> Logits:
     """Return logits [N, K] from blocks of rows, of which there may be none."""
     return np.concatenate(blocks) if blocks else np.empty((0, classes), np.float32)
-
-
-def _views(path: Path, spec: Preprocessing) -> Pixels:
-    """Return all forms of an image, uint8 [V, H, W, 3], preprocessed as for predict, the unchanged one first."""
-    image = read_image(path, spec, draft=transforms.draft_size(spec))
-    forms = [transforms.resize_and_crop(image, spec)]
-    image = reduced(image, spec)
-    view = view_of(image, spec)
-    for change in PERTURBATIONS.values():
-        for level in change.levels:
-            forms += [transforms.resize_and_crop(one, spec) for one in change.views(image, view, level)]
-    return np.stack(forms)
 
 
 def _forms() -> list[_Form]:

@@ -17,6 +17,7 @@ from cnn_tl.core.errors import DataError, UsageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
 from cnn_tl.data.folders.scan import scan
+from cnn_tl.data.reading import ahead
 from cnn_tl.evaluating import evaluate as evaluating
 from cnn_tl.evaluating.evaluate import ClassCounts, Evaluation, EvaluationOptions
 from cnn_tl.inference.classifier import Classifier
@@ -247,3 +248,17 @@ def test_robustness_tells_what_an_answer_hangs_on(data: Path) -> None:
     assert halved.accuracy == pytest.approx(0.2 + 0.1 * sum(v / 2 > 64 for v in (128, 120, 135)), abs=0.11)
     assert halved.agreement < 0.6
     assert row(found, "brightness", 0.75).agreement > halved.agreement
+
+
+@pytest.mark.parametrize("robustness", [False, True])
+def test_processes_decode_as_threads_do(data: Path, monkeypatch: pytest.MonkeyPatch, robustness: bool) -> None:
+    Image.new("RGB", (9, 9), "white").save(next(data.iterdir()) / "white.png")
+    (next(data.iterdir()) / "broken.png").write_bytes(b"no image")
+    observers = Counting(), Counting()
+    by_threads = evaluate("run", data, robustness=robustness, workers=2, observer=observers[0])
+    monkeypatch.setattr(ahead, "PROCESSES_FROM", 1)
+    monkeypatch.setattr(ahead, "IMAGES_EACH", 1)
+    by_processes = evaluate("run", data, robustness=robustness, workers=2, observer=observers[1])
+    assert by_processes == by_threads
+    assert len(by_threads.unreadable) == 1
+    assert observers[0].done == observers[1].done
