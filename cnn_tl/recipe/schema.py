@@ -279,18 +279,15 @@ class Run(Section):
     )
     compile: Literal["auto", "never", "always"] = Field(
         default="auto",
-        description="torch.compile; auto: for the frozen part, where it pays off; always: for a training loop too; "
-        "never: not at all, nor are a GPU's steps recorded as CUDA graphs.",
+        description="torch.compile; auto: for the frozen part; always: for a loop too; never: nor CUDA graphs.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",
-        description="Precision of the network; auto: bf16 where the hardware has it and it is faster. "
-        "fp32 holds for predictions of the trained model too.",
+        description="Precision of the network; auto: bf16 where it is faster; fp32: of later predictions, too.",
     )
     sources: Literal["auto", "device", "pinned", "disk", "decode", "threads"] = Field(
         default="auto",
-        description="Where images lie from which a GPU draws views: its memory, host memory, the cache, files; "
-        "auto: the first with room; threads: the CPU draws.",
+        description="Where a GPU finds images to draw views of; auto: the first with room; threads: the CPU draws.",
     )
     track: Trackers = Field(
         default=(), description="Trackers besides metrics.jsonl and metrics.csv: tensorboard, mlflow, wandb."
