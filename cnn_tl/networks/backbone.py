@@ -229,7 +229,7 @@ def require_linear_classifier(network: Network) -> int:
         f"{network.name} does more than one linear layer after its features, so no head can be fitted on them; "
         "use --mode finetune, or another --model"
     )
-    with torch.inference_mode():
+    with torch.inference_mode(), _without_cudnn(x_NCHW.device):
         with tried(f"{network.name} cannot answer for an image of {spec.height} x {spec.width} px"):
             whole = model(x_NCHW)
         with tried(more, shown=False):
@@ -240,6 +240,18 @@ def require_linear_classifier(network: Network) -> int:
     if not alike:
         raise UsageError(more)
     return int(features_ND.shape[1])
+
+
+@contextmanager
+def _without_cudnn(device: torch.device) -> Iterator[None]:
+    """Compute without cuDNN on CUDA: it would look for the fastest kernels for seconds, for one image."""
+    before = torch.backends.cudnn.enabled
+    if device.type == "cuda":
+        torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
 
 
 def to_input(pixels: np.ndarray[Any, Any], spec: Preprocessing, device: torch.device) -> Tensor:
