@@ -15,7 +15,8 @@ class Filter:
 
     Attributes:
         support: its weight is 0 from this distance on, in pixels, where an image is enlarged.
-        weight: distance of a pixel's centre from the sample's -> weight, before normalisation; may change its argument.
+        weight: distance of a pixel's centre from the sample's -> weight, before weights are divided by their sum; may
+            change its argument.
         antialiased: where an image is reduced, the filter becomes wider in proportion.
     """
 
@@ -29,7 +30,7 @@ def _bilinear(distance: Tensor) -> Tensor:
 
 
 def _bicubic(distance: Tensor) -> Tensor:
-    """Return Keys's cubic convolution (1981) with a = -0.5 as v^2 (1 - 2v) + u^2 (u - 1) / 2.
+    """Return twice Keys's cubic convolution (1981) with a = -0.5, as 2 v^2 (1 - 2v) + u^2 (u - 1).
 
     Here v is by how much the distance is below 1, and u by how much it is below 2, both at least 0: the second term is
     the outer part of the filter, the first what the inner one differs by.
@@ -38,8 +39,7 @@ def _bicubic(distance: Tensor) -> Tensor:
     v = below.clamp(min=0)
     outer = below.clamp_(min=-1)  # u - 1
     u = outer + 1
-    inner = v * v * (1 - 2 * v)
-    return inner.add_(u.mul_(u).mul_(outer).mul_(0.5))
+    return (v * v).mul_(torch.rsub(v, 2, alpha=4)).add_(u.mul_(u).mul_(outer))
 
 
 def _lanczos(distance: Tensor) -> Tensor:

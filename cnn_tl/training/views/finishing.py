@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,26 +26,36 @@ def finished(pixels_NHW3: Tensor, finishes: Sequence[Finish], colour: Tensor) ->
     jitters = [finish.jitter for finish in finishes if finish.jitter is not None]
     assert len(jitters) in (0, len(finishes)), "all views of a run are jittered, or none is"
     holes = [finish.hole or (0, 0, 0, 0) for finish in finishes] if any(finish.hole for finish in finishes) else []
-    arrays: list[NDArray[np.float32]] = [np.array(numbers, np.float32).T for numbers in (jitters, holes) if numbers]
+    arrays: list[NDArray[Any]] = []
+    if jitters:
+        brightness_N, *others = np.array(jitters, np.float32).T
+        arrays += [brightness_tables(brightness_N), np.array(others)]
+    if holes:
+        arrays.append(np.array(holes, np.float32).T)
     there = iter(sent(arrays, pixels_NHW3.device) if arrays else [])
     if jitters:
-        pixels_NHW3 = jittered(pixels_NHW3, next(there))
+        pixels_NHW3 = _jittered(pixels_NHW3, next(there), next(there))
     return _erased(pixels_NHW3, next(there), colour) if holes else pixels_NHW3
 
 
-def jittered(pixels_NHW3: Tensor, factors_3N: Tensor) -> Tensor:
+def brightness_tables(factors_N: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return what becomes of each value, uint8 [N, 256], by a change of brightness: a blend with black."""
+    return np.minimum(factors_N[:, None] * np.arange(256, dtype=np.float32), 255).astype(np.uint8)
+
+
+def _jittered(pixels_NHW3: Tensor, brighter_N256: Tensor, factors_2N: Tensor) -> Tensor:
     """Change brightness, contrast and saturation of uint8 pixels as `PIL.ImageEnhance` does.
 
     The first two map single values, so they are looked up in a table for each image.
 
     Args:
-        factors_3N: one row each, float32, at least 0; 1 changes nothing.
+        brighter_N256: what becomes of each value by the change of brightness, uint8.
+        factors_2N: of contrast and saturation, float32, at least 0; 1 changes nothing.
     """
-    brightness_N1, contrast_N1, saturation_N1 = factors_3N[..., None].unbind()
-    levels_256, places_NP = _levels(pixels_NHW3.device), pixels_NHW3.flatten(1).long()
-    brighter_N256 = (levels_256 * brightness_N1).clamp_(max=255).to(torch.uint8)  # blended with black
+    contrast_N1, saturation_N1 = factors_2N[..., None].unbind()
+    places_NP = pixels_NHW3.flatten(1).long()
     mean_N1 = mean_grey(brighter_N256.gather(1, places_NP).view_as(pixels_NHW3))
-    contrasted_N256 = blended(mean_N1, levels_256, contrast_N1).gather(1, brighter_N256.long())
+    contrasted_N256 = blended(mean_N1, _levels(mean_N1.device), contrast_N1).gather(1, brighter_N256.long())
     contrasted_NHW3 = contrasted_N256.gather(1, places_NP).view_as(pixels_NHW3)
     return blended(grey(contrasted_NHW3), contrasted_NHW3, saturation_N1[:, :, None, None])
 
@@ -79,7 +90,7 @@ def mean_grey(pixels_NHW3: Tensor) -> Tensor:
     count = pixels_NHW3.shape[1] * pixels_NHW3.shape[2]
     rows_NH = grey(pixels_NHW3).sum((2, 3))  # exact: a row's sum has less than 24 bits
     total_N1 = rows_NH.sum(1, keepdim=True, dtype=torch.int64)
-    return total_N1.mul_(2).add_(count).div_(2 * count, rounding_mode="floor").float()
+    return total_N1.add_(count // 2).div_(count, rounding_mode="floor").float()
 
 
 @cache

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cnn_tl.data.views.policies import MATRICES, OPERATIONS, Operation
 from cnn_tl.training.views import operations
+from cnn_tl.training.views.finishing import brightness_tables
 from cnn_tl.training.views.transfer import sent
 
 Array = NDArray[Any]
@@ -131,7 +132,7 @@ def _table(operation: Operation) -> Array:
     """Return the table of an operation whose result depends on nothing but the value, uint8 [256]."""
     levels = np.arange(256)
     if operation.name == "brightness":
-        table = np.minimum(np.float32(1 + operation.magnitude) * levels.astype(np.float32), 255)
+        table = brightness_tables(np.array([1 + operation.magnitude], np.float32))[0]
     elif operation.name == "posterize":
         table = levels & ~(2 ** (8 - round(operation.magnitude)) - 1)
     else:
