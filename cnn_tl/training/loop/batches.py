@@ -139,9 +139,10 @@ class Batches:
         spec = self._network.info.preprocessing
         shares = [self._run.world.share(items) for items in self._occurrences(epoch)[done:]]
         groups = [share.items or [(self.images[0], 0)] for share in shares]
-        for share, group, pixels_NHW3 in zip(shares, groups, self._views(groups, epoch), strict=True):
-            images = [image for image, _ in group]
-            yield Step(images, normalised(pixels_NHW3, spec), share.first, share.total, counts=bool(share.items))
+        with closing(self._views(groups, epoch)) as views:  # threads that read ahead end even if a step raises
+            for share, group, pixels_NHW3 in zip(shares, groups, views, strict=True):
+                x_NCHW = normalised(pixels_NHW3, spec)
+                yield Step([image for image, _ in group], x_NCHW, share.first, share.total, counts=bool(share.items))
 
     def _of_activations(self, found: Activations, epoch: int, done: int) -> Steps:
         shares = [self._run.world.share(batch) for batch in self.of_epoch(epoch)[done:]]
@@ -165,7 +166,7 @@ class Batches:
         """Return a function that yields the view of this epoch of each image, group by group."""
         return lambda groups: self._views([[(image, 0) for image in group] for group in groups], epoch)
 
-    def _views(self, groups: Sequence[Sequence[Occurrence]], epoch: int) -> Iterator[Tensor]:
+    def _views(self, groups: Sequence[Sequence[Occurrence]], epoch: int) -> Generator[Tensor, None, None]:
         """Yield the pixels of each group on the device, uint8 [N, H, W, 3], in the views of this epoch.
 
         Random views are drawn by the device if there are `DeviceViews`; all others, and plain ones, by threads.

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -192,8 +193,10 @@ def test_runs_end_in_the_same_weights_whatever_the_tier(recipe: Make, tmp_path: 
 @pytest.mark.parametrize("tier", ["device", "disk"])
 def test_a_resumed_run_ends_in_the_weights_of_an_uninterrupted_one(recipe: Make, tmp_path: Path, tier: str) -> None:
     made = recipe("finetune", run={"sources": tier})
-    with pytest.raises(Stopped):
+    with pytest.raises(Stopped) as stopped:
         train(made, tmp_path / "run", observer=StopAfter("epoch 2", 9))
+    threads = [thread.name for thread in threading.enumerate()]
+    assert "stage" not in threads, f"also while {stopped} has frames of the loop"
     train(made, tmp_path / "run", resume=True)
     train(made, tmp_path / "undisturbed")
     assert_same_weights(tmp_path / "run", tmp_path / "undisturbed")
