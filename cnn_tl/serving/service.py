@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -58,6 +59,7 @@ class Service:
         self.metrics.waiting.set_function(lambda: self._places.taken)
         self._readers = ThreadPoolExecutor(workers, thread_name_prefix="read")
         self._explaining = ThreadPoolExecutor(1, thread_name_prefix="explain")
+        self._batch_size = batch_size
         on_batch = self.metrics.batch.observe
         self._batcher = Batcher(classifier.logits, batch_size=batch_size, max_wait=max_wait, on_batch=on_batch)
 
@@ -67,12 +69,20 @@ class Service:
         return self._batcher.alive and not self.stopping
 
     def warm_up(self) -> None:
-        """Run the model once, so that it fails here if it cannot run, and the first image need not wait.
+        """Run the model, so that it fails here if it cannot run, and the first images need not wait.
+
+        On CUDA it runs in each size of batch that the engine uses, as each takes a second or two the first time.
 
         Raises:
             ArtefactError: its logits are not finite.
         """
         finite(self._grey_K)
+        if self.classifier.engine is not None and self.classifier.engine.is_asynchronous:
+            sizes = itertools.takewhile(lambda size: size < 2 * self._batch_size, (2**n for n in itertools.count(1)))
+            for size in sizes:
+                together = [self._batcher.submit(self._grey_HWC) for _ in range(min(size, self._batch_size))]
+                for waiting in together:
+                    waiting.result()
         self._explaining.submit(self._explained, self._grey_HWC, self._grey_K, 0)  # without waiting for it
 
     def begin_stopping(self) -> None:
