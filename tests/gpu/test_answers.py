@@ -117,10 +117,12 @@ def test_lr_find(cli: Any, photos: Path, tiny_weights: Path, tmp_path: Path, dev
     assert ours == pytest.approx(theirs, rel=0.02)
 
 
-def test_benchmark(cli: Any, photos: Path, device: str) -> None:
+def test_benchmark(cli: Any, photos: Path, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cnn_tl.evaluating.benchmark.PACE", 0.05)  # a second for all stages
     report = rows(cli, "benchmark", photos, "--model", "test_resnet", "--images", 32, "--device", device)
     assert report["stages"]
-    assert all(stage["seconds"] > 0 for stage in report["stages"])
+    for stage in report["stages"]:
+        assert stage["note"] if stage["seconds"] is None else stage["seconds"] > 0
 
 
 def test_serve(cli: Any, trained: Path, photos: Path, device: str) -> None:
