@@ -40,7 +40,9 @@ LONGEST = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not gpus.are_wanted(config):
+    if gpus.are_wanted(config):
+        gpus.make_deterministic_runs_possible()
+    else:
         gpus.hide()
 
 

@@ -33,6 +33,14 @@ def hide() -> None:
     os.environ[VISIBLE] = "-1"  # Windows would take an empty value for none
 
 
+def make_deterministic_runs_possible() -> None:
+    """Set what cuBLAS needs for them, in a process with other runs before: torch looks for it once, at the first product.
+
+    `core.device.deterministic` sets it for the process of a command, which has one run.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
 def environment() -> dict[str, str]:
     """Return the variables of a new process of pytest that sees what the user can see."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", VISIBLE, _OF_THE_USER))}
