@@ -34,9 +34,9 @@ def hide() -> None:
 
 
 def make_deterministic_runs_possible() -> None:
-    """Set what cuBLAS needs for them, in a process with other runs before: torch looks for it once, at the first product.
+    """Set what cuBLAS needs for them before any other run: torch looks for it once in a process, at the first product.
 
-    `core.device.deterministic` sets it for the process of a command, which has one run.
+    `core.device.deterministic` sets it in the process of a command, which has one run.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
