@@ -5,22 +5,48 @@ What both libraries spell alike (`@`, slices, `exp`, `where`, ...) is written on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cnn_tl.core.cpu import usable
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 Array = Any
 """A numpy array, or a torch tensor on a device."""
 
 
 class HostArrays:
-    """numpy."""
+    """numpy, and threads for what numpy computes without holding the interpreter.
+
+    The threads of a BLAS library wait for each other by turning, which on a busy machine takes ten times as long; so
+    they should be limited to one (threadpoolctl) while these work.
+    """
 
     xp: Any = np
     single: Any = np.float32
     double: Any = np.float64
+    shares_rows = True
+
+    def __init__(self) -> None:
+        """Start no thread yet."""
+        self._threads: ThreadPoolExecutor | None = None
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """Return the results in order, computed by as many threads as cores may be used."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(usable(), thread_name_prefix="head")
+        return list(self._threads.map(function, items))
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._threads is not None:
+            self._threads.shutdown()
 
     def put(self, array: NDArray[Any]) -> Array:
         """Return an array of the host, where this computes."""
@@ -48,6 +74,8 @@ class DeviceArrays:
 
     Decompositions of matrices stay on the host: loading the GPU's library for them takes longer than one of them.
     """
+
+    shares_rows = False
 
     def __init__(self, device: str) -> None:
         """Take the name of a device, such as "cuda:0"."""
@@ -81,6 +109,13 @@ class DeviceArrays:
     def host(self, array: Array) -> NDArray[Any]:
         """Return the array on the host."""
         return array.cpu().numpy()  # type: ignore[no-any-return]
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """Return the results in order."""
+        return [function(item) for item in items]
+
+    def close(self) -> None:
+        """Free nothing: torch keeps its memory for later."""
 
 
 Arrays = HostArrays | DeviceArrays

@@ -11,6 +11,7 @@ Shapes as in problem.py; R rows are V views of N images, S the dimensions of a f
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.heads.arrays import Array, Arrays, DeviceArrays, HostArrays
-from cnn_tl.heads.cross_entropy import CrossEntropy
+from cnn_tl.heads.cross_entropy import ROWS, CrossEntropy
 from cnn_tl.heads.folds import stratified_folds, stratified_sample
 from cnn_tl.heads.lbfgs import History, minimise
 from cnn_tl.heads.problem import Features, FittedHead, Problem
@@ -84,7 +85,7 @@ class _Axes:
 
     Attributes:
         coordinates: of the rows, float64 [R, S], where the fit is computed.
-        basis: the axes, float64 [S, D], likewise.
+        basis: the axes, float32 [S, D], likewise.
         squares: the mean square of each coordinate, [S], on the host.
     """
 
@@ -111,7 +112,7 @@ def fit_logistic(problem: Problem, settings: LbfgsHead) -> FittedHead:
     weights_R = problem.image_weights[image_R].astype(np.float32)
     rows = _Rows(standard(raw_RD), labels_R, weights_R)
     arrays = _arrays_for(raw_RD.size * problem.num_classes, problem.device)
-    with threadpool_limits(1, user_api="blas"):
+    with threadpool_limits(1, user_api="blas"), closing(arrays):
         sample = _sample(problem, image_R)
         axes = _principal(arrays, rows.features[sample.rows_n])
         penalty, path = settings.penalty, None
@@ -239,7 +240,7 @@ def _fit_all(
         return CrossEntropy(arrays, features, rows.labels, weights_1R, problem.num_classes, penalty)
 
     objective = objective_in(precisions[0])
-    basis = None if rotated else arrays.cast(axes.basis, arrays.single)
+    basis = None if rotated else axes.basis
     shape = objective.shape
 
     def lifted(vectors: Array) -> Array:
@@ -283,7 +284,7 @@ def _fit_all(
         x, evaluations = found.x, evaluations + found.evaluations
     theta = x.reshape(shape[1:])
     if rotated:
-        theta = arrays.xp.concatenate([theta[:, :-1] @ axes.basis, theta[:, -1:]], 1)
+        theta = arrays.xp.concatenate([theta[:, :-1] @ arrays.cast(axes.basis, arrays.double), theta[:, -1:]], 1)
     return arrays.host(theta), evaluations
 
 
@@ -316,9 +317,13 @@ def _inverse(
         across = 1 / (uncertain * min(rest, float(axes.squares.max())) + penalty)
         difference_S = arrays.cast(along_S - across, basis.dtype)
 
+        at_once = ROWS // 2 if arrays.shares_rows else len(basis)
+        blocks = [slice(start, start + at_once) for start in range(0, len(basis), at_once)]
+
         def inside(weights: Array) -> Array:
-            part = arrays.cast(weights, basis.dtype) @ basis.T * difference_S
-            return across * weights + arrays.cast(part @ basis, weights.dtype)
+            narrow = arrays.cast(weights, basis.dtype)
+            parts = arrays.map(lambda axes: narrow @ basis[axes].T * difference_S[axes] @ basis[axes], blocks)
+            return across * weights + arrays.cast(sum(parts), weights.dtype)
 
     def apply(vectors: Array) -> Array:
         theta = vectors.reshape(*vectors.shape[:-1], *shape[1:])
@@ -417,5 +422,6 @@ def _principal(arrays: Arrays, features_RD: Features) -> _Axes:
     values, vectors = values[kept], np.ascontiguousarray(vectors[:, kept])
     axes, scales = arrays.put(vectors), arrays.put(np.sqrt(values))
     coordinates_RS = axes * scales if wide else whole @ axes
-    basis_SD = (axes / scales).T @ whole if wide else axes.T
+    single = arrays.cast(axes / scales if wide else axes, arrays.single).T
+    basis_SD = single @ arrays.cast(whole, arrays.single) if wide else single
     return _Axes(coordinates_RS, basis_SD, values / len(features_RD))

@@ -594,3 +594,16 @@ def test_the_curvature_of_all_rows_changes_the_steps_alone(classes: int, monkeyp
         found.append(fit("lbfgs", features, labels, penalty=1e-3))
     assert found[0].facts["iterations"] != found[1].facts["iterations"]
     np.testing.assert_allclose(found[0].logits(features), found[1].logits(features), atol=1e-3)
+
+
+def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cnn_tl.heads import arrays, cross_entropy
+
+    features, labels = blobs(images=1_500, features=30, spread=4.0)
+    monkeypatch.setattr(cross_entropy, "WORTH_THREADS", 0)
+    heads, threads = [], []
+    for cores in (1, 5):
+        monkeypatch.setattr(arrays, "usable", lambda cores=cores: threads.append(cores) or cores)
+        heads.append(fit("lbfgs", features, labels, penalty=1e-3))
+    assert threads == [1, 5], "each fit has started threads of its own"
+    np.testing.assert_array_equal(heads[0].tensors["weight"], heads[1].tensors["weight"])
