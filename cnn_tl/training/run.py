@@ -284,13 +284,15 @@ def _run_mode(mode: Mode, run: Run, dataset: Dataset, network: LazyNetwork, work
 def _finish(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcome, started: float) -> TrainResult:
     """Evaluate the model on the validation split and write the remaining files, result.json last."""
     folder = run.folder
-    proof = verified_backbone(run, network) if outcome.head is not None else outcome.facts.frozen_sha256
+    backbone, proof = None, outcome.facts.frozen_sha256
+    if outcome.head is not None:
+        backbone, proof = verified_backbone(run, network)
     outcome = replace(outcome, facts=replace(outcome.facts, frozen_sha256=proof, resumed=run.is_resumed))
     result = make_result(run, dataset, network, outcome, started)
     with drawing_curves(run, dataset, network, outcome):
         files.write_json(folder.manifest, dataset.manifest.to_json())
         files.write_text(folder.validation, validation_lines(dataset, outcome))
-        save_model(run, dataset, network, outcome, result)
+        save_model(run, dataset, network, outcome, result, backbone)
     if run.recipe.mode == "freeze":
         facts = replace(outcome.facts, resumed=False)
         run.log([{"val_accuracy": result.accuracy, **facts.to_dict()}])

@@ -20,8 +20,18 @@ from cnn_tl.training.result import TrainResult
 Tensors = Mapping[str, NDArray[Any]]
 
 
-def save_model(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcome, result: TrainResult) -> None:
+def save_model(
+    run: Run,
+    dataset: Dataset,
+    network: LazyNetwork,
+    outcome: Outcome,
+    result: TrainResult,
+    backbone: Tensors | None = None,
+) -> None:
     """Write the bundle of a finished run.
+
+    Args:
+        backbone: the tensors under a fitted head, from `verified_backbone`.
 
     Raises:
         ResourceError: the disk is full or not writable.
@@ -41,20 +51,22 @@ def save_model(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcom
     if head is None:
         bundle.save_model(run.folder.bundle, network.model, **options)
         return
-    tensors = {**network.backbone_tensors(run.observer.note), **_classifier_tensors(network, head)}
+    assert backbone is not None, "a fitted head has a backbone"
+    tensors = {**backbone, **_classifier_tensors(network, head)}
     bundle.save(run.folder.bundle, tensors, info.config, head=head.spec, **options)
 
 
-def verified_backbone(run: Run, network: LazyNetwork) -> str:
-    """Return the digest of the frozen backbone's parameters and buffers.
+def verified_backbone(run: Run, network: LazyNetwork) -> tuple[Tensors, str]:
+    """Return the frozen backbone's parameters and buffers, and their digest.
 
     Raises:
         RuntimeError: a bug of ours: it is not the digest from before the run.
     """
-    after = tensors_digest(network.backbone_tensors(run.observer.note))
+    tensors = network.backbone_tensors(run.observer.note)
+    after = tensors_digest(tensors) if network.is_built else network.info.backbone_sha256  # was checked when read
     if after != network.info.backbone_sha256:
         raise RuntimeError("a frozen tensor has changed")
-    return after
+    return tensors, after
 
 
 def _classifier_tensors(network: LazyNetwork, head: FittedHead) -> Tensors:

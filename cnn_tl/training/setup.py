@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TypeVar, cast
 
 from cnn_tl import recipe as recipes
 from cnn_tl.core import files
+from cnn_tl.core.background import Background
 from cnn_tl.core.device import begin_loading
 from cnn_tl.core.errors import ArtefactError, DataError, RecipeError, printable
 from cnn_tl.core.processes import ALONE, World
@@ -17,6 +20,7 @@ from cnn_tl.data.decoding.image import ImageLimits
 from cnn_tl.data.folders.scan import scan
 from cnn_tl.data.manifest import Manifest
 from cnn_tl.data.reading import ahead
+from cnn_tl.networks.info import Remembered
 from cnn_tl.plots.figure import new_figure
 from cnn_tl.recipe import ResolvedRecipe
 from cnn_tl.recipe.resolved import LoopRecipe
@@ -29,6 +33,9 @@ from cnn_tl.training.outcome import Facts
 from cnn_tl.training.preflight import refuse_unknown_classes, refuse_untrainable
 from cnn_tl.training.result import read_result
 from cnn_tl.training.run_folder import RunFolder
+
+LONG_SCAN = 0.5
+"""Seconds of a scan after which torch is loaded beside it."""
 
 R = TypeVar("R", bound=ResolvedRecipe)
 
@@ -52,13 +59,15 @@ def open_run(
     if resume:
         recipe = world.first(lambda: with_found_paths(as_given, folder))
     run = Run(recipe, folder, observer, world, tracking=Tracking(observer.warn), is_resumed=resume, writes=writes)
-    known = recall_network(run)
-    if known is None or has_loop(run):
-        rest = _load_the_rest if writes and has_loop(run) else None
-        begin_loading(recipe.run.device, opens_gpu=world.is_alone, then=rest)
-    manifest = world.first(lambda: _scanned(run))  # before anything is downloaded
+    recalled = Background(lambda: recall_network(run), "recall network")
+    loading = _Loading(run, recalled)
+    if not world.is_first:
+        loading.begin()
+    manifest = world.first(lambda: _scanned(run, loading.begin))  # before anything is downloaded
+    known = recalled.result()
     if known is None and not resume:
         ahead.prepare(run.workers, len(manifest.images))  # nothing is kept of any image yet
+    loading.begin()
     refuse_unknown_classes(recipe, manifest.classes)
     network = find_network(run, known, len(manifest.classes))
     dataset = Dataset(run, network.info.preprocessing, Selection(manifest))
@@ -69,6 +78,22 @@ def open_run(
     return run, dataset, network
 
 
+class _Loading:
+    """Loads torch in a thread, if the run is going to need it."""
+
+    def __init__(self, run: Run, recalled: Background[Remembered | None]) -> None:
+        self._run, self._recalled, self._has_begun = run, recalled, False
+
+    def begin(self) -> None:
+        """Begin, once."""
+        if self._has_begun:
+            return
+        self._has_begun, run = True, self._run
+        if self._recalled.result() is None or has_loop(run):
+            rest = _load_the_rest if run.writes and has_loop(run) else None
+            begin_loading(run.recipe.run.device, opens_gpu=run.world.is_alone, then=rest)
+
+
 def _load_the_rest() -> None:
     """Import what a loop needs at its first step and at its end, while images are prepared."""
     import_module("torch._dynamo")  # for torch's optimizers
@@ -76,18 +101,24 @@ def _load_the_rest() -> None:
     new_figure(height=1.0)  # for the learning curves
 
 
-def _scanned(run: Run) -> Manifest:
-    found = _scan(run.recipe, run.observer)
+def _scanned(run: Run, meanwhile: Callable[[], None]) -> Manifest:
+    found = _scan(run.recipe, run.observer, meanwhile)
     return _same_data(run.folder, found) if run.is_resumed else found
 
 
-def _scan(recipe: ResolvedRecipe, observer: Observer) -> Manifest:
-    scanned = 0
+def _scan(recipe: ResolvedRecipe, observer: Observer, meanwhile: Callable[[], None]) -> Manifest:
+    """Scan the data; call `meanwhile` if that takes long.
+
+    An import takes the interpreter from a thread that reads many small files: a short scan is over sooner without it.
+    """
+    scanned, started = 0, time.monotonic()
 
     def show(done: int, total: int) -> None:
         nonlocal scanned
         observer.advance(done - scanned)
         scanned = done
+        if time.monotonic() - started > LONG_SCAN:
+            meanwhile()
 
     with observer.task("scanning", None):
         manifest = scan(

@@ -39,6 +39,9 @@ _TRIALS = {"alone": _STEP, "together": 4 * _STEP}
 """Files that are read to find out how fast a way is."""
 _TRIAL_SHARE = 0.1
 """The share of the time that is spent on trying the other way."""
+_QUICK = 5000.0
+"""Files a second from which threads are tried only after `_PATIENCE` seconds: a short scan is over by then."""
+_PATIENCE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +105,11 @@ class Pace:
         """Return the way to read the next files, and how many."""
         if self._alone:
             return "alone", _LENGTHS["alone"]
-        untried = next((way for way in _TRIALS if way not in self._rates), None)
-        if untried is not None:
-            return untried, _TRIALS[untried]
+        if "alone" not in self._rates:
+            return "alone", _TRIALS["alone"]
+        if "together" not in self._rates:
+            waits = self._rates["alone"] < _QUICK or self._since_trial > _PATIENCE
+            return ("together", _TRIALS["together"]) if waits else ("alone", _LENGTHS["alone"])
         slower, faster = sorted(self._rates, key=self._rates.__getitem__)
         if self._last_trial < _TRIAL_SHARE * self._since_trial:
             return slower, _TRIALS[slower]
