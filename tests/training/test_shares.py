@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+import torch
 
 from cnn_tl.core.errors import CnnTlError
 from cnn_tl.core.processes import World
 from cnn_tl.core.progress import Observer
-from cnn_tl.data.loader import Batch
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.features.speed import BATCH_SIZE
 from cnn_tl.networks.backbone import place
@@ -146,10 +146,9 @@ def test_each_activation_is_computed_by_one_process_and_found_by_all(open_one: C
     computed: Counter[ImageRecord] = Counter()
     rows: list[Any] = []
 
-    def read(groups: Sequence[Sequence[ImageRecord]]) -> Iterator[Batch[ImageRecord]]:
+    def read(groups: Sequence[Sequence[ImageRecord]]) -> Iterator[torch.Tensor]:
         computed.update(image for group in groups for image in group)
-        dataset = opened[0][1]
-        return dataset.read(groups, dataset.evaluation_pixels)
+        return (torch.from_numpy(batch.pixels) for batch in opened[0][1].read_plain(groups))
 
     def fill(rank: int, run: Run, dataset: Dataset, network: LazyNetwork) -> None:
         found = _activations(dataset, network)
