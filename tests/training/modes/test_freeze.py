@@ -188,7 +188,7 @@ def test_what_is_lost_during_the_fit_is_computed_again(
 ) -> None:
     """Somebody empties the cache, or another run needs the room, while this one fits its head."""
     first = run("a")
-    fit = HEADS["lbfgs"]
+    fit = HEADS["auto"]
 
     def robbed(problem: Any, settings: Any) -> Any:
         housekeeping.clear(own_cache)
@@ -196,7 +196,7 @@ def test_what_is_lost_during_the_fit_is_computed_again(
         housekeeping.clear(own_cache)
         return fitted
 
-    monkeypatch.setitem(HEADS, "lbfgs", robbed)
+    monkeypatch.setitem(HEADS, "auto", robbed)
     if not kept:
         monkeypatch.setattr("cnn_tl.cache.eviction.Eviction.make_room", lambda self, nbytes: "there is no room")
     listener = Listener()
