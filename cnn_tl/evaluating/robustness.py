@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cnn_tl.core.progress import Observer
+from cnn_tl.data.loader import Pixels
 from cnn_tl.data.reading.ahead import decoded_batches
 from cnn_tl.data.reading.jobs import Job
 from cnn_tl.evaluating.perturbations import PERTURBATIONS, ChangedForms, View
@@ -92,11 +93,9 @@ def predict_changed(
         for batch in decoded_batches(images, job_of, **options):
             unreadable |= {path: error.reason for (path, _), error in batch.failures}
             labels += [label for _, label in batch.items]
-            for views in batch.pixels:  # [V, H, W, 3]
-                blocks = [views[start : start + batch_size] for start in range(0, len(views), batch_size)]
-                logits = stacked([model.logits(block) for block in blocks], len(model.classes))
-                unchanged.append(logits[:1])
-                answers.append(logits.argmax(1))
+            for logits_VK in _logits(model, batch.pixels, batch_size) if batch.items else ():
+                unchanged.append(logits_VK[:1])
+                answers.append(logits_VK.argmax(1))
             observer.advance((len(batch.items) + len(batch.failures)) * views_per_image)
     rows = _rows(forms, np.array(answers), np.array(labels)) if answers else ()
     return Predictions(stacked(unchanged, len(model.classes)), unreadable, rows)
@@ -105,6 +104,22 @@ def predict_changed(
 def stacked(blocks: Sequence[Logits], classes: int) -> Logits:
     """Return logits [N, K] from blocks of rows, of which there may be none."""
     return np.concatenate(blocks) if blocks else np.empty((0, classes), np.float32)
+
+
+def _logits(model: Classifier, pixels: Pixels, batch_size: int) -> Logits:
+    """Return the logits [N, V, K] of pixels [N, V, H, W, 3].
+
+    On a CPU the batches hold views of one image, so that its logits do not depend on other images to the last bit. The
+    views of one image do not fill a GPU.
+    """
+    images, views = pixels.shape[:2]
+    together = images if model.engine is not None and model.engine.is_asynchronous else 1
+    logits = []
+    for first in range(0, images, together):
+        flat = pixels[first : first + together].reshape(-1, *pixels.shape[2:])
+        blocks = [flat[start : start + batch_size] for start in range(0, len(flat), batch_size)]
+        logits += [model.logits(block) for block in blocks]
+    return np.concatenate(logits).reshape(images, views, -1)
 
 
 def _forms() -> list[_Form]:

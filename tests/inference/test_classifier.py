@@ -25,6 +25,7 @@ from cnn_tl.core.statistics import softmax
 from cnn_tl.data.loader import Pixels
 from cnn_tl.data.reading import ahead
 from cnn_tl.data.views import transforms
+from cnn_tl.features import engine
 from cnn_tl.inference import classifier
 from cnn_tl.inference.classifier import Answer, Classifier, Logits, load
 
@@ -203,6 +204,36 @@ def test_a_model_that_is_loaded_in_the_background_gives_the_same_answers(
     model = load(run_folder, "cpu", in_background=True)
     assert model.batch_size == (256 if guess else 4)
     assert list(model.predict(many, top=3, batch_size=None if guess else 4)) == expected
+
+
+@pytest.fixture
+def as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let engines on the CPU take the paths of CUDA: batches of few sizes, read after the next one has started."""
+    real = engine.Engine.__init__
+
+    def asynchronous(self: engine.Engine, *arguments: Any, **options: Any) -> None:
+        real(self, *arguments, **options)
+        self.is_asynchronous = True
+
+    monkeypatch.setattr(engine.Engine, "__init__", asynchronous)
+    monkeypatch.setattr(engine, "_sizes_used", {})
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+def test_answers_are_the_same_where_the_next_batch_runs_already(
+    run_folder: Path, mixed: list[Path], noise: list[Path], monkeypatch: pytest.MonkeyPatch,
+    as_on_cuda: None, in_background: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(classifier, "will_be_cuda", lambda device: True)
+    names = [*mixed, *noise * 4]
+    model = load(run_folder, "cpu", in_background=in_background)
+    assert (model.batch_size, model.engine is not None and model.engine.is_asynchronous) == (256, True)
+    together = list(model.predict(names, top=3))
+    by_threes = list(load(run_folder, "cpu", batch_size=3).predict(names, top=3, batch_size=3))
+    assert [answer.file for answer in together] == [str(name) for name in names]
+    for one, other in zip(together, by_threes, strict=True):
+        assert (one.label, one.error) == (other.label, other.error)
+        assert dict(one.top) == pytest.approx(dict(other.top), abs=1e-5)
 
 
 def test_images_are_read_while_the_model_is_loaded(
