@@ -85,7 +85,7 @@ def main() -> None:
     if sys.platform != "win32":
         os.nice(NICENESS)
         threading.Thread(target=_end_with, args=(greeting.parent,), daemon=True).start()
-    with contextlib.suppress(EOFError, BrokenPipeError, pickle.UnpicklingError):  # closed, perhaps within a request
+    with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):  # closed, perhaps within a request
         while True:
             request: Request = pickle.load(sys.stdin.buffer)
             pickle.dump(answer(request, shared), replies, pickle.HIGHEST_PROTOCOL)

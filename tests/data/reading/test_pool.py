@@ -21,7 +21,7 @@ from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.decoding.image import ImageLimits
 from cnn_tl.data.loader import Batch, in_groups
 from cnn_tl.data.manifest import ImageRecord
-from cnn_tl.data.reading import ahead, pool
+from cnn_tl.data.reading import ahead, pool, process
 from cnn_tl.data.reading.ahead import decoding
 from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels, RandomView, SourceRow
 from cnn_tl.data.reading.shared_memory import SharedMemory
@@ -144,6 +144,15 @@ def test_without_shared_memory_threads_decode(folder: Path, monkeypatch: pytest.
 
 def test_where_processes_cannot_start_threads_decode(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(folder / "no such program"))
+    files = sorted(folder.iterdir())
+    assert_same(decoded(files, plain, 2), by_threads(files, plain))
+
+
+@pytest.mark.parametrize("program", ["print('welcome to this machine')", "raise SystemExit(3)", "print(end='N.')"])
+def test_where_processes_do_not_answer_threads_decode(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    monkeypatch.setattr(process, "_PROGRAM", program)
     files = sorted(folder.iterdir())
     assert_same(decoded(files, plain, 2), by_threads(files, plain))
 
