@@ -7,12 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.core.cpu import usable
+
+SMALL = 2**21
+"""Numbers to work through up to which a GPU takes longer than the host: it would run a few dozen short kernels."""
+
+LARGE_MATRIX = 1_536
+"""Rows of a symmetric matrix from which a GPU decomposes it sooner than the host, loading its library included."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -43,6 +50,11 @@ class HostArrays:
             self._threads = ThreadPoolExecutor(usable(), thread_name_prefix="head")
         return list(self._threads.map(function, items))
 
+    def eigh(self, symmetric: Array) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return eigenvalues, ascending, and eigenvectors, on the host."""
+        values, vectors = np.linalg.eigh(symmetric)
+        return values, vectors
+
     def close(self) -> None:
         """End the threads."""
         if self._threads is not None:
@@ -72,7 +84,7 @@ class HostArrays:
 class DeviceArrays:
     """torch on a device, where float32 products are exact from then on.
 
-    Decompositions of matrices stay on the host: loading the GPU's library for them takes longer than one of them.
+    Most decompositions stay on the host: loading the GPU's library for them takes longer.
     """
 
     shares_rows = False
@@ -114,8 +126,34 @@ class DeviceArrays:
         """Return the results in order."""
         return [function(item) for item in items]
 
+    def eigh(self, symmetric: Array) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return eigenvalues, ascending, and eigenvectors, on the host."""
+        if len(symmetric) < LARGE_MATRIX:
+            values, vectors = np.linalg.eigh(self.host(symmetric))
+            return values, vectors
+        found = self.xp.linalg.eigh(symmetric)
+        return self.host(found[0]), self.host(found[1])
+
     def close(self) -> None:
         """Free nothing: torch keeps its memory for later."""
 
 
 Arrays = HostArrays | DeviceArrays
+
+
+def compute(size: int, device: str, function: Callable[[Arrays], Result]) -> Result:
+    """Call a function with the arrays of a CUDA device; of the host if that is faster, or the device lacks memory.
+
+    Args:
+        size: how many numbers the function works through.
+    """
+    if device.startswith("cuda") and size >= SMALL:
+        from cnn_tl.core.device import is_out_of_memory
+
+        try:
+            return function(DeviceArrays(device))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+    with closing(HostArrays()) as host:
+        return function(host)

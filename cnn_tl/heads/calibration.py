@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn_tl.heads.arrays import Array, Arrays, HostArrays
+
 FACTORS = (0.1, 1e4)
 """The search range of the factor of scores."""
 
@@ -26,14 +28,20 @@ TOLERANCE = 1e-3
 Scores = NDArray[np.float64]
 
 
-def best_factor(scores_NK: Scores, labels_N: NDArray[np.int64], weights_N: NDArray[np.float64]) -> tuple[float, float]:
+def best_factor(
+    scores_NK: Array, labels_N: NDArray[np.int64], weights_N: NDArray[np.float64], arrays: Arrays | None = None
+) -> tuple[float, float]:
     """Return the factor of the scores with the highest likelihood of the labels, and the weighted mean log likelihood.
 
     The scores must be those of images that were left out of the fit. The targets are smoothed by 1 / (N + 1), as in
     Platt (1999, sec. 2.2): if hardly any left-out image is wrong, the likelihood alone would make the factor
     arbitrarily large, and the first wrong answer later would be extremely confident.
+
+    Args:
+        arrays: where the scores lie; by default on the host.
     """
-    loss = _loss_of(scores_NK, labels_N, weights_N / weights_N.sum(), _smoothing(labels_N))
+    shares_N = weights_N / weights_N.sum()
+    loss = _loss_of(scores_NK, labels_N, shares_N, _smoothing(labels_N), arrays or HostArrays())
     log_factor = _minimum(loss, FACTORS)
     return math.exp(log_factor), -loss(log_factor)
 
@@ -51,7 +59,7 @@ def temperature_of(logits_NK: Scores, labels_N: NDArray[np.int64]) -> float:
     images = np.ones(len(labels_N))
 
     def minimum(smoothing: float) -> float:
-        loss = _loss_of(logits_NK, labels_N, images, smoothing)
+        loss = _loss_of(logits_NK, labels_N, images, smoothing, HostArrays())
         return _minimum(lambda log_t: loss(-log_t) + (log_t / SPREAD) ** 2 / 2, TEMPERATURES)
 
     log_t = minimum(0.0)
@@ -65,17 +73,19 @@ def _smoothing(labels_N: NDArray[np.int64]) -> float:
 
 
 def _loss_of(
-    scores_NK: Scores, labels_N: NDArray[np.int64], weights_N: NDArray[np.float64], smoothing: float
+    scores_NK: Array, labels_N: NDArray[np.int64], weights_N: NDArray[np.float64], smoothing: float, arrays: Arrays
 ) -> Callable[[float], float]:
     """Return the function from the logarithm of a factor to the weighted sum of the log losses of factor * scores."""
-    shifted_NK = scores_NK - scores_NK.max(1, keepdims=True)
-    right_N = shifted_NK[np.arange(len(labels_N)), labels_N]
-    target_N = (1 - smoothing) * right_N + smoothing * shifted_NK.mean(1)
+    xp = arrays.xp
+    each, labels, weights = arrays.put(np.arange(len(labels_N))), arrays.put(labels_N), arrays.put(weights_N)
+    shifted_NK = scores_NK - xp.amax(scores_NK, 1)[:, None]
+    right_N = shifted_NK[each, labels]
+    target_N = (1 - smoothing) * right_N + smoothing * xp.mean(shifted_NK, 1)
 
     def loss(log_factor: float) -> float:
         factor = math.exp(log_factor)
-        log_sums_N = np.log(np.exp(factor * shifted_NK).sum(1))
-        return float(weights_N @ (log_sums_N - factor * target_N))
+        log_sums_N = xp.log(xp.sum(xp.exp(factor * shifted_NK), 1))
+        return float(weights @ (log_sums_N - factor * target_N))
 
     return loss
 

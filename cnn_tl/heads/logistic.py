@@ -11,14 +11,13 @@ Shapes as in problem.py; R rows are V views of N images, S the dimensions of a f
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.heads.arrays import Array, Arrays, DeviceArrays, HostArrays
+from cnn_tl.heads.arrays import SMALL, Array, Arrays, compute
 from cnn_tl.heads.cross_entropy import ROWS, CrossEntropy
 from cnn_tl.heads.folds import stratified_folds, stratified_sample
 from cnn_tl.heads.lbfgs import History, minimise
@@ -52,10 +51,6 @@ WORKSPACE = 48 * 2**20
 EXACT = 2**24
 """Rows x features x classes up to which the fit on all rows ends in float64. In float32 L-BFGS stops where rounding
 hides further progress, and the head depends on that rounding."""
-
-SMALL = 2**21
-"""Rows x features x classes up to which float64 takes no longer than float32, and a GPU longer than the host: there an
-evaluation is a few dozen short kernels."""
 
 WIDE = 150
 """Features per class up to which the products of all features take no longer than a few dozen evaluations."""
@@ -111,20 +106,30 @@ def fit_logistic(problem: Problem, settings: LbfgsHead) -> FittedHead:
     labels_R = problem.labels[image_R]
     weights_R = problem.image_weights[image_R].astype(np.float32)
     rows = _Rows(standard(raw_RD), labels_R, weights_R)
-    arrays = _arrays_for(raw_RD.size * problem.num_classes, problem.device)
-    with threadpool_limits(1, user_api="blas"), closing(arrays):
-        sample = _sample(problem, image_R)
-        axes = _principal(arrays, rows.features[sample.rows_n])
-        penalty, path = settings.penalty, None
-        facts: dict[str, Any] = {}
-        if penalty is None:
-            penalty, path, facts = _choose_penalty(problem, arrays, rows, sample, axes)
-        if path is None:
-            path = _path_to(penalty, problem, arrays, rows, sample, axes)
-        theta, iterations = _fit_all(problem, arrays, rows, axes, path, penalty)
-    facts |= {"kind": "lbfgs", "penalty_chosen": settings.penalty is None}
-    facts |= {"penalty": penalty, "iterations": iterations, "converged": iterations < MAX_ITERATIONS}
+    sample = _sample(problem, image_R)
+    with threadpool_limits(1, user_api="blas"):
+        size = raw_RD.size * problem.num_classes
+        theta, facts = compute(
+            size, problem.device, lambda arrays: _fit(problem, arrays, rows, sample, settings.penalty)
+        )
     return standard.folded(theta[:, :-1], theta[:, -1], facts)
+
+
+def _fit(
+    problem: Problem, arrays: Arrays, rows: _Rows, sample: _Sample, penalty: float | None
+) -> tuple[Theta, dict[str, Any]]:
+    """Return theta of the standardised features, [K, D + 1], and facts."""
+    facts: dict[str, Any] = {"kind": "lbfgs", "penalty_chosen": penalty is None}
+    axes = _principal(arrays, rows.features[sample.rows_n])
+    path = None
+    if penalty is None:
+        penalty, path, chosen = _choose_penalty(problem, arrays, rows, sample, axes)
+        facts |= chosen
+    if path is None:
+        path = _path_to(penalty, problem, arrays, rows, sample, axes)
+    theta, iterations = _fit_all(problem, arrays, rows, axes, path, penalty)
+    facts |= {"penalty": penalty, "iterations": iterations, "converged": iterations < MAX_ITERATIONS}
+    return theta, facts
 
 
 @dataclass(frozen=True)
@@ -304,7 +309,7 @@ def _inverse(
 
         def inside(weights: Array) -> Array:
             return weights * arrays.cast(along_S, weights.dtype)
-    elif len(axes.squares) < dimensions <= WIDE * objective.num_classes and isinstance(arrays, HostArrays):
+    elif len(axes.squares) < dimensions <= WIDE * objective.num_classes and arrays.shares_rows:
         gram = np.asarray(features_RS.T @ features_RS, np.float64) / len(features_RS)
         whole = np.linalg.inv(uncertain * gram + penalty * np.eye(dimensions))
         whole = (whole + whole.T).astype(np.float32) / 2
@@ -336,10 +341,6 @@ def _inverse(
 def history_size(nbytes: int) -> int:
     """Return how many past steps of so many bytes to keep."""
     return max(3, min(WORKSPACE // (3 * nbytes), MEMORY))
-
-
-def _arrays_for(size: int, device: str) -> Arrays:
-    return DeviceArrays(device) if device.startswith("cuda") and size >= SMALL else HostArrays()
 
 
 class _Path:
@@ -417,7 +418,7 @@ def _principal(arrays: Arrays, features_RD: Features) -> _Axes:
     """Return the rows in the orthonormal principal axes of their span, and the axes."""
     whole = arrays.cast(arrays.put(features_RD), arrays.double)
     wide = len(features_RD) < features_RD.shape[1]
-    values, vectors = np.linalg.eigh(arrays.host(whole @ whole.T if wide else whole.T @ whole))  # see DeviceArrays
+    values, vectors = arrays.eigh(whole @ whole.T if wide else whole.T @ whole)
     kept = values > values[-1] * 1e-10
     values, vectors = values[kept], np.ascontiguousarray(vectors[:, kept])
     axes, scales = arrays.put(vectors), arrays.put(np.sqrt(values))

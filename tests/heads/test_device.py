@@ -1,4 +1,4 @@
-"""Fits of logistic regression by torch on a device find what numpy finds on the host."""
+"""Fits by torch on a device find what numpy finds on the host."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from cnn_tl.core.choices import HeadKind
 from cnn_tl.core.statistics import softmax
-from cnn_tl.heads import HEADS, FittedHead, Problem, logistic
+from cnn_tl.heads import HEADS, FittedHead, Problem, arrays
 from cnn_tl.heads.arrays import DeviceArrays
 from cnn_tl.heads.scaling import standard_of
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
@@ -18,15 +19,21 @@ CUDA = pytest.param(
 )
 
 
-def fit(device: str, views: list[NDArray[np.float32]], labels: NDArray[np.int64], **settings: object) -> FittedHead:
+def fit(
+    device: str,
+    views: list[NDArray[np.float32]],
+    labels: NDArray[np.int64],
+    kind: HeadKind = "lbfgs",
+    **settings: object,
+) -> FittedHead:
     """Fit by torch on a device; on the host by numpy if it is ""."""
     classes = int(labels.max()) + 1
     weights = np.linspace(0.5, 1.5, classes)
     problem = Problem(views, labels, classes, weights, seed=0)
     with pytest.MonkeyPatch.context() as patch:
         if device:
-            patch.setattr(logistic, "_arrays_for", lambda *_: DeviceArrays(device))
-        return HEADS["lbfgs"](problem, HEAD_DEFAULTS["lbfgs"].model_copy(update=settings))
+            patch.setattr(arrays, "HostArrays", lambda: DeviceArrays(device))
+        return HEADS[kind](problem, HEAD_DEFAULTS[kind].model_copy(update=settings))
 
 
 def draw(
@@ -85,3 +92,42 @@ def test_a_penalty_that_is_given(device: str, penalty: float) -> None:
     assert host.facts["converged"]
     assert theirs.facts["penalty"] == host.facts["penalty"] == penalty
     assert objective(theirs, shown, labels) == pytest.approx(objective(host, shown, labels), rel=1e-6)
+
+
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+@pytest.mark.parametrize(
+    ("images", "features", "classes", "views"),
+    [(90, 12, 3, 1), (60, 200, 2, 1), (80, 30, 4, 3), (300, 40, 100, 1), (1_700, 1_600, 3, 1)],
+)
+def test_ridge_is_the_same_on_a_device(device: str, images: int, features: int, classes: int, views: int) -> None:
+    shown, labels = draw(images, features, classes, 2.0, views)
+    host, theirs = fit("", shown, labels, "ridge"), fit(device, shown, labels, "ridge")
+    assert theirs.facts["penalty"] == host.facts["penalty"]
+    assert theirs.facts["left_out_accuracy"] == pytest.approx(host.facts["left_out_accuracy"])
+    assert theirs.facts["factor"] == pytest.approx(host.facts["factor"], rel=1e-2)  # sought to a tenth of a percent
+    np.testing.assert_allclose(softmax(theirs.logits(shown[0])), softmax(host.logits(shown[0])), atol=1e-3)
+
+
+def test_a_device_without_memory_leaves_the_fit_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def full(device: str) -> DeviceArrays:
+        tried.append(device)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(arrays, "DeviceArrays", full)
+    assert arrays.compute(arrays.SMALL - 1, "cuda:0", lambda where: where.shares_rows)
+    assert not tried, "what is small never goes there"
+    assert arrays.compute(arrays.SMALL, "cpu", lambda where: where.shares_rows)
+    assert not tried
+    assert arrays.compute(arrays.SMALL, "cuda:0", lambda where: where.shares_rows)
+    assert tried == ["cuda:0"]
+
+
+def test_another_error_of_a_device_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(device: str) -> DeviceArrays:
+        raise RuntimeError("illegal memory access")
+
+    monkeypatch.setattr(arrays, "DeviceArrays", broken)
+    with pytest.raises(RuntimeError, match="illegal"):
+        arrays.compute(arrays.SMALL, "cuda:0", lambda where: where.shares_rows)

@@ -287,9 +287,9 @@ def test_ridge_leaves_out_whole_images_exactly(views: int, features: int) -> Non
     root = np.sqrt(np.tile(np.linspace(0.5, 1.5, 12), views))[:, None]
     mean_D, mean_K = (np.average(a, axis=0, weights=root[:, 0] ** 2) for a in (rows, targets))
     x, y = root * (rows - mean_D), root * (targets - mean_K)
-    left, values, _ = ridge._decomposed(x)
+    left, values, _ = ridge._decomposed(HostArrays(), x)
     penalty = 0.7
-    found = ridge._left_out(left, values / (values + penalty), y, root, 12) + mean_K
+    found = ridge._left_out(HostArrays(), left, values / (values + penalty), y, root, 12) + mean_K
     for image in range(12):
         kept = np.tile(np.arange(12), views) != image
         theirs = Ridge(alpha=penalty).fit(rows[kept], targets[kept], sample_weight=root[kept, 0] ** 2)
