@@ -42,6 +42,8 @@ LONGEST = (
 def pytest_configure(config: pytest.Config) -> None:
     if gpus.are_wanted(config):
         gpus.make_deterministic_runs_possible()
+        if not hasattr(config, "workerinput"):
+            config.pluginmanager.register(gpus.FailuresAtOnce(config))
     else:
         gpus.hide()
 

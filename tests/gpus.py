@@ -58,3 +58,18 @@ def why_not_run(config: pytest.Config, item: pytest.Item) -> str:
     takes_any_device = "device" in getattr(item, "fixturenames", ()) and not (given and "device" in given.params)
     can_run = torch.cuda.is_available() or (takes_any_device and ANY_DEVICE in os.environ)
     return "" if can_run else "needs a GPU"
+
+
+class FailuresAtOnce:
+    """Names each failure when it happens: a GPU is often lent for minutes, and the summary then never comes."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        screen = self._config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and screen is not None:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            reason = (crash.message if crash else report.longreprtext.strip()).partition("\n")[0]
+            screen.write(f"\nFAILED {report.nodeid} ({report.when}): {reason}\n", flush=True)

@@ -114,7 +114,7 @@ def test_lr_find(cli: Any, photos: Path, tiny_weights: Path, tmp_path: Path, dev
     found = [rows(cli, *words, tmp_path / f"{where}.png", "--device", where) for where in (device, "cpu")]
     assert len(found[0]["rates"]) > 20
     ours, theirs = (one["losses"][:20] for one in found)
-    assert ours == pytest.approx(theirs, rel=0.02)
+    assert ours == pytest.approx(theirs, rel=0.05, abs=0.02)
 
 
 def test_benchmark(cli: Any, photos: Path, device: str, monkeypatch: pytest.MonkeyPatch) -> None:

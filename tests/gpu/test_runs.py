@@ -88,8 +88,8 @@ def test_near_to_a_run_on_the_cpu(run: Run, name: str) -> None:
     there = metrics(run("cpu", mode, **sections, **settings, run={"device": "cpu"}).run)
     assert [row["step"] for row in here] == [row["step"] for row in there]
     for ours, theirs in zip(here, there, strict=True):
-        assert ours.get("loss", 0) == pytest.approx(theirs.get("loss", 0), rel=0.02)
-        assert ours["val_loss"] == pytest.approx(theirs["val_loss"], rel=0.02)
+        for name in ("loss", "val_loss"):
+            assert ours.get(name, 0) == pytest.approx(theirs.get(name, 0), rel=0.05, abs=0.02)
 
 
 @pytest.mark.parametrize("kind", HEADS)
