@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from cnn_tl.core.device import Precision, autocast, exact_fp32, fp32_switches_restored, is_out_of_memory
 from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.features.speed import cuda_batch_size
 from cnn_tl.features.transfer import HostCopy, transfer_of
 from cnn_tl.networks.backbone import normalised
 
@@ -32,12 +33,9 @@ SMALLEST_BATCH = 8
 kernels for each size, which takes a second or two for resnet50, longer than to compute the images that are added."""
 
 LARGE_BATCH = 64
-"""Images from which on a batch on CUDA is padded to a size that this process has used already: such batches belong to
-many images, where the time of all counts and not that of one."""
-
-
-_sizes_used: dict[tuple[int, int], set[int]] = {}
-"""Height and width of images -> the sizes of large batches on CUDA so far."""
+"""Images from which on a batch on CUDA is padded to the usual size, `cuda_batch_size`, and the smaller ones after it as
+well: they belong to many images, where the time of all counts and not that of one. What other engines have done does
+not matter, or a resumed run would end in other bits."""
 
 
 class Images(Protocol):
@@ -105,6 +103,7 @@ class Engine:
         self.is_asynchronous = device.type == "cuda"
         self.at_once: int | None = None
         self.seconds = 0.0
+        self._large_sizes: set[int] = set()
 
     def start(self, pixels: Pixels | Tensor) -> Pending:
         """Start to compute the outputs [N, D] of uint8 pixels [N, H, W, 3]; an array may then be changed.
@@ -176,12 +175,13 @@ class Engine:
             return self._fixed_size
         if not self.is_asynchronous or self.at_once is not None:  # short of memory: not one image more
             return count
-        used = _sizes_used.setdefault((self._spec.height, self._spec.width), set())
-        if count > SMALLEST_BATCH and (larger := [size for size in used if size >= count]):
+        if count > SMALLEST_BATCH and (larger := [size for size in self._large_sizes if size >= count]):
             return min(larger)
         size = max(SMALLEST_BATCH, 1 << (count - 1).bit_length())
         if size >= LARGE_BATCH:
-            used.add(size)
+            if size > count >= LARGE_BATCH:  # a power of two is as many as the caller takes at once
+                size = max(size, cuda_batch_size(self._spec))
+            self._large_sizes.add(size)
         return size
 
     def _halve(self, size: int) -> None:

@@ -13,7 +13,6 @@ from cnn_tl.core.device import inference_precision
 from cnn_tl.core.errors import BadImageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.loader import Batch
-from cnn_tl.features import engine as engine_module
 from cnn_tl.features.engine import Engine, Pending, stream
 from cnn_tl.features.speed import cuda_batch_size
 
@@ -163,11 +162,20 @@ def test_on_cuda_predictions_are_in_bf16_if_the_hardware_has_it(
     assert inference_precision(torch.device("cuda"), wanted) == precision  # type: ignore[arg-type]
 
 
-def test_the_last_batch_on_cuda_has_a_size_whose_kernels_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "_sizes_used", {})
+@pytest.mark.parametrize(
+    ("counts", "sizes"),
+    [
+        ([1, 9, 30], [8, 16, 32]),
+        ([40, 9], [64, 64]),
+        ([256, 140, 44, 9, 3], [256, 256, 256, 256, 8]),
+        ([100], [256]),  # validation images; other images went in batches of the usual size before
+        ([64, 64, 37], [64, 64, 64]),  # --batch-size 64
+        ([512, 300], [512, 512]),
+    ],
+)
+def test_the_last_batch_on_cuda_has_a_size_whose_kernels_are_chosen(counts: list[int], sizes: list[int]) -> None:
     engine = Engine(nn.Flatten(), SPEC, CPU, "fp32")
     engine.is_asynchronous = True
-    assert [engine._padded_size(count) for count in (1, 9, 40)] == [8, 16, 64]
-    assert [engine._padded_size(count) for count in (256, 140, 44, 9, 3)] == [256, 256, 64, 64, 8]
+    assert [engine._padded_size(count) for count in counts] == sizes
     engine.at_once = 40
     assert engine._padded_size(30) == 30, "memory is short"

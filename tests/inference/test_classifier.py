@@ -216,7 +216,6 @@ def as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_asynchronous = True
 
     monkeypatch.setattr(engine.Engine, "__init__", asynchronous)
-    monkeypatch.setattr(engine, "_sizes_used", {})
 
 
 @pytest.mark.parametrize("in_background", [False, True])
