@@ -21,7 +21,8 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["fp32", "bf16"]
 WantedPrecision = Literal["auto", "fp32", "bf16"]
 
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "_status_alloc_failed")
+"""Of torch's messages, in lower case; the last one is of cuBLAS and cuDNN."""
 
 
 def pick_device(wanted: DeviceName = "auto") -> torch.device:

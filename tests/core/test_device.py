@@ -51,3 +51,39 @@ def test_deterministic_says_what_has_no_such_kernel_and_leaves_the_setting_as_it
     assert not torch.are_deterministic_algorithms_enabled()
     with pytest.raises(RuntimeError, match="another"):
         fail("another")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (MemoryError(), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_what_is_a_lack_of_memory(error: Exception, expected: bool) -> None:
+    assert device.is_out_of_memory(error) == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "nvidia", "system", "expected"),
+    [
+        ("cpu", True, "linux", False), ("cuda", False, "linux", True), ("mps", True, "linux", False),
+        ("auto", True, "linux", True), ("auto", False, "linux", False), ("auto", False, "win32", None),
+    ],
+)  # fmt: skip
+def test_the_device_can_mostly_be_told_without_torch(
+    monkeypatch: pytest.MonkeyPatch, wanted: device.DeviceName, nvidia: bool, system: str, expected: bool | None
+) -> None:
+    monkeypatch.setattr(device, "nvidia_devices", lambda: ["/dev/nvidia0"] if nvidia else [])
+    monkeypatch.setattr(device.sys, "platform", system)
+    monkeypatch.setattr(device.Path, "exists", lambda _: False)
+    assert device.will_be_cuda(wanted) is expected
+
+
+def test_no_gpu_is_in_use_here() -> None:
+    assert device.current_gpu() is None
