@@ -45,6 +45,31 @@ class Minimum:
     evaluations: int
 
 
+@dataclass
+class _Point:
+    """Where F problems are.
+
+    Attributes:
+        x, gradient: [F, P].
+        h: the inverse's gradient, [F, P].
+        f: the objectives, [F].
+        gh: the products of gradients and h, [F].
+        sg, vg: the products of gradients with the past steps, and with `v`, [F, used slots].
+    """
+
+    x: Array
+    gradient: Array
+    h: Array
+    f: Numbers
+    gh: Numbers
+    sg: Numbers
+    vg: Numbers
+
+    @property
+    def vectors(self) -> tuple[Array, Array, Array]:
+        return self.x, self.gradient, self.h
+
+
 class History:
     """The past m steps: differences of x, of gradients, and of gradients times the inverse.
 
@@ -69,6 +94,42 @@ class History:
         slots = range(len(self.slots), len(self.slots) + s.shape[1])
         self.s[:, slots.start : slots.stop], self.y[:, slots.start : slots.stop] = s, y
         self.slots += slots
+
+    def add(
+        self,
+        taken: NDArray[np.bool_],
+        step: Numbers,
+        old: _Point,
+        new: _Point,
+        slope: Numbers,
+        new_slope: Numbers,
+        cross: Numbers,
+    ) -> None:
+        """Add the steps that were taken, and to both points their products with these.
+
+        Args:
+            taken: whether a problem's step was taken, [F].
+            step: its share of a full step, [F].
+            slope, new_slope: of the objective along the full step, before and after, [F].
+            cross: the products of the new gradient and the old `h`, [F].
+        """
+        sy = step * (new_slope - slope)
+        kept = taken & (sy > 0)  # with rounding, not all are
+        used, slot = len(self.slots), self.next_slot()
+        for pairs, after, before in zip((self.s, self.y, self.v), new.vectors, old.vectors, strict=True):
+            pairs[:, slot] = after - before
+            if not kept.all():
+                pairs[:, slot] *= self.arrays.cast(self.arrays.put(kept), pairs.dtype)[:, None]
+        if slot == used:
+            for point in (old, new):
+                point.sg, point.vg = (np.pad(dots, ((0, 0), (0, 1))) for dots in (point.sg, point.vg))
+        size, kept_F1 = len(self.slots), kept[:, None]
+        old.sg[:, slot], new.sg[:, slot] = step * slope * kept, step * new_slope * kept
+        old.vg[:, slot], new.vg[:, slot] = (cross - old.gh) * kept, (new.gh - cross) * kept
+        self.sy[:, slot, :size] = 0
+        self.sy[:, :size, slot] = np.where(kept_F1, new.sg - old.sg, 0)
+        self.sy[:, slot, slot] = np.where(kept, sy, 1)
+        self.yv[:, :size, slot] = self.yv[:, slot, :size] = np.where(kept_F1, new.vg - old.vg, 0)
 
     def next_slot(self) -> int:
         """Return the slot of the next step: an unused one, or that of the oldest step."""
@@ -135,79 +196,73 @@ def minimise(
         check: called before each evaluation.
     """
     check()
-    xp = arrays.xp
-    value, gradient = objective(x)
-    h = inverse(gradient)
-    sg, vg = history.dots(gradient)
-    used = len(history.slots)
-    read = arrays.read([value, _dot(xp, gradient, h), sg, vg])
-    f, gh, sg, vg = read[:, 0], read[:, 1], read[:, 2 : 2 + used], read[:, 2 + used :]
-    length, done = np.ones(len(f)), np.zeros(len(f), bool)
-    direction, slope = _direction(arrays, history, h, gh, sg, vg)
+    point, _ = _evaluate(arrays, objective, inverse, history, x)
+    direction, slope = _direction(arrays, history, point)
+    length, done = np.ones(len(slope)), np.zeros(len(slope), bool)
     evaluations = 1
     while evaluations < most:
-        done |= np.maximum(-slope, gh) / 2 <= tolerance * f
+        done |= np.maximum(-slope, point.gh) / 2 <= tolerance * point.f
         if done.all():
             break
         check()
         step = np.where(done, 0.0, length)
-        new = x + arrays.put(step)[:, None] * direction
-        new_value, new_gradient = objective(new)
+        there = point.x + arrays.put(step)[:, None] * direction
+        new, (new_slope, cross) = _evaluate(arrays, objective, inverse, history, there, direction, point.h)
         evaluations += 1
-        new_h = inverse(new_gradient)
-        new_sg, new_vg = history.dots(new_gradient)
-        dots = [_dot(xp, new_gradient, other) for other in (direction, new_h, h)]
-        read = arrays.read([new_value, *dots, new_sg, new_vg])
-        (new_f, new_slope, new_gh, cross), rest = read[:, :4].T, read[:, 4:]
-        with np.errstate(invalid="ignore"):
-            lower = new_f <= f + ARMIJO * step * slope
-            flat = (new_f <= f * (1 + ROUNDING)) & (new_slope <= -CURVATURE * slope)
-        taken = (lower | flat) & ~done
+        taken = _is_lower(point.f, slope, new.f, new_slope, step) & ~done
         shortened = np.where(new_slope > 0, np.clip(-slope / np.maximum(new_slope - slope, 1e-300), 0.1, 0.5), 0.5)
         length = np.where(taken, 1.0, np.where(done, length, length * shortened))
         done |= length < SHORTEST
-        if not taken.any():
-            continue
-        used = len(history.slots)
-        sy = step * (new_slope - slope)
-        kept = taken & (sy > 0)
-        slot = history.next_slot()
-        mask, keep = arrays.put(taken)[:, None], arrays.put(kept)[:, None]
-        zero = arrays.zeros((), arrays.double)
-        history.s[:, slot] = xp.where(keep, new - x, zero)
-        history.y[:, slot] = xp.where(keep, new_gradient - gradient, zero)
-        history.v[:, slot] = xp.where(keep, new_h - h, zero)
-        grown_sg, grown_vg = (np.zeros((len(f), len(history.slots))) for _ in range(2))
-        old_sg, old_vg = grown_sg.copy(), grown_vg.copy()
-        grown_sg[:, :used], grown_vg[:, :used] = rest[:, :used], rest[:, used:]
-        old_sg[:, :used], old_vg[:, :used] = sg, vg
-        own = np.arange(len(history.slots)) == slot
-        k = kept[:, None]
-        grown_sg = np.where(own, np.where(k, (step * new_slope)[:, None], 0), grown_sg)
-        grown_vg = np.where(own, np.where(k, (new_gh - cross)[:, None], 0), grown_vg)
-        old_sg = np.where(own, np.where(k, (step * slope)[:, None], 0), old_sg)
-        old_vg = np.where(own, np.where(k, (cross - gh)[:, None], 0), old_vg)
-        size = len(history.slots)
-        history.sy[:, :size, slot] = np.where(k, grown_sg - old_sg, 0)
-        history.sy[:, slot, :size] = np.where(own, np.where(k, sy[:, None], 1), 0)
-        history.sy[:, slot, slot] = np.where(kept, sy, 1)
-        history.yv[:, :size, slot] = history.yv[:, slot, :size] = np.where(k, grown_vg - old_vg, 0)
-        t = taken[:, None]
-        x, gradient, h = (
-            xp.where(mask, after, before) for after, before in ((new, x), (new_gradient, gradient), (new_h, h))
-        )
-        f, gh = np.where(taken, new_f, f), np.where(taken, new_gh, gh)
-        sg, vg = np.where(t, grown_sg, old_sg), np.where(t, grown_vg, old_vg)
-        new_direction, fresh_slope = _direction(arrays, history, h, gh, sg, vg)
-        direction, slope = xp.where(mask, new_direction, direction), np.where(taken, fresh_slope, slope)
-    return Minimum(x, evaluations)
+        if taken.any():
+            history.add(taken, step, point, new, slope, new_slope, cross)
+            point = _chosen(arrays, taken, new, point)
+            new_direction, new_slope = _direction(arrays, history, point)
+            direction = _where(arrays, taken, new_direction, direction)
+            slope = np.where(taken, new_slope, slope)
+    return Minimum(point.x, evaluations)
 
 
-def _direction(
-    arrays: Arrays, history: History, h: Array, gh: Numbers, sg: Numbers, vg: Numbers
-) -> tuple[Array, Numbers]:
+def _evaluate(
+    arrays: Arrays, objective: Objective, inverse: Inverse, history: History, x: Array, *others: Array
+) -> tuple[_Point, Numbers]:
+    """Evaluate the objectives at x, and the products of their gradients with other vectors, [number of others, F]."""
+    value, gradient = objective(x)
+    h = inverse(gradient)
+    used, count = len(history.slots), 2 + len(others)
+    products = [_dot(arrays.xp, gradient, other) for other in (h, *others)]
+    read = arrays.read([value, *products, *history.dots(gradient)])
+    sg, vg = read[:, count : count + used], read[:, count + used :]
+    return _Point(x, gradient, h, read[:, 0], read[:, 1], sg, vg), read[:, 2:count].T
+
+
+def _is_lower(f: Numbers, slope: Numbers, new_f: Numbers, new_slope: Numbers, step: Numbers) -> NDArray[np.bool_]:
+    """Return for each problem whether a step is good enough: it is lower, or as low, with a flatter slope."""
+    with np.errstate(invalid="ignore"):
+        lower: NDArray[np.bool_] = new_f <= f + ARMIJO * step * slope
+        return lower | ((new_f <= f * (1 + ROUNDING)) & (new_slope <= -CURVATURE * slope))
+
+
+def _chosen(arrays: Arrays, mask_F: NDArray[np.bool_], after: _Point, before: _Point) -> _Point:
+    """Return `after` for the problems of the mask, and `before` for the others."""
+    if mask_F.all():
+        return after
+    x, gradient, h = (_where(arrays, mask_F, *pair) for pair in zip(after.vectors, before.vectors, strict=True))
+    mask_F1 = mask_F[:, None]
+    return _Point(
+        x, gradient, h,
+        np.where(mask_F, after.f, before.f), np.where(mask_F, after.gh, before.gh),
+        np.where(mask_F1, after.sg, before.sg), np.where(mask_F1, after.vg, before.vg),
+    )  # fmt: skip
+
+
+def _where(arrays: Arrays, mask_F: NDArray[np.bool_], after: Array, before: Array) -> Array:
+    return after if mask_F.all() else arrays.xp.where(arrays.put(mask_F)[:, None], after, before)
+
+
+def _direction(arrays: Arrays, history: History, point: _Point) -> tuple[Array, Numbers]:
     """Return the next full step [F, P] and the objective's slope along it, [F]."""
     used = len(history.slots)
+    h, gh, sg, vg = point.h, point.gh, point.sg, point.vg
     if not used:
         return -h, -gh
     a, b, c = history.coefficients(sg, vg)

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from cnn_tl.core.errors import DivergedError, RecipeError
 from cnn_tl.core.statistics import softmax
-from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights, logistic
+from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights, logistic, whole_fit
 from cnn_tl.heads.arrays import DeviceArrays, HostArrays
 from cnn_tl.heads.calibration import best_factor, temperature_of
 from cnn_tl.heads.cross_entropy import CrossEntropy
@@ -153,8 +153,8 @@ def test_the_head_moves_no_further_than_the_features(
     labels = np.arange(images) % classes
     rows = chance.normal(size=(classes, features))[labels] + spread * chance.normal(size=(images, features))
     rounded = rows * (1 + 1e-7 * chance.normal(size=rows.shape))
-    for limit, least in ((logistic.EXACT, 1e-5), (0, 1e-3)):  # in float64, and as larger problems in float32
-        monkeypatch.setattr(logistic, "EXACT", limit)
+    for limit, least in ((whole_fit.EXACT, 1e-5), (0, 1e-3)):  # in float64, and as larger problems in float32
+        monkeypatch.setattr(whole_fit, "EXACT", limit)
         head, other = (fit("lbfgs", array.astype(np.float32), labels) for array in (rows, rounded))
         weight, moved = head.tensors["weight"], other.tensors["weight"]
         assert head.facts["penalty"] == other.facts["penalty"]
@@ -590,7 +590,7 @@ def test_the_curvature_of_all_rows_changes_the_steps_alone(classes: int, monkeyp
     monkeypatch.setattr(logistic, "FOLDS", 2)
     found = []
     for wide in (0, 10**6):
-        monkeypatch.setattr(logistic, "WIDE", wide)
+        monkeypatch.setattr(whole_fit, "WIDE", wide)
         found.append(fit("lbfgs", features, labels, penalty=1e-3))
     assert found[0].facts["iterations"] != found[1].facts["iterations"]
     np.testing.assert_allclose(found[0].logits(features), found[1].logits(features), atol=1e-3)
@@ -607,3 +607,11 @@ def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPat
         heads.append(fit("lbfgs", features, labels, penalty=1e-3))
     assert threads == [1, 5], "each fit has started threads of its own"
     np.testing.assert_array_equal(heads[0].tensors["weight"], heads[1].tensors["weight"])
+
+
+@pytest.mark.parametrize("images", [40, 1_200])
+def test_features_that_say_nothing_at_all(images: int) -> None:
+    """They have no axes; the bias answers with the classes' shares."""
+    labels = (np.arange(images) % 4 == 0).astype(np.int64)
+    head = fit("lbfgs", np.full((images, 6), 3, np.float32), labels)
+    np.testing.assert_allclose(softmax(head.logits(np.full((1, 6), 3, np.float32)))[0], [0.75, 0.25], atol=1e-3)
