@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,3 +92,55 @@ def test_on_cuda_many_copies_on_their_way_are_all_right() -> None:
         back.append(transfer.to_host(transfer.to_device(pixels).float().mean(dim=(1, 2, 3))))
     for number, copy in enumerate(back):
         assert copy.array().tolist() == [number] * 64
+
+
+class Stream:
+    """Stands for a CUDA stream; writes into a log that all share."""
+
+    def __init__(self, name: str, log: list[str]) -> None:
+        self.name, self.log = name, log
+
+    def wait_event(self, event: Event) -> None:
+        self.log.append(f"{self.name} waits for event {event.number}")
+
+
+class Event:
+    """Stands for a CUDA event."""
+
+    count = 0
+
+    def __init__(self, log: list[str]) -> None:
+        Event.count += 1
+        self.number, self.log = Event.count, log
+
+    def record(self, stream: Stream) -> None:
+        self.log.append(f"event {self.number} on {stream.name}")
+
+    def synchronize(self) -> None:
+        self.log.append(f"host waits for event {self.number}")
+
+
+def test_the_order_of_what_cuda_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The computation waits for the copy, the host only for what it reads, or before a buffer is filled again."""
+    log: list[str] = []
+    monkeypatch.setattr(Event, "count", 0)
+    computing = Stream("computing", log)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream("copying", log))
+    monkeypatch.setattr(torch.cuda, "Event", lambda: Event(log))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: computing)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: log.append(f"kept for {stream.name}"))
+    transfer = CudaTransfer(torch.device("cpu"))
+    transfer._ring = BufferRing(lambda nbytes: torch.empty(nbytes, dtype=torch.uint8), count=2)
+    for number in range(3):
+        arrived = transfer.to_device(image(number))
+        assert np.array_equal(arrived.numpy(), image(number))
+    told = ["event {} on copying", "computing waits for event {}", "kept for computing"]
+    expected = [line.format(number) for number in (1, 2) for line in told]
+    expected += ["host waits for event 1", *(line.format(3) for line in told)]
+    assert log == expected
+    log.clear()
+    copy = transfer.to_host(torch.ones(2))
+    assert log == ["event 4 on computing"]
+    assert copy.array().tolist() == [1, 1]
+    assert log[1:] == ["host waits for event 4"]

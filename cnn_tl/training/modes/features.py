@@ -198,6 +198,7 @@ def embed(
         split.batch_size = batch_size
     groups = [in_groups(split.missing, batch_size) for split in splits]
     if not any(groups):
+        network.prepared = None  # frees its memory on the device
         return done
 
     def job_of(wanted: ImageView) -> Job:
@@ -211,7 +212,7 @@ def embed(
         for split, own in zip(splits, groups, strict=True):
             _embed_split(network, split, islice(batches, len(own)), done)
         done.seconds = time.perf_counter() - started
-    network.prepared = None  # frees its memory on the device
+    network.prepared = None
     return done
 
 
