@@ -13,12 +13,13 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_tl.core.errors import ArtefactError, ResourceError, printable
 from cnn_tl.core.retries import retried
+from cnn_tl.core.tensor_file import array_pieces, tensor_pieces
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,19 +117,18 @@ def read_json(path: Path) -> Any:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors as safetensors, atomically."""
-    from safetensors.torch import save
-
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(contiguous, dict(metadata or {})))
+    _write_pieces(path, tensor_pieces(tensors, metadata or {}))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None) -> None:
     """Write numpy arrays as safetensors, atomically."""
-    import numpy as np
-    from safetensors.numpy import save
+    _write_pieces(path, array_pieces(arrays, metadata or {}))
 
-    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    write_bytes(path, save(contiguous, dict(metadata or {})))
+
+def _write_pieces(path: Path, pieces: Sequence[bytes | memoryview]) -> None:
+    with atomic_path(path) as temporary, disk_errors(path, sum(map(len, pieces))), temporary.open("wb") as stream:
+        for piece in pieces:
+            stream.write(piece)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -229,5 +229,7 @@ def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _copy(tensor: Tensor) -> Tensor:
     """Return a copy in the host's memory; from a GPU it has only begun."""
     if tensor.is_cuda:
-        return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+        with suppress(RuntimeError):  # the system may not pin so much memory
+            pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            return pinned.copy_(tensor, non_blocking=True)
     return tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
