@@ -14,6 +14,7 @@ from cnn_tl.core import files
 from cnn_tl.core.background import Background
 from cnn_tl.core.device import begin_loading
 from cnn_tl.core.errors import ArtefactError, DataError, RecipeError, printable
+from cnn_tl.core.imports import wait_for_import
 from cnn_tl.core.processes import ALONE, World
 from cnn_tl.core.progress import Observer, warn_of_set_aside
 from cnn_tl.data.decoding.image import ImageLimits
@@ -96,6 +97,7 @@ class _Loading:
 
 def _load_the_rest() -> None:
     """Import what a loop needs at its first step and at its end, while images are prepared."""
+    wait_for_import()  # of torch's companions, during which torch._dynamo is a stand-in
     import_module("torch._dynamo")  # for torch's optimizers
     import_module("scipy.optimize")  # for the temperature
     new_figure(height=1.0)  # for the learning curves
