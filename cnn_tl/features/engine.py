@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from cnn_tl.core.device import Precision, autocast, exact_fp32, fp32_switches_restored, is_out_of_memory
 from cnn_tl.core.preprocessing import Preprocessing
-from cnn_tl.features.speed import cuda_batch_size
+from cnn_tl.features.cuda_batch_size import cuda_batch_size
 from cnn_tl.features.transfer import HostCopy, transfer_of
 from cnn_tl.networks.backbone import normalised
 

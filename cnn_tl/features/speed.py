@@ -24,6 +24,7 @@ from cnn_tl.core.cpu import default_workers, processor
 from cnn_tl.core.device import Precision, WantedPrecision, inference_precision, nvidia_devices
 from cnn_tl.core.errors import CnnTlError
 from cnn_tl.core.formatting import counted
+from cnn_tl.features.cuda_batch_size import cuda_batch_size
 
 if TYPE_CHECKING:
     import torch
@@ -44,12 +45,6 @@ UNMEASURED = 32
 """The batch size on MPS before it is measured."""
 
 BATCH_SIZES = {"cpu": (16, 32), "mps": (16, 32, 64, 128)}
-
-LARGEST_BATCH = 256
-"""Images of `ORDINARY_PIXELS` or fewer in a batch on CUDA. One H200 ran resnet50 forward in bf16 at 3,322 img/s in
-batches of 32, which do not fill it."""
-
-ORDINARY_PIXELS = 224 * 224
 
 CUDA_SECONDS = 1 / 2000
 """Seconds for one image on CUDA, for the estimate of a plan: an ordinary network on an ordinary card."""
@@ -120,15 +115,6 @@ class Way:
 
     def __str__(self) -> str:
         return f"{self.precision}, compiled" if self.compiled else self.precision
-
-
-def cuda_batch_size(spec: Preprocessing) -> int:
-    """Return how many images of this size go through a network together on CUDA: a power of two, 8 to 256.
-
-    The engine uses fewer where memory is short.
-    """
-    images = LARGEST_BATCH * ORDINARY_PIXELS // (spec.height * spec.width)
-    return 1 << (min(max(images, 8), LARGEST_BATCH).bit_length() - 1)
 
 
 def by_rule(device: torch.device) -> Speeds:

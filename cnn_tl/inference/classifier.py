@@ -306,7 +306,7 @@ def is_onnx(path: Path) -> bool:
 
 
 def _from_bundle(path: Path, device: DeviceName, in_background: bool, batch_size: int | None) -> Classifier:
-    from cnn_tl.features.speed import cuda_batch_size
+    from cnn_tl.features.cuda_batch_size import cuda_batch_size
 
     folder = bundle.find(path)  # a wrong path fails before the seconds that importing torch takes
     on_cuda = will_be_cuda(device)

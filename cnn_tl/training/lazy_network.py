@@ -17,7 +17,7 @@ from cnn_tl.cache.store import FeatureCache
 from cnn_tl.core.device import DeviceName, Precision, inference_precision, pick_device
 from cnn_tl.core.errors import ArtefactError, CnnTlError
 from cnn_tl.core.imports import require_torch
-from cnn_tl.features import speed
+from cnn_tl.features.cuda_batch_size import cuda_batch_size
 from cnn_tl.features.loading_engine import LoadingEngine
 from cnn_tl.networks import info
 from cnn_tl.networks.info import NetworkInfo, Remembered
@@ -194,7 +194,7 @@ def _prepare_engine(run: Run, network: Network) -> PreparedEngine | None:
 
     precision = inference_precision(device, recipe.run.precision)
     own = recipe.train.batch_size if isinstance(recipe, FreezeRecipe) else None
-    size = own or speed.cuda_batch_size(network.preprocessing)
+    size = own or cuda_batch_size(network.preprocessing)
     return PreparedEngine(precision, prepared_embedder(network, device, precision, size))
 
 

@@ -65,11 +65,11 @@ def open_run(
     if not world.is_first:
         loading.begin()
     manifest = world.first(lambda: _scanned(run, loading.begin))  # before anything is downloaded
+    refuse_unknown_classes(recipe, manifest.classes)
     known = recalled.result()
     if known is None and not resume:
         ahead.prepare(run.workers, len(manifest.images))  # nothing is kept of any image yet
     loading.begin()
-    refuse_unknown_classes(recipe, manifest.classes)
     network = find_network(run, known, len(manifest.classes))
     dataset = Dataset(run, network.info.preprocessing, Selection(manifest))
     if has_loop(run):

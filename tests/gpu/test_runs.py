@@ -214,7 +214,10 @@ def test_a_step_does_not_wait_for_the_gpu(run: Run, device: str) -> None:
                 run(f"by-{size}", train={"batch_size": size, "epochs": 2})
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-        waits[size] = [one for one in told if "synchronizing CUDA operation" in str(one.message)]
+        waits[size] = [
+            one for one in told
+            if "synchronizing CUDA operation" in str(one.message) and not one.filename.endswith("device_limit.py")
+        ]  # fmt: skip
     more = {f"{one.filename}:{one.lineno}" for one in waits[2]}
     assert len(waits[2]) - len(waits[8]) < 10, sorted(more)  # in 36 more steps
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from cnn_tl.core.device import inference_precision
 from cnn_tl.data.loader import Batch, in_groups
 from cnn_tl.data.manifest import ImageRecord
+from cnn_tl.features.cuda_batch_size import cuda_batch_size
 from cnn_tl.features.engine import DeviceBatch, Engine, stream
-from cnn_tl.features.speed import cuda_batch_size
 from cnn_tl.networks.backbone import classifier_in_fp32
 from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.dataset import Dataset, refuse_failures
