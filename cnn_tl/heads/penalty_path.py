@@ -130,9 +130,9 @@ class PenaltyPath:
         """Return the mean of the folds, [1, K, S + 1]."""
         return self.theta.reshape(self.objective.shape).mean(0)[None]
 
-    def steps(self) -> list[tuple[Array, Array]]:
-        """Return the past steps of each fold and the differences of their gradients, [m, K, S + 1] each."""
-        order = self.history.slots
+    def steps(self, newest: int) -> list[tuple[Array, Array]]:
+        """Return the newest past steps of each fold and the differences of their gradients, [m, K, S + 1] each."""
+        order = self.history.slots[-newest:]
         shape = (len(order), *self.objective.shape[1:])
         pairs = (self.history.s[:, order], self.history.y[:, order])
         return [(s.reshape(shape), y.reshape(shape)) for s, y in zip(*pairs, strict=True)]

@@ -28,8 +28,8 @@ WIDE = 150
 CLOSELY, IN_FLOAT32 = 1e-11, 1e-8
 """Of the objective, what the next step may promise where a fit ends, in float64 and in float32."""
 
-CARRIED = 100
-"""Past steps of the sample's fits with which the fit on all rows begins, if memory allows."""
+CARRIED, MOST = 10, 60
+"""Of each fold, the newest past steps with which the fit on all rows begins, and how many it keeps if memory allows."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ def fit_all(
     start = lifted(path.mean_theta())
     inverse = _inverse(arrays, objective, start.reshape(shape), axes, basis, features_RS)
     nbytes = start.shape[1] * objective.features_RS.itemsize
-    carried = 3 * CARRIED * nbytes <= WORKSPACE
-    most = CARRIED if carried else history_size(nbytes)
+    carried = 3 * MOST * nbytes <= WORKSPACE // 2  # the fits of the folds still have theirs
+    most = MOST if carried else history_size(nbytes)
     history = History(arrays, 1, start.shape[1], most, objective.precision)
-    for s, y in path.steps() if carried else []:
+    for s, y in path.steps(CARRIED) if carried else []:
         history.append(*(arrays.cast(lifted(each), objective.precision)[None] for each in (s, y)))
     path.forget()
     change = penalty - path.objective.penalty
