@@ -116,7 +116,7 @@ class Snapshots:
         """
         self._require_finite()
         if self._run.world.is_first:
-            tensors = {"model": _copies(evaluated.state_dict()), "validation": _copies({"logits": logits_NK})}
+            tensors = {"model": copies_of(evaluated.state_dict()), "validation": copies_of({"logits": logits_NK})}
             self._new_best = self._best_found = checkpoint.Checkpoint(tensors, dict(row))
 
     def settle(self) -> None:
@@ -149,10 +149,10 @@ class Snapshots:
         if best is not None and not self.ema:  # of the epoch that has just ended
             tensors = {"model": best.tensors["model"]}
         else:
-            tensors = {"model": _copies(self._model.state_dict())}
-        tensors["optimizer"] = _copies(optim.state_tensors(self._optimizer))
+            tensors = {"model": copies_of(self._model.state_dict())}
+        tensors["optimizer"] = copies_of(optim.state_tensors(self._optimizer))
         if self.ema:
-            tensors["ema"] = _copies(self.ema.module.state_dict())
+            tensors["ema"] = copies_of(self.ema.module.state_dict())
         state = {"progress": asdict(progress), "optimizer": optim.state_numbers(self._optimizer)}
         point, place = checkpoint.Checkpoint(tensors, state), self._best
         step, epochs, has_best = progress.step, progress.epochs, progress.has_best
@@ -218,7 +218,7 @@ class Snapshots:
             )
 
 
-def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def copies_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return copies of tensors in the host's memory, where no later step changes them."""
     copies = {name: _copy(tensor.detach()) for name, tensor in tensors.items()}
     for device in {tensor.device for tensor in tensors.values() if tensor.is_cuda}:
