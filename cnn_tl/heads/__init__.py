@@ -1,7 +1,8 @@
 """Heads that are fitted on the features of a frozen backbone: one file per kind, and the table `HEADS`.
 
-Only `adamw` needs torch, and loads it when it is used. Classifiers that are modules of a network are in
-`networks/head_modules.py`; the training of whole networks is in `training/`.
+Only `adamw`, and fits of `lbfgs` and `ridge` on a GPU (`arrays.py`), need torch, and load it when they begin.
+Classifiers that are modules of a network are in `networks/head_modules.py`; the training of whole networks is in
+`training/`.
 """
 
 from __future__ import annotations
