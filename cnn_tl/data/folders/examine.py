@@ -27,8 +27,8 @@ _HEAD = 1 << 20
 """The most bytes of a file that are kept in memory."""
 _OPEN = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 
-_WAITING = 32
-"""The fewest threads that wait for a disk or a network at the same time."""
+WAITING = 32
+"""Threads that wait for a disk or a network at the same time, where nobody has chosen another number."""
 _STEP = 64
 """Files from one report of progress to the next."""
 _TASK = 8
@@ -68,7 +68,7 @@ def examine_all(
     """Read the header and the checksum of all candidates, in order.
 
     Args:
-        workers: 0: only this thread reads; otherwise this many threads or 32, if that is more.
+        workers: threads that may read at the same time; 0: only this one.
         on_progress: called in this thread with the number of files done and of all.
 
     Raises:
@@ -77,7 +77,7 @@ def examine_all(
     """
     found: list[Examined] = []
     pace = Pace(alone=not workers)
-    pool = thread_pool(workers and max(workers, _WAITING))
+    pool = thread_pool(workers)
     try:
         while len(found) < len(candidates):
             way, length = pace.choose()

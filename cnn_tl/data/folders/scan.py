@@ -14,7 +14,7 @@ from cnn_tl.core.errors import DataError, printable
 from cnn_tl.core.text_encoding import portable
 from cnn_tl.data.data_warnings import remarks
 from cnn_tl.data.decoding.image import DEFAULT_LIMITS, ImageLimits
-from cnn_tl.data.folders.examine import Candidate, Progress, examine_all
+from cnn_tl.data.folders.examine import WAITING, Candidate, Progress, examine_all
 from cnn_tl.data.folders.find_images import Walker
 from cnn_tl.data.folders.layout import Layout, read_layout
 from cnn_tl.data.manifest import SPLITS, ImageRecord, Manifest, SetAside, Split, refuse_mostly_broken
@@ -41,7 +41,7 @@ def scan(
         limits: the accepted image sizes.
         on_bad_image: set broken images aside, or refuse the folder.
         on_progress: called in this thread with the number of images done and of all.
-        workers: readers at a time, see `examine_all`; 0: only this thread; None: as many as there are cores.
+        workers: threads that may read at the same time; 0: only this one; None: 32, or one for each core.
         splits: the folder of each split, relative to `root`, if the user has named them.
 
     Raises:
@@ -50,7 +50,8 @@ def scan(
     walker = Walker(root)
     layout = read_layout(walker, splits)
     candidates = list(_candidates(walker, layout))
-    examined = examine_all(candidates, limits, default_workers() if workers is None else workers, on_progress)
+    readers = max(WAITING, default_workers()) if workers is None else workers
+    examined = examine_all(candidates, limits, readers, on_progress)
     images = [one.entry for one in examined if isinstance(one.entry, ImageRecord)]
     broken = tuple(one.entry for one in examined if isinstance(one.entry, SetAside))
     if broken and on_bad_image == "fail":
