@@ -95,9 +95,10 @@ class DeviceArrays:
 
         from cnn_tl.core.device import exact_fp32
 
-        exact_fp32()
         self.xp: Any = torch
         self.device = torch.device(device)
+        if self.device.type == "cuda":
+            exact_fp32()
         self.single: Any = torch.float32
         self.double: Any = torch.float64
 
