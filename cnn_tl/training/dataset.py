@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -20,7 +20,7 @@ from cnn_tl.core.progress import warn_of_set_aside
 from cnn_tl.data.data_warnings import blank_image_remarks
 from cnn_tl.data.loader import Batch, in_groups, reading
 from cnn_tl.data.manifest import ImageRecord, Manifest
-from cnn_tl.data.reading.ahead import MEMORY, decoding
+from cnn_tl.data.reading.ahead import MEMORY, by_processes, decoding
 from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels, RandomView
 from cnn_tl.recipe import ResolvedRecipe
 from cnn_tl.training.context import R, Run
@@ -60,6 +60,15 @@ class Checked:
     reads: ImageReads | None
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """Decoding that has begun before `check_images`; closing `stack` ends it."""
+
+    forms: list[list[Form]]
+    batches: Iterator[Batch[Form]]
+    stack: ExitStack
+
+
 class Dataset(Generic[R]):
     """The images of a run, read as its recipe says.
 
@@ -74,6 +83,7 @@ class Dataset(Generic[R]):
     def __init__(self, run: Run[R], spec: Preprocessing, selection: Selection) -> None:
         self.run = run
         self._spec, self._selection = spec, selection
+        self._begun: _Begun | None = None
 
     def of(self, run: Run[Other]) -> Dataset[Other]:
         """Return the dataset of the same images, with the same manifest, for a run with another recipe."""
@@ -172,6 +182,41 @@ class Dataset(Generic[R]):
                 raise DataError(f"{batch.failures[0][1]}; repair or remove it, or set data.on_bad_image: skip")
             yield batch
 
+    def begin_decoding(self) -> None:
+        """Start to decode what `check_images` will read, if processes do it, until `end_decoding` at the latest."""
+        lacking = self.images.lacking(self._trained_on)
+        forms = self._own_forms(lacking)
+        if by_processes(self.run.workers, sum(map(len, forms))):
+            stack = ExitStack()
+            batches = stack.enter_context(self.decoding(forms, self._form_job, itemgetter(0)))
+            self._begun = _Begun(forms, batches, stack)
+
+    def end_decoding(self) -> None:
+        """End what `begin_decoding` has begun and nobody has read."""
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun.stack.close()
+
+    @property
+    def _trained_on(self) -> tuple[ImageRecord, ...]:
+        return self.manifest.of("train") + self.manifest.of("val")
+
+    def _own_forms(self, lacking: Lacking) -> list[list[Form]]:
+        """Return this process's share of what must be decoded."""
+        return _forms([image for image in lacking if self.run.world.owns_locally(image.sha256)], lacking)
+
+    @contextmanager
+    def _decoding_forms(self, forms: list[list[Form]]) -> Iterator[Iterator[Batch[Form]]]:
+        """Continue what `begin_decoding` has begun, if it is the same; else begin now."""
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            with begun.stack:
+                if begun.forms == forms:
+                    yield begun.batches
+                    return
+        with self.decoding(forms, self._form_job, itemgetter(0)) as batches:
+            yield batches
+
     def check_images(self, images: Sequence[ImageRecord] | None = None, *, keep: bool = True) -> Checked:
         """Decode images once and set the broken ones aside, before hours are spent on training.
 
@@ -185,17 +230,16 @@ class Dataset(Generic[R]):
             DataError: the remaining images are not enough to train on.
             Stopped: a signal came.
         """
-        if images is None:
-            images = self.manifest.of("train") + self.manifest.of("val")
+        images = self._trained_on if images is None else images
         run, lacking, broken = self.run, self.images.lacking(images), []
         keep = keep and self.images.are_kept
-        mine = [image for image in lacking if run.world.owns_locally(image.sha256)]
-        total = len(images) - len(lacking) + len(mine)
+        forms = self._own_forms(lacking)
+        total = len(images) - len(lacking) + len({image for group in forms for image, _ in group})
         with (
             run.world.together(),
             run.observer.task("preparing images" if keep else "checking images", total),
             self.images.keeper(write=keep) as keeper,
-            self.decoding(_forms(mine, lacking), self._form_job, itemgetter(0)) as batches,
+            self._decoding_forms(forms) as batches,
         ):
             if len(lacking) < len(images):
                 run.observer.advance(len(images) - len(lacking))

@@ -259,10 +259,13 @@ def _require_whole_model(run: RunFolder) -> None:
 def _plan_and_run(run: Run, dataset: Dataset, network: LazyNetwork, started: float) -> TrainResult:
     """Plan, train, evaluate and save."""
     mode, world, observer = MODES[run.recipe.mode](), run.world, run.observer
-    planned = mode.plan(run, dataset, network)
-    observer.plan(planned.shown)
-    trackers = run.recipe.run.track if world.is_first else ()
-    with tracked(trackers, run.folder.path, run.recipe.model_dump(), observer.warn, tracking=run.tracking):
+    with contextlib.ExitStack() as stack:
+        stack.callback(dataset.end_decoding)
+        planned = mode.plan(run, dataset, network)
+        observer.plan(planned.shown)
+        trackers = run.recipe.run.track if world.is_first else ()
+        tracking = tracked(trackers, run.folder.path, run.recipe.model_dump(), observer.warn, tracking=run.tracking)
+        stack.enter_context(tracking)
         with stop_on_signals(run.stop, second_ends=not world.launched):
             outcome = _run_mode(mode, run, dataset, network, planned.work)
         return world.first(lambda: _finish(run, dataset, network, outcome, started))
