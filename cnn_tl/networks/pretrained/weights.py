@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cnn_tl.core.device import is_out_of_memory
 from cnn_tl.core.errors import ArtefactError, ResourceError, UsageError, printable
 from cnn_tl.core.monkeypatch import attribute_replaced
 from cnn_tl.networks.pretrained import hub
@@ -235,6 +236,8 @@ def _check_size(made: nn.Module, model: str, side: int) -> None:
         with torch.inference_mode():
             deepcopy(made).eval()(torch.zeros(1, 3, side, side))  # a copy: some modules keep what they compute
     except Exception as error:
+        if is_out_of_memory(error):  # says nothing about the size; whoever runs the network reports it
+            return
         raise _size_error(model, side, error) from error
 
 

@@ -392,9 +392,9 @@ def test_of_many_images_the_head_is_fitted_on_some_of_each_class(
     seen: list[int] = []
     fit = start._fit
 
-    def listening(dataset: Any, images: Any, features: Any) -> Any:
+    def listening(dataset: Any, network: Any, images: Any, features: Any) -> Any:
         seen.extend(image.label for image in images)
-        return fit(dataset, images, features)
+        return fit(dataset, network, images, features)
 
     monkeypatch.setattr(start, "_fit", listening)
     train(recipe("finetune", train={"epochs": 1}), tmp_path / "run")
