@@ -14,9 +14,7 @@ from cnn_tl.heads.arrays import DeviceArrays
 from cnn_tl.heads.scaling import standard_of
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
 
-CUDA = pytest.param(
-    "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
-)
+CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
 
 
 def fit(
