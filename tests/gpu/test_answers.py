@@ -70,8 +70,8 @@ def test_images_in_memory(trained: Path, device: str) -> None:
     assert [answer.probability for answer in ours] == pytest.approx([a.probability for a in theirs], abs=NEAR)
 
 
-def test_evaluate(cli: Any, trained: Path, photos: Path, device: str) -> None:
-    words = ["evaluate", trained, photos, "--robustness"]
+def test_evaluate(cli: Any, trained: Path, photos: Path, tmp_path: Path, device: str) -> None:
+    words = ["evaluate", trained, photos, "--robustness", "--output", tmp_path / "robustness.png"]
     ours, theirs = (rows(cli, *words, "--device", where) for where in (device, "cpu"))
     assert ours["correct"] == theirs["correct"]
     assert ours["calibration_error"] == pytest.approx(theirs["calibration_error"], abs=NEAR)
