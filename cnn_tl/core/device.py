@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["fp32", "bf16"]
+
+_PREFERRED: tuple[DeviceName, ...] = ("cuda", "mps", "cpu")
+_CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 WantedPrecision = Literal["auto", "fp32", "bf16"]
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "_status_alloc_failed")
@@ -36,13 +39,23 @@ def pick_device(wanted: DeviceName = "auto") -> torch.device:
 
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
-        return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
+        wanted = next(name for name in _PREFERRED if present[name])
     if not present[wanted]:
         here = ", ".join(name for name, there in present.items() if there)
         raise ResourceError(
             f"device {wanted} is not available here (torch {torch.__version__} sees: {here}); use --device auto"
         )
+    if wanted == "cuda":
+        _allow_deterministic_cublas()
     return torch.device(wanted)
+
+
+def _allow_deterministic_cublas() -> None:
+    """Let cuBLAS use a workspace of a fixed size, without which `run.deterministic` is refused later in this process.
+
+    torch reads the variable once, at the first matrix product. On an H100 this is the size that torch uses anyway.
+    """
+    os.environ.setdefault(_CUBLAS_WORKSPACE, ":4096:8")
 
 
 def will_be_cuda(wanted: DeviceName) -> bool | None:
@@ -91,6 +104,7 @@ def _open_gpu() -> None:
 
     if not torch.cuda.is_available():
         return
+    _allow_deterministic_cublas()
     with torch.inference_mode():
         x_NCHW = torch.zeros(1, 8, 8, 8, device="cuda", dtype=torch.bfloat16).to(memory_format=torch.channels_last)
         filters = torch.zeros(8, 8, 3, 3, device="cuda", dtype=torch.bfloat16).to(memory_format=torch.channels_last)
@@ -154,9 +168,8 @@ def deterministic(wanted: bool) -> Iterator[None]:
     require_torch()
     import torch
 
-    variable = "CUBLAS_WORKSPACE_CONFIG"  # cuBLAS reads it once, at the first matrix product
-    is_own = variable not in os.environ
-    os.environ.setdefault(variable, ":4096:8")
+    is_own = _CUBLAS_WORKSPACE not in os.environ
+    _allow_deterministic_cublas()
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
@@ -171,7 +184,7 @@ def deterministic(wanted: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0])
         torch.backends.cudnn.benchmark = before[1]
         if is_own:
-            os.environ.pop(variable, None)
+            os.environ.pop(_CUBLAS_WORKSPACE, None)
 
 
 def seed_generators(device: torch.device, seed: int) -> None:

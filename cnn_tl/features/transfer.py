@@ -103,7 +103,8 @@ class CudaTransfer(Transfer):
     def to_device(self, array: NDArray[np.uint8]) -> Tensor:
         """Return the array on the device, where the current stream may use it; the host's may be changed at once."""
         buffer, held = self._ring.filled(array)
-        computing, copied = torch.cuda.current_stream(self._device), torch.cuda.Event()  # type: ignore[no-untyped-call]
+        computing = torch.cuda.current_stream(self._device)
+        copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(self._stream):
             arriving = held.to(self._device, non_blocking=True)
             copied.record(self._stream)

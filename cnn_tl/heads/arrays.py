@@ -81,6 +81,10 @@ class HostArrays:
         return np.asarray(array)
 
 
+_SMALL = 2**20
+"""Bytes of an array that is worth a copy to pinned memory before that to a GPU."""
+
+
 class DeviceArrays:
     """torch on a device, where float32 products are exact from then on.
 
@@ -104,7 +108,10 @@ class DeviceArrays:
 
     def put(self, array: NDArray[Any]) -> Array:
         """Return an array of the host, where this computes."""
-        return self.xp.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        here = self.xp.from_numpy(np.ascontiguousarray(array))
+        if self.device.type == "cuda" and array.nbytes < _SMALL:  # a copy of pinned memory is not waited for
+            return here.pin_memory().to(self.device, non_blocking=True)
+        return here.to(self.device)
 
     def read(self, columns: Sequence[Array]) -> NDArray[np.float64]:
         """Return arrays [F] or [F, n] side by side, float64 [F, sum of n], on the host: one wait for the device."""

@@ -126,7 +126,7 @@ def test_the_order_of_what_cuda_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(Event, "count", 0)
     computing = Stream("computing", log)
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream("copying", log))
-    monkeypatch.setattr(torch.cuda, "Event", lambda: Event(log))
+    monkeypatch.setattr(torch.cuda, "Event", lambda **_: Event(log))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: computing)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: log.append(f"kept for {stream.name}"))

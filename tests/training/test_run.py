@@ -404,13 +404,13 @@ def test_a_stop_during_the_head_fit_is_heard(
 ) -> None:
     from cnn_tl.heads import logistic
 
-    real = logistic._fit_all
+    real = logistic.fit_all
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(logistic, "_fit_all", interrupted)
+    monkeypatch.setattr(logistic, "fit_all", interrupted)
     with pytest.raises(Stopped) as stopped:
         train(recipe(), tmp_path / "run")
     assert stopped.value.exit_code == 143

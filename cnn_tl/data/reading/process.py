@@ -71,6 +71,7 @@ class WorkerProcess:
         self._process.kill()
         with contextlib.suppress(OSError):  # a request that was only half sent
             self._process.communicate()
+        self._process.wait()  # also where `communicate` gave up before
 
     def _send(self, message: object) -> None:
         assert self._process.stdin is not None

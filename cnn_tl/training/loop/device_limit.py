@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from cnn_tl.core.device import is_out_of_memory
 from cnn_tl.core.errors import ResourceError
 from cnn_tl.core.processes import ALONE, World
+from cnn_tl.training.step.recorder import RECORD_AFTER
 from cnn_tl.training.step.update import Update
 
 SECONDS = 0.5
@@ -118,6 +119,9 @@ def seconds_per_step(
     step: Callable[[], object], device: torch.device, budget: float = SECONDS, world: World = ALONE
 ) -> float:
     """Return the mean duration of a step: of as many as fit into the budget in seconds, after one that warms up."""
+    if device.type == "cuda":
+        for _ in range(RECORD_AFTER):  # the step may be recorded in one of them
+            step()
     first = _timed(step, 1, device)
     if max(world.gather(first)) > budget:
         return max(world.gather(first))
@@ -192,6 +196,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def _free_bytes(device: torch.device) -> int | None:
     """Return how much memory is free for more tensors; None if the system does not say."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())

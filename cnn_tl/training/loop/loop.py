@@ -33,6 +33,7 @@ from cnn_tl.training.loop.trainable import Trainable, loop_surroundings, open_tr
 from cnn_tl.training.loop.validation import outputs, scores
 from cnn_tl.training.outcome import LoopFacts, Temperature
 from cnn_tl.training.sources.plain import HeldImages
+from cnn_tl.training.step.gradients import memory_for
 from cnn_tl.training.step.loss import Step
 from cnn_tl.training.step.schedule import learning_rate_factor
 from cnn_tl.training.step.update import Update
@@ -74,17 +75,20 @@ def train(
     with loop_surroundings(run, network), quiet_compiler():
         start = find_start(run, dataset, network)
         trainable = open_trainable(dataset, network, start.model, precision, start.progress, start.device_views)
-        started = time.monotonic()
-        if not start.progress.lr:  # `train.lr: auto`, not tested yet
-            start.progress.lr = trainable.tested_lr()
-        loop = Loop(run, dataset, trainable, start, started)
-        if start.checkpoint is not None:
-            loop.restore(start.checkpoint)
-        elif start.head_is_fitted:
-            loop.validate_fitted_head()
-        elif head_logits_NK is not None:
-            loop.record_fitted_head(head_logits_NK)
-        return loop.run()
+        try:
+            started = time.monotonic()
+            if not start.progress.lr:  # `train.lr: auto`, not tested yet
+                start.progress.lr = trainable.tested_lr()
+            loop = Loop(run, dataset, trainable, start, started)
+            if start.checkpoint is not None:
+                loop.restore(start.checkpoint)
+            elif start.head_is_fitted:
+                loop.validate_fitted_head()
+            elif head_logits_NK is not None:
+                loop.record_fitted_head(head_logits_NK)
+            return loop.run()
+        finally:
+            trainable.gradients.release()
 
 
 def find_lr(
@@ -195,7 +199,8 @@ class Loop:
         if done < len(batches):
             self._batches.prepare(epoch)
         task = run.observer.task(f"epoch {epoch}/{self._batches.length.epochs}", sum(map(len, batches)))
-        with task, self._batches.steps(epoch, done) as steps:
+        memory = memory_for("a training step", "set train.micro_batch, or a smaller --batch-size or --image-size")
+        with task, memory, self._batches.steps(epoch, done) as steps:
             run.observer.advance(sum(len(batch) for batch in batches[:done]))
             for step in steps:
                 self._step(step)

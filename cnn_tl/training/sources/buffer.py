@@ -23,11 +23,10 @@ class PixelBuffer:
     Args:
         expected: number of pixels that it first has room for.
         most: maximum number of pixels.
-        pinned: whether it is pinned host memory, of which copies to a GPU are faster.
     """
 
-    def __init__(self, expected: int, most: int, device: torch.device, *, pinned: bool = False) -> None:
-        self._most, self._device, self._pinned = most, device, pinned
+    def __init__(self, expected: int, most: int, device: torch.device) -> None:
+        self._most, self._device = most, device
         self._pixels = self._empty(min(expected, most))
         self._end = 0
         self._places: list[NDArray[np.int64]] = []
@@ -76,4 +75,4 @@ class PixelBuffer:
         return np.concatenate(self._places, axis=1)
 
     def _empty(self, pixels: int) -> Tensor:
-        return torch.empty(pixels, 3, dtype=torch.uint8, device=self._device, pin_memory=self._pinned)
+        return torch.empty(pixels, 3, dtype=torch.uint8, device=self._device)

@@ -181,7 +181,7 @@ def _open_in_host_memory(
     if reason := tiers.no_room_in_memory(expected, memory.left):
         return reason
     host = torch.device("cpu")
-    buffer = PixelBuffer(expected // 3, memory.left // 3, host, pinned=device.type == "cuda")
+    buffer = PixelBuffer(expected // 3, memory.left // 3, host)
     if not (_fill(buffer, dataset, images, host) and memory.take(buffer.nbytes)):
         return _LARGER
     return InHostMemory(buffer, _positions(images), Staging(device))

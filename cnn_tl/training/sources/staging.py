@@ -67,7 +67,9 @@ class Staging:
         if self._stream is not None:  # kernels of the last epoch may still read a block
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
         left = threading.Event()
-        thread = threading.Thread(target=_pack, args=(groups, free, ready, left), name="stage", daemon=True)
+        thread = threading.Thread(
+            target=_pack, args=(groups, free, ready, left, self._stream), name="stage", daemon=True
+        )
         thread.start()
         try:
             yield _taken(free, ready)
@@ -86,7 +88,7 @@ class _Block:
         self._used = 0
         self._sizes: Sizes = []
         if stream is not None:
-            self._copied, self._read = _event(), _event()
+            self._copied, self._read = _event(blocking=True), _event()
 
     def fill(self, images: Sequence[Pixels]) -> None:
         """Pack images into the host memory, their positions and sizes first, and start the copy."""
@@ -138,8 +140,11 @@ def _pack(
     free: SimpleQueue[_Block | None],
     ready: SimpleQueue[_Block | BaseException | None],
     left: threading.Event,
+    stream: torch.cuda.Stream | None,
 ) -> None:
     try:
+        if stream is not None:  # a new thread begins on the first GPU
+            torch.cuda.set_device(stream.device)
         for images in groups:
             block = free.get()
             if block is None or left.is_set():
@@ -170,8 +175,8 @@ def _taken(free: SimpleQueue[_Block | None], ready: SimpleQueue[_Block | BaseExc
         release()
 
 
-def _event() -> torch.cuda.Event:
-    return torch.cuda.Event()  # type: ignore[no-untyped-call]
+def _event(*, blocking: bool = False) -> torch.cuda.Event:
+    return torch.cuda.Event(blocking=blocking)  # type: ignore[no-untyped-call]
 
 
 def _empty(nbytes: int, *, pinned: bool = False) -> Tensor:

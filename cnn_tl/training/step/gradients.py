@@ -77,7 +77,7 @@ class Gradients:
         if self._recorder is not None and self._recorder.replays(x, targets_NK):
             seed_generators(self.device, seed_of(self.seed, "step", step, first))
             return self._recorder.replay(x, targets_NK)
-        held = self._moving_buffers()
+        held = Held([], []) if self._fits else self._moving_buffers()  # if it fits, running out ends the run
         while (loss := self._try(x, targets_NK, step, first, total)) is None:
             self._undo_attempt(held)
         if self._recorder is not None and self._recorder.is_due(x, targets_NK, self.micro_batch):
@@ -129,12 +129,12 @@ class Gradients:
             while not fits:
                 with self.world.together(), self.no_sync():
                     found = self._try(x, targets_NK, 0, 0, total) is not None
-                self._undo_attempt(held, quietly=found)
+                self._undo_attempt(held)
                 fits = all(self.world.gather(found))
                 self.micro_batch = min(self.world.gather(self.micro_batch))
             self._fits = True
             self._in_parts(x, targets_NK, 0, 0, total)
-        self._undo_attempt(held, quietly=True)
+        self._undo_attempt(held)
 
     def _moving_buffers(self) -> Held:
         modules = (module for module in self.model.modules() if module.training)
@@ -151,6 +151,8 @@ class Gradients:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+            if self._recorder is not None and self._recorder.drop():
+                return None
             size = min(self.micro_batch, len(x))
             if self._fits:
                 raise ResourceError(f"out of memory during training; set train.micro_batch below {size}") from error
@@ -160,6 +162,7 @@ class Gradients:
                     "use a smaller --image-size or --model, or --device cpu"
                 ) from error
             self.micro_batch = -(-size // 2)
+            self.note(f"out of memory: the images of a step pass the network {self.micro_batch} at a time from here on")
             return None  # leaving this frame frees the traceback, which holds all activations
 
     def _in_parts(self, x: Tensor, targets_NK: Tensor, step: int, first: int, total: int) -> Tensor:
@@ -210,16 +213,20 @@ class Gradients:
                 "use a larger --batch-size, train.micro_batch or --image-size"
             ) from error
 
-    def _undo_attempt(self, held: Held, *, quietly: bool = False) -> None:
+    def _undo_attempt(self, held: Held) -> None:
         """Undo the traces of an attempt: gradients, running statistics, memory."""
         self.model.zero_grad()
         held.restore()
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if not quietly:
-            size = self.micro_batch
-            self.note(f"out of memory: the images of a step pass the network {size} at a time from here on")
+
+    def release(self) -> None:
+        """Give the memory of recorded steps and gradients back, at the end of a loop."""
+        self._recorder = self._copies = None
+        self.model.zero_grad()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def parts_in_step(total: int, processes: int, micro_batch: int) -> int:

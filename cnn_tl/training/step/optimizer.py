@@ -18,6 +18,9 @@ from cnn_tl.recipe.resolved import LoopTrain
 
 MOMENTUM = 0.9
 
+_OF_THE_DEVICE = ("fused", "foreach", "capturable")
+"""Settings of a group that say how the device computes; a run may resume on another one."""
+
 UNUSABLE = {
     "adahessian": "needs second derivatives",
     "kron": "draws random numbers of its own, so a run could not be resumed to the bit",
@@ -42,7 +45,7 @@ def make_optimizer(
     refuse_optimizer(settings)
     name = settings.optimizer
     options: dict[str, Any] = {}
-    if device.type == "cuda" and name in ("adam", "adamw", "sgd", "momentum"):
+    if device.type == "cuda" and name in ("adam", "adamw"):  # fused SGD fails where later phases add parameters
         options["fused"] = True
     groups = parameter_groups(model, settings, trains)
     try:
@@ -125,6 +128,8 @@ def restore(optimizer: Optimizer, tensors: Mapping[str, Tensor], numbers: Mappin
     state: dict[int, dict[str, Any]] = {}
     for name, value in [*tensors.items(), *numbers.items()]:
         kind, index, key = name.split(".", 2)
+        if kind == "groups" and key in _OF_THE_DEVICE:
+            continue
         entry = state.setdefault(int(index), {}) if kind == "state" else groups[int(index)]
         entry[key] = tuple(value) if isinstance(value, list) else value
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -10,13 +10,14 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cnn_tl.core.device import waiting_forbidden
+from cnn_tl.core.device import is_out_of_memory, waiting_forbidden
 
 RECORD_AFTER = 3
 """Steps of the same shape before one is recorded: the kernels are chosen and loaded by then."""
@@ -29,6 +30,8 @@ MEMORY_SHARE = 0.4
 
 SAME = 0.02
 """Maximum relative difference between the losses of the recorded step and of the step itself."""
+
+_TOO_LARGE = "its activations would take too much of the memory"
 
 Shape = tuple[torch.Size, torch.Size]
 Backward = Callable[[Tensor, Tensor, int], Tensor]
@@ -116,8 +119,6 @@ class StepRecorder:
             return False
         shape = x.shape, targets_NK.shape
         self._seen[shape] += 1
-        if self._seen[shape] == RECORD_AFTER - 1:
-            torch.cuda.reset_peak_memory_stats(x.device)
         return self._seen[shape] >= RECORD_AFTER
 
     def record(self, x: Tensor, targets_NK: Tensor, losses: Tensor, held: Held, seed: Callable[[], None]) -> Tensor:
@@ -132,6 +133,7 @@ class StepRecorder:
         """
         parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
         gradients = [parameter.grad for parameter in parameters]
+        stream = torch.cuda.current_stream(x.device)
         after = [buffer.clone() for buffer in held.buffers]
         reason = self._why_not(x, targets_NK, held, seed)
         if reason is None:
@@ -147,6 +149,7 @@ class StepRecorder:
                 reason = "a recorded step gives another loss"
             except (RuntimeError, torch.OutOfMemoryError) as error:
                 reason = str(error).splitlines()[0]
+                _recover(x.device, stream)
         self._refuse(reason)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
@@ -156,28 +159,45 @@ class StepRecorder:
     def _why_not(self, x: Tensor, targets_NK: Tensor, held: Held, seed: Callable[[], None]) -> str | None:
         """Return why the step cannot be recorded; None if it can.
 
-        A recording that fails leaves the generator unusable, so the step is first run once where waiting for the GPU is
-        an error.
+        The step is run once more where waiting for the GPU is an error, which it is while a step is recorded.
         """
-        gc.collect()
-        torch.cuda.empty_cache()
-        free, _ = torch.cuda.mem_get_info(x.device)
-        activations = torch.cuda.max_memory_allocated(x.device) - torch.cuda.memory_allocated(x.device)
-        if activations > MEMORY_SHARE * free:
-            return "its activations would take too much of the memory"
         for parameter in self._model.parameters():
             parameter.grad = None
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(x.device)
+        free, before = torch.cuda.mem_get_info(x.device)[0], torch.cuda.memory_allocated(x.device)
         seed()
         try:
             with waiting_forbidden():
                 self._backward(x, targets_NK, len(x))
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                return _TOO_LARGE
             return f"the network waits for the GPU ({str(error).splitlines()[0]})"
+        activations = torch.cuda.max_memory_allocated(x.device) - before
+        if not self._recordings and activations > MEMORY_SHARE * free:  # a second recording shares the memory
+            return _TOO_LARGE
         return None
 
-    def _refuse(self, reason: str) -> None:
+    def drop(self) -> bool:
+        """Give the memory of all recordings back, and record no more; return whether there were any."""
+        had = bool(self._recordings)
         self._recordings.clear()
         self._refused = True
+        return had
+
+    def _refuse(self, reason: str) -> None:
+        self.drop()
         self._note(f"steps are not recorded as a CUDA graph: {reason}")
         gc.collect()
         torch.cuda.empty_cache()
+
+
+def _recover(device: torch.device, stream: torch.cuda.Stream) -> None:
+    """Undo what a recording that failed may leave behind: its stream, and the state of the random generator."""
+    torch.cuda.set_stream(stream)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    with suppress(RuntimeError):
+        fresh = torch.Generator(device).graphsafe_get_state()
+        torch.cuda.default_generators[index].graphsafe_set_state(fresh)

@@ -40,7 +40,7 @@ class Update:
         """
         self.optimizer.zero_grad()
         losses = self.gradients.add(x, targets_NK, step, first=first, total=total)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad)
         with memory_for("the optimizer's state", "set train.optimizer: sgd, or use a smaller --model"):
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad)
             self.optimizer.step()
         return torch.cat([losses, norm.reshape(1)])
