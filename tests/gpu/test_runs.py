@@ -53,6 +53,10 @@ SETTINGS: dict[str, Sections] = {
     "last stage": {"model": {"freeze": "last-stage"}},
     "last stage, fresh views": {"model": {"freeze": "last-stage"}, "features": {"views": "fresh"}},
     "unfreezing": {"model": {"freeze": "head", "unfreeze": ["last-stage", "all"]}, "train": {"epochs": 3}},
+    "unfreezing, sgd": {
+        "model": {"freeze": "head", "unfreeze": ["last-stage", "all"]},
+        "train": {"epochs": 3, "optimizer": "sgd", "lr": 0.01},
+    },
     "mixed": {"augment": {"mixup": 0.4, "cutmix": 1.0}},
     "light and erasing": {"augment": {"color": 0.8, "erasing": 0.5}},
     "trivialaugment": {"augment": {"policy": "trivialaugment"}},
