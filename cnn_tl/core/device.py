@@ -24,8 +24,11 @@ _PREFERRED: tuple[DeviceName, ...] = ("cuda", "mps", "cpu")
 _CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 WantedPrecision = Literal["auto", "fp32", "bf16"]
 
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "_status_alloc_failed")
-"""Of torch's messages, in lower case; the last one is of cuBLAS and cuDNN."""
+_OUT_OF_MEMORY = (
+    "out of memory", "can't allocate memory", "not enough memory", "could not create a primitive",
+    "_status_alloc_failed",
+)  # fmt: skip
+"""Of torch's messages, in lower case; the last two are of oneDNN, and of cuBLAS and cuDNN."""
 
 
 def pick_device(wanted: DeviceName = "auto") -> torch.device:
