@@ -17,6 +17,10 @@ DESCRIPTORS = Path("/proc/self/fd")
 pytestmark = pytest.mark.skipif(not STATUS.exists(), reason="the system does not show what a process holds")
 
 
+BEING_WRITTEN = 2
+"""Files that the thread which writes checkpoints may have open at the end of an epoch: a file and its folder."""
+
+
 class Scales(Observer):
     """Records resident memory in KiB and the number of open files after each epoch."""
 
@@ -49,6 +53,6 @@ def test_nothing_grows_with_the_epochs(
     scales = Scales()
     train(Recipe.model_validate(tree), tmp_path / "run", observer=scales)
     assert len(scales.memory) == epochs
-    assert max(scales.open_files[settled:]) <= scales.open_files[settled]
+    assert max(scales.open_files[settled:]) <= scales.open_files[settled] + BEING_WRITTEN
     if epochs > 100:  # a few epochs say nothing: the allocator is still filling its pools
         assert max(scales.memory[settled:]) < 1.02 * scales.memory[settled], scales.memory[settled::20]

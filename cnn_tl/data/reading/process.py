@@ -12,10 +12,15 @@ from typing import Any
 from cnn_tl.data.reading.shared_memory import SharedMemory
 from cnn_tl.data.reading.worker import Greeting, Reply, Request
 
-_PROGRAM = (
-    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
-    "from cnn_tl.data.reading.worker import main; main()"
-)
+_PROGRAM = """
+import pickle, sys
+try:
+    sys.path[:] = pickle.load(sys.stdin.buffer)
+except (EOFError, pickle.UnpicklingError):  # the process that it belongs to was killed at once
+    sys.exit()
+from cnn_tl.data.reading.worker import main
+main()
+"""
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """Environment: numpy would start a thread for each core in each process."""
 
@@ -41,8 +46,12 @@ class WorkerProcess:
             env={**os.environ, **_ONE_THREAD},
             **options,
         )
-        self._send(sys.path)
-        self._send(Greeting(memory.handle, os.getpid()))
+        try:
+            self._send(sys.path)
+            self._send(Greeting(memory.handle, os.getpid()))
+        except OSError:  # it has ended already
+            self.close()
+            raise
 
     def send(self, request: Request) -> None:
         """Send a request.

@@ -80,12 +80,12 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not get among the replies
-    greeting: Greeting = pickle.load(sys.stdin.buffer)
-    shared = attached(greeting.memory)
-    if sys.platform != "win32":
-        os.nice(NICENESS)
-        threading.Thread(target=_end_with, args=(greeting.parent,), daemon=True).start()
-    with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):  # closed, perhaps within a request
+    with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):  # closed, perhaps within a message
+        greeting: Greeting = pickle.load(sys.stdin.buffer)
+        shared = attached(greeting.memory)
+        if sys.platform != "win32":
+            os.nice(NICENESS)
+            threading.Thread(target=_end_with, args=(greeting.parent,), daemon=True).start()
         while True:
             request: Request = pickle.load(sys.stdin.buffer)
             pickle.dump(answer(request, shared), replies, pickle.HIGHEST_PROTOCOL)
