@@ -59,6 +59,8 @@ def _of_freeze(found: dict[str, float], precision: str, device: str) -> str:
     if reached > CONTRADICTION * min(forward, decoding):
         return f"embedding was faster than a part of it: {_AGAIN}"
     share = f"mode freeze embeds {rate(reached)}"
+    if device == "cpu" and reached < NEAR * min(forward, decoding):
+        return f"{share}: decoding and the forward pass need the same cores; {_smaller(device)}"
     if decoding < forward:
         return f"{share}: decoding limits it ({rate(decoding)}); smaller files, or more cores, would be faster"
     return f"{share}: the forward pass limits it ({rate(forward)}); {_smaller(device)}"

@@ -333,6 +333,7 @@ def figures(**values: float) -> list[StageSpeed]:
         ({"ready": 20, "images": 15, "views": 300}, "cpu", "need the same cores", ""),
         ({"decode": 1300, "forward": 3300, "embedding": 900}, "cuda", "", "decoding limits it (1,300 img/s)"),
         ({"decode": 900, "forward": 100, "embedding": 95}, "cpu", "", "the forward pass limits it (100 img/s)"),
+        ({"decode": 173, "forward": 129, "embedding": 70}, "cpu", "", "need the same cores"),
         ({"decode": 900, "forward": 23, "embedding": 150}, "cpu", "", "measure again on an idle machine"),
         ({"ready": 5, "images": 15}, "cpu", "measure again on an idle machine", ""),
         ({"decode": 900, "ready": 100}, "cpu", "", ""),

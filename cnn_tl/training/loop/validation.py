@@ -20,7 +20,7 @@ from cnn_tl.networks.backbone import classifier_in_fp32
 from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.dataset import Dataset, refuse_failures
 from cnn_tl.training.lazy_network import LazyNetwork
-from cnn_tl.training.step.gradients import memory_for
+from cnn_tl.training.step.gradients import memory_for, or_the_cpu
 
 AT_ONCE = 32
 """Maximum images in one forward pass, except on CUDA: a training step may have many more than fit into memory."""
@@ -61,7 +61,7 @@ def outputs(
     engine = Engine(model, spec, device, precision)
     exact = classifier_in_fp32(model) if precision == "bf16" else nullcontext()
     progress = run.observer.task(task, sum(map(len, mine)))
-    memory = memory_for(task, "use a smaller --image-size or --model, or --device cpu")
+    memory = memory_for(task, f"use a smaller --image-size or --model{or_the_cpu(device)}")
     with progress, world.together(), memory, exact:
         for batch, outputs_ND in stream(engine, (read or dataset.read_plain)(mine)):
             if isinstance(batch, Batch):

@@ -159,7 +159,7 @@ class Gradients:
             if size == 1:
                 raise ResourceError(
                     f"not even one image of {tuple(x.shape[1:])} fits into the memory of {self.device}; "
-                    "use a smaller --image-size or --model, or --device cpu"
+                    f"use a smaller --image-size or --model{or_the_cpu(self.device)}"
                 ) from error
             self.micro_batch = -(-size // 2)
             self.note(f"out of memory: the images of a step pass the network {self.micro_batch} at a time from here on")
@@ -261,6 +261,11 @@ def memory_for(what: str, advice: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise ResourceError(f"out of memory for {what}; {advice}") from error
+
+
+def or_the_cpu(device: torch.device) -> str:
+    """Return the end of advice to someone whose device lacks memory: there is more of it beside a GPU."""
+    return "" if device.type == "cpu" else ", or --device cpu"
 
 
 def is_single_value_error(error: ValueError) -> bool:

@@ -135,7 +135,7 @@ class StepRecorder:
         gradients = [parameter.grad for parameter in parameters]
         stream = torch.cuda.current_stream(x.device)
         after = [buffer.clone() for buffer in held.buffers]
-        reason = self._why_not(x, targets_NK, held, seed)
+        reason = self._why_not(x, targets_NK, seed)
         if reason is None:
             try:
                 self._pool = self._pool or torch.cuda.graph_pool_handle()
@@ -156,7 +156,7 @@ class StepRecorder:
         Held(held.buffers, after).restore()
         return losses
 
-    def _why_not(self, x: Tensor, targets_NK: Tensor, held: Held, seed: Callable[[], None]) -> str | None:
+    def _why_not(self, x: Tensor, targets_NK: Tensor, seed: Callable[[], None]) -> str | None:
         """Return why the step cannot be recorded; None if it can.
 
         The step is run once more where waiting for the GPU is an error, which it is while a step is recorded.
