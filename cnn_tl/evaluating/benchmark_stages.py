@@ -239,7 +239,7 @@ def forward(work: Workload, precision: Precision, seconds: float) -> Measured:
 def embed(work: Workload, precision: Precision, seconds: float) -> Measured:
     """Turn files into features as mode freeze does, but neither compiled nor cached."""
     from cnn_tl.features.embedding import embedder
-    from cnn_tl.features.engine import stream
+    from cnn_tl.features.stream import stream
 
     if precision not in work.seconds_per_image or work.seconds_per_image[precision] * work.batch_size > 2 * seconds:
         raise NotMeasuredError(f"a batch takes over {duration(2 * seconds)}")

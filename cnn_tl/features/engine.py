@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cnn_tl.core.device import Precision, autocast, exact_fp32, fp32_switches_restored, is_out_of_memory
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.features.cuda_batch_size import cuda_batch_size
+from cnn_tl.features.stream import Outputs, Pixels
 from cnn_tl.features.transfer import HostCopy, transfer_of
 from cnn_tl.networks.backbone import normalised
 
 Item = TypeVar("Item")
-Pixels = NDArray[np.uint8]
-Outputs = NDArray[np.float32]
 
 SMALLEST_BATCH = 8
 """Images in a batch on CUDA, at least; a larger batch has a power of two, so that few sizes occur: cuDNN chooses
@@ -36,23 +34,6 @@ LARGE_BATCH = 64
 """Images from which on a batch on CUDA is padded to the usual size, `cuda_batch_size`, and the smaller ones after it as
 well: they belong to many images, where the time of all counts and not that of one. What other engines have done does
 not matter, or a resumed run would end in other bits."""
-
-
-class Images(Protocol):
-    """A batch of images: a `data.loader.Batch`, or a `DeviceBatch`."""
-
-    @property
-    def items(self) -> Sequence[Any]:
-        """The images."""
-        ...
-
-    @property
-    def pixels(self) -> Pixels | Tensor:
-        """Their pixels, uint8 [N, H, W, 3]."""
-        ...
-
-
-B = TypeVar("B", bound=Images)
 
 
 @dataclass(frozen=True)
@@ -188,42 +169,6 @@ class Engine:
         self.at_once = size // 2
         if self.is_asynchronous:
             torch.cuda.empty_cache()
-
-
-class Runs(Protocol):
-    """What `stream` uses of an engine; `pending` is whatever `start` returns."""
-
-    @property
-    def is_asynchronous(self) -> bool:
-        """As of `Engine`."""
-        ...
-
-    def start(self, pixels: Any, /) -> Any:
-        """As of `Engine`."""
-        ...
-
-    def finish(self, pending: Any, /) -> Outputs:
-        """As of `Engine`."""
-        ...
-
-
-def stream(engine: Runs, batches: Iterable[B]) -> Iterator[tuple[B, Outputs]]:
-    """Yield each batch with its outputs [N, D], in order; on CUDA the device then works on the next one already."""
-    previous: tuple[B, Any] | None = None
-    for batch in batches:
-        pending = engine.start(batch.pixels) if batch.items else None
-        if not engine.is_asynchronous:
-            yield _finished(engine, batch, pending)
-            continue
-        if previous is not None:
-            yield _finished(engine, *previous)
-        previous = batch, pending
-    if previous is not None:
-        yield _finished(engine, *previous)
-
-
-def _finished(engine: Runs, batch: B, pending: Any) -> tuple[B, Outputs]:
-    return batch, np.empty((0, 0), np.float32) if pending is None else engine.finish(pending)
 
 
 def _padded(pixels: Pixels, size: int) -> Pixels:

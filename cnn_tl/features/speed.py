@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     import torch
 
     from cnn_tl.core.preprocessing import Preprocessing
-    from cnn_tl.features.engine import Engine, Pixels
+    from cnn_tl.features.engine import Engine
+    from cnn_tl.features.stream import Pixels
     from cnn_tl.networks.backbone import Network
 
 Compile = Literal["auto", "never", "always"]

@@ -136,7 +136,7 @@ class Classifier:
         source = iter(batches)
         first = list(islice(source, 1))  # reading begins here, while the model may still be loading
         if self.engine is not None and self.engine.is_asynchronous:
-            from cnn_tl.features.engine import stream
+            from cnn_tl.features.stream import stream
 
             predicted = stream(self.engine, chain(first, source))
             yield from ((batch, finite(logits_NK)) for batch, logits_NK in predicted)

@@ -142,12 +142,14 @@ class Remembered:
         source: the weights file that the network came from.
         backbone: a safetensors file, or the tensors themselves.
         published: where the weights file is looked for; None if the user has named it.
+        graph: of the backbone, see `networks.graph.session`; None: it is not known.
     """
 
     info: NetworkInfo
     source: Path | None
     backbone: Path | Mapping[str, NDArray[Any]]
     published: PublishedWeights | None = None
+    graph: bytes | None = None
 
     def tensors(self) -> Mapping[str, NDArray[Any]]:
         """Return the backbone's tensors by name.

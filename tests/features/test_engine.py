@@ -14,7 +14,8 @@ from cnn_tl.core.errors import BadImageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.loader import Batch
 from cnn_tl.features.cuda_batch_size import cuda_batch_size
-from cnn_tl.features.engine import Engine, Pending, stream
+from cnn_tl.features.engine import Engine, Pending
+from cnn_tl.features.stream import stream
 
 CPU = torch.device("cpu")
 SPEC = Preprocessing(4, 4, "bilinear", 1.0, "center", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

@@ -15,7 +15,8 @@ from cnn_tl.core.device import inference_precision
 from cnn_tl.data.loader import Batch, in_groups
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.features.cuda_batch_size import cuda_batch_size
-from cnn_tl.features.engine import DeviceBatch, Engine, stream
+from cnn_tl.features.engine import DeviceBatch, Engine
+from cnn_tl.features.stream import stream
 from cnn_tl.networks.backbone import classifier_in_fp32
 from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.dataset import Dataset, refuse_failures

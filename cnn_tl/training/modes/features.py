@@ -219,7 +219,7 @@ def embed(
 def _embed_split(
     network: LazyNetwork, split: SplitFeatures, batches: Iterator[Batch[ImageView]], done: EmbeddingStats
 ) -> None:
-    from cnn_tl.features.engine import stream
+    from cnn_tl.features.stream import stream
 
     with split.space.writer() as writer, _engine(network, split) as frozen:
         before = frozen.seconds
