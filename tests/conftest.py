@@ -117,6 +117,26 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def graphs_traced_once() -> Iterator[None]:
+    """Trace each architecture once in this process: a second or two, and the graph does not depend on the weights."""
+    from cnn_tl.training import backbone_graph
+
+    real, known = backbone_graph.trace, {}
+
+    def trace(network: Any) -> bytes:
+        tensors = tuple((name, tensor.shape) for name, tensor in network.model.state_dict().items())
+        spec = network.preprocessing
+        key = (type(network.model), repr(network.model), tensors, spec.height, spec.width)
+        if key not in known:
+            known[key] = real(network)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbone_graph, "trace", trace)
+        yield
+
+
 def as_in_the_product(patch: pytest.MonkeyPatch, target: str) -> Iterator[None]:
     """Undo a patch of the whole session for one test."""
     module, _, name = target.rpartition(".")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import threading
 import warnings
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cnn_tl.core.errors import ResourceError
-from cnn_tl.core.imports import import_in_background, require_torch, wait_for_import
+from cnn_tl.core.imports import import_in_background, installed_version, require_torch, wait_for_import
 
 if TYPE_CHECKING:
     import torch
@@ -69,6 +70,19 @@ def will_be_cuda(wanted: DeviceName) -> bool | None:
         return True
     elsewhere = any(Path(name).exists() for name in ("/dev/dxg", "/dev/kfd"))  # WSL, ROCm
     return False if sys.platform == "linux" and not elsewhere else None
+
+
+def may_be_gpu(wanted: DeviceName) -> bool:
+    """Return, without torch, whether torch may compute on a GPU here; if not, `pick_device` chooses the CPU."""
+    if wanted != "auto":
+        return wanted != "cpu"
+    if installed_version("torch") is None:
+        return False
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"  # MPS
+    if sys.platform == "win32":
+        return Path(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "nvcuda.dll").exists()
+    return will_be_cuda(wanted) is not False
 
 
 def current_gpu() -> int | None:
@@ -132,8 +146,7 @@ def inference_precision(device: torch.device, wanted: WantedPrecision) -> Precis
     """Return the precision in which a network runs without gradients, by rule: nothing is measured.
 
     On CUDA that is bf16 where the hardware multiplies it, unless fp32 is wanted; anywhere else float32. A classifier
-    always computes in float32, see `networks.backbone.classifier_in_fp32`. Training images in mode freeze, whose
-    features no answer depends on directly, may use bf16 on a CPU too; see `features.speed`.
+    always computes in float32, see `networks.backbone.classifier_in_fp32`.
     """
     return "bf16" if device.type == "cuda" and wanted != "fp32" and has_fast_bf16(device) else "fp32"
 

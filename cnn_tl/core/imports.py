@@ -30,6 +30,7 @@ OLDEST_ONNXRUNTIME = "1.18"
 _DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn"}
 """Packages whose name for `import` differs from their name for pip."""
 
+_WITH_TORCH = ("torch", "torchvision", "timm")
 _DYNAMO = "torch._dynamo"
 _LOCK = threading.Lock()
 _failed_in_background: list[BaseException] = []
@@ -47,15 +48,7 @@ def require_torch() -> None:
     except (ImportError, RuntimeError, OSError) as error:
         if isinstance(error, ImportError) and (line := missing_line(error)):
             raise ResourceError(line) from error
-        from importlib.metadata import PackageNotFoundError, version
-
-        def found(name: str) -> str:
-            try:
-                return f"{name} {version(name)}"
-            except PackageNotFoundError:
-                return f"{name} missing"
-
-        versions = ", ".join(found(name) for name in ("torch", "torchvision", "timm"))
+        versions = ", ".join(f"{name} {installed_version(name) or 'missing'}" for name in _WITH_TORCH)
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ResourceError(
             f"torch cannot be used here ({versions}): {reason}; "
@@ -128,6 +121,16 @@ def require_working_directory() -> None:
         raise ResourceError(
             f"the working directory no longer exists, or cannot be reached ({error.strerror}); change to one that does"
         ) from error
+
+
+def installed_version(name: str) -> str | None:
+    """Return the version of an installed distribution, without importing it; None if it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def missing_line(error: ImportError) -> str | None:

@@ -20,11 +20,11 @@ from cnn_tl.core.imports import require_torch
 from cnn_tl.core.progress import Observer
 from cnn_tl.evaluating.benchmark_sample import sampled
 from cnn_tl.evaluating.benchmark_verdict import verdict
-from cnn_tl.features import speed
+from cnn_tl.features.devices import describe
 from cnn_tl.recipe.schema import Model
 
 if TYPE_CHECKING:
-    from cnn_tl.evaluating.benchmark_stages import Measured, Stage, Workload
+    from cnn_tl.evaluating.benchmark_stages import Measured, Stage
 
 SECONDS = 22.0
 """Duration of the whole benchmark, imports included; a stage that has begun may take a little longer."""
@@ -132,12 +132,12 @@ def benchmark(
                 benchmark_stages.head_stage(work),
             ]
             stages = (*imports, *_run(planned, ends, observer))
-            precision = _precision_of(work)
+            precision = inference_precision(work.device, "auto")
         return BenchmarkReport(
             sample.name,
             len(sample.manifest.images),
             model,
-            speed.describe(work.device),
+            describe(work.device),
             precision,
             load,
             stages,
@@ -195,12 +195,3 @@ def _speed(stage: Stage, done: Measured, found: dict[str, StageSpeed]) -> StageS
 
 _FACTORS = {"GB/s": 1e9}
 """Unit -> amount that it counts."""
-
-
-def _precision_of(work: Workload) -> Precision:
-    """Return the precision in which `train` embeds images here, by what was measured."""
-    if "fp32" not in work.seconds_per_image:
-        return inference_precision(work.device, "auto")
-    seconds = {str(name): value for name, value in work.seconds_per_image.items()}
-    speeds = speed.Speeds(work.device.type, speed.describe(work.device), seconds)
-    return speed.choose_precision(speeds, "auto")

@@ -237,7 +237,7 @@ def forward(work: Workload, precision: Precision, seconds: float) -> Measured:
 
 
 def embed(work: Workload, precision: Precision, seconds: float) -> Measured:
-    """Turn files into features as mode freeze does, but neither compiled nor cached."""
+    """Turn files into features as mode freeze does, but none is cached."""
     from cnn_tl.features.embedding import embedder
     from cnn_tl.features.stream import stream
 
@@ -249,7 +249,7 @@ def embed(work: Workload, precision: Precision, seconds: float) -> Measured:
     def embedded() -> Iterator[Batch[ImageRecord]]:
         with (
             work.decoding(work.batch_size, seconds) as read,
-            embedder(work.network, work.device, precision, batch_size=work.batch_size) as frozen,
+            embedder(work.network, work.device, precision) as frozen,
         ):
             for batch, features_ND in stream(frozen, read):
                 rows.append(features_ND)

@@ -30,7 +30,7 @@ from cnn_tl.evaluating.benchmark_stages import (
     arrivals_of,
     measured,
 )
-from cnn_tl.features import speed
+from cnn_tl.features.cuda_batch_size import cuda_batch_size
 from cnn_tl.networks.backbone import place
 from cnn_tl.recipe import Recipe
 from cnn_tl.recipe.resolved import FinetuneRecipe, LoopRecipe
@@ -236,7 +236,7 @@ def training(manifest: Manifest, model: str, device: DeviceName) -> Iterator[Tra
         run: Run[LoopRecipe] = Run(recipe, RunFolder(Path(folder) / "run"))
         network = find_network(run, None, len(manifest.classes))
         built, where = network.build(), network.device
-        at_once = speed.Speeds(where.type, speed.describe(where)).at_once(built.preprocessing)
+        at_once = cuda_batch_size(built.preprocessing) if where.type == "cuda" else 16
         work = Workload(built, where, manifest, at_once)
         stack.enter_context(pools_kept())  # processes are started once
         yield Training(work, run, network, stack)

@@ -69,27 +69,44 @@ def space_facts(
     device: str,
     hardware: str | None = None,
     split_point: str = FEATURES,
-    compiled: bool = False,
 ) -> dict[str, Any]:
-    """Return what all rows of one space have in common, as plain JSON data.
+    """Return what all rows of one space that torch computes have in common, as plain JSON data.
 
     Args:
         device: "cpu", "cuda" or "mps"; they round differently.
         hardware: the device's name, for the same reason; by default the processor's.
         split_point: `FEATURES`, or the name of the first module of the part that trains.
-        compiled: by torch.compile, which rounds differently too.
     """
     return {
         "model": network.architecture,
         "arguments": network.arguments,
         "backbone_sha256": network.backbone_sha256,
         "boundary": split_point,
-        "precision": precision + (", compiled" if compiled else ""),
+        "precision": precision,
         "device": device,
         "hardware": processor() if hardware is None else hardware,
         "preprocessing": _pixels(network.preprocessing),
         "timm": network.timm,
         "torch": version("torch"),
+        "pillow": version("pillow"),
+    }
+
+
+def onnx_facts(network: NetworkInfo, graph: bytes, *, split_point: str = FEATURES) -> dict[str, Any]:
+    """Return what all rows of one space that onnxruntime computes on a CPU have in common, as plain JSON data.
+
+    Args:
+        graph: of the backbone, or of its part before the split point.
+    """
+    return {
+        "model": network.architecture,
+        "backbone_sha256": network.backbone_sha256,
+        "boundary": split_point,
+        "engine": f"onnxruntime {version('onnxruntime')}",
+        "graph": hashlib.sha256(graph).hexdigest(),
+        "device": "cpu",
+        "hardware": processor(),
+        "preprocessing": _pixels(network.preprocessing),
         "pillow": version("pillow"),
     }
 

@@ -59,8 +59,8 @@ class Engine:
 
     Args:
         model: on the device already; float32, evaluation mode.
-        fixed_size: pad every batch to this many images, and never halve it: other kernels would give other bits.
-        compiled: the model is compiled with frozen parameters.
+        alone: run each image by itself. Kernels are chosen by the size of a batch, and may divide it among threads; so
+            on a CPU an image's outputs would depend on its companions, in the last bits.
 
     Attributes:
         is_asynchronous: whether `start` returns before the outputs are computed.
@@ -75,14 +75,12 @@ class Engine:
         device: torch.device,
         precision: Precision,
         *,
-        fixed_size: int | None = None,
-        compiled: bool = False,
+        alone: bool = False,
     ) -> None:
         self._model, self._spec, self._device, self._precision = model, spec, device, precision
-        self._fixed_size, self._compiled = fixed_size, compiled
         self._transfer, self._lock = transfer_of(device), threading.Lock()
         self.is_asynchronous = device.type == "cuda"
-        self.at_once: int | None = None
+        self.at_once: int | None = 1 if alone else None
         self.seconds = 0.0
         self._large_sizes: set[int] = set()
 
@@ -95,7 +93,6 @@ class Engine:
         Raises:
             RuntimeError, MemoryError: not even one image fits into memory; see `core.device.is_out_of_memory`.
         """
-        assert self._fixed_size is None or len(pixels) <= self._fixed_size, "another size may give other bits"
         with self._lock, fp32_switches_restored():
             started = time.perf_counter()
             exact_fp32()
@@ -135,7 +132,7 @@ class Engine:
         try:
             return self._started(pixels)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or len(pixels) == 1 or self._fixed_size is not None:
+            if not is_out_of_memory(error) or len(pixels) == 1:
                 raise
         return None
 
@@ -146,14 +143,11 @@ class Engine:
             bytes_NHW3 = _padded_tensor(pixels, size)
         else:
             bytes_NHW3 = self._transfer.to_device(_padded(pixels, size))
-        # compiled code with frozen parameters does not accept inference tensors
-        with torch.no_grad() if self._compiled else torch.inference_mode(), autocast(self._device, self._precision):
+        with torch.inference_mode(), autocast(self._device, self._precision):
             outputs_ND: Tensor = self._model(normalised(bytes_NHW3, self._spec))[:count].flatten(1).float()
         return self._transfer.to_host(outputs_ND)
 
     def _padded_size(self, count: int) -> int:
-        if self._fixed_size is not None:
-            return self._fixed_size
         if not self.is_asynchronous or self.at_once is not None:  # short of memory: not one image more
             return count
         if count > SMALLEST_BATCH and (larger := [size for size in self._large_sizes if size >= count]):

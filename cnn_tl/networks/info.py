@@ -4,7 +4,8 @@ Building a network needs torch, timm and a few seconds. A run in mode `freeze` t
 builds none: it needs only some facts, and the backbone's tensors to write them into the bundle. Both are kept beside
 the features:
 
-    networks/<request>/  card.json  backbone.safetensors  SHA256SUMS  (measurements:) speeds-*.json  loop-*.json
+    networks/<request>/  card.json  backbone.safetensors  SHA256SUMS
+                         (of this machine:) graph.onnx  graph.json  device-*.json  loop-*.json
 
 A remembered network counts only while the weights file has the SHA-256 of the file it came from. Which file that is, is
 looked up again in each run: the hub may have published other weights.
@@ -17,7 +18,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from cnn_tl.core import files
 from cnn_tl.core.errors import ArtefactError, CnnTlError
+from cnn_tl.core.imports import installed_version
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.networks.pretrained.weights import PublishedWeights
 
@@ -36,6 +37,8 @@ LOOP = "loop"
 
 _INFO = "card.json"
 _BACKBONE = "backbone.safetensors"
+_GRAPH = "graph.onnx"
+_GRAPH_INFO = "graph.json"
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,34 @@ def recall(folder: Path) -> Remembered | None:
         info = NetworkInfo(**values | {"preprocessing": Preprocessing.from_dict(values["preprocessing"])})
     except (CnnTlError, OSError, AttributeError, KeyError, TypeError, ValueError):
         return None
-    return Remembered(info, source, folder / _BACKBONE, published)
+    return Remembered(info, source, folder / _BACKBONE, published, *_recall_graph(folder))
+
+
+def remember_graph(folder: Path, graph: bytes | None, why_torch: str | None) -> None:
+    """Keep the graph of a remembered network, or why torch computes instead.
+
+    Raises:
+        ResourceError: the folder cannot be written.
+    """
+    if graph is not None:
+        files.write_bytes(folder / _GRAPH, graph)
+    sha256 = None if graph is None else hashlib.sha256(graph).hexdigest()
+    found = {"why_torch": why_torch, "sha256": sha256, "onnxruntime": installed_version("onnxruntime")}
+    files.write_json(folder / _GRAPH_INFO, found)
+
+
+def _recall_graph(folder: Path) -> tuple[bytes | None, str | None]:
+    """Return the graph or why there is none; neither if another onnxruntime was compared, or a file is damaged."""
+    try:
+        found = files.read_json(folder / _GRAPH_INFO)
+        if found["onnxruntime"] != installed_version("onnxruntime"):
+            return None, None
+        if found["sha256"] is None:
+            return None, str(found["why_torch"])
+        graph = files.read_bytes(folder / _GRAPH)
+        return (graph if hashlib.sha256(graph).hexdigest() == found["sha256"] else None), None
+    except (CnnTlError, OSError, KeyError, TypeError):
+        return None, None
 
 
 @dataclass(frozen=True)
@@ -142,7 +172,8 @@ class Remembered:
         source: the weights file that the network came from.
         backbone: a safetensors file, or the tensors themselves.
         published: where the weights file is looked for; None if the user has named it.
-        graph: of the backbone, see `networks.graph.session`; None: it is not known.
+        graph: of the backbone, see `networks.graph.session`.
+        why_torch: why torch computes features on a CPU; if both this and `graph` are None, that is not known yet.
     """
 
     info: NetworkInfo
@@ -150,6 +181,7 @@ class Remembered:
     backbone: Path | Mapping[str, NDArray[Any]]
     published: PublishedWeights | None = None
     graph: bytes | None = None
+    why_torch: str | None = None
 
     def tensors(self) -> Mapping[str, NDArray[Any]]:
         """Return the backbone's tensors by name.
@@ -175,6 +207,6 @@ def folder_of(root: Path, model: str, weights: Path | None, image_size: int | No
     """Return the folder of a network: a digest of the model's name, the weights file, the image size and versions."""
     request = [
         FORMAT_VERSION, model, str(weights.resolve()) if weights else None, image_size,
-        version("timm"), version("torch"), os.environ.get("HF_HOME"), os.environ.get("HF_HUB_CACHE"),
+        *map(installed_version, ("timm", "torch")), os.environ.get("HF_HOME"), os.environ.get("HF_HUB_CACHE"),
     ]  # fmt: skip
     return root / FOLDER / hashlib.sha256(json.dumps(request).encode()).hexdigest()[:32]

@@ -279,7 +279,7 @@ class Run(Section):
     )
     compile: Literal["auto", "never", "always"] = Field(
         default="auto",
-        description="torch.compile; auto: for the frozen part; always: for a loop too; never: nor CUDA graphs.",
+        description="Of a loop's steps; auto: CUDA graphs; always: torch.compile; never: neither.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",

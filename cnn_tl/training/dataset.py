@@ -99,6 +99,11 @@ class Dataset(Generic[R]):
         """The pixels of the images, cached if the run has a training loop and the recipe allows it."""
         return open_images(self.run, self._spec, self.file_of)
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How `predict` reads images."""
+        return self._spec
+
     def file_of(self, image: ImageRecord) -> ImageFile:
         """Return the image's file; `ImageFile.checked` refuses it if it is not the one that was scanned."""
         return ImageFile(self.manifest.file(image), image)

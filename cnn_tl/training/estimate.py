@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from cnn_tl.core.device import Precision
 from cnn_tl.core.errors import printable
 from cnn_tl.core.progress import Plan
-from cnn_tl.features.speed import noise
+from cnn_tl.features.devices import noise
 from cnn_tl.heads.auto import choose, lbfgs_seconds, ridge_seconds
 from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset
@@ -78,7 +78,7 @@ def _seconds_per_image(network: LazyNetwork, precision: Precision, images: int) 
     from cnn_tl.networks.backbone import place, to_input
 
     model = place(network.model, network.device).eval()
-    x_NCHW = to_input(noise(network.build(), images), network.info.preprocessing, network.device)
+    x_NCHW = to_input(noise(network.info.preprocessing, images), network.info.preprocessing, network.device)
     passes = 0
     with torch.inference_mode(), autocast(network.device, precision):
         model(x_NCHW).sum().item()

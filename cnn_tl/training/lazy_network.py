@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from cnn_tl.cache.inventory import touch
 from cnn_tl.cache.location import default_root
 from cnn_tl.cache.store import FeatureCache
-from cnn_tl.core.device import DeviceName, Precision, inference_precision, pick_device
+from cnn_tl.core.device import DeviceName, Precision, inference_precision, may_be_gpu, pick_device
 from cnn_tl.core.errors import ArtefactError, CnnTlError
 from cnn_tl.core.imports import require_torch
 from cnn_tl.features.cuda_batch_size import cuda_batch_size
+from cnn_tl.features.devices import Device, device_of, this_cpu
 from cnn_tl.features.loading_engine import LoadingEngine
+from cnn_tl.features.onnx_engine import OnnxEngine
 from cnn_tl.networks import info
+from cnn_tl.networks.graph import shipped
 from cnn_tl.networks.info import NetworkInfo, Remembered
 from cnn_tl.networks.pretrained import hub, weights
 from cnn_tl.recipe import ResolvedRecipe
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PreparedEngine:
-    """An engine that computes features in this precision, not compiled."""
+    """An engine that computes features in this precision."""
 
     precision: Precision
     engine: LoadingEngine
@@ -68,6 +71,7 @@ class LazyNetwork:
         self.remembered, self.cache_folder = remembered, cache_folder
         self._build, self._built, self._wanted_device = build, built, device
         self.prepared = prepared
+        self._onnx: OnnxEngine | None = None
 
     @property
     def info(self) -> NetworkInfo:
@@ -92,6 +96,22 @@ class LazyNetwork:
             ArtefactError: its weights have changed in the meantime.
         """
         self._built = self._build()
+
+    def is_on(self, device: Device) -> bool:
+        """Return whether this is the device of the run; loads torch if it may be a GPU."""
+        here = device_of(self.device) if may_be_gpu(self._wanted_device) else this_cpu()
+        return (device.kind, device.hardware) == (here.kind, here.hardware)
+
+    def onnx_engine(self, graph: bytes) -> OnnxEngine:
+        """Return the backbone in onnxruntime, the same engine until `forget_engines`."""
+        if self._onnx is None:
+            tensors = self.backbone_tensors(lambda text: None)
+            self._onnx = OnnxEngine(graph, tensors, self.info.preprocessing)
+        return self._onnx
+
+    def forget_engines(self) -> None:
+        """Free the memory of the engines."""
+        self._onnx = self.prepared = None
 
     @property
     def model(self) -> nn.Module:
@@ -124,9 +144,14 @@ def recall_network(run: Run) -> Remembered | None:
     If it may have to be downloaded, open a connection to the hub in the background, while the caller scans the data.
     """
     recipe, cache_folder = run.recipe, _cache_folder_of(run)
+    known = None
+    if run.fits_head and not may_be_gpu(recipe.run.device):
+        known = shipped.recall(recipe.model.name, _weights_file(recipe), recipe.model.image_size)
+    if known is not None:
+        return known
     # a named device other than cpu must be checked first, which needs torch
-    may_need_none = run.fits_head and recipe.features.cache and recipe.run.device in ("auto", "cpu")
-    known = info.recall(cache_folder) if may_need_none else None
+    if run.fits_head and recipe.features.cache and recipe.run.device in ("auto", "cpu"):
+        known = info.recall(cache_folder)
     if known is not None and run.writes:
         touch(cache_folder)  # mark it as just used, so that it is evicted last
     published = recipe.mode != "scratch" and recipe.model.weights is None
@@ -187,7 +212,7 @@ def _build(recipe: ResolvedRecipe, num_classes: int) -> Network:
 def _prepare_engine(run: Run, network: Network) -> PreparedEngine | None:
     """Begin to get an engine ready for the features of a first run on CUDA, where the first batch takes longest."""
     recipe, device = run.recipe, pick_device(run.recipe.run.device)
-    wanted = run.fits_head and run.writes and not run.is_resumed and recipe.run.compile != "always"
+    wanted = run.fits_head and run.writes and not run.is_resumed
     if not (wanted and device.type == "cuda" and run.world.is_alone):
         return None
     from cnn_tl.features.embedding import prepared_embedder

@@ -24,7 +24,7 @@ class FeatureReads:
     """Where the features of a frozen backbone came from, and how fast they were computed.
 
     Attributes:
-        way: precision, and whether the network was compiled.
+        way: precision, and on a CPU what computed.
         device: the hardware, in words.
         decode_images_per_second: rate of the workers alone; None if nothing was computed, as the next two.
         forward_images_per_second: rate of the network alone.

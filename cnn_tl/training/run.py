@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cnn_tl.core import files
-from cnn_tl.core.device import deterministic, fp32_switches_restored
+from cnn_tl.core.device import deterministic, fp32_switches_restored, may_be_gpu
 from cnn_tl.core.errors import ArtefactError, ResourceError, UsageError, printable
 from cnn_tl.core.launch import process_group
 from cnn_tl.core.processes import World
@@ -90,7 +90,7 @@ def train(
                 world.first(
                     lambda: folder.write_launch(world.launch)
                 )  # before the recipe, with which a folder is a run
-            stack.enter_context(deterministic(recipe.run.deterministic))  # before the network is built and runs
+            stack.enter_context(deterministic(_needs_switches(recipe)))  # before the network is built and runs
             context = open_run(recipe, folder, observer, resume=resume, world=world)
             with folder.outlives_a_full_disk():
                 return _plan_and_run(*context, started)
@@ -108,7 +108,7 @@ def plan(
     require_trackers(recipe.run.track)
     folder = _run_folder(recipe, output)
     folder.require_new()
-    with fp32_switches_restored(), pools_kept(), deterministic(recipe.run.deterministic):
+    with fp32_switches_restored(), pools_kept(), deterministic(_needs_switches(recipe)):
         context = open_run(recipe, folder, observer or Observer(), resume=False, writes=False)
         return MODES[recipe.mode]().plan(*context).shown
 
@@ -171,6 +171,11 @@ MODES: dict[str, Callable[[], Mode]] = {
     "auto": _lp_ft,
 }
 """Mode -> function that imports its module; all but freeze load torch."""
+
+
+def _needs_switches(recipe: ResolvedRecipe) -> bool:
+    """Return whether torch must be told to be deterministic: a frozen network on a CPU is so anyway."""
+    return recipe.run.deterministic and (recipe.mode != "freeze" or may_be_gpu(recipe.run.device))
 
 
 def _choose_folder(

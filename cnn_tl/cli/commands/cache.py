@@ -98,7 +98,7 @@ def _described(space: SpaceInfo) -> tuple[str, str]:
         side = facts.get("side")
         shown = f"{kind}, {size}" if size else f"{kind} of {side} px, rows of {facts.get('row_side')}"
         return "images", printable(shown)
-    parts = [facts.get("boundary", "features"), size, facts.get("precision"), facts.get("device")]
+    parts = [facts.get("boundary", "features"), size, facts.get("engine", facts.get("precision")), facts.get("device")]
     return printable(str(facts.get("model", "?"))), printable(", ".join(str(part) for part in parts if part))
 
 

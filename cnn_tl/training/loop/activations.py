@@ -22,7 +22,7 @@ from cnn_tl.core.formatting import counted, readable_bytes
 from cnn_tl.data.loader import in_groups
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.features.cache_keys import row_key, space_facts
-from cnn_tl.features.speed import hardware_of, noise
+from cnn_tl.features.devices import hardware_of, noise
 from cnn_tl.networks.backbone import normalised, to_input
 from cnn_tl.networks.split_point import SplitModel, split
 from cnn_tl.recipe.resolved import LoopRecipe
@@ -236,7 +236,7 @@ def _report_size(run: Run, found: Activations, images: int, views: int, lacking:
 
 def _split(network: LazyNetwork, precision: Precision) -> SplitModel | str:
     """Split the network, run in the precision of the training steps; return the reason if it cannot be split."""
-    x_NCHW = to_input(noise(network.build(), 3), network.info.preprocessing, network.device)
+    x_NCHW = to_input(noise(network.info.preprocessing, 3), network.info.preprocessing, network.device)
     with autocast(network.device, precision):
         return split(network.model, x_NCHW)
 

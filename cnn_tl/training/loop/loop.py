@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from cnn_tl.core.device import Precision
 from cnn_tl.core.errors import ArtefactError, DivergedError, Stopped, printable
 from cnn_tl.core.formatting import percent
-from cnn_tl.features.embedding import quiet_compiler
 from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.checkpoints import checkpoint
 from cnn_tl.training.checkpoints.checkpoint import Checkpoint
@@ -29,7 +28,7 @@ from cnn_tl.training.loop.lr_range_test import RangeTest
 from cnn_tl.training.loop.pending_losses import PendingLosses
 from cnn_tl.training.loop.start import Start, find_start
 from cnn_tl.training.loop.temperature import divide_by_temperature
-from cnn_tl.training.loop.trainable import Trainable, loop_surroundings, open_trainable
+from cnn_tl.training.loop.trainable import Trainable, loop_surroundings, open_trainable, quiet_compiler
 from cnn_tl.training.loop.validation import outputs, scores
 from cnn_tl.training.outcome import LoopFacts, Temperature
 from cnn_tl.training.sources.plain import HeldImages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -153,3 +154,17 @@ def loop_surroundings(run: Run[LoopRecipe], network: LazyNetwork) -> Iterator[No
     devices = range(torch.cuda.device_count()) if network.device.type == "cuda" else ()
     with torch.random.fork_rng(devices=devices), auxiliary_classifiers(run, network):
         yield
+
+
+@contextmanager
+def quiet_compiler() -> Iterator[None]:
+    """Hide torch.compile's messages about this machine's toolchain from the user."""
+    loggers = [logging.getLogger(name) for name in ("torch._inductor", "torch._dynamo", "torch.utils.cpp_extension")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

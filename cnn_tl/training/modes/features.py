@@ -1,8 +1,7 @@
 """The features of mode freeze: look them up in the cache, compute the missing ones, return them as arrays.
 
-Features of training images are computed in the fastest precision of this machine. Those of validation images are
-computed as `predict` computes them on the same device, uncompiled, so that the reported accuracy is that of the saved
-model.
+One engine computes those of training and of validation images, the one with which `predict` runs the saved model on
+the same device: so the reported accuracy is that of the saved model.
 
 The cache identifies an image by its content: copies of an image share one row, which is computed once.
 
@@ -17,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,17 +28,19 @@ from cnn_tl.core.formatting import counted
 from cnn_tl.data.loader import Batch, in_groups
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.data.reading.jobs import Job
-from cnn_tl.features.cache_keys import PLAIN, row_key, space_facts, view_seed
-from cnn_tl.features.speed import BATCH_SIZE, Speeds, Way
+from cnn_tl.features.cache_keys import PLAIN, row_key, view_seed
+from cnn_tl.features.stream import stream
 from cnn_tl.recipe.resolved import FreezeRecipe
 from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.lazy_network import LazyNetwork
+from cnn_tl.training.modes.backend import Backend
 from cnn_tl.training.modes.embedding_stats import EmbeddingStats
 
 if TYPE_CHECKING:
     from cnn_tl.features.engine import Engine
     from cnn_tl.features.loading_engine import LoadingEngine
+    from cnn_tl.features.onnx_engine import OnnxEngine
 
 Features = NDArray[np.float32]
 
@@ -49,7 +50,7 @@ READ_AHEAD = 10
 
 
 class DeviceChanged(Exception):  # noqa: N818 - never leaves mode freeze
-    """The device is not the one that was measured, so its features would be cached under the wrong key."""
+    """The device is not the remembered one, so its features would be cached under the wrong key."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,11 @@ class SplitFeatures:
     """The features of one split: a sequence of V arrays [N, D], one for each view.
 
     Attributes:
-        way: precision, and whether the network is compiled.
-        speeds: of the device that computes them.
+        backend: what computes them.
         space: the part of the cache that stores them.
         missing: rows that the cache lacks or that are damaged; copies of an image count once.
         held: rows held in memory because the cache could not store them, by key.
-        batch_size: images in one forward pass.
+        batch_size: images that the engine gets at once.
         hold_all: hold every computed row in memory, even if the cache stores it.
     """
 
@@ -78,12 +78,11 @@ class SplitFeatures:
     network: LazyNetwork
     images: tuple[ImageRecord, ...]
     views: int
-    way: Way
-    speeds: Speeds
+    backend: Backend
     space: Space
     missing: list[ImageView] = field(default_factory=list)
     held: dict[bytes, Features] = field(default_factory=dict)
-    batch_size: int = BATCH_SIZE
+    batch_size: int = 1
     hold_all: bool = False
 
     @property
@@ -148,16 +147,11 @@ def find_features(
     cache: FeatureCache,
     images: Sequence[ImageRecord],
     views: int,
-    way: Way,
-    speeds: Speeds,
+    backend: Backend,
 ) -> SplitFeatures:
     """Look up which features are cached; each row is read and verified, so a damaged one counts as missing."""
-    info = network.info
-    facts = space_facts(
-        info, precision=way.precision, device=speeds.device, hardware=speeds.hardware, compiled=way.compiled
-    )
-    space = cache.space(facts, shape=(info.num_features,))
-    found = SplitFeatures(dataset, network, tuple(images), views, way, speeds, space)
+    space = cache.space(backend.facts(network.info), shape=(network.info.num_features,))
+    found = SplitFeatures(dataset, network, tuple(images), views, backend, space)
     distinct = {image.sha256: image for image in found.images}.values()
     rows = [ImageView(image, view) for view in range(views) for image in distinct]
     for start in range(0, len(rows), CHECKED_AT_ONCE):
@@ -186,11 +180,11 @@ def embed(
 ) -> EmbeddingStats:
     """Compute the missing rows of the splits, one split after the other, and write them to the cache.
 
-    The workers start decoding while torch is being loaded.
+    The workers start decoding while torch is being loaded, if it is needed.
 
     Raises:
         DataError: an image is broken and the recipe says `on_bad_image: fail`; or a file has changed.
-        DeviceChanged: the device is not the one that was measured.
+        DeviceChanged: the device is not the remembered one.
         Stopped: a signal came; the rows computed so far are in the cache.
     """
     done = EmbeddingStats()
@@ -198,29 +192,28 @@ def embed(
         split.batch_size = batch_size
     groups = [in_groups(split.missing, batch_size) for split in splits]
     if not any(groups):
-        network.prepared = None  # frees its memory on the device
+        network.forget_engines()
         return done
 
     def job_of(wanted: ImageView) -> Job:
         return _job(dataset, wanted)
 
     with dataset.decoding(list(chain.from_iterable(groups)), job_of, attrgetter("image"), ahead=READ_AHEAD) as batches:
-        network.build()
-        if not all(split.speeds.is_of(network.device) for split in splits):
+        if any(split.backend.engine == "torch" for split in splits):
+            network.build()
+        if not all(network.is_on(split.backend.device) for split in splits):
             raise DeviceChanged
         started = time.perf_counter()
         for split, own in zip(splits, groups, strict=True):
             _embed_split(network, split, islice(batches, len(own)), done)
         done.seconds = time.perf_counter() - started
-    network.prepared = None
+    network.forget_engines()
     return done
 
 
 def _embed_split(
     network: LazyNetwork, split: SplitFeatures, batches: Iterator[Batch[ImageView]], done: EmbeddingStats
 ) -> None:
-    from cnn_tl.features.stream import stream
-
     with split.space.writer() as writer, _engine(network, split) as frozen:
         before = frozen.seconds
         for batch, features_ND in stream(frozen, batches):
@@ -235,14 +228,15 @@ def _embed_split(
         done.forward_seconds += frozen.seconds - before
 
 
-def _engine(network: LazyNetwork, split: SplitFeatures) -> AbstractContextManager[Engine | LoadingEngine]:
-    prepared, way = network.prepared, split.way
-    if prepared is not None and prepared.precision == way.precision and not way.compiled:
+def _engine(network: LazyNetwork, split: SplitFeatures) -> AbstractContextManager[Engine | LoadingEngine | OnnxEngine]:
+    prepared, backend = network.prepared, split.backend
+    if backend.graph is not None:
+        return nullcontext(network.onnx_engine(backend.graph))
+    if prepared is not None and prepared.precision == backend.precision:
         return nullcontext(prepared.engine)
     from cnn_tl.features.embedding import embedder
 
-    options: dict[str, Any] = {"compiled": way.compiled, "batch_size": split.batch_size}
-    return embedder(network.build(), network.device, way.precision, **options)
+    return embedder(network.build(), network.device, backend.precision)
 
 
 def _job(dataset: Dataset[FreezeRecipe], wanted: ImageView) -> Job:

@@ -9,7 +9,7 @@ from cnn_tl.core.device import Precision, inference_precision
 from cnn_tl.core.formatting import counted
 from cnn_tl.core.progress import FeaturePlan, Plan
 from cnn_tl.features.cuda_batch_size import cuda_batch_size
-from cnn_tl.features.speed import describe
+from cnn_tl.features.devices import describe
 from cnn_tl.networks import freeze_policies
 from cnn_tl.recipe.messages import policy_shown
 from cnn_tl.recipe.resolved import LoopRecipe

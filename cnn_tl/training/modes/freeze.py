@@ -1,7 +1,7 @@
 """Mode `freeze`: the backbone stays as it is, each view of an image passes through it once, and a head is fitted.
 
-`plan` chooses the precision of the backbone (and whether to compile it) and looks up which features are cached. `run`
-computes the missing features and fits the head. If nothing is missing, neither needs torch.
+`plan` chooses what computes features and looks up which of them are cached. `run` computes the missing ones and fits
+the head. On a CPU onnxruntime computes, without torch; on a GPU torch is needed if features are missing.
 
 A stopped run has no checkpoint: the features computed so far are in the cache, so a resumed run computes the rest.
 """
@@ -18,7 +18,6 @@ from cnn_tl.core.errors import DivergedError
 from cnn_tl.core.formatting import counted
 from cnn_tl.core.progress import FeaturePlan, Plan
 from cnn_tl.data.manifest import ImageRecord
-from cnn_tl.features.speed import Speeds, Way, way_of_predict
 from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights
 from cnn_tl.heads.auto import choose
 from cnn_tl.recipe.resolved import AdamwHead, FreezeRecipe, HeadRecipe, KnnHead, PrototypeHead
@@ -26,7 +25,7 @@ from cnn_tl.training.context import Run, open_cache
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.estimate import DECODE_SECONDS, Planned, description, fit_seconds
 from cnn_tl.training.lazy_network import LazyNetwork
-from cnn_tl.training.modes.embedding_precision import choose_way
+from cnn_tl.training.modes.backend import Backend, choose_backend
 from cnn_tl.training.modes.embedding_stats import merged
 from cnn_tl.training.modes.features import (
     DeviceChanged,
@@ -50,20 +49,18 @@ class FrozenFeatures:
     """The features that the head needs: how they are computed, and which of them are cached.
 
     Attributes:
-        speeds: how fast this machine is with this network.
-        way: precision of the backbone for training images, and whether it is compiled.
+        backend: what computes them.
     """
 
-    speeds: Speeds
-    way: Way
+    backend: Backend
     train: SplitFeatures
     val: SplitFeatures
 
     @property
     def batch_size(self) -> int:
-        """Images in one forward pass."""
+        """Images that the engine gets at once."""
         spec = self.train.network.info.preprocessing
-        return self.train.run.recipe.train.batch_size or self.speeds.at_once(spec)
+        return self.train.run.recipe.train.batch_size or self.backend.at_once(spec)
 
     @property
     def to_compute(self) -> int:
@@ -105,38 +102,27 @@ def run(run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: LazyNet
     try:
         return _run(run, dataset, network, found)
     except DeviceChanged:
-        run.observer.note("the device is not the one that was measured; measuring again")
+        run.observer.note("the device is not the remembered one; looking up the features of this one")
         return _run(run, dataset, network, look_up(run, dataset, network, verify_device=True))
 
 
 def look_up(
     run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: LazyNetwork, *, verify_device: bool = False
 ) -> FrozenFeatures:
-    """Choose precision and compilation by the speed of this machine, and look up the cached features.
+    """Choose what computes features, and look up the cached ones.
 
     Args:
-        verify_device: see `choose_way`.
+        verify_device: see `choose_backend`.
     """
     cache = open_cache(run)
     if network.cache_folder.is_dir():
         cache.keep(network.cache_folder)  # not to be evicted by this run's features
+    backend = choose_backend(run, dataset, network, verify_device=verify_device)
     train_images, val_images = dataset.manifest.of("train"), dataset.manifest.of("val")
-    by_way: dict[Way, SplitFeatures] = {}
-
-    def of_training(way: Way, speeds: Speeds) -> SplitFeatures:
-        if way not in by_way:
-            by_way[way] = find_features(dataset, network, cache, train_images, run.recipe.views, way, speeds)
-        return by_way[way]
-
-    def missing(way: Way, speeds: Speeds) -> int:
-        return len(of_training(way, speeds).missing)
-
-    speeds, way = run.world.first(lambda: choose_way(run, network, missing, verify_device=verify_device))
-    exact = way_of_predict(speeds, run.recipe.run.precision)
-    val = find_features(dataset, network, cache, val_images, 1, exact, speeds)
-    train = of_training(way, speeds)
+    train = find_features(dataset, network, cache, train_images, run.recipe.views, backend)
+    val = find_features(dataset, network, cache, val_images, 1, backend)
     train.skip_rows_of(val)
-    return FrozenFeatures(speeds, way, train, val)
+    return FrozenFeatures(backend, train, val)
 
 
 def _run(
@@ -159,7 +145,7 @@ def _compute(
 ) -> tuple[SplitFeatures, SplitFeatures, FeatureReads]:
     """Compute the missing features, validation first; return both splits without broken images, and the counts."""
     world, splits = run.world, [found.val, found.train]
-    if not world.is_alone and not all(world.gather(found.speeds.is_of(network.device))):
+    if not world.is_alone and not all(world.gather(network.is_on(found.backend.device))):
         raise DeviceChanged
     mine = [own_share(split) for split in splits]
     total = found.cached + sum(len(split.missing) for split in mine)
@@ -176,9 +162,9 @@ def _compute(
     reads = FeatureReads(
         computed=done.rows,
         from_cache=found.cached,
-        way=str(found.way),
-        device=found.speeds.device_name,
-        batch_size=found.batch_size,
+        way=str(found.backend),
+        device=found.backend.device.name,
+        batch_size=1 if found.backend.device.kind == "cpu" else found.batch_size,
         **done.rates(run.parallel_reads * world.local_size),
     )
     paths = {image.path for image, _ in broken}
@@ -217,22 +203,17 @@ def _fit(
 def _make_plan(
     run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: LazyNetwork, found: FrozenFeatures
 ) -> Plan:
-    speeds, way, info = found.speeds, found.way, network.info
+    info = network.info
     trainable = _head_parameters(run, info.num_features, len(dataset.manifest.classes))
-    fast, exact = speeds.seconds_of(way), speeds.seconds_of(found.val.way)
-    decode = DECODE_SECONDS / run.parallel_reads
-    seconds = len(found.train.missing) * max(fast, decode) + len(found.val.missing) * max(exact, decode)
-    if found.to_compute:
-        compiling = max(0.0, speeds.compile_seconds.get(str(way), 0.0)) if found.train.missing else 0.0
-        seconds += compiling + (0.0 if network.is_built else TORCH_SECONDS)
+    seconds = embedding_seconds(run, network, found)
     if network.is_built:
         seconds += network.build().loading_seconds
     return Plan(
         **description(run, dataset, network),
         trainable=trainable,
         total=info.backbone_parameters + trainable,
-        device=speeds.device_name,
-        precision=str(way),
+        device=found.backend.device.name,
+        precision=str(found.backend),
         schedule=f"{_describe_passes(run, found)}, then the head ({head_kind(run, dataset, network, found)})",
         phases=None,
         features=feature_plan(run, network, found),
@@ -240,6 +221,15 @@ def _make_plan(
         sources=None,
         seconds=seconds + head_seconds(run, dataset, network, found) + 1,
     )
+
+
+def embedding_seconds(run: Run[HeadRecipe], network: LazyNetwork, found: FrozenFeatures) -> float:
+    """Estimate how many seconds the missing features take; a few images are run for it where that is quick."""
+    if not found.to_compute:
+        return 0.0
+    each = found.backend.seconds(network) + DECODE_SECONDS / run.parallel_reads  # both need the cores of a CPU
+    loading = 0.0 if network.is_built or found.backend.engine == "onnxruntime" else TORCH_SECONDS
+    return loading + found.to_compute * each
 
 
 def _describe_passes(run: Run[FreezeRecipe], found: FrozenFeatures) -> str:

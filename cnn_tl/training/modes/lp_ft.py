@@ -29,7 +29,7 @@ from cnn_tl.training.checkpoints import checkpoint
 from cnn_tl.training.checkpoints.checkpoint import Checkpoint
 from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset
-from cnn_tl.training.estimate import DECODE_SECONDS, Planned
+from cnn_tl.training.estimate import Planned
 from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.loop import loop
 from cnn_tl.training.modes import finetune, freeze
@@ -76,8 +76,7 @@ def _add_head(
     run: Run[LpFtRecipe], dataset: Dataset[LpFtRecipe], network: LazyNetwork, features: FrozenFeatures, loop: Plan
 ) -> Plan:
     """Return the plan of the loop with the stage of the head added in front."""
-    decode = DECODE_SECONDS / run.parallel_reads
-    seconds = features.to_compute * max(features.speeds.seconds_of(features.val.way), decode)
+    seconds = freeze.embedding_seconds(run, network, features)
     kind = freeze.head_kind(run, dataset, network, features)
     return replace(
         loop,

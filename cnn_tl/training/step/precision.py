@@ -21,7 +21,7 @@ from cnn_tl.core import files
 from cnn_tl.core.cpu import release_freed_memory
 from cnn_tl.core.device import Precision, autocast, has_fast_bf16, is_out_of_memory
 from cnn_tl.core.errors import CnnTlError
-from cnn_tl.features import speed
+from cnn_tl.features import devices
 from cnn_tl.networks.info import LOOP
 
 if TYPE_CHECKING:
@@ -33,6 +33,12 @@ if TYPE_CHECKING:
     from cnn_tl.training.lazy_network import LazyNetwork
 
 PRECISIONS: tuple[Precision, Precision] = ("fp32", "bf16")
+
+BF16_SHARE = 0.9
+"""bf16 is chosen if it needs less than this share of the time of fp32; in a tie fp32 is exact."""
+
+LONGEST = 1e6
+"""Seconds; a larger value in a file is invalid."""
 
 ROUNDS = 3
 """Number of alternating measurements of each precision; the best time counts."""
@@ -59,7 +65,7 @@ def _loop_precision(run: Run[LoopRecipe], network: LazyNetwork, began: Precision
     if device.type == "cuda" or not has_fast_bf16(device):
         return by_rule(network.build(), device)
     loop = [recipe.run.device, recipe.model.freeze, recipe.model.unfreeze or None, recipe.model.bn]
-    file = network.cache_folder / speed.file_name(str(loop), LOOP)
+    file = network.cache_folder / devices.file_name(str(loop), LOOP)
     if (known := _recall(file, device)) is not None:
         return known
     seconds = None
@@ -101,7 +107,7 @@ def by_rule(network: Network, device: torch.device) -> Precision:
 
 def faster(seconds: Mapping[str, float]) -> Precision:
     """Return the faster precision; bf16 must be clearly faster than the exact float32."""
-    return "bf16" if seconds["bf16"] < speed.BF16_SHARE * seconds["fp32"] else "fp32"
+    return "bf16" if seconds["bf16"] < BF16_SHARE * seconds["fp32"] else "fp32"
 
 
 def seconds_of_a_step(network: Network, device: torch.device) -> dict[str, float] | None:
@@ -119,7 +125,7 @@ def seconds_of_a_step(network: Network, device: torch.device) -> dict[str, float
         with torch.random.fork_rng(devices=[]):
             model = place(copy.deepcopy(network.model), device)
             freeze_policies.train_mode(model)
-            pixels = speed.noise(network, 8)
+            pixels = devices.noise(network.preprocessing, 8)
             x_NCHW = to_input(pixels, network.preprocessing, device)
             best = dict.fromkeys(PRECISIONS, math.inf)
             for number in range(ROUNDS + 1):  # the first one warms up
@@ -154,8 +160,8 @@ def _recall(file: Path, device: torch.device) -> Precision | None:
     try:
         found = files.read_json(file)
         seconds = {str(name): found["seconds"][name] for name in PRECISIONS}
-        makes_sense = all(isinstance(took, float) and 0 < took < speed.LONGEST for took in seconds.values())
-        if not makes_sense or found["hardware"] != speed.hardware_of(device):
+        makes_sense = all(isinstance(took, float) and 0 < took < LONGEST for took in seconds.values())
+        if not makes_sense or found["hardware"] != devices.hardware_of(device):
             return None
     except (CnnTlError, KeyError, TypeError):
         return None
@@ -166,7 +172,7 @@ def _recall(file: Path, device: torch.device) -> Precision | None:
 def _keep(file: Path, device: torch.device, seconds: dict[str, float], model: str) -> bool:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(file, {"model": model, "hardware": speed.hardware_of(device), "seconds": seconds})
+        files.write_json(file, {"model": model, "hardware": devices.hardware_of(device), "seconds": seconds})
     except (CnnTlError, OSError):
         return False
     return True
