@@ -185,7 +185,6 @@ def short_timings() -> Iterator[None]:
     """Time each precision by single passes: to be sure of it takes as long as all else in a tiny run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cnn_tl.training.step.precision.ROUNDS", 1)
-        patch.setattr("cnn_tl.features.speed.MEASURED_SECONDS", 0.0)
         yield
 
 

@@ -200,9 +200,9 @@ def test_what_was_remembered_meanwhile_stays(learned: Remembered, tmp_path: Path
     """Another first run was quicker, and has measured already."""
     folder = info.folder_of(tmp_path, TINY, learned.source, 64)
     info.remember(folder, learned)
-    (folder / "speeds-0.json").touch()
+    (folder / "loop-0.json").touch()
     info.remember(folder, learned)
-    assert (folder / "speeds-0.json").exists()
+    assert (folder / "loop-0.json").exists()
 
 
 def test_a_memory_that_may_only_be_read_is_recalled(

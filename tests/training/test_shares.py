@@ -19,7 +19,6 @@ from cnn_tl.core.errors import CnnTlError
 from cnn_tl.core.processes import World
 from cnn_tl.core.progress import Observer
 from cnn_tl.data.manifest import ImageRecord
-from cnn_tl.features.speed import BATCH_SIZE
 from cnn_tl.networks.backbone import place
 from cnn_tl.recipe import Recipe
 from cnn_tl.training.context import Run
@@ -31,6 +30,8 @@ from cnn_tl.training.modes import features, freeze
 from cnn_tl.training.run_folder import RunFolder
 from cnn_tl.training.setup import open_run
 from cnn_tl.training.step.unfreezing import Phases
+
+BATCH_SIZE = 16
 
 T = TypeVar("T")
 PATIENCE = 60.0

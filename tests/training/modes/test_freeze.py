@@ -1,4 +1,4 @@
-"""Mode freeze on this machine and on others: measurements are kept, repaired, and never trusted blindly."""
+"""Mode freeze on this machine and on others: what is remembered is repaired, and never trusted blindly."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ import torch
 
 from cnn_tl.cache import housekeeping
 from cnn_tl.core.progress import Observer
-from cnn_tl.features import speed
+from cnn_tl.features import devices
+from cnn_tl.features.devices import Device
 from cnn_tl.features.embedding import prepared_embedder
 from cnn_tl.heads import HEADS
 from cnn_tl.networks.backbone import Network
+from cnn_tl.networks.graph.trace import NoGraphError
 from cnn_tl.recipe import Recipe
-from cnn_tl.training import lazy_network
+from cnn_tl.training import backbone_graph, lazy_network
 from cnn_tl.training.lazy_network import PreparedEngine
-from cnn_tl.training.modes import embedding_precision, embedding_stats
+from cnn_tl.training.modes import embedding_stats
 from cnn_tl.training.result import TrainResult
 from cnn_tl.training.run import plan, train
-from cnn_tl.training.step import precision
 
 Run = Callable[..., TrainResult]
 IMAGES = 20
@@ -68,69 +69,88 @@ def facts(result: TrainResult) -> dict[str, Any]:
 
 
 def memory(cache: Path) -> Path:
-    [file] = cache.glob("networks/*/speeds-*.json")
+    [file] = cache.glob("networks/*/graph.json")
     return file
 
 
-def change(file: Path, **values: Any) -> None:
-    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+def test_features_are_in_float32_on_a_cpu(run: Run) -> None:
+    assert facts(run("a"))["way"] == "fp32, onnxruntime"
+    again = facts(run("b", run={"precision": "bf16"}))
+    assert (again["way"], again["computed"]) == ("fp32, onnxruntime", 0)
 
 
-def test_a_precision_that_was_not_measured(run: Run, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a processor without bf16, which is measured in float32 alone, somebody asks for it later."""
-    monkeypatch.setattr(embedding_precision, "has_fast_bf16", lambda device: False)
-    assert facts(run("a"))["way"] == "fp32"
-    assert facts(run("b", run={"precision": "bf16"}))["way"] == "bf16"
-    assert json.loads(memory(own_cache).read_text())["seconds"].keys() == {"fp32", "bf16"}
-    assert facts(run("c"))["way"] == "fp32"
-    assert facts(run("c2"))["computed"] == 0
+def test_a_graph_is_made_once(run: Run, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("a")
+    monkeypatch.setattr(backbone_graph, "trace", None)
+    housekeeping_of_features(own_cache)
+    monkeypatch.setattr("cnn_tl.training.lazy_network._build", None)  # it needs no torch then
+    again = run("b")
+    assert facts(again)["computed"] == IMAGES
+    assert facts(again)["way"] == "fp32, onnxruntime"
 
 
-def test_a_memory_that_makes_no_sense(run: Run, own_cache: Path) -> None:
-    run("a", run=FP32)
-    change(memory(own_cache), seconds={})
-    assert facts(run("b", run=FP32))["computed"] == 0
-    assert json.loads(memory(own_cache).read_text())["seconds"]["fp32"] > 0
+def housekeeping_of_features(cache: Path) -> None:
+    shutil.rmtree(cache / "features")
 
 
-@pytest.mark.parametrize("measured", [True, False])  # an earlier version measured; that is void, and torch loaded early
-def test_a_memory_of_another_device(run: Run, own_cache: Path, measured: bool) -> None:
-    """The driver of the graphics card is gone: nothing is kept under the name of a device that did not compute it."""
-    run("a", run=FP32)
-    seconds = {"seconds": {"fp32": 0.01}, "batch_size": 32} if measured else {"seconds": {}}
-    change(memory(own_cache), device="cuda", device_name="cuda (Pretend)", precision="fp32", **seconds)
+@pytest.mark.parametrize("damage", [lambda file: file.write_bytes(b"?"), lambda file: file.unlink()])
+def test_a_graph_that_is_damaged_is_made_again(run: Run, own_cache: Path, damage: Callable[[Path], Any]) -> None:
+    first = run("a")
+    [graph] = own_cache.glob("networks/*/graph.onnx")
+    whole = graph.read_bytes()
+    damage(graph)
+    housekeeping_of_features(own_cache)
+    again = run("b")
+    assert graph.read_bytes() == whole
+    assert (again.run / "validation.jsonl").read_text() == (first.run / "validation.jsonl").read_text()
+
+
+def test_a_graph_of_another_onnxruntime_is_made_again(run: Run, own_cache: Path) -> None:
+    run("a")
+    before = memory(own_cache).read_text()
+    memory(own_cache).write_text(json.dumps(json.loads(before) | {"onnxruntime": "1.0"}))
+    run("b")
+    assert memory(own_cache).read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("target", "value", "words"),
+    [
+        ("trace", lambda network: (_ for _ in ()).throw(NoGraphError("no such operator")), "no such operator"),
+        ("LARGEST_DIFFERENCE", -1.0, "onnxruntime's features differ"),
+        ("CLEARLY", 1e9, "times as fast as onnxruntime here"),
+    ],
+)
+def test_torch_computes_where_onnxruntime_cannot(
+    run: Run, own_cache: Path, monkeypatch: pytest.MonkeyPatch, target: str, value: Any, words: str
+) -> None:
+    """A model that does not export, or gives other features, or is faster in torch: the plan says why."""
+    expected = run("a")
+    housekeeping.clear(own_cache)
+    monkeypatch.setattr(backbone_graph, target, value)
+    found = run("b")
+    assert words in facts(found)["way"]
+    assert facts(found)["computed"] == IMAGES
+    assert found.accuracy == expected.accuracy
+    assert not list(own_cache.glob("networks/*/graph.onnx"))
+    monkeypatch.setattr(backbone_graph, "trace", None)  # the reason is remembered
+    assert facts(run("c"))["way"] == facts(found)["way"]
+
+
+def test_a_remembered_gpu_that_is_gone(run: Run, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is kept under the name of a device that did not compute it."""
+    monkeypatch.setattr("cnn_tl.training.modes.backend.may_be_gpu", lambda wanted: True)
+    monkeypatch.setattr("cnn_tl.training.lazy_network.may_be_gpu", lambda wanted: True)
+    run("a")
+    [folder] = own_cache.glob("networks/*")
+    devices.remember(folder, "auto", Device("cuda", "cuda (Pretend)", "bf16"))
     listener = Listener()
-    again = run("b", listener, run=FP32)
-    assert any("not the one that was measured" in note for note in listener.notes) != measured
+    again = run("b", listener)
+    assert any("not the remembered one" in note for note in listener.notes)
     assert facts(again)["computed"] == 0
     assert facts(again)["device"].startswith("cpu")
     cards = [json.loads(path.read_text()) for path in own_cache.glob("features/*/space.json")]
     assert {card["facts"]["device"] for card in cards} == {"cpu"}
-    assert json.loads(memory(own_cache).read_text())["device"] == "cpu"
-
-
-def test_a_run_in_another_format_adds_to_what_is_known(run: Run, own_cache: Path) -> None:
-    run("a", run=FP32)
-    compiled = {"fp32, compiled": 20.0}
-    change(memory(own_cache), compile_seconds=compiled, seconds={"fp32": 0.01}, precision="fp32")
-    run("b", run={"precision": "bf16"})
-    after = json.loads(memory(own_cache).read_text())
-    assert after["seconds"].keys() == {"fp32", "bf16"}
-    assert (after["compile_seconds"], after["precision"]) == (compiled, "fp32")
-
-
-@pytest.mark.parametrize("fast", ["fp32", "bf16"])
-def test_no_stopwatch_decides_where_nothing_is_remembered(run: Run, monkeypatch: pytest.MonkeyPatch, fast: str) -> None:
-    """The same recipe gives the same weights, whatever else the machine does while it is measured."""
-
-    def measured(network: Any, device: torch.device, **options: Any) -> speed.Speeds:
-        seconds = {"fp32": 0.01, "bf16": 0.01} | {fast: 0.001}
-        return speed.Speeds(device.type, speed.describe(device), seconds, precision=fast)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(speed, "measure", measured)
-    monkeypatch.setattr(precision, "has_fast_bf16", lambda device: True)
-    assert facts(run("a", features={"cache": False}))["way"] == "bf16"
-    assert facts(run("b"))["way"] == fast
 
 
 def test_an_engine_that_is_prepared_gives_the_features(
