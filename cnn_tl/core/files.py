@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,14 +137,30 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ArtefactError: it is missing, truncated or not safetensors.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    return _read_whole(path, load_file)
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read a safetensors file as numpy arrays, without torch.
+
+    Raises:
+        ArtefactError: it is missing, truncated, not safetensors, or has a type that numpy lacks, such as bf16.
+    """
+    from safetensors.numpy import load_file
+
+    return _read_whole(path, load_file)
+
+
+def _read_whole(path: Path, load: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    from safetensors import SafetensorError
+
     try:
-        return retried(lambda: load_file(path), path)
+        return retried(lambda: load(path), path)
     except FileNotFoundError as error:
         raise ArtefactError(f"{printable(path)} is missing") from error
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ArtefactError(f"{printable(path)} is not a whole safetensors file: {error}") from error
 
 

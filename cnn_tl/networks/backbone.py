@@ -15,9 +15,9 @@ from cnn_tl.core.device import exact_fp32
 from cnn_tl.core.errors import CnnTlError, ResourceError, UsageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.seeds import seed_of
-from cnn_tl.networks import bundle
 from cnn_tl.networks.info import NetworkInfo, Remembered, tensors_digest
 from cnn_tl.networks.pretrained import weights
+from cnn_tl.networks.timm_model import config_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +74,7 @@ def describe(network: Network, num_features: int = 0) -> Remembered:
     names = _classifier_names(model)
     inside = tuple(f"{name}." for name in names)
     tensors = backbone_tensors(model)
-    config = bundle.config_of(model, network.preprocessing)
+    config = config_of(model, network.preprocessing)
     info = NetworkInfo(
         name=network.name,
         architecture=config["architecture"],

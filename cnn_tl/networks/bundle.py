@@ -3,6 +3,7 @@
     model/
       config.json          timm's own keys (architecture, label_names, pretrained_cfg, ...) and ours under "cnn_tl"
       model.safetensors    the weights
+      graph.onnx           what the backbone computes, without weights: on a CPU it runs without torch; not always there
       README.md            the model card, which users may edit
       SHA256SUMS
 
@@ -12,19 +13,22 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cnn_tl import __version__
 from cnn_tl.core import files
-from cnn_tl.core.device import WantedPrecision
 from cnn_tl.core.errors import ArtefactError, printable
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.networks import model_card
+from cnn_tl.networks.graph import shipped
+from cnn_tl.networks.trained import Bundle as Bundle
+from cnn_tl.networks.trained import Description as Description
+from cnn_tl.networks.trained import Stored as Stored
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,49 +40,11 @@ LINEAR_FORMAT_VERSION = 1
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+GRAPH = "graph.onnx"
 FOLDER_IN_RUN = "model"
 RECIPE_OF_RUN = "recipe.yaml"
 CLASSIC = ("lenet5", "lenet5_tanh", "googlenet")
 """The models that `networks.classic` adds to timm's."""
-
-
-@dataclass(frozen=True)
-class Description:
-    """What is needed to use a trained model, except its network; known without torch.
-
-    Attributes:
-        path: the bundle's folder.
-        classes: the class names, in the order of the logits.
-        preprocessing: of an image before the model.
-        facts: what training recorded (accuracy, recipe, ...).
-    """
-
-    path: Path
-    classes: tuple[str, ...]
-    preprocessing: Preprocessing
-    facts: Mapping[str, Any]
-
-    @property
-    def majority_class(self) -> str | None:
-        """The most frequent class of the training split; None if training did not record it."""
-        baseline = self.facts.get("baseline")
-        return baseline.get("class") if isinstance(baseline, dict) else None
-
-    @property
-    def precision(self) -> WantedPrecision:
-        """The `run.precision` of the run, which prediction follows; earlier versions always validated in float32."""
-        return next((name for name in get_args(WantedPrecision) if name == self.facts.get("precision")), "fp32")
-
-
-@dataclass(frozen=True)
-class Bundle(Description):
-    """A trained model and everything that is needed to use it.
-
-    Attributes:
-        model: the timm model, evaluation mode, float32, on the CPU.
-    """
-
-    model: nn.Module
 
 
 def save(
@@ -90,6 +56,8 @@ def save(
     preprocessing: Preprocessing,
     facts: Mapping[str, Any],
     head: Mapping[str, Any] | None = None,
+    graph: bytes | None = None,
+    classifier: str | None = None,
 ) -> None:
     """Write the bundle atomically; it replaces an older one.
 
@@ -97,7 +65,9 @@ def save(
         tensors: the model's state dict.
         config: what `config_of` returns for the model.
         facts: plain JSON data, stored under the key "cnn_tl" beside the format version.
-        head: the `spec` of a classifier that is not one linear layer, see `classifiers.build`; timm cannot load it.
+        head: the `spec` of a classifier that is not one linear layer, see `head_modules.build`; timm cannot load it.
+        graph: of the backbone under that classifier, see `networks.graph.session`; None if there is none.
+        classifier: its name inside the model; needed with a graph.
 
     Raises:
         ResourceError: the disk is full or not writable.
@@ -107,6 +77,7 @@ def save(
         "version": __version__,
         "preprocessing": preprocessing.to_dict(),
         **({"head": dict(head)} if head else {}),
+        **({} if graph is None else {"classifier": classifier}),
         **facts,
     }
     whole = {**config, "num_classes": len(classes), "label_names": list(classes), "cnn_tl": ours}
@@ -114,6 +85,8 @@ def save(
         whole["pretrained_cfg"] = {**config["pretrained_cfg"], "num_classes": len(classes)}
     with files.atomic_folder(folder) as fresh:
         write_files(fresh, tensors, whole)
+        if graph is not None:
+            files.write_bytes(fresh / GRAPH, graph)
 
 
 def write_files(folder: Path, tensors: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> None:
@@ -151,11 +124,15 @@ def save_model(
     classes: Sequence[str],
     preprocessing: Preprocessing,
     facts: Mapping[str, Any],
+    graph: bytes | None = None,
+    classifier: str | None = None,
 ) -> None:
     """Write the bundle of a timm model as it is; see `save`."""
+    from cnn_tl.networks.timm_model import config_of
+
     tensors = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
-    config = config_of(model, preprocessing)
-    save(folder, tensors, config, classes=classes, preprocessing=preprocessing, facts=facts)
+    about: dict[str, Any] = {"classes": classes, "preprocessing": preprocessing, "facts": facts}
+    save(folder, tensors, config_of(model, preprocessing), graph=graph, classifier=classifier, **about)
 
 
 def find(path: Path) -> Path:
@@ -191,12 +168,55 @@ def load(path: Path) -> Bundle:
     Raises:
         ArtefactError: it is missing, damaged, foreign or newer than this version, or its weights do not fit.
     """
+    from cnn_tl.networks import timm_model
+    from cnn_tl.networks.pretrained.state_dict import is_finite
+
     folder = find(path)
     config = read_config(folder)
     files.verify_checksums(folder, ignoring=(model_card.NAME,))
     about = _described(folder, config)
-    model = _create(folder, config, len(about.classes))
+    architecture, arguments = architecture_of(printable(folder / CONFIG), config)
+    state = files.read_tensors(folder / WEIGHTS)
+    model = timm_model.create(
+        printable(folder), architecture, arguments, state, head=about.facts.get("head"), num_classes=len(about.classes)
+    )
+    if broken := [name for name, tensor in state.items() if tensor.is_floating_point() and not is_finite(tensor)]:
+        raise ArtefactError(f"{printable(folder / WEIGHTS)} holds NaN or infinity in {broken[0]}")
     return Bundle(about.path, about.classes, about.preprocessing, about.facts, model)
+
+
+def read(path: Path) -> Stored:
+    """Read the bundle at `path` (a run folder or a bundle) without torch, after checking all of its files.
+
+    Raises:
+        ArtefactError: it is missing, damaged, foreign or newer than this version.
+    """
+    folder = find(path)
+    config = read_config(folder)
+    own_graph = folder / GRAPH
+    required = (GRAPH,) if own_graph.is_file() else ()
+    files.verify_checksums(folder, required=(WEIGHTS, *required), ignoring=(model_card.NAME,))
+    about = _described(folder, config)
+    architecture, arguments = architecture_of(printable(folder / CONFIG), config)
+    tensors = files.read_arrays(folder / WEIGHTS)
+    if broken := [name for name, array in tensors.items() if not np.isfinite(array).all()]:
+        raise ArtefactError(f"{printable(folder / WEIGHTS)} holds NaN or infinity in {broken[0]}")
+    own = files.read_bytes(own_graph) if required else None
+    classifier = about.facts.get("classifier") or (config.get("pretrained_cfg") or {}).get("classifier")
+    graph = own or shipped.graph_for(architecture, arguments, about.preprocessing)
+    known = isinstance(classifier, str) and any(name.startswith(f"{classifier}.") for name in tensors)
+    return Stored(
+        about.path,
+        about.classes,
+        about.preprocessing,
+        about.facts,
+        architecture=architecture,
+        model_args=arguments,
+        tensors=tensors,
+        classifier=classifier if known else None,
+        head=about.facts.get("head"),
+        graph=graph if known else None,
+    )
 
 
 def describe(path: Path) -> Description:
@@ -241,71 +261,21 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config  # type: ignore[no-any-return]
 
 
-def config_of(model: nn.Module, preprocessing: Preprocessing) -> dict[str, Any]:
-    """Return timm's description of a model, in the format of its config.json, without the classes."""
-    import tempfile
-
-    from timm.models._hub import save_config_for_hf
-
-    data_config = {
-        "input_size": (3, preprocessing.height, preprocessing.width),
-        "interpolation": preprocessing.interpolation,
-        "crop_pct": preprocessing.crop_pct,
-        "crop_mode": preprocessing.crop_mode,
-        "mean": preprocessing.mean,
-        "std": preprocessing.std,
-    }
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / CONFIG
-        save_config_for_hf(model, str(path), model_config={}, data_config=data_config)
-        return json.loads(path.read_text("utf-8"))  # type: ignore[no-any-return]
-
-
 _OF_CREATE_MODEL = frozenset(
     {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "num_classes"}
 )
 """Arguments of `timm.create_model` that say where to load from, or are given elsewhere; none describes the model."""
 
 
-def _registered(folder: Path, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the architecture and its arguments, if they only describe one of timm's models.
+def architecture_of(where: str, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the architecture and the arguments of `timm.create_model` that describe it.
 
     Raises:
         ArtefactError: the name makes timm load from elsewhere, such as hf-hub:..., or the arguments are impossible.
     """
-    import timm
-
     architecture, arguments = config["architecture"], config.get("model_args") or {}
-    if not (isinstance(architecture, str) and ":" not in architecture and timm.is_model(architecture)):
-        raise ArtefactError(f"{printable(folder / CONFIG)} names no timm model: {printable(str(architecture)[:80])}")
+    if not isinstance(architecture, str) or ":" in architecture:
+        raise ArtefactError(f"{where} names no timm model: {printable(str(architecture)[:80])}")
     if not isinstance(arguments, dict):
-        raise ArtefactError(f"{printable(folder / CONFIG)} is damaged: model_args is not a mapping")
+        raise ArtefactError(f"{where} is damaged: model_args is not a mapping")
     return architecture, {name: value for name, value in arguments.items() if name not in _OF_CREATE_MODEL}
-
-
-def _create(folder: Path, config: Mapping[str, Any], num_classes: int) -> nn.Module:
-    import timm
-    import torch
-
-    from cnn_tl.networks import classic, head_modules  # noqa: F401 - registers the classic models with timm
-    from cnn_tl.networks.pretrained.state_dict import is_finite
-
-    architecture, arguments = _registered(folder, config)
-    state = files.read_tensors(folder / WEIGHTS)
-    head = config["cnn_tl"].get("head")
-    try:
-        with torch.random.fork_rng(devices=[]):
-            model = timm.create_model(architecture, pretrained=False, num_classes=num_classes, **arguments)
-            if head is not None:
-                head_modules.replace_classifier(model, head, state, num_classes)
-        model.load_state_dict(state)
-    except (RuntimeError, KeyError, TypeError, ValueError, AssertionError) as error:
-        first = str(error).strip().splitlines()
-        raise ArtefactError(
-            f"the weights in {printable(folder)} do not fit {architecture} with {num_classes} classes: "
-            f"{' '.join(line.strip() for line in first[:2])[:300]}"
-        ) from error
-    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not is_finite(tensor)]
-    if broken:
-        raise ArtefactError(f"{printable(folder / WEIGHTS)} holds NaN or infinity in {broken[0]}")
-    return model.eval()

@@ -48,6 +48,8 @@ def save_model(
         "data": {"name": manifest.root.resolve().name, "images": manifest.counts()},
     }
     options: dict[str, Any] = {"classes": manifest.classes, "preprocessing": info.preprocessing, "facts": facts}
+    if info.num_features:  # else the model does more after its features than its classifier
+        options |= {"graph": network.remembered.graph, "classifier": info.classifier}
     if head is None:
         bundle.save_model(run.folder.bundle, network.model, **options)
         return

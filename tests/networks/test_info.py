@@ -21,6 +21,7 @@ from cnn_tl.networks import backbone, bundle, info
 from cnn_tl.networks.backbone import Network
 from cnn_tl.networks.info import Remembered
 from cnn_tl.networks.pretrained import weights
+from cnn_tl.networks.timm_model import config_of
 
 TINY = "test_resnet"
 
@@ -249,7 +250,7 @@ def test_a_bundle_without_torch_is_the_one_that_timm_would_write(
     network.model.reset_classifier(5)  # type: ignore[operator]
     backbone.set_linear_classifier(network.model, torch.from_numpy(weight), torch.from_numpy(bias))
     config = json.loads((tmp_path / "b" / "config.json").read_text())
-    theirs = bundle.config_of(network.model, network.preprocessing)
+    theirs = config_of(network.model, network.preprocessing)
     del theirs["model_args"]["num_classes"]  # it stands beside them, and transformers cannot have it twice
     assert {key: config[key] for key in theirs} == theirs
     loaded = bundle.load(tmp_path / "b").model.state_dict()
