@@ -161,8 +161,6 @@ def convolve(image: Image.Image, kernel: Kernel, padding: Padding = "zeros", str
     Raises:
         UsageError: the kernel is larger than the padded image, or the image is too small to be reflected.
     """
-    from scipy.ndimage import correlate
-
     before = np.asarray(image.convert("L") if kernel.finds_edges else image)
     sides = [_side(before.shape[axis], kernel.matrices[0].shape[axis], padding, stride, axis) for axis in (0, 1)]
     rows, columns = sides
@@ -170,17 +168,21 @@ def convolve(image: Image.Image, kernel: Kernel, padding: Padding = "zeros", str
     padded = before.astype(np.float32)
     if padding != "none":
         padded = np.pad(padded, around, mode=_PAD_MODE[padding])
-    results = []
-    for matrix in kernel.matrices:
-        weights = matrix.astype(np.float32).reshape(matrix.shape + (1,) * (before.ndim - 2))
-        # centred on [U // 2, V // 2]; the slices below drop its border
-        whole = correlate(padded, weights, mode="constant")
-        starts = [side.kernel // 2 for side in sides]
-        ends = [start + (side.output - 1) * stride + 1 for start, side in zip(starts, sides, strict=True)]
-        results.append(whole[starts[0] : ends[0] : stride, starts[1] : ends[1] : stride])
+    results = [_correlate(padded, matrix, (rows.output, columns.output), stride) for matrix in kernel.matrices]
     after = results[0] if len(results) == 1 else np.hypot(*results)
     shown, how = _as_image(after, kernel)
     return Convolved(before, after, rows, columns, shown, how)
+
+
+def _correlate(
+    pixels: NDArray[np.float32], matrix: NDArray[np.floating[Any]], size: tuple[int, int], stride: int
+) -> NDArray[np.float32]:
+    """Return the sums [H', W'] or [H', W', 3] of the products of pixels [H, W] or [H, W, 3] and a kernel [U, V]."""
+    height, width = ((count - 1) * stride + 1 for count in size)
+    total = np.zeros((*size, *pixels.shape[2:]))
+    for (u, v), weight in np.ndenumerate(matrix):
+        total += float(weight) * pixels[u : u + height : stride, v : v + width : stride]
+    return total.astype(np.float32)
 
 
 def _side(size: int, kernel: int, padding: Padding, stride: int, axis: int) -> Slide:

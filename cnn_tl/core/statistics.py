@@ -115,19 +115,22 @@ def compare_paired(
     Raises:
         ValueError: there are no images, or different numbers of them.
     """
-    from scipy.stats import binomtest
-
     total = len(first)
     if total == 0 or total != len(second):
         raise ValueError(f"{total} and {len(second)} images")
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    differing = only_first + only_second
-    p = float(binomtest(only_first, differing).pvalue) if differing else 1.0
-    p = min(1.0, chosen_from * p)
+    p = min(1.0, chosen_from * _sign_test(only_first, only_second))
     one, other = (only_first + 1) / (total + 2), (only_second + 1) / (total + 2)
     half = z * math.sqrt((one + other - (other - one) ** 2) / (total + 2))
     interval = max(-1.0, other - one - half), min(1.0, other - one + half)
     return PairedComparison(only_first, only_second, (only_second - only_first) / total, interval, p)
+
+
+def _sign_test(one: int, other: int) -> float:
+    """Return the probability that fair coins divide at least as unevenly: McNemar's exact test, two-sided."""
+    total, fewer = one + other, min(one, other)
+    logs = (math.lgamma(total + 1) - math.lgamma(k + 1) - math.lgamma(total - k + 1) for k in range(fewer + 1))
+    return min(1.0, 2 * math.fsum(math.exp(log - total * math.log(2)) for log in logs))
 
 
 def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

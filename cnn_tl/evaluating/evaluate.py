@@ -183,8 +183,6 @@ def _predict(
 
 
 def _evaluation(model: Classifier, labelled: Labelled, predictions: Predictions, source: str, data: str) -> Evaluation:
-    from sklearn.metrics import confusion_matrix
-
     unreadable, logits_NK = predictions.unreadable, predictions.logits
     labels = np.array([label for path, label in labelled.images if path not in unreadable], np.int64)
     if not labels.size:
@@ -192,7 +190,8 @@ def _evaluation(model: Classifier, labelled: Labelled, predictions: Predictions,
         raise DataError(f"no image of {printable(data)} can be read, such as {printable(path)}: {reason}")
     probabilities = softmax(logits_NK)
     answers = probabilities.argmax(1)
-    confusion = confusion_matrix(labels, answers, labels=np.arange(len(model.classes)))
+    classes = len(model.classes)
+    confusion = np.bincount(labels * classes + answers, minlength=classes**2).reshape(classes, classes)
     sizes, right = confusion.sum(1), confusion.diagonal()
     present, correct = sizes > 0, int(right.sum())
     known = model.majority_class in model.classes
@@ -226,10 +225,8 @@ def _evaluation(model: Classifier, labelled: Labelled, predictions: Predictions,
 
 def _log_loss(logits_NK: Logits, labels: NDArray[np.int64]) -> float:
     """Return the mean cross-entropy in nats, from the logits, as a probability may round to 0."""
-    from scipy.special import log_softmax
-
-    log_p_NK = log_softmax(logits_NK.astype(np.float64), axis=1)
-    return float(-log_p_NK[np.arange(len(labels)), labels].mean())
+    shifted_NK = logits_NK.astype(np.float64) - logits_NK.max(axis=1, keepdims=True)
+    return float((np.log(np.exp(shifted_NK).sum(axis=1)) - shifted_NK[np.arange(len(labels)), labels]).mean())
 
 
 def _calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:

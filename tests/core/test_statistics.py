@@ -42,6 +42,12 @@ def test_two_models_are_compared_by_the_images_that_only_one_gets_right() -> Non
     assert [one.worse_than_chance for one in (found, worse, even)] == [False, True, False]
 
 
+@pytest.mark.parametrize(("one", "other"), [(0, 0), (0, 1), (4, 4), (4, 5), (0, 60), (300, 400), (20_000, 20_400)])
+def test_the_exact_test_agrees_with_scipy(one: int, other: int) -> None:
+    expected = binomtest(one, one + other).pvalue if one + other else 1.0
+    assert compare_paired(*paired(1, one, other, 0)).p == pytest.approx(expected, rel=1e-9)
+
+
 def test_the_best_of_several_must_win_by_more() -> None:
     images = paired(60, 1, 9, 5)
     once, best_of_three = compare_paired(*images), compare_paired(*images, chosen_from=3)
