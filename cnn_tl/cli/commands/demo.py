@@ -22,8 +22,7 @@ def demo(
 ) -> None:
     """Try train, predict and export on handwritten digits, in about a minute.
 
-    Writes the 1,797 digits of scikit-learn as class folders and runs the commands on them, with default settings and
-    without internet.
+    Writes 1,797 digits as class folders and runs the commands on them, with default settings and without internet.
     """
     from cnn_tl.data.digits import write_digits
     from cnn_tl.training.run_folder import RunFolder
