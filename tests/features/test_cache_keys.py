@@ -11,7 +11,7 @@ import pytest
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.views.augment import Augmentation
 from cnn_tl.features import cache_keys
-from cnn_tl.features.cache_keys import plain_facts, row_key, source_facts, space_facts, view_seed
+from cnn_tl.features.cache_keys import onnx_facts, plain_facts, row_key, source_facts, space_facts, view_seed
 from cnn_tl.networks.info import NetworkInfo
 
 SPEC = Preprocessing(64, 64, "bicubic", 0.875, "center", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
@@ -104,10 +104,32 @@ def test_a_space_depends_on_how_it_is_computed() -> None:
         {"precision": "fp32", "device": "cuda"},
         {"precision": "fp32", "device": "cuda", "hardware": "cuda (one)"},
         {"precision": "fp32", "device": "cuda", "hardware": "cuda (other)"},
-        {"precision": "fp32", "device": "cpu", "compiled": True},
         {"precision": "fp32", "device": "cpu", "split_point": "layer4"},
     ]
     assert len({str(space_facts(NETWORK, **way)) for way in ways}) == len(ways)
+
+
+def test_a_space_of_onnxruntime_depends_on_what_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        onnx_facts(NETWORK, b"graph"),
+        onnx_facts(NETWORK, b"another graph"),
+        onnx_facts(NETWORK, b"graph", split_point="layer4"),
+        onnx_facts(replace(NETWORK, backbone_sha256="other weights"), b"graph"),
+        onnx_facts(replace(NETWORK, preprocessing=replace(SPEC, crop_pct=1.0)), b"graph"),
+        space_facts(NETWORK, precision="fp32", device="cpu"),
+    ]
+    monkeypatch.setattr(cache_keys, "processor", lambda: "another")
+    found.append(onnx_facts(NETWORK, b"graph"))
+    monkeypatch.setattr(cache_keys, "version", lambda name: "99" if name == "onnxruntime" else version(name))
+    found.append(onnx_facts(NETWORK, b"graph"))
+    assert len({str(facts) for facts in found}) == len(found)
+
+
+def test_features_of_onnxruntime_do_not_depend_on_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation with torch and one without share a cache."""
+    before = onnx_facts(NETWORK, b"graph")
+    monkeypatch.setattr(cache_keys, "version", lambda name: "99" if name == "torch" else version(name))
+    assert onnx_facts(replace(NETWORK, timm="99"), b"graph") == before
 
 
 def test_neither_names_nor_limits_count() -> None:

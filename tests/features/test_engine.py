@@ -67,13 +67,12 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
     assert model.sizes == [3]
 
 
-def test_where_bits_matter_the_size_is_fixed_and_never_halved() -> None:
-    model = Means(fits=10)
-    engine = Engine(model, SPEC, CPU, "fp32", fixed_size=8)
-    np.testing.assert_allclose(engine.outputs(pixels(3)), expected(3), rtol=1e-6)
-    assert model.sizes == [8]
+def test_each_image_alone() -> None:
+    model = Means(fits=1)
+    np.testing.assert_allclose(Engine(model, SPEC, CPU, "fp32", alone=True).outputs(pixels(3)), expected(3), rtol=1e-6)
+    assert model.sizes == [1, 1, 1]
     with pytest.raises(RuntimeError, match="out of memory"):
-        Engine(Means(fits=7), SPEC, CPU, "fp32", fixed_size=8).outputs(pixels(3))
+        Engine(Means(fits=0), SPEC, CPU, "fp32", alone=True).outputs(pixels(3))
 
 
 def batches() -> Iterator[Batch[str]]:
