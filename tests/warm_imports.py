@@ -9,7 +9,6 @@ load_matplotlib.load_matplotlib()
 
 import matplotlib.backends.backend_agg  # noqa: E402, F401
 import safetensors.torch  # noqa: E402, F401
-import scipy.optimize  # noqa: E402, F401
 
 import cnn_tl.data.loader  # noqa: E402
 import cnn_tl.heads  # noqa: E402

@@ -42,8 +42,8 @@ def best_factor(
     """
     shares_N = weights_N / weights_N.sum()
     loss = _loss_of(scores_NK, labels_N, shares_N, _smoothing(labels_N), arrays or HostArrays())
-    log_factor = _minimum(loss, FACTORS)
-    return math.exp(log_factor), -loss(log_factor)
+    log_factor = _minimum(lambda log_f: loss(log_f)[1], FACTORS)
+    return math.exp(log_factor), -loss(log_factor)[0]
 
 
 def temperature_of(logits_NK: Scores, labels_N: NDArray[np.int64]) -> float:
@@ -60,7 +60,7 @@ def temperature_of(logits_NK: Scores, labels_N: NDArray[np.int64]) -> float:
 
     def minimum(smoothing: float) -> float:
         loss = _loss_of(logits_NK, labels_N, images, smoothing, HostArrays())
-        return _minimum(lambda log_t: loss(-log_t) + (log_t / SPREAD) ** 2 / 2, TEMPERATURES)
+        return _minimum(lambda log_t: log_t / SPREAD**2 - loss(-log_t)[1], TEMPERATURES)
 
     log_t = minimum(0.0)
     if log_t < 0:
@@ -74,25 +74,38 @@ def _smoothing(labels_N: NDArray[np.int64]) -> float:
 
 def _loss_of(
     scores_NK: Array, labels_N: NDArray[np.int64], weights_N: NDArray[np.float64], smoothing: float, arrays: Arrays
-) -> Callable[[float], float]:
-    """Return the function from the logarithm of a factor to the weighted sum of the log losses of factor * scores."""
+) -> Callable[[float], tuple[float, float]]:
+    """Return the function from the logarithm of a factor to the weighted sum of the log losses of factor * scores.
+
+    It returns the derivative by this logarithm too.
+    """
     xp = arrays.xp
     each, labels, weights = arrays.put(np.arange(len(labels_N))), arrays.put(labels_N), arrays.put(weights_N)
     shifted_NK = scores_NK - xp.amax(scores_NK, 1)[:, None]
     right_N = shifted_NK[each, labels]
     target_N = (1 - smoothing) * right_N + smoothing * xp.mean(shifted_NK, 1)
 
-    def loss(log_factor: float) -> float:
+    def loss(log_factor: float) -> tuple[float, float]:
         factor = math.exp(log_factor)
-        log_sums_N = xp.log(xp.sum(xp.exp(factor * shifted_NK), 1))
-        return float(weights @ (log_sums_N - factor * target_N))
+        powers_NK = xp.exp(factor * shifted_NK)
+        sums_N = xp.sum(powers_NK, 1)
+        expected_N = xp.sum(powers_NK * shifted_NK, 1) / sums_N
+        value, slope = weights @ (xp.log(sums_N) - factor * target_N), factor * (weights @ (expected_N - target_N))
+        return float(value), float(slope)
 
     return loss
 
 
-def _minimum(loss: Callable[[float], float], between: tuple[float, float]) -> float:
-    """Return the minimum of a function of a logarithm in a range; the log loss has only one minimum in the factor."""
-    from scipy.optimize import minimize_scalar
+def _minimum(slope: Callable[[float], float], between: tuple[float, float]) -> float:
+    """Return the minimum of a function of a logarithm in a range, by bisection of its derivative.
 
+    The log loss has only one minimum in the factor.
+    """
     low, high = map(math.log, between)
-    return float(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": TOLERANCE}).x)
+    while high - low > TOLERANCE:
+        middle = (low + high) / 2
+        found = slope(middle)
+        if found == 0:
+            return middle
+        low, high = (middle, high) if found < 0 else (low, middle)
+    return (low + high) / 2

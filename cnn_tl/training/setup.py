@@ -99,7 +99,6 @@ def _load_the_rest() -> None:
     """Import what a loop needs at its first step and at its end, while images are prepared."""
     wait_for_import()  # of torch's companions, during which torch._dynamo is a stand-in
     import_module("torch._dynamo")  # for torch's optimizers
-    import_module("scipy.optimize")  # for the temperature
     new_figure(height=1.0)  # for the learning curves
 
 
