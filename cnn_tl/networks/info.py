@@ -111,11 +111,12 @@ def remember(folder: Path, network: Remembered) -> None:
         "source_sha256": files.sha256_file(network.source),
         "card": info,
     }
-    loops = {file.name: file.read_bytes() for file in folder.glob(f"{LOOP}-*.json")}
+    graph_and_loops = [*folder.glob("graph.*"), *folder.glob(f"{LOOP}-*.json")]
+    kept = {file.name: file.read_bytes() for file in graph_and_loops}
     with files.atomic_folder(folder) as fresh:
         files.write_arrays(fresh / _BACKBONE, network.tensors())
         files.write_json(fresh / _INFO, facts)
-    for name, found in loops.items():  # the speed of a loop does not depend on the weights
+    for name, found in kept.items():  # they do not depend on the weights
         files.write_bytes(folder / name, found)
 
 
@@ -134,15 +135,16 @@ def recall(folder: Path) -> Remembered | None:
         info = NetworkInfo(**values | {"preprocessing": Preprocessing.from_dict(values["preprocessing"])})
     except (CnnTlError, OSError, AttributeError, KeyError, TypeError, ValueError):
         return None
-    return Remembered(info, source, folder / _BACKBONE, published, *_recall_graph(folder))
+    return Remembered(info, source, folder / _BACKBONE, published, *recall_graph(folder))
 
 
 def remember_graph(folder: Path, graph: bytes | None, why_torch: str | None) -> None:
-    """Keep the graph of a remembered network, or why torch computes instead.
+    """Keep the graph of a network, or why torch computes instead; the network itself need not be remembered.
 
     Raises:
-        ResourceError: the folder cannot be written.
+        ResourceError, OSError: the folder cannot be written.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     if graph is not None:
         files.write_bytes(folder / _GRAPH, graph)
     sha256 = None if graph is None else hashlib.sha256(graph).hexdigest()
@@ -150,8 +152,11 @@ def remember_graph(folder: Path, graph: bytes | None, why_torch: str | None) -> 
     files.write_json(folder / _GRAPH_INFO, found)
 
 
-def _recall_graph(folder: Path) -> tuple[bytes | None, str | None]:
-    """Return the graph or why there is none; neither if another onnxruntime was compared, or a file is damaged."""
+def recall_graph(folder: Path) -> tuple[bytes | None, str | None]:
+    """Return the graph of a network, or why torch computes instead; see `Remembered`.
+
+    Neither is known if another onnxruntime was compared, or a file is damaged.
+    """
     try:
         found = files.read_json(folder / _GRAPH_INFO)
         if found["onnxruntime"] != installed_version("onnxruntime"):

@@ -283,7 +283,7 @@ class Run(Section):
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",
-        description="Precision of the network; auto: bf16 where it is faster; fp32: of later predictions, too.",
+        description="Of a loop, and of the frozen network on a GPU; auto: the faster; fp32: of predictions, too.",
     )
     sources: Literal["auto", "device", "pinned", "disk", "decode", "threads"] = Field(
         default="auto",

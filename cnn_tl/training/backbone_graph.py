@@ -6,6 +6,7 @@ is compared with torch's own network; if it differs, or torch is faster, torch c
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -59,11 +60,9 @@ def _made(run: Run, dataset: Dataset, network: LazyNetwork) -> tuple[bytes | Non
         except (NoGraphError, ArtefactError) as error:
             why_torch = f"onnxruntime cannot run this backbone: {error}"
     graph = None if why_torch else graph
-    if run.writes and run.recipe.features.cache and network.cache_folder.is_dir():
-        try:
+    if run.writes and run.recipe.features.cache:
+        with contextlib.suppress(CnnTlError, OSError):  # it is only made again
             info.remember_graph(network.cache_folder, graph, why_torch)
-        except CnnTlError as error:
-            run.observer.note(f"the backbone's graph is not cached: {error}")
     return graph, why_torch
 
 

@@ -172,7 +172,7 @@ def find_network(run: Run, known: Remembered | None, num_classes: int) -> LazyNe
     if known is None:
         built = _build(recipe, num_classes)
         prepared = _prepare_engine(run, built)
-        known = _describe(run, built, cache_folder)
+        known = _with_graph(_describe(run, built, cache_folder), cache_folder)
     expected = known
 
     def build() -> Network:
@@ -234,6 +234,15 @@ def _describe(run: Run, network: Network, cache_folder: Path) -> Remembered:
     if wanted and (reason := _remember(run, described, cache_folder)):
         run.observer.note(f"the network's description is not cached: {reason}")
     return described
+
+
+def _with_graph(known: Remembered, cache_folder: Path) -> Remembered:
+    """Add the graph of the backbone, if it ships or an earlier run has made it."""
+    about = known.info
+    graph, why_torch = shipped.graph_for(about.architecture, about.arguments, about.preprocessing), None
+    if graph is None:
+        graph, why_torch = info.recall_graph(cache_folder)
+    return replace(known, graph=graph, why_torch=why_torch)
 
 
 def _remember(run: Run, described: Remembered, cache_folder: Path) -> str | None:

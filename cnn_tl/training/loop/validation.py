@@ -16,7 +16,7 @@ from cnn_tl.data.loader import Batch, in_groups
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.features.cuda_batch_size import cuda_batch_size
 from cnn_tl.features.engine import DeviceBatch, Engine
-from cnn_tl.features.stream import stream
+from cnn_tl.features.stream import Runs, stream
 from cnn_tl.networks.backbone import classifier_in_fp32
 from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.dataset import Dataset, refuse_failures
@@ -37,6 +37,7 @@ def outputs(
     images: Sequence[ImageRecord],
     task: str,
     read: Read | None = None,
+    engine: Runs | None = None,
 ) -> Tensor:
     """Return the outputs of the model for images, float32 [N, D], on the CPU, in every process of the run.
 
@@ -47,6 +48,7 @@ def outputs(
         model: in evaluation mode: the network's model, its moving average, or the part without the classifier.
         task: name of the task, for progress and errors.
         read: reads groups of images; by default as `predict` does.
+        engine: computes the outputs instead of the model, without using its device.
 
     Raises (in all processes):
         DataError: an image changed since the run began.
@@ -59,7 +61,7 @@ def outputs(
     groups = in_groups(images, at_once)  # the same for any number of processes
     mine, rows = world.strided(groups), []
     precision = inference_precision(device, run.recipe.run.precision)
-    engine = Engine(model, spec, device, precision)
+    engine = engine or Engine(model, spec, device, precision)
     exact = classifier_in_fp32(model) if precision == "bf16" else nullcontext()
     progress = run.observer.task(task, sum(map(len, mine)))
     memory = memory_for(task, f"use a smaller --image-size or --model{or_the_cpu(device)}")
