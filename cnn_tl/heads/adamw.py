@@ -107,15 +107,9 @@ def _forward(features_BD: Tensor, parameters: dict[str, Tensor], dropout: float)
 
 
 def _perceptron(arrays: dict[str, Features], hidden: int, facts: dict[str, object]) -> FittedHead:
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+    if not all(np.isfinite(array).all() for array in arrays.values()):
         raise DivergedError("the fitted head is not finite; try a lower head.lr")
-
-    def logits(features_MD: Features) -> Features:
-        with torch.inference_mode():
-            return _forward(torch.from_numpy(features_MD), tensors, 0.0).numpy()
-
-    return FittedHead(arrays, logits, {"kind": "mlp", "hidden": hidden}, facts)
+    return FittedHead(arrays, len(arrays["output.bias"]), {"kind": "mlp", "hidden": hidden}, facts)
 
 
 def _factor(step: int, steps: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.core.statistics import VOTE_SMALLEST_SHARE, VOTE_TEMPERATURE, VOTE_TIE
+from cnn_tl.heads.forward import unit
 from cnn_tl.heads.problem import Features, FittedHead, Problem
 from cnn_tl.recipe.resolved import KnnHead
 
@@ -24,26 +24,13 @@ def fit_neighbours(problem: Problem, settings: KnnHead) -> FittedHead:
         DivergedError: the features are not finite.
     """
     raw_RD, image_R = problem.stacked()
-    bank_RD, row_of = _distinct(_unit(raw_RD))
+    bank_RD, row_of = _distinct(unit(raw_RD))
     votes_RK = np.zeros((len(bank_RD), problem.num_classes), np.float32)
     labels_R = problem.labels[image_R]
     np.add.at(votes_RK, (row_of, labels_R), problem.class_weights[labels_R])
     count = min(settings.neighbours, len(bank_RD))
-
-    def logits(features_MD: Features) -> Features:
-        return np.concatenate([_logits(part, bank_RD, votes_RK, count) for part in _in_parts(features_MD)])
-
     facts = {"kind": "knn", "neighbours": count}
-    return FittedHead({"bank": bank_RD, "votes": votes_RK}, logits, {"kind": "knn", "neighbours": count}, facts)
-
-
-def _logits(features_MD: Features, bank_RD: Features, votes_RK: Features, count: int) -> Features:
-    similarity_MR = _unit(features_MD) @ bank_RD.T
-    last_M1 = np.partition(similarity_MR, -count, axis=1)[:, [-count]]
-    strength_MR = np.exp((similarity_MR - similarity_MR.max(1, keepdims=True)) / VOTE_TEMPERATURE)  # at most 1
-    strength_MR[similarity_MR < last_M1 - VOTE_TIE] = 0
-    shares_MK = strength_MR @ votes_RK
-    return np.log(shares_MK / shares_MK.sum(1, keepdims=True) + VOTE_SMALLEST_SHARE).astype(np.float32)  # type: ignore[no-any-return]
+    return FittedHead({"bank": bank_RD, "votes": votes_RK}, problem.num_classes, dict(facts), facts)
 
 
 def _distinct(rows_RD: Features) -> tuple[Features, NDArray[np.int64]]:
@@ -53,12 +40,3 @@ def _distinct(rows_RD: Features) -> tuple[Features, NDArray[np.int64]]:
     _, first, which = np.unique(whole_R, return_index=True, return_inverse=True)
     order = np.argsort(first)
     return rows_RD[first[order]], np.argsort(order)[which]
-
-
-def _unit(features_RD: Features) -> Features:
-    lengths_R = np.linalg.norm(features_RD, axis=1, keepdims=True)
-    return (features_RD / np.maximum(lengths_R, 1e-12)).astype(np.float32)  # type: ignore[no-any-return]
-
-
-def _in_parts(features_MD: Features, rows: int = 512) -> list[Features]:
-    return [features_MD[start : start + rows] for start in range(0, len(features_MD), rows)] or [features_MD]

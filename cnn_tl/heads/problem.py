@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.core.errors import DivergedError, RecipeError
+from cnn_tl.heads.forward import Forward, forward_of
 
 Features = NDArray[np.float32]
 
@@ -76,19 +78,20 @@ class FittedHead:
 
     Attributes:
         tensors: by their names inside the classifier; weight [K, D] and bias [K] for a linear head.
-        forward: maps float32 features [M, D] to logits [M, K].
+        num_classes: K.
         spec: None for one linear layer; else the kind of module, see `cnn_tl.networks.head_modules`.
         facts: what the fit chose and how it went, plain JSON data.
     """
 
     tensors: Mapping[str, NDArray[Any]]
-    forward: Callable[[Features], Features]
+    num_classes: int
     spec: Mapping[str, Any] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def logits(self, features_MD: Features) -> Features:
-        """Return the logits, float32 [M, K]."""
-        return self.forward(features_MD)
+    @cached_property
+    def logits(self) -> Forward:
+        """The function from float32 features [M, D] to logits [M, K], as predictions compute them."""
+        return forward_of(self.spec, self.tensors, self.num_classes)
 
 
 def linear_head(weight_KD: NDArray[Any], bias_K: NDArray[Any], facts: dict[str, Any]) -> FittedHead:
@@ -100,7 +103,7 @@ def linear_head(weight_KD: NDArray[Any], bias_K: NDArray[Any], facts: dict[str, 
     weight, bias = weight_KD.astype(np.float32), bias_K.astype(np.float32)
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
         raise DivergedError("the fitted head is not finite; try a larger head.penalty")
-    return FittedHead({"weight": weight, "bias": bias}, lambda features: features @ weight.T + bias, None, facts)
+    return FittedHead({"weight": weight, "bias": bias}, len(weight), None, facts)
 
 
 def class_weights(

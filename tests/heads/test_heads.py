@@ -59,8 +59,8 @@ def test_each_head_learns_and_repeats_itself(kind: str) -> None:
     assert (first.spec is None) == (kind != "knn")
     if first.spec is None:
         assert {name: array.shape for name, array in first.tensors.items()} == {"weight": (3, 12), "bias": (3,)}
-        logits = features @ first.tensors["weight"].T + first.tensors["bias"]
-        np.testing.assert_allclose(first.logits(features), logits, rtol=1e-5, atol=1e-5)
+        logits = features.astype(np.float64) @ first.tensors["weight"].T + first.tensors["bias"]
+        np.testing.assert_allclose(first.logits(features), logits, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
