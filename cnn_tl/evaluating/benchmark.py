@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn_tl.core.device import DeviceName, Precision, fp32_switches_restored, has_fast_bf16, inference_precision
+from cnn_tl.core.device import DeviceName, fp32_switches_restored, inference_precision
 from cnn_tl.core.imports import require_torch
 from cnn_tl.core.progress import Observer
 from cnn_tl.evaluating.benchmark_sample import sampled
@@ -121,18 +121,14 @@ def benchmark(
 
         with benchmark_training.training(sample.manifest, model, device) as training:
             work = training.work
-            precisions: list[Precision] = ["fp32", "bf16"] if has_fast_bf16(work.device) else ["fp32"]
-            if work.device.type == "cuda":
-                precisions = [inference_precision(work.device, "auto")]  # by rule: the other one is not used
+            precision = inference_precision(work.device, "auto")
             planned = [
                 *benchmark_stages.reading_stages(work),
-                *benchmark_stages.forward_stages(work, precisions),
-                *benchmark_stages.embedding_stages(work, precisions),
+                *benchmark_stages.network_stages(work, precision),
                 *benchmark_training.training_stages(training),
                 benchmark_stages.head_stage(work),
             ]
             stages = (*imports, *_run(planned, ends, observer))
-            precision = inference_precision(work.device, "auto")
         return BenchmarkReport(
             sample.name,
             len(sample.manifest.images),
@@ -143,7 +139,7 @@ def benchmark(
             stages,
             f"batches of {training.batch_size} in {training.precision}",
             len(work.broken),
-            verdict(stages, precision, work.device.type),
+            verdict(stages, benchmark_stages.engine_name(work, precision), work.device.type),
         )
 
 

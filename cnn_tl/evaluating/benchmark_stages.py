@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,16 +20,18 @@ from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.device import Precision, autocast
 from cnn_tl.core.errors import BadImageError, DataError
 from cnn_tl.core.formatting import duration
-from cnn_tl.data.loader import Batch, Pixels, reading
+from cnn_tl.data.loader import Batch, reading
 from cnn_tl.data.manifest import ImageRecord, Manifest
 from cnn_tl.data.reading.ahead import MEMORY, by_processes, decoding
 from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels
+from cnn_tl.features.devices import noise
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
 
 if TYPE_CHECKING:
     import torch
 
     from cnn_tl.core.preprocessing import Preprocessing
+    from cnn_tl.features.onnx_engine import OnnxEngine
     from cnn_tl.networks.backbone import Network
 
 READ_AT_ONCE, AHEAD = 16, 2
@@ -91,6 +93,8 @@ class Workload:
         seconds_per_image: of the bare forward pass, by precision, once measured.
         decode_seconds: of one image on one thread, once measured.
         features_ND: features of images, once embedded, and their labels.
+        onnx: the engine of mode freeze on a CPU; None: torch computes features.
+        frozen_seconds: of one image in that engine, or in torch, once measured.
     """
 
     network: Network
@@ -101,6 +105,8 @@ class Workload:
     broken: dict[ImageRecord, BadImageError] = field(default_factory=dict)
     seconds_per_image: dict[Precision, float] = field(default_factory=dict)
     decode_seconds: float = 0.01
+    onnx: OnnxEngine | None = None
+    frozen_seconds: float | None = None
     features_ND: NDArray[np.float32] | None = None  # noqa: N815 - the shape is part of the name
     labels_N: NDArray[np.int64] | None = None  # noqa: N815
 
@@ -168,17 +174,22 @@ def reading_stages(work: Workload) -> list[Stage]:
     return stages
 
 
-def forward_stages(work: Workload, precisions: list[Precision]) -> list[Stage]:
-    """Return the bare forward passes, which the stages of training and of mode freeze need to know."""
-    return [Stage(f"forward pass, {each}", "img/s", 1.0, partial(forward, work, each)) for each in precisions]
+def network_stages(work: Workload, precision: Precision) -> list[Stage]:
+    """Return the bare forward passes, which the stages of training and of mode freeze need to know, and embedding.
+
+    On a CPU mode freeze runs in onnxruntime, as far as that can run the network.
+    """
+    stages = [Stage(f"forward pass, {precision}", "img/s", 1.0, partial(forward, work, precision))]
+    name = engine_name(work, precision)
+    if work.onnx is not None:
+        stages.append(Stage(f"forward pass, {name}", "img/s", 1.0, partial(forward_onnx, work, work.onnx)))
+    embedding = Stage(f"embedding, {name}", "img/s", 2.0, partial(embed, work, precision), f"forward pass, {name}")
+    return [*stages, embedding]
 
 
-def embedding_stages(work: Workload, precisions: list[Precision]) -> list[Stage]:
-    """Return the stages in which images become features."""
-    return [
-        Stage(f"embedding, {each}", "img/s", 1.5, partial(embed, work, each), f"forward pass, {each}")
-        for each in precisions
-    ]
+def engine_name(work: Workload, precision: Precision) -> str:
+    """Return what computes features, in the names of the stages."""
+    return precision if work.onnx is None else "onnxruntime"
 
 
 def head_stage(work: Workload) -> Stage:
@@ -222,7 +233,7 @@ def forward(work: Workload, precision: Precision, seconds: float) -> Measured:
     from cnn_tl.training.loop.device_limit import seconds_per_step
 
     model = place(work.network.model, work.device).eval()
-    x_NCHW = to_input(_noise(work, work.batch_size), work.spec, work.device)
+    x_NCHW = to_input(noise(work.spec, work.batch_size), work.spec, work.device)
     with without_classifier(model), torch.inference_mode(), autocast(work.device, precision):
         count = work.batch_size
         if work.device.type != "cpu":  # a batch takes hardly longer than an image, but the first one much longer
@@ -231,9 +242,21 @@ def forward(work: Workload, precision: Precision, seconds: float) -> Measured:
             alone = seconds_per_step(lambda: model(x_NCHW[:1]), work.device, seconds / 4)
             count = max(1, min(count, int(seconds / alone / 3)))
         took = seconds_per_step(lambda: model(x_NCHW[:count]), work.device, seconds)
-    work.seconds_per_image[precision] = took / count
+    work.seconds_per_image[precision] = work.frozen_seconds = took / count
     note = "" if count == work.batch_size else f"{count} at a time, not {work.batch_size}"
     return Measured(count, took, count, note)
+
+
+def forward_onnx(work: Workload, engine: OnnxEngine, seconds: float) -> Measured:
+    """Run images of noise through the network in onnxruntime, one on each core."""
+    pixels_NHW3 = noise(work.spec, default_workers())
+    engine.outputs(pixels_NHW3)
+    done, started = 0, time.perf_counter()
+    while not done or time.perf_counter() - started < seconds:
+        done += len(engine.outputs(pixels_NHW3))
+    took = time.perf_counter() - started
+    work.frozen_seconds = took / done
+    return Measured(done, took, done)
 
 
 def embed(work: Workload, precision: Precision, seconds: float) -> Measured:
@@ -241,7 +264,7 @@ def embed(work: Workload, precision: Precision, seconds: float) -> Measured:
     from cnn_tl.features.embedding import embedder
     from cnn_tl.features.stream import stream
 
-    if precision not in work.seconds_per_image or work.seconds_per_image[precision] * work.batch_size > 2 * seconds:
+    if work.frozen_seconds is None or work.frozen_seconds * work.batch_size > 2 * seconds:
         raise NotMeasuredError(f"a batch takes over {duration(2 * seconds)}")
     rows: list[NDArray[np.float32]] = []
     labels: list[int] = []
@@ -249,7 +272,7 @@ def embed(work: Workload, precision: Precision, seconds: float) -> Measured:
     def embedded() -> Iterator[Batch[ImageRecord]]:
         with (
             work.decoding(work.batch_size, seconds) as read,
-            embedder(work.network, work.device, precision) as frozen,
+            nullcontext(work.onnx) if work.onnx else embedder(work.network, work.device, precision) as frozen,
         ):
             for batch, features_ND in stream(frozen, read):
                 rows.append(features_ND)
@@ -302,8 +325,3 @@ def measured(arrivals: Arrivals) -> Measured:
         arrivals = arrivals[1:]
     images = sum(count for _, count in arrivals[1:])
     return Measured(images, arrivals[-1][0] - arrivals[0][0], images)
-
-
-def _noise(work: Workload, count: int) -> Pixels:
-    shape = (count, work.spec.height, work.spec.width, 3)
-    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

@@ -28,10 +28,10 @@ class Figure(Protocol):
         """The figure, in the unit of the stage; None if it was not measured."""
 
 
-def verdict(stages: Iterable[Figure], precision: str, device: str) -> tuple[str, ...]:
+def verdict(stages: Iterable[Figure], engine: str, device: str) -> tuple[str, ...]:
     """Return one sentence about training and one about mode freeze, as far as they were measured."""
     found = {one.stage: one.value for one in stages if one.value}
-    return tuple(filter(None, (_of_training(found, device), _of_freeze(found, precision, device))))
+    return tuple(filter(None, (_of_training(found, device), _of_freeze(found, engine, device))))
 
 
 def _of_training(found: dict[str, float], device: str) -> str:
@@ -51,8 +51,8 @@ def _of_training(found: dict[str, float], device: str) -> str:
     return f"{share}: the way to the device limits it; a larger --batch-size launches less often"
 
 
-def _of_freeze(found: dict[str, float], precision: str, device: str) -> str:
-    forward, reached = found.get(f"forward pass, {precision}"), found.get(f"embedding, {precision}")
+def _of_freeze(found: dict[str, float], engine: str, device: str) -> str:
+    forward, reached = found.get(f"forward pass, {engine}"), found.get(f"embedding, {engine}")
     decoding = max((value for name, value in found.items() if name.startswith("decode")), default=None)
     if forward is None or reached is None or decoding is None:
         return ""
