@@ -36,31 +36,48 @@ _LOCK = threading.Lock()
 _failed_in_background: list[BaseException] = []
 
 
-def require_torch() -> None:
+def require_torch(purpose: str = "") -> None:
     """Import torch, torchvision and timm.
 
+    Args:
+        purpose: what needs them, such as "mode finetune"; empty: what the user has just asked for.
+
     Raises:
-        ResourceError: one is missing, or torch and torchvision were not built for each other; or there is no working
-            directory.
+        ResourceError: one is missing, or broken, or torch and torchvision were not built for each other; or there is
+            no working directory.
     """
     try:
         import_timm()
-    except (ImportError, RuntimeError, OSError) as error:
-        if isinstance(error, ImportError) and (line := missing_line(error)):
+    except ResourceError:
+        raise
+    except Exception as error:  # a broken package may raise anything
+        if isinstance(error, ImportError) and (line := missing_line(error, purpose)):
             raise ResourceError(line) from error
         versions = ", ".join(f"{name} {installed_version(name) or 'missing'}" for name in _WITH_TORCH)
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ResourceError(
-            f"torch cannot be used here ({versions}): {reason}; "
+            f"torch is needed {_for(purpose)} and cannot be used ({versions}): {reason}; "
             "install versions that match: pip install --upgrade torch torchvision timm"
         ) from error
+
+
+def refuse_without_torch(purpose: str) -> None:
+    """Refuse what needs torch, torchvision and timm where one of them is missing; import none of them.
+
+    Raises:
+        ResourceError: one is missing.
+    """
+    for name in _WITH_TORCH:
+        if name not in sys.modules and importlib.util.find_spec(name) is None:
+            absent = ModuleNotFoundError(f"No module named {name!r}", name=name)
+            raise ResourceError(str(missing_line(absent, purpose)))
 
 
 def import_timm() -> None:
     """Import torch, torchvision and timm.
 
     Raises:
-        ImportError, RuntimeError, OSError: one is missing, or they were not built for each other.
+        Exception: one is missing or broken, or they were not built for each other.
         ResourceError: there is no working directory.
     """
     if "torch" not in sys.modules:
@@ -133,19 +150,28 @@ def installed_version(name: str) -> str | None:
         return None
 
 
-def missing_line(error: ImportError) -> str | None:
-    """Return one line that names the missing package and the command that installs it; None for any other failure."""
+def missing_line(error: ImportError, purpose: str = "") -> str | None:
+    """Return one line that names the missing package and the command that installs it; None for any other failure.
+
+    Args:
+        purpose: what needs it, such as "mode finetune".
+    """
     module = (error.name or "").partition(".")[0]
     if not isinstance(error, ModuleNotFoundError) or module in ("", "cnn_tl", *sys.stdlib_module_names):
         return None
     if module in sys.modules or importlib.util.find_spec(module) is not None:
         return None  # the package is installed but lacks this module: two versions that do not match
     name = _DISTRIBUTIONS.get(module, module.replace("_", "-"))
+    missing = f"{name} is needed {_for(purpose)} and not installed: pip install"
     absent = _absent_dependencies()
     if name not in absent:
-        return f"{name} is needed here and not installed: pip install {name}"
+        return f"{missing} {name}"
     others = {1: "", 2: " and 1 more that is missing"}.get(len(absent), f" and {len(absent) - 1} more that are missing")
-    return f"{name} is needed here and not installed: pip install cnn-tl (adds it{others})"
+    return f"{missing} cnn-tl (adds it{others})"
+
+
+def _for(purpose: str) -> str:
+    return f"for {purpose}" if purpose else "here"
 
 
 def _absent_dependencies() -> list[str]:

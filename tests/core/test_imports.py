@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +82,36 @@ def test_torch_and_torchvision_that_do_not_belong_together(monkeypatch: pytest.M
     monkeypatch.setattr(sys, "meta_path", [Refuse(), *sys.meta_path])
     with pytest.raises(ResourceError, match=r"torch \d.*torchvision \d.*nms does not exist"):
         imports.require_torch()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("raise OSError('libtorch_cpu.so: cannot open shared object file')", "libtorch_cpu.so"),
+        ("from torch._C import nothing", "No module named 'torch._C'"),
+        ("1 / 0", "division by zero"),
+    ],
+)
+def test_a_broken_torch_is_named_in_one_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(text)
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from cnn_tl.core import imports\n"
+        "try:\n    imports.require_torch('mode finetune')\n"
+        "except imports.ResourceError as error:\n    print(error)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.startswith("torch is needed for mode finetune and cannot be used (torch ")
+    assert said in found
+    assert found.count("\n") == 1
+
+
+def test_a_missing_torch_is_found_missing_without_importing_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(imports.sys, "modules", {})
+    with pytest.raises(ResourceError, match="torch is needed for mode finetune and not installed: pip install torch"):
+        imports.refuse_without_torch("mode finetune")
 
 
 def absent(name: str) -> ModuleNotFoundError:
