@@ -108,9 +108,8 @@ def test_a_broken_torch_is_named_in_one_line(tmp_path: Path, text: str, said: st
 
 
 def test_a_missing_torch_is_found_missing_without_importing_anything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(imports.sys, "modules", {})
-    with pytest.raises(ResourceError, match="torch is needed for mode finetune and not installed: pip install torch"):
+    monkeypatch.setattr(imports, "_WITH_TORCH", ("json", "no_such_package"))
+    with pytest.raises(ResourceError, match=r"^no-such-package is needed for mode finetune and not installed: pip in"):
         imports.refuse_without_torch("mode finetune")
 
 
