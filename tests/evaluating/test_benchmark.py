@@ -41,7 +41,8 @@ def test_every_stage_has_a_figure_in_its_unit_or_a_reason(tmp_path: Path, make_i
     report = benchmark(data, model="test_resnet", device="cpu", images=32)
     stages = {stage.stage: stage for stage in report.stages}
     assert {
-        "decode, 1 thread", "forward pass, fp32", "forward pass, onnxruntime", "embedding, onnxruntime", "head fit, lbfgs",
+        "decode, 1 thread", "forward pass, fp32", "forward pass, onnxruntime", "embedding, onnxruntime",
+        "head fit, lbfgs",
         "training step, tensors ready", "training step, from images",
     } <= stages.keys()  # fmt: skip
     assert report.images == 32
