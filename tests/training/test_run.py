@@ -547,9 +547,14 @@ def forward_passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str |
 
 @pytest.mark.parametrize("work", [*MODES, "plan", "find_lr"])
 def test_kernels_are_deterministic_from_the_first_forward_pass_on(
-    recipe: Callable[..., Recipe], tmp_path: Path, forward_passes: list[tuple[str | None, bool]], work: str
+    recipe: Callable[..., Recipe],
+    tmp_path: Path,
+    forward_passes: list[tuple[str | None, bool]],
+    monkeypatch: pytest.MonkeyPatch,
+    work: str,
 ) -> None:
     """cuBLAS reads its variable at the first product of matrices, which the plan may make."""
+    monkeypatch.setattr("cnn_tl.training.run.may_be_gpu", lambda wanted: True)  # a frozen network needs it on a GPU
     chosen = recipe(work if work in MODES else "scratch", run={"deterministic": True})
     if work == "find_lr":
         find_lr(chosen)
