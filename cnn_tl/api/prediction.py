@@ -41,7 +41,7 @@ def load(source: PathLike, device: DeviceName = "auto", *, many: bool = False) -
         UsageError: `source` is not a path, or a .onnx file was to run on another device than the CPU.
     """
     require_working_directory()
-    from cnn_tl.inference.classifier import load as load_classifier
+    from cnn_tl.inference.loading import load as load_classifier
 
     check_values(device)
     return load_classifier(path_text(source, "source", MODEL), device, many=many)
@@ -90,8 +90,8 @@ def predict(
     require_working_directory()
     from cnn_tl.core.cpu import default_workers
     from cnn_tl.data.reading.ahead import by_processes
-    from cnn_tl.inference.classifier import load as load_classifier
     from cnn_tl.inference.images_in_memory import find_images
+    from cnn_tl.inference.loading import load as load_classifier
 
     check_values(device, top=top, batch_size=batch_size, workers=workers)
     with quiet_dependencies():

@@ -22,7 +22,8 @@ from cnn_tl.data.reading.ahead import by_processes, decoded_batches
 from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels
 from cnn_tl.evaluating.labelled_images import Labelled, find_labelled, training_data_of
 from cnn_tl.evaluating.robustness import Predictions, RobustnessRow, predict_changed, stacked
-from cnn_tl.inference.classifier import Classifier, Logits, load
+from cnn_tl.inference.classifier import Classifier, Logits
+from cnn_tl.inference.loading import load
 
 _BINS = 15
 """Bins of the calibration error, as in Guo et al. 2017, sec. 2."""

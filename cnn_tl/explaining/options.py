@@ -9,8 +9,8 @@ from pathlib import Path
 from cnn_tl.core import files
 from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.errors import UsageError, printable
-from cnn_tl.inference.classifier import is_onnx
 from cnn_tl.inference.inputs import find
+from cnn_tl.inference.loading import is_onnx
 from cnn_tl.networks import bundle
 
 OPTIONS_OF: dict[str, frozenset[str]] = {

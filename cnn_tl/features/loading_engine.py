@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,16 @@ from numpy.typing import NDArray
 from cnn_tl.core.background import BackgroundThread
 from cnn_tl.core.device import current_gpu
 from cnn_tl.data.loader import Pixels
+from cnn_tl.features.stream import Runs
 
-if TYPE_CHECKING:
-    from cnn_tl.features.engine import Engine, Pending
+
+class Timed(Runs, Protocol):
+    """What is used of the engine that is loaded."""
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in the network."""
+        ...
 
 
 class LoadingEngine:
@@ -23,7 +30,7 @@ class LoadingEngine:
     Every method waits until the engine is loaded, and raises what loading it has raised.
     """
 
-    def __init__(self, load: Callable[[], Engine]) -> None:
+    def __init__(self, load: Callable[[], Timed]) -> None:
         self._thread = BackgroundThread("engine")
         gpu = current_gpu()
         self._engine = self._thread.submit(lambda: _on_gpu(gpu, load))
@@ -38,12 +45,12 @@ class LoadingEngine:
         """As of `Engine`."""
         return self._engine.result().seconds
 
-    def start(self, pixels: Pixels) -> Future[Pending]:
+    def start(self, pixels: Pixels) -> Future[Any]:
         """Queue a batch; its pixels must not be changed before `finish` has returned its outputs."""
         engine = self._engine.result()
         return self._thread.submit(lambda: engine.start(pixels))
 
-    def finish(self, pending: Future[Pending]) -> NDArray[np.float32]:
+    def finish(self, pending: Future[Any]) -> NDArray[np.float32]:
         """Wait for these outputs, float32 [N, D]."""
         return self._engine.result().finish(pending.result())
 
@@ -52,7 +59,7 @@ class LoadingEngine:
         return self.finish(self.start(pixels))
 
 
-def _on_gpu(gpu: int | None, load: Callable[[], Engine]) -> Engine:
+def _on_gpu(gpu: int | None, load: Callable[[], Timed]) -> Timed:
     """Load with the GPU that the caller has chosen: each thread has a current one of its own."""
     if gpu is not None:
         import torch

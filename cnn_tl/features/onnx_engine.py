@@ -14,7 +14,7 @@ from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.views.transforms import normalise
 from cnn_tl.features.stream import Outputs, Pixels
-from cnn_tl.networks.graph.session import INPUT, OUTPUT, open_session
+from cnn_tl.networks.graph.session import INPUT, OUTPUT, checked_ends, open_session
 
 
 class OnnxEngine:
@@ -29,6 +29,7 @@ class OnnxEngine:
         workers: images that are computed at the same time; None: one for each core.
 
     Attributes:
+        num_features: D.
         is_asynchronous: False: `start` returns when the outputs are computed.
         seconds: time spent in the network, of the calling thread.
 
@@ -47,6 +48,7 @@ class OnnxEngine:
         workers: int | None = None,
     ) -> None:
         self._session, self._spec = open_session(graph, tensors), spec
+        self.num_features = checked_ends(self._session, spec.height, spec.width)
         self._pool = ThreadPoolExecutor(workers or default_workers(), thread_name_prefix="onnx")
         self.seconds = 0.0
 

@@ -1,9 +1,8 @@
-"""A trained model that predicts: a run folder or a bundle runs in torch, a .onnx file in onnxruntime."""
+"""A trained model that predicts: images in, answers out, whatever computes the logits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -13,18 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.core.cpu import default_workers
-from cnn_tl.core.device import (
-    DeviceName,
-    begin_loading,
-    fp32_switches_restored,
-    inference_precision,
-    pick_device,
-    will_be_cuda,
-)
-from cnn_tl.core.errors import ArtefactError, UsageError, printable
-from cnn_tl.core.files import CHECKSUMS, sha256_file
+from cnn_tl.core.errors import ArtefactError, printable
 from cnn_tl.core.formatting import certainty
-from cnn_tl.core.imports import require_torch
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
 from cnn_tl.core.statistics import softmax
@@ -32,13 +21,12 @@ from cnn_tl.data.data_warnings import blank_image_remarks
 from cnn_tl.data.loader import Batch, Pixels, as_they_come
 from cnn_tl.data.reading.ahead import decoded_batches
 from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels
-from cnn_tl.data.views import transforms
-from cnn_tl.features.loading_engine import LoadingEngine
 from cnn_tl.inference.images_in_memory import ImageInMemory, Images, find_images
-from cnn_tl.networks import bundle
 
 if TYPE_CHECKING:
     from cnn_tl.features.engine import Engine
+    from cnn_tl.features.loading_engine import LoadingEngine
+    from cnn_tl.inference.headed_engine import HeadedEngine
 
 Item = TypeVar("Item")
 Logits = NDArray[np.float32]
@@ -118,7 +106,7 @@ class Classifier:
     preprocessing: Preprocessing
     logits: Callable[[Pixels], Logits]
     majority_class: str | None = None
-    engine: Engine | LoadingEngine | None = None
+    engine: Engine | LoadingEngine | HeadedEngine | None = None
     batch_size: int = BATCH_SIZE
 
     def __repr__(self) -> str:
@@ -253,110 +241,3 @@ def finite(logits_NK: Logits) -> Logits:
     if not np.isfinite(logits_NK).all():
         raise ArtefactError("the model's logits are not finite: its weights are damaged, or overflow in its precision")
     return logits_NK
-
-
-def load(
-    source: str | Path,
-    device: DeviceName = "auto",
-    *,
-    many: bool = False,
-    in_background: bool = False,
-    batch_size: int | None = None,
-) -> Classifier:
-    """Load a run folder, a bundle or a .onnx file; only the first two need torch.
-
-    On CUDA the model runs in bf16 where the hardware multiplies it, unless it was trained with `run.precision: fp32`
-    or by an earlier version of cnn-tl; elsewhere in float32. Its last layer always computes in float32.
-
-    Args:
-        source: a run folder, a bundle or a .onnx file.
-        device: where the model runs.
-        many: optimise for many images instead of for a quick first answer; see `OnnxModel.open`.
-        in_background: return before the network is loaded, where that is possible, so that images can be read
-            meanwhile. Most of the errors below are then raised by the first prediction.
-        batch_size: of these predictions, if it is known; None: as many as suit the device.
-
-    Raises:
-        ArtefactError: there is no model, or it is damaged, not written by cnn-tl, or newer than this version.
-        ResourceError: the device is not available.
-        UsageError: a .onnx file was to run on another device than the CPU.
-    """
-    path = Path(source)
-    return _from_onnx(path, device, many) if is_onnx(path) else _from_bundle(path, device, in_background, batch_size)
-
-
-def digest(source: str | Path) -> str:
-    """Return a SHA-256 that identifies the model, over everything that `load` would read.
-
-    Raises:
-        ArtefactError: there is no model.
-    """
-    path = Path(source)
-    if not is_onnx(path):
-        path = bundle.find(path) / CHECKSUMS  # holds the digests of all other files
-    try:
-        return sha256_file(path)
-    except OSError as error:
-        raise ArtefactError(f"{printable(path)} cannot be read: {error.strerror}") from error
-
-
-def is_onnx(path: Path) -> bool:
-    """Say whether a path names an ONNX file, by its suffix; the file need not exist."""
-    return path.suffix.lower() == ".onnx" and not path.is_dir()
-
-
-def _from_bundle(path: Path, device: DeviceName, in_background: bool, batch_size: int | None) -> Classifier:
-    from cnn_tl.features.cuda_batch_size import cuda_batch_size
-
-    folder = bundle.find(path)  # a wrong path fails before the seconds that importing torch takes
-    on_cuda = will_be_cuda(device)
-    if on_cuda:
-        begin_loading(device)
-    if in_background and on_cuda is not None:
-        with suppress(ArtefactError):  # loading says what is wrong, after a look at the checksums
-            about = bundle.describe(folder)
-            size = batch_size or (cuda_batch_size(about.preprocessing) if on_cuda else BATCH_SIZE)
-            engine = LoadingEngine(lambda: _warm(_load(folder, device)[1], size, batch_size))
-            return _classifier(about, engine, size)
-    about, loaded = _load(folder, device)
-    return _classifier(about, loaded, cuda_batch_size(about.preprocessing) if loaded.is_asynchronous else BATCH_SIZE)
-
-
-def _classifier(about: bundle.Description, engine: Engine | LoadingEngine, batch_size: int) -> Classifier:
-    return Classifier(about.classes, about.preprocessing, engine.outputs, about.majority_class, engine, batch_size)
-
-
-def _warm(engine: Engine, size: int, wanted: int | None) -> Engine:
-    """Return the engine, ready for batches of `size` images; elsewhere than on CUDA only if these are `wanted`."""
-    engine.warm_up(size)
-    if not engine.is_asynchronous and wanted is None:
-        engine.at_once = BATCH_SIZE  # a GPU was expected, and there is none
-    return engine
-
-
-def _load(folder: Path, device: DeviceName) -> tuple[bundle.Description, Engine]:
-    require_torch()
-    from cnn_tl.features.engine import Engine
-    from cnn_tl.networks.backbone import keep_classifier_in_fp32, place
-
-    chosen = pick_device(device)
-    trained = bundle.load(folder)
-    precision = inference_precision(chosen, trained.precision)
-    with fp32_switches_restored():
-        model = place(trained.model, chosen)
-    if precision == "bf16":
-        keep_classifier_in_fp32(model)
-    return trained, Engine(model, trained.preprocessing, chosen, precision)
-
-
-def _from_onnx(path: Path, device: DeviceName, many: bool) -> Classifier:
-    if device not in ("auto", "cpu"):
-        raise UsageError(f"{printable(path)} runs on the CPU; for --device {device} name the run folder")
-    from cnn_tl.networks.onnx_model import OnnxModel
-
-    model = OnnxModel.open(path, many=many)
-
-    def logits(pixels: Pixels) -> Logits:
-        return model(pixels if model.inside else transforms.normalise(pixels, model.preprocessing))
-
-    return Classifier(tuple(model.classes), model.preprocessing, logits, model.facts.get("majority_class"))

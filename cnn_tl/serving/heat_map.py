@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from cnn_tl.core.device import DeviceName
 from cnn_tl.data.loader import Pixels
 from cnn_tl.explaining.methods import heat_maps
-from cnn_tl.inference.classifier import Classifier, is_onnx
+from cnn_tl.inference.classifier import Classifier
+from cnn_tl.inference.loading import is_onnx
 
 HeatMap = Callable[[Pixels, int], NDArray[np.floating]]
 """From pixels uint8 [H, W, 3] and the index of a class to the evidence for it by place, [H, W]."""

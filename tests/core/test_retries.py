@@ -20,7 +20,7 @@ from cnn_tl.data.decoding.image import probe, read_image
 from cnn_tl.data.folders.scan import scan
 from cnn_tl.data.manifest import Manifest, verify_file
 from cnn_tl.evaluating.labelled_images import TrainingData, find_labelled
-from cnn_tl.inference import classifier, inputs
+from cnn_tl.inference import inputs, loading
 from cnn_tl.inference.classifier import Classifier
 
 SPEC = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -220,8 +220,8 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def by_brightness(pixels: Any) -> Any:
         return np.stack([pixels.mean(axis=(1, 2, 3)) / 50, np.ones(len(pixels))], axis=1).astype(np.float32)
 
-    monkeypatch.setattr(classifier, "load", lambda *_, **__: Classifier(("dark", "light"), SPEC, by_brightness))
-    monkeypatch.setattr(classifier, "digest", str)
+    monkeypatch.setattr(loading, "load", lambda *_, **__: Classifier(("dark", "light"), SPEC, by_brightness))
+    monkeypatch.setattr(loading, "digest", str)
     return iter(())
 
 

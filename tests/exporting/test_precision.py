@@ -15,7 +15,7 @@ from cnn_tl.exporting import precision, precision_cost
 from cnn_tl.exporting.export import export
 from cnn_tl.exporting.options import Options
 from cnn_tl.exporting.precision_cost import Cost
-from cnn_tl.inference.classifier import load
+from cnn_tl.inference.loading import load
 from cnn_tl.networks import bundle
 from cnn_tl.recipe.schema import Export
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from cnn_tl.core.preprocessing import Preprocessing
-from cnn_tl.inference import classifier
+from cnn_tl.inference import loading
 from cnn_tl.inference.classifier import Classifier
 
 SPEC = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -47,8 +47,8 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sizes.append(len(pixels))
         return by_brightness(pixels)
 
-    monkeypatch.setattr(classifier, "load", lambda source, device, **_: Classifier(("dark", "light"), SPEC, counting))
-    monkeypatch.setattr(classifier, "digest", str)
+    monkeypatch.setattr(loading, "load", lambda source, device, **_: Classifier(("dark", "light"), SPEC, counting))
+    monkeypatch.setattr(loading, "digest", str)
     return sizes
 
 
@@ -191,7 +191,7 @@ SLOW_MODEL = """
 import sys, time
 import numpy as np
 from cnn_tl.cli.app import main
-from cnn_tl.inference import classifier
+from cnn_tl.inference import classifier, loading
 from cnn_tl.core.preprocessing import Preprocessing
 
 def logits(pixels):
@@ -199,8 +199,8 @@ def logits(pixels):
     return np.stack([pixels.mean(axis=(1, 2, 3)) / 50, np.ones(len(pixels))], axis=1).astype(np.float32)
 
 spec = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5,) * 3, (0.5,) * 3)
-classifier.load = lambda source, device, **_: classifier.Classifier(("dark", "light"), spec, logits)
-classifier.digest = str
+loading.load = lambda source, device, **_: classifier.Classifier(("dark", "light"), spec, logits)
+loading.digest = str
 main()
 """
 
@@ -209,7 +209,7 @@ main()
 def test_killed_and_gone_on_with(cli: Callable[..., Any], undisturbed: tuple[Path, bytes], number: int) -> None:
     path, whole = undisturbed
     arguments = ["predict", "run", *IMAGES, "--append", "--output", str(path), "--batch-size", "1"]
-    environment = os.environ | {"PYTHONPATH": str(Path(classifier.__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(loading.__file__).parents[2])}
     with subprocess.Popen(
         [sys.executable, "-c", SLOW_MODEL, *arguments], env=environment, stderr=subprocess.DEVNULL
     ) as process:

@@ -26,8 +26,9 @@ from cnn_tl.data.loader import Pixels
 from cnn_tl.data.reading import ahead
 from cnn_tl.data.views import transforms
 from cnn_tl.features import engine
-from cnn_tl.inference import classifier
-from cnn_tl.inference.classifier import Answer, Classifier, Logits, load
+from cnn_tl.inference import loading
+from cnn_tl.inference.classifier import Answer, Classifier, Logits
+from cnn_tl.inference.loading import load
 
 CLASSES = ("dark", "grey", "light")
 SPEC = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -197,8 +198,8 @@ def test_a_model_that_is_loaded_in_the_background_gives_the_same_answers(
     run_folder: Path, noise: list[Path], monkeypatch: pytest.MonkeyPatch, guess: bool | None
 ) -> None:
     """Also where a GPU was expected, with larger batches, and there is none; and where there is no telling."""
-    monkeypatch.setattr(classifier, "will_be_cuda", lambda device: guess)
-    monkeypatch.setattr(classifier, "BATCH_SIZE", 4)
+    monkeypatch.setattr(loading, "will_be_cuda", lambda device: guess)
+    monkeypatch.setattr(loading, "BATCH_SIZE", 4)
     many = noise * 3
     expected = list(load(run_folder, "cpu").predict(many, top=3, batch_size=4))
     model = load(run_folder, "cpu", in_background=True)
@@ -223,7 +224,7 @@ def test_answers_are_the_same_where_the_next_batch_runs_already(
     run_folder: Path, mixed: list[Path], noise: list[Path], monkeypatch: pytest.MonkeyPatch,
     as_on_cuda: None, in_background: bool,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(classifier, "will_be_cuda", lambda device: True)
+    monkeypatch.setattr(loading, "will_be_cuda", lambda device: True)
     names = [*mixed, *noise * 4]
     model = load(run_folder, "cpu", in_background=in_background)
     assert (model.batch_size, model.engine is not None and model.engine.is_asynchronous) == (256, True)
@@ -238,7 +239,7 @@ def test_answers_are_the_same_where_the_next_batch_runs_already(
 def test_images_are_read_while_the_model_is_loaded(
     run_folder: Path, noise: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    has_read, real = threading.Event(), classifier.bundle.load
+    has_read, real = threading.Event(), loading.bundle.load
 
     def loaded(folder: Path) -> object:
         assert has_read.wait(20), "nothing is read before the model is loaded"
@@ -248,8 +249,8 @@ def test_images_are_read_while_the_model_is_loaded(
         has_read.set()
         return np.zeros((64, 64, 3), np.uint8)
 
-    monkeypatch.setattr(classifier.bundle, "load", loaded)
-    monkeypatch.setattr(classifier, "will_be_cuda", lambda device: False)
+    monkeypatch.setattr(loading.bundle, "load", loaded)
+    monkeypatch.setattr(loading, "will_be_cuda", lambda device: False)
     monkeypatch.setattr(transforms, "read_pixels", read)
     assert len(list(load(run_folder, "cpu", in_background=True).predict(noise))) == 5
 

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cnn_tl.core.errors import ArtefactError
 from cnn_tl.core.preprocessing import Preprocessing
-from cnn_tl.inference.classifier import load
+from cnn_tl.inference.loading import load
 from cnn_tl.networks import onnx_model
 from cnn_tl.networks.onnx_model import OnnxModel, checksum
 

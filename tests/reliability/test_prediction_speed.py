@@ -17,8 +17,8 @@ import pytest
 from cnn_tl.core.cpu import default_workers
 from cnn_tl.data.loader import batches
 from cnn_tl.data.views import transforms
-from cnn_tl.inference.classifier import load
 from cnn_tl.inference.inputs import find
+from cnn_tl.inference.loading import load
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 

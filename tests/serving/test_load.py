@@ -18,7 +18,7 @@ import pytest
 from small_server import Served, httpx, running
 
 import cnn_tl
-from cnn_tl.inference.classifier import load as load_model
+from cnn_tl.inference.loading import load as load_model
 
 CONNECTIONS = 64
 SECONDS = float(os.environ.get("CNN_TL_LOAD_SECONDS", "60"))

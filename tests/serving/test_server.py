@@ -256,9 +256,9 @@ def test_which_addresses_only_this_machine_reaches() -> None:
 def test_the_command_refuses_before_it_loads(
     cli: Callable[..., Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cnn_tl.inference import classifier
+    from cnn_tl.inference import loading
 
-    monkeypatch.setattr(classifier, "load", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(loading, "load", lambda *_: pytest.fail("the model was loaded"))
     (tmp_path / "config.json").write_text(json.dumps({}))
     with server.bind("127.0.0.1", 0) as taken:
         taken.listen()

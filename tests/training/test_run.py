@@ -21,7 +21,7 @@ from cnn_tl.core.errors import ArtefactError, DataError, DivergedError, RecipeEr
 from cnn_tl.core.progress import Observer, Plan
 from cnn_tl.data import loader
 from cnn_tl.data.views import transforms
-from cnn_tl.inference.classifier import load
+from cnn_tl.inference.loading import load
 from cnn_tl.networks import bundle
 from cnn_tl.networks.backbone import to_input
 from cnn_tl.recipe import Recipe, to_yaml

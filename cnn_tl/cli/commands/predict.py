@@ -63,7 +63,7 @@ def predict(
     from cnn_tl.cli.terminal.bars import TerminalObserver, WarningsOnly
     from cnn_tl.core.cpu import default_workers
     from cnn_tl.data.reading.ahead import by_processes
-    from cnn_tl.inference.classifier import load
+    from cnn_tl.inference.loading import load
     from cnn_tl.inference.predict import predict_into
     from cnn_tl.inference.writers import Columns
 
@@ -157,7 +157,7 @@ def _destination(
     observer: Observer,
 ) -> AbstractContextManager[Destination]:
     """Return where the answers go: to stdout, to a new file, or to the end of an earlier one."""
-    from cnn_tl.inference.classifier import digest
+    from cnn_tl.inference.loading import digest
     from cnn_tl.inference.predict import Destination, end_of_file, new_file, text_file
     from cnn_tl.inference.writers import write_parquet
 

@@ -76,7 +76,7 @@ def serve(
 
 def _service(model: Path, name: str, device: DeviceName, limits: Limits, **settings: Any) -> Service:
     from cnn_tl.cli.terminal.bars import TerminalObserver
-    from cnn_tl.inference.classifier import load
+    from cnn_tl.inference.loading import load
     from cnn_tl.serving import heat_map
     from cnn_tl.serving.service import Service
 
@@ -120,7 +120,7 @@ def require_packages() -> None:
 
 
 def _check_is_there(model: Path) -> None:
-    from cnn_tl.inference.classifier import is_onnx
+    from cnn_tl.inference.loading import is_onnx
     from cnn_tl.networks import bundle
 
     if not is_onnx(model):

@@ -55,3 +55,18 @@ def open_session(graph: bytes, tensors: Mapping[str, NDArray[Any]]) -> Any:
         raise ArtefactError(
             f"the graph of the backbone cannot be loaded: {' '.join(str(error).split())[:300]}"
         ) from error
+
+
+def checked_ends(session: Any, height: int, width: int) -> int:
+    """Return the number of features, D, of a session that takes images of this size.
+
+    Raises:
+        ArtefactError: its input or its output is another.
+    """
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    ends = [(one.name, one.type, one.shape) for one in (*inputs, *outputs)]
+    num_features = outputs[0].shape[-1] if outputs and outputs[0].shape else None
+    expected = [(INPUT, [1, 3, height, width]), (OUTPUT, [1, num_features])]
+    if not isinstance(num_features, int) or ends != [(name, "tensor(float)", shape) for name, shape in expected]:
+        raise ArtefactError(f"the graph of the backbone is not one from images of {height} x {width} px to features")
+    return num_features

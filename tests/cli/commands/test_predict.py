@@ -20,7 +20,7 @@ from PIL import Image
 
 from cnn_tl.cli.app import app
 from cnn_tl.core.preprocessing import Preprocessing
-from cnn_tl.inference import classifier
+from cnn_tl.inference import loading
 from cnn_tl.inference.classifier import Classifier
 
 SPEC = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -46,7 +46,7 @@ def _model_and_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.effect_noise((64, 64), 50).save("broken.png")
     (photos / "broken.png").write_bytes(Path("broken.png").read_bytes()[:500])
     model = Classifier(("dark", "light"), SPEC, by_brightness)
-    monkeypatch.setattr(classifier, "load", lambda source, device, **_: model)
+    monkeypatch.setattr(loading, "load", lambda source, device, **_: model)
 
 
 def test_table(cli: Callable[..., Any]) -> None:
@@ -140,7 +140,7 @@ def test_output_is_whole_or_absent(cli: Callable[..., Any], monkeypatch: pytest.
         raise KeyboardInterrupt
 
     model = Classifier(("dark", "light"), SPEC, fail)
-    monkeypatch.setattr(classifier, "load", lambda source, device, **_: model)
+    monkeypatch.setattr(loading, "load", lambda source, device, **_: model)
     Path("answers.csv").write_text("older")
     assert cli("predict", "run", "photos/dark.png", "--output", "answers.csv").code == 130
     assert Path("answers.csv").read_text() == "older"
@@ -192,7 +192,7 @@ CONSTANT_MODEL = """
 import sys, time
 import numpy as np
 from cnn_tl.cli.app import main
-from cnn_tl.inference import classifier
+from cnn_tl.inference import classifier, loading
 from cnn_tl.core.preprocessing import Preprocessing
 
 def logits(pixels):
@@ -201,8 +201,8 @@ def logits(pixels):
 
 spec = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5,) * 3, (0.5,) * 3)
 model = classifier.Classifier(("a", "b"), spec, logits)
-classifier.load = lambda source, device, **_: model
-classifier.digest = str
+loading.load = lambda source, device, **_: model
+loading.digest = str
 main()
 """
 
@@ -214,7 +214,7 @@ def start(*arguments: object, pause: float = 0.0, **more: Any) -> subprocess.Pop
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(classifier.__file__).parents[2])},
+        env=os.environ | {"PYTHONPATH": str(Path(loading.__file__).parents[2])},
         **more,
     )
 

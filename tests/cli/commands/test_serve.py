@@ -11,7 +11,7 @@ from small_server import by_brightness, classifier, image
 from starlette.testclient import TestClient
 
 from cnn_tl.core.errors import Stopped
-from cnn_tl.inference import classifier as inference
+from cnn_tl.inference import loading
 from cnn_tl.serving import heat_map, server
 
 
@@ -33,7 +33,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
         raise Stopped("stopped", 15)
 
     monkeypatch.setattr(server, "serve", serve)
-    monkeypatch.setattr(inference, "load", lambda source, device: classifier())
+    monkeypatch.setattr(loading, "load", lambda source, device: classifier())
     monkeypatch.setattr(heat_map, "load", lambda *_: ("occlusion", lambda pixels, index: by_brightness(pixels[None])))
     monkeypatch.chdir(tmp_path)
     Path("run").mkdir()

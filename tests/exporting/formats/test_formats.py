@@ -16,7 +16,7 @@ from cnn_tl.core.errors import ResourceError, UsageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.exporting.export import export
 from cnn_tl.exporting.options import Options
-from cnn_tl.inference.classifier import load
+from cnn_tl.inference.loading import load
 from cnn_tl.networks import bundle
 
 CLASSES = ("blue", "red")

@@ -1,0 +1,64 @@
+"""A trained model in onnxruntime and numpy: the engine of its backbone under its head."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cnn_tl.core.errors import ArtefactError, printable
+from cnn_tl.features.onnx_engine import OnnxEngine
+from cnn_tl.features.stream import Outputs, Pixels
+from cnn_tl.heads.forward import Forward, forward_of
+from cnn_tl.networks.bundle import Stored
+
+
+class HeadedEngine:
+    """An engine whose outputs are logits; an image's logits depend on that image alone.
+
+    Attributes:
+        is_asynchronous: False: `start` returns when the outputs are computed.
+        backbone: the engine below the head.
+    """
+
+    is_asynchronous = False
+
+    def __init__(self, backbone: OnnxEngine, head: Forward) -> None:
+        self.backbone, self._head = backbone, head
+
+    @classmethod
+    def of(cls, stored: Stored) -> HeadedEngine:
+        """Return the engine of a bundle that has a graph.
+
+        Raises:
+            ArtefactError: graph, tensors and classes do not fit each other.
+        """
+        assert stored.graph is not None
+        backbone = OnnxEngine(stored.graph, stored.backbone, stored.preprocessing)
+        try:
+            head = forward_of(stored.head, stored.classifier_tensors, len(stored.classes))
+            head(np.zeros((1, backbone.num_features), np.float32))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ArtefactError(
+                f"the weights in {printable(stored.path)} do not fit {printable(stored.architecture)} with "
+                f"{len(stored.classes)} classes: {error}"
+            ) from error
+        return cls(backbone, head)
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in the network."""
+        return self.backbone.seconds
+
+    def start(self, pixels: Pixels) -> Outputs:
+        """Return the logits, float32 [N, K], of uint8 pixels [N, H, W, 3]."""
+        return self._head(self.backbone.start(pixels))
+
+    def finish(self, pending: Outputs) -> Outputs:
+        """Return what `start` has returned."""
+        return pending
+
+    def outputs(self, pixels: Pixels) -> Outputs:
+        """Return the logits, float32 [N, K], of uint8 pixels [N, H, W, 3]."""
+        return self.start(pixels)
+
+    def warm_up(self, count: int) -> None:
+        """Do nothing: onnxruntime is ready."""
