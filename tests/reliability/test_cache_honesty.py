@@ -108,7 +108,7 @@ def test_one_byte_of_a_image(run: Train, data: Path) -> None:
     ("change", "expected"),
     [
         ({"model": {"image_size": 96}}, 30),
-        ({"run": {"precision": "bf16"}}, 24),  # validation images are float32 in any case
+        ({"run": {"precision": "bf16"}}, 0),  # float32 in any case on a CPU
         ({"features": {"views": 2}}, 24),
         ({"head": {"kind": "prototype"}}, 0),
         ({"seed": 1}, 0),
