@@ -28,6 +28,7 @@ from cnn_tl.networks.pretrained import hub, weights
 from cnn_tl.recipe import ResolvedRecipe
 from cnn_tl.recipe.resolved import FreezeRecipe
 from cnn_tl.training.context import Run, budget_bytes
+from cnn_tl.training.torch_use import why_built
 
 if TYPE_CHECKING:
     import torch
@@ -195,7 +196,7 @@ def _weights_file(recipe: ResolvedRecipe) -> Path | None:
 
 def _build(recipe: ResolvedRecipe, num_classes: int) -> Network:
     started = time.monotonic()
-    require_torch()
+    require_torch(why_built(recipe))
     from cnn_tl.networks import backbone
 
     loading_seconds = time.monotonic() - started

@@ -39,6 +39,7 @@ from cnn_tl.training.result import TrainResult, make_result, read_result, valida
 from cnn_tl.training.run_folder import RunFolder, default_output
 from cnn_tl.training.save_model import save_model, verified_backbone
 from cnn_tl.training.setup import is_extension, open_run, require_checkpoint
+from cnn_tl.training.torch_use import refuse_missing_torch
 
 if TYPE_CHECKING:
     from cnn_tl.training.loop.lr_range_test import RangeTest
@@ -70,6 +71,8 @@ def train(
     started = time.monotonic()
     recipe = recipe.resolve()
     require_trackers(recipe.run.track)
+    if not resume:
+        refuse_missing_torch(recipe)
     with fp32_switches_restored(), pools_kept(), process_group() as world:
         observer = observer if observer and world.is_first else Observer()
         folder, resume = world.first(lambda: _choose_folder(recipe, output, resume, world, observer))
@@ -106,6 +109,7 @@ def plan(
     """
     recipe = recipe.resolve()
     require_trackers(recipe.run.track)
+    refuse_missing_torch(recipe)
     folder = _run_folder(recipe, output)
     folder.require_new()
     with fp32_switches_restored(), pools_kept(), deterministic(_needs_switches(recipe)):
@@ -123,6 +127,7 @@ def find_lr(recipe: Recipe | ResolvedRecipe, *, observer: Observer | None = None
     recipe = recipe.resolve()
     if not isinstance(recipe, FinetuneRecipe):
         raise UsageError(f"mode {recipe.mode} begins with a fitted head; find a learning rate for --mode finetune")
+    refuse_missing_torch(recipe)
     scratch = tempfile.TemporaryDirectory()
     with scratch as path, fp32_switches_restored(), pools_kept(), deterministic(recipe.run.deterministic):
         folder = _run_folder(recipe, Path(path) / "run")

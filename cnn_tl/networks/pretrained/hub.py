@@ -7,6 +7,7 @@ import os
 import re
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -32,8 +33,11 @@ def cached(cfg: PretrainedCfg) -> Path | None:
 def cached_repository(repository: str) -> Path | None:
     """Return the weights file of the newest revision of a repository that was downloaded.
 
-    This reads the documented layout of the hub's cache, because the hub's own function takes 0.2 s to import.
+    This reads the documented layout of the hub's cache, because the hub's own function takes 0.2 s to import. An
+    installation without torch lacks it, and finds none.
     """
+    if find_spec("huggingface_hub") is None:
+        return None
     from huggingface_hub import constants
 
     folder = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
@@ -57,6 +61,8 @@ def start_probe(model: str) -> None:
 
     This runs while torch and timm are imported; `download` uses the answer.
     """
+    if find_spec("huggingface_hub") is None:  # reported by `download`
+        return
     from huggingface_hub import constants
 
     if not any(Path(constants.HF_HUB_CACHE).glob(f"models--timm--{glob.escape(model)}*")):
