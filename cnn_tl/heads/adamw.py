@@ -16,7 +16,7 @@ from torch import Tensor
 from cnn_tl.core.errors import DivergedError
 from cnn_tl.core.seeds import seed_of
 from cnn_tl.heads.problem import Features, FittedHead, Problem
-from cnn_tl.heads.scaling import Standard, standard_of
+from cnn_tl.heads.scaling import Scaling, scaling_of
 from cnn_tl.recipe.resolved import AdamwHead
 
 WARMUP = 0.1
@@ -34,20 +34,24 @@ def fit_adamw(problem: Problem, settings: AdamwHead) -> FittedHead:
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_of(problem.seed, "head"))  # torch.manual_seed seeds the GPU's too
-        standard = standard_of(_finite(problem.views[0]))
-        parameters = _initial(standard.mean.shape[0], problem.num_classes, settings.hidden)
-        loss = _train(problem, settings, standard, parameters)
+        scaling = scaling_of(_finite(problem.views[0]))
+        parameters = _initial(scaling.mean.shape[0], problem.num_classes, settings.hidden)
+        loss = _train(problem, settings, scaling, parameters)
     arrays = {name: tensor.detach().numpy().astype(np.float64) for name, tensor in parameters.items()}
     facts = {"kind": "adamw", "epochs": settings.epochs, "loss": loss, "hidden": settings.hidden}
     if settings.hidden is None:
-        return standard.folded(arrays["weight"], arrays["bias"], facts)
-    raw_HD = arrays["hidden.weight"] / standard.scale
-    arrays["hidden.bias"] = arrays["hidden.bias"] - raw_HD @ standard.mean
+        return scaling.folded(arrays["weight"], arrays["bias"], facts)
+    raw_HD = arrays["hidden.weight"] / scaling.scale
+    arrays["hidden.bias"] = arrays["hidden.bias"] - raw_HD @ scaling.mean
     arrays["hidden.weight"] = raw_HD
-    return _perceptron({name: array.astype(np.float32) for name, array in arrays.items()}, settings.hidden, facts)
+    return _perceptron(
+        {name: array.astype(np.float32) for name, array in arrays.items()},
+        settings.hidden,
+        facts | {"scaling_exponent": scaling.exponent},
+    )
 
 
-def _train(problem: Problem, settings: AdamwHead, standard: Standard, parameters: dict[str, Tensor]) -> float:
+def _train(problem: Problem, settings: AdamwHead, scaling: Scaling, parameters: dict[str, Tensor]) -> float:
     """Train the parameters in place; return the mean loss of the last epoch."""
     epochs, batch_size, lr = settings.epochs, settings.batch_size, settings.lr
     labels_N = torch.from_numpy(problem.labels)
@@ -63,7 +67,7 @@ def _train(problem: Problem, settings: AdamwHead, standard: Standard, parameters
     loss_sum, step, seen = 0.0, 0, -1
     for epoch in range(epochs):
         if (view := epoch % len(problem.views)) != seen:
-            features_ND = torch.from_numpy(standard(_finite(problem.views[view])))
+            features_ND = torch.from_numpy(scaling(_finite(problem.views[view])))
             seen = view
         loss_sum = 0.0
         for chosen in torch.split(torch.randperm(len(labels_N)), batch_size):

@@ -21,7 +21,7 @@ from cnn_tl.heads.arrays import Array, Arrays, compute
 from cnn_tl.heads.folds import stratified_folds, stratified_sample
 from cnn_tl.heads.penalty_path import MAX_ITERATIONS, Axes, PenaltyPath, principal_axes
 from cnn_tl.heads.problem import Features, FittedHead, Problem
-from cnn_tl.heads.scaling import standard_of
+from cnn_tl.heads.scaling import TEMPERED, scaling_of
 from cnn_tl.heads.whole_fit import Rows, fit_all
 from cnn_tl.recipe.resolved import LbfgsHead
 
@@ -42,7 +42,7 @@ WITHOUT_FOLDS = 0.1
 def fit_logistic(problem: Problem, settings: LbfgsHead) -> FittedHead:
     """Fit multinomial logistic regression by L-BFGS (Nocedal and Wright, Numerical Optimization, ch. 7).
 
-    Minimises the weighted mean cross-entropy + penalty / 2 * |W|^2 over standardised features; the bias is not
+    Minimises the weighted mean cross-entropy + penalty / 2 * |W|^2 over scaled features; the bias is not
     penalised. If no penalty is given, stratified cross-validation chooses the one with the lowest log loss: all views
     of an image are in the same fold, and held-out images are evaluated by their view without augmentation.
 
@@ -52,23 +52,23 @@ def fit_logistic(problem: Problem, settings: LbfgsHead) -> FittedHead:
     from threadpoolctl import threadpool_limits
 
     raw_RD, image_R = problem.stacked()
-    standard = standard_of(raw_RD)
+    scaling = scaling_of(raw_RD, TEMPERED)
     labels_R = problem.labels[image_R]
     weights_R = problem.image_weights[image_R].astype(np.float32)
-    rows = Rows(standard(raw_RD), labels_R, weights_R)
+    rows = Rows(scaling(raw_RD), labels_R, weights_R)
     sample = _sample(problem, image_R)
     with threadpool_limits(1, user_api="blas"):
         size = raw_RD.size * problem.num_classes
         theta, facts = compute(
             size, problem.device, lambda arrays: _fit(problem, arrays, rows, sample, settings.penalty)
         )
-    return standard.folded(theta[:, :-1], theta[:, -1], facts)
+    return scaling.folded(theta[:, :-1], theta[:, -1], facts)
 
 
 def _fit(
     problem: Problem, arrays: Arrays, rows: Rows, sample: _Sample, penalty: float | None
 ) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    """Return theta of the standardised features, [K, D + 1], and facts."""
+    """Return theta of the scaled features, [K, D + 1], and facts."""
     facts: dict[str, Any] = {"kind": "lbfgs", "penalty_chosen": penalty is None}
     axes = principal_axes(arrays, rows.features[sample.rows_n])
     path = None

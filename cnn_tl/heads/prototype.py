@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from cnn_tl.heads.calibration import best_factor
 from cnn_tl.heads.problem import FittedHead, Problem
-from cnn_tl.heads.scaling import standard_of
+from cnn_tl.heads.scaling import scaling_of
 from cnn_tl.recipe.resolved import PrototypeHead
 
 Array = NDArray[np.float64]
@@ -27,8 +27,8 @@ def fit_prototype(problem: Problem, settings: PrototypeHead) -> FittedHead:
     """
     raw_RD, image_R = problem.stacked()
     labels_R = problem.labels[image_R]
-    standard = standard_of(raw_RD)
-    features_RD = standard(raw_RD).astype(np.float64)
+    scaling = scaling_of(raw_RD)
+    features_RD = scaling(raw_RD).astype(np.float64)
     means_KD = np.stack([features_RD[labels_R == k].mean(0) for k in range(problem.num_classes)])
     variance = max(float(np.square(features_RD - means_KD[labels_R]).sum(1).mean()), 1e-12)
     problem.check()
@@ -36,7 +36,7 @@ def fit_prototype(problem: Problem, settings: PrototypeHead) -> FittedHead:
     bias_K = -np.square(means_KD).sum(1) * factor / variance / 2
     if isinstance(settings.class_weights, dict):
         bias_K = bias_K + np.log(problem.class_weights)
-    return standard.folded(means_KD * factor / variance, bias_K, {"kind": "prototype", "factor": factor})
+    return scaling.folded(means_KD * factor / variance, bias_K, {"kind": "prototype", "factor": factor})
 
 
 def _factor(features_RD: Array, means_KD: Array, problem: Problem, variance: float) -> float:

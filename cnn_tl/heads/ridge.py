@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cnn_tl.heads.arrays import Array, Arrays, compute
 from cnn_tl.heads.calibration import best_factor
 from cnn_tl.heads.problem import Features, FittedHead, Problem
-from cnn_tl.heads.scaling import standard_of
+from cnn_tl.heads.scaling import TEMPERED, scaling_of
 from cnn_tl.recipe.resolved import RidgeHead
 
 PENALTIES = [10.0 ** (half / 2) for half in range(-8, 5)]
@@ -31,18 +31,18 @@ def fit_ridge(problem: Problem, settings: RidgeHead) -> FittedHead:
         DivergedError: the features or the fitted head are not finite.
     """
     raw_RD, image_R = problem.stacked()
-    standard = standard_of(raw_RD)
-    features_RD = standard(raw_RD)
+    scaling = scaling_of(raw_RD, TEMPERED)
+    features_RD = scaling(raw_RD)
     weight_KD, bias_K, facts = compute(
         raw_RD.size, problem.device, lambda arrays: _fit(problem, arrays, features_RD, image_R, settings)
     )
-    return standard.folded(weight_KD, bias_K, facts)
+    return scaling.folded(weight_KD, bias_K, facts)
 
 
 def _fit(
     problem: Problem, arrays: Arrays, features: Features, image_R: NDArray[np.int64], settings: RidgeHead
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, Any]]:
-    """Return weight [K, D] and bias [K] for standardised features, and facts."""
+    """Return weight [K, D] and bias [K] for scaled features, and facts."""
     xp = arrays.xp
     features_RD = arrays.cast(arrays.put(features), arrays.double)
     weights_R = problem.image_weights[image_R]

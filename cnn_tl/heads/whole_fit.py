@@ -34,7 +34,7 @@ CARRIED, MOST = 10, 60
 
 @dataclass(frozen=True)
 class Rows:
-    """Standardised features [R, D], labels [R], weights [R] of 1 on average."""
+    """Scaled features [R, D], labels [R], weights [R] of 1 on average."""
 
     features: Features
     labels: NDArray[np.int64]

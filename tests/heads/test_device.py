@@ -11,7 +11,7 @@ from cnn_tl.core.choices import HeadKind
 from cnn_tl.core.statistics import softmax
 from cnn_tl.heads import HEADS, FittedHead, Problem, arrays
 from cnn_tl.heads.arrays import DeviceArrays
-from cnn_tl.heads.scaling import standard_of
+from cnn_tl.heads.scaling import TEMPERED, scaling_of
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
 
 CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
@@ -52,7 +52,7 @@ def objective(head: FittedHead, views: list[NDArray[np.float32]], labels: NDArra
     logits = rows.astype(np.float64) @ weight.T + head.tensors["bias"]
     own = logits[np.arange(len(logits)), image_labels]
     losses = np.logaddexp.reduce(logits, axis=1) - own
-    squares = np.square(weight * standard_of(rows).scale).sum()
+    squares = np.square(weight * scaling_of(rows, TEMPERED).scale).sum()
     return float(np.average(losses, weights=weights) + head.facts["penalty"] / 2 * squares)
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from cnn_tl.core.errors import DivergedError, RecipeError
 from cnn_tl.core.statistics import softmax
-from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights, logistic, whole_fit
+from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights, logistic, ridge, whole_fit
 from cnn_tl.heads.arrays import DeviceArrays, HostArrays
 from cnn_tl.heads.calibration import best_factor, temperature_of
 from cnn_tl.heads.cross_entropy import CrossEntropy
 from cnn_tl.heads.folds import stratified_folds, stratified_sample
-from cnn_tl.heads.scaling import standard_of
+from cnn_tl.heads.scaling import TEMPERED, scaling_of
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
 from cnn_tl.recipe.resolved import AdamwHead
 
@@ -80,14 +82,35 @@ def test_a_feature_that_never_changes_does_no_harm(kind: str) -> None:
     assert np.isfinite(head.logits(features)).all()
 
 
-def test_rounding_noise_is_not_blown_up() -> None:
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
+def test_rounding_noise_is_not_blown_up(exponent: float) -> None:
     """A feature that is 7 but for the last bit says nothing about the images."""
     features, _ = blobs()
     features = (features - 5) * 1e-3
     features[:, 3] = np.where(np.arange(len(features)) % 2, np.float32(7), np.nextafter(np.float32(7), np.float32(8)))
-    standard = standard_of(features)
-    assert np.abs(standard(features)[:, 3]).max() < 1e-5
-    np.testing.assert_allclose(np.delete(standard(features), 3, axis=1).std(0), 1, rtol=1e-3)
+    scaled = scaling_of(features, exponent)(features)
+    assert np.abs(scaled[:, 3]).max() < 1e-5
+    others = np.delete(scaled, 3, axis=1)
+    assert np.square(others).mean() == pytest.approx(1, rel=1e-3)
+    left = others.std(0) / np.delete(features, 3, axis=1).std(0, dtype=np.float64) ** (1 - exponent)
+    np.testing.assert_allclose(left / left[0], 1, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["lbfgs", "ridge"])
+def test_features_that_hardly_vary_do_not_outvote_the_rest(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixels near the edge of a digit are nearly always empty: divided by their whole deviation, they are as large."""
+    digits = load_digits()
+    rows, labels = digits.data.astype(np.float32), digits.target.astype(np.int64)
+    wrong = {TEMPERED: 0, 1.0: 0}
+    for exponent, draw in itertools.product(wrong, range(3)):
+        shuffled = np.random.default_rng(draw).permutation(len(rows))
+        drawn = np.concatenate([shuffled[labels[shuffled] == k][:10] for k in range(10)])
+        for module in (logistic, ridge):
+            monkeypatch.setattr(module, "TEMPERED", exponent)
+        head = fit(kind, rows[drawn], labels[drawn])
+        assert head.facts["scaling_exponent"] == exponent
+        wrong[exponent] += int((head.logits(rows).argmax(1) != labels).sum())
+    assert wrong[TEMPERED] < 0.95 * wrong[1.0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -179,11 +202,11 @@ def test_logistic_agrees_with_scikit_learn() -> None:
     features, labels = blobs()
     penalty, weights = 0.03, np.array([1.0, 2.0, 0.5])
     head = fit("lbfgs", features, labels, weights, penalty=penalty)
-    standard = standard_of(features)(features)
+    scaled = scaling_of(features, TEMPERED)(features)
     counts = weights[labels] / weights[labels].mean()
     theirs = LogisticRegression(C=1 / (penalty * len(labels)), tol=1e-10, max_iter=5000)
-    theirs.fit(standard, labels, sample_weight=counts)
-    np.testing.assert_allclose(softmax(head.logits(features)), theirs.predict_proba(standard), atol=2e-3)
+    theirs.fit(scaled, labels, sample_weight=counts)
+    np.testing.assert_allclose(softmax(head.logits(features)), theirs.predict_proba(scaled), atol=2e-3)
 
 
 @pytest.mark.parametrize("features", [12, 60, 200])
@@ -200,7 +223,7 @@ def test_the_penalty_is_chosen_by_held_out_loss() -> None:
     noisy, clean = (fit("lbfgs", *blobs(spread=spread)) for spread in (4.0, 0.1))
     assert noisy.facts["penalty"] > clean.facts["penalty"]
     assert noisy.facts["penalty_chosen"]
-    noisy, clean = (fit("ridge", *blobs(images=40, features=30, spread=spread)) for spread in (3.0, 0.05))
+    noisy, clean = (fit("ridge", *blobs(images=90, features=60, spread=spread)) for spread in (6.0, 0.05))
     assert noisy.facts["penalty"] > clean.facts["penalty"]
 
 
@@ -223,13 +246,13 @@ def hard(signal: float = 0.2) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 def test_the_losses_of_cross_validation_are_those_of_fits_that_have_converged() -> None:
     features, labels = hard()
     facts = fit("lbfgs", features, labels).facts
-    standard, folds = standard_of(features)(features), stratified_folds(labels, 5, seed=0)
+    scaled, folds = scaling_of(features, TEMPERED)(features), stratified_folds(labels, 5, seed=0)
     losses = np.zeros(len(labels))
     for fold in range(5):
         theirs = LogisticRegression(C=1 / (facts["penalty"] * len(labels)), tol=1e-8, max_iter=10_000)
-        theirs.fit(standard[folds != fold], labels[folds != fold])
+        theirs.fit(scaled[folds != fold], labels[folds != fold])
         held_out = np.flatnonzero(folds == fold)
-        losses[held_out] = -np.log(theirs.predict_proba(standard[held_out])[np.arange(len(held_out)), labels[held_out]])
+        losses[held_out] = -np.log(theirs.predict_proba(scaled[held_out])[np.arange(len(held_out)), labels[held_out]])
     assert facts["cross_validation_log_loss"] == pytest.approx(losses.mean(), rel=0.005)
 
 
@@ -299,10 +322,10 @@ def test_ridge_leaves_out_whole_images_exactly(views: int, features: int) -> Non
 def test_ridge_agrees_with_scikit_learn() -> None:
     features, labels = blobs(spread=3.0)
     head = fit("ridge", features, labels, penalty=0.5)
-    standard = standard_of(features)(features).astype(np.float64)
-    unit = np.square(standard - standard.mean(0)).sum() / standard.shape[1]
-    theirs = Ridge(alpha=0.5 * unit).fit(standard, np.eye(3)[labels])
-    np.testing.assert_allclose(head.logits(features), head.facts["factor"] * theirs.predict(standard), atol=1e-3)
+    scaled = scaling_of(features, TEMPERED)(features).astype(np.float64)
+    unit = np.square(scaled - scaled.mean(0)).sum() / scaled.shape[1]
+    theirs = Ridge(alpha=0.5 * unit).fit(scaled, np.eye(3)[labels])
+    np.testing.assert_allclose(head.logits(features), head.facts["factor"] * theirs.predict(scaled), atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["prototype", "ridge"])
@@ -394,13 +417,13 @@ def test_a_prototype_leaves_out_whole_images_exactly(views: int, monkeypatch: py
     chance = np.random.default_rng(0)
     rows, labels = chance.normal(size=(views, 9, 4)).astype(np.float32), np.arange(9) % 3
     fit("prototype", list(rows), labels)
-    standard = standard_of(rows.reshape(-1, 4))(rows.reshape(-1, 4)).reshape(rows.shape).astype(np.float64)
-    middles = np.stack([standard[:, labels == k].reshape(-1, 4).mean(0) for k in range(3)])
-    variance = np.square(standard - middles[labels]).sum(2).mean()
+    scaled = scaling_of(rows.reshape(-1, 4))(rows.reshape(-1, 4)).reshape(rows.shape).astype(np.float64)
+    middles = np.stack([scaled[:, labels == k].reshape(-1, 4).mean(0) for k in range(3)])
+    variance = np.square(scaled - middles[labels]).sum(2).mean()
     for image in range(9):
         others = np.arange(9) != image
-        means = np.stack([standard[:, others & (labels == k)].reshape(-1, 4).mean(0) for k in range(3)])
-        expected = (means @ standard[0, image] - np.square(means).sum(1) / 2) / variance
+        means = np.stack([scaled[:, others & (labels == k)].reshape(-1, 4).mean(0) for k in range(3)])
+        expected = (means @ scaled[0, image] - np.square(means).sum(1) / 2) / variance
         np.testing.assert_allclose(found[0][image], expected, atol=1e-6)
 
 
@@ -572,7 +595,7 @@ def test_an_adamw_head_takes_its_batches_and_its_dropout(
 def test_the_deviation_is_that_of_numpy(shape: tuple[int, int]) -> None:
     rows = (np.random.default_rng(0).normal(size=shape) * np.logspace(-2, 2, shape[1]) + 5).astype(np.float32)
     deviation = rows.std(0, dtype=np.float64).astype(np.float32)
-    np.testing.assert_array_equal(standard_of(rows).scale, np.where(deviation > 0, deviation, 1))
+    np.testing.assert_array_equal(scaling_of(rows).scale, np.where(deviation > 0, deviation, 1))
 
 
 def test_one_class_alone_can_be_fitted() -> None:
