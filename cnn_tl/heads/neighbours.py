@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.heads.forward import unit
 from cnn_tl.heads.problem import Features, FittedHead, Problem
+from cnn_tl.networks.head_forward import unit
 from cnn_tl.recipe.resolved import KnnHead
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.core.errors import DivergedError, RecipeError
-from cnn_tl.heads.forward import Forward, forward_of
+from cnn_tl.networks.head_forward import Forward, forward_of
 
 Features = NDArray[np.float32]
 

@@ -7,8 +7,8 @@ import numpy as np
 from cnn_tl.core.errors import ArtefactError, printable
 from cnn_tl.features.onnx_engine import OnnxEngine
 from cnn_tl.features.stream import Outputs, Pixels
-from cnn_tl.heads.forward import Forward, forward_of
 from cnn_tl.networks.bundle import Stored
+from cnn_tl.networks.head_forward import Forward, forward_of
 
 
 class HeadedEngine:

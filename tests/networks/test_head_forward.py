@@ -11,8 +11,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from cnn_tl.heads.forward import forward_of, linear
 from cnn_tl.networks import head_modules
+from cnn_tl.networks.head_forward import forward_of, linear
 
 RANDOM = np.random.default_rng(0)
 

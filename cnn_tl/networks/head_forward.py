@@ -3,7 +3,7 @@
 An image's logits depend neither on the images beside it nor on the number of threads or the library that multiplies
 matrices. Such libraries add up in an order that depends on the sizes of both matrices, so that float32 differs in its
 last bits. Here products are summed in float64, whose error has a bound; wherever that bound leaves two float32 numbers
-possible, which is rare, the sum is repeated exactly. `networks/head_modules.py` computes the same in torch.
+possible, which is rare, the sum is repeated exactly. `head_modules.py` computes the same in torch.
 
 Shapes: M images, D features, H hidden units, K classes, R rows of a bank.
 """
