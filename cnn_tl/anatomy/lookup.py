@@ -45,7 +45,7 @@ def look_up(
     if freeze is not None and mode is None:
         mode = "finetune"
     chosen = recipes.load(source, (), {"mode": mode, "model.freeze": _policy(freeze)})
-    require_torch()
+    require_torch("the table of a network's layers")
     from cnn_tl.anatomy.inspected_network import from_bundle, from_timm
     from cnn_tl.anatomy.table import Training
 

@@ -92,8 +92,17 @@ def current_gpu() -> int | None:
     return torch.cuda.current_device() if torch is not None and in_use else None
 
 
+def unused_gpu(wanted: DeviceName) -> str | None:
+    """Return a note where there is a GPU that `auto` would choose, but no torch to use it."""
+    if wanted == "auto" and nvidia_devices() and installed_version("torch") is None:
+        return "this machine has a GPU, but torch, which would use it, is not installed: pip install cnn-tl"
+    return None
+
+
 def nvidia_devices() -> list[str]:
-    """Return the device files of NVIDIA's GPUs on Linux."""
+    """Return the device files of NVIDIA's GPUs on Linux; none if CUDA is told to see none."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return []
     return sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*"))
 
 
@@ -181,7 +190,7 @@ def deterministic(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    require_torch()
+    require_torch("run.deterministic")
     import torch
 
     is_own = _CUBLAS_WORKSPACE not in os.environ

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_tl.core.device import DeviceName, fp32_switches_restored, inference_precision
-from cnn_tl.core.imports import require_torch
+from cnn_tl.core.imports import refuse_without_torch, require_torch
 from cnn_tl.core.progress import Observer
 from cnn_tl.evaluating.benchmark_sample import sampled
 from cnn_tl.evaluating.benchmark_verdict import verdict
@@ -112,6 +112,7 @@ def benchmark(
         DataError: the folder holds no usable images.
         ResourceError: the device is not available.
     """
+    refuse_without_torch("the benchmark")
     ends = time.monotonic() + SECONDS
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     observer = observer or Observer()
@@ -146,7 +147,7 @@ def benchmark(
 def _import_torch() -> list[StageSpeed]:
     """Import torch and timm, and return how long that took; nothing if they were there already."""
     known, started = "torch" in sys.modules, time.perf_counter()
-    require_torch()
+    require_torch("the benchmark")
     seconds = round(time.perf_counter() - started, 2)
     return [] if known else [StageSpeed("imports of torch and timm", None, None, seconds, value=seconds, unit="s")]
 

@@ -39,7 +39,7 @@ ABILITIES: dict[str, Abilities] = {
 
 
 PACKAGES = {"openvino": "openvino"}
-"""Format -> the additional package that it needs, which is also the name of an extra of cnn-tl."""
+"""Format -> the additional package that it needs."""
 
 
 def require_package(format: str) -> None:
@@ -50,7 +50,7 @@ def require_package(format: str) -> None:
     """
     package = PACKAGES.get(format)
     if package is not None and find_spec(package) is None:
-        raise ResourceError(f'--format {format} needs the package {package}: pip install "cnn-tl[{package}]"')
+        raise ResourceError(f"--format {format} needs the package {package}: pip install {package}")
 
 
 @dataclass(frozen=True)

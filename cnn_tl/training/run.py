@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cnn_tl.core import files
-from cnn_tl.core.device import deterministic, fp32_switches_restored, may_be_gpu
+from cnn_tl.core.device import deterministic, fp32_switches_restored, may_be_gpu, unused_gpu
 from cnn_tl.core.errors import ArtefactError, ResourceError, UsageError, printable
 from cnn_tl.core.launch import process_group
 from cnn_tl.core.processes import World
@@ -75,6 +75,8 @@ def train(
         refuse_missing_torch(recipe)
     with fp32_switches_restored(), pools_kept(), process_group() as world:
         observer = observer if observer and world.is_first else Observer()
+        if text := unused_gpu(recipe.run.device):
+            observer.note(text)
         folder, resume = world.first(lambda: _choose_folder(recipe, output, resume, world, observer))
         with contextlib.ExitStack() as stack:
             stack.callback(run_index.forget_if_gone, folder.path)  # runs after the lock is released

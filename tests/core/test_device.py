@@ -87,3 +87,32 @@ def test_the_device_can_mostly_be_told_without_torch(
 
 def test_no_gpu_is_in_use_here() -> None:
     assert device.current_gpu() is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpus", "torch", "is_noted"),
+    [
+        ("auto", ["/dev/nvidia0"], None, True),
+        ("auto", ["/dev/nvidia0"], "2.10", False),
+        ("auto", [], None, False),
+        ("cpu", ["/dev/nvidia0"], None, False),
+    ],
+)
+def test_a_gpu_that_only_torch_could_use(
+    monkeypatch: pytest.MonkeyPatch, wanted: device.DeviceName, gpus: list[str], torch: str | None, is_noted: bool
+) -> None:
+    monkeypatch.setattr(device, "nvidia_devices", lambda: gpus)
+    monkeypatch.setattr(device, "installed_version", lambda name: torch)
+    note = device.unused_gpu(wanted)
+    assert (note is not None) == is_noted
+    assert not device.may_be_gpu(wanted) or torch
+    assert note is None or note.endswith("not installed: pip install cnn-tl")
+
+
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_gpus_that_are_hidden_from_cuda_are_not_there(monkeypatch: pytest.MonkeyPatch, hidden: str) -> None:
+    monkeypatch.setattr(device.Path, "glob", lambda self, pattern: iter([self / "nvidia0"]))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert device.nvidia_devices() == ["/dev/nvidia0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert device.nvidia_devices() == []

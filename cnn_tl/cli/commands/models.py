@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 PLACES = {"package": "here (package)", "cache": "here (cache)", "download": "download", "none": "none"}
 
+_THE_OTHERS = "for the other 1,300: pip install cnn-tl"
+
 
 def models(
     query: Annotated[
@@ -26,15 +28,16 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Search models: parameters, multiply-adds, input size, accuracy, and where their weights are."""
-    from cnn_tl.anatomy.inspected_network import multiply_adds
     from cnn_tl.networks.pretrained import catalog, weights
 
     names = catalog.matching(query, here_only=here)
     if query and not names:
         if here and (others := len(catalog.matching(query))):
             raise UsageError(f"none of the models that match {query!r} ({others}) has weights here; leave out --here")
+        if not catalog.lists_all():
+            raise UsageError(f"none of the models that need no torch matches {query!r}; {_THE_OTHERS}")
         raise UsageError(f"no model matches {query!r}{weights.closest(query, catalog.matching())}")
-    rows = [(catalog.describe(name), multiply_adds(name)) for name in names[:limit]]
+    rows = [(catalog.describe(name), _multiply_adds(name)) for name in names[:limit]]
     if as_json:
         console.print_json([{**asdict(row), "here": row.here, "multiply_adds": count} for row, count in rows])
         return
@@ -47,6 +50,18 @@ def models(
         )
     if len(names) > limit:
         console.note(f"{len(names) - limit} more match; narrow the query or raise --limit")
+    if not catalog.lists_all():
+        console.note(f"only the models that need no torch are listed; {_THE_OTHERS}")
+
+
+def _multiply_adds(name: str) -> int | None:
+    from cnn_tl.networks.pretrained import catalog
+
+    if not catalog.lists_all():
+        return None
+    from cnn_tl.anatomy.inspected_network import multiply_adds
+
+    return multiply_adds(name)
 
 
 def _cells(row: ModelRow, count: int | None) -> list[str]:

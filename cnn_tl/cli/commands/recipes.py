@@ -104,7 +104,7 @@ def _faults(source: str) -> list[str]:
     if isinstance(read, LoopRecipe) and read.train.optimizer not in ("adamw", "sgd"):
         from cnn_tl.core.imports import require_torch
 
-        require_torch()
+        require_torch(f"the optimizer {read.train.optimizer}")
         from cnn_tl.training.step.optimizer import refuse_optimizer
 
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,10 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.networks.graph.session import NOT_IN_GRAPH
 from cnn_tl.networks.info import NetworkInfo, Remembered
 from cnn_tl.networks.pretrained.weights import PublishedWeights
 
 FOLDER = Path(__file__).parent / "shipped"
+
+
+_BUFFERS = ("running_mean", "running_var", NOT_IN_GRAPH)
+"""Names of BatchNorm's tensors that are no parameters."""
 
 
 class Place(NamedTuple):
@@ -56,6 +62,11 @@ class Shipped:
     def graph(self) -> bytes:
         """The graph of the backbone, see `networks.graph.session`."""
         return (FOLDER / f"{self.info.architecture}.onnx").read_bytes()
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, with the original classifier."""
+        return sum(math.prod(one.shape) for one in self.tensors if not one.name.endswith(_BUFFERS))
 
     def to_json(self) -> dict[str, Any]:
         """Return what `read` reads."""

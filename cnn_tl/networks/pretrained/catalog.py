@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from typing import Literal
 
+from cnn_tl.networks.graph import shipped
 from cnn_tl.networks.pretrained import hub, known, weights
 
 Place = Literal["package", "cache", "download", "none"]
@@ -50,13 +52,9 @@ def matching(query: str | None = None, here_only: bool = False) -> list[str]:
 
     A query with a dot searches the tagged names instead (`resnet50.*`): one model, several sets of weights.
     """
-    import timm
-
-    from cnn_tl.networks import classic  # noqa: F401 - registers its models with timm
-
     wanted = (query or "").lower()
     pattern = wanted if any(c in wanted for c in "*?[") else f"*{wanted}*"
-    names = [name for name in timm.list_models(pretrained="." in wanted) if fnmatchcase(name, pattern)]
+    names = [name for name in _all(tagged="." in wanted) if fnmatchcase(name, pattern)]
     here = {name for name in names if _place(name) in ("package", "cache")}
     begins = re.split(r"[*?\[]", wanted)[0]
 
@@ -64,6 +62,23 @@ def matching(query: str | None = None, here_only: bool = False) -> list[str]:
         return name != wanted, not name.startswith(begins), name not in here, not _is_well_known(name), _natural(name)
 
     return sorted(here if here_only else names, key=rank)
+
+
+def lists_all() -> bool:
+    """Return whether all models are known: without timm only those are that need no torch."""
+    return find_spec("timm") is not None and find_spec("torch") is not None
+
+
+def _all(*, tagged: bool) -> list[str]:
+    if not lists_all():
+        return [
+            name for one in map(shipped.read, shipped.names()) if one for name in one.names if ("." in name) == tagged
+        ]
+    import timm
+
+    from cnn_tl.networks import classic  # noqa: F401 - registers its models with timm
+
+    return timm.list_models(pretrained=tagged)
 
 
 def _is_well_known(name: str) -> bool:
@@ -77,6 +92,12 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 def describe(name: str) -> ModelRow:
     """Describe one model; its parameters are counted on the meta device, without memory."""
+    if not lists_all():
+        own = shipped.read(name.partition(".")[0])
+        assert own is not None, "one of `_all`"
+        return ModelRow(
+            name, own.parameters, own.info.preprocessing.height, _place(name), known.TOP1.get(own.names[-1])
+        )
     import timm
     import torch
 
@@ -89,6 +110,9 @@ def describe(name: str) -> ModelRow:
 
 
 def _place(name: str) -> Place:
+    if not lists_all():
+        own = shipped.read(name.partition(".")[0])
+        return "package" if own is not None and own.published.file() else "download"
     cfg = weights.find(name)
     if weights.packaged(cfg):
         return "package"

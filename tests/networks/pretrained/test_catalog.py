@@ -81,3 +81,13 @@ def test_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_limit() -> None:
     assert len(catalog.search("vit", limit=3)) == 3
+
+
+def test_without_timm_the_models_that_need_no_torch_are_described_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "_package_file", lambda package: None if "lite2" in package else Path("w"))
+    whole = {name: catalog.describe(name) for name in catalog.matching("tf_efficientnet_lite[012]")}
+    monkeypatch.setattr(catalog, "lists_all", lambda: False)
+    assert catalog.matching("resnet") == []
+    assert catalog.matching("*lite?.in1k") == [f"tf_efficientnet_lite{number}.in1k" for number in range(3)]
+    assert {name: catalog.describe(name) for name in catalog.matching()} == whole
+    assert whole["tf_efficientnet_lite2"].weights == "download"
