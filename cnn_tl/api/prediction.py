@@ -151,9 +151,6 @@ def export(
     target = None if output is None else path_text(output, "output")
     asked = None if outputs is None else ExportOptions.check_outputs(outputs)
     chosen = (options or ExportOptions(preprocess, asked, precision, max_drop, min_agreement)).of(format)
-    from cnn_tl.core.imports import require_torch
-
-    require_torch()
     from cnn_tl.exporting.export import export as run_export
 
     with quiet_dependencies():

@@ -10,30 +10,38 @@ from typing import Any
 from cnn_tl import __version__, recipe
 from cnn_tl.core import files
 from cnn_tl.core.errors import DataError, UsageError, printable
+from cnn_tl.core.imports import require_torch
 from cnn_tl.core.progress import Observer
 from cnn_tl.exporting import parity, precision_cost
 from cnn_tl.exporting.comparison_images import manifest_of
-from cnn_tl.exporting.formats import onnx, openvino, timm, torch
+from cnn_tl.exporting.formats import onnx, openvino, timm, torch  # these import torch inside functions
 from cnn_tl.exporting.options import FormatOptions, Options, require_package
+from cnn_tl.exporting.original import original
 from cnn_tl.exporting.output import SUFFIXES, default_output, report_of, require_writable
 from cnn_tl.exporting.parity import Agreement, Exported, Given
 from cnn_tl.exporting.precision_cost import Cost, Lowered
 from cnn_tl.networks import bundle
-from cnn_tl.networks.bundle import Bundle
+from cnn_tl.networks.bundle import Bundle, Stored
 from cnn_tl.recipe.schema import Export
 
-EXPORTERS: dict[str, Callable[[Bundle, Path, Options], Exported | Lowered]] = {
+EXPORTERS: dict[str, Callable[[Any, Path, Options], Exported | Lowered]] = {
     "onnx": onnx.write,
     "openvino": openvino.write,
     "timm": timm.write,
     "torch": torch.write,
 }
-"""Format -> the function that writes a bundle to a path, and reads it back."""
+"""Format -> the function that writes a bundle to a path, and reads it back.
+
+It takes a `Bundle`; one of `WITHOUT_TORCH` also a `Stored` with a graph.
+"""
+
+WITHOUT_TORCH = ("onnx", "openvino")
+"""Formats that need no torch if the bundle has a graph."""
 
 
 @dataclass(frozen=True, repr=False)
 class ExportReport:
-    """What was written, and how it compares with the torch model.
+    """What was written, and how it compares with the original model.
 
     Attributes:
         path: the file, or the folder.
@@ -41,6 +49,7 @@ class ExportReport:
         bytes, sha256: of the file; for a folder, the size of all its files and the digest of its SHA256SUMS.
         facts: the metadata of the file.
         images: what the models were compared on, in words.
+        compared_with: what the original model ran in, in words.
         options: what was asked for.
         parity: the agreement for each kind of input and batch size.
         cost: of a precision below fp32.
@@ -52,6 +61,7 @@ class ExportReport:
     sha256: str
     facts: Mapping[str, str]
     images: str
+    compared_with: str
     options: Options
     parity: tuple[Agreement, ...]
     cost: Cost | None = None
@@ -119,7 +129,7 @@ def export(
     output = Path(output) if output is not None else default_output(folder, format)
     require_writable(output, format)
     with observer.task("loading the model", None):
-        trained = bundle.load(folder)
+        trained = _load(folder, format)
     place = files.atomic_path(output) if format in SUFFIXES else files.atomic_folder(output)
     # the report is complete before the export gets its name, and gets its own name right after
     with files.atomic_path(report_of(output)) as report_file, place as temporary:
@@ -148,13 +158,32 @@ class Target:
     bounds: Export
 
 
-def _write(trained: Bundle, path: Path, format: str, options: Options, observer: Observer) -> Exported | Lowered:
+def _load(folder: Path, format: str) -> Bundle | Stored:
+    """Return the model as plain data where that is enough, so that torch is not imported; else as a timm model.
+
+    Raises:
+        ArtefactError: it is damaged.
+        ResourceError: torch is needed, and not installed.
+    """
+    if format in WITHOUT_TORCH:
+        stored = bundle.read(folder)
+        if stored.graph is not None:
+            return stored
+        require_torch("a model without graph.onnx")
+    else:
+        require_torch(f"--format {format}")
+    return bundle.load(folder)
+
+
+def _write(
+    trained: Bundle | Stored, path: Path, format: str, options: Options, observer: Observer
+) -> Exported | Lowered:
     doing = f"writing {format}" if options.precision == "fp32" else f"writing {format} in {options.precision}"
     with observer.task(doing, None), files.disk_errors(path):
         return EXPORTERS[format](trained, path, options)
 
 
-def _prove(trained: Bundle, written: Exported | Lowered, target: Target, observer: Observer) -> ExportReport:
+def _prove(trained: Bundle | Stored, written: Exported | Lowered, target: Target, observer: Observer) -> ExportReport:
     """Compare an export with the model, and measure what a lower precision costs.
 
     Raises:
@@ -165,7 +194,8 @@ def _prove(trained: Bundle, written: Exported | Lowered, target: Target, observe
     if isinstance(written, Lowered):
         paid = precision_cost.measure(trained, written, target.bytes, observer)
         paid.require(target.bounds)
-    agreements, images = parity.compare(trained, exported, observer)
+    model = original(trained)
+    agreements, images = parity.compare(trained.path, model, exported, observer)
     if paid is None:
         parity.require(agreements, images)
     return ExportReport(
@@ -175,6 +205,7 @@ def _prove(trained: Bundle, written: Exported | Lowered, target: Target, observe
         sha256=target.sha256,
         facts=exported.facts,
         images=images,
+        compared_with=model.name,
         options=target.options,
         parity=agreements,
         cost=paid,

@@ -1,4 +1,4 @@
-"""Prove that an export is the same model: compare its logits with those of the torch model, image by image.
+"""Prove that an export is the same model: compare its logits with those of the original, image by image.
 
 Both get the same decoded images. Prepared images (resized and cropped as for predict) go into both networks; if the
 export has the preprocessing inside, whole images go into it too.
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -29,11 +29,7 @@ from cnn_tl.exporting.comparison_images import (
     validation_pixels,
     whole_images,
 )
-from cnn_tl.networks.backbone import place, to_input
-from cnn_tl.networks.bundle import Bundle
-
-Logits = NDArray[np.float32]
-
+from cnn_tl.exporting.original import Logits, Original
 
 Given = Literal["prepared", "whole"]
 """What an export was given: images that were resized and cropped already, or whole ones."""
@@ -75,7 +71,6 @@ LARGEST_DIFFERENCE_WHOLE = 5e-3
 MOST_IN_SMALL_BATCHES = 140
 MOST_SIZES = 16
 """Whole images of at most this many sizes are compared, whatever the batch size."""
-_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -113,28 +108,32 @@ class Agreement:
         return self.largest_difference <= self.allowed_difference and self.same + self.ties == self.images
 
 
-def compare(trained: Bundle, export: Exported, observer: Observer) -> tuple[tuple[Agreement, ...], str]:
+def compare(
+    bundle: Path, original: Original, export: Exported, observer: Observer
+) -> tuple[tuple[Agreement, ...], str]:
     """Compare the models on validation images, or on random ones where these are gone.
 
     At most 1,000 images are drawn; all of them run in the largest batches, the first 140 in the smaller ones too. If
     the export takes whole images, the first 66 also run whole, in batches of one height and width.
 
+    Args:
+        bundle: the folder of the original, which may be in a run with validation images.
+
     Returns:
         The agreement for each kind of input and batch size, and what the images were, in words.
     """
-    chosen, total = validation_images(trained.path)
-    reference = _Reference(trained)
+    chosen, total = validation_images(bundle)
     with observer.task("comparing", len(chosen)):
-        real = validation_pixels(chosen, trained.preprocessing)
-        agreements = _agreements(reference, export, real, observer)
+        real = validation_pixels(chosen, original.spec)
+        agreements = _agreements(original, export, real, observer)
     if agreements:
         of_all = f" (drawn from {total:,})" if agreements[-1].images < total else ""
-        whole = whole_images(chosen, trained.preprocessing)
-        return agreements + _whole_agreements(reference, export, whole), f"validation images{of_all}"
+        whole = whole_images(chosen, original.spec)
+        return agreements + _whole_agreements(original, export, whole), f"validation images{of_all}"
     observer.warn("the validation images are not here; comparing on random images")
     with observer.task("comparing", RANDOM_IMAGES):
-        agreements = _agreements(reference, export, random_pixels(trained.preprocessing), observer)
-    agreements += _whole_agreements(reference, export, random_whole_images())
+        agreements = _agreements(original, export, random_pixels(original.spec), observer)
+    agreements += _whole_agreements(original, export, random_whole_images())
     return agreements, "random images (the validation images are not here)"
 
 
@@ -153,28 +152,16 @@ def require(agreements: tuple[Agreement, ...], images: str) -> None:
             )
 
 
-class _Reference:
-    """The torch model on the CPU, run as predict runs it."""
-
-    def __init__(self, trained: Bundle) -> None:
-        self.spec = trained.preprocessing
-        self._model = place(trained.model, _CPU)
-
-    def __call__(self, pixels: Pixels) -> Logits:
-        with torch.inference_mode():
-            return self._model(to_input(pixels, self.spec, _CPU)).numpy()  # type: ignore[no-any-return]
-
-
 def _agreements(
-    reference: _Reference, export: Exported, blocks: Iterator[Pixels], observer: Observer
+    original: Original, export: Exported, blocks: Iterator[Pixels], observer: Observer
 ) -> tuple[Agreement, ...]:
     """Run both models on all images; returns nothing if there are none."""
     expected: list[Logits] = []
     found: dict[int, list[Logits]] = {size: [] for size in BATCH_SIZES}
     done = 0
     for pixels in blocks:
-        expected.append(reference(pixels))
-        x = pixels if export.inside else transforms.normalise(pixels, reference.spec)
+        expected.append(original.logits(pixels))
+        x = pixels if export.inside else transforms.normalise(pixels, original.spec)
         for size in BATCH_SIZES if done < MOST_IN_SMALL_BATCHES else BATCH_SIZES[-1:]:
             found[size].append(_in_batches(export, x, size))
         done += len(pixels)
@@ -186,13 +173,13 @@ def _agreements(
 
 
 def _whole_agreements(
-    reference: _Reference, export: Exported, images: Sequence[NDArray[np.uint8]]
+    original: Original, export: Exported, images: Sequence[NDArray[np.uint8]]
 ) -> tuple[Agreement, ...]:
     """Run whole images through the export in batches of one size, filled up by repetition."""
     if not export.inside or not images:
         return ()
-    spec = reference.spec
-    logits = reference(np.stack([transforms.resize_and_crop(Image.fromarray(one), spec) for one in images]))
+    spec = original.spec
+    logits = original.logits(np.stack([transforms.resize_and_crop(Image.fromarray(one), spec) for one in images]))
     sizes: dict[tuple[int, ...], list[int]] = {}
     for number, image in enumerate(images):
         sizes.setdefault(image.shape, []).append(number)

@@ -27,8 +27,9 @@ from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.loader import Pixels, batches
 from cnn_tl.data.manifest import ImageRecord, Manifest
 from cnn_tl.data.views import transforms
+from cnn_tl.exporting.assembly import OF_HEAD
 from cnn_tl.exporting.comparison_images import manifest_of
-from cnn_tl.networks.bundle import Bundle
+from cnn_tl.networks.bundle import Description
 from cnn_tl.networks.onnx_model import INPUT, LOGITS
 
 CALIBRATION_IMAGES = 64
@@ -36,7 +37,7 @@ CALIBRATION_IMAGES = 64
 _BATCH = 8
 
 
-def half(network: onnx.ModelProto, _: Bundle) -> tuple[onnx.ModelProto, str]:
+def half(network: onnx.ModelProto, _: Description) -> tuple[onnx.ModelProto, str]:
     """Return the network with fp16 weights and activations; its inputs and outputs stay float32."""
     path = list(sys.path)
     try:
@@ -50,7 +51,7 @@ def half(network: onnx.ModelProto, _: Bundle) -> tuple[onnx.ModelProto, str]:
     return lowered, ""
 
 
-def eight_bit(network: onnx.ModelProto, trained: Bundle) -> tuple[onnx.ModelProto, str]:
+def eight_bit(network: onnx.ModelProto, trained: Description) -> tuple[onnx.ModelProto, str]:
     """Return the network with int8 weights and uint8 activations, and what it was calibrated on, in words.
 
     Raises:
@@ -87,7 +88,10 @@ def eight_bit(network: onnx.ModelProto, trained: Bundle) -> tuple[onnx.ModelProt
         return onnx.load(integers), counted(reader.seen, "training image")
 
 
-LOWER: dict[str, Callable[[onnx.ModelProto, Bundle], tuple[onnx.ModelProto, str]]] = {"fp16": half, "int8": eight_bit}
+LOWER: dict[str, Callable[[onnx.ModelProto, Description], tuple[onnx.ModelProto, str]]] = {
+    "fp16": half,
+    "int8": eight_bit,
+}
 """Precision below fp32 -> the function that converts the network, and says what it was calibrated on."""
 
 
@@ -103,7 +107,7 @@ def calibration_images(manifest: Manifest) -> list[ImageRecord]:
 def _sensitive(network: onnx.GraphProto) -> list[str]:
     """Return the names of the first convolution and the classifier, whose float32 costs no time and keeps answers."""
     first = next((node.name for node in network.node if node.op_type == "Conv"), None)
-    ends = [node.name for node in network.node if LOGITS in node.output]
+    ends = [node.name for node in network.node if LOGITS in node.output or node.name.startswith(OF_HEAD)]
     return [first, *ends] if first else ends
 
 

@@ -24,7 +24,7 @@ from cnn_tl.data.views import transforms
 from cnn_tl.exporting.comparison_images import comparison_records, manifest_of
 from cnn_tl.exporting.options import Precision
 from cnn_tl.exporting.parity import Exported
-from cnn_tl.networks.bundle import Bundle
+from cnn_tl.networks.bundle import Description
 from cnn_tl.recipe.schema import Export
 
 BATCH_SIZE = 32
@@ -102,7 +102,7 @@ class Cost:
             )
 
 
-def measure(trained: Bundle, lowered: Lowered, size: int, observer: Observer) -> Cost:
+def measure(trained: Description, lowered: Lowered, size: int, observer: Observer) -> Cost:
     """Run both models on the validation images, then time them in turn.
 
     Args:
@@ -153,11 +153,11 @@ def measure(trained: Bundle, lowered: Lowered, size: int, observer: Observer) ->
     )
 
 
-def _run(model: Exported, pixels: Pixels, trained: Bundle) -> NDArray[np.float32]:
+def _run(model: Exported, pixels: Pixels, trained: Description) -> NDArray[np.float32]:
     return model(pixels if model.inside else transforms.normalise(pixels, trained.preprocessing))
 
 
-def _speeds(models: Sequence[Exported], pixels: Pixels, trained: Bundle) -> list[float]:
+def _speeds(models: Sequence[Exported], pixels: Pixels, trained: Description) -> list[float]:
     """Return images a second of each model on a preprocessed batch; the models take turns."""
     ready = pixels[np.arange(BATCH_SIZE) % len(pixels)]
     x = ready if models[0].inside else transforms.normalise(ready, trained.preprocessing)

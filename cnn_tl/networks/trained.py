@@ -55,6 +55,11 @@ class Bundle(Description):
 
     model: nn.Module
 
+    @property
+    def architecture(self) -> str:
+        """timm's name."""
+        return str(self.model.pretrained_cfg["architecture"])  # type: ignore[index]
+
 
 @dataclass(frozen=True)
 class Stored(Description):

@@ -1,10 +1,14 @@
-"""A tiny bundle with a random classifier, and a run folder around it, for all that is exported."""
+"""A tiny bundle with a random classifier, and a run folder around it, for all that is exported.
+
+Tests that want a bundle with a graph, which is exported without torch, take `graph_run`.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -14,8 +18,10 @@ from cnn_tl.core import files
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.folders.scan import scan
 from cnn_tl.networks import bundle
+from cnn_tl.networks.graph import trace
 
 CLASSES = ("blue", "red")
+SIDE = 48
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +37,35 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, architecture: str) ->
         torch.manual_seed(0)
         model = timm.create_model(architecture, num_classes=len(CLASSES))
         torch.nn.init.normal_(model.get_classifier().weight)
-    spec = Preprocessing.from_pretrained_cfg(model.pretrained_cfg, 48)
+    spec = Preprocessing.from_pretrained_cfg(model.pretrained_cfg, SIDE)
     folder = tmp_path_factory.mktemp("bundle") / "model"
     bundle.save_model(folder, model, classes=CLASSES, preprocessing=spec, facts={})
     return folder
+
+
+@pytest.fixture(scope="session")
+def graph() -> bytes:
+    """Return the graph of the tiny network, for any weights."""
+    model = timm.create_model("test_resnet")
+    return trace.graph_of(model, Preprocessing.from_pretrained_cfg(model.pretrained_cfg, SIDE))
+
+
+@pytest.fixture(scope="module")
+def graph_folder(model_folder: Path, graph: bytes) -> Path:
+    """Write the tiny bundle once more, with a graph."""
+    trained = bundle.load(model_folder)
+    folder = model_folder.with_name("with graph") / "model"
+    options: dict[str, Any] = {"classes": CLASSES, "preprocessing": trained.preprocessing, "facts": {}}
+    bundle.save_model(folder, trained.model, **options, graph=graph, classifier="fc")
+    return folder
+
+
+@pytest.fixture
+def graph_run(run: Path, graph_folder: Path) -> Path:
+    """Return `run` with that bundle."""
+    shutil.rmtree(run / "model")
+    shutil.copytree(graph_folder, run / "model")
+    return run
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
 from cnn_tl.data.folders.scan import scan
 from cnn_tl.exporting import comparison_images, parity
+from cnn_tl.exporting.original import Original, original
 from cnn_tl.networks.bundle import Bundle
 
 Array = NDArray[np.float32]
@@ -68,7 +69,7 @@ def same(x: Array) -> Array:
 
 
 def compare(trained: Bundle, export: Callable[[Array], Array], observer: Observer) -> Any:
-    return parity.compare(trained, Plain(export), observer)
+    return parity.compare(trained.path, original(trained), Plain(export), observer)
 
 
 def test_the_same_model_holds_on_real_images(trained: Bundle) -> None:
@@ -230,7 +231,7 @@ def test_what_is_allowed_is_a_share_of_the_largest_logit_or_of_one(scale: float,
 
 def test_of_whole_images_each_counts_once_however_often_it_fills_a_batch() -> None:
     class Brightness:
-        inside, spec = True, SPEC
+        inside = True
 
         def __call__(self, pixels: Array) -> Array:
             mean = pixels.mean((1, 2, 3)) / 255
@@ -242,6 +243,6 @@ def test_of_whole_images_each_counts_once_however_often_it_fills_a_batch() -> No
             return logits
 
     images = [np.full((20, width, 3), value, np.uint8) for width, value in ((30, 10), (30, 250), (40, 90))]
-    for found in parity._whole_agreements(Brightness(), Brightness(), images):  # type: ignore[arg-type]
+    for found in parity._whole_agreements(Original("", SPEC, Brightness()), Brightness(), images):  # type: ignore[arg-type]
         assert (found.images, found.sizes, found.top1) == (3, 2, pytest.approx(2 / 3))
         assert found.largest_difference == pytest.approx(250 / 255)

@@ -97,16 +97,14 @@ def export(
     it. If its answers differ from the original's, or a lower precision costs too much, no file is left.
     """
     from cnn_tl.cli.terminal.bars import TerminalObserver
-    from cnn_tl.core.imports import require_torch
     from cnn_tl.exporting.options import Options, require_package
     from cnn_tl.networks import bundle
 
     asked = None if outputs is None else Options.check_outputs(outputs.split(","))
     options = Options(preprocess, asked, precision, max_drop, min_agreement).of(format)
     require_package(format)
-    bundle.find(model)  # a wrong path fails before the seconds that importing torch takes
+    bundle.find(model)  # a wrong path fails before anything is announced
     console.note(f"exporting to {format} and comparing; this takes a while")
-    require_torch()
     from cnn_tl.exporting.export import export as run_export
 
     report = run_export(model, output, format=format, options=options, observer=TerminalObserver())
@@ -125,6 +123,7 @@ def show_report(report: ExportReport, *, verbose: bool = False) -> None:
         ["folder" if report.path.is_dir() else "file", f"{path} ({report.bytes / 1e6:.1f} MB)"],
         ["model", f"{facts['architecture']}, {written}, {report.options.precision}"],
         *_differences(report),
+        ["compared with", report.compared_with],
     ]
     if "onnxruntime" in facts:
         rows.insert(2, ["needs", f"onnxruntime {facts['onnxruntime']} or newer"])

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import onnx
-import torch
-from torch import Tensor, nn
 
 from cnn_tl.core import telemetry
 from cnn_tl.core.errors import ArtefactError, CnnTlError, printable
 from cnn_tl.core.imports import OLDEST_ONNXRUNTIME
 from cnn_tl.exporting import onnx_graph
+from cnn_tl.exporting.assembly import assembled
 from cnn_tl.exporting.options import FormatOptions, Options
 from cnn_tl.exporting.precision import LOWER
 from cnn_tl.exporting.precision_cost import Lowered
 from cnn_tl.networks import onnx_model
-from cnn_tl.networks.bundle import Bundle
-from cnn_tl.networks.onnx_model import FEATURES, INPUT, LOGITS, OnnxModel
+from cnn_tl.networks.bundle import Bundle, Stored
+from cnn_tl.networks.onnx_model import OnnxModel
 
 LARGEST_FILE = 2**31 - 2**24
 """Bytes of weights: protobuf is limited to 2 GiB, and the graph needs some of it."""
 
 
-def write(trained: Bundle, path: Path, options: Options) -> OnnxModel | Lowered:
+def write(trained: Bundle | Stored, path: Path, options: Options) -> OnnxModel | Lowered:
     """Write the model and return it as read back; in a lower precision, together with the one in float32.
 
     Raises:
@@ -51,24 +48,30 @@ def write(trained: Bundle, path: Path, options: Options) -> OnnxModel | Lowered:
     return Lowered(OnnxModel.open(path), options.precision, calibration, fp32, size)
 
 
-def network_of(trained: Bundle) -> onnx.ModelProto:
+def network_of(trained: Bundle | Stored) -> onnx.ModelProto:
     """Return the network alone, from `input`, normalised float32 [N, 3, height, width], to `logits` and `features`.
 
     Raises:
-        ArtefactError: torch cannot express this model in ONNX, or its weights do not fit into one file.
+        ArtefactError: its weights do not fit into one file; the files of the bundle do not fit each other; or torch,
+            which is needed for a bundle without a graph, cannot express this model in ONNX.
     """
-    where = printable(trained.path)
-    size = sum(tensor.nbytes for tensor in trained.model.state_dict().values())
+    size = sum(int(tensor.nbytes) for tensor in _tensors(trained).values())
     if size > LARGEST_FILE:
-        raise ArtefactError(f"{where} has {size / 2**30:.1f} GiB of weights; one ONNX file holds 2 GiB")
-    try:
-        return _trace(trained)
-    except Exception as error:  # each architecture fails in its own way
-        reason = f"{type(error).__name__}: {error}"[:200]
-        raise ArtefactError(f"{where} cannot be expressed in ONNX: {reason}") from error
+        raise ArtefactError(
+            f"{printable(trained.path)} has {size / 2**30:.1f} GiB of weights; one ONNX file holds 2 GiB"
+        )
+    if isinstance(trained, Stored):
+        return assembled(trained)
+    from cnn_tl.exporting.tracing import traced
+
+    return traced(trained)
 
 
-def _lowered(network: onnx.ModelProto, trained: Bundle, options: Options) -> tuple[onnx.ModelProto, str]:
+def _tensors(trained: Bundle | Stored) -> Mapping[str, Any]:
+    return trained.tensors if isinstance(trained, Stored) else trained.model.state_dict()
+
+
+def _lowered(network: onnx.ModelProto, trained: Bundle | Stored, options: Options) -> tuple[onnx.ModelProto, str]:
     """Return the network in a lower precision, and what it was calibrated on, in words."""
     try:
         return LOWER[options.precision](network, trained)
@@ -81,7 +84,7 @@ def _lowered(network: onnx.ModelProto, trained: Bundle, options: Options) -> tup
         ) from error
 
 
-def _save_whole(network: onnx.ModelProto, trained: Bundle, path: Path, options: FormatOptions) -> None:
+def _save_whole(network: onnx.ModelProto, trained: Bundle | Stored, path: Path, options: FormatOptions) -> None:
     """Add outputs, preprocessing and metadata to a network, and write it."""
     model = onnx_graph.with_outputs(network, options.outputs)
     if options.preprocess == "inside":
@@ -104,52 +107,12 @@ def save(model: onnx.ModelProto, path: Path) -> None:
         stream.write(onnx_model.checksum(content))
 
 
-class _WithFeatures(nn.Module):
-    """Returns the logits [N, K], and the input of the classifier, the features [N, D]."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        classifier = model.get_classifier()  # type: ignore[operator]
-        self._parts = classifier if isinstance(classifier, tuple | list) else [classifier]  # distilled models have two
-
-    def forward(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
-        features: list[Tensor] = []
-        hooks = [part.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0])) for part in self._parts]
-        try:
-            logits = self.model(x_nchw)
-        finally:
-            for hook in hooks:  # the model is used afterwards for the comparison
-                hook.remove()
-        return logits, features[0].flatten(1)
-
-
-def _trace(trained: Bundle) -> onnx.ModelProto:
-    spec = trained.preprocessing
-    x_nchw = torch.zeros(2, 3, spec.height, spec.width)
-    with _quiet():
-        program = torch.onnx.export(
-            _WithFeatures(trained.model),
-            (x_nchw,),
-            dynamo=True,
-            input_names=[INPUT],
-            output_names=[LOGITS, FEATURES],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-            verbose=False,
-        )
-    assert program is not None  # only the old exporter returns None
-    for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()  # stack traces with paths of this machine
-    return program.model_proto
-
-
-def _metadata(trained: Bundle, model: onnx.ModelProto, options: FormatOptions) -> dict[str, str]:
+def _metadata(trained: Bundle | Stored, model: onnx.ModelProto, options: FormatOptions) -> dict[str, str]:
     opset = next(entry.version for entry in model.opset_import if not entry.domain)
-    architecture: str = trained.model.pretrained_cfg["architecture"]  # type: ignore[index,assignment]
     inside = options.preprocess == "inside"
     thresholds = trained.facts.get("thresholds") or ()
     about = onnx_model.metadata(
-        trained.classes, trained.preprocessing, architecture, opset, inside=inside, thresholds=thresholds,
+        trained.classes, trained.preprocessing, trained.architecture, opset, inside=inside, thresholds=thresholds,
         majority_class=trained.majority_class,
     )  # fmt: skip
     return {**about, "precision": options.precision, "onnxruntime": needed_onnxruntime(model.ir_version, opset)}
@@ -163,19 +126,3 @@ def needed_onnxruntime(ir_version: int, opset: int) -> str:
     """
     newer = ir_version > 10 or opset > 21
     return str(telemetry.onnxruntime().__version__) if newer else OLDEST_ONNXRUNTIME
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the messages of the exporter."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    before = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-            yield
-        finally:
-            for logger, level in zip(loggers, before, strict=True):
-                logger.setLevel(level)

@@ -18,7 +18,7 @@ from cnn_tl.exporting import onnx_graph
 from cnn_tl.exporting.formats import onnx as onnx_format
 from cnn_tl.exporting.options import Options
 from cnn_tl.exporting.parity import TakesNormalised
-from cnn_tl.networks.bundle import Bundle
+from cnn_tl.networks.bundle import Bundle, Stored
 from cnn_tl.networks.onnx_model import INPUT, LOGITS
 
 MODEL = "model.xml"
@@ -39,7 +39,7 @@ class OpenVinoModel(TakesNormalised):
         return logits
 
 
-def write(trained: Bundle, path: Path, options: Options) -> OpenVinoModel:
+def write(trained: Bundle | Stored, path: Path, options: Options) -> OpenVinoModel:
     """Write the folder's files into `path` and return the model as read back.
 
     Raises:
@@ -58,7 +58,7 @@ def write(trained: Bundle, path: Path, options: Options) -> OpenVinoModel:
             raise ArtefactError(f"{printable(trained.path)} cannot be converted to OpenVINO: {reason}") from error
     about = {
         "version": __version__,
-        "architecture": trained.model.pretrained_cfg["architecture"],  # type: ignore[index]
+        "architecture": trained.architecture,
         "class_names": json.dumps(trained.classes),
         "preprocessing": json.dumps(trained.preprocessing.to_dict()),
     }

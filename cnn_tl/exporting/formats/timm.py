@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
-import torch
 from numpy.typing import NDArray
 
+from cnn_tl.core import files
 from cnn_tl.core.errors import UsageError, printable
 from cnn_tl.exporting.options import Options
 from cnn_tl.exporting.parity import TakesNormalised
@@ -22,11 +21,15 @@ class TimmModel(TakesNormalised):
     """The folder as timm loads it; see `parity.Exported`."""
 
     def __init__(self, folder: Path) -> None:
+        import timm
+
         self._model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
         self.facts: Mapping[str, str] = {"architecture": str(bundle.read_config(folder)["architecture"])}
 
     def __call__(self, x_nchw: NDArray[Any]) -> NDArray[np.float32]:
         """Return the logits [N, K] of normalised images."""
+        import torch
+
         with torch.inference_mode():
             return self._model(torch.from_numpy(x_nchw)).numpy()  # type: ignore[no-any-return]
 
@@ -42,4 +45,7 @@ def write(trained: Bundle, path: Path, options: Options) -> TimmModel:
         raise UsageError(f"{printable(trained.path)} cannot be written for timm: {reason}; --format onnx can")
     tensors = {name: tensor.numpy() for name, tensor in trained.model.state_dict().items()}
     bundle.write_files(path, tensors, config)
+    graph = trained.path / bundle.GRAPH
+    if graph.is_file():  # with it, cnn-tl runs the folder without torch
+        files.write_bytes(path / bundle.GRAPH, graph.read_bytes())
     return TimmModel(path)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cnn_tl import __version__
@@ -30,12 +29,16 @@ class TorchProgram(TakesNormalised):
     """A program read back; see `parity.Exported`."""
 
     def __init__(self, content: bytes) -> None:
+        import torch
+
         extra = {ABOUT: ""}
         self._module: Any = torch.export.load(io.BytesIO(content), extra_files=extra).module()
         self.facts: Mapping[str, str] = {"architecture": json.loads(extra[ABOUT])["architecture"]}
 
     def __call__(self, x_nchw: NDArray[Any]) -> NDArray[np.float32]:
         """Return the logits [N, K] of normalised images."""
+        import torch
+
         with torch.inference_mode():
             return self._module(torch.from_numpy(x_nchw)).numpy()  # type: ignore[no-any-return]
 
@@ -46,12 +49,14 @@ def write(trained: Bundle, path: Path, options: Options) -> TorchProgram:
     Raises:
         ArtefactError: torch cannot express this model as a program.
     """
+    import torch
+
     spec = trained.preprocessing
     x_nchw = torch.zeros(2, 3, spec.height, spec.width)
     batch = torch.export.Dim("batch", min=1)
     about = {
         "cnn_tl": __version__,
-        "architecture": trained.model.pretrained_cfg["architecture"],  # type: ignore[index]
+        "architecture": trained.architecture,
         "class_names": trained.classes,
         "preprocessing": spec.to_dict(),
     }

@@ -137,12 +137,13 @@ def test_what_fewer_bits_cost(capsys: pytest.CaptureFixture[str]) -> None:
     options = Options(precision="int8").of("onnx")
     facts = {"architecture": "resnet18", "opset": "20"}
     found = Agreement("prepared", 33, 75, 1.1, 1e-4, 72 / 75, ties=1)
-    report = ExportReport(Path("m.onnx"), "onnx", 3_350_000, "", facts, "images", options, (found,), paid)
+    report = ExportReport(Path("m.onnx"), "onnx", 3_350_000, "", facts, "images", "torch", options, (found,), paid)
     assert repr(report) == "<ExportReport m.onnx: onnx, 3.35 MB, same answer for 72 of 75 images, 1 tied>"
     show_report(report)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == "same answer for 72 of 75 images, 1 tied"
     assert "logits differ by 1.1 at most" in lines
+    assert "compared with torch" in lines
     assert "probabilities change by 22.7 points at most" in lines
     assert "accuracy 94.7% 93.3% -1.33 points" in lines
     assert "right 71 70 of 75 images" in lines

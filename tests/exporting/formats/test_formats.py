@@ -51,6 +51,14 @@ def test_timm(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert_timm_answers_as_predict(folder, next((run.parent / "data" / "red").iterdir()))
 
 
+def test_timm_with_a_graph(graph_run: Path) -> None:
+    folder = export(graph_run, format="timm").path
+    assert (folder / "graph.onnx").read_bytes() == (graph_run / "model" / "graph.onnx").read_bytes()
+    assert bundle.read(folder).graph is not None
+    assert_timm_answers_as_predict(folder, next((graph_run.parent / "data" / "red").iterdir()))
+    export(graph_run, format="timm")  # an unchanged export is replaced
+
+
 def assert_timm_answers_as_predict(folder: Path, image: Path) -> None:
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_data_config(model.pretrained_cfg), is_training=False)

@@ -1,0 +1,60 @@
+"""The trained model that an export is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.data.loader import Pixels
+from cnn_tl.inference.headed_engine import HeadedEngine
+from cnn_tl.networks.bundle import Bundle, Stored
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Original:
+    """A trained model on the CPU, in float32.
+
+    Attributes:
+        name: what it runs in, in words.
+        spec: the preprocessing of its images.
+        logits: from pixels, uint8 [N, H, W, 3], to logits [N, K].
+    """
+
+    name: str
+    spec: Preprocessing
+    logits: Callable[[Pixels], Logits]
+
+
+def original(trained: Bundle | Stored) -> Original:
+    """Return the model of a bundle; one that was read without torch has a graph.
+
+    Raises:
+        ArtefactError: graph, tensors and classes do not fit each other.
+    """
+    return _in_onnxruntime(trained) if isinstance(trained, Stored) else _in_torch(trained)
+
+
+def _in_onnxruntime(trained: Stored) -> Original:
+    engine = HeadedEngine.of(trained)
+    return Original("predict on the CPU: onnxruntime, one image at a time", trained.preprocessing, engine.outputs)
+
+
+def _in_torch(trained: Bundle) -> Original:
+    import torch
+
+    from cnn_tl.networks.backbone import place, to_input
+
+    cpu, spec = torch.device("cpu"), trained.preprocessing
+    model = place(trained.model, cpu)
+
+    def logits(pixels: Pixels) -> Logits:
+        with torch.inference_mode():
+            return model(to_input(pixels, spec, cpu)).numpy()  # type: ignore[no-any-return]
+
+    return Original("the model in torch", spec, logits)
