@@ -12,6 +12,8 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import StringIO
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,12 +21,13 @@ import onnx
 import torch
 from torch import nn
 
+from cnn_tl.core.monkeypatch import attribute_replaced
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.networks.backbone import backbone_tensors, keep_without_classifier
 from cnn_tl.networks.graph.session import BATCH, INPUT, OUTPUT, is_in_graph
 
-_LOCATION = "weights"
-"""A name that onnxruntime does not look up: it gets the tensors themselves."""
+_LOCATION = ""
+"""No file: if onnxruntime does not get a tensor, it must not look for it in the working directory."""
 
 
 class NoGraphError(Exception):
@@ -43,10 +46,14 @@ def graph_of(model: nn.Module, spec: Preprocessing) -> bytes:
     tensors = {name: array for name, array in backbone_tensors(model).items() if is_in_graph(name)}
     try:
         exported = _export(_without_classifier(model), spec, tensors)
+        _require_any_number_of_images(exported)
         return bytes(_with_weights_outside(exported, tensors).SerializeToString())
+    except NoGraphError:
+        raise
     except Exception as error:  # each architecture fails in its own way
-        reason = " ".join(str(error).split())[:200]
-        raise NoGraphError(f"{type(error).__name__}: {reason}") from error
+        cause = error.__cause__ or error  # the exporter wraps it in advice to developers of models
+        reason = " ".join(str(cause).partition("\n\n")[0].split())[:200]
+        raise NoGraphError(f"{type(cause).__name__}: {reason}") from error
 
 
 def _without_classifier(model: nn.Module) -> nn.Module:
@@ -74,9 +81,18 @@ def _export(model: nn.Module, spec: Preprocessing, tensors: Mapping[str, np.ndar
                 value.name, value.const_value = own, None
                 graph.inputs.append(value)
         optimizer.optimize(program.model)
+    graph.metadata_props.clear()  # what torch called each tensor: a third of the file
     for node in graph.all_nodes():
         node.metadata_props.clear()  # stack traces with paths of this machine
     return program.model_proto
+
+
+def _require_any_number_of_images(model: onnx.ModelProto) -> None:
+    """Check that the exporter has not fixed the number of images where a model's code needs the two of the trace."""
+    for one in (model.graph.input[0], model.graph.output[0]):
+        sizes = one.type.tensor_type.shape.dim
+        if not sizes or sizes[0].dim_param != BATCH:
+            raise NoGraphError("it does not take any number of images at once")
 
 
 _PREFIX = "model."
@@ -113,10 +129,14 @@ def _with_weights_outside(model: onnx.ModelProto, tensors: Mapping[str, np.ndarr
 
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """Hide the messages of torch's exporter."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    """Hide the messages of torch's exporter, also what it prints of a model that it cannot trace."""
+    from torch.export import _trace
+
+    loggers = [logging.getLogger(f"torch.{name}") for name in ("onnx", "export", "fx")]
+    loggers += [logging.getLogger(name) for name in ("onnxscript", "onnx_ir")]
     before = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    nowhere = SimpleNamespace(stderr=StringIO())
+    with warnings.catch_warnings(), attribute_replaced(_trace, "sys", nowhere):
         warnings.simplefilter("ignore")
         try:
             for logger in loggers:
