@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from cnn_tl.cli import completion
-from cnn_tl.core.device import DeviceName
+from cnn_tl.cli.terminal import console
+from cnn_tl.core.device import DeviceName, unused_gpu
 
 AnyModel = Annotated[
     Path,
@@ -77,3 +78,9 @@ RecipeThreads = Annotated[
     ),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Fixes every random choice.", show_default="0")]
+
+
+def note_unused_gpu(model: Path, device: DeviceName) -> None:
+    """Note that a GPU is not used because torch is missing; a .onnx file would not use it anyway."""
+    if model.suffix.lower() != ".onnx" and (text := unused_gpu(device)):
+        console.note(text)

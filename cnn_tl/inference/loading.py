@@ -17,7 +17,7 @@ from cnn_tl.core.device import (
 )
 from cnn_tl.core.errors import ArtefactError, UsageError, printable
 from cnn_tl.core.files import CHECKSUMS, sha256_file
-from cnn_tl.core.imports import require_torch
+from cnn_tl.core.imports import refuse_without_torch, require_torch
 from cnn_tl.data.loader import Pixels
 from cnn_tl.data.views import transforms
 from cnn_tl.features.cuda_batch_size import cuda_batch_size
@@ -89,6 +89,7 @@ def _from_bundle(path: Path, device: DeviceName, in_background: bool, batch_size
         stored = bundle.read(folder)
         if stored.graph is not None:
             return _classifier(stored, HeadedEngine.of(stored), BATCH_SIZE)
+    refuse_without_torch(f"device {device}" if may_be_gpu(device) else "a model without graph.onnx")
     on_cuda = will_be_cuda(device)
     if on_cuda:
         begin_loading(device)

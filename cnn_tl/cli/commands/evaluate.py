@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cnn_tl.cli.options import AnyModel, ChosenBatchSize, ReadingThreads, WhereModelRuns
+from cnn_tl.cli.options import AnyModel, ChosenBatchSize, ReadingThreads, WhereModelRuns, note_unused_gpu
 from cnn_tl.cli.terminal import console
 from cnn_tl.cli.terminal.accuracy import ADVICE_AFTER_EVALUATION, show_classes, warn_if_no_better
 from cnn_tl.core.errors import UsageError, printable
@@ -64,6 +64,7 @@ def evaluate(
     plot = output or Path("robustness.png")
     if robustness:
         require_plot_place(plot)
+    note_unused_gpu(model, device)
     options = EvaluationOptions(split, robustness, limit, batch_size, workers, device)
     found = run_evaluation(model, data, options, TerminalObserver())
     if robustness:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
 
-from cnn_tl.cli.options import AnyModel, ChosenBatchSize, ReadingThreads, WhereModelRuns
+from cnn_tl.cli.options import AnyModel, ChosenBatchSize, ReadingThreads, WhereModelRuns, note_unused_gpu
 from cnn_tl.cli.terminal import console
 from cnn_tl.core.errors import DataError, UsageError, printable
 from cnn_tl.core.formatting import unreadable
@@ -71,6 +71,7 @@ def predict(
     format = _format_of(output, format, json)
     _check(output, format, append, model)
     paths = _paths(images, output, from_stdin=from_stdin, null=null, recursive=recursive)
+    note_unused_gpu(model, device)
     observer = TerminalObserver()
     with observer.task("loading the model", None):
         many = not isinstance(paths, list) or len(paths) >= (batch_size or 32)

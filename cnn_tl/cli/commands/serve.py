@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_tl.cli.options import AnyModel, BatchSize, WhereModelRuns
+from cnn_tl.cli.options import AnyModel, BatchSize, WhereModelRuns, note_unused_gpu
 from cnn_tl.cli.terminal import console
 from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.device import DeviceName
@@ -58,6 +58,7 @@ def serve(
     body = int(max_mb * MEGABYTE)
     at_once = min(max_files, queue)  # a larger request could never be answered
     limits = Limits(body, max(16 * body, 512 * MEGABYTE), files=at_once, pixels=max_pixels, images=queue)
+    note_unused_gpu(model, device)
     with server.bind(host, port) as listening:  # a wrong address fails before the seconds that loading takes
         service = _service(
             model,

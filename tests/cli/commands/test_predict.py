@@ -19,6 +19,7 @@ import typer
 from PIL import Image
 
 from cnn_tl.cli.app import app
+from cnn_tl.core import device
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.inference import loading
 from cnn_tl.inference.classifier import Classifier
@@ -316,3 +317,13 @@ def test_parquet_without_pyarrow(cli: Callable[..., Any], monkeypatch: pytest.Mo
     done = cli("predict", "run", "photos", "--output", "answers.parquet")
     assert (done.code, done.out) == (5, "")
     assert done.err == "error: --format parquet needs pyarrow, which is not installed: pip install pyarrow\n"
+
+
+def test_a_gpu_that_only_torch_could_use_is_noted(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "nvidia_devices", lambda: ["/dev/nvidia0"])
+    monkeypatch.setattr(device, "installed_version", lambda name: None)
+    assert "torch, which would use it, is not installed" in " ".join(
+        cli("predict", "run", "photos/dark.png").err.split()
+    )
+    for words in (["run", "photos/dark.png", "--device", "cpu"], ["model.onnx", "photos/dark.png"]):
+        assert "torch" not in cli("predict", *words).err
