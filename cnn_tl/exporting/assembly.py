@@ -32,18 +32,11 @@ def assembled(trained: Stored) -> onnx.ModelProto:
     Raises:
         ArtefactError: the graph is damaged, or it or the head does not fit the tensors.
     """
-    assert trained.graph is not None
     where = printable(trained.path)
-    try:
-        network = onnx.load_model_from_string(trained.graph)
-        [features] = network.graph.output
-    except Exception as error:  # protobuf has several implementations, each with errors of its own
-        raise ArtefactError(f"the graph of the backbone in {where} is damaged: {error}") from error
-    _fill(network.graph, trained.backbone, where)
-    fold(network)
+    network = _backbone(trained, where)
     kind = "linear" if trained.head is None else str(trained.head.get("kind"))
     try:
-        num_features = features.type.tensor_type.shape.dim[1].dim_value
+        num_features = network.graph.output[0].type.tensor_type.shape.dim[1].dim_value
         head = _HEADS[kind](trained.classifier_tensors, trained.head or {}, num_features)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ArtefactError(f"the classifier in {where} does not fit: {type(error).__name__}: {error}") from error
@@ -52,6 +45,25 @@ def assembled(trained: Stored) -> onnx.ModelProto:
             f"the classifier in {where} gives {head.num_classes} logits for {len(trained.classes)} classes"
         )
     _append(network.graph, head)
+    return network
+
+
+def _backbone(trained: Stored, where: str) -> onnx.ModelProto:
+    """Return the graph with its weights in it, folded.
+
+    Raises:
+        ArtefactError: it is damaged, or belongs to another model.
+    """
+    assert trained.graph is not None
+    try:
+        network = onnx.load_model_from_string(trained.graph)
+        _fill(network.graph, trained.backbone, where)
+        fold(network)
+    except ArtefactError:
+        raise
+    except Exception as error:  # protobuf and onnxruntime have no common class of errors for a bad graph
+        reason = " ".join(str(error).split())[:200]
+        raise ArtefactError(f"the graph of the backbone in {where} is damaged: {reason}") from error
     return network
 
 

@@ -130,10 +130,18 @@ def test_a_graph_of_another_model(stored: Stored) -> None:
             assembled(changed(stored, "conv1.0.weight", weight))
 
 
-@pytest.mark.parametrize("damaged", [b"", b"not a graph", b"\x08\x0a"])
-def test_a_damaged_graph(stored: Stored, damaged: bytes) -> None:
-    with pytest.raises(ArtefactError, match=r"the graph of the backbone in .* is damaged"):
-        assembled(replace(stored, graph=damaged))
+def test_a_damaged_graph(stored: Stored) -> None:
+    assert stored.graph is not None
+    unknown = onnx.load_model_from_string(stored.graph)
+    unknown.graph.node.insert(0, onnx.helper.make_node("NoSuchOperator", ["conv1.0.weight"], ["nothing"]))
+    for damaged in (b"not a graph", stored.graph[:-100], unknown.SerializeToString()):
+        with pytest.raises(ArtefactError, match=r"the graph of the backbone in .* is damaged"):
+            assembled(replace(stored, graph=damaged))
+
+
+def test_an_empty_graph(stored: Stored) -> None:
+    with pytest.raises(ArtefactError, match=r"the classifier in .* does not fit: IndexError"):
+        assembled(replace(stored, graph=b""))
 
 
 def test_a_head_that_does_not_fit(stored: Stored) -> None:

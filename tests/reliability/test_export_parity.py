@@ -1,10 +1,14 @@
-"""Every export format, at every batch size, gives the same answers as the torch model on real images."""
+"""Every export format, at every batch size, gives the same answers as the model on real images.
+
+The model is torch's, and where the bundle has a graph, what predict runs.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -16,6 +20,7 @@ from cnn_tl.data.digits import write_digits
 from cnn_tl.data.folders.scan import scan
 from cnn_tl.exporting.export import EXPORTERS, export
 from cnn_tl.networks import bundle
+from cnn_tl.networks.graph import trace
 
 FAMILIES = ["tf_efficientnet_lite0", "mobilenetv2_100", "resnet18", "vgg11", "convnext_atto", "vit_tiny_patch16_224"]
 FAMILIES += ["mobilenetv3_small_050", "densenet121"]
@@ -43,17 +48,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("format", EXPORTERS)
+@pytest.mark.parametrize(("format", "with_graph"), [*((format, False) for format in EXPORTERS), ("onnx", True)])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family(run: Path, name: str, format: str, request: pytest.FixtureRequest) -> None:
+def test_every_family(run: Path, name: str, format: str, with_graph: bool, request: pytest.FixtureRequest) -> None:
     if format == "openvino":
         request.getfixturevalue("openvino")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = timm.create_model(name, num_classes=10)
     spec = Preprocessing.from_pretrained_cfg(model.pretrained_cfg)
-    bundle.save_model(run / "model", model, classes=list("0123456789"), preprocessing=spec, facts={})
+    options: dict[str, Any] = {"classes": list("0123456789"), "preprocessing": spec, "facts": {}}
+    if with_graph:
+        classifier = next(key for key, one in model.named_modules() if one is model.get_classifier())
+        options |= {"graph": trace.graph_of(model, spec), "classifier": classifier}
+    bundle.save_model(run / "model", model, **options)
     report = export(run, format=format)
+    assert report.compared_with.startswith("predict on the CPU" if with_graph else "the model in torch")
     for found in report.parity:
         sys.stderr.write(
             f"\n{name} {format} {found.given} by {found.batch_size}: {found.images} images, {found.sizes} sizes: "
