@@ -12,7 +12,7 @@ from cnn_tl.api.messages import with_keywords
 from cnn_tl.api.observers import choose_observer, quiet_dependencies
 from cnn_tl.api.prediction import MODEL
 from cnn_tl.core.errors import UsageError
-from cnn_tl.core.imports import require_torch, require_working_directory
+from cnn_tl.core.imports import require_working_directory
 from cnn_tl.core.progress import Observer
 
 if TYPE_CHECKING:
@@ -125,7 +125,6 @@ def explain(
         Method(method, layer, label, tuple(channels), patch, stride, faithfulness),
         limit=limit,
     )
-    require_torch()
     from cnn_tl.explaining.explain import explain as run_explain
 
     with quiet_dependencies(), fp32_switches_restored():

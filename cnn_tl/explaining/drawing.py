@@ -1,4 +1,4 @@
-"""How each method turns images into explanations: one function for each kind of drawing.
+"""How each method that needs torch turns images into explanations: one function for each kind of drawing.
 
 To add a method, write a function here, enter it in `LAYER_METHODS` or `OTHER_METHODS`, and list its options in
 `options.OPTIONS_OF`.
@@ -10,24 +10,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from cnn_tl.core.errors import printable
 from cnn_tl.core.progress import Observer
 from cnn_tl.data.loader import Pixels, batches
 from cnn_tl.data.views import transforms
-from cnn_tl.explaining import faithfulness, target_layers
+from cnn_tl.explaining import target_layers
+from cnn_tl.explaining.faithfulness import enlarge
+from cnn_tl.explaining.heat_map_drawing import draw_heat_maps
 from cnn_tl.explaining.methods import deconv, feature_maps, heat_maps
 from cnn_tl.explaining.methods.top_patches import TopPatches, maps_of
-from cnn_tl.explaining.model import BATCH, ExplainedModel, log_odds
+from cnn_tl.explaining.model import BATCH, ExplainedModel
 from cnn_tl.explaining.options import ExplainJob
-from cnn_tl.explaining.predicted_images import Explanation, PredictedImage, predict_images, read
+from cnn_tl.explaining.predicted_images import Explanation, predict_images, read
 from cnn_tl.explaining.report import (
-    Areas,
     ChannelsRow,
     FiltersRow,
-    HeatMapRow,
     TopPatch,
     TopPatchesRow,
     UnreadableRow,
@@ -45,84 +46,26 @@ def class_activation_maps(
 ) -> Iterator[Explanation]:
     """Draw the class activation map of each image; see `heat_maps.class_activation_map`."""
 
-    def heat_map(x_1CHW: Tensor, index: int) -> Tensor:
-        return heat_maps.class_activation_map(job.method.name, model, layer, x_1CHW, index)
+    def heat_map(pixels: Pixels, index: int) -> NDArray[np.float32]:
+        x_1CHW = model.to_input(pixels)
+        found: NDArray[np.float32] = (
+            heat_maps.class_activation_map(job.method.name, model, layer, x_1CHW, index).float().cpu().numpy()
+        )
+        return found
 
-    return _heat_maps(model, job, heat_map, observer)
-
-
-def occlusion_maps(model: ExplainedModel, job: ExplainJob, observer: Observer) -> Iterator[Explanation]:
-    """Draw the occlusion map of each image; see `heat_maps.occlusion_map`."""
-    patch, stride = job.method.patch or heat_maps.PATCH, job.method.stride or heat_maps.STRIDE
-
-    def heat_map(x_1CHW: Tensor, index: int) -> Tensor:
-        return heat_maps.occlusion_map(model, x_1CHW, index, patch=patch, stride=stride)
-
-    return _heat_maps(model, job, heat_map, observer)
-
-
-def _heat_maps(
-    model: ExplainedModel, job: ExplainJob, heat_map: Callable[[Tensor, int], Tensor], observer: Observer
-) -> Iterator[Explanation]:
-    """Draw a heat map over each image, with its deletion and insertion curves."""
-    wanted = None if job.method.label is None else model.class_index(job.method.label)
-    grey_1K = model.logits(model.grey_input())
-    for image in predict_images(model, job, observer):
-        if isinstance(image, Explanation):
-            yield image
-            continue
-        index = model.classes.index(image.prediction.label) if wanted is None else wanted
-        map_hw = heat_map(image.x_1CHW, index)
-        evidence = float(log_odds(model.logits(image.x_1CHW), index) - log_odds(grey_1K, index))
-        caveat = heat_maps.caveat(map_hw.cpu().numpy(), evidence)
-        measured = None
-        if job.method.faithfulness and caveat is None:
-            measured = faithfulness.measure(model, image.x_1CHW, map_hw, index)
-        yield _heat_map(model, job, image, index, map_hw, caveat, measured)
-
-
-def _heat_map(
-    model: ExplainedModel,
-    job: ExplainJob,
-    image: PredictedImage,
-    index: int,
-    map_hw: Tensor,
-    caveat: str | None,
-    measured: faithfulness.Faithfulness | None,
-) -> Explanation:
-    explained = model.classes[index]
-    areas = None if measured is None else measured.areas
-    row = HeatMapRow(
-        **asdict(image.prediction), explained=explained, empty=caveat == heat_maps.EMPTY, caveat=caveat, areas=areas
-    )
-    heat_HW = faithfulness.enlarge(map_hw, *image.pixels.shape[:2])
-    drawing = image.drawn(
-        lines=(caveat,) if caveat else _area_lines(areas),
-        panel=plots.heat_over(image.pixels, heat_HW.cpu().numpy()),
-        caption=f"{job.method.name} for {printable(explained)}",
-        curves=measured,
-    )
-    return Explanation(row, image.stem, drawing)
-
-
-def _area_lines(areas: Areas | None) -> tuple[str, ...]:
-    if areas is None:
-        return ()
-    return (
-        f"deletion {areas.deletion:z.2f} (random map {areas.random_deletion:z.2f})",
-        f"insertion {areas.insertion:z.2f} (random map {areas.random_insertion:z.2f})",
-    )
+    return draw_heat_maps(model.answering, job, heat_map, observer)
 
 
 def channels(model: ExplainedModel, job: ExplainJob, layer: MapLayer, observer: Observer) -> Iterator[Explanation]:
     """Draw the strongest channels of each image: as maps over it, or projected back to pixels."""
-    for image in predict_images(model, job, observer):
+    for image in predict_images(model.answering, job, observer):
         if isinstance(image, Explanation):
             yield image
             continue
-        found = feature_maps.strongest(model, layer, image.x_1CHW, list(job.method.channels))
+        x_1CHW = model.to_input(image.pixels)
+        found = feature_maps.strongest(model, layer, x_1CHW, list(job.method.channels))
         if job.method.name in deconv.RULES:
-            tiles = _projections(job.method.name, model, layer, image.x_1CHW, found)
+            tiles = _projections(job.method.name, model, layer, x_1CHW, found)
         else:
             tiles = _maps(image.pixels, found)
         drawing = image.drawn(
@@ -136,7 +79,7 @@ def channels(model: ExplainedModel, job: ExplainJob, layer: MapLayer, observer: 
 
 
 def _maps(pixels: Pixels, found: feature_maps.Strongest) -> list[Pixels]:
-    enlarged = (faithfulness.enlarge(one, *pixels.shape[:2]).cpu().numpy() for one in found.maps)
+    enlarged = (enlarge(one.float().cpu().numpy(), *pixels.shape[:2]) for one in found.maps)
     return [plots.heat_over(pixels, one) for one in enlarged]
 
 
@@ -154,7 +97,7 @@ def top_patches(model: ExplainedModel, job: ExplainJob, layer: MapLayer, observe
     best = TopPatches()
     with observer.task("searching", len(job.images)):
         numbered = enumerate(job.images)
-        for batch in batches(numbered, partial(read, model), batch_size=BATCH, workers=job.workers):
+        for batch in batches(numbered, partial(read, model.answering), batch_size=BATCH, workers=job.workers):
             for (_, path), error in batch.failures:
                 yield Explanation(UnreadableRow(str(path), error.reason), path.stem, None)
             if batch.items:
@@ -215,7 +158,6 @@ LAYER_METHODS: dict[str, Callable[[ExplainedModel, ExplainJob, MapLayer, Observe
 """Methods that look at one layer, which `--layer` chooses."""
 
 OTHER_METHODS: dict[str, Callable[[ExplainedModel, ExplainJob, Observer], Iterator[Explanation]]] = {
-    "occlusion": occlusion_maps,
     "filters": filters,
 }
-"""Methods that need no such layer."""
+"""Other methods that need torch; `heat_map_drawing.LOGIT_METHODS` need none."""

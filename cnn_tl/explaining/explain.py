@@ -8,11 +8,10 @@ from pathlib import Path
 from cnn_tl.core import files
 from cnn_tl.core.device import DeviceName
 from cnn_tl.core.errors import DataError, printable
+from cnn_tl.core.imports import require_torch
 from cnn_tl.core.progress import Observer
-from cnn_tl.explaining import target_layers
-from cnn_tl.explaining.drawing import LAYER_METHODS, OTHER_METHODS
-from cnn_tl.explaining.methods import feature_maps
-from cnn_tl.explaining.model import ExplainedModel, load
+from cnn_tl.explaining import answering as answering_model
+from cnn_tl.explaining.heat_map_drawing import LOGIT_METHODS
 from cnn_tl.explaining.options import REPORT, SHEET, ExplainJob, require_own_folder
 from cnn_tl.explaining.predicted_images import Explanation
 from cnn_tl.explaining.report import ExplainReport, Row, UnreadableRow
@@ -32,9 +31,7 @@ def explain(job: ExplainJob, device: DeviceName = "auto", observer: Observer | N
         ResourceError: the disk is full or not writable, or the device is not available.
     """
     observer = observer or Observer()
-    with observer.task("loading the model", None):
-        model = load(job.model, device)
-    layer, explanations = _start(model, job, observer)
+    layer, explanations = _start(job, device, observer)
     require_own_folder(job.output)
     with files.atomic_folder(job.output) as folder:
         writer = _FolderWriter(folder)
@@ -45,10 +42,26 @@ def explain(job: ExplainJob, device: DeviceName = "auto", observer: Observer | N
     return report
 
 
-def _start(model: ExplainedModel, job: ExplainJob, observer: Observer) -> tuple[str | None, Iterator[Explanation]]:
+def _start(job: ExplainJob, device: DeviceName, observer: Observer) -> tuple[str | None, Iterator[Explanation]]:
     """Return the name of the layer that the method looks at, if any, and its explanations, not yet computed."""
+    draw = LOGIT_METHODS.get(job.method.name)
+    with observer.task("loading the model", None):
+        answering = answering_model.load(job.model, device) if draw is not None else None
+    if draw is not None and answering is not None:
+        return None, draw(answering, job, observer)
+    require_torch()
+    from cnn_tl.explaining.drawing import LAYER_METHODS, OTHER_METHODS
+    from cnn_tl.explaining.model import load
+
+    with observer.task("loading the model", None):
+        model = load(job.model, device)
+    if draw is not None:
+        return None, draw(model.answering, job, observer)
     if job.method.name in OTHER_METHODS:
         return None, OTHER_METHODS[job.method.name](model, job, observer)
+    from cnn_tl.explaining import target_layers
+    from cnn_tl.explaining.methods import feature_maps
+
     layer = target_layers.find(model.network, model.grey_input(), job.method.layer)
     feature_maps.check_channels(layer, list(job.method.channels))
     return layer.name, LAYER_METHODS[job.method.name](model, job, layer, observer)

@@ -14,17 +14,16 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
 from cnn_tl.core.seeds import seed_of
-from cnn_tl.explaining.methods.heat_maps import LEAST_EVIDENCE
-from cnn_tl.explaining.model import ExplainedModel, log_odds
+from cnn_tl.explaining.answering import AnsweringModel, Inputs
+from cnn_tl.explaining.methods.heat_maps import LEAST_EVIDENCE, log_odds
 from cnn_tl.explaining.report import Areas
 from cnn_tl.plots.explanation import Curves
+
+Map = NDArray[np.floating]
+Curve = NDArray[np.float64]
 
 STEPS = 20
 RANDOM_MAPS = 4
@@ -53,7 +52,7 @@ class Faithfulness(Curves):
         )
 
 
-def measure(model: ExplainedModel, x_1CHW: Tensor, map_hw: Tensor, index: int) -> Faithfulness | None:
+def measure(model: AnsweringModel, x_1CHW: Inputs, map_hw: Map, index: int) -> Faithfulness | None:
     """Measure deletion and insertion in the order of a heat map [h, w] of class `index`.
 
     Returns:
@@ -62,8 +61,8 @@ def measure(model: ExplainedModel, x_1CHW: Tensor, map_hw: Tensor, index: int) -
     height, width = x_1CHW.shape[-2:]
     maps = [map_hw, *_random_maps(x_1CHW)]
     orders = [_order(enlarge(one, height, width)) for one in maps]
-    blank, blurred = torch.zeros_like(x_1CHW), gaussian_blur(x_1CHW, [BLUR_KERNEL] * 2, [BLUR_SIGMA] * 2)
-    whole, nothing = log_odds(model.logits(torch.cat([x_1CHW, blank])), index).tolist()
+    blank, blurred = np.zeros_like(x_1CHW), _blurred(x_1CHW)
+    whole, nothing = log_odds(model.logits(np.concatenate([x_1CHW, blank])), index).tolist()
     if whole - nothing < LEAST_EVIDENCE:
         return None
     deletion = np.stack([_curve(model, x_1CHW, blank, order, index) for order in orders])
@@ -73,32 +72,46 @@ def measure(model: ExplainedModel, x_1CHW: Tensor, map_hw: Tensor, index: int) -
     return Faithfulness(share, deletion[0], insertion[0], deletion[1:].mean(0), insertion[1:].mean(0))
 
 
-def enlarge(map_hw: Tensor, height: int, width: int) -> Tensor:
-    """Return the map at the size of the image, [H, W], bilinear."""
-    return F.interpolate(map_hw[None, None].float(), (height, width), mode="bilinear", align_corners=False)[0, 0]
+def enlarge(map_hw: Map, height: int, width: int) -> NDArray[np.float32]:
+    """Return the map at the size of the image, [H, W], bilinear; pixels are squares, whose centres are compared."""
+    rows_Hh, columns_Ww = _bilinear(map_hw.shape[0], height), _bilinear(map_hw.shape[1], width)
+    return (rows_Hh @ map_hw.astype(np.float64) @ columns_Ww.T).astype(np.float32)
 
 
-def _curve(model: ExplainedModel, start: Tensor, goal: Tensor, rank_HW: Tensor, index: int) -> NDArray[np.float64]:
+def _bilinear(size: int, target: int) -> NDArray[np.float64]:
+    """Return the weights [target, size] of linear interpolation; beyond the outer centres the ends are repeated."""
+    places = np.clip((np.arange(target) + 0.5) * size / target - 0.5, 0, size - 1)
+    return np.maximum(0, 1 - np.abs(places[:, None] - np.arange(size)))  # type: ignore[no-any-return]
+
+
+def _blurred(x_1CHW: Inputs) -> Inputs:
+    """Return the image after a Gaussian filter; at the borders it is mirrored."""
+    offsets = np.arange(BLUR_KERNEL) - BLUR_KERNEL // 2
+    kernel = np.exp(-((offsets / BLUR_SIGMA) ** 2) / 2)
+    blurred = x_1CHW.astype(np.float64)
+    for axis in (2, 3):
+        margins = [(BLUR_KERNEL // 2,) * 2 if one == axis else (0, 0) for one in range(4)]
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(blurred, margins, "reflect"), BLUR_KERNEL, axis)
+        blurred = windows @ (kernel / kernel.sum())
+    return blurred.astype(np.float32)
+
+
+def _curve(model: AnsweringModel, start: Inputs, goal: Inputs, rank_HW: NDArray[np.intp], index: int) -> Curve:
     """Return the log-odds of the class while `start` becomes `goal`, pixel by pixel, [S + 1]."""
-    pixels = rank_HW.numel()
-    steps = [torch.where(rank_HW < round(pixels * step / STEPS), goal, start) for step in range(STEPS + 1)]
-    evidence = log_odds(model.logits(torch.cat(steps)).double(), index)
-    return np.asarray(evidence.cpu().numpy(), dtype=np.float64)
+    steps = [np.where(rank_HW < round(rank_HW.size * step / STEPS), goal, start) for step in range(STEPS + 1)]
+    return log_odds(model.logits(np.concatenate(steps)), index)
 
 
-def _order(map_HW: Tensor) -> Tensor:
+def _order(map_HW: Map) -> NDArray[np.intp]:
     """Return the rank of each pixel, [H, W]: 0 for the hottest; ties by reading order."""
-    order = torch.argsort(map_HW.flatten(), descending=True, stable=True)
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order), device=order.device)
-    return rank.view(map_HW.shape)
+    order = np.argsort(-map_HW.ravel(), kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rank.reshape(map_HW.shape)
 
 
-def _random_maps(x_1CHW: Tensor) -> list[Tensor]:
+def _random_maps(x_1CHW: Inputs) -> list[Map]:
     """Return random maps that depend on the pixels of the image only, so that they are the same each time."""
-    digest = hashlib.sha256(np.ascontiguousarray(x_1CHW.cpu().numpy()).tobytes()).hexdigest()
-    maps = []
-    for number in range(RANDOM_MAPS):
-        generator = torch.Generator().manual_seed(seed_of("random map", number, digest))
-        maps.append(torch.rand(RANDOM_GRID, RANDOM_GRID, generator=generator).to(x_1CHW.device))
-    return maps
+    digest = hashlib.sha256(np.ascontiguousarray(x_1CHW).tobytes()).hexdigest()
+    chances = (np.random.default_rng(seed_of("random map", number, digest)) for number in range(RANDOM_MAPS))
+    return [chance.random((RANDOM_GRID, RANDOM_GRID)) for chance in chances]

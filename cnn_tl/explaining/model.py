@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cnn_tl.core.device import DeviceName, Precision, autocast, inference_precision, pick_device
-from cnn_tl.core.errors import UsageError, printable
 from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.explaining.answering import AnsweringModel
 from cnn_tl.networks import bundle
 from cnn_tl.networks.backbone import classifier_in_fp32, place, to_input
+from cnn_tl.networks.bundle import Stored
 
 BATCH = 32
 """Images that go through the model together."""
@@ -32,6 +33,7 @@ class ExplainedModel:
         network: in evaluation mode, float32, on `device`; its parameters need no gradient.
         classes: the class names, in the order of the logits.
         precision: of predictions; explanations of them are computed in float32.
+        stored: the same model for onnxruntime; None if torch predicts.
     """
 
     name: str
@@ -40,6 +42,7 @@ class ExplainedModel:
     preprocessing: Preprocessing
     device: torch.device
     precision: Precision = "fp32"
+    stored: Stored | None = None
 
     def to_input(self, pixels_HWC: NDArray[np.uint8]) -> Tensor:
         """Return one image as input of the network, [1, 3, H, W]; 0 is the mean of the preprocessing."""
@@ -63,17 +66,17 @@ class ExplainedModel:
         with exact, autocast(self.device, self.precision):
             return self.logits(x_NCHW)
 
-    def class_index(self, name: str) -> int:
-        """Return the index of a class among the logits.
+    @cached_property
+    def answering(self) -> AnsweringModel:
+        """The same model as functions of arrays: on a CPU in onnxruntime, as `predict` runs it, where that can."""
+        if self.stored is not None:
+            return AnsweringModel.of(self.stored)
+        exact, fast = (partial(self._of_arrays, logits) for logits in (self.logits, self.predicted_logits))
+        return AnsweringModel(self.name, self.classes, self.preprocessing, exact, fast)
 
-        Raises:
-            UsageError: the model has no such class.
-        """
-        if name not in self.classes:
-            near = difflib.get_close_matches(name, self.classes, n=1, cutoff=0.5)
-            hint = f"did you mean {printable(near[0])}?" if near else f"it knows {_few(self.classes)}"
-            raise UsageError(f"the model has no class {printable(name)}; {hint}")
-        return self.classes.index(name)
+    def _of_arrays(self, logits: Callable[[Tensor], Tensor], x_NCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+        parts = (x_NCHW[start : start + BATCH] for start in range(0, len(x_NCHW), BATCH))
+        return np.concatenate([logits(torch.from_numpy(part).to(self.device)).cpu().numpy() for part in parts])
 
 
 def load(source: Path, device: DeviceName = "auto") -> ExplainedModel:
@@ -88,16 +91,6 @@ def load(source: Path, device: DeviceName = "auto") -> ExplainedModel:
     model = place(trained.model, chosen).requires_grad_(False)
     name = bundle.read_config(trained.path)["architecture"]
     precision = inference_precision(chosen, trained.precision)
-    return ExplainedModel(str(name), model, trained.classes, trained.preprocessing, chosen, precision)
-
-
-def log_odds(logits_NK: Tensor, index: int) -> Tensor:
-    """Return log(p / (1 - p)) of a class, [N], which unlike p still changes where the model is almost certain."""
-    others: Any = torch.cat([logits_NK[:, :index], logits_NK[:, index + 1 :]], dim=1)
-    score_N: Tensor = logits_NK[:, index] - torch.logsumexp(others, dim=1)
-    return score_N
-
-
-def _few(names: tuple[str, ...]) -> str:
-    shown = ", ".join(printable(name) for name in names[:8])
-    return f"{shown}, ... ({len(names):,} in all)" if len(names) > 8 else shown
+    stored = bundle.read(source) if chosen.type == "cpu" else None
+    stored = None if stored is None or stored.graph is None else stored
+    return ExplainedModel(str(name), model, trained.classes, trained.preprocessing, chosen, precision, stored)

@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from cnn_tl.core.errors import printable
 from cnn_tl.core.formatting import certainty
 from cnn_tl.core.progress import Observer
+from cnn_tl.core.statistics import softmax
 from cnn_tl.data.loader import Pixels, batches
 from cnn_tl.data.views import transforms
-from cnn_tl.explaining.model import ExplainedModel
+from cnn_tl.explaining.answering import AnsweringModel
 from cnn_tl.explaining.options import SHEET, ExplainJob, file_stems
 from cnn_tl.explaining.report import Prediction, Row, UnreadableRow
 from cnn_tl.plots.explanation import Curves, Drawing
@@ -43,13 +43,12 @@ class PredictedImage:
 
     Attributes:
         stem: as in `Explanation`.
-        pixels: the preprocessed image, uint8 [H, W, 3]. x_1CHW: the same as input of the network.
+        pixels: the preprocessed image, uint8 [H, W, 3].
     """
 
     prediction: Prediction
     stem: str
     pixels: Pixels
-    x_1CHW: Tensor  # noqa: N815 - the shape is part of the name
 
     def drawn(self, lines: tuple[str, ...], panel: Pixels, caption: str, curves: Curves | None = None) -> Drawing:
         """Return the image with `panel` beside it, under its prediction and `lines`."""
@@ -67,7 +66,7 @@ class PredictedImage:
 
 
 def predict_images(
-    model: ExplainedModel, job: ExplainJob, observer: Observer
+    model: AnsweringModel, job: ExplainJob, observer: Observer
 ) -> Iterator[PredictedImage | Explanation]:
     """Yield each image with its prediction; for an unreadable image, the explanation that says why."""
     stems = file_stems(job.images, SHEET)
@@ -76,8 +75,7 @@ def predict_images(
             for (number, path), error in batch.failures:
                 yield Explanation(UnreadableRow(str(path), error.reason), stems[number], None)
             for (number, path), pixels in zip(batch.items, batch.pixels, strict=True):
-                x_1CHW = model.to_input(pixels)
-                yield PredictedImage(_predict(model, path, x_1CHW), stems[number], pixels, x_1CHW)
+                yield PredictedImage(_predict(model, path, pixels), stems[number], pixels)
             observer.advance(1)
 
 
@@ -87,13 +85,13 @@ def true_class(path: Path, classes: Sequence[str]) -> str | None:
     return next((name for name in classes if unicodedata.normalize("NFC", name) == folder), None)
 
 
-def read(model: ExplainedModel, numbered: tuple[int, Path]) -> Pixels:
+def read(model: AnsweringModel, numbered: tuple[int, Path]) -> Pixels:
     """Return the preprocessed image, uint8 [H, W, 3]; its number comes along."""
     return transforms.read_pixels(numbered[1], model.preprocessing)
 
 
-def _predict(model: ExplainedModel, path: Path, x_1CHW: Tensor) -> Prediction:
-    probability_K = model.predicted_logits(x_1CHW)[0].double().softmax(dim=0).cpu().numpy()
+def _predict(model: AnsweringModel, path: Path, pixels: Pixels) -> Prediction:
+    [probability_K] = softmax(model.predicted(model.to_input(pixels)))
     best = int(np.argmax(probability_K))
     true = true_class(path, model.classes)
     return Prediction(str(path), true, model.classes[best], round(float(probability_K[best]), 6))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -54,10 +54,11 @@ class OnnxEngine:
 
     def start(self, pixels: Pixels) -> Outputs:
         """Return the features, float32 [N, D], of uint8 pixels [N, H, W, 3]."""
-        started = time.perf_counter()
-        features_1D = list(self._pool.map(self._features, pixels)) if len(pixels) > 1 else [self._features(*pixels)]
-        self.seconds += time.perf_counter() - started
-        return np.concatenate(features_1D)
+        return self._each(lambda pixels_HW3: self._features(normalise(pixels_HW3[None], self._spec)), pixels)
+
+    def of_inputs(self, x_NCHW: NDArray[np.float32]) -> Outputs:
+        """Return the features, float32 [N, D], of normalised images, float32 [N, 3, H, W]."""
+        return self._each(lambda x_CHW: self._features(np.ascontiguousarray(x_CHW)[None]), x_NCHW)
 
     def finish(self, pending: Outputs) -> Outputs:
         """Return what `start` has returned."""
@@ -70,6 +71,12 @@ class OnnxEngine:
     def warm_up(self, count: int) -> None:
         """Do nothing: onnxruntime is ready."""
 
-    def _features(self, pixels_HW3: Pixels) -> Outputs:
-        features: Outputs = self._session.run([OUTPUT], {INPUT: normalise(pixels_HW3[None], self._spec)})[0]
+    def _each(self, features_of: Callable[[NDArray[Any]], Outputs], images: NDArray[Any]) -> Outputs:
+        started = time.perf_counter()
+        features_1D = list(self._pool.map(features_of, images)) if len(images) > 1 else [features_of(*images)]
+        self.seconds += time.perf_counter() - started
+        return np.concatenate(features_1D)
+
+    def _features(self, x_1CHW: NDArray[np.float32]) -> Outputs:
+        features: Outputs = self._session.run([OUTPUT], {INPUT: x_1CHW})[0]
         return features

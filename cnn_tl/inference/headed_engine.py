@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cnn_tl.core.errors import ArtefactError, printable
 from cnn_tl.features.onnx_engine import OnnxEngine
@@ -51,6 +52,10 @@ class HeadedEngine:
     def start(self, pixels: Pixels) -> Outputs:
         """Return the logits, float32 [N, K], of uint8 pixels [N, H, W, 3]."""
         return self._head(self.backbone.start(pixels))
+
+    def of_inputs(self, x_NCHW: NDArray[np.float32]) -> Outputs:
+        """Return the logits, float32 [N, K], of normalised images, float32 [N, 3, H, W]."""
+        return self._head(self.backbone.of_inputs(x_NCHW))
 
     def finish(self, pending: Outputs) -> Outputs:
         """Return what `start` has returned."""

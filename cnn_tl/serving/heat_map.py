@@ -1,4 +1,4 @@
-"""The heat map of one image, as PNG: Grad-CAM where the model has gradients and maps, occlusion otherwise."""
+"""The heat map of one image, as PNG: Grad-CAM where torch runs the model and it has maps, occlusion otherwise."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cnn_tl.core.device import DeviceName
 from cnn_tl.data.loader import Pixels
 from cnn_tl.explaining.methods import heat_maps
 from cnn_tl.inference.classifier import Classifier
+from cnn_tl.inference.headed_engine import HeadedEngine
 from cnn_tl.inference.loading import is_onnx
 
 HeatMap = Callable[[Pixels, int], NDArray[np.floating]]
@@ -22,12 +23,12 @@ HeatMap = Callable[[Pixels, int], NDArray[np.floating]]
 
 
 def load(source: Path, classifier: Classifier, device: DeviceName) -> tuple[str, HeatMap]:
-    """Return the name of the method and its function; a bundle is loaded a second time, with gradients.
+    """Return the name of the method and its function; for Grad-CAM the bundle is loaded a second time, with gradients.
 
     Raises:
         ArtefactError: the model is damaged.
     """
-    if is_onnx(source):
+    if is_onnx(source) or isinstance(classifier.engine, HeadedEngine):
         return "occlusion", lambda pixels, index: heat_maps.occlusion_map_of_pixels(
             classifier.logits, pixels, index, classifier.preprocessing
         )
@@ -43,17 +44,17 @@ def _from_bundle(source: Path, device: DeviceName) -> tuple[str, HeatMap]:
     try:
         layer = target_layers.find(model.network, model.grey_input())
     except UsageError:  # the network works on tokens
+        answering = model.answering
         return (
             "occlusion",
-            lambda pixels, index: heat_maps.occlusion_map(model, model.to_input(pixels), index).cpu().numpy(),
+            lambda pixels, index: heat_maps.occlusion_map(answering.logits, answering.to_input(pixels), index),
         )
     one_at_a_time = threading.Lock()  # torchcam registers hooks on the model
 
     def gradcam(pixels: Pixels, index: int) -> NDArray[np.floating]:
         with one_at_a_time:
             map_hw = heat_maps.class_activation_map("gradcam", model, layer, model.to_input(pixels), index)
-        heat_HW: NDArray[np.floating] = faithfulness.enlarge(map_hw, *pixels.shape[:2]).cpu().numpy()
-        return heat_HW
+        return faithfulness.enlarge(map_hw.float().cpu().numpy(), *pixels.shape[:2])
 
     return "gradcam", gradcam
 

@@ -66,12 +66,10 @@ def explain(
     of random maps. feature-maps, deconv and guided show the strongest channels of a layer (as maps, or projected back
     to pixels), top-patches the patches that activate a channel most in a folder of images, filters the first kernels.
     """
-    from cnn_tl.core.imports import require_torch
     from cnn_tl.explaining.options import Method, prepare
 
     chosen = Method(method, layer, class_, tuple(channel or ()), patch, stride, faithfulness)
     job = prepare(model, images or [], output, chosen, limit=limit)
-    require_torch()
     from cnn_tl.cli.terminal.bars import TerminalObserver
     from cnn_tl.explaining.explain import explain as run_explain
 

@@ -1,6 +1,6 @@
 """Heat maps of one class: class activation maps, occlusion, and when not to trust a map.
 
-Occlusion works on any function from pixels to logits, so importing this file needs no torch.
+Occlusion works on any function to logits, so importing this file needs no torch.
 """
 
 from __future__ import annotations
@@ -63,35 +63,38 @@ def class_activation_map(method: str, model: ExplainedModel, layer: MapLayer, x_
 
 
 def occlusion_map(
-    model: ExplainedModel, x_1CHW: Tensor, index: int, *, patch: float = PATCH, stride: float = STRIDE
-) -> Tensor:
+    logits: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    x_1CHW: NDArray[np.float32],
+    index: int,
+    *,
+    patch: float = PATCH,
+    stride: float = STRIDE,
+) -> NDArray[np.float32]:
     """Return by how much the log-odds of class `index` fall where a grey patch covers the image, [H, W].
 
     Zeiler and Fergus 2014, sec. 4.2. Log-odds, since the probability of a confident model hardly changes.
     Grey is the mean of the preprocessing. A pixel gets the mean over the patches that cover it; below 0 the class is
     more probable without it.
+
+    Args:
+        logits: from normalised images [N, 3, H, W] to logits [N, K].
     """
-    import torch
-
-    from cnn_tl.explaining.model import log_odds as torch_log_odds
-
-    uncovered = torch_log_odds(model.logits(x_1CHW), index)
+    uncovered = log_odds(logits(x_1CHW), index)
 
     def drop(boxes: Sequence[Box]) -> NDArray[np.floating]:
-        covered = x_1CHW.repeat(len(boxes), 1, 1, 1)
-        for number, (rows, columns) in enumerate(boxes):
-            covered[number, :, rows, columns] = 0
-        drops: NDArray[np.floating] = (uncovered - torch_log_odds(model.logits(covered), index)).cpu().numpy()
-        return drops
+        covered_NCHW = np.repeat(x_1CHW, len(boxes), axis=0)
+        for x_CHW, (rows, columns) in zip(covered_NCHW, boxes, strict=True):
+            x_CHW[:, rows, columns] = 0
+        return uncovered - log_odds(logits(covered_NCHW), index)
 
     height, width = x_1CHW.shape[-2:]
-    return torch.from_numpy(_mean_drop(drop, height, width, patch, stride)).to(x_1CHW.device)
+    return _mean_drop(drop, height, width, patch, stride)
 
 
 def occlusion_map_of_pixels(
     logits: Callable[[Pixels], NDArray[np.float32]], pixels_HWC: Pixels, index: int, spec: Preprocessing
 ) -> NDArray[np.float32]:
-    """Return the same as `occlusion_map`, for a model that takes pixels: grey is the nearest colour to the mean.
+    """Return the same as `occlusion_map`, for a function of pixels: grey is the nearest colour to the mean.
 
     Args:
         logits: from pixels uint8 [N, H, W, 3] to logits [N, K].
