@@ -11,6 +11,7 @@ from cnn_tl.cli import options
 from cnn_tl.cli.terminal import console
 from cnn_tl.cli.terminal.accuracy import advice_after_training, warn_if_no_better
 from cnn_tl.cli.terminal.bars import TerminalObserver
+from cnn_tl.cli.terminal.larger_backbone import larger_backbone
 from cnn_tl.cli.terminal.plan import plan_table
 from cnn_tl.cli.terminal.result import show_result
 from cnn_tl.core import launch
@@ -119,14 +120,14 @@ def _train(recipe: ResolvedRecipe, output: Path | None, *, resume: bool, as_json
 
     result = run_training(recipe, output, resume=resume, observer=_PlanObserver())
     if launch.prints():
-        _show(result, as_json=as_json)
+        _show(recipe, result, as_json=as_json)
 
 
-def _show(result: TrainResult, *, as_json: bool) -> None:
+def _show(recipe: ResolvedRecipe, result: TrainResult, *, as_json: bool) -> None:
     if as_json:
         console.print_json(result.to_dict())
     else:
-        show_result(result)
+        show_result(result, larger_backbone(recipe, result))
     advice = advice_after_training(result.mode, result.baseline)
     warn_if_no_better(result.accuracy, result.interval, result.baseline, advice)
 

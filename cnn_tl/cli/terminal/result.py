@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cnn_tl.cli.terminal import console
@@ -15,8 +16,12 @@ if TYPE_CHECKING:
     from cnn_tl.training.result import TrainResult
 
 
-def show_result(result: TrainResult) -> None:
-    """Print how accurate the model is, how certain that is, and what to do next; fits 80 columns."""
+def show_result(result: TrainResult, advice: Sequence[str] = ()) -> None:
+    """Print how accurate the model is, how certain that is, and what to do next; fits 80 columns.
+
+    Args:
+        advice: lines on what else to try.
+    """
     from cnn_tl.training.outcome import Facts
 
     facts = Facts.from_dict(result.facts)
@@ -24,6 +29,8 @@ def show_result(result: TrainResult) -> None:
     all_are = f"all are in {printable(result.run / 'result.json')}, under per_class"
     show_classes(["right / images>"], result.per_class, all_are, every=False)
     _advise_if_fine_tuning_did_not_help(result.accuracy, facts)
+    for line in [*advice, ""] if advice else []:
+        console.say(line)
     run = shlex.quote(str(result.run))
     console.say("next:")
     console.say_command(["cnn-tl", "predict", run, "IMAGES..."])

