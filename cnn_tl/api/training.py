@@ -56,7 +56,8 @@ def train(
         mode: freeze (default), finetune, lp-ft, auto or scratch.
         model: the backbone, any timm model by name; see `cnn_tl.models("resnet")`.
         weights: a file with the backbone's weights; by default the published ones.
-        head: how the head on frozen features is fitted: auto (default), lbfgs, ridge, adamw, knn or prototype.
+        head: how the head on frozen features is fitted: auto (default), lbfgs+ridge, lbfgs, ridge,
+            adamw, knn or prototype.
         epochs, batch_size, lr: of training; in mode freeze they concern the head adamw only. lr may be "auto".
         image_size: side of the network's input in pixels.
         device: auto (default), cpu, cuda or mps.

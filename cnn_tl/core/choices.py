@@ -11,7 +11,7 @@ from typing import Literal
 Mode = Literal["freeze", "finetune", "lp-ft", "auto", "scratch"]
 """`MODES` in `training/run.py`."""
 
-HeadKind = Literal["auto", "lbfgs", "ridge", "adamw", "knn", "prototype"]
+HeadKind = Literal["auto", "lbfgs+ridge", "lbfgs", "ridge", "adamw", "knn", "prototype"]
 """`HEADS` in `heads/__init__.py`."""
 
 FreezePolicy = Literal["head", "last-stage", "norm", "all"]

@@ -18,6 +18,7 @@ from cnn_tl.heads.neighbours import fit_neighbours
 from cnn_tl.heads.problem import FittedHead, Problem, Views, class_weights
 from cnn_tl.heads.prototype import fit_prototype
 from cnn_tl.heads.ridge import fit_ridge
+from cnn_tl.heads.stacking import fit_both
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
 from cnn_tl.recipe.resolved import AdamwHead, AutoHead
 
@@ -31,7 +32,7 @@ def _fit_adamw(problem: Problem, settings: AdamwHead) -> FittedHead:
 
 
 def _fit_auto(problem: Problem, settings: AutoHead) -> FittedHead:
-    """Fit whichever of lbfgs and ridge suits the size of the problem; the facts say which, and why."""
+    """Fit lbfgs and ridge, or ridge alone, whichever suits the size of the problem; the facts say which, and why."""
     first = problem.views[0]
     if len(problem.views) == 1:
         problem = replace(problem, views=[first])  # the cache checks what it reads, each time
@@ -43,6 +44,7 @@ def _fit_auto(problem: Problem, settings: AutoHead) -> FittedHead:
 
 HEADS: dict[HeadKind, Callable[[Problem, Any], FittedHead]] = {
     "auto": _fit_auto,
+    "lbfgs+ridge": fit_both,
     "lbfgs": fit_logistic,
     "ridge": fit_ridge,
     "adamw": _fit_adamw,

@@ -1,6 +1,6 @@
 """Which head `--head auto` fits, and how long a fit takes; both follow from the size of the problem.
 
-Logistic regression is the default. Ridge regression is used in two cases.
+Logistic and ridge regression together are the default. Ridge regression alone is used in two cases.
 
 - Few images of each class: cross-validation would choose the penalty, and with it the probabilities, by one or two
   held-out images per class. Ridge leaves out each image exactly. With 1 to 3 images per class of the dishes, cats and
@@ -42,9 +42,9 @@ FACTOR_SECONDS = 4e-7
 
 @dataclass(frozen=True)
 class Choice:
-    """What `auto` fits, and why it is not logistic regression ("" if it is)."""
+    """What `auto` fits, and why it is ridge regression alone ("" if it is not)."""
 
-    kind: Literal["lbfgs", "ridge"]
+    kind: Literal["lbfgs+ridge", "ridge"]
     reason: str
 
     def __str__(self) -> str:
@@ -53,13 +53,13 @@ class Choice:
 
 
 def choose(images: int, views: int, num_features: int, num_classes: int) -> Choice:
-    """Return the better one of lbfgs and ridge for a number of training images, each with a number of views."""
+    """Return the better one of lbfgs+ridge and ridge for a number of training images, each with a number of views."""
     if images < FEW * num_classes:
         return Choice("ridge", "few images of each class")
     expected = lbfgs_seconds(images, views, num_features, num_classes)
     if expected > max(MAX_SECONDS, ridge_seconds(images, views, num_features, num_classes)):
         return Choice("ridge", f"lbfgs would take {duration(expected)}")
-    return Choice("lbfgs", "")
+    return Choice("lbfgs+ridge", "")
 
 
 def lbfgs_seconds(images: int, views: int, num_features: int, num_classes: int) -> float:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cnn_tl.heads.arrays import Array, Arrays, compute
 from cnn_tl.heads.folds import stratified_folds, stratified_sample
 from cnn_tl.heads.penalty_path import MAX_ITERATIONS, Axes, PenaltyPath, principal_axes
-from cnn_tl.heads.problem import Features, FittedHead, Problem
+from cnn_tl.heads.problem import Features, FittedHead, HeldOut, Problem
 from cnn_tl.heads.scaling import TEMPERED, scaling_of
 from cnn_tl.heads.whole_fit import Rows, fit_all
 from cnn_tl.recipe.resolved import LbfgsHead
@@ -49,6 +49,11 @@ def fit_logistic(problem: Problem, settings: LbfgsHead) -> FittedHead:
     Raises:
         DivergedError: the features or the fitted head are not finite.
     """
+    return logistic_with_held_out(problem, settings)[0]
+
+
+def logistic_with_held_out(problem: Problem, settings: LbfgsHead) -> tuple[FittedHead, HeldOut | None]:
+    """Also return the logits of the images that cross-validation has held out, if it took place."""
     from threadpoolctl import threadpool_limits
 
     raw_RD, image_R = problem.stacked()
@@ -59,27 +64,29 @@ def fit_logistic(problem: Problem, settings: LbfgsHead) -> FittedHead:
     sample = _sample(problem, image_R)
     with threadpool_limits(1, user_api="blas"):
         size = raw_RD.size * problem.num_classes
-        theta, facts = compute(
+        theta, held_out, facts = compute(
             size, problem.device, lambda arrays: _fit(problem, arrays, rows, sample, settings.penalty)
         )
-    return scaling.folded(theta[:, :-1], theta[:, -1], facts)
+    return scaling.folded(theta[:, :-1], theta[:, -1], facts), held_out
 
 
 def _fit(
     problem: Problem, arrays: Arrays, rows: Rows, sample: _Sample, penalty: float | None
-) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    """Return theta of the scaled features, [K, D + 1], and facts."""
+) -> tuple[NDArray[np.float64], HeldOut | None, dict[str, Any]]:
+    """Return theta of the scaled features, [K, D + 1], the logits of images held out, and facts."""
     facts: dict[str, Any] = {"kind": "lbfgs", "penalty_chosen": penalty is None}
     axes = principal_axes(arrays, rows.features[sample.rows_n])
-    path = None
+    path: PenaltyPath | None = None
+    held_out: HeldOut | None = None
     if penalty is None:
         penalty, path, chosen = _choose_penalty(problem, arrays, rows, sample, axes)
         facts |= chosen
+        held_out = None if path is None else _held_out(path, sample)
     if path is None:
         path = _path_to(penalty, problem, arrays, rows, sample, axes)
     theta, iterations = fit_all(problem, arrays, rows, axes, path, penalty)
     facts |= {"penalty": penalty, "iterations": iterations, "converged": iterations < MAX_ITERATIONS}
-    return theta, facts
+    return theta, held_out, facts
 
 
 @dataclass(frozen=True)
@@ -132,6 +139,16 @@ def _choose_penalty(
     share = float((fitted_Fn > 0).sum(1).mean()) / len(rows.labels)
     facts = {"cross_validation_log_loss": log_loss, "penalty_at_edge": half in (STRONGEST, WEAKEST)}
     return 10 ** (half / 2) * share, path, facts
+
+
+def _held_out(path: PenaltyPath, sample: _Sample) -> HeldOut:
+    """Return the logits of each image by the fold that leaves it out."""
+    logits_nK = np.empty((len(sample.rows_n), path.objective.shape[1]))
+    used = sample.plain_n & (sample.fold_n < FOLDS)
+    for index, fold in enumerate(np.unique(sample.fold_n[sample.fold_n < FOLDS])):
+        of_fold = np.flatnonzero(used & (sample.fold_n == fold))
+        logits_nK[of_fold] = path.logits(index, of_fold)
+    return HeldOut(sample.rows_n[used], logits_nK[used])
 
 
 def _best_of_folds(

@@ -122,6 +122,12 @@ class PenaltyPath:
         """Return the cross-entropy of each row in each fold, [F, R]."""
         return self.objective.log_loss(self.theta.reshape(self.objective.shape))
 
+    def logits(self, fold: int, rows: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
+        """Return the logits [n, K] of n rows by the fit of one fold, on the host."""
+        objective = self.objective
+        theta = self.arrays.cast(self.theta.reshape(objective.shape)[fold], objective.precision)
+        return self.arrays.host(objective.features_RS[self.arrays.put(rows)] @ theta[:, :-1].T + theta[:, -1])
+
     def forget(self) -> None:
         """Free the memory of the past steps; no other fit is possible."""
         del self.history

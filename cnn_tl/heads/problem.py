@@ -94,6 +94,19 @@ class FittedHead:
         return forward_of(self.spec, self.tensors, self.num_classes)
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """Logits of training images by fits of the same kind without them.
+
+    Attributes:
+        images: the n images, int64 [n], ascending.
+        logits: of their views without augmentation, [n, K].
+    """
+
+    images: NDArray[np.int64]
+    logits: NDArray[np.floating[Any]]
+
+
 def linear_head(weight_KD: NDArray[Any], bias_K: NDArray[Any], facts: dict[str, Any]) -> FittedHead:
     """Return a linear head: logits [M, K] = features [M, D] @ weight.T + bias.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cnn_tl.heads.arrays import Array, Arrays, compute
 from cnn_tl.heads.calibration import best_factor
-from cnn_tl.heads.problem import Features, FittedHead, Problem
+from cnn_tl.heads.problem import Features, FittedHead, HeldOut, Problem
 from cnn_tl.heads.scaling import TEMPERED, scaling_of
 from cnn_tl.recipe.resolved import RidgeHead
 
@@ -30,19 +30,24 @@ def fit_ridge(problem: Problem, settings: RidgeHead) -> FittedHead:
     Raises:
         DivergedError: the features or the fitted head are not finite.
     """
+    return ridge_with_held_out(problem, settings)[0]
+
+
+def ridge_with_held_out(problem: Problem, settings: RidgeHead) -> tuple[FittedHead, HeldOut]:
+    """Also return the logits of the images when they are left out."""
     raw_RD, image_R = problem.stacked()
     scaling = scaling_of(raw_RD, TEMPERED)
     features_RD = scaling(raw_RD)
-    weight_KD, bias_K, facts = compute(
+    weight_KD, bias_K, logits_NK, facts = compute(
         raw_RD.size, problem.device, lambda arrays: _fit(problem, arrays, features_RD, image_R, settings)
     )
-    return scaling.folded(weight_KD, bias_K, facts)
+    return scaling.folded(weight_KD, bias_K, facts), HeldOut(np.arange(len(logits_NK)), logits_NK)
 
 
 def _fit(
     problem: Problem, arrays: Arrays, features: Features, image_R: NDArray[np.int64], settings: RidgeHead
-) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, Any]]:
-    """Return weight [K, D] and bias [K] for scaled features, and facts."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], dict[str, Any]]:
+    """Return weight [K, D] and bias [K] for scaled features, the logits of left-out images [N, K], and facts."""
     xp = arrays.xp
     features_RD = arrays.cast(arrays.put(features), arrays.double)
     weights_R = problem.image_weights[image_R]
@@ -71,7 +76,7 @@ def _fit(
         "left_out_accuracy": float(np.average(right_N, weights=problem.image_weights)),
         "factor": factor,
     }  # fmt: skip
-    return arrays.host(factor * weight_KD), arrays.host(factor * bias_K), facts
+    return arrays.host(factor * weight_KD), arrays.host(factor * bias_K), arrays.host(factor * scores_NK), facts
 
 
 def _decomposed(arrays: Arrays, x_RD: Array) -> tuple[Array, Array, Array]:

@@ -86,9 +86,15 @@ class _Head(Resolved):
 
 
 class AutoHead(_Head):
-    """Logistic or ridge regression, whichever suits the size of the problem."""
+    """Logistic and ridge regression together, or ridge alone, whichever suits the size of the problem."""
 
     kind: Literal["auto"]
+
+
+class LbfgsRidgeHead(_Head):
+    """A weighted mean of logistic and ridge regression."""
+
+    kind: Literal["lbfgs+ridge"]
 
 
 class LbfgsHead(_Head):
@@ -136,7 +142,7 @@ class PrototypeHead(_Head):
     kind: Literal["prototype"]
 
 
-_Linear = AutoHead | LbfgsHead | RidgeHead | AdamwHead | PrototypeHead
+_Linear = AutoHead | LbfgsRidgeHead | LbfgsHead | RidgeHead | AdamwHead | PrototypeHead
 LinearHead = Annotated[_Linear, Field(discriminator="kind")]
 """A head that fine-tuning can start from."""
 

@@ -52,7 +52,8 @@ def fit_seconds(kind: str, images: int, views: int, num_features: int, num_class
     """Estimate how many seconds the fit of a linear head takes, from the size of the problem."""
     size = (images, views, num_features, num_classes)
     fitted = choose(*size).kind if kind == "auto" else kind
-    return ridge_seconds(*size) if fitted == "ridge" else lbfgs_seconds(*size)
+    ridge = ridge_seconds(*size) if "ridge" in fitted else 0.0
+    return ridge if fitted == "ridge" else ridge + lbfgs_seconds(*size)
 
 
 def seconds_per_image(network: LazyNetwork, precision: Precision, images: int = 4) -> float:

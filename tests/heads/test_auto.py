@@ -14,8 +14,8 @@ from cnn_tl.recipe.defaults import HEAD_DEFAULTS
 @pytest.mark.parametrize(
     ("images", "classes"), [(225, 3), (200, 2), (3_453, 5), (6_000, 10), (50_000, 100), (1_000, 20), (15, 3)]
 )
-def test_ordinary_sets_get_logistic_regression(images: int, classes: int) -> None:
-    assert str(choose(images, 1, 1280, classes)) == "lbfgs"
+def test_ordinary_sets_get_logistic_and_ridge_regression(images: int, classes: int) -> None:
+    assert str(choose(images, 1, 1280, classes)) == "lbfgs+ridge"
 
 
 @pytest.mark.parametrize(("images", "classes"), [(2_000, 1_000), (600, 200), (12, 3), (4, 2)])
@@ -37,7 +37,7 @@ def test_where_lbfgs_would_take_minutes_ridge_is_fitted_and_the_time_is_said(
     assert ridge_seconds(images, views, features, classes) < lbfgs_seconds(images, views, features, classes)
 
 
-@pytest.mark.parametrize(("each", "kind"), [(FEW - 1, "ridge"), (FEW, "lbfgs")])
+@pytest.mark.parametrize(("each", "kind"), [(FEW - 1, "ridge"), (FEW, "lbfgs+ridge")])
 @pytest.mark.parametrize("classes", [2, 7])
 def test_auto_fits_what_it_has_chosen_to_the_bit(each: int, kind: str, classes: int) -> None:
     labels = np.repeat(np.arange(classes), each)

@@ -106,6 +106,16 @@ def test_ridge_is_the_same_on_a_device(device: str, images: int, features: int, 
     np.testing.assert_allclose(softmax(theirs.logits(shown[0])), softmax(host.logits(shown[0])), atol=1e-3)
 
 
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+@pytest.mark.parametrize("views", [1, 3])
+def test_both_together_are_the_same_on_a_device(device: str, views: int) -> None:
+    shown, labels = draw(200, 60, 8, 2.0, views)
+    host, theirs = fit("", shown, labels, "lbfgs+ridge"), fit(device, shown, labels, "lbfgs+ridge")
+    assert theirs.facts["share_of_ridge"] == host.facts["share_of_ridge"]
+    assert theirs.facts["held_out_log_loss"] == pytest.approx(host.facts["held_out_log_loss"], rel=1e-3)
+    np.testing.assert_allclose(softmax(theirs.logits(shown[0])), softmax(host.logits(shown[0])), atol=1e-3)
+
+
 def test_a_device_without_memory_leaves_the_fit_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
 

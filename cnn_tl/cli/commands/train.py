@@ -36,8 +36,8 @@ HeadOption = Annotated[
     HeadKind | None,
     typer.Option(
         "--head",
-        help="How the head on frozen features is fitted. auto: lbfgs, or ridge where there are few images per class or "
-        "lbfgs would take minutes.",
+        help="How the head on frozen features is fitted. auto: lbfgs+ridge, or ridge where there are few images per "
+        "class or lbfgs would take minutes.",
         show_default="auto",
     ),
 ]

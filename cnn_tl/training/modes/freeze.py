@@ -242,7 +242,7 @@ def _describe_passes(run: Run[FreezeRecipe], found: FrozenFeatures) -> str:
 
 
 def head_kind(run: Run[HeadRecipe], dataset: Dataset, network: LazyNetwork, found: FrozenFeatures) -> str:
-    """Return the kind of head that is fitted; if `auto` does not choose lbfgs, also why."""
+    """Return the kind of head that is fitted; if `auto` chooses ridge alone, also why."""
     kind, images = run.recipe.head.kind, len(found.train.images)
     if kind != "auto":
         return kind
