@@ -49,14 +49,15 @@ def fit_logistic(problem: Problem, settings: LbfgsHead) -> FittedHead:
     Raises:
         DivergedError: the features or the fitted head are not finite.
     """
-    return logistic_with_held_out(problem, settings)[0]
+    return logistic_with_held_out(problem, *problem.stacked(), settings)[0]
 
 
-def logistic_with_held_out(problem: Problem, settings: LbfgsHead) -> tuple[FittedHead, HeldOut | None]:
-    """Also return the logits of the images that cross-validation has held out, if it took place."""
+def logistic_with_held_out(
+    problem: Problem, raw_RD: Features, image_R: NDArray[np.int64], settings: LbfgsHead
+) -> tuple[FittedHead, HeldOut | None]:
+    """Fit on stacked views; also return the logits of the images that cross-validation held out, if it took place."""
     from threadpoolctl import threadpool_limits
 
-    raw_RD, image_R = problem.stacked()
     scaling = scaling_of(raw_RD, TEMPERED)
     labels_R = problem.labels[image_R]
     weights_R = problem.image_weights[image_R].astype(np.float32)

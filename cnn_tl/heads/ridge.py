@@ -30,12 +30,13 @@ def fit_ridge(problem: Problem, settings: RidgeHead) -> FittedHead:
     Raises:
         DivergedError: the features or the fitted head are not finite.
     """
-    return ridge_with_held_out(problem, settings)[0]
+    return ridge_with_held_out(problem, *problem.stacked(), settings)[0]
 
 
-def ridge_with_held_out(problem: Problem, settings: RidgeHead) -> tuple[FittedHead, HeldOut]:
-    """Also return the logits of the images when they are left out."""
-    raw_RD, image_R = problem.stacked()
+def ridge_with_held_out(
+    problem: Problem, raw_RD: Features, image_R: NDArray[np.int64], settings: RidgeHead
+) -> tuple[FittedHead, HeldOut]:
+    """Fit on stacked views; also return the logits of the images when they are left out."""
     scaling = scaling_of(raw_RD, TEMPERED)
     features_RD = scaling(raw_RD)
     weight_KD, bias_K, logits_NK, facts = compute(

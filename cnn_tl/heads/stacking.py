@@ -31,9 +31,9 @@ def fit_both(problem: Problem, settings: LbfgsRidgeHead) -> FittedHead:
     Raises:
         DivergedError: the features or a fitted head are not finite.
     """
-    weights = settings.class_weights
-    first, of_first = logistic_with_held_out(problem, LbfgsHead(kind="lbfgs", class_weights=weights))
-    second, of_second = ridge_with_held_out(problem, RidgeHead(kind="ridge", class_weights=weights))
+    weights, stacked = settings.class_weights, problem.stacked()
+    first, of_first = logistic_with_held_out(problem, *stacked, LbfgsHead(kind="lbfgs", class_weights=weights))
+    second, of_second = ridge_with_held_out(problem, *stacked, RidgeHead(kind="ridge", class_weights=weights))
     share, log_loss = _best_share(problem, of_first, of_second)
     weight_KD, bias_K = (
         (1 - share) * first.tensors[name].astype(np.float64) + share * second.tensors[name]

@@ -52,7 +52,7 @@ def test_the_logits_are_the_weighted_mean_of_both() -> None:
 def test_each_image_is_judged_by_the_fold_without_it(views: int) -> None:
     shown, labels = [draw()[0] + 0.1 * view for view in range(views)], draw()[1]
     problem = Problem(shown, labels, 4, np.ones(4), seed=0)
-    head, held_out = logistic_with_held_out(problem, HEAD_DEFAULTS["lbfgs"])  # type: ignore[arg-type]
+    head, held_out = logistic_with_held_out(problem, *problem.stacked(), HEAD_DEFAULTS["lbfgs"])  # type: ignore[arg-type]
     assert held_out is not None
     np.testing.assert_array_equal(held_out.images, np.arange(len(labels)))
     every, folds = np.concatenate(shown), stratified_folds(labels, 5, seed=0)

@@ -476,7 +476,7 @@ def test_a_plan_counts_the_fitted_head_and_what_loading_torch_took(
 
 def test_a_plan_names_what_lp_ft_does(recipe: Make, tmp_path: Path) -> None:
     made = plan(recipe("lp-ft"), tmp_path / "run")
-    assert made.schedule.startswith("the head (lbfgs) on frozen features, then 2 epochs")
+    assert made.schedule.startswith("the head (lbfgs+ridge) on frozen features, then 2 epochs")
 
 
 def test_each_epoch_tells_its_speed_and_its_learning_rate(recipe: Make, tmp_path: Path) -> None:
