@@ -95,7 +95,14 @@ def _why_not(built: Network, content: bytes, pixels: Pixels) -> str | None:
     ours = OnnxEngine(content, backbone_tensors(built.model), built.preprocessing)
     with fp32_switches_restored(), embedder(built, torch.device("cpu"), "fp32") as theirs:
         expected, torch_seconds = _timed(theirs.outputs, pixels)
-        found, seconds = _timed(ours.outputs, pixels)
+        try:
+            found, seconds = _timed(ours.outputs, pixels)
+        except Exception as error:
+            if not type(error).__module__.startswith("onnxruntime"):
+                raise
+            return f"onnxruntime cannot run this backbone: {' '.join(str(error).split())[:200]}"
+    if found.shape != expected.shape:
+        return f"onnxruntime gives features of shape {[*found.shape]} for {[*expected.shape]}"
     difference = float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-12))
     if not difference <= LARGEST_DIFFERENCE:
         return f"onnxruntime's features differ by {difference:.1g} of the largest"

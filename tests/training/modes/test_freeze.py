@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -19,6 +21,7 @@ from cnn_tl.features.devices import Device
 from cnn_tl.features.embedding import prepared_embedder
 from cnn_tl.heads import HEADS
 from cnn_tl.networks.backbone import Network
+from cnn_tl.networks.graph.session import OUTPUT
 from cnn_tl.networks.graph.trace import NoGraphError
 from cnn_tl.recipe import Recipe
 from cnn_tl.training import backbone_graph, lazy_network
@@ -135,6 +138,41 @@ def test_torch_computes_where_onnxruntime_cannot(
     assert not list(own_cache.glob("networks/*/graph.onnx"))
     monkeypatch.setattr(backbone_graph, "trace", None)  # the reason is remembered
     assert facts(run("c"))["way"] == facts(found)["way"]
+
+
+def out_of_bounds(graph: onnx.GraphProto) -> None:
+    [last] = [node for node in graph.node if OUTPUT in node.output]
+    last.output[0] = "whole"
+    graph.initializer.append(onnx.numpy_helper.from_array(np.full(96, 999), "beyond"))
+    graph.node.append(onnx.helper.make_node("Gather", ["whole", "beyond"], [OUTPUT], axis=1))
+
+
+def twice_as_wide(graph: onnx.GraphProto) -> None:
+    [last] = [node for node in graph.node if OUTPUT in node.output]
+    last.output[0] = "half"
+    graph.node.append(onnx.helper.make_node("Concat", ["half", "half"], [OUTPUT], axis=1))
+    graph.output[0].type.tensor_type.shape.dim[1].dim_value *= 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (out_of_bounds, "onnxruntime cannot run this backbone: [ONNXRuntimeError]"),
+        (twice_as_wide, "onnxruntime gives features of shape [2, 192] for [2, 96]"),
+    ],
+)
+def test_torch_computes_where_the_graph_fails_only_when_it_runs(
+    run: Run, monkeypatch: pytest.MonkeyPatch, change: Callable[[onnx.GraphProto], None], words: str
+) -> None:
+    def trace(network: Network, known: Callable[[Network], bytes] = backbone_graph.trace) -> bytes:
+        model = onnx.load_from_string(known(network))
+        change(model.graph)
+        return bytes(model.SerializeToString())
+
+    monkeypatch.setattr(backbone_graph, "trace", trace)
+    found = facts(run("a"))
+    assert words in found["way"]
+    assert found["computed"] == IMAGES
 
 
 def test_a_remembered_gpu_that_is_gone(run: Run, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
