@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _MARK = re.compile(r"<!-- (not run|needs|output|exit|file): (.+?) -->")
-_OTHER_COMMENTS = ("<!-- tests -->", "<!-- Written by ")
-"""One that .ci/run looks for, and one that says where a document comes from."""
+_OTHER_COMMENTS = ("<!-- tests -->", "<!-- light -->", "<!-- Written by ")
+"""Two that .ci/run looks for, and one that says where a document comes from."""
 
 _MASKS = (
     (re.compile(r"\b[0-9a-f]{12,64}\b"), "#"),  # digests

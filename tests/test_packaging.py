@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import typer
 
 from cnn_tl import guides, recipe
 from cnn_tl.cli.app import app
+from cnn_tl.networks.graph import shipped
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -20,7 +22,7 @@ DOCUMENTS = {"README": README} | {topic: guides.read(topic).text for topic in gu
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
-def test_the_wheel_carries_the_recipes(tmp_path: Path) -> None:
+def test_the_wheel_carries_recipes_guides_and_graphs(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     [wheel] = tmp_path.glob("*.whl")
@@ -28,7 +30,22 @@ def test_the_wheel_carries_the_recipes(tmp_path: Path) -> None:
     assert {f"cnn_tl/_recipes/{name}.yaml" for name in recipe.names()} <= set(names)
     assert {f"cnn_tl/guides/{topic}.md" for topic in guides.topics()} <= set(names)
     assert {f"cnn_tl/serving/page/{name}" for name in ("index.html", "page.css", "page.js", "icon.svg")} <= set(names)
+    assert {"cnn_tl/data/digits.npz", *_graphs()} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "recipes"))]
+
+
+def _graphs() -> set[str]:
+    folder = shipped.FOLDER.relative_to(ROOT).as_posix()
+    return {f"{folder}/{name}.{suffix}" for name in shipped.names() for suffix in ("json", "onnx")}
+
+
+def test_the_source_distribution_carries_what_the_wheel_is_made_of(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    [archive] = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+    assert {"requirements-light.txt", "cnn_tl/data/digits.npz", "recipes/freeze.yaml", *_graphs()} <= names
 
 
 def test_readme_names_every_command() -> None:
