@@ -203,7 +203,7 @@ def read(path: Path) -> Stored:
         raise ArtefactError(f"{printable(folder / WEIGHTS)} holds NaN or infinity in {broken[0]}")
     own = files.read_bytes(own_graph) if required else None
     classifier = about.facts.get("classifier") or (config.get("pretrained_cfg") or {}).get("classifier")
-    graph = own or shipped.graph_for(architecture, arguments, about.preprocessing)
+    graph = shipped.graph_for(architecture, arguments, about.preprocessing) if own is None else own
     known = isinstance(classifier, str) and any(name.startswith(f"{classifier}.") for name in tensors)
     return Stored(
         about.path,

@@ -14,12 +14,14 @@ from typing import TypeVar
 import numpy as np
 from starlette.exceptions import HTTPException
 
+from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.errors import BadImageError, printable
 from cnn_tl.core.statistics import softmax
 from cnn_tl.data.loader import Pixels
 from cnn_tl.data.views import transforms
 from cnn_tl.explaining.methods import heat_maps
 from cnn_tl.inference.classifier import Answer, Classifier, finite
+from cnn_tl.inference.headed_engine import HeadedEngine
 from cnn_tl.serving.batching import Batcher, Logits
 from cnn_tl.serving.heat_map import HeatMap, drawn, why_not
 from cnn_tl.serving.limits import Limits, Places, busy
@@ -59,6 +61,8 @@ class Service:
         self.metrics.waiting.set_function(lambda: self._places.taken)
         self._readers = ThreadPoolExecutor(workers, thread_name_prefix="read")
         self._explaining = ThreadPoolExecutor(1, thread_name_prefix="explain")
+        if isinstance(classifier.engine, HeadedEngine):  # each thread takes one image: none gains by waiting for others
+            batch_size, max_wait = min(batch_size, default_workers()), 0.0
         self._batch_size = batch_size
         on_batch = self.metrics.batch.observe
         self._batcher = Batcher(classifier.logits, batch_size=batch_size, max_wait=max_wait, on_batch=on_batch)
