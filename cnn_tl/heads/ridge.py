@@ -37,11 +37,14 @@ def ridge_with_held_out(
     problem: Problem, raw_RD: Features, image_R: NDArray[np.int64], settings: RidgeHead
 ) -> tuple[FittedHead, HeldOut]:
     """Fit on stacked views; also return the logits of the images when they are left out."""
+    from threadpoolctl import threadpool_limits
+
     scaling = scaling_of(raw_RD, TEMPERED)
     features_RD = scaling(raw_RD)
-    weight_KD, bias_K, logits_NK, facts = compute(
-        raw_RD.size, problem.device, lambda arrays: _fit(problem, arrays, features_RD, image_R, settings)
-    )
+    with threadpool_limits(1, user_api="blas"):  # the same bits on any machine, and no threads that wait by turning
+        weight_KD, bias_K, logits_NK, facts = compute(
+            raw_RD.size, problem.device, lambda arrays: _fit(problem, arrays, features_RD, image_R, settings)
+        )
     return scaling.folded(weight_KD, bias_K, facts), HeldOut(np.arange(len(logits_NK)), logits_NK)
 
 
