@@ -49,7 +49,8 @@ def _start(job: ExplainJob, device: DeviceName, observer: Observer) -> tuple[str
         answering = answering_model.load(job.model, device) if draw is not None else None
     if draw is not None and answering is not None:
         return None, draw(answering, job, observer)
-    require_torch()
+    name = job.method.name
+    require_torch("a model without graph.onnx" if draw is not None else f"method {name} (not for occlusion)")
     from cnn_tl.explaining.drawing import LAYER_METHODS, OTHER_METHODS
     from cnn_tl.explaining.model import load
 
