@@ -72,6 +72,10 @@ class HostArrays:
         """Return the array in another precision; the same one if it has it already."""
         return array.astype(dtype, copy=False)
 
+    def dots(self, one: Array, other: Array) -> Array:
+        """Return the products of the rows of two arrays [F, n], [F]; no array of their size is made."""
+        return np.vecdot(one, other)
+
     def zeros(self, shape: Sequence[int], dtype: Any) -> Array:
         """Return zeros."""
         return np.zeros(shape, dtype)
@@ -121,6 +125,10 @@ class DeviceArrays:
     def cast(self, array: Array, dtype: Any) -> Array:
         """Return the array in another precision; the same one if it has it already."""
         return array.to(dtype)
+
+    def dots(self, one: Array, other: Array) -> Array:
+        """Return the products of the rows of two arrays [F, n], [F]."""
+        return self.xp.sum(one * other, 1)
 
     def zeros(self, shape: Sequence[int], dtype: Any) -> Array:
         """Return zeros."""

@@ -21,6 +21,9 @@ The sums have the same bits for any number of threads."""
 WORTH_THREADS = 2**25
 """Features x (folds x classes + 8) of all rows from which more than one thread shares them: about 2 ms of one."""
 
+NUMBERS = 2**18
+"""Of a gradient, how many a thread of the host sums at once."""
+
 
 class CrossEntropy:
     """For each fold, the weighted mean cross-entropy + penalty / 2 * |W|^2; a bias is not penalised.
@@ -29,6 +32,7 @@ class CrossEntropy:
 
     Attributes:
         penalty: may be changed between two calls.
+        weights_FR: of each row in each fold, [F, R].
     """
 
     def __init__(
@@ -47,7 +51,7 @@ class CrossEntropy:
         self.num_classes, self.penalty = num_classes, penalty
         self._labels_R = arrays.put(labels_R)
         self._each_R = arrays.put(np.arange(len(labels_R)))
-        self._weights_FR = arrays.cast(arrays.put(weights_FR), self.precision)
+        self.weights_FR = arrays.cast(arrays.put(weights_FR), self.precision)
         at_once = ROWS if arrays.shares_rows else len(labels_R)
         self._blocks = [slice(start, start + at_once) for start in range(0, len(labels_R), at_once)]
         columns = len(weights_FR) * num_classes + 8
@@ -56,67 +60,89 @@ class CrossEntropy:
     @property
     def shape(self) -> tuple[int, int, int]:
         """The shape of theta."""
-        return self._weights_FR.shape[0], self.num_classes, self.features_RS.shape[1] + 1
+        return self.weights_FR.shape[0], self.num_classes, self.features_RS.shape[1] + 1
 
     def __call__(self, theta: Array) -> tuple[Array, Array]:
         """Return the objective of each fold, float64 [F], and its gradient, [F, K, S + 1]."""
         xp, double = self.arrays.xp, self.arrays.double
         folds, num_classes, width = self.shape
-        used = self.arrays.cast(theta, self.precision)
+        used = self._split(theta)
 
         def part(rows: slice) -> tuple[Array, Array, Array]:
-            log_loss_FR, powers_FKR, others_FR, sums_FR = self._parts(used, rows)
-            weights_FR = self._weights_FR[:, rows]
+            log_loss_FR, powers_FKR, others_FR, sums_FR = self._parts(*used, rows)
+            weights_FR = self.weights_FR[:, rows]
             share_FR = weights_FR / sums_FR
             residual_FKR = powers_FKR
             residual_FKR *= share_FR[:, None]
             self._at_labels(residual_FKR, rows, -others_FR * share_FR)
             products = residual_FKR.reshape(folds * num_classes, -1) @ self.features_RS[rows]
             loss_F = xp.sum(weights_FR * log_loss_FR, 1, dtype=double)
-            return loss_F, products, xp.sum(residual_FKR, 2, dtype=double)
+            return loss_F, products, xp.sum(residual_FKR, 2, dtype=double).reshape(-1)
 
-        gradient = self.penalty * theta
-        gradient[..., -1] = 0
-        loss_F = self.penalty / 2 * xp.sum(theta[..., :-1] ** 2, (1, 2))
-        for part_loss_F, products, sums_FK in self._over_rows(part):
-            loss_F = loss_F + part_loss_F
-            gradient[..., :-1] += products.reshape(folds, num_classes, width - 1)
-            gradient[..., -1] += sums_FK
-        return loss_F, gradient
+        losses_F, products, sums = zip(*self._over_rows(part), strict=True)
+        flat, gradient = theta.reshape(folds * num_classes, width), xp.empty_like(theta)
+        flat_gradient = gradient.reshape(flat.shape)
+
+        def summed(classes: slice) -> Array:
+            weights, ours = flat[classes, :-1], flat_gradient[classes]
+            ours[:, :-1] = self.penalty * weights
+            ours[:, -1] = 0
+            for of_weights, of_biases in zip(products, sums, strict=True):
+                ours[:, :-1] += of_weights[classes]
+                ours[:, -1] += of_biases[classes]
+            return self.arrays.dots(weights, weights)
+
+        squares = xp.concatenate(self._over_classes(summed)).reshape(folds, num_classes)
+        return sum(losses_F) + self.penalty / 2 * xp.sum(squares, 1), gradient
 
     def log_loss(self, theta: Array) -> NDArray[np.floating]:
         """Return the cross-entropy of each row in each fold, on the host, [F, R]."""
-        used = self.arrays.cast(theta, self.precision)
-        parts = self._over_rows(lambda rows: self._parts(used, rows)[0])
+        used = self._split(theta)
+        parts = self._over_rows(lambda rows: self._parts(*used, rows)[0])
         return np.concatenate([self.arrays.host(part) for part in parts], axis=1)
 
-    def uncertainty(self, theta: Array) -> NDArray[np.float64]:
-        """Return the mean of p * (1 - p) over rows and classes for each fold, on the host, [F].
+    def uncertainty(self, theta: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the mean of p * (1 - p) over rows and classes, [F], and that of each row's label, [F, R], on the host.
 
-        Times the mean square of a feature it is the mean curvature of the objective along the feature's weights.
+        Times the mean square of a feature, the mean is that of the curvature of the objective along its weights.
         """
-        used = self.arrays.cast(theta, self.precision)
+        xp, used = self.arrays.xp, self._split(theta)
 
-        def part(rows: slice) -> Array:
-            _, powers_FKR, others_FR, sums_FR = self._parts(used, rows)
+        def part(rows: slice) -> tuple[Array, Array]:
+            _, powers_FKR, others_FR, sums_FR = self._parts(*used, rows)
             self._at_labels(powers_FKR, rows, others_FR)
             p_FKR = powers_FKR / sums_FR[:, None]
-            return self.arrays.xp.sum(p_FKR * (1 - p_FKR), (1, 2), dtype=self.arrays.double)
+            wrong_FR = others_FR / sums_FR
+            return xp.sum(p_FKR * (1 - p_FKR), (1, 2), dtype=self.arrays.double), wrong_FR * (1 - wrong_FR)
 
-        total_F = sum(self._over_rows(part))
-        mean_F = self.arrays.host(total_F) / (len(self.features_RS) * self.num_classes)
-        return np.maximum(mean_F, 1e-6)
+        totals_F, own_FR = zip(*self._over_rows(part), strict=True)
+        mean_F = self.arrays.host(sum(totals_F)) / (len(self.features_RS) * self.num_classes)
+        own = np.concatenate([self.arrays.host(part) for part in own_FR], axis=1, dtype=np.float64)
+        return np.maximum(mean_F, 1e-6), own
 
     def _over_rows(self, part: Callable[[slice], Any]) -> list[Any]:
         """Return the results for all blocks of rows, in order."""
         return self.arrays.map(part, self._blocks) if self._shared else [part(rows) for rows in self._blocks]
+
+    def _over_classes(self, part: Callable[[slice], Any]) -> list[Any]:
+        """Return the results for all blocks of folds x classes, in order."""
+        folds, num_classes, width = self.shape
+        at_once = max(1, NUMBERS // width) if self.arrays.shares_rows else folds * num_classes
+        blocks = [slice(start, start + at_once) for start in range(0, folds * num_classes, at_once)]
+        return self.arrays.map(part, blocks) if len(blocks) > 1 else [part(blocks[0])]
+
+    def _split(self, theta: Array) -> tuple[Array, Array]:
+        """Return the weights [F * K, S] and the biases [F, K] in the precision of the features."""
+        folds, num_classes, width = theta.shape
+        weights = self.arrays.cast(theta[..., :-1], self.precision)
+        return weights.reshape(folds * num_classes, width - 1), self.arrays.cast(theta[..., -1], self.precision)
 
     def _at_labels(self, values_FKR: Array, rows: slice, new_FR: Array | float) -> None:
         """Replace each row's value of its label."""
         labels_R = self._labels_R[rows]
         values_FKR[:, labels_R, self._each_R[: len(labels_R)]] = new_FR
 
-    def _parts(self, theta: Array, rows: slice) -> tuple[Array, Array, Array, Array]:
+    def _parts(self, weights: Array, bias_FK: Array, rows: slice) -> tuple[Array, Array, Array, Array]:
         """Return the cross-entropy [F, R], powers of the other classes [F, K, R], their sums, and those of all, [F, R].
 
         All are computed from the probabilities of the other classes, never as 1 - p of the label: for confident rows,
@@ -124,10 +150,8 @@ class CrossEntropy:
         """
         xp, labels_R = self.arrays.xp, self._labels_R[rows]
         each_R = self._each_R[: len(labels_R)]
-        folds, num_classes, width = self.shape
-        flat = theta[..., :-1].reshape(folds * num_classes, width - 1)
-        logits_FKR = (flat @ self.features_RS[rows].T).reshape(folds, num_classes, -1)
-        logits_FKR += theta[..., -1:]
+        logits_FKR = (weights @ self.features_RS[rows].T).reshape(*bias_FK.shape, -1)
+        logits_FKR += bias_FK[..., None]
         logits_FKR -= xp.amax(logits_FKR, 1)[:, None]
         label_FR = logits_FKR[:, labels_R, each_R]
         powers_FKR = xp.exp(logits_FKR, out=logits_FKR)

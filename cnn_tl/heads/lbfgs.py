@@ -229,7 +229,7 @@ def _evaluate(
     value, gradient = objective(x)
     h = inverse(gradient)
     used, count = len(history.slots), 2 + len(others)
-    products = [_dot(arrays.xp, gradient, other) for other in (h, *others)]
+    products = [arrays.dots(gradient, other) for other in (h, *others)]
     read = arrays.read([value, *products, *history.dots(gradient)])
     sg, vg = read[:, count : count + used], read[:, count + used :]
     return _Point(x, gradient, h, read[:, 0], read[:, 1], sg, vg), read[:, 2:count].T
@@ -273,7 +273,3 @@ def _direction(arrays: Arrays, history: History, point: _Point) -> tuple[Array, 
     precision = history.s.dtype
     ours, theirs = (arrays.cast(numbers[:, None, 1 + at : 1 + at + used], precision) for at in (0, used))
     return numbers[:, :1] * h + (ours @ history.s[:, :used])[:, 0] + (theirs @ history.v[:, :used])[:, 0], slope
-
-
-def _dot(xp: object, one: Array, other: Array) -> Array:
-    return xp.sum(one * other, 1)  # type: ignore[attr-defined]

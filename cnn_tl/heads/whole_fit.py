@@ -67,7 +67,10 @@ def fit_all(
         return vectors.reshape(-1, shape[1] * shape[2])
 
     start = lifted(path.mean_theta())
-    inverse = _inverse(arrays, objective, start.reshape(shape), axes, basis, features_RS)
+    if rotated:
+        inverse = path.inverse_hessian(objective, start.reshape(shape))
+    else:
+        inverse = _inverse(arrays, objective, start.reshape(shape), axes, axes.basis, features_RS)
     nbytes = start.shape[1] * objective.features_RS.itemsize
     carried = 3 * MOST * nbytes <= WORKSPACE // 2  # the fits of the folds still have theirs
     most = MOST if carried else history_size(nbytes)
@@ -112,7 +115,7 @@ def _inverse(
     Along an axis the curvature is that of the rows of the axes; across all of them, the mean of the rest of all rows.
     Where it is cheap, that of all rows is measured instead: it halves the steps if many features matter.
     """
-    uncertain = float(objective.uncertainty(theta)[0])
+    uncertain = float(objective.uncertainty(theta)[0][0])
     shape = objective.shape
     penalty, dimensions = objective.penalty, shape[2] - 1
     along_S = arrays.put(1 / (uncertain * axes.squares + penalty))
