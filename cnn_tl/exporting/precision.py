@@ -27,10 +27,9 @@ from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.loader import Pixels, batches
 from cnn_tl.data.manifest import ImageRecord, Manifest
 from cnn_tl.data.views import transforms
-from cnn_tl.exporting.assembly import OF_HEAD
 from cnn_tl.exporting.comparison_images import manifest_of
 from cnn_tl.networks.bundle import Description
-from cnn_tl.networks.onnx_model import INPUT, LOGITS
+from cnn_tl.networks.onnx_model import FEATURES, INPUT, LOGITS
 
 CALIBRATION_IMAGES = 64
 """Training images for calibration; twice as many did not improve the logits."""
@@ -106,9 +105,13 @@ def calibration_images(manifest: Manifest) -> list[ImageRecord]:
 
 def _sensitive(network: onnx.GraphProto) -> list[str]:
     """Return the names of the first convolution and the classifier, whose float32 costs no time and keeps answers."""
-    first = next((node.name for node in network.node if node.op_type == "Conv"), None)
-    ends = [node.name for node in network.node if LOGITS in node.output or node.name.startswith(OF_HEAD)]
-    return [first, *ends] if first else ends
+    chosen = [node.name for node in network.node if node.op_type == "Conv"][:1]
+    of_classifier = {FEATURES}
+    for node in network.node:  # in the order in which they run
+        if LOGITS in node.output or of_classifier & set(node.input):
+            of_classifier.update(node.output)
+            chosen.append(node.name)
+    return chosen
 
 
 class _CalibrationReader:

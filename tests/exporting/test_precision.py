@@ -76,6 +76,21 @@ def test_integers_keep_first_and_last_layer_and_seven_bits(run: Path) -> None:
     assert "DequantizeLinear" not in {producers[name].op_type for name in last.input[1:] if name in producers}
 
 
+def test_integers_keep_all_of_a_classifier(run: Path) -> None:
+    """Votes of neighbours are exponentials of similarities: in seven bits they lose a tenth of the answers."""
+    network = onnx_network(run)
+    [last] = (node for node in network.graph.node if "logits" in node.output)
+    last.output[0] = "similarity"
+    network.graph.node.append(onnx.helper.make_node("MatMul", ["similarity", "votes"], ["logits"], name="vote"))
+    votes = np.array([[1, 0.5], [0.5, 1]], np.float32)
+    network.graph.initializer.append(onnx.numpy_helper.from_array(votes, "votes"))
+    lowered, _ = precision.eight_bit(network, bundle.load(run))
+    producers = {output: node for node in lowered.graph.node for output in node.output}
+    [vote] = (node for node in lowered.graph.node if "logits" in node.output)
+    for node in (vote, producers[vote.input[0]]):
+        assert "DequantizeLinear" not in {producers[name].op_type for name in node.input[1:] if name in producers}
+
+
 def onnx_network(run: Path) -> onnx.ModelProto:
     from cnn_tl.exporting.formats.onnx import network_of
 
