@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-LIST = ROOT / "requirements-light.txt"
+LIST = ROOT / "cnn_tl" / "requirements-light.txt"
 
 
 def listed() -> list[str]:

@@ -45,7 +45,7 @@ def test_the_source_distribution_carries_what_the_wheel_is_made_of(tmp_path: Pat
     [archive] = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
-    assert {"requirements-light.txt", "cnn_tl/data/digits.npz", "recipes/freeze.yaml", *_graphs()} <= names
+    assert {"cnn_tl/requirements-light.txt", "cnn_tl/data/digits.npz", "recipes/freeze.yaml", *_graphs()} <= names
 
 
 def test_readme_names_every_command() -> None:

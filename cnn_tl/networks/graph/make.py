@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,12 +55,20 @@ def _places(path: Path, model: nn.Module) -> list[Place]:
     return places
 
 
+def as_text(found: Shipped) -> str:
+    """Return the description as JSON with a line for each key and each tensor."""
+    values = found.to_json()
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}," for key, value in values.items() if key != "tensors"]
+    tensors = ",\n".join(json.dumps(one) for one in values["tensors"])
+    return "\n".join(["{", *lines, f'"tensors": [\n{tensors}\n]', "}", ""])
+
+
 def main() -> None:
     """Write the files of all default backbones."""
     for architecture in ARCHITECTURES:
         found, graph = make(architecture)
         files.write_bytes(shipped.FOLDER / f"{architecture}.onnx", graph)
-        files.write_text(shipped.FOLDER / f"{architecture}.json", files.as_json(found.to_json()))
+        files.write_text(shipped.FOLDER / f"{architecture}.json", as_text(found))
 
 
 if __name__ == "__main__":
