@@ -30,10 +30,11 @@ def load(source: PathLike, device: DeviceName = "auto", *, many: bool = False) -
         [answer] = model.predict("cat.jpg")
 
     Args:
-        source: a run folder, a bundle, a .onnx file, or the result of `train`. Only a .onnx file needs no torch.
+        source: a run folder, a bundle, a .onnx file, or the result of `train`. On a CPU a bundle with graph.onnx, one of
+            a default backbone, and a .onnx file need no torch.
         device: auto, cpu, cuda or mps. The model runs in float32, and in bf16 on a CUDA GPU that
             multiplies it, unless it was trained with `run.precision: fp32`.
-        many: optimise for many images instead of for a quick first answer.
+        many: optimise a .onnx file for many images instead of for a quick first answer.
 
     Raises:
         ArtefactError: there is no model, or it is damaged, not written by cnn-tl, or newer than this version.
@@ -73,7 +74,7 @@ def predict(
             uint8, RGB, [H, W, 3] (or [N, H, W, 3] for many), or the bytes of a file. Arrays of floats are refused, as
             they do not say whether white is 1 or 255.
         top: how many classes each answer lists.
-        batch_size: images that go through the model together; None: 32, and on CUDA up to 256.
+        batch_size: images that are handed to the model together; None: 32, and on CUDA up to 256.
         workers: threads or processes that read images; None: one per core.
         device: auto, cpu, cuda or mps.
         recursive: search folders inside folders too.
