@@ -30,8 +30,8 @@ def load(source: PathLike, device: DeviceName = "auto", *, many: bool = False) -
         [answer] = model.predict("cat.jpg")
 
     Args:
-        source: a run folder, a bundle, a .onnx file, or the result of `train`. On a CPU a bundle with graph.onnx, one of
-            a default backbone, and a .onnx file need no torch.
+        source: a run folder, a bundle, a .onnx file, or the result of `train`. On a CPU a bundle with graph.onnx, a
+            bundle of a default backbone, and a .onnx file need no torch.
         device: auto, cpu, cuda or mps. The model runs in float32, and in bf16 on a CUDA GPU that
             multiplies it, unless it was trained with `run.precision: fp32`.
         many: optimise a .onnx file for many images instead of for a quick first answer.

@@ -76,13 +76,13 @@ def may_be_gpu(wanted: DeviceName) -> bool:
     """Return, without torch, whether torch may compute on a GPU here; if not, `pick_device` chooses the CPU."""
     if wanted != "auto":
         return wanted != "cpu"
-    if installed_version("torch") is None:
-        return False
     if sys.platform == "darwin":
-        return platform.machine() == "arm64"  # MPS
-    if sys.platform == "win32":
-        return Path(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "nvcuda.dll").exists()
-    return will_be_cuda(wanted) is not False
+        has_gpu = platform.machine() == "arm64"  # MPS
+    elif sys.platform == "win32":
+        has_gpu = Path(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "nvcuda.dll").exists()
+    else:
+        has_gpu = will_be_cuda(wanted) is not False
+    return has_gpu and installed_version("torch") is not None
 
 
 def current_gpu() -> int | None:
