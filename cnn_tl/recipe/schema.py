@@ -121,8 +121,7 @@ class Head(Section):
 
     kind: HeadKind = Field(
         default="auto",
-        description="Logistic or ridge regression, or both; AdamW, nearest neighbours, class means; auto: lbfgs+ridge "
-        "or ridge.",
+        description="Logistic or ridge regression, both, AdamW, neighbours, class means; auto: lbfgs+ridge or ridge.",
     )
     class_weights: ClassWeights = Field(
         default="none", description="Weight of each class: none, balanced (rare classes weigh more), or class: weight."
