@@ -119,7 +119,10 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def graphs_traced_once() -> Iterator[None]:
-    """Trace each architecture once in this process: a second or two, and the graph does not depend on the weights."""
+    """Trace each architecture once in this process, a second or two: the graph does not depend on the weights.
+
+    Nor is the network timed in torch: several tests run at once, on tiny networks.
+    """
     from cnn_tl.training import backbone_graph
 
     real, known = backbone_graph.trace, {}
@@ -134,6 +137,7 @@ def graphs_traced_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backbone_graph, "trace", trace)
+        patch.setattr(backbone_graph, "CLEARLY", 0.0)
         yield
 
 
