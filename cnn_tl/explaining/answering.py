@@ -15,7 +15,7 @@ from cnn_tl.core.errors import UsageError, printable
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.loader import Pixels
 from cnn_tl.data.views.transforms import normalise
-from cnn_tl.inference.headed_engine import HeadedEngine
+from cnn_tl.features.headed_engine import HeadedEngine
 from cnn_tl.networks import bundle
 
 Inputs = NDArray[np.float32]

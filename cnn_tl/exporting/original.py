@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.loader import Pixels
-from cnn_tl.inference.headed_engine import HeadedEngine
+from cnn_tl.features.headed_engine import HeadedEngine
 from cnn_tl.networks.bundle import Bundle, Stored
 
 Logits = NDArray[np.float32]

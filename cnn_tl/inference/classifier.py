@@ -25,8 +25,8 @@ from cnn_tl.inference.images_in_memory import ImageInMemory, Images, find_images
 
 if TYPE_CHECKING:
     from cnn_tl.features.engine import Engine
+    from cnn_tl.features.headed_engine import HeadedEngine
     from cnn_tl.features.loading_engine import LoadingEngine
-    from cnn_tl.inference.headed_engine import HeadedEngine
 
 Item = TypeVar("Item")
 Logits = NDArray[np.float32]

@@ -21,9 +21,9 @@ from cnn_tl.core.imports import refuse_without_torch, require_torch
 from cnn_tl.data.loader import Pixels
 from cnn_tl.data.views import transforms
 from cnn_tl.features.cuda_batch_size import cuda_batch_size
+from cnn_tl.features.headed_engine import HeadedEngine
 from cnn_tl.features.loading_engine import LoadingEngine
 from cnn_tl.inference.classifier import BATCH_SIZE, Classifier, Logits
-from cnn_tl.inference.headed_engine import HeadedEngine
 from cnn_tl.networks import bundle
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from cnn_tl.core.device import DeviceName
 from cnn_tl.data.loader import Pixels
 from cnn_tl.explaining.methods import heat_maps
+from cnn_tl.features.headed_engine import HeadedEngine
 from cnn_tl.inference.classifier import Classifier
-from cnn_tl.inference.headed_engine import HeadedEngine
 from cnn_tl.inference.loading import is_onnx
 
 HeatMap = Callable[[Pixels, int], NDArray[np.floating]]

@@ -19,8 +19,8 @@ from cnn_tl.core import files
 from cnn_tl.core.device import fp32_switches_restored
 from cnn_tl.core.errors import ArtefactError, ResourceError
 from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.features.headed_engine import HeadedEngine
 from cnn_tl.inference import loading
-from cnn_tl.inference.headed_engine import HeadedEngine
 from cnn_tl.networks import backbone, bundle
 from cnn_tl.networks.graph import trace
 

@@ -29,7 +29,7 @@ from cnn_tl.training.loop.pending_losses import PendingLosses
 from cnn_tl.training.loop.start import Start, find_start
 from cnn_tl.training.loop.temperature import divide_by_temperature
 from cnn_tl.training.loop.trainable import Trainable, loop_surroundings, open_trainable, quiet_compiler
-from cnn_tl.training.loop.validation import outputs, scores
+from cnn_tl.training.loop.validation import onnx_engine, outputs, scores
 from cnn_tl.training.outcome import LoopFacts, Temperature
 from cnn_tl.training.sources.plain import HeldImages
 from cnn_tl.training.step.gradients import memory_for
@@ -291,7 +291,9 @@ class Loop:
         model = self._evaluated.eval()
         self._run.world.broadcast_buffers(self._model, *([model] if self._ema else []))
         images, read = self._dataset.manifest.of("val"), self._validation_images.read
-        return outputs(self._dataset, self._trainable.network, model, images, task, read)
+        network = self._trainable.network
+        engine = onnx_engine(self._dataset, network, model)
+        return outputs(self._dataset, network, model, images, task, read, engine)
 
     def _scores(self, logits_NK: Tensor) -> dict[str, float]:
         return scores(logits_NK, self._dataset.manifest.labels("val"))

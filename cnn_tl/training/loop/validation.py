@@ -16,9 +16,14 @@ from cnn_tl.data.loader import Batch, in_groups
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.features.cuda_batch_size import cuda_batch_size
 from cnn_tl.features.engine import DeviceBatch, Engine
+from cnn_tl.features.headed_engine import HeadedEngine
+from cnn_tl.features.onnx_engine import OnnxEngine
 from cnn_tl.features.stream import Runs, stream
 from cnn_tl.networks.backbone import classifier_in_fp32
+from cnn_tl.networks.head_forward import linear
+from cnn_tl.networks.pretrained.state_dict import AUXILIARY
 from cnn_tl.recipe.resolved import LoopRecipe
+from cnn_tl.training.backbone_graph import find_graph
 from cnn_tl.training.dataset import Dataset, refuse_failures
 from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.step.gradients import memory_for, or_the_cpu
@@ -73,6 +78,29 @@ def outputs(
             run.observer.advance(len(batch.items))
     parts = world.gather(rows)
     return torch.cat([parts[number % world.size][number // world.size] for number in range(len(groups))])
+
+
+def onnx_engine(dataset: Dataset[LoopRecipe], network: LazyNetwork, model: nn.Module) -> HeadedEngine | None:
+    """Return the engine with which `predict` runs these weights on a CPU; None: it uses torch.
+
+    Args:
+        model: the network's model or its moving average, whose weights must not change while the engine is used.
+    """
+    about = network.info
+    if network.device.type != "cpu" or not about.num_features:
+        return None
+    find_graph(dataset.run, dataset, network)
+    graph = network.remembered.graph
+    if graph is None:
+        return None
+    inside = f"{about.classifier}."
+    own = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    own = {name: array for name, array in own.items() if not name.startswith(AUXILIARY)}
+    head = {name.removeprefix(inside): array for name, array in own.items() if name.startswith(inside)}
+    weight_KD = head["weight"].reshape(len(head["weight"]), -1)  # also of a 1x1 convolution
+    bias_K = head.get("bias", np.zeros(len(weight_KD), np.float32))
+    backbone = {name: array for name, array in own.items() if not name.startswith(inside)}
+    return HeadedEngine(OnnxEngine(graph, backbone, about.preprocessing), linear(weight_KD, bias_K))
 
 
 def scores(logits_NK: Tensor, labels_N: NDArray[np.int64]) -> dict[str, float]:
