@@ -121,7 +121,10 @@ def remember(folder: Path, network: Remembered) -> None:
 
 
 def recall(folder: Path) -> Remembered | None:
-    """Return the network that is remembered in `folder`, if its weights file is still the same; else None."""
+    """Return the network that is remembered in `folder`, if its weights file is still the same; else None.
+
+    `recall_graph` returns its graph.
+    """
     try:
         facts = files.read_json(folder / _INFO)
         if facts["format_version"] != FORMAT_VERSION:
@@ -135,7 +138,7 @@ def recall(folder: Path) -> Remembered | None:
         info = NetworkInfo(**values | {"preprocessing": Preprocessing.from_dict(values["preprocessing"])})
     except (CnnTlError, OSError, AttributeError, KeyError, TypeError, ValueError):
         return None
-    return Remembered(info, source, folder / _BACKBONE, published, *recall_graph(folder))
+    return Remembered(info, source, folder / _BACKBONE, published)
 
 
 def remember_graph(folder: Path, graph: bytes | None, why_torch: str | None) -> None:

@@ -154,8 +154,10 @@ def recall_network(run: Run) -> Remembered | None:
     # a named device other than cpu must be checked first, which needs torch
     if run.fits_head and recipe.features.cache and recipe.run.device in ("auto", "cpu"):
         known = info.recall(cache_folder)
-    if known is not None and run.writes:
-        touch(cache_folder)  # mark it as just used, so that it is evicted last
+    if known is not None:
+        known = _with_graph(known, cache_folder)
+        if run.writes:
+            touch(cache_folder)  # mark it as just used, so that it is evicted last
     published = recipe.mode != "scratch" and recipe.model.weights is None
     if known is None and published and not weights.has_package(recipe.model.name):
         hub.start_probe(recipe.model.name)

@@ -108,6 +108,18 @@ def test_a_graph_that_is_damaged_is_made_again(run: Run, own_cache: Path, damage
     assert (again.run / "validation.jsonl").read_text() == (first.run / "validation.jsonl").read_text()
 
 
+def test_a_graph_that_ships_serves_later_runs_too(run: Run, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a default backbone with the user's own weights."""
+    run("a")
+    [graph] = own_cache.glob("networks/*/graph.onnx")
+    content = graph.read_bytes()
+    graph.unlink()
+    monkeypatch.setattr("cnn_tl.training.lazy_network.shipped.graph_for", lambda *about: content)
+    monkeypatch.setattr(backbone_graph, "trace", None)
+    monkeypatch.setattr("cnn_tl.training.lazy_network._build", None)
+    assert facts(run("b"))["computed"] == 0
+
+
 def test_a_graph_of_another_onnxruntime_is_made_again(run: Run, own_cache: Path) -> None:
     run("a")
     before = memory(own_cache).read_text()
