@@ -44,12 +44,17 @@ a busy machine one pass may take several times as long as another."""
 def find_graph(run: Run, dataset: Dataset, network: LazyNetwork) -> None:
     """Find the graph of the run's backbone, or why there is none, for `network.remembered`.
 
-    It is a known one, or torch makes it now, and it is kept for later runs.
+    It is a known one, or torch makes it now, and it is kept for later runs. In a run of several processes the first
+    one decides: their caches may differ.
     """
-    known = network.remembered
-    if known.graph is None and known.why_torch is None:
-        graph, why_torch = run.world.first(lambda: _made(run, dataset, network))
-        network.remembered = replace(known, graph=graph, why_torch=why_torch)
+
+    def find() -> tuple[bytes | None, str | None]:
+        known = network.remembered
+        is_known = known.graph is not None or known.why_torch is not None
+        return (known.graph, known.why_torch) if is_known else _made(run, dataset, network)
+
+    graph, why_torch = run.world.first(find)
+    network.remembered = replace(network.remembered, graph=graph, why_torch=why_torch)
 
 
 def _made(run: Run, dataset: Dataset, network: LazyNetwork) -> tuple[bytes | None, str | None]:

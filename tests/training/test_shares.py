@@ -21,12 +21,14 @@ from cnn_tl.core.progress import Observer
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.networks.backbone import place
 from cnn_tl.recipe import Recipe
+from cnn_tl.training import backbone_graph
 from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.image_store import ImageStore
 from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.loop.activations import Activations, open_activations
 from cnn_tl.training.modes import features, freeze
+from cnn_tl.training.modes.backend import choose_backend
 from cnn_tl.training.run_folder import RunFolder
 from cnn_tl.training.setup import open_run
 from cnn_tl.training.step.unfreezing import Phases
@@ -168,6 +170,14 @@ def _activations(dataset: Dataset, network: LazyNetwork) -> Activations:
     found, _ = open_activations(dataset, network, dataset.manifest.of("train"), 1, "fp32")
     assert found is not None
     return found
+
+
+def test_the_first_process_decides_what_computes_though_the_others_know_less(open_one: Callable[..., Opened]) -> None:
+    opened = [open_one("freeze") for _ in range(2)]
+    backbone_graph.find_graph(*opened[0])
+    found = side_by_side(opened, lambda rank, run, dataset, network: choose_backend(run, dataset, network))
+    assert found[0].graph is not None
+    assert found[1] == found[0]
 
 
 @pytest.mark.numbers
