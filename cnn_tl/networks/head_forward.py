@@ -27,6 +27,9 @@ _ROWS = 256
 
 _UNIT_ROUNDOFF = 2.0**-53
 
+_ERF = np.frompyfunc(math.erf, 1, 1)
+"""The error function: numpy has none, and an installation without torch has no scipy."""
+
 
 def forward_of(spec: Mapping[str, Any] | None, tensors: Mapping[str, NDArray[Any]], num_classes: int) -> Forward:
     """Return the function from features, float32 [M, D], to logits, float32 [M, K].
@@ -91,10 +94,9 @@ def _perceptron(tensors: Mapping[str, NDArray[Any]]) -> Forward:
         raise ValueError("the two layers do not fit")
 
     def forward(features_MD: Features) -> Features:
-        from scipy.special import erf
-
         x_MH = hidden(features_MD).astype(np.float64)
-        return output((x_MH * (1 + erf(x_MH / math.sqrt(2))) / 2).astype(np.float32))
+        erf_MH = np.asarray(_ERF(x_MH / math.sqrt(2)), np.float64)
+        return output((x_MH * (1 + erf_MH) / 2).astype(np.float32))
 
     return forward
 
