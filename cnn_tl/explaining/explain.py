@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cnn_tl.core import files
-from cnn_tl.core.device import DeviceName
+from cnn_tl.core.device import DeviceName, may_be_gpu
 from cnn_tl.core.errors import DataError, printable
 from cnn_tl.core.imports import require_torch
 from cnn_tl.core.progress import Observer
@@ -49,8 +49,10 @@ def _start(job: ExplainJob, device: DeviceName, observer: Observer) -> tuple[str
         answering = answering_model.load(job.model, device) if draw is not None else None
     if draw is not None and answering is not None:
         return None, draw(answering, job, observer)
-    name = job.method.name
-    require_torch("a model without graph.onnx" if draw is not None else f"method {name} (not for occlusion)")
+    if draw is None:
+        require_torch(f"method {job.method.name} (not for occlusion)")
+    else:
+        require_torch(f"device {device}" if may_be_gpu(device) else "a model without graph.onnx")
     from cnn_tl.explaining.drawing import LAYER_METHODS, OTHER_METHODS
     from cnn_tl.explaining.model import load
 
