@@ -70,7 +70,7 @@ def fit_all(
     if rotated:
         inverse = path.inverse_hessian(objective, start.reshape(shape))
     else:
-        inverse = _inverse(arrays, objective, start.reshape(shape), axes, axes.basis, features_RS)
+        inverse = _inverse(arrays, objective, start.reshape(shape), axes, features_RS)
     nbytes = start.shape[1] * objective.features_RS.itemsize
     carried = 3 * MOST * nbytes <= WORKSPACE // 2  # the fits of the folds still have theirs
     most = MOST if carried else history_size(nbytes)
@@ -108,7 +108,7 @@ def fit_all(
 
 
 def _inverse(
-    arrays: Arrays, objective: CrossEntropy, theta: Array, axes: Axes, basis: Array | None, features_RS: Array
+    arrays: Arrays, objective: CrossEntropy, theta: Array, axes: Axes, features_RS: Array
 ) -> Callable[[Array], Array]:
     """Return a function that multiplies by about the inverse Hessian at theta, as if all rows were equally uncertain.
 
@@ -118,12 +118,7 @@ def _inverse(
     uncertain = float(objective.uncertainty(theta)[0][0])
     shape = objective.shape
     penalty, dimensions = objective.penalty, shape[2] - 1
-    along_S = arrays.put(1 / (uncertain * axes.squares + penalty))
-    if basis is None:
-
-        def inside(weights: Array) -> Array:
-            return weights * arrays.cast(along_S, weights.dtype)
-    elif len(axes.squares) < dimensions <= WIDE * objective.num_classes and arrays.shares_rows:
+    if len(axes.squares) < dimensions <= WIDE * objective.num_classes and arrays.shares_rows:
         gram = np.asarray(features_RS.T @ features_RS, np.float64) / len(features_RS)
         whole = np.linalg.inv(uncertain * gram + penalty * np.eye(dimensions))
         whole = (whole + whole.T).astype(np.float32) / 2
@@ -134,8 +129,8 @@ def _inverse(
         total = float(arrays.xp.sum(features_RS**2, dtype=arrays.double)) / len(features_RS)
         rest = max(total - float(axes.squares.sum()), 0.0) / max(dimensions - len(axes.squares), 1)
         across = 1 / (uncertain * min(rest, float(axes.squares.max(initial=0.0))) + penalty)
+        basis, along_S = axes.basis, arrays.put(1 / (uncertain * axes.squares + penalty))
         difference_S = arrays.cast(along_S - across, basis.dtype)
-
         at_once = ROWS // 2 if arrays.shares_rows else len(basis)
         blocks = [slice(start, start + at_once) for start in range(0, len(basis), at_once)]
 
