@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cnn_tl.training.result import TrainResult
 
 LARGER = "tf_efficientnet_lite2"
-GAINS = (0.0013, 0.0037, -0.0144, -0.0027, 0.0138, 0.0316, -0.0068)
+GAINS = (0.0013, 0.0037, -0.0169, 0.0010, 0.0099, 0.0335, -0.0034)
 """Its accuracy less that of the default backbone: for each data set of the table in guides/models.md, the mean of 20
 splits."""
 
