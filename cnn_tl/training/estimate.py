@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.device import Precision
 from cnn_tl.core.errors import printable
 from cnn_tl.core.progress import Plan
@@ -70,6 +71,15 @@ def seconds_per_image(network: LazyNetwork, precision: Precision, images: int = 
             if not is_out_of_memory(error) or images == 1:
                 raise
             images //= 2
+
+
+def onnx_seconds_per_image(network: LazyNetwork, graph: bytes) -> float:
+    """Measure the backbone in onnxruntime, an image on each core, after a warm-up; return the seconds per image."""
+    engine, pixels_NHW3 = network.onnx_engine(graph), noise(network.info.preprocessing, default_workers())
+    engine.outputs(pixels_NHW3)
+    started = time.perf_counter()
+    engine.outputs(pixels_NHW3)
+    return (time.perf_counter() - started) / len(pixels_NHW3)
 
 
 def _seconds_per_image(network: LazyNetwork, precision: Precision, images: int) -> float:

@@ -9,6 +9,7 @@ import pytest
 
 from cnn_tl.core import choices
 from cnn_tl.explaining.drawing import LAYER_METHODS, OTHER_METHODS
+from cnn_tl.explaining.heat_map_drawing import LOGIT_METHODS
 from cnn_tl.explaining.options import OPTIONS_OF
 from cnn_tl.exporting.export import EXPORTERS
 from cnn_tl.heads import HEADS
@@ -25,7 +26,7 @@ from cnn_tl.training.run import MODES
         (choices.HeadKind, [HEADS, HEAD_TYPES]),
         (choices.FreezePolicy, [FREEZE]),
         (choices.ExportFormat, [EXPORTERS]),
-        (choices.ExplainMethod, [[*LAYER_METHODS, *OTHER_METHODS], OPTIONS_OF]),
+        (choices.ExplainMethod, [[*LAYER_METHODS, *OTHER_METHODS, *LOGIT_METHODS], OPTIONS_OF]),
         (choices.TrackerName, [TRACKERS]),
     ],
     ids=["mode", "head", "freeze", "format", "method", "tracker"],

@@ -21,6 +21,7 @@ from cnn_tl.data.views import transforms
 from cnn_tl.exporting import onnx_graph, preprocessing_graph
 from cnn_tl.exporting.formats import onnx as onnx_format
 from cnn_tl.exporting.options import Options
+from cnn_tl.exporting.tracing import traced
 from cnn_tl.networks import bundle, onnx_model
 from cnn_tl.networks.bundle import Bundle
 from cnn_tl.networks.onnx_model import OnnxModel
@@ -89,7 +90,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def network(trained: Bundle) -> onnx.ModelProto:
-    return onnx_format._trace(trained)
+    return traced(trained)
 
 
 def test_all_outputs_of_whole_and_prepared_images(trained: Bundle, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from cnn_tl.recipe.resolved import FreezeRecipe
 from cnn_tl.training.backbone_graph import find_graph
 from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset
+from cnn_tl.training.estimate import onnx_seconds_per_image, seconds_per_image
 from cnn_tl.training.lazy_network import LazyNetwork
 
 GPU_SECONDS = 1 / 2000
@@ -71,14 +71,8 @@ class Backend:
         if self.device.kind != "cpu":
             return GPU_SECONDS
         if self.graph is None:
-            from cnn_tl.training.estimate import seconds_per_image
-
             return seconds_per_image(network, "fp32", images=1)
-        engine, pixels = network.onnx_engine(self.graph), devices.noise(network.info.preprocessing, default_workers())
-        engine.outputs(pixels)
-        started = time.perf_counter()
-        engine.outputs(pixels)
-        return (time.perf_counter() - started) / len(pixels)
+        return onnx_seconds_per_image(network, self.graph)
 
 
 def choose_backend(

@@ -165,7 +165,9 @@ def _seconds_of_an_image(
     measured = {each: estimate.seconds_per_image(network, each, images) for each in dict.fromkeys([precision, exact])}
     step = measured[precision] * STEP_COST.get(device.type, STEP_COST["cpu"])
     if device.type == "cpu":
-        return step + reading, max(measured[exact], reading)
+        graph = network.remembered.graph if network.info.num_features else None
+        forward = measured[exact] if graph is None else estimate.onnx_seconds_per_image(network, graph)
+        return step + reading, max(forward, reading)
     if tiers.draws_on_device(run, device) and not is_decoded:
         return step, measured[exact]
     return max(step, reading), max(measured[exact], reading)

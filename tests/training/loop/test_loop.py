@@ -469,7 +469,7 @@ def test_a_plan_counts_the_fitted_head_and_what_loading_torch_took(
     )
     assert fitted - random == pytest.approx(36 + 9, abs=1)  # features of those to train on, once those to validate
     monkeypatch.setattr(estimate, "seconds_per_image", lambda *_: 0.0)
-    monkeypatch.setattr(lazy_network, "require_torch", lambda: time.sleep(1.5))
+    monkeypatch.setattr(lazy_network, "require_torch", lambda purpose: time.sleep(1.5))
     for mode in ("finetune", "lp-ft"):
         assert 1.5 < plan(recipe(mode), tmp_path / "run").seconds < 10
 
