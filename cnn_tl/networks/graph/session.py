@@ -17,12 +17,15 @@ INPUT, OUTPUT, BATCH = "input", "features", "batch"
 NOT_IN_GRAPH = "num_batches_tracked"
 """Only training reads these counters of BatchNorm."""
 
+AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
+"""Prefixes of the auxiliary classifiers that Inception and GoogLeNet have for training only; timm leaves them out."""
+
 _ERRORS_ONLY = 3
 
 
 def is_in_graph(name: str) -> bool:
     """Return whether a graph takes a backbone's tensor of this name."""
-    return not name.endswith(NOT_IN_GRAPH)
+    return not (name.endswith(NOT_IN_GRAPH) or name.startswith(AUXILIARY))
 
 
 def open_session(graph: bytes, tensors: Mapping[str, NDArray[Any]]) -> Any:

@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from cnn_tl.core.errors import ArtefactError, printable
+from cnn_tl.networks.graph.session import AUXILIARY
 
 State = dict[str, Tensor]
 Filter = Callable[..., dict[str, Any]]
-
-AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
-"""Auxiliary classifiers that Inception and GoogLeNet have for training from scratch; timm leaves them out."""
 
 WRAPPERS = ("model_state_dict", "model_state", "encoder")
 """Keys under which checkpoints keep their weights, in addition to those that timm knows (state_dict, model, EMA)."""

@@ -21,7 +21,6 @@ from cnn_tl.features.onnx_engine import OnnxEngine
 from cnn_tl.features.stream import Runs, stream
 from cnn_tl.networks.backbone import classifier_in_fp32
 from cnn_tl.networks.head_forward import linear
-from cnn_tl.networks.pretrained.state_dict import AUXILIARY
 from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.backbone_graph import find_graph
 from cnn_tl.training.dataset import Dataset, refuse_failures
@@ -95,7 +94,6 @@ def onnx_engine(dataset: Dataset[LoopRecipe], network: LazyNetwork, model: nn.Mo
         return None
     inside = f"{about.classifier}."
     own = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
-    own = {name: array for name, array in own.items() if not name.startswith(AUXILIARY)}
     head = {name.removeprefix(inside): array for name, array in own.items() if name.startswith(inside)}
     weight_KD = head["weight"].reshape(len(head["weight"]), -1)  # also of a 1x1 convolution
     bias_K = head.get("bias", np.zeros(len(weight_KD), np.float32))

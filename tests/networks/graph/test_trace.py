@@ -18,6 +18,7 @@ from traced import tiny, torch_features
 from cnn_tl.core.errors import ArtefactError
 from cnn_tl.data.views.transforms import normalise
 from cnn_tl.networks.backbone import backbone_tensors
+from cnn_tl.networks.classic.googlenet import GoogLeNet
 from cnn_tl.networks.graph import trace
 from cnn_tl.networks.graph.session import BATCH, INPUT, OUTPUT, is_in_graph, open_session
 from cnn_tl.networks.graph.trace import NoGraphError, graph_of
@@ -51,6 +52,15 @@ def test_a_graph_does_not_depend_on_the_weights() -> None:
     other = tiny_network.TinyNetwork()
     other.load_state_dict(tiny_network.random_tensors(seed=1))
     assert graph_of(other.eval(), tiny().spec) == tiny().graph
+
+
+def test_a_graph_leaves_out_what_only_training_computes() -> None:
+    """A loop finds the graph of GoogLeNet while its auxiliary classifiers are there."""
+    model = GoogLeNet(num_classes=2).eval()
+    plain = graph_of(model, tiny().spec)
+    model.add_auxiliary()
+    assert graph_of(model.eval(), tiny().spec) == plain
+    open_session(plain, backbone_tensors(model))
 
 
 def test_a_graph_names_no_file_of_this_machine() -> None:
