@@ -53,8 +53,9 @@ class OnnxEngine:
         self.seconds = 0.0
 
     def start(self, pixels: Pixels) -> Outputs:
-        """Return the features, float32 [N, D], of uint8 pixels [N, H, W, 3]."""
-        return self._each(lambda pixels_HW3: self._features(normalise(pixels_HW3[None], self._spec)), pixels)
+        """Return the features, float32 [N, D], of uint8 pixels [N, H, W, 3]; a tensor on the CPU will do, too."""
+        array_NHW3 = np.asarray(pixels)
+        return self._each(lambda pixels_HW3: self._features(normalise(pixels_HW3[None], self._spec)), array_NHW3)
 
     def of_inputs(self, x_NCHW: NDArray[np.float32]) -> Outputs:
         """Return the features, float32 [N, D], of normalised images, float32 [N, 3, H, W]."""

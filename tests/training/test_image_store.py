@@ -27,6 +27,7 @@ from cnn_tl.core.errors import DataError
 from cnn_tl.core.progress import Observer, Plan
 from cnn_tl.data.decoding.image import read_image
 from cnn_tl.data.views import image_source, transforms
+from cnn_tl.features.devices import noise
 from cnn_tl.recipe import Recipe
 from cnn_tl.training.loop import activations
 from cnn_tl.training.run import plan, train
@@ -124,6 +125,7 @@ def facts(run: Path) -> dict[str, Any]:
 def test_each_image_is_decoded_once_and_never_again(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path
 ) -> None:
+    monkeypatch.setattr("cnn_tl.training.backbone_graph._images", lambda dataset: noise(dataset.preprocessing, 2))
     with decoded(monkeypatch) as files:
         train(recipe(), tmp_path / "first")
     assert len(files) == len(set(files)) == TRAIN + VAL
@@ -210,6 +212,7 @@ def test_a_cache_that_vanishes_on_the_way_does_no_harm(recipe: Make, tmp_path: P
 def test_no_room_is_said_once(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path, memory_gb: float
 ) -> None:
+    monkeypatch.setattr("cnn_tl.training.backbone_graph._images", lambda dataset: noise(dataset.preprocessing, 2))
     monkeypatch.setattr(writer, "SHARD_ROWS", 1)
     monkeypatch.setattr(Eviction, "make_room", lambda self, nbytes: "the disk is full")
     listener = Listener()
