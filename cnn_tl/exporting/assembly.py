@@ -34,11 +34,11 @@ def assembled(trained: Stored) -> onnx.ModelProto:
     """
     where = printable(trained.path)
     network = _backbone(trained, where)
-    kind = "linear" if trained.head is None else str(trained.head.get("kind"))
     try:
+        kind = "linear" if trained.head is None else str(trained.head.get("kind"))
         num_features = network.graph.output[0].type.tensor_type.shape.dim[1].dim_value
         head = _HEADS[kind](trained.classifier_tensors, trained.head or {}, num_features)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise ArtefactError(f"the classifier in {where} does not fit: {type(error).__name__}: {error}") from error
     if head.num_classes != len(trained.classes):
         raise ArtefactError(

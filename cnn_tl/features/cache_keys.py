@@ -92,16 +92,16 @@ def space_facts(
     }
 
 
-def onnx_facts(network: NetworkInfo, graph: bytes, *, split_point: str = FEATURES) -> dict[str, Any]:
+def onnx_facts(network: NetworkInfo, graph: bytes) -> dict[str, Any]:
     """Return what all rows of one space that onnxruntime computes on a CPU have in common, as plain JSON data.
 
     Args:
-        graph: of the backbone, or of its part before the split point.
+        graph: of the backbone.
     """
     return {
         "model": network.architecture,
         "backbone_sha256": network.backbone_sha256,
-        "boundary": split_point,
+        "boundary": FEATURES,
         "engine": f"onnxruntime {version('onnxruntime')}",
         "graph": hashlib.sha256(graph).hexdigest(),
         "device": "cpu",

@@ -127,7 +127,7 @@ def _load(folder: Path, device: DeviceName) -> tuple[bundle.Description, AnyEngi
         model = place(trained.model, chosen)
     if precision == "bf16":
         keep_classifier_in_fp32(model)
-    return trained, Engine(model, trained.preprocessing, chosen, precision)
+    return trained, Engine(model, trained.preprocessing, chosen, precision, alone=chosen.type == "cpu")
 
 
 def _from_onnx(path: Path, device: DeviceName, many: bool) -> Classifier:

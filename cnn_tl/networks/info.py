@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.core import files
+from cnn_tl.core.cpu import processor
 from cnn_tl.core.errors import ArtefactError, CnnTlError
 from cnn_tl.core.imports import installed_version
 from cnn_tl.core.preprocessing import Preprocessing
@@ -111,8 +112,8 @@ def remember(folder: Path, network: Remembered) -> None:
         "source_sha256": files.sha256_file(network.source),
         "card": info,
     }
-    graph_and_loops = [*folder.glob("graph.*"), *folder.glob(f"{LOOP}-*.json")]
-    kept = {file.name: file.read_bytes() for file in graph_and_loops}
+    graph = folder.glob("graph.*") if (folder / _GRAPH).exists() else ()  # not why there is none
+    kept = {file.name: file.read_bytes() for file in (*graph, *folder.glob(f"{LOOP}-*.json"))}
     with files.atomic_folder(folder) as fresh:
         files.write_arrays(fresh / _BACKBONE, network.tensors())
         files.write_json(fresh / _INFO, facts)
@@ -151,7 +152,8 @@ def remember_graph(folder: Path, graph: bytes | None, why_torch: str | None) -> 
     if graph is not None:
         files.write_bytes(folder / _GRAPH, graph)
     sha256 = None if graph is None else hashlib.sha256(graph).hexdigest()
-    found = {"why_torch": why_torch, "sha256": sha256, "onnxruntime": installed_version("onnxruntime")}
+    found = {"why_torch": why_torch, "sha256": sha256, "processor": processor()}
+    found["onnxruntime"] = installed_version("onnxruntime")
     files.write_json(folder / _GRAPH_INFO, found)
 
 
@@ -164,8 +166,8 @@ def recall_graph(folder: Path) -> tuple[bytes | None, str | None]:
         found = files.read_json(folder / _GRAPH_INFO)
         if found["onnxruntime"] != installed_version("onnxruntime"):
             return None, None
-        if found["sha256"] is None:
-            return None, str(found["why_torch"])
+        if found["sha256"] is None:  # torch may be the slower one on another machine that shares the cache
+            return None, str(found["why_torch"]) if found["processor"] == processor() else None
         graph = files.read_bytes(folder / _GRAPH)
         return (graph if hashlib.sha256(graph).hexdigest() == found["sha256"] else None), None
     except (CnnTlError, OSError, KeyError, TypeError):

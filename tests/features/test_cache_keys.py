@@ -113,7 +113,6 @@ def test_a_space_of_onnxruntime_depends_on_what_it_computes(monkeypatch: pytest.
     found = [
         onnx_facts(NETWORK, b"graph"),
         onnx_facts(NETWORK, b"another graph"),
-        onnx_facts(NETWORK, b"graph", split_point="layer4"),
         onnx_facts(replace(NETWORK, backbone_sha256="other weights"), b"graph"),
         onnx_facts(replace(NETWORK, preprocessing=replace(SPEC, crop_pct=1.0)), b"graph"),
         space_facts(NETWORK, precision="fp32", device="cpu"),

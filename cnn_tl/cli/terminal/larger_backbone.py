@@ -20,14 +20,15 @@ splits."""
 def larger_backbone(recipe: ResolvedRecipe, result: TrainResult) -> list[str]:
     """Return a line on what a larger backbone would bring, and one on how to get it; [] where that was not measured.
 
-    It was measured in mode `freeze` with the published weights, at their own image size, on a CPU.
+    It was measured in mode `freeze` with the default head and the published weights, at their own image size, on a CPU.
     """
     from cnn_tl.networks.pretrained.weights import PACKAGES
     from cnn_tl.recipe.schema import Model
 
     model, default = recipe.model, Model.model_fields["name"].default
     features = result.facts.get("features") or {}
-    was_measured = recipe.mode == "freeze" and (model.name, model.weights, model.image_size) == (default, None, None)
+    has_defaults = (model.name, model.weights, model.image_size) == (default, None, None)
+    was_measured = has_defaults and recipe.mode == "freeze" and recipe.head.kind in ("auto", "lbfgs+ridge")
     if not was_measured or not features.get("device", "").startswith("cpu") or result.correct == result.images:
         return []
     mean, spread = points(sum(GAINS) / len(GAINS)), f"{points(min(GAINS), unit='')} to {points(max(GAINS), unit='')}"
