@@ -148,7 +148,7 @@ def _speed_rows(features: FeatureReads, head: HeadFit) -> list[list[str]]:
     """Return the speed of each stage, and the time for the head."""
     rows = []
     if features.computed:
-        batches = "one image at a time" if features.batch_size == 1 else f"batches of {features.batch_size}"
+        batches = "one at a time" if features.batch_size == 1 else f"batches of {features.batch_size}"
         network = f"{features.way}, {batches}"
         rows.append(["decode", rate(features.decode_images_per_second or 0.0), "reading and resizing alone"])
         rows.append(["forward pass", rate(features.forward_images_per_second or 0.0), network])
