@@ -33,7 +33,10 @@ class HeadedEngine:
             ArtefactError: graph, tensors and classes do not fit each other.
         """
         assert stored.graph is not None
-        backbone = OnnxEngine(stored.graph, stored.backbone, stored.preprocessing)
+        try:
+            backbone = OnnxEngine(stored.graph, stored.backbone, stored.preprocessing)
+        except ArtefactError as error:
+            raise ArtefactError(f"{printable(stored.path)}: {error}; train or export it again") from error
         try:
             head = forward_of(stored.head, stored.classifier_tensors, len(stored.classes))
             head(np.zeros((1, backbone.num_features), np.float32))

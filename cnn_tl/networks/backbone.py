@@ -33,7 +33,8 @@ class Network:
         model: the timm model, on the CPU, float32.
         preprocessing: of its images.
         source: where its weights came from.
-        loading_seconds: how long it took to load torch and timm; almost nothing if they were loaded already.
+        loading_seconds: how long it took to load torch and timm, and to make the graph of the backbone for onnxruntime;
+            almost nothing if they were there already.
     """
 
     name: str

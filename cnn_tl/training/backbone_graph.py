@@ -60,7 +60,7 @@ def find_graph(run: Run, dataset: Dataset, network: LazyNetwork) -> None:
 def _made(run: Run, dataset: Dataset, network: LazyNetwork) -> tuple[bytes | None, str | None]:
     from cnn_tl.networks.graph.trace import NoGraphError
 
-    built = network.build()
+    built, started = network.build(), time.monotonic()
     with run.observer.task("preparing the backbone for onnxruntime, once on this machine", None):
         graph, why_torch = None, None
         try:
@@ -69,6 +69,7 @@ def _made(run: Run, dataset: Dataset, network: LazyNetwork) -> tuple[bytes | Non
         except (NoGraphError, ArtefactError) as error:
             why_torch = f"onnxruntime cannot run this backbone: {error}"
     graph = None if why_torch else graph
+    built.loading_seconds += time.monotonic() - started
     if run.writes and run.recipe.features.cache:
         with contextlib.suppress(CnnTlError, OSError):  # it is only made again
             info.remember_graph(network.cache_folder, graph, why_torch)
