@@ -59,9 +59,11 @@ def find_graph(run: Run, dataset: Dataset, network: LazyNetwork) -> None:
 
 def _made(run: Run, dataset: Dataset, network: LazyNetwork) -> tuple[bytes | None, str | None]:
     from cnn_tl.networks.graph.trace import NoGraphError
+    from cnn_tl.training.step.gradients import memory_for
 
     built, started = network.build(), time.monotonic()
-    with run.observer.task("preparing the backbone for onnxruntime, once on this machine", None):
+    task = run.observer.task("preparing the backbone for onnxruntime, once on this machine", None)
+    with task, memory_for("comparing torch with onnxruntime", "use a smaller --image-size or --model"):
         graph, why_torch = None, None
         try:
             graph = trace(built)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from cnn_tl.cache.inventory import touch
 from cnn_tl.cache.location import default_root
 from cnn_tl.cache.store import FeatureCache
-from cnn_tl.core.device import DeviceName, Precision, inference_precision, may_be_gpu, pick_device
+from cnn_tl.core.device import DeviceName, Precision, inference_precision, is_out_of_memory, may_be_gpu, pick_device
 from cnn_tl.core.errors import ArtefactError, CnnTlError, UsageError
 from cnn_tl.core.imports import require_torch
 from cnn_tl.features.cuda_batch_size import cuda_batch_size
@@ -232,9 +231,14 @@ def _describe(run: Run, network: Network, cache_folder: Path) -> Remembered:
     from cnn_tl.networks import backbone
 
     if not run.fits_head:
-        with suppress(UsageError):  # it has no linear classifier, so its bundle has no graph
+        try:
             return backbone.describe(network, backbone.require_linear_classifier(network))
-        return backbone.describe(network)
+        except UsageError:  # it has no linear classifier, so its bundle has no graph
+            return backbone.describe(network)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return backbone.describe(network)  # the loop says that memory is short
     described = backbone.describe(network, backbone.require_linear_classifier(network))
     wanted = run.writes and run.world.local_rank == 0 and run.recipe.features.cache and described.source is not None
     if wanted and (reason := _remember(run, described, cache_folder)):

@@ -17,8 +17,9 @@ from whole_runs import StopAfter, assert_close, assert_same_weights, final_weigh
 from cnn_tl.core.errors import ArtefactError, DataError, RecipeError, ResourceError, Stopped, UsageError
 from cnn_tl.core.progress import Observer
 from cnn_tl.features import engine
+from cnn_tl.networks.graph.trace import NoGraphError
 from cnn_tl.recipe import Recipe, load
-from cnn_tl.training import estimate, lazy_network
+from cnn_tl.training import backbone_graph, estimate, lazy_network
 from cnn_tl.training.checkpoints.train_state import Progress
 from cnn_tl.training.loop import start
 from cnn_tl.training.run import plan, train
@@ -122,7 +123,7 @@ def test_out_of_memory_changes_nothing_but_the_parts(
         assert_close(halved[name], tensor, 0.01)  # AdamW divides by the gradient: its rounding, where it is small
 
 
-@pytest.mark.parametrize("place", ["the optimizer's state", "validation"])
+@pytest.mark.parametrize("place", ["the optimizer's state", "validation", "comparing torch with onnxruntime"])
 def test_memory_that_halving_cannot_give_ends_the_run_in_one_line(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -130,16 +131,23 @@ def test_memory_that_halving_cannot_give_ends_the_run_in_one_line(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     if place == "validation":
-        monkeypatch.setattr(engine, "normalised", full)
-    else:
+        monkeypatch.setattr(backbone_graph, "trace", no_graph)
+    if place == "the optimizer's state":
         monkeypatch.setattr(torch.optim.AdamW, "step", full)
+    else:
+        monkeypatch.setattr(engine, "normalised", full)
     with pytest.raises(ResourceError, match=f"out of memory for {place}; "):
         train(recipe("finetune", train={"head_start": "random"}), tmp_path / "run")
+
+
+def no_graph(network: object) -> bytes:
+    raise NoGraphError("torch validates")
 
 
 def test_memory_for_not_even_one_image_ends_the_run(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(backbone_graph, "trace", no_graph)
     monkeypatch.setattr(estimate, "seconds_per_image", lambda *_: 0.0)
     monkeypatch.setattr(ResNet, "forward", fails_above(0))
     with pytest.raises(ResourceError, match="not even one image of") as error:
