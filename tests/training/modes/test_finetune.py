@@ -24,16 +24,18 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> Any:
         measured.append((precision, images))
         return 0.001
 
-    def of(device: str, *, sources: str = "auto", is_decoded: bool = False) -> Any:
+    def of(device: str, *, sources: str = "auto", is_decoded: bool = False, graph: bytes | None = None) -> Any:
         settings = SimpleNamespace(precision="fp32", sources=sources)
         run: Any = SimpleNamespace(recipe=SimpleNamespace(run=settings), augmentation=object())
-        info = SimpleNamespace(preprocessing=SimpleNamespace(height=224, width=224))
-        network: Any = SimpleNamespace(device=torch.device(device), info=info)
+        info = SimpleNamespace(preprocessing=SimpleNamespace(height=224, width=224), num_features=8)
+        remembered = SimpleNamespace(graph=graph)
+        network: Any = SimpleNamespace(device=torch.device(device), info=info, remembered=remembered)
         measured.clear()
         found = finetune._seconds_of_an_image(run, network, "fp32", READING, is_decoded=is_decoded)
         return found, list(measured)
 
     monkeypatch.setattr(estimate, "seconds_per_image", measure)
+    monkeypatch.setattr(estimate, "onnx_seconds_per_image", lambda network, graph: 0.5)
     return of
 
 
@@ -42,6 +44,12 @@ def test_on_a_cpu_reading_takes_the_cores_of_the_step(seconds: Any) -> None:
     assert step == pytest.approx(finetune.STEP_COST["cpu"] * 0.001 + READING)
     assert validation == READING
     assert measured == [("fp32", 4)]  # once, as both need the same precision
+
+
+def test_on_a_cpu_validation_is_measured_in_onnxruntime(seconds: Any) -> None:
+    (step, validation), _ = seconds("cpu", graph=b"graph")
+    assert step == pytest.approx(finetune.STEP_COST["cpu"] * 0.001 + READING)
+    assert validation == 0.5
 
 
 @pytest.mark.parametrize(
