@@ -1,4 +1,4 @@
-"""Statistics of answers: confidence intervals of an accuracy, thresholds, comparing two models, softmax."""
+"""Statistics of answers: confidence intervals of an accuracy, thresholds, comparing two models, softmax, log loss."""
 
 from __future__ import annotations
 
@@ -137,3 +137,12 @@ def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Return the probabilities [N, K] of logits [N, K], computed in float64."""
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
+
+
+def log_loss(
+    logits_NK: NDArray[np.floating[Any]], labels_N: NDArray[np.int64], weights_N: NDArray[np.float64] | None = None
+) -> float:
+    """Return the weighted mean cross-entropy in nats, from the logits, as a probability may round to 0."""
+    shifted_NK = logits_NK.astype(np.float64) - logits_NK.max(axis=1, keepdims=True)
+    losses_N = np.log(np.exp(shifted_NK).sum(axis=1)) - shifted_NK[np.arange(len(labels_N)), labels_N]
+    return float(np.average(losses_N, weights=weights_N))

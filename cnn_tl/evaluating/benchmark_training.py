@@ -15,7 +15,7 @@ import torch
 
 from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.device import DeviceName
-from cnn_tl.core.errors import ArtefactError, UsageError
+from cnn_tl.core.errors import ArtefactError
 from cnn_tl.core.formatting import counted, duration
 from cnn_tl.data.loader import in_groups, reading
 from cnn_tl.data.manifest import ImageRecord, Manifest
@@ -33,9 +33,7 @@ from cnn_tl.evaluating.benchmark_stages import (
 )
 from cnn_tl.features.cuda_batch_size import cuda_batch_size
 from cnn_tl.features.onnx_engine import OnnxEngine
-from cnn_tl.networks import backbone
-from cnn_tl.networks.backbone import Network, place
-from cnn_tl.networks.graph import shipped
+from cnn_tl.networks.backbone import place
 from cnn_tl.recipe import Recipe
 from cnn_tl.recipe.resolved import FinetuneRecipe, LoopRecipe
 from cnn_tl.training.backbone_graph import trace
@@ -242,21 +240,21 @@ def training(manifest: Manifest, model: str, device: DeviceName) -> Iterator[Tra
         network = find_network(run, None, len(manifest.classes))
         built, where = network.build(), network.device
         at_once = cuda_batch_size(built.preprocessing) if where.type == "cuda" else 16
-        onnx = _onnx_engine(built) if where.type == "cpu" else None
+        onnx = _onnx_engine(network) if where.type == "cpu" else None
         work = Workload(built, where, manifest, at_once, onnx=onnx)
         stack.enter_context(pools_kept())  # processes are started once
         yield Training(work, run, network, stack)
 
 
-def _onnx_engine(built: Network) -> OnnxEngine | None:
+def _onnx_engine(network: LazyNetwork) -> OnnxEngine | None:
     """Return the engine of mode freeze on a CPU; None if onnxruntime cannot run this network."""
     from cnn_tl.networks.graph.trace import NoGraphError
 
-    about = backbone.describe(built).info
+    if not network.info.num_features:
+        return None
     try:
-        graph = shipped.graph_for(about.architecture, about.arguments, built.preprocessing) or trace(built)
-        return OnnxEngine(graph, backbone.backbone_tensors(built.model), built.preprocessing)
-    except (ArtefactError, NoGraphError, UsageError):
+        return network.onnx_engine(network.remembered.graph or trace(network.build()))
+    except (ArtefactError, NoGraphError):
         return None
 
 

@@ -16,7 +16,7 @@ from cnn_tl.core.device import DeviceName
 from cnn_tl.core.errors import DataError, printable
 from cnn_tl.core.formatting import counted, percent
 from cnn_tl.core.progress import Observer
-from cnn_tl.core.statistics import softmax, wilson_interval
+from cnn_tl.core.statistics import log_loss, softmax, wilson_interval
 from cnn_tl.data.data_warnings import blank_image_remarks
 from cnn_tl.data.reading.ahead import by_processes, decoded_batches
 from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels
@@ -210,7 +210,7 @@ def _evaluation(model: Classifier, labelled: Labelled, predictions: Predictions,
         baseline_class=model.classes[majority],
         baseline_from="training" if known else "evaluated",
         balanced_accuracy=float((right[present] / sizes[present]).mean()),
-        log_loss=_log_loss(logits_NK, labels),
+        log_loss=log_loss(logits_NK, labels),
         calibration_error=_calibration_error(probabilities.max(1), answers == labels),
         classes=model.classes,
         per_class={
@@ -222,12 +222,6 @@ def _evaluation(model: Classifier, labelled: Labelled, predictions: Predictions,
         notes=labelled.notes,
         robustness=predictions.rows,
     )
-
-
-def _log_loss(logits_NK: Logits, labels: NDArray[np.int64]) -> float:
-    """Return the mean cross-entropy in nats, from the logits, as a probability may round to 0."""
-    shifted_NK = logits_NK.astype(np.float64) - logits_NK.max(axis=1, keepdims=True)
-    return float((np.log(np.exp(shifted_NK).sum(axis=1)) - shifted_NK[np.arange(len(labels)), labels]).mean())
 
 
 def _calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:

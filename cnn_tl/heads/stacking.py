@@ -8,8 +8,8 @@ each follows from images that it has not seen. The guide to mode freeze has the 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cnn_tl.core.statistics import log_loss
 from cnn_tl.heads.logistic import logistic_with_held_out
 from cnn_tl.heads.problem import FittedHead, HeldOut, Problem, linear_head
 from cnn_tl.heads.ridge import ridge_with_held_out
@@ -34,13 +34,13 @@ def fit_both(problem: Problem, settings: LbfgsRidgeHead) -> FittedHead:
     weights, stacked = settings.class_weights, problem.stacked()
     first, of_first = logistic_with_held_out(problem, *stacked, LbfgsHead(kind="lbfgs", class_weights=weights))
     second, of_second = ridge_with_held_out(problem, *stacked, RidgeHead(kind="ridge", class_weights=weights))
-    share, log_loss = _best_share(problem, of_first, of_second)
+    share, held_out = _best_share(problem, of_first, of_second)
     weight_KD, bias_K = (
         (1 - share) * first.tensors[name].astype(np.float64) + share * second.tensors[name]
         for name in ("weight", "bias")
     )
     facts = {
-        "kind": "lbfgs+ridge", "share_of_ridge": share, "held_out_log_loss": log_loss,
+        "kind": "lbfgs+ridge", "share_of_ridge": share, "held_out_log_loss": held_out,
         "converged": first.facts["converged"], "scaling_exponent": first.facts["scaling_exponent"],
         "lbfgs": first.facts, "ridge": second.facts,
     }  # fmt: skip
@@ -54,13 +54,7 @@ def _best_share(problem: Problem, of_first: HeldOut | None, of_second: HeldOut) 
     images = of_first.images
     labels_n, weights_n = problem.labels[images], problem.image_weights[images]
     first_nK, second_nK = of_first.logits, of_second.logits[np.searchsorted(of_second.images, images)]
-    losses = [_log_loss((1 - share) * first_nK + share * second_nK, labels_n, weights_n) for share in SHARES]
+    losses = [log_loss((1 - share) * first_nK + share * second_nK, labels_n, weights_n) for share in SHARES]
     prior = [((share - HALF) / SPREAD) ** 2 / 2 for share in SHARES]
     best = int(np.argmin(len(images) * np.array(losses) + prior))
     return SHARES[best], losses[best]
-
-
-def _log_loss(logits_nK: NDArray[np.float64], labels_n: NDArray[np.int64], weights_n: NDArray[np.float64]) -> float:
-    shifted_nK = logits_nK - logits_nK.max(1, keepdims=True)
-    losses_n = np.log(np.exp(shifted_nK).sum(1)) - shifted_nK[np.arange(len(labels_n)), labels_n]
-    return float(np.average(losses_n, weights=weights_n))

@@ -83,15 +83,25 @@ class Stored(Description):
     @property
     def backbone(self) -> dict[str, NDArray[Any]]:
         """The tensors of everything but the classifier."""
-        return {name: array for name, array in self.tensors.items() if not name.startswith(f"{self.classifier}.")}
+        return split_at_classifier(self.tensors, f"{self.classifier}")[0]
 
     @property
     def classifier_tensors(self) -> dict[str, NDArray[Any]]:
         """Those of the classifier by their names inside it; weight [K, D] and bias [K] if it is one linear layer."""
-        inside = f"{self.classifier}."
-        found = {name.removeprefix(inside): one for name, one in self.tensors.items() if name.startswith(inside)}
-        if self.head is None and "weight" in found:
-            weight = found["weight"]
-            found["weight"] = weight.reshape(len(weight), -1)  # of a 1x1 convolution too
-            found.setdefault("bias", np.zeros(len(weight), weight.dtype))
-        return found
+        found = split_at_classifier(self.tensors, f"{self.classifier}")[1]
+        return as_linear(found) if self.head is None and "weight" in found else found
+
+
+def split_at_classifier(
+    tensors: Mapping[str, NDArray[Any]], classifier: str
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """Return the tensors of the backbone, and those of the classifier by their names inside it."""
+    inside = f"{classifier}."
+    backbone = {name: array for name, array in tensors.items() if not name.startswith(inside)}
+    return backbone, {name.removeprefix(inside): tensors[name] for name in tensors if name.startswith(inside)}
+
+
+def as_linear(head: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return weight [K, D] and bias [K] of one linear layer, also of a 1x1 convolution, or of one without a bias."""
+    weight = head["weight"].reshape(len(head["weight"]), -1)
+    return {"bias": np.zeros(len(weight), weight.dtype)} | dict(head) | {"weight": weight}

@@ -21,6 +21,7 @@ from cnn_tl.features import devices
 from cnn_tl.features.onnx_engine import OnnxEngine
 from cnn_tl.features.stream import Outputs, Pixels
 from cnn_tl.networks import info
+from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.lazy_network import LazyNetwork
@@ -53,8 +54,19 @@ def find_graph(run: Run, dataset: Dataset, network: LazyNetwork) -> None:
         is_known = known.graph is not None or known.why_torch is not None
         return (known.graph, known.why_torch) if is_known else _made(run, dataset, network)
 
+    if network.has_agreed_graph:
+        return
     graph, why_torch = run.world.first(find)
     network.remembered = replace(network.remembered, graph=graph, why_torch=why_torch)
+    network.has_agreed_graph = True
+
+
+def graph_of_loop(dataset: Dataset[LoopRecipe], network: LazyNetwork) -> bytes | None:
+    """Return the graph with which a training loop on a CPU computes features and validates; None: torch does."""
+    if network.device.type != "cpu" or not network.info.num_features:
+        return None
+    find_graph(dataset.run, dataset, network)
+    return network.remembered.graph
 
 
 def _made(run: Run, dataset: Dataset, network: LazyNetwork) -> tuple[bytes | None, str | None]:

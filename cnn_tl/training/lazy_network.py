@@ -57,6 +57,7 @@ class LazyNetwork:
         remembered: its description, and the tensors of its backbone.
         cache_folder: the cached description, tensors and measured speeds of the network; may not exist.
         prepared: an engine that computes features, if one was got ready while the network was described.
+        has_agreed_graph: whether all processes of the run have the graph of `remembered`, or the same reason for none.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class LazyNetwork:
         self.remembered, self.cache_folder = remembered, cache_folder
         self._build, self._built, self._wanted_device = build, built, device
         self.prepared = prepared
+        self.has_agreed_graph = False
         self._onnx: OnnxEngine | None = None
 
     @property

@@ -26,7 +26,9 @@ class World:
 
 
 def found_by(world: World, known: Found) -> Found:
-    network: Any = SimpleNamespace(remembered=Remembered(cast(Any, None), None, {}, None, *known))
+    network: Any = SimpleNamespace(
+        has_agreed_graph=False, remembered=Remembered(cast(Any, None), None, {}, None, *known)
+    )
     backbone_graph.find_graph(cast(Any, SimpleNamespace(world=world)), cast(Any, None), network)
     return network.remembered.graph, network.remembered.why_torch
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,7 +113,7 @@ def recall(model: str, weights: Path | None, image_size: int | None) -> Remember
     source = found.published.file()
     if source is None or (content := _content(source, found.file_sha256)) is None:
         return None
-    named = NetworkInfo(**vars(found.info) | {"name": model})
+    named = replace(found.info, name=model)
     return Remembered(named, source, _backbone(found, content), found.published, graph=found.graph)
 
 

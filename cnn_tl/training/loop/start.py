@@ -18,12 +18,11 @@ from torch import nn
 from cnn_tl.core.errors import UsageError
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.features.engine import DeviceBatch
-from cnn_tl.features.onnx_engine import OnnxEngine
 from cnn_tl.heads import HEADS, Problem, class_weights
 from cnn_tl.networks import backbone
 from cnn_tl.recipe.defaults import HEAD_DEFAULTS
 from cnn_tl.recipe.resolved import LoopRecipe
-from cnn_tl.training.backbone_graph import find_graph
+from cnn_tl.training.backbone_graph import graph_of_loop
 from cnn_tl.training.checkpoints import checkpoint
 from cnn_tl.training.checkpoints.checkpoint import Checkpoint
 from cnn_tl.training.checkpoints.loop_checkpoint import report_missing_checkpoint
@@ -112,7 +111,8 @@ def set_fitted_head(
         run.observer.note(f"the head starts at random: {network.info.name} does not end in one linear layer")
         return False
     images, name = _some_of_each_class(dataset.manifest.of("train")), "features for the head"
-    engine = _onnx_engine(dataset, network)
+    graph = graph_of_loop(dataset, network)
+    engine = None if graph is None else network.onnx_engine(graph)
     with backbone.without_classifier(model):
         features_ND = outputs(dataset, network, model, images, name, _reader(dataset, device_views), engine)
     network.forget_engines()
@@ -120,15 +120,6 @@ def set_fitted_head(
     weight, bias = (torch.from_numpy(np.ascontiguousarray(fitted[name])) for name in ("weight", "bias"))
     backbone.set_linear_classifier(model, weight, bias)
     return True
-
-
-def _onnx_engine(dataset: Dataset[LoopRecipe], network: LazyNetwork) -> OnnxEngine | None:
-    """Return onnxruntime as the engine of the features on a CPU, as in mode freeze; None: torch computes."""
-    if network.device.type != "cpu":
-        return None
-    find_graph(dataset.run, dataset, network)
-    graph = network.remembered.graph
-    return None if graph is None else network.onnx_engine(graph)
 
 
 def _reader(dataset: Dataset[LoopRecipe], device_views: DeviceViews | None) -> Read:

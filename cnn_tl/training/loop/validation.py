@@ -21,8 +21,9 @@ from cnn_tl.features.onnx_engine import OnnxEngine
 from cnn_tl.features.stream import Runs, stream
 from cnn_tl.networks.backbone import classifier_in_fp32
 from cnn_tl.networks.head_forward import linear
+from cnn_tl.networks.trained import as_linear, split_at_classifier
 from cnn_tl.recipe.resolved import LoopRecipe
-from cnn_tl.training.backbone_graph import find_graph
+from cnn_tl.training.backbone_graph import graph_of_loop
 from cnn_tl.training.dataset import Dataset, refuse_failures
 from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.step.gradients import memory_for, or_the_cpu
@@ -85,20 +86,13 @@ def onnx_engine(dataset: Dataset[LoopRecipe], network: LazyNetwork, model: nn.Mo
     Args:
         model: the network's model or its moving average, whose weights must not change while the engine is used.
     """
-    about = network.info
-    if network.device.type != "cpu" or not about.num_features:
-        return None
-    find_graph(dataset.run, dataset, network)
-    graph = network.remembered.graph
+    graph, about = graph_of_loop(dataset, network), network.info
     if graph is None:
         return None
-    inside = f"{about.classifier}."
     own = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
-    head = {name.removeprefix(inside): array for name, array in own.items() if name.startswith(inside)}
-    weight_KD = head["weight"].reshape(len(head["weight"]), -1)  # also of a 1x1 convolution
-    bias_K = head.get("bias", np.zeros(len(weight_KD), np.float32))
-    backbone = {name: array for name, array in own.items() if not name.startswith(inside)}
-    return HeadedEngine(OnnxEngine(graph, backbone, about.preprocessing), linear(weight_KD, bias_K))
+    backbone, classifier = split_at_classifier(own, about.classifier)
+    head = as_linear(classifier)
+    return HeadedEngine(OnnxEngine(graph, backbone, about.preprocessing), linear(head["weight"], head["bias"]))
 
 
 def scores(logits_NK: Tensor, labels_N: NDArray[np.int64]) -> dict[str, float]:

@@ -17,7 +17,9 @@ from cnn_tl.core.errors import ArtefactError, Stopped
 from cnn_tl.exporting.export import export
 from cnn_tl.networks import bundle
 from cnn_tl.networks.classic.googlenet import GoogLeNet
+from cnn_tl.networks.graph.trace import NoGraphError
 from cnn_tl.recipe import Recipe
+from cnn_tl.training import backbone_graph
 from cnn_tl.training.loop import lr_range_test
 from cnn_tl.training.run import find_lr, train
 from cnn_tl.training.step.gradients import Gradients
@@ -36,6 +38,16 @@ class Notes(StopAfter):
     @property
     def auxiliary(self) -> list[str]:
         return [note for note in self.notes if "auxiliary" in note]
+
+
+@pytest.fixture(autouse=True)
+def no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validate in torch: to make GoogLeNet's graph takes longer than its training here."""
+
+    def trace(network: object) -> bytes:
+        raise NoGraphError("not in these tests")
+
+    monkeypatch.setattr(backbone_graph, "trace", trace)
 
 
 @pytest.fixture(scope="module")
