@@ -73,7 +73,8 @@ def test_an_engine_that_is_prepared_works_on_a_copy(network: Network, pixels: np
     before = network.model.get_classifier()  # type: ignore[operator]
     engine = prepared_embedder(network, CPU, "fp32", BATCH_SIZE)
     assert network.model.get_classifier() is before  # type: ignore[operator]
-    np.testing.assert_allclose(engine.outputs(pixels[:BATCH_SIZE]), features(network, pixels[:BATCH_SIZE]), rtol=1e-4)
+    alone = features(network, pixels[:BATCH_SIZE])  # each image by itself: small features are rounded otherwise
+    np.testing.assert_allclose(engine.outputs(pixels[:BATCH_SIZE]), alone, rtol=1e-4, atol=1e-6)
     assert engine.seconds > 0
 
 
