@@ -14,10 +14,11 @@ import cnn_tl
 ROOT = Path(cnn_tl.__file__).parent
 FLOORS = [
     {"core", "guides"},
-    {"recipe", "data", "networks", "cache"},
-    {"features", "heads", "anatomy", "tracking", "plots"},
+    {"recipe", "data", "networks", "cache", "metrics"},
+    {"features", "heads", "anatomy", "tracking", "plots", "pages"},
     {"training", "inference"},
     {"evaluating", "explaining", "exporting"},
+    {"reporting"},
     {"serving"},
     {"cli"},
     {"api"},
