@@ -1,0 +1,105 @@
+"""One HTML file from a template: styles and script inside it, and a policy by which it can load nothing.
+
+Everything that a template prints is escaped unless it is `Markup`. Styles and the script are allowed by their hashes,
+so a name that slips through the escaping still cannot run; therefore templates have no style attributes and no
+handlers in attributes.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from cnn_tl.core import formatting
+from cnn_tl.core.errors import printable
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+_UNSAFE_IN_SCRIPTS = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
+
+
+def render(template: str, **context: Any) -> str:
+    """Return the page that a template of `templates/` makes of a context."""
+    return "".join(stream(template, **context))
+
+
+def stream(template: str, **context: Any) -> Iterator[str]:
+    """Yield the pieces of the page one by one: the context may hold iterators that are read on the way."""
+    yield from _environment().get_template(template).generate(**context)
+
+
+def shown(text: str) -> Markup:
+    """Return a name for display: control and bidi characters as visible escapes, isolated from the text around it."""
+    return Markup("<bdi>{}</bdi>").format(printable(text))
+
+
+def safe_json(value: Any) -> Markup:
+    r"""Return JSON that may stand in a <script> element: `<`, `>`, `&` and line separators as \u003c and so on.
+
+    Numbers that are not finite become null.
+    """
+    text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup(_UNSAFE_IN_SCRIPTS.sub(lambda one: f"\\u{ord(one[0]):04x}", text))
+
+
+def data_url(image: bytes) -> Markup:
+    """Return the URL that holds a WebP or JPEG file itself."""
+    kind = "webp" if image[8:12] == b"WEBP" else "jpeg"
+    return Markup(f"data:image/{kind};base64,{base64.b64encode(image).decode()}")
+
+
+def picture(image: bytes, alt: str) -> Markup:
+    """Return an <img> that holds a thumbnail."""
+    return Markup('<img class="thumb" src="{}" alt="{}" decoding="async">').format(data_url(image), printable(alt))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return value
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+@functools.cache
+def _environment() -> Environment:
+    """Return the templates with their filters; jinja2 is imported with the first page."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("page.css", "page.js"))
+    environment.globals |= {
+        "style": Markup(style),
+        "script": Markup(script),
+        "style_hash": _hash(style),
+        "script_hash": _hash(script),
+        "picture": picture,
+    }
+    names = ("counted", "percent", "certainty", "points", "small", "duration", "readable_bytes")
+    environment.filters |= {name: getattr(formatting, name) for name in names}
+    environment.filters |= {"shown": shown, "printable": printable, "safe_json": safe_json, "data_url": data_url}
+    return environment
