@@ -1,0 +1,145 @@
+"""Three sentences about a model, with their figures: how good it is, how sure that is, and what would help most."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import NormalDist
+
+from cnn_tl.core.errors import printable
+from cnn_tl.core.formatting import counted, percent, points
+from cnn_tl.core.statistics import Z95, wilson_interval
+from cnn_tl.metrics.answers import LabelledAnswers
+from cnn_tl.metrics.figures import Figures
+
+GOOD = 0.95
+"""An accuracy of which the whole interval lies above this needs no advice."""
+
+MANY_DOUBTS = 0.25
+"""The share of mistakes with labels that look wrong, from which on the labels come first."""
+
+FEW_IMAGES = 30
+"""Training images of a class below which more of them are the first thing to try."""
+
+WIDE = 0.15
+"""The width of an interval that leaves open how good a model is."""
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What is known about a model besides its answers; everything is empty or None for a model from elsewhere.
+
+    Attributes:
+        what: the images, such as "validation".
+        training_images: class -> number of training images.
+        mode: of training. fine_tuning_failed: it was tried, and was no better than the frozen backbone.
+        larger_model: a larger backbone that is worth a try.
+    """
+
+    what: str = ""
+    training_images: Mapping[str, int] = field(default_factory=dict)
+    mode: str | None = None
+    fine_tuning_failed: bool = False
+    larger_model: str | None = None
+
+
+def verdict(figures: Figures, answers: LabelledAnswers, doubtful: int, about: Circumstances) -> tuple[str, str, str]:
+    """Return the three sentences.
+
+    Args:
+        doubtful: the number of images whose labels look wrong (`selection.doubtful_labels`).
+    """
+    return _how_good(figures, about), _how_sure(figures, answers), _what_helps(figures, doubtful, about)
+
+
+def _how_good(figures: Figures, about: Circumstances) -> str:
+    images = counted(figures.images, f"{about.what} image".strip())
+    right = f"It is right on {figures.correct:,} of {images} ({percent(figures.accuracy)})"
+    guess = f"always answering {printable(figures.baseline_class)} would be right on {percent(figures.baseline)}"
+    low, high = figures.interval
+    if low > figures.baseline:
+        return f"{right}; {guess}."
+    worse = "worse than guessing" if high < figures.baseline else "not clearly better than guessing"
+    return f"{right}, which is {worse}: {guess}."
+
+
+def _how_sure(figures: Figures, answers: LabelledAnswers) -> str:
+    low, high = figures.interval
+    images = counted(figures.images, "image")
+    interval = f"As these are {images}, its accuracy may be anywhere from {percent(low)} to {percent(high)} (95%)"
+    return f"{interval}; {_calibration(answers)}."
+
+
+def _calibration(answers: LabelledAnswers) -> str:
+    """Say whether the probabilities promise more right answers than there are, by more than chance."""
+    confidence_N = answers.confidence
+    promised, right = float(confidence_N.sum()), int(answers.right.sum())
+    spread = math.sqrt(float((confidence_N * (1 - confidence_N)).sum()))
+    gap = points((promised - right) / len(answers), unit="").lstrip("+-")
+    if abs(promised - right) <= Z95 * spread + 0.5:  # counts are whole
+        return "its probabilities agree with how often it is right"
+    if promised > right:
+        return f"it is overconfident: its probabilities are {gap} points too high on average"
+    return f"it is underconfident: its probabilities are {gap} points too low on average"
+
+
+def _what_helps(figures: Figures, doubtful: int, about: Circumstances) -> str:
+    """Return the first advice for which there is evidence."""
+    wrong = figures.images - figures.correct
+    if doubtful and doubtful >= MANY_DOUBTS * wrong:
+        those = "the image whose label looks" if doubtful == 1 else f"the {doubtful:,} images whose labels look"
+        return f"Look at {those} wrong: {doubtful:,} of its {counted(wrong, 'mistake')}."
+    if figures.interval[0] >= GOOD:
+        return "Nothing needs to be done; check with images from where it will be used."
+    if weak := _weak_class(figures):
+        return _more_of(weak, figures, about)
+    if wrong == 0 or (figures.accuracy >= GOOD and figures.interval[1] - figures.interval[0] >= WIDE / 2):
+        return "More labelled images to evaluate it on: with so few, a better model could not be told from this one."
+    return _other_training(figures, about)
+
+
+def _weak_class(figures: Figures) -> str | None:
+    """Return the class with the lowest recall, if that is clearly below the recall of all others together.
+
+    Both intervals allow for the choice among the classes (Bonferroni's bound, Dunn 1961).
+    """
+    classes = {name: one for name, one in figures.per_class.items() if one.recall is not None}
+    if len(classes) < 2:
+        return None
+    name, weak = min(classes.items(), key=lambda item: (item[1].recall, item[0]))
+    z = NormalDist().inv_cdf(1 - 0.025 / len(classes))
+    high = wilson_interval(weak.right, weak.images, z)[1]
+    low = wilson_interval(figures.correct - weak.right, figures.images - weak.images, z)[0]
+    return name if high < low else None
+
+
+def _more_of(name: str, figures: Figures, about: Circumstances) -> str:
+    one = figures.per_class[name]
+    others = (figures.correct - one.right) / (figures.images - one.images)
+    trained = about.training_images.get(name)
+    have = f", from {counted(trained, 'training image')}" if trained is not None else ""
+    recall = f"{percent(one.recall or 0.0)} of them are recognised{have}, against {percent(others)} of the others"
+    return f"More images of {printable(name)}, or a look at what it is taken for: {recall}."
+
+
+def _other_training(figures: Figures, about: Circumstances) -> str:
+    """Return how to train another way, by what was tried already."""
+    counts = about.training_images
+    fewest = min(counts, key=lambda name: counts[name]) if counts else None
+    few = fewest is not None and counts[fewest] < FEW_IMAGES
+    if about.mode == "freeze" and not few:
+        rest = f", or --model {about.larger_model}" if about.larger_model else ""
+        return f"Fine-tune the backbone, which is frozen: --mode auto keeps the result if it is better{rest}."
+    if few and fewest is not None:
+        return f"More training images, {printable(fewest)} first, which has {counts[fewest]:,}."
+    if about.fine_tuning_failed:
+        model = f" (--model {about.larger_model})" if about.larger_model else ""
+        return f"A larger backbone{model} or more images: fine-tuning was no better than the frozen backbone."
+    if about.mode == "scratch":
+        return "Pretrained weights: --mode auto instead of scratch."
+    if about.mode is None:
+        pairs = figures.confused()
+        label, answer = (printable(figures.classes[k]) for k in pairs[0][1:])
+        return f"More training images like those it gets wrong, most often {label} taken for {answer}."
+    return "More training images, or a larger backbone (cnn-tl models lists them)."
