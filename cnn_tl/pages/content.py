@@ -65,6 +65,7 @@ class ReportPage:
         galleries: worst mistakes, least sure right answers, labels that look wrong.
         class_galleries: class -> its most typical and its strangest images, for as many classes as fit.
         epochs: the rows of metrics.jsonl of a loop, in order; empty without a loop.
+        kept_epoch: the epoch whose weights are kept; None: not known, or no loop.
         tables: cost, data, and how to do it again.
         commands: lines for the shell with which to do it again.
         facts: everything else for the JSON: run, versions, digests.
@@ -81,6 +82,7 @@ class ReportPage:
     galleries: tuple[Gallery, ...]
     class_galleries: Mapping[str, tuple[Gallery, Gallery]]
     epochs: Sequence[Mapping[str, Any]] = ()
+    kept_epoch: int | None = None
     tables: tuple[Table, ...] = ()
     commands: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)

@@ -101,5 +101,5 @@ def _environment() -> Environment:
     }
     names = ("counted", "percent", "certainty", "points", "small", "duration", "readable_bytes")
     environment.filters |= {name: getattr(formatting, name) for name in names}
-    environment.filters |= {"shown": shown, "printable": printable, "safe_json": safe_json, "data_url": data_url}
+    environment.filters |= {"shown": shown, "printable": printable, "safe_json": safe_json, "ln": math.log}
     return environment
