@@ -101,13 +101,14 @@ def _to_resume(
 def _train(
     recipe: ResolvedRecipe, output: Path | None, given: Mapping[str, object], resume: bool, observer: Observer
 ) -> TrainResult:
+    from cnn_tl.reporting.after_training import write_report_of
     from cnn_tl.training.resume import note_without_effect
     from cnn_tl.training.run import train as run_training
 
     if idle := note_without_effect(recipe, {name: given[name] for name in ("epochs", "lr")}):
         observer.note(idle)
     with quiet_dependencies():
-        return run_training(recipe, output, resume=resume, observer=observer)
+        return run_training(recipe, output, resume=resume, observer=observer, report=write_report_of)
 
 
 @with_keywords

@@ -30,6 +30,7 @@ from cnn_tl.cli.commands import (
     models,
     predict,
     recipes,
+    report,
     serve,
     train,
 )
@@ -59,6 +60,7 @@ app.command(cls=help.Command, rich_help_panel=_USE)(predict.predict)
 app.command(cls=help.Command, rich_help_panel=_USE)(export.export)
 app.command(cls=help.Command, rich_help_panel=_USE)(serve.serve)
 app.command(cls=help.Command, rich_help_panel=_UNDERSTAND)(evaluate.evaluate)
+app.command(cls=help.Command, rich_help_panel=_UNDERSTAND)(report.report)
 app.command(cls=help.Command, rich_help_panel=_UNDERSTAND)(explain.explain)
 app.command(cls=inspect.InOrder, rich_help_panel=_UNDERSTAND)(inspect.inspect)
 app.command(cls=help.Command, rich_help_panel=_UNDERSTAND)(convolve.convolve)

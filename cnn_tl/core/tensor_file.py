@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cnn_tl.core.errors import ArtefactError, printable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,6 +31,23 @@ _NAMES = {
 """A type's name in torch -> its name in the format; numpy uses the same names."""
 
 _ALIGNMENT = 8
+_LONGEST_HEADER = 100_000_000
+"""In bytes, as in safetensors."""
+
+
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor of a file; only its header is read.
+
+    Raises:
+        ArtefactError: it is missing or damaged.
+    """
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(min(length, _LONGEST_HEADER)))
+        return {name: tuple(map(int, about["shape"])) for name, about in header.items() if name != "__metadata__"}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ArtefactError(f"{printable(path)} is damaged: {error}") from error
 
 
 def tensor_pieces(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[bytes | memoryview]:

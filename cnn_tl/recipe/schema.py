@@ -292,6 +292,9 @@ class Run(Section):
     track: Trackers = Field(
         default=(), description="Trackers besides metrics.jsonl and metrics.csv: tensorboard, mlflow, wandb."
     )
+    report: bool = Field(
+        default=True, description="Write report.html, one page about the finished run; takes at most 1 s or 3%."
+    )
 
 
 class Export(Section):

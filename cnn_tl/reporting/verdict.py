@@ -67,7 +67,9 @@ def _how_good(figures: Figures, about: Circumstances) -> str:
 def _how_sure(figures: Figures, answers: LabelledAnswers) -> str:
     low, high = figures.interval
     images = counted(figures.images, "image")
-    interval = f"As these are {images}, its accuracy may be anywhere from {percent(low)} to {percent(high)} (95%)"
+    interval = (
+        f"As these are {images}, its accuracy may be anywhere from {percent(low)} to {percent(high)} (95% interval)"
+    )
     return f"{interval}; {_calibration(answers)}."
 
 
@@ -125,21 +127,26 @@ def _more_of(name: str, figures: Figures, about: Circumstances) -> str:
 
 def _other_training(figures: Figures, about: Circumstances) -> str:
     """Return how to train another way, by what was tried already."""
-    counts = about.training_images
-    fewest = min(counts, key=lambda name: counts[name]) if counts else None
-    few = fewest is not None and counts[fewest] < FEW_IMAGES
-    if about.mode == "freeze" and not few:
-        rest = f", or --model {about.larger_model}" if about.larger_model else ""
+    if few := _few_images(about.training_images):
+        return few
+    if about.mode == "freeze":
+        rest = f"; or try --model {about.larger_model}" if about.larger_model else ""
         return f"Fine-tune the backbone, which is frozen: --mode auto keeps the result if it is better{rest}."
-    if few and fewest is not None:
-        return f"More training images, {printable(fewest)} first, which has {counts[fewest]:,}."
     if about.fine_tuning_failed:
         model = f" (--model {about.larger_model})" if about.larger_model else ""
         return f"A larger backbone{model} or more images: fine-tuning was no better than the frozen backbone."
     if about.mode == "scratch":
         return "Pretrained weights: --mode auto instead of scratch."
-    if about.mode is None:
-        pairs = figures.confused()
-        label, answer = (printable(figures.classes[k]) for k in pairs[0][1:])
-        return f"More training images like those it gets wrong, most often {label} taken for {answer}."
-    return "More training images, or a larger backbone (cnn-tl models lists them)."
+    count, label, answer = figures.confused()[0]
+    pair = f"{printable(figures.classes[label])} taken for {printable(figures.classes[answer])}"
+    return f"More training images like those it gets wrong, most often {pair} ({count:,})."
+
+
+def _few_images(counts: Mapping[str, int]) -> str | None:
+    """Say so where a class has few training images."""
+    if not counts or min(counts.values()) >= FEW_IMAGES:
+        return None
+    fewest = min(counts, key=lambda name: counts[name])
+    if max(counts.values()) >= 2 * counts[fewest]:
+        return f"More training images, first of {printable(fewest)}, which has only {counts[fewest]:,}."
+    return f"More training images: {counts[fewest]:,} to {max(counts.values()):,} of each class are few."

@@ -33,9 +33,10 @@ class TrainResult:
         correct, images: counts on the validation split.
         per_class: class -> [right answers, images] on the validation split.
         seconds: the whole of `train`, without the imports before it; for a resumed run (`facts["resumed"]`), since it
-            was resumed.
+            was resumed, and always without the report.
         facts: how the run went (best epoch, penalty, digest of what was frozen, ...), plain data as in result.json;
             `Facts.from_dict` returns it typed.
+        report: the page about the run; None if none was written.
     """
 
     run: Path
@@ -51,6 +52,7 @@ class TrainResult:
     set_aside: int
     seconds: float
     facts: dict[str, Any]
+    report: Path | None = None
 
     def __repr__(self) -> str:
         """Return for example `<TrainResult runs/photos-freeze: 94.7% of 75 right (87.1% to 97.9%), baseline 33.3%>`."""
@@ -63,8 +65,8 @@ class TrainResult:
         return str(self.run)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        return asdict(self) | {"run": printable(self.run)}
+        """Return plain data for JSON; the report by its name in the run folder."""
+        return asdict(self) | {"run": printable(self.run), "report": self.report.name if self.report else None}
 
 
 def make_result(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcome, started: float) -> TrainResult:
@@ -133,4 +135,5 @@ def _from_dict(stored: dict[str, Any], run: RunFolder) -> TrainResult:
     facts = stored["facts"] | Facts.from_dict(stored["facts"]).to_dict()  # today's keys beside those of older runs
     per_class = {name: (right, total) for name, (right, total) in stored["per_class"].items()}
     read = {"run": run.path, "interval": tuple(stored["interval"]), "per_class": per_class, "facts": facts}
-    return TrainResult(**stored | read)
+    report = run.path / Path(stored["report"]).name if stored.get("report") else None
+    return TrainResult(**stored | read | {"report": report})

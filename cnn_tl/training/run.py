@@ -51,6 +51,7 @@ def train(
     *,
     resume: bool = False,
     observer: Observer | None = None,
+    report: Reporter | None = None,
 ) -> TrainResult:
     """Train as the recipe says and return the result on the validation images.
 
@@ -59,6 +60,7 @@ def train(
         resume: continue the run in `output`. A finished run returns its result again, unless the recipe now asks for
             more epochs, which are then trained.
         observer: receives progress.
+        report: writes the page of the finished run, unless the recipe's `run.report` is false.
 
     Raises:
         UsageError: the recipe names no data, an unknown model, or differs from the run to be resumed.
@@ -98,7 +100,7 @@ def train(
             stack.enter_context(deterministic(_needs_switches(recipe)))  # before the network is built and runs
             context = open_run(recipe, folder, observer, resume=resume, world=world)
             with folder.outlives_a_full_disk():
-                return _plan_and_run(*context, started)
+                return _plan_and_run(*context, started, report)
 
 
 def plan(
@@ -138,6 +140,10 @@ def find_lr(recipe: Recipe | ResolvedRecipe, *, observer: Observer | None = None
 
         with stop_on_signals(context[0].stop):
             return finetune.find_lr(*context)
+
+
+Reporter = Callable[[Path, TrainResult, float], None]
+"""Writes the page of a run, whose result is not on disk yet, to a path within a number of seconds."""
 
 
 class Mode(Protocol):
@@ -268,7 +274,9 @@ def _require_whole_model(run: RunFolder) -> None:
         raise ArtefactError(f"the model of this finished run is damaged: {error}; {what_now}") from error
 
 
-def _plan_and_run(run: Run, dataset: Dataset, network: LazyNetwork, started: float) -> TrainResult:
+def _plan_and_run(
+    run: Run, dataset: Dataset, network: LazyNetwork, started: float, report: Reporter | None
+) -> TrainResult:
     """Plan, train, evaluate and save."""
     mode, world, observer = MODES[run.recipe.mode](), run.world, run.observer
     with contextlib.ExitStack() as stack:
@@ -280,7 +288,7 @@ def _plan_and_run(run: Run, dataset: Dataset, network: LazyNetwork, started: flo
         stack.enter_context(tracking)
         with stop_on_signals(run.stop, second_ends=not world.launched):
             outcome = _run_mode(mode, run, dataset, network, planned.work)
-        return world.first(lambda: _finish(run, dataset, network, outcome, started))
+        return world.first(lambda: _finish(run, dataset, network, outcome, started, report))
 
 
 def _run_mode(mode: Mode, run: Run, dataset: Dataset, network: LazyNetwork, work: object) -> Outcome:
@@ -296,7 +304,9 @@ def _run_mode(mode: Mode, run: Run, dataset: Dataset, network: LazyNetwork, work
     return outcome
 
 
-def _finish(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcome, started: float) -> TrainResult:
+def _finish(
+    run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcome, started: float, report: Reporter | None
+) -> TrainResult:
     """Evaluate the model on the validation split and write the remaining files, result.json last."""
     folder = run.folder
     backbone, proof = None, outcome.facts.frozen_sha256
@@ -311,7 +321,24 @@ def _finish(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcome, 
     if run.recipe.mode == "freeze":
         facts = replace(outcome.facts, resumed=False)
         run.log([{"val_accuracy": result.accuracy, **facts.to_dict()}])
+    if report is not None and run.recipe.run.report:
+        result = _reported(run, result, report)
     digests.write(folder.result, files.as_json(result.to_dict()))
     shutil.rmtree(folder.features, ignore_errors=True)
     run.tracking.finish(result.to_dict())
     return result
+
+
+REPORT_SECONDS, REPORT_SHARE = 1.0, 0.03
+"""The report of a run may take this many seconds, or this share of the run's, whichever is more."""
+
+
+def _reported(run: Run, result: TrainResult, report: Reporter) -> TrainResult:
+    """Write the report and return the result that names it; a failure is a warning."""
+    page = run.folder.report
+    try:
+        report(page, result, max(REPORT_SECONDS, REPORT_SHARE * result.seconds))
+    except Exception as error:  # noqa: BLE001 - a failed report must not fail the run
+        run.observer.warn(f"the report is not written: {error}")
+        return result
+    return replace(result, report=page)

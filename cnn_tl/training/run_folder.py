@@ -6,6 +6,7 @@ metrics.jsonl     one line per epoch
 metrics.csv       the same as a table
 curves.png        the same as a plot, if there were epochs
 validation.jsonl  the prediction of the finished model for each validation image
+report.html       the same and the images as one page, see reporting/
 result.json       the accuracy, and everything that is printed at the end
 digests.json      digests of recipe.yaml, result.json and the weights, see checkpoints/digests.py
 checkpoints/      the state from which the run resumes
@@ -50,6 +51,7 @@ class RunFolder:
         self.curves = path / "curves.png"
         self.validation = path / "validation.jsonl"
         self.result = path / "result.json"
+        self.report = path / "report.html"
         self.checkpoints = path / "checkpoints"
         self.features = self.checkpoints / "features"
         self.bundle = path / "model"

@@ -116,9 +116,10 @@ class _PlanObserver(TerminalObserver):
 
 
 def _train(recipe: ResolvedRecipe, output: Path | None, *, resume: bool, as_json: bool) -> None:
+    from cnn_tl.reporting.after_training import write_report_of
     from cnn_tl.training.run import train as run_training
 
-    result = run_training(recipe, output, resume=resume, observer=_PlanObserver())
+    result = run_training(recipe, output, resume=resume, observer=_PlanObserver(), report=write_report_of)
     if launch.prints():
         _show(recipe, result, as_json=as_json)
 

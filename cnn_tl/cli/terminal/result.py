@@ -64,7 +64,10 @@ def _rows(result: TrainResult, facts: Facts) -> list[list[str]]:
     since = "since it was resumed" if facts.resumed else ""
     if since and facts.verdict is not None:
         since += "; cost: all starts"
-    return [*rows, ["time", duration(result.seconds), since]]
+    rows.append(["time", duration(result.seconds), since])
+    if result.report is not None:
+        rows.append(["report", "", printable(result.report)])
+    return rows
 
 
 def _advise_if_fine_tuning_did_not_help(accuracy: float, facts: Facts) -> None:

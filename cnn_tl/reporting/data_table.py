@@ -1,0 +1,105 @@
+"""What the data of a run are, from its manifest: counts, formats, sizes, what was set aside and why, remarks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import PurePosixPath
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from cnn_tl.core.formatting import counted, readable_bytes
+from cnn_tl.data.manifest import SPLITS, Manifest
+from cnn_tl.pages.content import Table
+
+if TYPE_CHECKING:
+    from cnn_tl.evaluating.evaluate import Evaluation
+
+MOST = 20
+"""Rows of classes, and of images that were set aside; the JSON of a page has all."""
+
+Row = tuple[str, str, str]
+
+
+def data_table(manifest: Manifest) -> Table:
+    """Return the table of the data."""
+    splits = Counter(image.split for image in manifest.images)
+    rows = [
+        ("folder", str(manifest.root), manifest.layout),
+        ("classes", f"{len(manifest.classes):,}", ""),
+        ("images", f"{len(manifest.images):,}", ", ".join(f"{splits[s]:,} {s}" for s in SPLITS if splits[s])),
+        *_class_rows(manifest),
+        *_file_rows(manifest),
+        *_set_aside_rows(manifest),
+        *(("remark", "", note) for note in manifest.notes),
+    ]
+    return Table("Data", tuple(rows))
+
+
+def data_facts(manifest: Manifest) -> dict[str, Any]:
+    """Return the same as plain data, of every class."""
+    return {
+        "folder": str(manifest.root),
+        "layout": manifest.layout,
+        "images": manifest.counts(),
+        "formats": dict(_formats(manifest).most_common()),
+        "bytes": sum(image.bytes for image in manifest.images),
+        "set_aside": [{"file": one.path, "split": one.split, "reason": one.reason} for one in manifest.set_aside],
+        "notes": list(manifest.notes),
+    }
+
+
+def _class_rows(manifest: Manifest) -> list[Row]:
+    """Return the images of each class; of many classes, only the extremes."""
+    counts = manifest.counts()
+    if len(counts) > MOST:
+        training = {name: splits["train"] for name, splits in counts.items()}
+        least, most = min(training, key=training.__getitem__), max(training, key=training.__getitem__)
+        middle = f"{median(training.values()):g} in the median class"
+        return [
+            ("fewest for training", f"{training[least]:,}", least),
+            ("most for training", f"{training[most]:,}", f"{most}; {middle}"),
+        ]
+    return [
+        (f"class {name}", f"{sum(splits.values()):,}", ", ".join(f"{splits[s]:,} {s}" for s in SPLITS if splits[s]))
+        for name, splits in counts.items()
+    ]
+
+
+def _file_rows(manifest: Manifest) -> list[Row]:
+    sizes = [image.bytes for image in manifest.images]
+    rows = [
+        ("formats", ", ".join(f"{name} {count:,}" for name, count in _formats(manifest).most_common()), "by suffix")
+    ]
+    if sizes:
+        spread = f"from {readable_bytes(min(sizes))} to {readable_bytes(max(sizes))}, median "
+        rows.append(("size", readable_bytes(sum(sizes)), f"{spread}{readable_bytes(round(median(sizes)))}"))
+    return rows
+
+
+def _formats(manifest: Manifest) -> Counter[str]:
+    return Counter(PurePosixPath(image.path).suffix.lower().lstrip(".") or "none" for image in manifest.images)
+
+
+def _set_aside_rows(manifest: Manifest) -> list[Row]:
+    broken = manifest.set_aside
+    if not broken:
+        return [("set aside", "0", "every image could be read")]
+    rows = [("set aside", f"{len(broken):,}", f"{counted(len(broken), 'image')} that could not be used:")]
+    rows += [("", one.path, one.reason) for one in broken[:MOST]]
+    return rows if len(broken) <= MOST else [*rows, ("", f"and {len(broken) - MOST:,} more", "")]
+
+
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """Return the table of the images of an evaluation."""
+    left_out = {None: "it is not known whether the model was trained on them", 0: "no training image among them"}
+    trained = left_out.get(evaluation.trained_on) or f"{evaluation.trained_on:,} training images left out"
+    rows = [
+        ("folder", evaluation.data, f"split {evaluation.split}" if evaluation.split else ""),
+        ("classes", f"{len(evaluation.classes):,}", ""),
+        ("images", f"{evaluation.images:,}", trained),
+        *(("could not be read", file, reason) for file, reason in evaluation.unreadable[:MOST]),
+        *(("remark", "", note) for note in evaluation.notes),
+    ]
+    if (more := len(evaluation.unreadable) - MOST) > 0:
+        rows.append(("could not be read", f"and {more:,} more", ""))
+    return Table("Data", tuple(rows))

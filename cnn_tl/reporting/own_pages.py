@@ -1,0 +1,42 @@
+"""Where a page may be written: never over a file that cnn-tl has not written as a page."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cnn_tl.core.errors import ResourceError, UsageError, printable
+
+_MARK = b'<meta name="generator" content="cnn-tl">'
+"""What stands in the head of every page (`pages/templates/base.html`)."""
+
+_HEAD_BYTES = 2000
+_SUFFIXES = (".html", ".htm")
+
+
+def require_page_place(output: Path, option: str = "--output") -> None:
+    """Refuse a path where a page cannot be written, or where it would overwrite another file, before any work is done.
+
+    Raises:
+        UsageError: the path is a folder, does not end in .html, or is a file that is no page of cnn-tl.
+        ResourceError: the folder is not writable.
+    """
+    where = f"{option} {printable(output)}"
+    if output.is_dir():
+        raise UsageError(f"{where} is a folder; name the file, as in {option} {printable(output / 'report.html')}")
+    if output.suffix.lower() not in _SUFFIXES:
+        raise UsageError(f"{where}: the page is HTML; choose a name that ends in .html")
+    there = next(folder for folder in output.absolute().parents if os.path.lexists(folder))
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise ResourceError(f"cannot write {printable(output)} into {printable(there)}; choose another {option}")
+    if os.path.lexists(output) and not is_page(output):
+        raise UsageError(f"{where} exists and is not a page of cnn-tl; remove it, or choose another name")
+
+
+def is_page(path: Path) -> bool:
+    """Return whether a file is a page that cnn-tl has written."""
+    try:
+        with path.open("rb") as stream:
+            return _MARK in stream.read(_HEAD_BYTES)
+    except OSError:
+        return False

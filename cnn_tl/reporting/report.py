@@ -1,0 +1,177 @@
+"""A finished run, or an evaluation, becomes one page: its verdict, figures, images, data, cost and provenance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnn_tl.core import files
+from cnn_tl.core.device import DeviceName
+from cnn_tl.core.errors import ArtefactError, printable
+from cnn_tl.core.text_encoding import native
+from cnn_tl.data.manifest import Manifest
+from cnn_tl.metrics.answers import LabelledAnswers
+from cnn_tl.metrics.figures import Figures, figures_of
+from cnn_tl.networks.pretrained.weights import PACKAGES
+from cnn_tl.pages.content import ReportPage
+from cnn_tl.reporting import cost, data_table, galleries, provenance, thumbnails
+from cnn_tl.reporting.heat_maps import draw_heat_maps
+from cnn_tl.reporting.verdict import Circumstances, verdict
+from cnn_tl.training.result import TrainResult, read_result
+from cnn_tl.training.run_answers import answers_of_run
+from cnn_tl.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from cnn_tl.evaluating.evaluate import Evaluation
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """What may be spent on a page.
+
+    Attributes:
+        heat_maps: also draw heat maps, for which the model is loaded.
+        device: where the model runs then.
+        deadline: by `time.monotonic`; no thumbnail and no heat map is begun after it.
+    """
+
+    heat_maps: bool = True
+    device: DeviceName = "auto"
+    deadline: float = math.inf
+
+
+DEFAULTS = PageOptions()
+
+
+def report_of_run(path: Path, options: PageOptions = DEFAULTS, *, result: TrainResult | None = None) -> ReportPage:
+    """Return the page of a finished run, on its validation images.
+
+    Args:
+        result: of a run that has not written result.json yet.
+
+    Raises:
+        ArtefactError: there is no such run, it has not finished, or a file of it is damaged.
+    """
+    folder = RunFolder(path)
+    result = result or _finished_result(folder)
+    manifest = Manifest.from_json(files.read_json(folder.manifest))
+    answers = answers_of_run(folder)
+    if not len(answers):
+        raise ArtefactError(f"{printable(folder.validation)} has no images")
+    spent = cost.cost_of(folder.bundle, result)
+    origin = provenance.provenance_of(folder, manifest, result)
+    return _page(
+        answers,
+        figures_of(answers, result.baseline_class),
+        _circumstances(folder, manifest, result),
+        {index: manifest.root / native(file) for index, file in enumerate(answers.files)},
+        path,
+        options,
+        title=printable(path),
+        subtitle=f"{result.mode}, {result.backbone}, {len(answers):,} validation images",
+        epochs=tuple(row for row in folder.read_metrics() if "epoch" in row),
+        tables=(
+            data_table.data_table(manifest),
+            cost.cost_table(spent, result.facts),
+            provenance.provenance_table(origin),
+        ),
+        commands=provenance.commands_of(folder),
+        facts={"run": printable(path), **origin, "cost": spent.to_dict(), "data": data_table.data_facts(manifest)},
+    )
+
+
+def report_of_evaluation(evaluation: Evaluation, options: PageOptions = DEFAULTS) -> ReportPage:
+    """Return the page of a model on the images of an evaluation."""
+    answers = evaluation.answers
+    split = f"{evaluation.split} split of " if evaluation.split else ""
+    return _page(
+        answers,
+        evaluation.figures,
+        Circumstances(what=evaluation.split or ""),
+        {index: Path(evaluation.data, native(file)) for index, file in enumerate(answers.files)},
+        Path(evaluation.model),
+        options,
+        title=f"{evaluation.model} on {evaluation.data}",
+        subtitle=f"{len(answers):,} images, {split}{evaluation.data}",
+        tables=(data_table.evaluation_table(evaluation),),
+        commands=(provenance.evaluate_command(evaluation),),
+        facts={"model": evaluation.model, "data": evaluation.data, "split": evaluation.split},
+    )
+
+
+def write_report(page: ReportPage, output: Path) -> None:
+    """Write the page as one HTML file.
+
+    Raises:
+        ResourceError: the disk is full or not writable.
+    """
+    from cnn_tl.pages.report import render_report
+
+    files.write_text(output, render_report(page))
+
+
+def _page(
+    answers: LabelledAnswers,
+    figures: Figures,
+    about: Circumstances,
+    paths: Mapping[int, Path],
+    model: Path,
+    options: PageOptions,
+    **described: Any,
+) -> ReportPage:
+    """Choose and draw the images, and judge.
+
+    Args:
+        paths: the file of each image. model: the run, bundle or .onnx file that draws heat maps.
+        described: the other fields of `ReportPage`.
+    """
+    chosen = galleries.choose(answers)
+    drawn = thumbnails.draw({index: paths[index] for index in chosen.in_order()}, options.deadline)
+    wanted = [index for index in chosen.for_heat_maps() if index in drawn.drawn] if options.heat_maps else []
+    maps = draw_heat_maps(
+        model,
+        {index: (paths[index], int(answers.predicted[index])) for index in wanted},
+        options.device,
+        options.deadline,
+    )
+    cards = galleries.cards(answers, chosen, drawn, maps.drawn)
+    return ReportPage(
+        verdict=verdict(figures, answers, len(chosen.doubtful), about),
+        figures=figures,
+        answers=answers,
+        cards=cards,
+        galleries=galleries.galleries(answers, chosen, cards),
+        class_galleries=galleries.class_galleries(chosen, cards),
+        heat_map_method=maps.method,
+        notes=(*drawn.notes(), *maps.notes),
+        **described,
+    )
+
+
+def _circumstances(folder: RunFolder, manifest: Manifest, result: TrainResult) -> Circumstances:
+    name, sizes = folder.own_recipe().model.name, list(PACKAGES)
+    kept = (result.facts.get("verdict") or {}).get("kept")
+    return Circumstances(
+        what="validation",
+        training_images={name: counts["train"] for name, counts in manifest.counts().items()},
+        mode=result.mode,
+        fine_tuning_failed=kept == "frozen" or result.facts.get("best_epoch") == 0,
+        larger_model=sizes[-1] if name in sizes[:-1] else None,
+    )
+
+
+def _finished_result(folder: RunFolder) -> TrainResult:
+    """Return the result of a run.
+
+    Raises:
+        ArtefactError: it is no run, it has not finished, or its result is damaged.
+    """
+    where = printable(folder.path)
+    if folder.never_began or (folder.recipe.is_file() and not folder.result.is_file()):
+        raise ArtefactError(f"{where} has not finished; finish it first: {folder.resume_command}")
+    if not folder.recipe.is_file():
+        raise ArtefactError(f"{where} is not a run folder of cnn-tl")
+    return read_result(folder)
