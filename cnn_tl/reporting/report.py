@@ -20,6 +20,7 @@ from cnn_tl.pages.content import ReportPage
 from cnn_tl.reporting import cost, data_table, galleries, provenance, thumbnails
 from cnn_tl.reporting.heat_maps import draw_heat_maps
 from cnn_tl.reporting.verdict import Circumstances, verdict
+from cnn_tl.training.outcome import Facts
 from cnn_tl.training.result import TrainResult, read_result
 from cnn_tl.training.run_answers import answers_of_run
 from cnn_tl.training.run_folder import RunFolder
@@ -62,6 +63,7 @@ def report_of_run(path: Path, options: PageOptions = DEFAULTS, *, result: TrainR
     if not len(answers):
         raise ArtefactError(f"{printable(folder.validation)} has no images")
     spent = cost.cost_of(folder.bundle, result)
+    epochs = tuple(row for row in folder.read_metrics() if "epoch" in row)
     origin = provenance.provenance_of(folder, manifest, result)
     return _page(
         answers,
@@ -72,7 +74,8 @@ def report_of_run(path: Path, options: PageOptions = DEFAULTS, *, result: TrainR
         options,
         title=printable(path),
         subtitle=f"{result.mode}, {result.backbone}, {len(answers):,} validation images",
-        epochs=tuple(row for row in folder.read_metrics() if "epoch" in row),
+        epochs=epochs,
+        kept_epoch=_kept_epoch(result, len(epochs)),
         tables=(
             data_table.data_table(manifest),
             cost.cost_table(spent, result.facts),
@@ -149,6 +152,16 @@ def _page(
         notes=(*drawn.notes(), *maps.notes),
         **described,
     )
+
+
+def _kept_epoch(result: TrainResult, last: int) -> int | None:
+    """Return the epoch whose weights the model has, 0 for the fitted head; None without a loop."""
+    facts = Facts.from_dict(result.facts)
+    if facts.verdict is not None and facts.verdict.kept == "frozen":
+        return 0
+    if facts.loop is None:
+        return None
+    return last if facts.loop.best_epoch is None else facts.loop.best_epoch
 
 
 def _circumstances(folder: RunFolder, manifest: Manifest, result: TrainResult) -> Circumstances:

@@ -39,7 +39,7 @@ def report(
     A verdict, the figures on the validation images with their uncertainty, the confusion matrix, the worst mistakes,
     labels that look wrong, typical and strange images of each class, the data, the cost, and how to do it again.
     """
-    from cnn_tl.pages.report import figures_json
+    from cnn_tl.pages.report import as_json
     from cnn_tl.reporting.own_pages import require_page_place
     from cnn_tl.reporting.report import PageOptions, report_of_run, write_report
 
@@ -49,7 +49,7 @@ def report(
     page = report_of_run(run, PageOptions(heat_maps=heat_maps == "auto", device=device))
     write_report(page, path)
     if json:
-        console.print_json(figures_json(page))
+        console.print_json(as_json(page))
     else:
         show_verdict(page)
     for note in page.notes:
