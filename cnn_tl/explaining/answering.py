@@ -5,12 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.core.device import DeviceName, may_be_gpu
 from cnn_tl.core.errors import UsageError, printable
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.data.loader import Pixels
@@ -67,18 +65,6 @@ class AnsweringModel:
             hint = f"did you mean {printable(near[0])}?" if near else f"it knows {_few(self.classes)}"
             raise UsageError(f"the model has no class {printable(name)}; {hint}")
         return self.classes.index(name)
-
-
-def load(source: Path, device: DeviceName) -> AnsweringModel | None:
-    """Load a run folder or a bundle without torch; None if torch may have to run it.
-
-    Raises:
-        ArtefactError: there is no model, or it is damaged, not written by cnn-tl, or newer than this version.
-    """
-    if may_be_gpu(device):
-        return None
-    stored = bundle.read(source)
-    return None if stored.graph is None else AnsweringModel.of(stored)
 
 
 def _few(names: tuple[str, ...]) -> str:

@@ -10,11 +10,13 @@ from cnn_tl.core.device import DeviceName, may_be_gpu
 from cnn_tl.core.errors import DataError, printable
 from cnn_tl.core.imports import require_torch
 from cnn_tl.core.progress import Observer
-from cnn_tl.explaining import answering as answering_model
-from cnn_tl.explaining.heat_map_drawing import LOGIT_METHODS
+from cnn_tl.explaining.answering import AnsweringModel
+from cnn_tl.explaining.heat_map_drawing import LOGIT_METHODS, draw_heat_maps
+from cnn_tl.explaining.methods.linear_gradcam import LAYER, LinearGradCam
 from cnn_tl.explaining.options import REPORT, SHEET, ExplainJob, require_own_folder
 from cnn_tl.explaining.predicted_images import Explanation
 from cnn_tl.explaining.report import ExplainReport, Row, UnreadableRow
+from cnn_tl.networks import bundle
 from cnn_tl.plots import explanation as plots
 from cnn_tl.plots.explanation import Drawing
 
@@ -44,11 +46,9 @@ def explain(job: ExplainJob, device: DeviceName = "auto", observer: Observer | N
 
 def _start(job: ExplainJob, device: DeviceName, observer: Observer) -> tuple[str | None, Iterator[Explanation]]:
     """Return the name of the layer that the method looks at, if any, and its explanations, not yet computed."""
+    if started := _start_without_torch(job, device, observer):
+        return started
     draw = LOGIT_METHODS.get(job.method.name)
-    with observer.task("loading the model", None):
-        answering = answering_model.load(job.model, device) if draw is not None else None
-    if draw is not None and answering is not None:
-        return None, draw(answering, job, observer)
     if draw is None:
         require_torch(f"method {job.method.name} (not for occlusion)")
     else:
@@ -68,6 +68,26 @@ def _start(job: ExplainJob, device: DeviceName, observer: Observer) -> tuple[str
     layer = target_layers.find(model.network, model.grey_input(), job.method.layer)
     feature_maps.check_channels(layer, list(job.method.channels))
     return layer.name, LAYER_METHODS[job.method.name](model, job, layer, observer)
+
+
+def _start_without_torch(
+    job: ExplainJob, device: DeviceName, observer: Observer
+) -> tuple[str | None, Iterator[Explanation]] | None:
+    """Return the same as `_start`; None where torch may have to run the model, or the method needs it for this one."""
+    draw = LOGIT_METHODS.get(job.method.name)
+    is_linear_gradcam = job.method.name == "gradcam" and job.method.layer is None
+    if may_be_gpu(device) or not (draw or is_linear_gradcam):
+        return None
+    with observer.task("loading the model", None):
+        stored = bundle.read(job.model)
+        if stored.graph is None:
+            return None
+        if draw is not None:
+            return None, draw(AnsweringModel.of(stored), job, observer)
+        gradcam = LinearGradCam.of(stored)
+        if gradcam is None:
+            return None
+        return LAYER, draw_heat_maps(AnsweringModel.of(stored), job, gradcam, observer)
 
 
 class _FolderWriter:

@@ -20,10 +20,11 @@ from cnn_tl.core.statistics import softmax
 from cnn_tl.data.loader import Pixels
 from cnn_tl.data.views import transforms
 from cnn_tl.explaining.methods import heat_maps
+from cnn_tl.explaining.one_heat_map import HeatMap
 from cnn_tl.features.headed_engine import HeadedEngine
 from cnn_tl.inference.classifier import Answer, Classifier, finite
 from cnn_tl.serving.batching import Batcher, Logits
-from cnn_tl.serving.heat_map import HeatMap, drawn, why_not
+from cnn_tl.serving.heat_map import drawn, why_not
 from cnn_tl.serving.limits import Limits, Places, busy
 from cnn_tl.serving.metrics import Metrics
 

@@ -52,6 +52,7 @@ def test_it_does_all_that_mode_freeze_is_for(folder: Path) -> None:
         ["evaluate", "trained", "photos", "--robustness"],
         ["export", "trained"],
         ["explain", "trained", "photos/dark/1.png", "--method", "occlusion", "--output", "why"],
+        ["explain", "trained", "photos/dark/1.png"],
         ["train", "photos", "--head", "ridge", "--output", "ridge"],
         ["train", "photos", "--head", "knn", "--dry-run"],
         *(["predict", model, "photos", "--output", f"{name}.csv"]
@@ -94,7 +95,15 @@ def test_what_needs_torch_says_so_in_one_line(folder: Path) -> None:
         "mode finetune ": ["lr-find", "photos"],
         "the table": ["inspect", "resnet18"],
         "the benchmark": ["benchmark"],
-        "method gradcam (not for occlusion)": ["explain", "trained", "photos", "--output", "never"],
+        "method layercam (not for occlusion)": [
+            "explain",
+            "trained",
+            "photos",
+            "--method",
+            "layercam",
+            "--output",
+            "never",
+        ],
         "--format timm": ["export", "trained", "--format", "timm"],
         "--format torch": ["export", "trained", "--format", "torch"],
     }
@@ -116,7 +125,7 @@ def test_what_needs_torch_says_so_in_one_line(folder: Path) -> None:
         "evaluate trained photos",
         "predict trained photos",
         "export trained --output whole.onnx",
-        "explain trained photos/dark/1.png --method occlusion --output whole",
+        "explain trained photos/dark/1.png --output whole",
     ],
     ids=lambda line: line.split()[0],
 )

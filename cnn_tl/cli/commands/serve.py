@@ -77,13 +77,13 @@ def serve(
 
 def _service(model: Path, name: str, device: DeviceName, limits: Limits, **settings: Any) -> Service:
     from cnn_tl.cli.terminal.bars import TerminalObserver
+    from cnn_tl.explaining import one_heat_map
     from cnn_tl.inference.loading import load
-    from cnn_tl.serving import heat_map
     from cnn_tl.serving.service import Service
 
     with TerminalObserver().task("loading the model", None):
         classifier = load(model, device)
-        service = Service(name, classifier, heat_map.load(model, classifier, device), limits, **settings)
+        service = Service(name, classifier, one_heat_map.load(model, classifier, device), limits, **settings)
         service.warm_up()
     return service
 

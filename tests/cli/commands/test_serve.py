@@ -11,8 +11,9 @@ from small_server import by_brightness, classifier, image
 from starlette.testclient import TestClient
 
 from cnn_tl.core.errors import Stopped
+from cnn_tl.explaining import one_heat_map
 from cnn_tl.inference import loading
-from cnn_tl.serving import heat_map, server
+from cnn_tl.serving import server
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +35,8 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
 
     monkeypatch.setattr(server, "serve", serve)
     monkeypatch.setattr(loading, "load", lambda source, device: classifier())
-    monkeypatch.setattr(heat_map, "load", lambda *_: ("occlusion", lambda pixels, index: by_brightness(pixels[None])))
+    occlusion = "occlusion", lambda pixels, index: by_brightness(pixels[None])
+    monkeypatch.setattr(one_heat_map, "load", lambda *_: occlusion)
     monkeypatch.chdir(tmp_path)
     Path("run").mkdir()
     Path("run/model.onnx").touch()

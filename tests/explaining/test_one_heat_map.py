@@ -1,4 +1,4 @@
-"""Which heat maps are served: Grad-CAM as explain computes it, and occlusion through nothing but logits."""
+"""Which heat map a model gets: Grad-CAM as explain computes it, and occlusion through nothing but logits."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from traced import tiny
 
 from cnn_tl.core.preprocessing import Preprocessing
-from cnn_tl.explaining import faithfulness, target_layers
+from cnn_tl.explaining import faithfulness, one_heat_map, target_layers
 from cnn_tl.explaining import model as models
 from cnn_tl.explaining.methods import heat_maps
+from cnn_tl.explaining.methods.linear_gradcam import LinearGradCam
 from cnn_tl.explaining.model import ExplainedModel
+from cnn_tl.inference import loading
 from cnn_tl.inference.classifier import Classifier
-from cnn_tl.serving import heat_map as heat
+from cnn_tl.networks import bundle
 
 SPEC = Preprocessing(32, 32, "bilinear", 1.0, "center", (0.4, 0.4, 0.4), (0.2, 0.2, 0.2))  # its mean is a colour: 102
 PIXELS = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
@@ -46,7 +49,7 @@ def logits_of(explained: ExplainedModel) -> Classifier:
 
 
 def test_a_bundle_is_explained_by_grad_cam(explained: ExplainedModel) -> None:
-    method, heat_map = heat.load(Path("run"), logits_of(explained), "cpu")
+    method, heat_map = one_heat_map.load(Path("run"), logits_of(explained), "cpu")
     layer = target_layers.find(explained.network, explained.grey_input())
     small = heat_maps.class_activation_map("gradcam", explained, layer, explained.to_input(PIXELS), 1)
     assert method == "gradcam"
@@ -54,7 +57,7 @@ def test_a_bundle_is_explained_by_grad_cam(explained: ExplainedModel) -> None:
 
 
 def test_an_export_is_explained_by_occlusion_which_is_that_of_torch(explained: ExplainedModel) -> None:
-    method, heat_map = heat.load(Path("model.onnx"), logits_of(explained), "cpu")
+    method, heat_map = one_heat_map.load(Path("model.onnx"), logits_of(explained), "cpu")
     assert method == "occlusion"
     for index in range(3):
         answering = explained.answering
@@ -72,8 +75,19 @@ def test_what_sees_in_tokens_is_explained_by_occlusion(
         raise UsageError("tokens")
 
     monkeypatch.setattr(target_layers, "find", no_maps)
-    method, heat_map = heat.load(Path("run"), logits_of(explained), "cpu")
+    method, heat_map = one_heat_map.load(Path("run"), logits_of(explained), "cpu")
     assert method == "occlusion"
     np.testing.assert_allclose(
         heat_map(PIXELS, 0), heat_maps.occlusion_map_of_pixels(logits_of(explained).logits, PIXELS, 0, SPEC), atol=1e-5
     )
+
+
+def test_a_bundle_in_onnxruntime_is_explained_by_grad_cam_in_the_size_of_the_image(tmp_path: Path) -> None:
+    network = tiny()
+    about = {"classes": tuple(map(str, range(10))), "preprocessing": network.spec, "facts": {}}
+    bundle.save_model(tmp_path / "model", network.model, graph=network.graph, classifier="fc", **about)
+    [pixels] = network.pixels(1)
+    method, heat_map = one_heat_map.load(tmp_path, loading.load(tmp_path, "cpu"), "cpu")
+    gradcam = LinearGradCam.of(bundle.read(tmp_path))
+    assert (method, gradcam is None) == ("gradcam", False)
+    assert np.array_equal(heat_map(pixels, 3), faithfulness.enlarge(gradcam(pixels, 3), 24, 24))
