@@ -44,6 +44,7 @@ _MODULES = {
     "models": "cnn_tl.networks.pretrained.catalog",
     "predict": "cnn_tl.api.prediction",
     "recipes": "cnn_tl.recipe",
+    "report": "cnn_tl.api.analysis",
     "train": "cnn_tl.api.training",
 }
 _RENAMED = {"load_recipe": "load", "models": "search", "recipes": "names"}
@@ -68,11 +69,12 @@ __all__ = [
     "models",
     "predict",
     "recipes",
+    "report",
     "train",
 ]
 
 if TYPE_CHECKING:
-    from cnn_tl.api.analysis import benchmark, evaluate, explain, inspect
+    from cnn_tl.api.analysis import benchmark, evaluate, explain, inspect, report
     from cnn_tl.api.prediction import export, load, predict
     from cnn_tl.api.training import lr_find, train
     from cnn_tl.core.errors import CnnTlError, RecipeError

@@ -1,4 +1,4 @@
-"""Understanding models and machines: `cnn_tl.evaluate`, `explain`, `inspect` and `benchmark`."""
+"""Understanding models and machines: `cnn_tl.evaluate`, `report`, `explain`, `inspect` and `benchmark`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cnn_tl.evaluating.benchmark import BenchmarkReport
     from cnn_tl.evaluating.evaluate import Evaluation
     from cnn_tl.explaining.report import ExplainReport
+    from cnn_tl.reporting.written import ReportWritten
 
 
 @with_keywords
@@ -67,6 +68,41 @@ def evaluate(
     model, images = path_text(source, "source", MODEL), path_text(data, "data")
     with quiet_dependencies():
         return run_evaluate(model, images, options, choose_observer(observer, quiet))
+
+
+@with_keywords
+def report(
+    run: PathLike,
+    output: PathLike | None = None,
+    *,
+    heat_maps: bool = True,
+    device: DeviceName = "auto",
+) -> ReportWritten:
+    """Write all about a finished run into one HTML file, which loads nothing from elsewhere.
+
+        written = cnn_tl.report("runs/photos-freeze", "photos.html")
+        print(written.verdict, written.figures.accuracy)
+
+    Args:
+        run: a run folder, or the result of `train`.
+        output: the HTML file; by default report.html in the run folder.
+        heat_maps: draw at most 24 of them over the worst mistakes, for at most 15 seconds.
+        device: where the model runs for them.
+
+    Raises:
+        ArtefactError: there is no such run, it has not finished, or a file of it is damaged.
+        ResourceError: the file cannot be written.
+        UsageError: the file exists and is no page of cnn-tl, or its name does not end in .html.
+    """
+    require_working_directory()
+    from cnn_tl.reporting.report import PageOptions
+    from cnn_tl.reporting.written import report as write
+
+    check_values(device)
+    folder = Path(path_text(run, "run", "a run folder, or the result of train"))
+    file = None if output is None else Path(path_text(output, "output"))
+    with quiet_dependencies():
+        return write(folder, file, PageOptions(heat_maps=heat_maps, device=device))
 
 
 @with_keywords

@@ -38,6 +38,10 @@ EXAMPLES: dict[str, list[str]] = {
         "cnn-tl evaluate runs/photos-freeze photos",
         "cnn-tl evaluate runs/photos-freeze others --robustness --limit 500",
     ],
+    "report": [
+        "cnn-tl report runs/photos-freeze",
+        "cnn-tl report runs/photos-freeze --output photos.html --heat-maps none",
+    ],
     "explain": [
         "cnn-tl explain runs/photos-freeze holiday/*.jpg",
         "cnn-tl explain runs/photos-freeze photos --method top-patches --channel 7",

@@ -8,6 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cnn_tl.core.device import DeviceName
+from cnn_tl.core.errors import BadImageError, CnnTlError, ResourceError
+from cnn_tl.core.formatting import counted
+from cnn_tl.core.imports import missing_line
+
+MOST = 24
+"""Images that get a heat map."""
+
+SECONDS = 15.0
+"""The time after which no heat map is begun: occlusion takes a hundred passes of the network for each."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class HeatMaps:
 def draw_heat_maps(
     model: Path, images: Mapping[int, tuple[Path, int]], device: DeviceName, deadline: float
 ) -> HeatMaps:
-    """Draw the evidence for a class over each image.
+    """Draw the evidence for a class over each image as the network sees it, of at most `MOST` images.
 
     Args:
         model: a run, a bundle or a .onnx file.
@@ -36,4 +45,37 @@ def draw_heat_maps(
     """
     if not images or time.monotonic() > deadline:
         return HeatMaps()
-    return HeatMaps()
+    try:
+        return _draw(model, dict(list(images.items())[:MOST]), device, min(deadline, time.monotonic() + SECONDS))
+    except CnnTlError as error:
+        return HeatMaps(notes=(f"without heat maps: {error}",))
+    except ImportError as error:  # a light install
+        return HeatMaps(notes=(f"without heat maps: {missing_line(error) or error}",))
+
+
+def _draw(model: Path, images: Mapping[int, tuple[Path, int]], device: DeviceName, deadline: float) -> HeatMaps:
+    from PIL import Image
+
+    from cnn_tl.data.views.transforms import read_pixels
+    from cnn_tl.explaining import one_heat_map
+    from cnn_tl.inference.loading import load
+    from cnn_tl.pages.thumbnail import thumbnail
+    from cnn_tl.plots.explanation import heat_over
+
+    classifier = load(model, device)
+    method, heat_map = one_heat_map.load(model, classifier, device)
+    drawn: dict[int, bytes] = {}
+    late = 0
+    for index, (file, answer) in images.items():
+        if time.monotonic() > deadline:
+            late += 1
+            continue
+        try:
+            pixels_HWC = read_pixels(file, classifier.preprocessing)
+        except (BadImageError, ResourceError):
+            continue  # its card says why it cannot be read
+        heat_HW = heat_map(pixels_HWC, answer)
+        if heat_HW.max() > 0:  # else nothing in the image speaks for the answer
+            drawn[index] = thumbnail(Image.fromarray(heat_over(pixels_HWC, heat_HW)))
+    notes = (f"without heat maps of {counted(late, 'image')}, for which no time was left",) if late else ()
+    return HeatMaps(method if drawn else None, drawn, notes)

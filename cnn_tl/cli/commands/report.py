@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,9 +11,6 @@ from cnn_tl.cli import completion
 from cnn_tl.cli.options import WhereModelRuns
 from cnn_tl.cli.terminal import console
 from cnn_tl.core.errors import printable
-
-if TYPE_CHECKING:
-    from cnn_tl.pages.content import ReportPage
 
 Run = Annotated[
     Path, typer.Argument(metavar="RUN", help="The folder of a finished run.", autocompletion=completion.runs)
@@ -39,25 +36,15 @@ def report(
     A verdict, the figures on the validation images with their uncertainty, the confusion matrix, the worst mistakes,
     labels that look wrong, typical and strange images of each class, the data, the cost, and how to do it again.
     """
-    from cnn_tl.pages.report import as_json
-    from cnn_tl.reporting.own_pages import require_page_place
-    from cnn_tl.reporting.report import PageOptions, report_of_run, write_report
+    from cnn_tl.reporting.report import PageOptions
+    from cnn_tl.reporting.written import report as write
 
-    path = output or run / "report.html"
-    if output is not None or run.is_dir():
-        require_page_place(path)
-    page = report_of_run(run, PageOptions(heat_maps=heat_maps == "auto", device=device))
-    write_report(page, path)
+    written = write(run, output, PageOptions(heat_maps=heat_maps == "auto", device=device))
     if json:
-        console.print_json(as_json(page))
+        console.print_json(written.to_dict())
     else:
-        show_verdict(page)
-    for note in page.notes:
+        for sentence in written.verdict:
+            console.say(sentence)
+    for note in written.notes:
         console.note(note)
-    console.note(f"the report is in {printable(path)}")
-
-
-def show_verdict(page: ReportPage) -> None:
-    """Print the three sentences."""
-    for sentence in page.verdict:
-        console.say(sentence)
+    console.note(f"the report is in {printable(written.path)}")
