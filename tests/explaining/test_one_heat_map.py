@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 from traced import tiny
@@ -85,7 +86,8 @@ def test_what_sees_in_tokens_is_explained_by_occlusion(
 def test_a_bundle_in_onnxruntime_is_explained_by_grad_cam_in_the_size_of_the_image(tmp_path: Path) -> None:
     network = tiny()
     about = {"classes": tuple(map(str, range(10))), "preprocessing": network.spec, "facts": {}}
-    bundle.save_model(tmp_path / "model", network.model, graph=network.graph, classifier="fc", **about)
+    model = timm.create_model("tiny_for_tests")
+    bundle.save_model(tmp_path / "model", model, graph=network.graph, classifier="fc", **about)
     [pixels] = network.pixels(1)
     method, heat_map = one_heat_map.load(tmp_path, loading.load(tmp_path, "cpu"), "cpu")
     gradcam = LinearGradCam.of(bundle.read(tmp_path))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from cnn_tl.core.errors import ArtefactError
+
 MAP = "map"
 """Name of the second output, float32 [batch, D, h, w]: its mean over h and w should be the features."""
 
@@ -17,13 +19,16 @@ def with_map(graph: bytes) -> bytes | None:
 
     Args:
         graph: from `trace.graph_of`.
+
+    Raises:
+        ArtefactError: it is damaged.
     """
     import onnx
 
     try:
         model = onnx.load_model_from_string(graph)
-    except Exception:  # a DecodeError of protobuf, which onnx does not name
-        return None
+    except Exception as error:  # a DecodeError of protobuf, which onnx does not name
+        raise ArtefactError("the graph of the backbone is damaged") from error
     pool = _last_pool(model.graph)
     if pool is None:
         return None
