@@ -15,6 +15,7 @@ import typer
 from cnn_tl import guides, recipe
 from cnn_tl.cli.app import app
 from cnn_tl.networks.graph import shipped
+from cnn_tl.pages.page import TEMPLATES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -30,6 +31,7 @@ def test_the_wheel_carries_recipes_guides_and_graphs(tmp_path: Path) -> None:
     assert {f"cnn_tl/_recipes/{name}.yaml" for name in recipe.names()} <= set(names)
     assert {f"cnn_tl/guides/{topic}.md" for topic in guides.topics()} <= set(names)
     assert {f"cnn_tl/serving/page/{name}" for name in ("index.html", "page.css", "page.js", "icon.svg")} <= set(names)
+    assert {path.relative_to(ROOT).as_posix() for path in TEMPLATES.rglob("*.*")} <= set(names)
     assert {"cnn_tl/data/digits.npz", *_graphs()} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "recipes"))]
 

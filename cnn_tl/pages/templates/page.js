@@ -135,7 +135,7 @@
       $("#found").scrollIntoView({ block: "nearest" });
     }
 
-    for (const field of Object.values(fields)) field.addEventListener("input", refresh);
+    for (const field of Object.values(fields)) field.addEventListener(field.tagName === "SELECT" ? "change" : "input", refresh);
     $("#earlier").addEventListener("click", () => turn(-PAGE));
     $("#later").addEventListener("click", () => turn(PAGE));
     document.addEventListener("click", (event) => {
