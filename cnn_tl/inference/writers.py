@@ -1,4 +1,4 @@
-"""Answers for machines: JSON, JSON lines and CSV on a stream, Parquet in a file. All but JSON are written row by row.
+"""Answers as JSON, JSON lines, CSV and HTML on a stream, Parquet in a file. All but JSON are written row by row.
 
 File names are written as they are; Parquet, which holds UTF-8 only, gets them escaped where they are not UTF-8.
 """
@@ -8,13 +8,17 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from cnn_tl.core.errors import ResourceError, printable
+from cnn_tl.core.errors import BadImageError, ResourceError, printable
 from cnn_tl.inference.classifier import Answer
+
+if TYPE_CHECKING:
+    from cnn_tl.pages.content import Card
 
 ROWS_IN_GROUP = 10_000
 """Rows of a Parquet file that are held in memory and written together."""
@@ -70,10 +74,31 @@ def write_csv(answers: Iterable[Answer], stream: TextIO, columns: Columns) -> No
             stream.flush()
 
 
+def write_html(answers: Iterable[Answer], stream: TextIO, columns: Columns) -> None:
+    """Write a contact sheet: one page with a thumbnail of each image, as far as they fit."""
+    from cnn_tl.pages.contact_sheet import contact_sheet
+    from cnn_tl.pages.content import Card
+
+    cards = (Card(answer.file, None, answer.top, error=answer.error) for answer in answers)
+    for piece in contact_sheet(cards, columns.classes, columns.top, _thumbnail):
+        stream.write(piece)
+        if columns.flushed:
+            stream.flush()
+
+
+def _thumbnail(card: Card) -> bytes | None:
+    from cnn_tl.pages.thumbnail import thumbnail_of_file
+
+    with suppress(BadImageError):  # changed since it was predicted
+        return thumbnail_of_file(Path(card.file))
+    return None
+
+
 WRITERS: dict[str, Callable[[Iterable[Answer], TextIO, Columns], None]] = {
     "json": write_json,
     "jsonl": write_json_lines,
     "csv": write_csv,
+    "html": write_html,
 }
 """Format -> the function that writes answers to a text stream."""
 
@@ -88,6 +113,18 @@ def require_pyarrow() -> None:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
         raise ResourceError("--format parquet needs pyarrow, which is not installed: pip install pyarrow") from error
+
+
+def require_jinja2() -> None:
+    """Import jinja2.
+
+    Raises:
+        ResourceError: it is not installed.
+    """
+    try:
+        import jinja2  # noqa: F401
+    except ImportError as error:
+        raise ResourceError("--format html needs jinja2, which is not installed: pip install jinja2") from error
 
 
 def write_parquet(answers: Iterable[Answer], path: Path, columns: Columns) -> None:

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from cnn_tl.inference.predict import Destination
     from cnn_tl.inference.writers import Columns
 
-Format = Literal["table", "json", "jsonl", "csv", "parquet"]
-_FORMAT_OF_SUFFIX: dict[str, Format] = {".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+Format = Literal["table", "json", "jsonl", "csv", "parquet", "html"]
+_FORMAT_OF_SUFFIX: dict[str, Format] = {
+    ".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet", ".html": "html",
+}  # fmt: skip
 _STDIN = "-"
 
 Images = Annotated[
@@ -124,7 +126,7 @@ def _format_of(output: Path | None, format: Format | None, json: bool) -> Format
 def _check(output: Path | None, format: Format, append: bool, model: Path) -> None:
     """Refuse an output that cannot be written, before any work is done."""
     from cnn_tl.inference.safe_output import require_harmless
-    from cnn_tl.inference.writers import require_pyarrow
+    from cnn_tl.inference.writers import require_jinja2, require_pyarrow
 
     if append and (output is None or format not in ("csv", "jsonl")):
         raise UsageError("--append adds rows to a file: give --output FILE.csv or FILE.jsonl")
@@ -132,6 +134,10 @@ def _check(output: Path | None, format: Format, append: bool, model: Path) -> No
         if output is None:
             raise UsageError("--format parquet needs a file: give --output FILE.parquet")
         require_pyarrow()
+    if format == "html":
+        if output is None and sys.stdout.isatty():
+            raise UsageError("--format html writes a page: give --output FILE.html")
+        require_jinja2()
     if output is not None:
         require_harmless(output, model)
 

@@ -150,6 +150,39 @@
     draw();
   }
 
+  // --- the contact sheet: images that do not match are hidden ---
+
+  function startSheet(sheet) {
+    const [text, answer, from, to] = ["text", "answer", "from", "to"].map((id) => $(`#s-${id}`));
+    const names = Object.fromEntries([...answer.options].map((option) => [option.value, option.textContent]));
+    const entries = [...sheet.children, ...all("#more tr")].map((node) => ({
+      node,
+      path: $("code", node).textContent.toLowerCase(),
+      answer: $(".name", node)?.textContent,
+      percent: parseFloat($(".share", node)?.textContent),
+    }));
+
+    function isWanted(one) {
+      if (!one.path.includes(text.value.toLowerCase())) return false;
+      if (answer.value && one.answer !== (answer.value === "error" ? undefined : names[answer.value])) return false;
+      return !(from.value && !(one.percent >= Number(from.value))) && !(to.value && !(one.percent <= Number(to.value)));
+    }
+
+    function refresh() {
+      let found = 0;
+      for (const one of entries) {
+        one.node.hidden = !isWanted(one);
+        found += !one.node.hidden;
+      }
+      const count = (n) => n.toLocaleString("en");
+      $("#s-found").textContent = `${count(found)} of ${count(entries.length)} ${entries.length === 1 ? "image" : "images"}`;
+    }
+
+    for (const field of [text, answer, from, to]) field.addEventListener("input", refresh);
+    $("#sheet-filters").hidden = false;
+    refresh();
+  }
+
   // --- links into <details>, which not every browser opens by itself ---
 
   function openTarget() {
@@ -180,6 +213,8 @@
     if (event.target.closest("a[href='" + location.hash + "']")) openTarget();  // again: the hash stays the same
   });
   addEventListener("hashchange", openTarget);
+  const sheet = $("#sheet");
+  if (sheet) startSheet(sheet);
   const list = $("#list");
   if (list) startList(JSON.parse(list.textContent));
   openTarget();
