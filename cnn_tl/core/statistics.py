@@ -139,10 +139,17 @@ def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     return powers / powers.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
 
 
+def cross_entropy(logits_NK: NDArray[np.floating[Any]], labels_N: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the cross-entropy [N] in nats, from the logits, as a probability may round to 0."""
+    shifted_NK = logits_NK.astype(np.float64) - logits_NK.max(axis=1, keepdims=True)
+    losses_N: NDArray[np.float64] = (
+        np.log(np.exp(shifted_NK).sum(axis=1)) - shifted_NK[np.arange(len(labels_N)), labels_N]
+    )
+    return losses_N
+
+
 def log_loss(
     logits_NK: NDArray[np.floating[Any]], labels_N: NDArray[np.int64], weights_N: NDArray[np.float64] | None = None
 ) -> float:
-    """Return the weighted mean cross-entropy in nats, from the logits, as a probability may round to 0."""
-    shifted_NK = logits_NK.astype(np.float64) - logits_NK.max(axis=1, keepdims=True)
-    losses_N = np.log(np.exp(shifted_NK).sum(axis=1)) - shifted_NK[np.arange(len(labels_N)), labels_N]
-    return float(np.average(losses_N, weights=weights_N))
+    """Return the weighted mean cross-entropy in nats."""
+    return float(np.average(cross_entropy(logits_NK, labels_N), weights=weights_N))

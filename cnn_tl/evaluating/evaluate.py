@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.device import DeviceName
 from cnn_tl.core.errors import DataError, printable
 from cnn_tl.core.formatting import counted, percent
 from cnn_tl.core.progress import Observer
-from cnn_tl.core.statistics import log_loss, softmax, wilson_interval
 from cnn_tl.data.data_warnings import blank_image_remarks
 from cnn_tl.data.reading.ahead import by_processes, decoded_batches
 from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels
@@ -24,9 +22,8 @@ from cnn_tl.evaluating.labelled_images import Labelled, find_labelled, training_
 from cnn_tl.evaluating.robustness import Predictions, RobustnessRow, predict_changed, stacked
 from cnn_tl.inference.classifier import Classifier, Logits
 from cnn_tl.inference.loading import load
-
-_BINS = 15
-"""Bins of the calibration error, as in Guo et al. 2017, sec. 2."""
+from cnn_tl.metrics.answers import LabelledAnswers, answers_from_logits
+from cnn_tl.metrics.figures import Averages, CalibrationBin, ClassFigures, Figures, figures_of
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,7 @@ class EvaluationOptions:
         batch_size: images that go through the model together; None: `Classifier.batch_size`.
         workers: threads or processes that read images; 0: the calling thread; None: one per core.
         device: where the model runs.
+        digests: compute the SHA-256 of every image, by which `compare` joins answers.
     """
 
     split: str | None = None
@@ -49,15 +47,7 @@ class EvaluationOptions:
     batch_size: int | None = None
     workers: int | None = None
     device: DeviceName = "auto"
-
-
-@dataclass(frozen=True)
-class ClassCounts:
-    """Images of a class, how many of them the model answers correctly, and how often it answers this class at all."""
-
-    images: int
-    right: int
-    answered: int
+    digests: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,14 +62,12 @@ class Evaluation:
         baseline: the accuracy of the majority-class baseline, which always answers `baseline_class`.
         baseline_from: where `baseline_class` is the most frequent class: in "training", as in the result of train, or,
             where the model does not say what it was trained on, in the "evaluated" images themselves.
-        balanced_accuracy: the mean of the classes' accuracies.
-        log_loss: the mean cross-entropy in nats.
-        calibration_error: the expected calibration error, the mean gap between probability and accuracy (Guo et al.
-            2017, eq. 3, in 15 bins).
+        balanced_accuracy, macro, weighted, top_k, log_loss, calibration_error, calibration, per_class: see `Figures`.
         confusion: images by true class (row) and answer (column), in the order of `classes`.
         unreadable: [file, reason] of images that could not be read and are not counted anywhere.
         notes: remarks about the folder.
         robustness: one row for each change and strength; empty where it was not asked for.
+        figures: all of these figures. answers: what they are made of, image by image. Neither is part of `to_dict`.
     """
 
     model: str
@@ -94,14 +82,20 @@ class Evaluation:
     baseline_class: str
     baseline_from: Literal["training", "evaluated"]
     balanced_accuracy: float
+    macro: Averages
+    weighted: Averages
+    top_k: tuple[float, ...]
     log_loss: float
     calibration_error: float
+    calibration: tuple[CalibrationBin, ...]
     classes: tuple[str, ...]
-    per_class: dict[str, ClassCounts]
+    per_class: dict[str, ClassFigures]
     confusion: list[list[int]]
     unreadable: tuple[tuple[str, str], ...]
-    notes: tuple[str, ...] = ()
-    robustness: tuple[RobustnessRow, ...] = ()
+    notes: tuple[str, ...]
+    robustness: tuple[RobustnessRow, ...]
+    figures: Figures = field(repr=False)
+    answers: LabelledAnswers = field(repr=False)
 
     def __repr__(self) -> str:
         """Return such as `<Evaluation runs/photos-freeze on photos: 94.7% of 75 right (87.1% to 97.9%)>`."""
@@ -111,17 +105,12 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name not in ("figures", "answers")}
 
     def confused(self) -> list[tuple[int, str, str]]:
         """Return (images, true class, answer) for each pair of classes that were confused, most frequent first."""
-        pairs = [
-            (count, self.classes[true], self.classes[answer])
-            for true, row in enumerate(self.confusion)
-            for answer, count in enumerate(row)
-            if count and true != answer
-        ]
-        return sorted(pairs, key=lambda pair: -pair[0])
+        names = self.classes
+        return [(images, names[label], names[answer]) for images, label, answer in self.figures.confused()]
 
 
 def evaluate(
@@ -153,6 +142,7 @@ def evaluate(
         training=training_data_of(Path(source)),
         limit=options.limit,
         workers=workers,
+        digests=options.digests,
     )
     observer.note(counted(len(labelled.images), "image") + (f", split {labelled.split}" if labelled.split else ""))
     measure = predict_changed if options.robustness else _predict
@@ -189,43 +179,23 @@ def _evaluation(model: Classifier, labelled: Labelled, predictions: Predictions,
     if not labels.size:
         path, reason = next(iter(unreadable.items()))
         raise DataError(f"no image of {printable(data)} can be read, such as {printable(path)}: {reason}")
-    probabilities = softmax(logits_NK)
-    answers = probabilities.argmax(1)
-    classes = len(model.classes)
-    confusion = np.bincount(labels * classes + answers, minlength=classes**2).reshape(classes, classes)
-    sizes, right = confusion.sum(1), confusion.diagonal()
-    present, correct = sizes > 0, int(right.sum())
-    known = model.majority_class in model.classes
-    majority = model.classes.index(str(model.majority_class)) if known else int(sizes.argmax())
+    readable = [(path, digest) for (path, _), digest in labelled.with_digests() if path not in unreadable]
+    answers = answers_from_logits(
+        logits_NK, labels, model.classes, [labelled.name_of(path) for path, _ in readable], [one for _, one in readable]
+    )
+    figures = figures_of(answers, model.majority_class)
+    shared = {one.name for one in fields(Figures)} & {one.name for one in fields(Evaluation)} - {"confusion"}
     return Evaluation(
+        **{name: getattr(figures, name) for name in shared},
         model=printable(source),
         data=printable(data),
         split=labelled.split,
         trained_on=labelled.trained_on,
-        images=len(labels),
-        correct=correct,
-        accuracy=correct / len(labels),
-        interval=wilson_interval(correct, len(labels)),
-        baseline=float(sizes[majority] / len(labels)),
-        baseline_class=model.classes[majority],
-        baseline_from="training" if known else "evaluated",
-        balanced_accuracy=float((right[present] / sizes[present]).mean()),
-        log_loss=log_loss(logits_NK, labels),
-        calibration_error=_calibration_error(probabilities.max(1), answers == labels),
-        classes=model.classes,
-        per_class={
-            name: ClassCounts(int(sizes[k]), int(right[k]), int(confusion[:, k].sum()))
-            for k, name in enumerate(model.classes)
-        },
-        confusion=confusion.tolist(),
+        baseline_from="training" if model.majority_class in model.classes else "evaluated",
+        confusion=figures.confusion.tolist(),
         unreadable=tuple((printable(path), reason) for path, reason in unreadable.items()),
         notes=labelled.notes,
         robustness=predictions.rows,
+        figures=figures,
+        answers=answers,
     )
-
-
-def _calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
-    """Return the expected calibration error (Guo et al. 2017, eq. 3)."""
-    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    gaps = [abs(float((confidence[bins == b] - right[bins == b]).sum())) for b in range(_BINS)]
-    return sum(gaps) / len(right)

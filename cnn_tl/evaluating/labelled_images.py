@@ -27,16 +27,29 @@ class Labelled:
     """Images with their classes.
 
     Attributes:
+        root: the folder that was named.
         images: files, class by class, each with the index of its class.
+        digests: their SHA-256 in hexadecimal; None where they were not needed.
         split: the split that they are from; None where the folder has none.
         trained_on: how many more images there were that the model was trained on; None where that is unknown.
         notes: remarks for the user.
     """
 
+    root: Path
     images: tuple[tuple[Path, int], ...]
+    digests: tuple[str, ...] | None
     split: Split | None
     trained_on: int | None
     notes: tuple[str, ...]
+
+    def with_digests(self) -> Iterator[tuple[tuple[Path, int], str]]:
+        """Yield each image and its digest, "" where it is unknown."""
+        return zip(self.images, self.digests or [""] * len(self.images), strict=True)
+
+    def name_of(self, path: Path) -> str:
+        """Return how an image is named in tables and pages: relative to the folder, with forward slashes."""
+        relative = path.relative_to(self.root) if path.is_relative_to(self.root) else path
+        return relative.as_posix()
 
 
 @dataclass(frozen=True)
@@ -73,6 +86,7 @@ def find_labelled(
     training: TrainingData | None,
     limit: int | None,
     workers: int,
+    digests: bool = False,
 ) -> Labelled:
     """Find labelled images below `root`: class folders, or such folders inside train, val and test.
 
@@ -81,6 +95,7 @@ def find_labelled(
         split: train, val or test; None: test if there is one, else val, else everything.
         training: its images are left out, unless the split is train; None where they are unknown.
         limit: take at most this many images, in proportion from each class; which ones depends on their contents only.
+        digests: return them too, even if nothing else needs them.
 
     Raises:
         DataError: there are no such images, or the model does not know their classes.
@@ -94,13 +109,15 @@ def find_labelled(
     found = [(one.path, labels[folder.path.name]) for folder in folders for one in walker.images(folder.path)]
     found.sort(key=lambda one: one[1])
     seen = training.sha256 if training is not None and chosen != "train" else None
-    kept, trained_on = _unseen(found, seen, limit, workers)
+    kept, known, trained_on = _unseen(found, seen, limit, workers, digests=digests)
     if not kept:
         why = "the model was trained on all of them; name others, or --split train" if trained_on else "it holds none"
         raise DataError(f"no images to evaluate on in {printable(root)}: {why}")
     absent = sorted(set(range(len(classes))) - {label for _, label in kept})
     notes = [f"no images of: {some_of(classes[label] for label in absent)}"] if absent else []
-    return Labelled(tuple(kept), chosen, None if seen is None else trained_on, (*walker.notes(), *notes))
+    return Labelled(
+        walker.root, tuple(kept), known, chosen, None if seen is None else trained_on, (*walker.notes(), *notes)
+    )
 
 
 def _refuse_unknown_classes(root: Path, folders: Sequence[Found], labels: Mapping[str, int]) -> None:
@@ -149,17 +166,17 @@ def _folders(walker: Walker, place: Path) -> list[Found]:
 
 
 def _unseen(
-    found: Sequence[tuple[Path, int]], seen: frozenset[str] | None, limit: int | None, workers: int
-) -> tuple[list[tuple[Path, int]], int]:
-    """Return at most `limit` images that are not in `seen`, and how many are in it."""
-    if seen is None and (limit is None or limit >= len(found)):
-        return list(found), 0
-    digests = list(_digests([path for path, _ in found], workers))
-    kept = [(one, digest) for one, digest in zip(found, digests, strict=True) if digest not in (seen or ())]
+    found: Sequence[tuple[Path, int]], seen: frozenset[str] | None, limit: int | None, workers: int, *, digests: bool
+) -> tuple[list[tuple[Path, int]], tuple[str, ...] | None, int]:
+    """Return at most `limit` images that are not in `seen`, their digests if known, and how many are in `seen`."""
+    if not digests and seen is None and (limit is None or limit >= len(found)):
+        return list(found), None, 0
+    computed = _digests([path for path, _ in found], workers)
+    kept = [(one, digest) for one, digest in zip(found, computed, strict=True) if digest not in (seen or ())]
     trained_on = len(found) - len(kept)
     if limit is not None and limit < len(kept):
         kept = _share_of_each(kept, limit)
-    return [one for one, _ in kept], trained_on
+    return [one for one, _ in kept], tuple(digest for _, digest in kept), trained_on
 
 
 def _digests(paths: Sequence[Path], workers: int) -> Iterator[str]:

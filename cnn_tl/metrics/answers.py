@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.core.statistics import softmax
+from cnn_tl.core.statistics import cross_entropy, softmax
 
 RANKS = 5
 """The most probable classes that are kept for each image."""
@@ -76,35 +76,51 @@ def answers_from_logits(
 
     Of classes that are equally probable, the first ranks first, as `argmax` has it.
     """
-    probabilities_NK = softmax(logits_NK)
-    ranked_NT = np.argsort(-probabilities_NK, axis=1, kind="stable")[:, :RANKS]
-    shifted_NK = logits_NK.astype(np.float64) - logits_NK.max(axis=1, keepdims=True)
-    of_label_N = shifted_NK[np.arange(len(labels_N)), labels_N]
+    ranked, probabilities, losses = [], [], []
+    for start in range(0, max(1, len(labels_N)), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        ranked_NT = _best(logits_NK[some])
+        ranked.append(ranked_NT)
+        probabilities.append(np.take_along_axis(softmax(logits_NK[some]), ranked_NT, axis=1))
+        losses.append(cross_entropy(logits_NK[some], labels_N[some]))
     return LabelledAnswers(
         classes=tuple(classes),
         files=tuple(files),
         sha256=tuple(sha256) if sha256 is not None else ("",) * len(files),
         labels=labels_N.astype(np.int64),
-        ranked=ranked_NT,
-        probabilities=np.take_along_axis(probabilities_NK, ranked_NT, axis=1),
-        losses=np.log(np.exp(shifted_NK).sum(axis=1)) - of_label_N,
-        distances=class_distances(shifted_NK, labels_N),
+        ranked=np.concatenate(ranked),
+        probabilities=np.concatenate(probabilities),
+        losses=np.concatenate(losses),
+        distances=class_distances(logits_NK, labels_N),
     )
 
 
-def class_distances(logits_NK: NDArray[np.float64], labels_N: NDArray[np.int64]) -> NDArray[np.float64]:
+_AT_ONCE = 8192
+"""Images whose probabilities are in memory together: 1,000 classes of as many take 65 MB."""
+
+
+def _best(logits_NK: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    """Return the classes [N, T] with the largest logits; sorting all of thousands takes twenty times as long."""
+    left_NK = logits_NK.astype(np.float64)
+    best = []
+    for _ in range(min(RANKS, logits_NK.shape[1])):
+        best.append(left_NK.argmax(axis=1))
+        np.put_along_axis(left_NK, best[-1][:, None], -np.inf, axis=1)
+    return np.stack(best, axis=1)
+
+
+def class_distances(logits_NK: NDArray[np.floating[Any]], labels_N: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return how far each image's logits lie from the mean of its class, in standard deviations within classes.
 
     The small ones are typical of their class, the large ones strange: right or wrong, the network sees something else
     in them than in the others. Logits that differ by a constant are the same answer, so each row is centred first.
     """
-    centred_NK = logits_NK - logits_NK.mean(axis=1, keepdims=True)
-    present, inverse_N = np.unique(labels_N, return_inverse=True)
-    means = np.zeros((len(present), logits_NK.shape[1]))
-    np.add.at(means, inverse_N, centred_NK)
-    means /= np.bincount(inverse_N)[:, None]
-    offsets_NK = centred_NK - means[inverse_N]
-    spread_K = np.sqrt((offsets_NK**2).mean(axis=0))
-    scaled_NK = offsets_NK / np.where(spread_K > 0, spread_K, 1.0)
-    distances_N: NDArray[np.float64] = np.sqrt((scaled_NK**2).mean(axis=1))
+    offsets_NK = (logits_NK - logits_NK.mean(axis=1, keepdims=True)).astype(np.float32)
+    order_N = np.argsort(labels_N, kind="stable")
+    for members in np.split(order_N, np.flatnonzero(np.diff(labels_N[order_N])) + 1):
+        offsets_NK[members] -= offsets_NK[members].mean(axis=0) if len(members) else 0
+    np.square(offsets_NK, out=offsets_NK)
+    variances_K = offsets_NK.mean(axis=0, dtype=np.float64)
+    weights_K = np.divide(1, variances_K, out=np.zeros_like(variances_K), where=variances_K > 0)
+    distances_N: NDArray[np.float64] = np.sqrt(offsets_NK @ weights_K / len(weights_K))
     return distances_N

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 from cnn_tl.core import files
 from cnn_tl.core.errors import ArtefactError, printable
 from cnn_tl.core.formatting import percent
-from cnn_tl.core.statistics import softmax, wilson_interval
+from cnn_tl.core.statistics import wilson_interval
+from cnn_tl.metrics.answers import LabelledAnswers, answers_from_logits
 from cnn_tl.training.checkpoints import digests
 from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset
@@ -98,20 +98,11 @@ def make_result(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outco
     )
 
 
-def validation_lines(dataset: Dataset, outcome: Outcome) -> str:
-    """Return one JSON line for each validation image: its class, the predicted class and its probability."""
-    classes = dataset.manifest.classes
-    lines = []
-    for image, row in zip(dataset.manifest.of("val"), softmax(outcome.logits), strict=True):
-        answer = int(row.argmax())
-        line = {
-            "file": image.path,
-            "label": classes[image.label],
-            "predicted": classes[answer],
-            "probability": round(float(row[answer]), 6),
-        }
-        lines.append(json.dumps(line) + "\n")
-    return "".join(lines)
+def validation_answers(dataset: Dataset, outcome: Outcome) -> LabelledAnswers:
+    """Return the answers to the validation images, whose digests the manifest has."""
+    manifest = dataset.manifest
+    files = [image.path for image in manifest.of("val")]
+    return answers_from_logits(outcome.logits, manifest.labels("val"), manifest.classes, files)
 
 
 def read_result(run: RunFolder) -> TrainResult:

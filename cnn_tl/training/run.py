@@ -23,6 +23,7 @@ from cnn_tl.core.progress import Observer, Plan
 from cnn_tl.core.signals import stop_on_signals
 from cnn_tl.data.folders.layout import refuse_non_folder
 from cnn_tl.data.reading.pool import pools_kept
+from cnn_tl.metrics.answer_lines import answer_lines
 from cnn_tl.networks import bundle
 from cnn_tl.recipe import Recipe, ResolvedRecipe
 from cnn_tl.recipe.resolved import FinetuneRecipe, LoopRecipe
@@ -35,7 +36,7 @@ from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.estimate import Planned
 from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.outcome import Outcome
-from cnn_tl.training.result import TrainResult, make_result, read_result, validation_lines
+from cnn_tl.training.result import TrainResult, make_result, read_result, validation_answers
 from cnn_tl.training.run_folder import RunFolder, default_output
 from cnn_tl.training.save_model import save_model, verified_backbone
 from cnn_tl.training.setup import is_extension, open_run, require_checkpoint
@@ -316,7 +317,7 @@ def _finish(
     result = make_result(run, dataset, network, outcome, started)
     with drawing_curves(run, dataset, network, outcome):
         files.write_json(folder.manifest, dataset.manifest.to_json())
-        files.write_text(folder.validation, validation_lines(dataset, outcome))
+        files.write_text(folder.validation, "".join(answer_lines(validation_answers(dataset, outcome))))
         save_model(run, dataset, network, outcome, result, backbone)
     if run.recipe.mode == "freeze":
         facts = replace(outcome.facts, resumed=False)
