@@ -271,6 +271,7 @@ def test_stdin(content: str, flags: tuple[str, ...], code: int, end: str) -> Non
         (["photos", "--append"], "--append adds rows to a file"),
         (["photos", "--append", "--output", "a.txt"], "--append adds rows to a file"),
         (["photos", "--append", "--output", "a.parquet"], "--append adds rows to a file"),
+        (["photos", "--append", "--output", "a.html"], "--append adds rows to a file"),
         (["photos", "--format", "parquet"], "--format parquet needs a file"),
         (["http://example.com/a.jpg"], "http://example.com/a.jpg is a URL"),
     ],
@@ -327,3 +328,24 @@ def test_a_gpu_that_only_torch_could_use_is_noted(cli: Callable[..., Any], monke
     )
     for words in (["run", "photos/dark.png", "--device", "cpu"], ["model.onnx", "photos/dark.png"]):
         assert "torch" not in cli("predict", *words).err
+
+
+def test_html_holds_the_images_themselves(cli: Callable[..., Any]) -> None:
+    done = cli("predict", "run", "photos", "--top", 2, "--output", "answers.html")
+    assert (done.code, done.out) == (3, "")
+    page = Path("answers.html").read_text("utf-8")
+    assert (page.count('<li class="card">'), page.count("data:image/webp;base64,")) == (3, 2)
+    assert page.count("98.9%") == 2
+    assert '<p class="problem">truncated PNG</p>' in page
+    assert cli("predict", "run", "photos", "--top", 2, "--format", "html").out == page
+
+
+def test_html_of_an_image_that_is_gone_meanwhile(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def remove_and_answer(pixels: Any) -> Any:
+        Path("photos/dark.png").unlink()
+        return by_brightness(pixels)
+
+    model = Classifier(("dark", "light"), SPEC, remove_and_answer)
+    monkeypatch.setattr(loading, "load", lambda source, device, **_: model)
+    assert cli("predict", "run", "photos/dark.png", "--output", "answers.html").code == 0
+    assert "no preview" in Path("answers.html").read_text("utf-8")
