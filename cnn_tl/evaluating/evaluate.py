@@ -94,8 +94,8 @@ class Evaluation:
     unreadable: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
     robustness: tuple[RobustnessRow, ...]
-    figures: Figures = field(repr=False)
-    answers: LabelledAnswers = field(repr=False)
+    figures: Figures = field(repr=False, compare=False)
+    answers: LabelledAnswers = field(repr=False, compare=False)
 
     def __repr__(self) -> str:
         """Return such as `<Evaluation runs/photos-freeze on photos: 94.7% of 75 right (87.1% to 97.9%)>`."""

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.calibration import calibration_curve
 
 from cnn_tl.core.errors import DataError, UsageError
 from cnn_tl.core.preprocessing import Preprocessing
@@ -19,7 +18,7 @@ from cnn_tl.core.progress import Observer
 from cnn_tl.data.folders.scan import scan
 from cnn_tl.data.reading import ahead
 from cnn_tl.evaluating import evaluate as evaluating
-from cnn_tl.evaluating.evaluate import ClassCounts, Evaluation, EvaluationOptions
+from cnn_tl.evaluating.evaluate import Evaluation, EvaluationOptions
 from cnn_tl.inference.classifier import Classifier
 
 SPEC = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -67,7 +66,9 @@ def test_counts(data: Path) -> None:
     assert (found.baseline, found.baseline_class, found.baseline_from) == (0.5, "light", "evaluated")
     assert found.balanced_accuracy == pytest.approx((1 + 1 + 0.8) / 3)
     assert found.confusion == [[2, 0, 0], [0, 3, 0], [0, 1, 4]]
-    assert found.per_class["grey"] == ClassCounts(images=3, right=3, answered=4)
+    grey = found.per_class["grey"]
+    assert (grey.images, grey.right, grey.answered) == (3, 3, 4)
+    assert (grey.precision, grey.recall, grey.f1) == (0.75, 1.0, pytest.approx(6 / 7))
     assert found.confused() == [(1, "light", "grey")]
     assert (found.split, found.trained_on, found.robustness) == (None, None, ())
     json.dumps(found.to_dict(), allow_nan=False)
@@ -112,24 +113,6 @@ def test_log_loss_and_calibration_error(tmp_path: Path) -> None:
     right, wrong = 1 / (1 + math.exp(-8)), 1 / (1 + math.exp(gap))
     assert found.log_loss == pytest.approx(-(math.log(right) + math.log(wrong)) / 2, abs=0.02)
     assert found.calibration_error == pytest.approx(((1 - right) + (1 - wrong)) / 2, abs=0.01)
-
-
-def test_the_calibration_error_is_that_of_scikit_learns_curve_in_15_bins() -> None:
-    """The mean gap of the bins, each with its share of the answers."""
-    draw = np.random.default_rng(0)
-    confidence = draw.uniform(0.3, 1, 500)
-    right = draw.random(500) < confidence**3
-    accuracies, means = calibration_curve(right, confidence, n_bins=15)
-    counts = np.histogram(confidence, np.linspace(0, 1, 16))[0]
-    expected = float(np.abs(accuracies - means) @ counts[counts > 0] / 500)
-    assert evaluating._calibration_error(confidence, right) == pytest.approx(expected)
-
-
-def test_fifteen_bins_by_hand() -> None:
-    """0.61 and 0.69 share a bin of ten and not one of fifteen, where they cannot make up for each other."""
-    confidence, right = np.array([0.61, 0.69]), np.array([True, False])
-    assert evaluating._calibration_error(confidence, right) == pytest.approx((0.39 + 0.69) / 2)
-    assert evaluating._calibration_error(np.array([1.0]), np.array([True])) == 0
 
 
 def test_test_is_taken_before_val_and_train_only_by_name(data: Path, tmp_path: Path) -> None:

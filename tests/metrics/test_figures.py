@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn import metrics as sk
+from sklearn.calibration import calibration_curve
 
 from cnn_tl.core.statistics import softmax
 from cnn_tl.metrics.answers import LabelledAnswers, answers_from_logits, class_distances
@@ -55,6 +56,33 @@ def test_bins_hold_each_answer_once() -> None:
     bins = figures_of(answers).calibration
     assert sum(one.images for one in bins) == 300
     assert all(one.low <= one.confidence <= one.high and 0 <= one.right <= one.images for one in bins)
+
+
+def of_confidence(confidence_N: np.ndarray, right_N: np.ndarray) -> LabelledAnswers:
+    """Return answers of two classes, all of them the first, with these probabilities."""
+    labels_N = np.where(right_N, 0, 1)
+    ranked_NT = np.zeros((len(labels_N), 1), np.int64)
+    unknown_N = np.full(len(labels_N), np.nan)
+    names = tuple(map(str, range(len(labels_N))))
+    return LabelledAnswers(("a", "b"), names, names, labels_N, ranked_NT, confidence_N[:, None], unknown_N, unknown_N)
+
+
+def test_the_calibration_error_is_that_of_scikit_learns_curve_in_15_bins() -> None:
+    """The mean gap of the bins, each with its share of the answers."""
+    draw = np.random.default_rng(0)
+    confidence = draw.uniform(0.3, 1, 500)
+    right = draw.random(500) < confidence**3
+    accuracies, means = calibration_curve(right, confidence, n_bins=15)
+    counts = np.histogram(confidence, np.linspace(0, 1, 16))[0]
+    expected = float(np.abs(accuracies - means) @ counts[counts > 0] / 500)
+    assert figures_of(of_confidence(confidence, right)).calibration_error == pytest.approx(expected)
+
+
+def test_fifteen_bins_by_hand() -> None:
+    """0.61 and 0.69 share a bin of ten and not one of fifteen, where they cannot make up for each other."""
+    two = of_confidence(np.array([0.61, 0.69]), np.array([True, False]))
+    assert figures_of(two).calibration_error == pytest.approx((0.39 + 0.69) / 2)
+    assert figures_of(of_confidence(np.array([1.0]), np.array([True]))).calibration_error == 0
 
 
 def test_the_strangest_image_is_the_one_unlike_its_class() -> None:
