@@ -1,0 +1,184 @@
+"""From a run folder to a page, and each of its figures again from the answers of predict."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_tl.core.errors import ArtefactError
+from cnn_tl.data.manifest import Manifest
+from cnn_tl.pages.report import as_json, render_report
+from cnn_tl.reporting.report import PageOptions, report_of_run
+
+OLD = Path(__file__).parents[1] / "fixtures" / "runs_0_1"
+PLAIN = PageOptions(heat_maps=False)
+
+
+def embedded(html: str) -> dict[str, Any]:
+    """Return the figures that a page holds as JSON."""
+    found = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', html, re.DOTALL)
+    return next(data for data in map(json.loads, found) if "figures" in data)
+
+
+def test_the_page_of_a_run_shows_its_mistakes_with_thumbnails(run: Path) -> None:
+    page = report_of_run(run, PLAIN)
+    answers = page.answers
+    wrong = sorted(np.flatnonzero(~answers.right), key=lambda index: -answers.confidence[index])
+    assert wrong
+    assert [card.file for card in page.galleries[0].cards] == [answers.files[index] for index in wrong[:24]]
+    for card in page.cards.values():
+        assert card.thumbnail is not None
+        with Image.open(io.BytesIO(card.thumbnail)) as image:
+            assert image.size == (24, 24)
+    assert set(page.class_galleries) == set(answers.classes)
+    assert page.notes == ()
+
+
+def test_the_page_says_what_the_data_are_and_how_to_do_it_again(run: Path) -> None:
+    page = report_of_run(run, PLAIN)
+    data, cost, again = ({(name, value): remark for name, value, remark in table.rows} for table in page.tables)
+    assert data["images", "90"] == "63 train, 27 val"
+    assert data["", "plain/broken.png"]
+    assert ("formats", "png 90") in data
+    assert ("backbone", "test_resnet") in cost
+    assert ("seed", "0") in again
+    assert page.commands[0] == f"cnn-tl train --recipe {run}/recipe.yaml --output ANOTHER"
+    assert page.facts["data"]["set_aside"][0]["file"] == "plain/broken.png"
+    assert set(page.facts["sha256"]) == {"data", "recipe.yaml", "weights", "frozen"}
+
+
+def test_parameters_are_those_of_the_model(run: Path) -> None:
+    import timm
+
+    model = timm.create_model("test_resnet", pretrained=False, num_classes=3)
+    assert report_of_run(run, PLAIN).facts["cost"]["parameters"] == sum(p.numel() for p in model.parameters())
+
+
+def test_each_figure_is_what_sklearn_makes_of_the_answers_of_predict(run: Path, cli: Callable[..., Any]) -> None:
+    from sklearn import metrics
+
+    manifest = Manifest.from_json(json.loads((run / "manifest.json").read_text("utf-8")))
+    val = manifest.of("val")
+    done = cli("predict", run, *(manifest.file(image) for image in val), "--top", 3, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(done.out)))
+    assert len(rows) == len(val)
+    labels = [manifest.classes[image.label] for image in val]
+    predicted = [row["label"] for row in rows]
+    shares = np.zeros((len(rows), 3))
+    for number, row in enumerate(rows):
+        for rank in ("", "_2", "_3"):
+            shares[number, manifest.classes.index(row[f"label{rank}"])] = float(row[f"probability{rank}"])
+    figures = as_json(report_of_run(run, PLAIN))["figures"]
+    assert figures["accuracy"] == metrics.accuracy_score(labels, predicted)
+    assert figures["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(labels, predicted))
+    for average in ("macro", "weighted"):
+        precision, recall, f1, _ = metrics.precision_recall_fscore_support(
+            labels, predicted, labels=manifest.classes, average=average, zero_division=0
+        )
+        assert list(figures[average].values()) == pytest.approx([precision, recall, f1])
+    confusion = np.zeros((3, 3), int)
+    for label, answer, count in figures["confusion"]:
+        confusion[label, answer] = count
+    assert (confusion == metrics.confusion_matrix(labels, predicted, labels=manifest.classes)).all()
+
+
+def test_the_page_holds_the_same_figures_as_json(run: Path) -> None:
+    page = report_of_run(run, PLAIN)
+    assert embedded(render_report(page)) == json.loads(json.dumps(as_json(page)))
+
+
+def test_names_that_try_to_break_the_page_stay_text(run: Path) -> None:
+    html = (run / "report.html").read_text("utf-8")
+    assert "<img src=x" not in html
+    shown = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
+    assert "onerror" in shown
+    assert "\u202e" not in shown
+    assert '"quoted"' not in shown
+
+
+def test_train_writes_the_page_and_names_it_in_its_result(run: Path) -> None:
+    from cnn_tl.training.result import read_result
+    from cnn_tl.training.run_folder import RunFolder
+
+    assert json.loads((run / "result.json").read_text("utf-8"))["report"] == "report.html"
+    assert read_result(RunFolder(run)).report == run / "report.html"
+    assert embedded((run / "report.html").read_text("utf-8"))["facts"]["run"] == str(run)
+
+
+@pytest.mark.parametrize("name", ["freeze", "finetune", "scratch-lenet5", "freeze-hidden"])
+def test_runs_of_0_1_have_pages_too(name: str, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(OLD / name, tmp_path / name))
+    page = report_of_run(run, PLAIN)
+    result = json.loads((run / "result.json").read_text("utf-8"))
+    assert page.figures.correct == result["correct"]
+    assert page.figures.log_loss is None
+    assert bool(page.epochs) == (name not in ("freeze", "freeze-hidden"))
+    assert len(render_report(page)) > 10_000
+
+
+def test_images_that_are_gone_leave_a_page_without_them_and_a_note(run: Path, loose_run: Callable[[], Path]) -> None:
+    loose = loose_run()
+    manifest = json.loads((loose / "manifest.json").read_text("utf-8"))
+    (loose / "manifest.json").write_text(json.dumps(manifest | {"root": "/no/such/place"}), "utf-8")
+    page = report_of_run(loose)
+    assert page.notes == ("without thumbnails of 27 images that are not where they were",)
+    assert page.figures.accuracy == report_of_run(run, PLAIN).figures.accuracy
+    assert all(card.thumbnail is None for card in page.cards.values())
+
+
+def test_without_time_there_are_no_thumbnails_and_a_note(run: Path) -> None:
+    page = report_of_run(run, PageOptions(deadline=time.monotonic() - 1))
+    assert "for which no time was left" in page.notes[0]
+    assert all(card.thumbnail is None for card in page.cards.values())
+
+
+def test_heat_maps_lie_over_the_worst_mistakes(run: Path) -> None:
+    page = report_of_run(run)
+    assert page.heat_map_method in ("gradcam", "occlusion")
+    worst = page.galleries[0].cards
+    assert any(card.heat_map is not None for card in worst)
+    assert sum(card.heat_map is not None for card in page.cards.values()) <= 24
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("finetune-stopped", "has not finished; finish it first: cnn-tl train --resume"),
+        ("photos", "is not a run folder"),
+    ],
+)
+def test_what_is_no_finished_run_is_refused_in_one_line(name: str, words: str) -> None:
+    with pytest.raises(ArtefactError, match=words):
+        report_of_run(OLD / name)
+
+
+@pytest.mark.parametrize("line", ["no json", "{}", '{"file": "a", "label": "no class", "predicted": "x"}', "[]"])
+def test_damaged_answers_are_reported_in_one_line(line: str, loose_run: Callable[[], Path]) -> None:
+    loose = loose_run()
+    (loose / "validation.jsonl").write_text(line + "\n", "utf-8")
+    with pytest.raises(ArtefactError, match=r"validation\.jsonl is damaged"):
+        report_of_run(loose)
+
+
+def test_a_page_loads_nothing_heavy(run: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from cnn_tl.reporting import report as r;"
+        "page = r.report_of_run(Path(sys.argv[1]), r.PageOptions(heat_maps=False));"
+        "r.write_report(page, Path(sys.argv[2]));"
+        "print([name for name in ('torch', 'timm', 'matplotlib', 'onnxruntime', 'scipy') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, run, run.parent / "again.html"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
