@@ -29,11 +29,13 @@ _MODULES = {
     "Answer": "cnn_tl.inference.classifier",
     "Classifier": "cnn_tl.inference.classifier",
     "CnnTlError": "cnn_tl.core.errors",
+    "Comparison": "cnn_tl.reporting.compare",
     "Evaluation": "cnn_tl.evaluating.evaluate",
     "Recipe": "cnn_tl.recipe",
     "RecipeError": "cnn_tl.core.errors",
     "TrainResult": "cnn_tl.training.result",
     "benchmark": "cnn_tl.api.analysis",
+    "compare": "cnn_tl.api.analysis",
     "evaluate": "cnn_tl.api.analysis",
     "explain": "cnn_tl.api.analysis",
     "export": "cnn_tl.api.prediction",
@@ -53,12 +55,14 @@ __all__ = [
     "Answer",
     "Classifier",
     "CnnTlError",
+    "Comparison",
     "Evaluation",
     "Recipe",
     "RecipeError",
     "TrainResult",
     "__version__",
     "benchmark",
+    "compare",
     "evaluate",
     "explain",
     "export",
@@ -74,7 +78,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from cnn_tl.api.analysis import benchmark, evaluate, explain, inspect, report
+    from cnn_tl.api.analysis import benchmark, compare, evaluate, explain, inspect, report
     from cnn_tl.api.prediction import export, load, predict
     from cnn_tl.api.training import lr_find, train
     from cnn_tl.core.errors import CnnTlError, RecipeError
@@ -84,6 +88,7 @@ if TYPE_CHECKING:
     from cnn_tl.recipe import Recipe
     from cnn_tl.recipe import load as load_recipe
     from cnn_tl.recipe import names as recipes
+    from cnn_tl.reporting.compare import Comparison
     from cnn_tl.training.result import TrainResult
 
 

@@ -1,4 +1,4 @@
-"""Understanding models and machines: `cnn_tl.evaluate`, `report`, `explain`, `inspect` and `benchmark`."""
+"""Understanding models and machines: `cnn_tl.evaluate`, `report`, `compare`, `explain`, `inspect` and `benchmark`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cnn_tl.evaluating.benchmark import BenchmarkReport
     from cnn_tl.evaluating.evaluate import Evaluation
     from cnn_tl.explaining.report import ExplainReport
+    from cnn_tl.reporting.compare import Comparison
     from cnn_tl.reporting.written import ReportWritten
 
 
@@ -103,6 +104,41 @@ def report(
     file = None if output is None else Path(path_text(output, "output"))
     with quiet_dependencies():
         return write(folder, file, PageOptions(heat_maps=heat_maps, device=device))
+
+
+@with_keywords
+def compare(runs: Sequence[PathLike], *, report: PathLike | None = None) -> Comparison:
+    """Compare finished runs on the validation images that they have in common, joined by content.
+
+        found = cnn_tl.compare(["runs/photos-freeze", "runs/photos-finetune"])
+        print(found.differences[0].verdict, found.differences[0].p_corrected)
+
+    Each run is compared with the first one.
+
+    Args:
+        runs: two or more run folders, or results of `train`.
+        report: an HTML file to write as well, with the images that only one run gets right.
+
+    Raises:
+        UsageError: there are fewer than two runs, one is named twice, or the report would overwrite another file.
+        ArtefactError: a run has not finished, or a file of it is damaged.
+        DataError: the runs have different classes, or no images in common.
+    """
+    require_working_directory()
+    from cnn_tl.reporting.compare import compare as run_compare
+    from cnn_tl.reporting.own_pages import require_page_place
+
+    if isinstance(runs, str | os.PathLike) or not isinstance(runs, Sequence):
+        raise UsageError("compare takes a list of run folders")
+    page = None if report is None else Path(path_text(report, "report"))
+    if page is not None:
+        require_page_place(page, "report")
+    found = run_compare([Path(path_text(run, "runs")) for run in runs])
+    if page is not None:
+        from cnn_tl.reporting.compare_page import write_comparison
+
+        write_comparison(found, page)
+    return found
 
 
 @with_keywords

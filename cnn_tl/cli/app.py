@@ -19,6 +19,7 @@ from cnn_tl import __version__
 from cnn_tl.cli.commands import (
     benchmark,
     cache,
+    compare,
     convolve,
     demo,
     evaluate,
@@ -61,6 +62,7 @@ app.command(cls=help.Command, rich_help_panel=_USE)(export.export)
 app.command(cls=help.Command, rich_help_panel=_USE)(serve.serve)
 app.command(cls=help.Command, rich_help_panel=_UNDERSTAND)(evaluate.evaluate)
 app.command(cls=help.Command, rich_help_panel=_UNDERSTAND)(report.report)
+app.command(cls=help.Command, rich_help_panel=_UNDERSTAND)(compare.compare)
 app.command(cls=help.Command, rich_help_panel=_UNDERSTAND)(explain.explain)
 app.command(cls=inspect.InOrder, rich_help_panel=_UNDERSTAND)(inspect.inspect)
 app.command(cls=help.Command, rich_help_panel=_UNDERSTAND)(convolve.convolve)

@@ -42,6 +42,10 @@ EXAMPLES: dict[str, list[str]] = {
         "cnn-tl report runs/photos-freeze",
         "cnn-tl report runs/photos-freeze --output photos.html --heat-maps none",
     ],
+    "compare": [
+        "cnn-tl compare runs/photos-freeze runs/photos-finetune",
+        "cnn-tl compare runs/a runs/b runs/c --report compare.html",
+    ],
     "explain": [
         "cnn-tl explain runs/photos-freeze holiday/*.jpg",
         "cnn-tl explain runs/photos-freeze photos --method top-patches --channel 7",

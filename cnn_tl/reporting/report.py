@@ -57,7 +57,7 @@ def report_of_run(path: Path, options: PageOptions = DEFAULTS, *, result: TrainR
         ArtefactError: there is no such run, it has not finished, or a file of it is damaged.
     """
     folder = RunFolder(path)
-    result = result or _finished_result(folder)
+    result = result or finished_result(folder)
     manifest = Manifest.from_json(files.read_json(folder.manifest))
     answers = answers_of_run(folder)
     if not len(answers):
@@ -176,7 +176,7 @@ def _circumstances(folder: RunFolder, manifest: Manifest, result: TrainResult) -
     )
 
 
-def _finished_result(folder: RunFolder) -> TrainResult:
+def finished_result(folder: RunFolder) -> TrainResult:
     """Return the result of a run.
 
     Raises:
