@@ -11,7 +11,7 @@ from cnn_tl.core.statistics import wilson_interval
 from cnn_tl.metrics.figures import CalibrationBin
 from cnn_tl.pages.charts.axes import Scale, frame, line, text
 
-_WIDTH, _HEIGHT = 380, 330
+_WIDTH, _HEIGHT = 388, 330
 _LEFT, _RIGHT, _TOP, _MIDDLE, _COUNTS_TOP, _BOTTOM = 44, 366, 12, 216, 238, 288
 
 
@@ -34,7 +34,7 @@ def calibration_chart(bins: Sequence[CalibrationBin]) -> Markup:
 
 
 def _grid(x: Scale, y: Scale) -> list[Markup]:
-    shapes = [text(_LEFT, _TOP - 2, "", "start")]
+    shapes = []
     for share in (0, 0.25, 0.5, 0.75, 1):
         shapes += [
             line(x(0), y(share), x(1), y(share), "grid"),
