@@ -33,6 +33,9 @@ def evaluate(
     split: str | None = None,
     robustness: bool = False,
     limit: int | None = None,
+    wrong: PathLike | None = None,
+    report: PathLike | None = None,
+    answers: PathLike | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
     device: DeviceName = "auto",
@@ -52,23 +55,33 @@ def evaluate(
             left out where they are known, unless the split is train.
         robustness: also evaluate shifted, scaled, rotated, blurred and relit images.
         limit: evaluate at most this many images, drawn from each class in proportion.
+        wrong: a CSV file for every wrong image, the most confident first.
+        report: an HTML file for all of it as one page, with images.
+        answers: a file for all answers, one JSON line for each image.
         batch_size, workers, device, quiet, observer: as in `predict`.
         part: the former name of split.
 
     Raises:
         ArtefactError: there is no model, or it is damaged.
         DataError: there are no images, none can be read, or the model does not know their classes.
-        UsageError: the folder has no such split, or a keyword has an impossible value.
+        ResourceError: a file cannot be written.
+        UsageError: the folder has no such split, a keyword has an impossible value, or a file holds something else.
     """
     require_working_directory()
     from cnn_tl.evaluating.evaluate import EvaluationOptions
     from cnn_tl.evaluating.evaluate import evaluate as run_evaluate
+    from cnn_tl.reporting.evaluation_files import EvaluationFiles
 
     check_values(device, limit=limit, batch_size=batch_size, workers=workers)
-    options = EvaluationOptions(split or part, robustness, limit, batch_size, workers, device)
     model, images = path_text(source, "source", MODEL), path_text(data, "data")
+    named = {"wrong": wrong, "report": report, "answers": answers}
+    places = EvaluationFiles(**{key: Path(path_text(path, key)) for key, path in named.items() if path is not None})
+    places.require_places(Path(model))
+    options = EvaluationOptions(split or part, robustness, limit, batch_size, workers, device, places.need_digests)
     with quiet_dependencies():
-        return run_evaluate(model, images, options, choose_observer(observer, quiet))
+        found = run_evaluate(model, images, options, choose_observer(observer, quiet))
+        places.write(found, device)
+    return found
 
 
 @with_keywords

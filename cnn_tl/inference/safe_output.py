@@ -22,17 +22,18 @@ OF_A_MODEL = frozenset({".onnx", ".pt2", ".pt", ".pth", ".safetensors"})
 """Suffixes of files that hold networks."""
 
 
-def require_harmless(output: Path, model: Path) -> None:
+def require_harmless(output: Path, model: Path, option: str = "--output") -> None:
     """Refuse an output that belongs to a model, an export or a run, is named like an image, or is not a regular file.
 
     Raises:
         UsageError: the output is one of these.
     """
-    where = f"--output {printable(output)}"
+    where = f"{option} {printable(output)}"
     if has_image_extension(output):
         raise UsageError(f"{where} is named like an image; choose another name")
     if output.exists() and not output.is_file():
-        raise UsageError(f"{where} is not a regular file; without --output, answers go to stdout")
+        hint = "without --output, answers go to stdout" if option == "--output" else "name the file"
+        raise UsageError(f"{where} is not a regular file; {hint}")
     if _is_of(output, model):
         raise UsageError(f"{where} would overwrite part of the model {printable(model)}; choose another name")
     if output.suffix.lower() in OF_A_MODEL:

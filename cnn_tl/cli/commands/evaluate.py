@@ -16,6 +16,7 @@ from cnn_tl.core.formatting import percent
 if TYPE_CHECKING:
     from cnn_tl.cli.terminal.tables import Grid
     from cnn_tl.evaluating.evaluate import Evaluation
+    from cnn_tl.metrics.figures import ClassFigures
 
 _WHERE_ALL_ARE = "--all-classes and --json print all of them"
 _MOST_CONFUSED = 5
@@ -32,6 +33,16 @@ PlotFile = Annotated[
     Path | None, typer.Option(metavar="PNG", help="File for the plot of --robustness.", show_default="robustness.png")
 ]
 
+WrongFile = Annotated[
+    Path | None, typer.Option("--wrong", metavar="CSV", help="File for every wrong image, the most confident first.")
+]
+AnswersFile = Annotated[
+    Path | None, typer.Option("--answers", metavar="JSONL", help="File for all answers, for cnn-tl compare.")
+]
+ReportFile = Annotated[
+    Path | None, typer.Option("--report", metavar="HTML", help="File for all of it as one page, with images.")
+]
+
 
 def evaluate(
     model: AnyModel,
@@ -42,6 +53,9 @@ def evaluate(
     ] = False,
     limit: Limit = None,
     output: PlotFile = None,
+    wrong: WrongFile = None,
+    report: ReportFile = None,
+    answers: AnswersFile = None,
     all_classes: Annotated[
         bool, typer.Option("--all-classes", help="List every class, even if there are many.")
     ] = False,
@@ -58,58 +72,92 @@ def evaluate(
     from cnn_tl.evaluating.evaluate import EvaluationOptions
     from cnn_tl.evaluating.evaluate import evaluate as run_evaluation
     from cnn_tl.inference.safe_output import require_plot_place
+    from cnn_tl.reporting.evaluation_files import EvaluationFiles
 
     if output is not None and not robustness:
         raise UsageError("--output is the file for the plot of --robustness; add --robustness, or leave --output out")
     plot = output or Path("robustness.png")
     if robustness:
         require_plot_place(plot)
+    places = EvaluationFiles(wrong=wrong, answers=answers, report=report)
+    places.require_places(model)
     note_unused_gpu(model, device)
-    options = EvaluationOptions(split, robustness, limit, batch_size, workers, device)
+    options = EvaluationOptions(split, robustness, limit, batch_size, workers, device, places.need_digests)
     found = run_evaluation(model, data, options, TerminalObserver())
     if robustness:
         _plot(found, plot)
+    remarks = places.write(found, device)
     if json:
         console.print_json(found.to_dict())
     else:
         show_evaluation(found, all_classes=all_classes)
     warn_if_no_better(found.accuracy, found.interval, found.baseline, ADVICE_AFTER_EVALUATION)
-    for note in found.notes:
+    for note in (*found.notes, *remarks):
         console.note(note)
     for file, reason in found.unreadable:
         console.warn(f"{file} could not be read and is not counted: {reason}")
     if robustness:
         console.note(f"the plot is in {printable(plot)}")
+    for what, path in (("wrong images are", wrong), ("answers are", answers), ("report is", report)):
+        if path is not None:
+            console.note(f"the {what} in {printable(path)}")
 
 
 def show_evaluation(found: Evaluation, *, all_classes: bool = False) -> None:
     """Print the accuracy, class by class, and the most frequent confusions."""
-    low, high = found.interval
-    console.show(
-        console.table(
-            ["evaluation", ">", ""],
-            [
-                ["images", f"{found.images:,}", _images(found)],
-                ["accuracy", percent(found.accuracy), f"{found.correct:,} right"],
-                ["95% interval", f"{percent(low)} - {percent(high)}", "Wilson; more images make it narrower"],
-                ["majority-class baseline", percent(found.baseline), _baseline(found)],
-                ["balanced accuracy", percent(found.balanced_accuracy), "each class weighs the same"],
-                ["calibration error", percent(found.calibration_error), "mean gap of probability and accuracy"],
-                ["log loss", f"{found.log_loss:.3f}", "nats; 0 is certain and right"],
-            ],
-            dense=True,
-        )
+    console.show(console.table(["evaluation", ">", ""], _figures(found), dense=True))
+    console.show(_averages(found))
+    cells = {name: _cells(one) for name, one in found.per_class.items()}
+    show_classes(
+        ["right / images>", "right / answers>", "recall>", "precision>", "F1>"],
+        cells,
+        _WHERE_ALL_ARE,
+        every=all_classes,
     )
-    counts = {
-        name: (count.right, count.images, f"{count.right} / {count.answered}")
-        for name, count in found.per_class.items()
-    }
-    show_classes(["right / images>", "right / answers>"], counts, _WHERE_ALL_ARE, every=all_classes)
     if confused := found.confused():
         rows = [[printable(true), printable(answer), count] for count, true, answer in confused[:_MOST_CONFUSED]]
         console.show(console.table(["true class", "answer", "images>"], rows))
     if found.robustness:
         console.show(_robustness(found))
+
+
+def _figures(found: Evaluation) -> list[list[str]]:
+    low, high = found.interval
+    rows = [
+        ["images", f"{found.images:,}", _images(found)],
+        ["accuracy", percent(found.accuracy), f"{found.correct:,} right"],
+        ["95% interval", f"{percent(low)} - {percent(high)}", "Wilson; more images make it narrower"],
+        ["majority-class baseline", percent(found.baseline), _baseline(found)],
+        ["balanced accuracy", percent(found.balanced_accuracy), "each class weighs the same"],
+        ["calibration error", percent(found.calibration_error), "mean gap of probability and accuracy"],
+        ["log loss", f"{found.log_loss:.3f}", "nats; 0 is certain and right"],
+    ]
+    k = len(found.top_k)
+    if len(found.classes) > k:
+        share = percent(found.top_k[-1])
+        rows.insert(3, [f"top-{k} accuracy", share, f"the class is among the {k} most probable"])
+    return rows
+
+
+def _averages(found: Evaluation) -> Grid:
+    """Return a table of the averages over classes: alike, and by their images."""
+    rows = [
+        [name, percent(one.recall), percent(one.precision), percent(one.f1), text]
+        for name, one, text in (
+            ("macro", found.macro, "each class weighs the same"),
+            ("weighted", found.weighted, "by images"),
+        )
+    ]
+    return console.table(["mean of classes", "recall>", "precision>", "F1>", ""], rows)
+
+
+def _cells(one: ClassFigures) -> tuple[int, int, str, str, str, str]:
+    answers = f"{one.right} / {one.answered}"
+    return one.right, one.images, answers, _share(one.recall), _share(one.precision), _share(one.f1)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else percent(value)
 
 
 def _images(found: Evaluation) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_tl.core.files import sha256_file
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.evaluating import evaluate as evaluating
 from cnn_tl.inference.classifier import Classifier
@@ -43,10 +45,46 @@ def test_tables(cli: Callable[..., Any]) -> None:
     folded = " ".join(lines)
     assert "accuracy 75.0% 3 right" in lines
     assert "majority-class baseline 75.0% always dark, most common here, as that in training is not known" in folded
-    assert "dark 2 / 3 2 / 2" in lines
-    assert "light 1 / 1 1 / 2" in lines
+    assert "macro 83.3% 75.0% 73.3% each class weighs the same" in lines
+    assert "weighted 75.0% 87.5% 76.7% by images" in lines
+    assert "dark 2 / 3 2 / 2 66.7% 100.0% 80.0%" in lines
+    assert "light 1 / 1 1 / 2 100.0% 50.0% 66.7%" in lines
+    assert "top-" not in done.out  # of two classes, both are always among the two most probable
     assert "dark light 1" in lines
     assert "it is not known whether the model was trained on them" in " ".join(lines)
+
+
+def test_files_of_all_that_was_found(cli: Callable[..., Any]) -> None:
+    done = cli("evaluate", "run", "photos", "--wrong", "w.csv", "--answers", "a.jsonl", "--report", "r.html")
+    assert done.code == 0
+    for said in ("the wrong images are in w.csv", "the answers are in a.jsonl", "the report is in r.html"):
+        assert said in done.err
+    digests = {path.name: sha256_file(path) for path in Path("photos/dark").iterdir()}
+    with Path("w.csv").open(newline="") as stream:
+        [row] = csv.DictReader(stream)
+    assert (row["file"], row["label"], row["predicted"]) == ("dark/1.png", "dark", "light")
+    assert row["sha256"] == digests["1.png"]
+    answers = [json.loads(line) for line in Path("a.jsonl").read_text().splitlines()]
+    assert [one["file"] for one in answers] == ["dark/0.png", "dark/1.png", "dark/2.png", "light/0.png"]
+    assert [one["sha256"] for one in answers[:3]] == [digests[f"{k}.png"] for k in range(3)]
+    assert "dark/1.png" in Path("r.html").read_text()
+    again = cli("evaluate", "run", "photos", "--wrong", "w.csv", "--report", "r.html", "--json")
+    assert json.loads(again.out)["macro"]["f1"] == pytest.approx((0.8 + 2 / 3) / 2)
+
+
+def test_top_k_is_printed_where_there_are_more_classes(
+    cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def second_best(pixels: Any) -> Any:
+        others = np.tile(np.array([3.0, 0, 0, 0, 0]), (len(pixels), 1))
+        return np.concatenate([by_brightness(pixels) / 9, others], axis=1).astype(np.float32)
+
+    model = Classifier(("dark", "light", "always", "x", "y", "z", "w"), SPEC, second_best)
+    monkeypatch.setattr(evaluating, "load", lambda source, device, **_: model)
+    done = cli("evaluate", "run", "photos")
+    lines = [" ".join(line.split()) for line in done.out.splitlines()]
+    assert "accuracy 0.0% 0 right" in lines
+    assert "top-5 accuracy 100.0% the class is among the 5 most probable" in lines
 
 
 def test_robustness_as_tables_and_a_plot(cli: Callable[..., Any]) -> None:
@@ -76,6 +114,9 @@ def test_json_and_a_broken_image(cli: Callable[..., Any]) -> None:
         (["photos", "--output", "plot.png"], 2, "--output is the file for the plot of --robustness"),
         (["photos", "--robustness", "--output", "plot.jpg"], 2, "ends in .png"),
         (["photos", "--robustness", "--output", "photos"], 2, "photos is a folder; name the file"),
+        (["photos", "--wrong", "photos/dark/0.png"], 2, "--wrong photos/dark/0.png is named like an image"),
+        (["photos", "--report", "r.txt"], 2, "--report r.txt: the page is HTML"),
+        (["photos", "--wrong", "a", "--answers", "a"], 2, "--wrong and --answers are the same file"),
         (["photos", "--split", "val"], 2, "has no splits (train, val, test)"),
         (["photos", "--part", "val"], 2, "has no splits (train, val, test)"),
         (["photos/dark"], 3, "images directly in"),

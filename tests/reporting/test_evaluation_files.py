@@ -1,0 +1,47 @@
+"""The files of an evaluation: where they may lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cnn_tl.core.errors import ResourceError, UsageError
+from cnn_tl.reporting.evaluation_files import EvaluationFiles
+
+
+def test_new_files_and_own_ones_are_allowed(tmp_path: Path) -> None:
+    (tmp_path / "old.csv").write_text("file\n")
+    places = EvaluationFiles(tmp_path / "old.csv", tmp_path / "new" / "answers.jsonl", tmp_path / "page.html")
+    places.require_places(tmp_path / "run")
+    assert places.need_digests
+    assert not EvaluationFiles(report=tmp_path / "page.html").need_digests
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ({"wrong": "a.csv", "answers": "sub/../a.csv"}, "--wrong and --answers are the same file"),
+        ({"wrong": "photo.jpg"}, "--wrong .*photo.jpg is named like an image"),
+        ({"answers": "sub"}, "--answers .*sub is not a regular file; name the file"),
+        ({"answers": "run/validation.jsonl"}, "would overwrite part of run"),
+        ({"wrong": "model.onnx"}, "--wrong .* is named like a model"),
+        ({"report": "page.csv"}, "--report .* ends in .html"),
+        ({"report": "theirs.html"}, "--report .* exists and is not a page of cnn-tl"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, named: dict[str, str], said: str) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "run").mkdir()
+    for name in ("recipe.yaml", "manifest.json", "validation.jsonl"):
+        (tmp_path / "run" / name).write_text("{}")
+    (tmp_path / "theirs.html").write_text("<p>")
+    places = EvaluationFiles(**{key: tmp_path / name for key, name in named.items()})
+    with pytest.raises(UsageError, match=said):
+        places.require_places(tmp_path / "elsewhere")
+
+
+def test_a_file_in_the_way_of_the_folder_is_found_before_work_is_done(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError, match="choose another --answers"):
+        EvaluationFiles(answers=tmp_path / "file" / "answers.jsonl").require_places(tmp_path / "run")
