@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 from made_up_report import HOSTILE, report_page
+from PIL import Image
 
-from cnn_tl.pages.content import ReportPage
+from cnn_tl.pages import contact_sheet
+from cnn_tl.pages.content import Card, ReportPage
 from cnn_tl.pages.report import render_report
+from cnn_tl.pages.thumbnail import thumbnail
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 
@@ -205,3 +208,34 @@ def test_a_hundred_thousand_images_open_no_slower_than_a_thousand(browser: webdr
     print(f"DOM ready after {took[0]:.0f} ms with 1,000 images, {took[1]:.0f} ms with 100,000")  # noqa: T201
     assert took[1] < 20 * took[0]
     assert "of 12,000 images" in texts(browser, "#found")[0]
+
+
+def test_a_contact_sheet_filters(browser: webdriver.Chrome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contact_sheet, "MOST_THUMBNAILS", 4)
+    evil = "<script>window.hurt = 1</script>"
+    answers = [((evil, 0.9), ("bee", 0.1)), (("bee", 0.6), (evil, 0.4))] * 3
+    cards = [Card(f"{evil}/{n}.jpg", None, ranked) for n, ranked in enumerate(answers)]
+    cards.append(Card("broken.jpg", None, (), error="truncated JPEG"))
+    sheet = contact_sheet.contact_sheet(cards, (evil, "bee"), 2, lambda card: thumbnail(Image.new("RGB", (9, 9))))
+    path = tmp_path / "sheet.html"
+    path.write_text("".join(sheet), "utf-8")
+    browser.get_log("performance")
+    browser.get(path.as_uri())
+
+    def found() -> tuple[int, str]:
+        shown = browser.find_elements(By.CSS_SELECTOR, "#sheet > .card, #more > tr")
+        return sum(one.is_displayed() for one in shown), browser.find_element(By.ID, "s-found").text
+
+    assert found() == (7, "7 of 7 images")
+    choose(browser, "s-answer", "could not be read")
+    assert found() == (1, "1 of 7 images")
+    choose(browser, "s-answer", evil)
+    assert found() == (3, "3 of 7 images")
+    choose(browser, "s-answer", "any")
+    browser.find_element(By.ID, "s-to").send_keys("60")
+    assert found() == (3, "3 of 7 images")
+    browser.find_element(By.ID, "s-text").send_keys("/5.JPG")
+    assert found() == (1, "1 of 7 images")
+    assert browser.execute_script("return window.hurt") is None
+    assert browser.get_log("browser") == []
+    assert {one for one in requests_of(browser, path.as_uri()) if not one.startswith("data:")} == {path.as_uri()}

@@ -178,7 +178,7 @@
       $("#s-found").textContent = `${count(found)} of ${count(entries.length)} ${entries.length === 1 ? "image" : "images"}`;
     }
 
-    for (const field of [text, answer, from, to]) field.addEventListener("input", refresh);
+    for (const kind of ["input", "change"]) $("#sheet-filters").addEventListener(kind, refresh);
     $("#sheet-filters").hidden = false;
     refresh();
   }
