@@ -31,6 +31,7 @@ SURFACE = [
     "models",
     "predict",
     "recipes",
+    "report",
     "train",
 ]
 

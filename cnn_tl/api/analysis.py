@@ -120,8 +120,17 @@ def report(
 
 
 @with_keywords
-def compare(runs: Sequence[PathLike], *, report: PathLike | None = None) -> Comparison:
-    """Compare finished runs on the validation images that they have in common, joined by content.
+def compare(
+    runs: Sequence[PathLike],
+    data: PathLike | None = None,
+    *,
+    split: str | None = None,
+    report: PathLike | None = None,
+    device: DeviceName = "auto",
+    quiet: bool = False,
+    observer: Observer | None = None,
+) -> Comparison:
+    """Compare finished runs on the images that they have in common, joined by content.
 
         found = cnn_tl.compare(["runs/photos-freeze", "runs/photos-finetune"])
         print(found.differences[0].verdict, found.differences[0].p_corrected)
@@ -130,7 +139,10 @@ def compare(runs: Sequence[PathLike], *, report: PathLike | None = None) -> Comp
 
     Args:
         runs: two or more run folders, or results of `train`.
+        data: labelled images on which all runs are evaluated first; by default, their validation images are compared.
+        split: of data, as in `evaluate`.
         report: an HTML file to write as well, with the images that only one run gets right.
+        device, quiet, observer: as in `predict`.
 
     Raises:
         UsageError: there are fewer than two runs, one is named twice, or the report would overwrite another file.
@@ -138,15 +150,21 @@ def compare(runs: Sequence[PathLike], *, report: PathLike | None = None) -> Comp
         DataError: the runs have different classes, or no images in common.
     """
     require_working_directory()
+    from cnn_tl.evaluating.evaluate import EvaluationOptions
     from cnn_tl.reporting.compare import compare as run_compare
     from cnn_tl.reporting.own_pages import require_page_place
 
     if isinstance(runs, str | os.PathLike) or not isinstance(runs, Sequence):
         raise UsageError("compare takes a list of run folders")
+    check_values(device)
+    images = None if data is None else Path(path_text(data, "data"))
     page = None if report is None else Path(path_text(report, "report"))
     if page is not None:
         require_page_place(page, "report")
-    found = run_compare([Path(path_text(run, "runs")) for run in runs])
+    folders = [Path(path_text(run, "runs")) for run in runs]
+    with quiet_dependencies():
+        options = EvaluationOptions(split=split, device=device)
+        found = run_compare(folders, images, options, choose_observer(observer, quiet))
     if page is not None:
         from cnn_tl.reporting.compare_page import write_comparison
 

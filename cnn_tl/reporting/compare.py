@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cnn_tl.core import files
 from cnn_tl.core.errors import DataError, UsageError, printable
@@ -21,6 +21,10 @@ from cnn_tl.reporting.report import finished_result
 from cnn_tl.training.run_answers import answers_of_run
 from cnn_tl.training.run_folder import RunFolder
 
+if TYPE_CHECKING:
+    from cnn_tl.core.progress import Observer
+    from cnn_tl.evaluating.evaluate import EvaluationOptions
+
 EXAMPLES = 12
 """Images that are named, of those that only one of two runs gets right."""
 
@@ -32,7 +36,7 @@ class Compared:
     """One run on the common images.
 
     Attributes:
-        own_images: its validation images, with those that others do not have.
+        own_images: the images to which it has answers, with those that others do not have.
         interval: the 95% Wilson score interval of the accuracy.
         log_loss: in nats; None where an old run did not keep it.
     """
@@ -82,7 +86,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two or more runs on the images that all of them have for validation.
+    """Two or more runs on the same images.
 
     Attributes:
         images: how many these are.
@@ -115,10 +119,19 @@ class Comparison:
         }
 
 
-def compare(runs: Sequence[Path]) -> Comparison:
-    """Compare finished runs on the validation images that they have in common, joined by content.
+def compare(
+    runs: Sequence[Path],
+    data: Path | None = None,
+    options: EvaluationOptions | None = None,
+    observer: Observer | None = None,
+) -> Comparison:
+    """Compare finished runs on the images that they have in common, joined by content.
 
     Images that one of them was trained on are left out.
+
+    Args:
+        data: labelled images on which all runs are evaluated first; None: the validation images of each run.
+        options, observer: of these evaluations.
 
     Raises:
         UsageError: there are fewer than two runs, or one is named twice.
@@ -134,7 +147,12 @@ def compare(runs: Sequence[Path]) -> Comparison:
     results = [finished_result(folder) for folder in folders]
     manifests = [Manifest.from_json(files.read_json(folder.manifest)) for folder in folders]
     _require_same_classes(names, manifests)
-    own = [answers_of_run(folder) for folder in folders]
+    if data is None:
+        own = [answers_of_run(folder) for folder in folders]
+        roots = [manifest.root for manifest in manifests]
+    else:
+        own = [_evaluated(run, data, options, observer) for run in runs]
+        roots = [data for _ in runs]
     joined = join(own, {image.sha256 for manifest in manifests for image in manifest.of("train")})
     if not len(joined):
         raise DataError(_nothing_in_common(names, own, joined))
@@ -149,8 +167,14 @@ def compare(runs: Sequence[Path]) -> Comparison:
         differences=_differences(compared, joined),
         notes=_notes(compared, joined),
         joined=joined,
-        roots=tuple(manifest.root for manifest in manifests),
+        roots=tuple(roots),
     )
+
+
+def _evaluated(run: Path, data: Path, options: EvaluationOptions | None, observer: Observer | None) -> LabelledAnswers:
+    from cnn_tl.evaluating.evaluate import EvaluationOptions, evaluate
+
+    return evaluate(run, data, replace(options or EvaluationOptions(), digests=True), observer).answers
 
 
 def _compared(name: str, mode: str, own_images: int, answers: LabelledAnswers, cost: Cost) -> Compared:
@@ -227,10 +251,10 @@ def _rounded_up(number: int) -> int:
 def _notes(runs: Sequence[Compared], joined: Joined) -> tuple[str, ...]:
     notes = []
     if any(one.own_images > len(joined) for one in runs):
-        of = ", ".join(f"{one.own_images:,} of {one.run}" for one in runs)
-        notes.append(f"compared on the {counted(len(joined), 'image')} that all have; validation images: {of}")
+        of = ", ".join(f"{one.own_images:,} in {one.run}" for one in runs)
+        notes.append(f"compared on the {counted(len(joined), 'image')} that all have, of {of}")
     if joined.trained_on:
-        notes.append(f"left out {counted(joined.trained_on, 'image')} that another of the runs was trained on")
+        notes.append(f"left out {counted(joined.trained_on, 'image')} that one of the runs was trained on")
     if joined.relabelled:
         notes.append(f"left out {counted(joined.relabelled, 'image')} that the runs have under different labels")
     return tuple(notes)
@@ -248,8 +272,10 @@ def _require_same_classes(names: Sequence[str], manifests: Sequence[Manifest]) -
 def _nothing_in_common(names: Sequence[str], own: Sequence[LabelledAnswers], joined: Joined) -> str:
     if joined.trained_on:
         which = counted(joined.trained_on, "image")
-        return f"{' and '.join(names)} share {which} of validation, but one of them was trained on all of these"
+        return (
+            f"{' and '.join(names)} share {which}, but one of them was trained on all of these; name others with --data"
+        )
     for name, answers in zip(names[1:], own[1:], strict=True):
         if not len(join([own[0], answers])):
-            return f"{names[0]} and {name} have no validation images in common; train both with the same split"
-    return f"there is no image that {', '.join(names)} all have for validation"
+            return f"{names[0]} and {name} have no images in common; evaluate both on the same ones with --data"
+    return f"there is no image that {', '.join(names)} all have; evaluate them on the same ones with --data"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from string import ascii_uppercase
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cnn_tl.cli import completion
+from cnn_tl.cli.options import WhereModelRuns
 from cnn_tl.cli.terminal import console
 from cnn_tl.core.errors import UsageError, printable
 from cnn_tl.core.formatting import counted, percent
@@ -20,15 +21,28 @@ Runs = Annotated[
     list[Path],
     typer.Argument(metavar="RUN RUN...", help="The folders of finished runs.", autocompletion=completion.runs),
 ]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DATA", help="Evaluate all runs on these images first.", show_default="each run's validation images"
+    ),
+]
+Split = Annotated[
+    Literal["train", "val", "test"] | None,
+    typer.Option(help="Of DATA.", show_default="test if there is one, else val"),
+]
 Report = Annotated[Path | None, typer.Option("--report", metavar="HTML", help="Also write a page with the images.")]
 
 
 def compare(
     runs: Runs,
+    data: Data = None,
+    split: Split = None,
     report: Report = None,
+    device: WhereModelRuns = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> None:
-    """Compare finished runs on the validation images that they have in common.
+    """Compare finished runs on the same images: the validation images that they have in common, or DATA.
 
     Images are joined by content. Each run is compared with the first one: the difference of their accuracies with its
     interval, McNemar's exact test (corrected for several runs), and what only one of them gets right.
@@ -41,7 +55,15 @@ def compare(
         raise UsageError(f"compare takes at most {MOST_RUNS} runs")
     if report is not None:
         require_page_place(report, "--report")
-    found = run_compare(runs)
+    if data is None and split is not None:
+        raise UsageError("--split is one of DATA; name its folder with --data")
+    if data is None:
+        found = run_compare(runs)
+    else:
+        from cnn_tl.cli.terminal.bars import TerminalObserver
+        from cnn_tl.evaluating.evaluate import EvaluationOptions
+
+        found = run_compare(runs, data, EvaluationOptions(split=split, device=device), TerminalObserver())
     if report is not None:
         write_comparison(found, report)
     if json:
