@@ -17,8 +17,11 @@ MOST_PAIRS = 50
 
 THUMBNAILS_PER_PAIR = 6
 IMAGES_PER_PAIR = 20
-MOST_IMAGES = 4_000
-"""Of all pairs together."""
+MOST_BYTES = 500_000
+"""Of the images of all pairs together, without their thumbnails: about 4,000."""
+
+_ROW = 70
+"""Bytes of an image in the page besides its name, about."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,12 @@ def pairs_of(page: ReportPage) -> list[Pair]:
     few = len(page.figures.confusion) <= MOST_CLASSES_IN_CELLS
     confused = page.figures.confused()
     groups = _wrong_by_pair(page.answers)
-    room, pairs = MOST_IMAGES, []
+    room, pairs = MOST_BYTES, []
     for images, label, answer in confused if few else confused[:MOST_PAIRS]:
-        members = groups.get((label, answer), [])[: min(IMAGES_PER_PAIR, room)]
+        members = groups.get((label, answer), [])[: IMAGES_PER_PAIR if room > 0 else 0]
         with_card = [index for index in members if _has_picture(page, index)][:THUMBNAILS_PER_PAIR]
         rest = [index for index in members if index not in with_card]
-        room -= len(members)
+        room -= sum(len(page.answers.files[index].encode("utf-8", "replace")) + _ROW for index in members)
         pairs.append(
             Pair(
                 label=label,

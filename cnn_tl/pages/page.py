@@ -45,6 +45,12 @@ def shown(text: str) -> Markup:
     return Markup("<bdi>{}</bdi>").format(printable(text))
 
 
+def brief(text: str, most: int = 60) -> str:
+    """Return a name cut to its first characters, for places where it is repeated."""
+    text = printable(text[: most + 1])
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def safe_json(value: Any) -> Markup:
     r"""Return JSON that may stand in a <script> element: `<`, `>`, `&` and line separators as \u003c and so on.
 
@@ -101,5 +107,11 @@ def _environment() -> Environment:
     }
     names = ("counted", "percent", "certainty", "points", "small", "duration", "readable_bytes")
     environment.filters |= {name: getattr(formatting, name) for name in names}
-    environment.filters |= {"shown": shown, "printable": printable, "safe_json": safe_json, "ln": math.log}
+    environment.filters |= {
+        "shown": shown,
+        "brief": brief,
+        "printable": printable,
+        "safe_json": safe_json,
+        "ln": math.log,
+    }
     return environment

@@ -7,8 +7,8 @@ from markupsafe import Markup
 from cnn_tl.core.errors import printable
 from cnn_tl.pages.page import data_url
 
-MOST_BYTES = 2_000_000
-"""Thumbnails of one page together, before base64 makes them a third larger: about 600 photographs."""
+MOST_BYTES = 1_500_000
+"""Thumbnails of one page together, before base64 makes them a third larger: about 450 photographs."""
 
 
 class Pictures:

@@ -13,6 +13,7 @@ from made_up_report import HOSTILE, report_page
 from cnn_tl.core.formatting import percent
 from cnn_tl.pages import report
 from cnn_tl.pages.confusion import IMAGES_PER_PAIR, MOST_PAIRS, pairs_of
+from cnn_tl.pages.content import Card, Gallery
 from cnn_tl.pages.image_list import image_list
 from cnn_tl.pages.pictures import Pictures
 from cnn_tl.pages.report import as_json, render_report
@@ -122,9 +123,12 @@ def test_it_is_small_whatever_it_is_about(images: int, classes: int) -> None:
     assert len(render_report(page).encode()) < 3_000_000
 
 
-def test_long_names_do_not_make_it_large() -> None:
-    page = report_page(images=20_000, classes=tuple(f"{k}{'long' * 60}" for k in range(10)))
-    assert len(render_report(page).encode()) < 5_000_000
+def test_long_names_and_many_thumbnails_do_not_make_it_large() -> None:
+    many = tuple(Card(f"{n}.jpg", None, (), thumbnail=n.to_bytes(20_000, "big")) for n in range(200))
+    names = tuple(f"{k:02}{'long' * 60}" for k in range(40))
+    html = render_report(report_page(images=20_000, classes=names, sure=2.0, galleries=(Gallery("Many", "", many),)))
+    assert "left out to keep this page small" in html
+    assert 4_000_000 < len(html.encode()) < 5_000_000
 
 
 def test_the_list_begins_with_what_is_worth_a_look() -> None:
