@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
-
 from cnn_tl.core import files
 from cnn_tl.core.errors import ArtefactError, printable
 from cnn_tl.data.manifest import Manifest
+from cnn_tl.metrics.answer_lines import answers_from_lines
 from cnn_tl.metrics.answers import LabelledAnswers
 from cnn_tl.training.run_folder import RunFolder
 
@@ -23,26 +17,10 @@ def answers_of_run(run: RunFolder) -> LabelledAnswers:
         ArtefactError: a file is missing or damaged.
     """
     manifest = Manifest.from_json(files.read_json(run.manifest))
+    digests = {image.path: image.sha256 for image in manifest.of("val")}
     try:
-        lines = [json.loads(line) for line in files.read_bytes(run.validation).decode("utf-8").splitlines()]
-        return _answers(lines, manifest)
+        return answers_from_lines(files.read_bytes(run.validation).splitlines(), manifest.classes, digests)
     except FileNotFoundError as error:
         raise ArtefactError(f"{printable(run.validation)} is missing") from error
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtefactError(f"{printable(run.validation)} is damaged: {error}") from error
-
-
-def _answers(lines: Sequence[Mapping[str, Any]], manifest: Manifest) -> LabelledAnswers:
-    index = {name: k for k, name in enumerate(manifest.classes)}
-    sha256 = {image.path: image.sha256 for image in manifest.of("val")}
-    tops = [line.get("top") or [[line["predicted"], line["probability"]]] for line in lines]
-    return LabelledAnswers(
-        classes=manifest.classes,
-        files=tuple(line["file"] for line in lines),
-        sha256=tuple(sha256.get(line["file"], "") for line in lines),
-        labels=np.array([index[line["label"]] for line in lines], dtype=np.int64),
-        ranked=np.array([[index[name] for name, _ in top] for top in tops], dtype=np.int64),
-        probabilities=np.array([[share for _, share in top] for top in tops], dtype=np.float64),
-        losses=np.array([line.get("loss", math.nan) for line in lines], dtype=np.float64),
-        distances=np.array([line.get("distance", math.nan) for line in lines], dtype=np.float64),
-    )

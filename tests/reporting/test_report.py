@@ -81,9 +81,19 @@ def test_each_figure_is_what_sklearn_makes_of_the_answers_of_predict(run: Path, 
     for number, row in enumerate(rows):
         for rank in ("", "_2", "_3"):
             shares[number, manifest.classes.index(row[f"label{rank}"])] = float(row[f"probability{rank}"])
+    shares /= shares.sum(axis=1, keepdims=True)  # six digits each
     figures = as_json(report_of_run(run, PLAIN))["figures"]
     assert figures["accuracy"] == metrics.accuracy_score(labels, predicted)
     assert figures["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(labels, predicted))
+    assert figures["log_loss"] == pytest.approx(
+        metrics.log_loss([manifest.classes.index(label) for label in labels], shares, labels=[0, 1, 2]), abs=1e-4
+    )
+    rank_of_label = [
+        1 + int((shares[n] > shares[n, manifest.classes.index(label)]).sum()) for n, label in enumerate(labels)
+    ]
+    assert list(figures["top_k"]) == pytest.approx([np.mean(np.array(rank_of_label) <= k) for k in (1, 2, 3)])
+    f1_of_each = metrics.f1_score(labels, predicted, labels=manifest.classes, average=None, zero_division=0)
+    assert [one["f1"] or 0.0 for one in figures["per_class"].values()] == pytest.approx(f1_of_each.tolist())
     for average in ("macro", "weighted"):
         precision, recall, f1, _ = metrics.precision_recall_fscore_support(
             labels, predicted, labels=manifest.classes, average=average, zero_division=0
