@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,14 +25,15 @@ def image_list(answers: LabelledAnswers, most: int = MOST_IMAGES, most_bytes: in
     answer, probability of the label or null]; `left_out` is how many images are not in it.
     """
     order_N = np.lexsort((np.where(answers.right, answers.confidence, -answers.confidence), answers.right))
+    confidence_N, of_label_N = answers.confidence.tolist(), answers.of_label.tolist()
     rows: list[list[Any]] = []
     for index in order_N[:most].tolist():
-        file, of_label = printable(answers.files[index]), float(answers.of_label[index])
+        file, of_label = printable(answers.files[index]), of_label_N[index]
         most_bytes -= len(file.encode("utf-8")) + _NUMBERS
         if most_bytes < 0:
             break
-        confidence = round(float(answers.confidence[index]), 4)
-        known = None if np.isnan(of_label) else round(of_label, 4)
+        confidence = round(confidence_N[index], 4)
+        known = None if math.isnan(of_label) else round(of_label, 4)
         rows.append([file, int(answers.labels[index]), int(answers.predicted[index]), confidence, known])
     return {
         "classes": [printable(name) for name in answers.classes],
