@@ -17,8 +17,8 @@ from cnn_tl.pages.page import picture, stream
 MOST_THUMBNAILS, MOST_THUMBNAIL_BYTES = 500, 3_000_000
 """Thumbnails on a page, and their size together, which base64 increases by a third."""
 
-MOST_ROWS = 20_000
-"""Images that a page lists without a thumbnail, about 4 MB. CSV holds any number."""
+MOST_ROWS = 10_000
+"""Images that a page lists without a thumbnail, about 2 MB: with more, browsers open it slowly. CSV holds any number."""
 
 MOST_CLASSES_NAMED = 5
 
