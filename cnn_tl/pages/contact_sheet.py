@@ -18,7 +18,7 @@ MOST_THUMBNAILS, MOST_THUMBNAIL_BYTES = 500, 3_000_000
 """Thumbnails on a page, and their size together, which base64 increases by a third."""
 
 MOST_ROWS = 10_000
-"""Images that a page lists without a thumbnail, about 2 MB: with more, browsers open it slowly. CSV holds any number."""
+"""Images that a page lists without a thumbnail, about 2 MB: with more, browsers open it slowly. CSV takes any."""
 
 MOST_CLASSES_NAMED = 5
 

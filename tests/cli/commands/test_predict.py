@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import typer
 from PIL import Image
 
 from cnn_tl.cli.app import app
+from cnn_tl.cli.commands import predict
 from cnn_tl.core import device
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.inference import loading
@@ -349,3 +351,10 @@ def test_html_of_an_image_that_is_gone_meanwhile(cli: Callable[..., Any], monkey
     monkeypatch.setattr(loading, "load", lambda source, device, **_: model)
     assert cli("predict", "run", "photos/dark.png", "--output", "answers.html").code == 0
     assert "no preview" in Path("answers.html").read_text("utf-8")
+
+
+def test_html_is_not_printed_on_a_terminal(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True), stdin=None))
+    done = cli("predict", "run", "photos", "--format", "html")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "error: --format html writes a page: give --output FILE.html\n"
