@@ -37,7 +37,7 @@ WrongFile = Annotated[
     Path | None, typer.Option("--wrong", metavar="CSV", help="File for every wrong image, the most confident first.")
 ]
 AnswersFile = Annotated[
-    Path | None, typer.Option("--answers", metavar="JSONL", help="File for all answers, for cnn-tl compare.")
+    Path | None, typer.Option("--answers", metavar="JSONL", help="File for all answers, one JSON line an image.")
 ]
 ReportFile = Annotated[
     Path | None, typer.Option("--report", metavar="HTML", help="File for all of it as one page, with images.")
