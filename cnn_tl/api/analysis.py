@@ -138,7 +138,8 @@ def compare(
     Each run is compared with the first one.
 
     Args:
-        runs: two or more run folders, or results of `train`.
+        runs: two or more run folders, results of `train`, or files that `evaluate` wrote as `answers`; with `data`,
+            also bundles and .onnx files.
         data: labelled images on which all runs are evaluated first; by default, their validation images are compared.
         split: of data, as in `evaluate`.
         report: an HTML file to write as well, with the images that only one run gets right.

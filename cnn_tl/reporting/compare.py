@@ -1,4 +1,4 @@
-"""Finished runs side by side, on the validation images that they have in common."""
+"""Finished runs and evaluations side by side, on the images that they have in common."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn_tl.core import files
 from cnn_tl.core.errors import DataError, UsageError, printable
 from cnn_tl.core.formatting import counted, percent, points
 from cnn_tl.core.statistics import SIGNIFICANT, compare_paired
-from cnn_tl.data.manifest import Manifest
 from cnn_tl.metrics.answers import LabelledAnswers
 from cnn_tl.metrics.figures import figures_of
 from cnn_tl.metrics.paired import Joined, disagreements, holm, images_needed, join
-from cnn_tl.reporting.cost import Cost, cost_of
-from cnn_tl.reporting.report import finished_result
-from cnn_tl.training.run_answers import answers_of_run
-from cnn_tl.training.run_folder import RunFolder
+from cnn_tl.reporting.answer_sources import AnswerSource, source_of
+from cnn_tl.reporting.cost import Cost
 
 if TYPE_CHECKING:
     from cnn_tl.core.progress import Observer
@@ -33,23 +29,24 @@ _MOST_NAMED = 5
 
 @dataclass(frozen=True)
 class Compared:
-    """One run on the common images.
+    """One run, or another source of answers, on the common images.
 
     Attributes:
+        mode, cost: None where it is no run.
         own_images: the images to which it has answers, with those that others do not have.
         interval: the 95% Wilson score interval of the accuracy.
         log_loss: in nats; None where an old run did not keep it.
     """
 
     run: str
-    mode: str
+    mode: str | None
     own_images: int
     correct: int
     accuracy: float
     interval: tuple[float, float]
     macro_f1: float
     log_loss: float | None
-    cost: Cost
+    cost: Cost | None
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ class Comparison:
         images: how many these are.
         runs: in the given order. differences: each but the first against the first.
         notes: images that were left out, and why.
-        joined: the answers, image by image. roots: the data folder of each run.
+        joined: the answers, image by image. roots: the data folder of each run; None where it is not known.
     """
 
     images: int
@@ -101,7 +98,7 @@ class Comparison:
     differences: tuple[Difference, ...]
     notes: tuple[str, ...]
     joined: Joined = field(repr=False)
-    roots: tuple[Path, ...] = field(repr=False)
+    roots: tuple[Path | None, ...] = field(repr=False)
 
     def __repr__(self) -> str:
         """Return such as `<Comparison on 75 images: runs/a 94.7%, runs/b 96.0%>`."""
@@ -130,7 +127,8 @@ def compare(
     Images that one of them was trained on are left out.
 
     Args:
-        data: labelled images on which all runs are evaluated first; None: the validation images of each run.
+        runs: run folders, and files of `evaluate --answers`; with `data`, also bundles and .onnx files.
+        data: labelled images on which all models are evaluated first; None: the validation images of each run.
         options, observer: of these evaluations.
 
     Raises:
@@ -143,52 +141,36 @@ def compare(
     names = [printable(run) for run in runs]
     if twice := next((one for one, other in itertools.combinations(runs, 2) if one.resolve() == other.resolve()), None):
         raise UsageError(f"{printable(twice)} is named twice")
-    folders = [RunFolder(run) for run in runs]
-    results = [finished_result(folder) for folder in folders]
-    manifests = [Manifest.from_json(files.read_json(folder.manifest)) for folder in folders]
-    _require_same_classes(names, manifests)
-    if data is None:
-        own = [answers_of_run(folder) for folder in folders]
-        roots = [manifest.root for manifest in manifests]
-    else:
-        own = [_evaluated(run, data, options, observer) for run in runs]
-        roots = [data for _ in runs]
-    joined = join(own, {image.sha256 for manifest in manifests for image in manifest.of("train")})
+    sources = [source_of(run, data, options, observer) for run in runs]
+    _require_same_classes(sources)
+    own = [source.answers for source in sources]
+    joined = join(own, frozenset[str]().union(*(source.trained_on for source in sources)))
     if not len(joined):
         raise DataError(_nothing_in_common(names, own, joined))
-    compared = tuple(
-        _compared(name, result.mode, len(mine), answers, cost_of(folder.bundle, result))
-        for name, result, mine, answers, folder in zip(names, results, own, joined.answers, folders, strict=True)
-    )
+    compared = tuple(map(_compared, sources, joined.answers))
     return Comparison(
         images=len(joined),
-        classes=manifests[0].classes,
+        classes=max((one.classes for one in own), key=len),
         runs=compared,
         differences=_differences(compared, joined),
         notes=_notes(compared, joined),
         joined=joined,
-        roots=tuple(roots),
+        roots=tuple(source.root for source in sources),
     )
 
 
-def _evaluated(run: Path, data: Path, options: EvaluationOptions | None, observer: Observer | None) -> LabelledAnswers:
-    from cnn_tl.evaluating.evaluate import EvaluationOptions, evaluate
-
-    return evaluate(run, data, replace(options or EvaluationOptions(), digests=True), observer).answers
-
-
-def _compared(name: str, mode: str, own_images: int, answers: LabelledAnswers, cost: Cost) -> Compared:
+def _compared(source: AnswerSource, answers: LabelledAnswers) -> Compared:
     figures = figures_of(answers)
     return Compared(
-        run=name,
-        mode=mode,
-        own_images=own_images,
+        run=source.name,
+        mode=source.mode,
+        own_images=len(source.answers),
         correct=figures.correct,
         accuracy=figures.accuracy,
         interval=figures.interval,
         macro_f1=figures.macro.f1,
         log_loss=figures.log_loss,
-        cost=cost,
+        cost=source.cost,
     )
 
 
@@ -260,13 +242,17 @@ def _notes(runs: Sequence[Compared], joined: Joined) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _require_same_classes(names: Sequence[str], manifests: Sequence[Manifest]) -> None:
-    """Refuse runs of different classes; their order may differ."""
-    first = set(manifests[0].classes)
-    for name, manifest in zip(names[1:], manifests[1:], strict=True):
-        if unlike := sorted(first.symmetric_difference(manifest.classes)):
-            shown = ", ".join(map(printable, unlike[:_MOST_NAMED])) + (", ..." if len(unlike) > _MOST_NAMED else "")
-            raise DataError(f"{names[0]} and {name} have different classes: only one of them knows {shown}")
+def _require_same_classes(sources: Sequence[AnswerSource]) -> None:
+    """Refuse models of different classes; their order may differ, and a file of answers may name only some of them."""
+    first = next((one for one in sources if one.knows_all_classes), sources[0])
+    for other in sources:
+        unlike = set(other.answers.classes) - set(first.answers.classes) if first.knows_all_classes else set()
+        if other.knows_all_classes:
+            unlike |= set(first.answers.classes) - set(other.answers.classes)
+        if unlike:
+            names = sorted(unlike)
+            shown = ", ".join(map(printable, names[:_MOST_NAMED])) + (", ..." if len(names) > _MOST_NAMED else "")
+            raise DataError(f"{first.name} and {other.name} have different classes: only one of them knows {shown}")
 
 
 def _nothing_in_common(names: Sequence[str], own: Sequence[LabelledAnswers], joined: Joined) -> str:

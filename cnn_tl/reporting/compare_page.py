@@ -29,9 +29,10 @@ def quality_cells(one: Compared) -> tuple[str, str]:
 
 def cost_cells(one: Compared) -> tuple[str, str, str, str, str, str]:
     """Return mode, backbone, time to train, parameters, size, and speed of embedding."""
-    cost = one.cost
+    if (cost := one.cost) is None:
+        return (one.mode or _UNKNOWN, *(_UNKNOWN,) * 5)
     return (
-        one.mode,
+        one.mode or _UNKNOWN,
         cost.backbone,
         _UNKNOWN if cost.seconds is None else duration(cost.seconds),
         f"{cost.parameters / 1e6:,.1f} M",
@@ -88,9 +89,14 @@ def page_of(found: Comparison) -> ComparePage:
         ),
         differences=tuple(difference_cells(found, one) for one in found.differences),
         galleries=shown,
-        notes=(*found.notes, *drawn.notes()),
+        notes=(*found.notes, *drawn.notes(), *_no_previews(found)),
         data=found.to_dict(),
     )
+
+
+def _no_previews(found: Comparison) -> tuple[str, ...]:
+    where_unknown = all(root is None for root in found.roots)
+    return ("without thumbnails, as files of answers do not say where the images lie",) if where_unknown else ()
 
 
 def _draw(found: Comparison) -> tuple[thumbnails.Thumbnails, tuple[Gallery, ...]]:
@@ -100,7 +106,11 @@ def _draw(found: Comparison) -> tuple[thumbnails.Thumbnails, tuple[Gallery, ...]
     for n, other in enumerate(found.joined.answers[1:], start=1):
         pairs.append((letters[0], base, letters[n], other, disagreements(base, other)))
         pairs.append((letters[n], other, letters[0], base, disagreements(other, base)))
-    wanted = {int(i): found.roots[0] / native(base.files[i]) for *_, at in pairs for i in at[:EXAMPLES]}
+    wanted = {}
+    for root, answers in zip(found.roots, found.joined.answers, strict=True):
+        if root is not None:  # any of them shows the same images
+            wanted = {int(i): root / native(answers.files[i]) for *_, at in pairs for i in at[:EXAMPLES]}
+            break
     drawn = thumbnails.draw(wanted, math.inf)
     shown = []
     for loser, wrong, winner, right, at in pairs:

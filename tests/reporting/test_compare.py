@@ -15,6 +15,7 @@ from PIL import Image
 
 from cnn_tl.core.errors import ArtefactError, DataError, UsageError
 from cnn_tl.core.statistics import compare_paired
+from cnn_tl.metrics.answer_lines import answer_lines
 from cnn_tl.reporting.compare import Comparison, compare
 from cnn_tl.reporting.compare_page import write_comparison
 from cnn_tl.training.run_answers import answers_of_run
@@ -182,3 +183,68 @@ def test_the_page_shows_the_images_that_only_one_gets_right(
     figures = re.findall(r'<script type="application/json" id="figures">(.*?)</script>', html, re.DOTALL)
     assert json.loads(figures[0])["runs"][1]["correct"] == 27
     assert json.loads(json.dumps(found.to_dict())) == json.loads(figures[0])
+
+
+def as_file(run: Path, path: Path, edit: Callable[[str], str] = str) -> Path:
+    """Write the answers of a run as `evaluate --answers` writes them."""
+    path.write_text(edit("".join(answer_lines(answers_of_run(RunFolder(run))))), "utf-8")
+    return path
+
+
+def test_files_of_answers_are_compared_like_runs(run: Path, other: Callable[..., Path], tmp_path: Path) -> None:
+    better = other("better", all_right)
+    runs = compare([run, better]).differences[0]
+    one = as_file(run, tmp_path / "a.jsonl")
+    for pair in ([run, as_file(better, tmp_path / "b.jsonl")], [one, tmp_path / "b.jsonl"], [one, better]):
+        found = compare(pair).differences[0]
+        assert (found.gain, found.interval, found.p) == (runs.gain, runs.interval, runs.p)
+        assert (found.macro_f1, found.only_run) == (pytest.approx(runs.macro_f1), runs.only_run)
+        assert found.log_loss == pytest.approx(runs.log_loss, abs=1e-5)
+
+
+def test_a_page_of_files_shows_images_where_a_run_says_where_they_lie(
+    run: Path, other: Callable[..., Path], tmp_path: Path
+) -> None:
+    one = as_file(run, tmp_path / "a.jsonl")
+    better = other("better", all_right)
+    for pair, drawn in (([one, better], True), ([one, as_file(better, tmp_path / "b.jsonl")], False)):
+        write_comparison(compare(pair), tmp_path / "page.html")
+        html = (tmp_path / "page.html").read_text("utf-8")
+        assert ("data:image/webp;base64" in html) == drawn
+        assert ("files of answers do not say where the images lie" in html) != drawn
+
+
+def test_a_file_of_other_classes_is_refused(run: Path, tmp_path: Path) -> None:
+    name = compare([run, as_file(run, tmp_path / "a.jsonl")]).classes[0]
+    strange = as_file(run, tmp_path / "b.jsonl", lambda text: text.replace(json.dumps(name), '"strange"'))
+    for first in (run, tmp_path / "a.jsonl"):
+        with pytest.raises(DataError, match=r"different classes: only one of them knows .*strange"):
+            compare([first, strange])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "there is no file"),
+        ("no JSON", "is not a file of evaluate --answers"),
+        ('{"file": "a.png"}', "is not a file of evaluate --answers"),
+        ("", "has no digests of images"),
+    ],
+)
+def test_a_file_that_holds_no_answers_is_refused(run: Path, tmp_path: Path, text: str | None, said: str) -> None:
+    path = tmp_path / "a.jsonl"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ArtefactError, match=said):
+        compare([run, path])
+
+
+def test_a_bundle_is_evaluated_on_other_images(run: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(run / "model", tmp_path / "bundle"))
+    data = compare([run, as_file(run, tmp_path / "a.jsonl")]).roots[0]
+    assert data is not None
+    found = compare([run, bundle], data)
+    assert found.runs[1].cost is None
+    assert found.differences[0].gain == 0
+    with pytest.raises(ArtefactError, match="is not a run folder"):
+        compare([run, bundle])

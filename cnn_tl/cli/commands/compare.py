@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 Runs = Annotated[
     list[Path],
-    typer.Argument(metavar="RUN RUN...", help="The folders of finished runs.", autocompletion=completion.runs),
+    typer.Argument(
+        metavar="RUN RUN...",
+        help="Folders of finished runs, or files of evaluate --answers; with --data also bundles and .onnx files.",
+        autocompletion=completion.runs,
+    ),
 ]
 Data = Annotated[
     Path | None,

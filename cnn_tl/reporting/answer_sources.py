@@ -1,0 +1,105 @@
+"""What `compare` takes: finished runs, files of `evaluate --answers`, and any model that is evaluated first."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnn_tl.core import files
+from cnn_tl.core.errors import ArtefactError, printable
+from cnn_tl.data.manifest import Manifest
+from cnn_tl.metrics.answer_lines import answers_from_lines
+from cnn_tl.metrics.answers import RANKS, LabelledAnswers
+from cnn_tl.reporting.cost import Cost, cost_of
+from cnn_tl.reporting.report import finished_result
+from cnn_tl.training.run_answers import answers_of_run
+from cnn_tl.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from cnn_tl.core.progress import Observer
+    from cnn_tl.evaluating.evaluate import EvaluationOptions
+
+SUFFIX = ".jsonl"
+"""Of a file of answers."""
+
+
+@dataclass(frozen=True)
+class AnswerSource:
+    """A model's answers, and what is known about the model.
+
+    Attributes:
+        name: as the caller gave it, printable.
+        knows_all_classes: whether `answers.classes` are all classes of the model; a file names only those it answers.
+        root: the folder that the images are relative to; None: not known.
+        trained_on: the SHA-256 of training images, as far as they are known.
+        mode, cost: of a run; None otherwise.
+    """
+
+    name: str
+    answers: LabelledAnswers
+    knows_all_classes: bool = True
+    root: Path | None = None
+    trained_on: frozenset[str] = frozenset()
+    mode: str | None = None
+    cost: Cost | None = None
+
+
+def source_of(
+    path: Path, data: Path | None, options: EvaluationOptions | None = None, observer: Observer | None = None
+) -> AnswerSource:
+    """Return the answers of a model.
+
+    Args:
+        path: a run folder or a file of answers; with `data`, also a bundle or a .onnx file.
+        data: labelled images on which the model is evaluated now; None: the validation images of a run.
+        options, observer: of the evaluation.
+
+    Raises:
+        ArtefactError: there is no such model, a run has not finished, or a file is damaged.
+        DataError: `data` has no images, or the model does not know their classes.
+    """
+    if path.suffix == SUFFIX:
+        return _of_file(path)
+    if data is None:
+        return _of_run(path)
+    from cnn_tl.evaluating.evaluate import EvaluationOptions, evaluate
+
+    known = _of_run(path) if RunFolder(path).recipe.is_file() else None
+    answers = evaluate(path, data, replace(options or EvaluationOptions(), digests=True), observer).answers
+    if known is None:
+        return AnswerSource(printable(path), answers, root=data)
+    return replace(known, answers=answers, root=data)
+
+
+def _of_run(path: Path) -> AnswerSource:
+    folder = RunFolder(path)
+    result = finished_result(folder)
+    manifest = Manifest.from_json(files.read_json(folder.manifest))
+    return AnswerSource(
+        name=printable(path),
+        answers=answers_of_run(folder),
+        root=manifest.root,
+        trained_on=frozenset(image.sha256 for image in manifest.of("train")),
+        mode=result.mode,
+        cost=cost_of(folder.bundle, result),
+    )
+
+
+def _of_file(path: Path) -> AnswerSource:
+    """Return the answers that `evaluate --answers` wrote."""
+    try:
+        lines = files.read_bytes(path).splitlines()
+        rows = [json.loads(line) for line in lines]
+        named = {row["label"] for row in rows} | {name for row in rows for name, _ in row["top"]}
+        answers = answers_from_lines(lines, sorted(named))
+    except FileNotFoundError as error:
+        raise ArtefactError(f"there is no file {printable(path)}") from error
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtefactError(f"{printable(path)} is not a file of evaluate --answers, or is damaged: {error}") from error
+    if not any(answers.sha256):
+        raise ArtefactError(
+            f"{printable(path)} has no digests of images; name the run folder, or a file of evaluate --answers"
+        )
+    return AnswerSource(printable(path), answers, knows_all_classes=answers.ranked.shape[1] < RANKS)
