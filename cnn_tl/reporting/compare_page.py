@@ -100,7 +100,7 @@ def _no_previews(found: Comparison) -> tuple[str, ...]:
 
 
 def _draw(found: Comparison) -> tuple[thumbnails.Thumbnails, tuple[Gallery, ...]]:
-    """Return the thumbnails, and two galleries for each difference: what only one of the two gets right."""
+    """Return the thumbnails, and a gallery of what only one of two models gets right, for each pair and both ways."""
     base, letters = found.joined.answers[0], ascii_uppercase
     pairs = []  # (letter and answers of the wrong one, of the right one, images)
     for n, other in enumerate(found.joined.answers[1:], start=1):
@@ -114,11 +114,13 @@ def _draw(found: Comparison) -> tuple[thumbnails.Thumbnails, tuple[Gallery, ...]
     drawn = thumbnails.draw(wanted, math.inf)
     shown = []
     for loser, wrong, winner, right, at in pairs:
+        if not len(at):
+            continue  # the table says so
         cards = tuple(_card(int(i), wrong, right, winner, base.files[i], drawn) for i in at[:EXAMPLES])
         text = f"{counted(len(at), 'image')}"
         if len(at) > EXAMPLES:
             text += f", of which {EXAMPLES} are shown"
-        text += f"; each with the answer of {loser}, its most confident mistakes first." if len(at) else "."
+        text += f"; each with the answer of {loser}, its most confident mistakes first."
         shown.append(Gallery(f"{winner} right, {loser} wrong", text, cards))
     return drawn, tuple(shown)
 
