@@ -179,6 +179,8 @@ def test_the_page_shows_the_images_that_only_one_gets_right(
     html = (tmp_path / "page.html").read_text("utf-8")
     assert "<img src=x" not in html
     assert html.count('<li class="card wrong">') == min(12, found.differences[0].only_run)
+    assert "B right, A wrong" in html
+    assert "A right, B wrong" not in html  # nothing to show
     assert "data:image/webp;base64" in html
     figures = re.findall(r'<script type="application/json" id="figures">(.*?)</script>', html, re.DOTALL)
     assert json.loads(figures[0])["runs"][1]["correct"] == 27
