@@ -32,8 +32,8 @@ def image_list(answers: LabelledAnswers, most: int = MOST_IMAGES, most_bytes: in
         most_bytes -= len(file.encode("utf-8")) + _NUMBERS
         if most_bytes < 0:
             break
-        confidence = round(confidence_N[index], 4)
-        known = None if math.isnan(of_label) else round(of_label, 4)
+        confidence = round(confidence_N[index], 6)
+        known = None if math.isnan(of_label) else round(of_label, 6)
         rows.append([file, int(answers.labels[index]), int(answers.predicted[index]), confidence, known])
     return {
         "classes": [printable(name) for name in answers.classes],

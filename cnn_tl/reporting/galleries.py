@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cnn_tl.core.errors import printable
-from cnn_tl.core.formatting import counted
+from cnn_tl.core.formatting import counted, percent
 from cnn_tl.metrics.answers import LabelledAnswers
 from cnn_tl.pages.content import Card, Gallery
 from cnn_tl.reporting import selection
@@ -101,7 +101,7 @@ def galleries(answers: LabelledAnswers, chosen: Chosen, cards: Mapping[int, Card
     worst = f"The most confident of {counted(wrong, 'wrong answer')}." if wrong else "No answer is wrong."
     doubtful = (
         f"{counted(len(chosen.doubtful), 'image')} whose given class gets less than "
-        f"{selection.UNBELIEVED:.0%}, and another class at least its usual probability. Look before you relabel."
+        f"{percent(selection.UNBELIEVED, 0)}, and another class at least its usual probability. Look before you relabel."
         if chosen.doubtful
         else "No label is contradicted with confidence."
     )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Runs = Annotated[
     list[Path],
     typer.Argument(
-        metavar="RUN RUN...",
+        metavar="RUN RUN",
         help="Folders of finished runs, or files of evaluate --answers; with --data also bundles and .onnx files.",
         autocompletion=completion.runs,
     ),

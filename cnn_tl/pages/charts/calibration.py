@@ -38,8 +38,8 @@ def _grid(x: Scale, y: Scale) -> list[Markup]:
     for share in (0, 0.25, 0.5, 0.75, 1):
         shapes += [
             line(x(0), y(share), x(1), y(share), "grid"),
-            text(_LEFT - 6, y(share) + 4, f"{share:.0%}", "end"),
-            text(x(share), _BOTTOM + 15, f"{share:.0%}"),
+            text(_LEFT - 6, y(share) + 4, percent(share, 0), "end"),
+            text(x(share), _BOTTOM + 15, percent(share, 0)),
         ]
     shapes += [
         text((_LEFT + _RIGHT) / 2, _HEIGHT - 8, "probability of the answer", kind="axis"),

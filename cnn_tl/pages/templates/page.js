@@ -92,6 +92,9 @@
         && (!fields.answer.value || row[2] === Number(fields.answer.value));
     }
 
+    // only 1 is 100.0%, as everywhere on the page
+    const percent = (share) => `${(share < 1 ? Math.min(99.9, Math.round(1000 * share) / 10) : 100).toFixed(1)}%`;
+
     function drawRow([file, label, answer, probability, ofLabel]) {
       const row = element("tr", undefined, label === answer ? "" : "wrong");
       const path = element("td");
@@ -103,8 +106,8 @@
         cell.append(element("bdi", data.classes[index]));
         return cell;
       });
-      const share = element("td", `${(100 * probability).toFixed(1)}%`, "number");
-      if (label !== answer && ofLabel !== null) given.append(" ", element("span", `${(100 * ofLabel).toFixed(1)}%`, "soft"));
+      const share = element("td", percent(probability), "number");
+      if (label !== answer && ofLabel !== null) given.append(" ", element("span", percent(ofLabel), "soft"));
       row.append(path, given, answered, share);
       return row;
     }
