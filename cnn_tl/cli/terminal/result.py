@@ -31,6 +31,9 @@ def show_result(result: TrainResult, advice: Sequence[str] = ()) -> None:
     _advise_if_fine_tuning_did_not_help(result.accuracy, facts)
     for line in [*advice, ""] if advice else []:
         console.say(line)
+    if result.report is not None:
+        console.say(f"all about it, with its mistakes, is in {printable(result.report)}")
+        console.say()
     run = shlex.quote(str(result.run))
     console.say("next:")
     console.say_command(["cnn-tl", "predict", run, "IMAGES..."])
@@ -65,8 +68,6 @@ def _rows(result: TrainResult, facts: Facts) -> list[list[str]]:
     if since and facts.verdict is not None:
         since += "; cost: all starts"
     rows.append(["time", duration(result.seconds), since])
-    if result.report is not None:
-        rows.append(["report", "", printable(result.report)])
     return rows
 
 
