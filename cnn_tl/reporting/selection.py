@@ -41,13 +41,14 @@ def doubtful_labels(answers: LabelledAnswers) -> Indices:
 
     Those that confident learning counts as mislabelled (Northcutt et al. 2021, "Confident learning", sec. 3.1): the
     answer is another class, with at least the mean probability that images labelled with that class get for it.
-    Moreover, the label's own probability is below `UNBELIEVED`.
+    Moreover, the label's own probability is below `UNBELIEVED`, and the answer's is above that of all other classes
+    together: with a thousand classes, or one image of each, the mean alone is no evidence.
     """
     of_label_N = believed(answers)
     thresholds_K = np.full(len(answers.classes), np.inf)  # no image has the label: nothing to compare with
     for label in np.unique(answers.labels):
         thresholds_K[label] = of_label_N[answers.labels == label].mean()
-    contradicts_N = ~answers.right & (of_label_N < UNBELIEVED)
+    contradicts_N = ~answers.right & (of_label_N < UNBELIEVED) & (answers.confidence > 0.5)
     return _ordered(of_label_N, contradicts_N & (answers.confidence >= thresholds_K[answers.predicted]), len(answers))
 
 

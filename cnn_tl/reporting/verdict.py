@@ -149,4 +149,6 @@ def _few_images(counts: Mapping[str, int]) -> str | None:
     fewest = min(counts, key=lambda name: counts[name])
     if max(counts.values()) >= 2 * counts[fewest]:
         return f"More training images, first of {printable(fewest)}, which has only {counts[fewest]:,}."
-    return f"More training images: {counts[fewest]:,} to {max(counts.values()):,} of each class are few."
+    most = max(counts.values())
+    range_of_all = f"{counts[fewest]:,} to {most:,}" if most > counts[fewest] else f"{most:,}"
+    return f"More training images: {range_of_all} of each class are few."

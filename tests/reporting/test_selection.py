@@ -47,6 +47,11 @@ def test_no_label_is_doubtful_for_an_answer_less_sure_than_usual() -> None:
     assert selection.doubtful_labels(answers(rows, [0, 1, 1])) == []
 
 
+def test_no_label_is_doubtful_for_an_answer_that_is_itself_improbable() -> None:
+    rows = [[0.04, 0.35, 0.31, 0.3], [0.3, 0.34, 0.2, 0.16]]
+    assert selection.doubtful_labels(answers(rows, [0, 1])) == []
+
+
 def test_no_label_is_doubtful_for_a_class_without_images() -> None:
     assert selection.doubtful_labels(answers([[0.01, 0.01, 0.98], [0.9, 0.05, 0.05]], [0, 0])) == []
 

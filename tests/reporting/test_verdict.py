@@ -81,6 +81,7 @@ OTHERS = [
     (right(999, 999, 999, ash_birch=1), {"mode": "freeze"}, "Nothing needs to be done"),
     (right(5, 5, 5), {"mode": "freeze"}, "More labelled images to evaluate it on"),
     (GOOD, {"training_images": {"ash": 8, "birch": 9, "cedar": 8}}, "8 to 9 of each class are few"),
+    (GOOD, {"training_images": {"ash": 8, "birch": 8, "cedar": 8}}, "images: 8 of each class are few"),
     (GOOD, {"training_images": {"ash": 8, "birch": 90, "cedar": 80}}, "first of ash, which has only 8"),
     (GOOD, {"training_images": {}}, "most often ash taken for birch"),
 ]
