@@ -79,7 +79,7 @@ def _of_run(path: Path) -> AnswerSource:
     manifest = Manifest.from_json(files.read_json(folder.manifest))
     return AnswerSource(
         name=printable(path),
-        answers=answers_of_run(folder),
+        answers=answers_of_run(folder, manifest),
         root=manifest.root,
         trained_on=frozenset(image.sha256 for image in manifest.of("train")),
         mode=result.mode,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
-from pathlib import PurePosixPath
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +77,11 @@ def _file_rows(manifest: Manifest) -> list[Row]:
 
 
 def _formats(manifest: Manifest) -> Counter[str]:
-    return Counter(PurePosixPath(image.path).suffix.lower().lstrip(".") or "none" for image in manifest.images)
+    suffixes = Counter(posixpath.splitext(image.path)[1] for image in manifest.images)
+    found: Counter[str] = Counter()
+    for suffix, count in suffixes.items():
+        found[suffix.lower().lstrip(".") or "none"] += count
+    return found
 
 
 def _set_aside_rows(manifest: Manifest) -> list[Row]:

@@ -101,7 +101,7 @@ def galleries(answers: LabelledAnswers, chosen: Chosen, cards: Mapping[int, Card
     worst = f"The most confident of {counted(wrong, 'wrong answer')}." if wrong else "No answer is wrong."
     doubtful = (
         f"{counted(len(chosen.doubtful), 'image')} whose given class gets less than "
-        f"{percent(selection.UNBELIEVED, 0)}, and another class at least its usual probability. Look before you relabel."
+        f"{percent(selection.UNBELIEVED, 0)}, and another more than half. Look before you relabel."
         if chosen.doubtful
         else "No label is contradicted with confidence."
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from cnn_tl.reporting import cost, data_table, galleries, provenance, thumbnails
 from cnn_tl.reporting.heat_maps import draw_heat_maps
 from cnn_tl.reporting.verdict import Circumstances, verdict
 from cnn_tl.training.outcome import Facts
-from cnn_tl.training.result import TrainResult, read_result
+from cnn_tl.training.result import Finished, TrainResult, read_result
 from cnn_tl.training.run_answers import answers_of_run
 from cnn_tl.training.run_folder import RunFolder
 
@@ -47,21 +46,29 @@ class PageOptions:
 DEFAULTS = PageOptions()
 
 
-def report_of_run(path: Path, options: PageOptions = DEFAULTS, *, result: TrainResult | None = None) -> ReportPage:
+def report_of_run(path: Path, options: PageOptions = DEFAULTS) -> ReportPage:
     """Return the page of a finished run, on its validation images.
-
-    Args:
-        result: of a run that has not written result.json yet.
 
     Raises:
         ArtefactError: there is no such run, it has not finished, or a file of it is damaged.
     """
     folder = RunFolder(path)
-    result = result or finished_result(folder)
+    result = finished_result(folder)
     manifest = Manifest.from_json(files.read_json(folder.manifest))
-    answers = answers_of_run(folder)
+    answers = answers_of_run(folder, manifest)
     if not len(answers):
         raise ArtefactError(f"{printable(folder.validation)} has no images")
+    return report_of_finished(Finished(result, manifest, answers), options)
+
+
+def report_of_finished(finished: Finished, options: PageOptions = DEFAULTS) -> ReportPage:
+    """Return the page of a run that may not have written its result yet.
+
+    Raises:
+        ArtefactError: a file of the run is damaged.
+    """
+    result, manifest, answers = finished.result, finished.manifest, finished.answers
+    path, folder = result.run, RunFolder(result.run)
     spent = cost.cost_of(folder.bundle, result)
     epochs = tuple(row for row in folder.read_metrics() if "epoch" in row)
     origin = provenance.provenance_of(folder, manifest, result)
@@ -69,7 +76,7 @@ def report_of_run(path: Path, options: PageOptions = DEFAULTS, *, result: TrainR
         answers,
         figures_of(answers, result.baseline_class),
         _circumstances(folder, manifest, result),
-        {index: manifest.root / native(file) for index, file in enumerate(answers.files)},
+        manifest.root,
         path,
         options,
         title=printable(path),
@@ -94,7 +101,7 @@ def report_of_evaluation(evaluation: Evaluation, options: PageOptions = DEFAULTS
         answers,
         evaluation.figures,
         Circumstances(what=evaluation.split or ""),
-        {index: Path(evaluation.data, native(file)) for index, file in enumerate(answers.files)},
+        Path(evaluation.data),
         Path(evaluation.model),
         options,
         title=f"{evaluation.model} on {evaluation.data}",
@@ -120,7 +127,7 @@ def _page(
     answers: LabelledAnswers,
     figures: Figures,
     about: Circumstances,
-    paths: Mapping[int, Path],
+    root: Path,
     model: Path,
     options: PageOptions,
     **described: Any,
@@ -128,11 +135,12 @@ def _page(
     """Choose and draw the images, and judge.
 
     Args:
-        paths: the file of each image. model: the run, bundle or .onnx file that draws heat maps.
+        root: the folder of the images. model: the run, bundle or .onnx file that draws heat maps.
         described: the other fields of `ReportPage`.
     """
     chosen = galleries.choose(answers)
-    drawn = thumbnails.draw({index: paths[index] for index in chosen.in_order()}, options.deadline)
+    paths = {index: root / native(answers.files[index]) for index in chosen.in_order()}
+    drawn = thumbnails.draw(paths, options.deadline)
     wanted = [index for index in chosen.for_heat_maps() if index in drawn.drawn] if options.heat_maps else []
     maps = draw_heat_maps(
         model,

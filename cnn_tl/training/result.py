@@ -11,6 +11,7 @@ from cnn_tl.core import files
 from cnn_tl.core.errors import ArtefactError, printable
 from cnn_tl.core.formatting import percent
 from cnn_tl.core.statistics import wilson_interval
+from cnn_tl.data.manifest import Manifest
 from cnn_tl.metrics.answers import LabelledAnswers, answers_from_logits
 from cnn_tl.training.checkpoints import digests
 from cnn_tl.training.context import Run
@@ -67,6 +68,15 @@ class TrainResult:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; the report by its name in the run folder."""
         return asdict(self) | {"run": printable(self.run), "report": self.report.name if self.report else None}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run knows at its end and a report needs: reading 100,000 images back from its files takes seconds."""
+
+    result: TrainResult
+    manifest: Manifest
+    answers: LabelledAnswers
 
 
 def make_result(run: Run, dataset: Dataset, network: LazyNetwork, outcome: Outcome, started: float) -> TrainResult:

@@ -36,7 +36,7 @@ from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.estimate import Planned
 from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.outcome import Outcome
-from cnn_tl.training.result import TrainResult, make_result, read_result, validation_answers
+from cnn_tl.training.result import Finished, TrainResult, make_result, read_result, validation_answers
 from cnn_tl.training.run_folder import RunFolder, default_output
 from cnn_tl.training.save_model import save_model, verified_backbone
 from cnn_tl.training.setup import is_extension, open_run, require_checkpoint
@@ -143,7 +143,7 @@ def find_lr(recipe: Recipe | ResolvedRecipe, *, observer: Observer | None = None
             return finetune.find_lr(*context)
 
 
-Reporter = Callable[[Path, TrainResult, float], None]
+Reporter = Callable[[Path, Finished, float], None]
 """Writes the page of a run, whose result is not on disk yet, to a path within a number of seconds."""
 
 
@@ -315,15 +315,16 @@ def _finish(
         backbone, proof = verified_backbone(run, network)
     outcome = replace(outcome, facts=replace(outcome.facts, frozen_sha256=proof, resumed=run.is_resumed))
     result = make_result(run, dataset, network, outcome, started)
+    answers = validation_answers(dataset, outcome)
     with drawing_curves(run, dataset, network, outcome):
         files.write_json(folder.manifest, dataset.manifest.to_json())
-        files.write_text(folder.validation, "".join(answer_lines(validation_answers(dataset, outcome))))
+        files.write_text(folder.validation, "".join(answer_lines(answers)))
         save_model(run, dataset, network, outcome, result, backbone)
     if run.recipe.mode == "freeze":
         facts = replace(outcome.facts, resumed=False)
         run.log([{"val_accuracy": result.accuracy, **facts.to_dict()}])
     if report is not None and run.recipe.run.report:
-        result = _reported(run, result, report)
+        result = _reported(run, Finished(result, dataset.manifest, answers), report)
     digests.write(folder.result, files.as_json(result.to_dict()))
     shutil.rmtree(folder.features, ignore_errors=True)
     run.tracking.finish(result.to_dict())
@@ -334,11 +335,11 @@ REPORT_SECONDS, REPORT_SHARE = 1.0, 0.03
 """The report of a run may take this many seconds, or this share of the run's, whichever is more."""
 
 
-def _reported(run: Run, result: TrainResult, report: Reporter) -> TrainResult:
+def _reported(run: Run, finished: Finished, report: Reporter) -> TrainResult:
     """Write the report and return the result that names it; a failure is a warning."""
-    page = run.folder.report
+    page, result = run.folder.report, finished.result
     try:
-        report(page, result, max(REPORT_SECONDS, REPORT_SHARE * result.seconds))
+        report(page, finished, max(REPORT_SECONDS, REPORT_SHARE * result.seconds))
     except Exception as error:  # noqa: BLE001 - a failed report must not fail the run
         run.observer.warn(f"the report is not written: {error}")
         return result

@@ -10,13 +10,16 @@ from cnn_tl.metrics.answers import LabelledAnswers
 from cnn_tl.training.run_folder import RunFolder
 
 
-def answers_of_run(run: RunFolder) -> LabelledAnswers:
+def answers_of_run(run: RunFolder, manifest: Manifest | None = None) -> LabelledAnswers:
     """Return the answers of a run; older ones have no losses and distances, and only the most probable class.
+
+    Args:
+        manifest: that of the run, where it has been read already.
 
     Raises:
         ArtefactError: a file is missing or damaged.
     """
-    manifest = Manifest.from_json(files.read_json(run.manifest))
+    manifest = manifest or Manifest.from_json(files.read_json(run.manifest))
     digests = {image.path: image.sha256 for image in manifest.of("val")}
     try:
         return answers_from_lines(files.read_bytes(run.validation).splitlines(), manifest.classes, digests)
