@@ -22,8 +22,14 @@ def answers_of_run(run: RunFolder, manifest: Manifest | None = None) -> Labelled
     manifest = manifest or Manifest.from_json(files.read_json(run.manifest))
     digests = {image.path: image.sha256 for image in manifest.of("val")}
     try:
-        return answers_from_lines(files.read_bytes(run.validation).splitlines(), manifest.classes, digests)
+        answers = answers_from_lines(files.read_bytes(run.validation).splitlines(), manifest.classes, digests)
     except FileNotFoundError as error:
         raise ArtefactError(f"{printable(run.validation)} is missing") from error
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtefactError(f"{printable(run.validation)} is damaged: {error}") from error
+    if sorted(answers.files) != sorted(digests):  # a file cut between two lines would pass for a smaller, other result
+        raise ArtefactError(
+            f"{printable(run.validation)} is damaged: it does not hold one answer to each of the {len(digests):,} "
+            "validation images"
+        )
+    return answers
