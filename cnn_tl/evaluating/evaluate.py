@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,7 +67,8 @@ class Evaluation:
         unreadable: [file, reason] of images that could not be read and are not counted anywhere.
         notes: remarks about the folder.
         robustness: one row for each change and strength; empty where it was not asked for.
-        figures: all of these figures. answers: what they are made of, image by image. Neither is part of `to_dict`.
+        figures: all of these figures. answers: what they are made of, image by image.
+        source, root: the model and the folder of the images, as they are. None of these four is part of `to_dict`.
     """
 
     model: str
@@ -96,6 +97,8 @@ class Evaluation:
     robustness: tuple[RobustnessRow, ...]
     figures: Figures = field(repr=False, compare=False)
     answers: LabelledAnswers = field(repr=False, compare=False)
+    source: Path = field(repr=False, compare=False)
+    root: Path = field(repr=False, compare=False)
 
     def __repr__(self) -> str:
         """Return such as `<Evaluation runs/photos-freeze on photos: 94.7% of 75 right (87.1% to 97.9%)>`."""
@@ -105,12 +108,24 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return {name: value for name, value in asdict(self).items() if name not in ("figures", "answers")}
+        own = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in _NOT_IN_JSON}
+        return {name: _plain(value) for name, value in own.items()}
 
     def confused(self) -> list[tuple[int, str, str]]:
         """Return (images, true class, answer) for each pair of classes that were confused, most frequent first."""
         names = self.classes
         return [(images, names[label], names[answer]) for images, label, answer in self.figures.confused()]
+
+
+_NOT_IN_JSON = frozenset({"figures", "answers", "source", "root"})
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    return tuple(map(_plain, value)) if isinstance(value, tuple) else value
 
 
 def evaluate(
@@ -198,4 +213,6 @@ def _evaluation(model: Classifier, labelled: Labelled, predictions: Predictions,
         robustness=predictions.rows,
         figures=figures,
         answers=answers,
+        source=Path(source),
+        root=labelled.root,
     )

@@ -1,13 +1,17 @@
-"""The files of an evaluation: where they may lie."""
+"""The files of an evaluation: where they may lie, and the page of images in a folder with an odd name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from cnn_tl.core.errors import ResourceError, UsageError
+from cnn_tl.evaluating.evaluate import EvaluationOptions, evaluate
 from cnn_tl.reporting.evaluation_files import EvaluationFiles
+from cnn_tl.reporting.report import PageOptions, report_of_evaluation
 
 
 def test_new_files_and_own_ones_are_allowed(tmp_path: Path) -> None:
@@ -45,3 +49,15 @@ def test_a_file_in_the_way_of_the_folder_is_found_before_work_is_done(tmp_path: 
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError, match="choose another --answers"):
         EvaluationFiles(answers=tmp_path / "file" / "answers.jsonl").require_places(tmp_path / "run")
+
+
+def test_images_are_found_in_a_folder_whose_name_cannot_be_printed(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "line\nbreak \u202e" / "plain"
+    folder.mkdir(parents=True)
+    noise = np.random.default_rng(5).integers(0, 256, (24, 24, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "one.png")
+    found = evaluate(run, folder.parent, EvaluationOptions(device="cpu"))
+    page = report_of_evaluation(found, PageOptions(heat_maps=False))
+    assert [card.thumbnail is not None for card in page.cards.values()] == [True]
+    assert not page.notes
+    assert found.to_dict().keys().isdisjoint({"figures", "answers", "source", "root"})
