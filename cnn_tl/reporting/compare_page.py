@@ -111,7 +111,7 @@ def _draw(found: Comparison) -> tuple[thumbnails.Thumbnails, tuple[Gallery, ...]
         if root is not None:  # any of them shows the same images
             wanted = {int(i): root / native(answers.files[i]) for *_, at in pairs for i in at[:EXAMPLES]}
             break
-    drawn = thumbnails.draw(wanted, math.inf)
+    drawn = thumbnails.draw(wanted, sha256={i: base.sha256[i] for i in wanted})
     shown = []
     for loser, wrong, winner, right, at in pairs:
         if not len(at):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,7 @@ def report_of_finished(finished: Finished, options: PageOptions = DEFAULTS) -> R
         manifest.root,
         path,
         options,
+        sha256={image.path: image.sha256 for image in manifest.of("val")},
         title=printable(path),
         subtitle=f"{result.mode}, {result.backbone}, {len(answers):,} validation images",
         epochs=epochs,
@@ -130,17 +132,20 @@ def _page(
     root: Path,
     model: Path,
     options: PageOptions,
+    sha256: Mapping[str, str] | None = None,
     **described: Any,
 ) -> ReportPage:
     """Choose and draw the images, and judge.
 
     Args:
         root: the folder of the images. model: the run, bundle or .onnx file that draws heat maps.
+        sha256: file -> digest of what was predicted, where the file may have changed since.
         described: the other fields of `ReportPage`.
     """
     chosen = galleries.choose(answers)
     paths = {index: root / native(answers.files[index]) for index in chosen.in_order()}
-    drawn = thumbnails.draw(paths, options.deadline)
+    digests = {index: (sha256 or {}).get(answers.files[index], "") for index in paths}
+    drawn = thumbnails.draw(paths, options.deadline, digests)
     wanted = [index for index in chosen.for_heat_maps() if index in drawn.drawn] if options.heat_maps else []
     maps = draw_heat_maps(
         model,

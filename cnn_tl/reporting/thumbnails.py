@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.errors import BadImageError, ResourceError
+from cnn_tl.core.files import sha256_file
 from cnn_tl.core.formatting import counted
 
 SIDE = 128
@@ -23,36 +24,41 @@ class Thumbnails:
 
     Attributes:
         drawn: WebP or JPEG files. errors: of images that cannot be decoded.
-        missing: images that are no longer where they were. late: those for which no time was left.
+        missing: images that are no longer where they were. changed: those whose file now has other contents.
+        late: those for which no time was left.
     """
 
     drawn: dict[int, bytes] = field(default_factory=dict)
     errors: dict[int, str] = field(default_factory=dict)
     missing: list[int] = field(default_factory=list)
+    changed: list[int] = field(default_factory=list)
     late: list[int] = field(default_factory=list)
 
     def notes(self) -> list[str]:
-        """Return a line on the missing and one on the late ones, where there are any."""
+        """Return a line each on the missing, the changed and the late ones, where there are any."""
         lines = []
         if self.missing:
             where = "not where they were" if len(self.missing) > 1 else "not where it was"
             lines.append(
                 f"without thumbnails of {counted(len(self.missing), 'image')} that {_are(self.missing)} {where}"
             )
+        if self.changed:
+            lines.append(f"without thumbnails of {counted(len(self.changed), 'image')}, changed since the prediction")
         if self.late:
             lines.append(f"without thumbnails of {counted(len(self.late), 'image')}, for which no time was left")
         return lines
 
 
-def draw(files: Mapping[int, Path], deadline: float = math.inf) -> Thumbnails:
+def draw(files: Mapping[int, Path], deadline: float = math.inf, sha256: Mapping[int, str] | None = None) -> Thumbnails:
     """Draw thumbnails of image files, in the order of the mapping.
 
     Args:
         deadline: by `time.monotonic`; none is begun after it.
+        sha256: of the files that were predicted, where it is known.
     """
     from cnn_tl.pages.thumbnail import thumbnail_of_file
 
-    found = Thumbnails()
+    found, digests = Thumbnails(), sha256 or {}
 
     def one(index: int) -> None:
         if time.monotonic() > deadline:
@@ -61,7 +67,12 @@ def draw(files: Mapping[int, Path], deadline: float = math.inf) -> Thumbnails:
             found.missing.append(index)
         else:
             try:
-                found.drawn[index] = thumbnail_of_file(files[index], SIDE)
+                if digests.get(index) and sha256_file(files[index]) != digests[index]:
+                    found.changed.append(index)
+                else:
+                    found.drawn[index] = thumbnail_of_file(files[index], SIDE)
+            except OSError as error:
+                found.errors[index] = error.strerror or str(error)
             except (BadImageError, ResourceError) as error:
                 found.errors[index] = str(error)
 

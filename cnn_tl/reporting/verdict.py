@@ -22,6 +22,9 @@ MANY_DOUBTS = 0.25
 FEW_IMAGES = 30
 """Training images of a class below which more of them are the first thing to try."""
 
+TELLING = 0.1
+"""A gap between probabilities and accuracy that must be detectable before they are said to agree."""
+
 WIDE = 0.15
 """The width of an interval that leaves open how good a model is."""
 
@@ -58,6 +61,8 @@ def _how_good(figures: Figures, about: Circumstances) -> str:
     right = f"It is right on {figures.correct:,} of {images} ({percent(figures.accuracy)})"
     guess = f"always answering {printable(figures.baseline_class)} would be right on {percent(figures.baseline)}"
     low, high = figures.interval
+    if figures.baseline == 1:
+        return f"{right}; all of them are {printable(figures.baseline_class)}, so a constant answer would do as well."
     if low > figures.baseline:
         return f"{right}; {guess}."
     worse = "worse than guessing" if high < figures.baseline else "not clearly better than guessing"
@@ -80,6 +85,8 @@ def _calibration(answers: LabelledAnswers) -> str:
     spread = math.sqrt(float((confidence_N * (1 - confidence_N)).sum()))
     gap = points((promised - right) / len(answers), unit="").lstrip("+-")
     if abs(promised - right) <= Z95 * spread + 0.5:  # counts are whole
+        if Z95 * spread > TELLING * len(answers):
+            return "they are too few to tell whether its probabilities are right"
         return "its probabilities agree with how often it is right"
     if promised > right:
         return f"it is overconfident: its probabilities are {gap} points too high on average"

@@ -149,6 +149,21 @@ def test_images_that_are_gone_leave_a_page_without_them_and_a_note(run: Path, lo
     assert all(card.thumbnail is None for card in page.cards.values())
 
 
+def test_an_image_that_was_replaced_is_not_shown_as_the_one_that_was_predicted(
+    run: Path, loose_run: Callable[[], Path], tmp_path: Path
+) -> None:
+    loose = loose_run()
+    stored = json.loads((loose / "manifest.json").read_text("utf-8"))
+    copied = Path(shutil.copytree(stored["root"], tmp_path / "data"))
+    (loose / "manifest.json").write_text(json.dumps(stored | {"root": str(copied)}), "utf-8")
+    worst = report_of_run(loose, PLAIN).galleries[0].cards[0]
+    assert worst.thumbnail is not None
+    Image.new("RGB", (24, 24), "lime").save(copied / worst.file)
+    page = report_of_run(loose, PLAIN)
+    assert page.galleries[0].cards[0].thumbnail is None
+    assert page.notes == ("without thumbnails of 1 image, changed since the prediction",)
+
+
 def test_without_time_there_are_no_thumbnails_and_a_note(run: Path) -> None:
     page = report_of_run(run, PageOptions(deadline=time.monotonic() - 1))
     assert "for which no time was left" in page.notes[0]

@@ -70,6 +70,16 @@ def test_how_sure_says_what_probabilities_are_worth(confidence: float, words: st
     assert "from 86.1% to 92.9%" in sure
 
 
+def test_a_few_images_do_not_show_that_probabilities_are_right() -> None:
+    few = right(4, 4, 4, ash_birch=2)
+    assert "too few to tell whether its probabilities are right" in sentences(few, confidence=0.7)[1]
+    assert "underconfident" in sentences(right(5, 5, 5), confidence=0.4)[1]
+
+
+def test_images_of_one_class_alone_show_little() -> None:
+    assert "so a constant answer would do as well" in sentences(right(20, 0, 0))[0]
+
+
 OTHERS = [
     (GOOD, {"doubtful": 10, "mode": "freeze"}, "Look at the 10 images whose labels look wrong: 10 of its 30 mistakes."),
     (GOOD, {"doubtful": 2, "mode": "freeze"}, "Fine-tune the backbone"),
