@@ -37,20 +37,22 @@ def answer_lines(answers: LabelledAnswers) -> Iterable[str]:
 
 
 def answers_from_lines(
-    lines: Iterable[str | bytes], classes: Sequence[str], sha256: Mapping[str, str] | None = None
+    lines: Iterable[str | bytes], classes: Sequence[str] | None = None, sha256: Mapping[str, str] | None = None
 ) -> LabelledAnswers:
     """Return the answers that `answer_lines` wrote, also in an older version: without losses and distances.
 
     Args:
-        classes: all classes of the model, in order.
+        classes: all classes of the model, in order; None: those that the lines name.
         sha256: file -> digest, for lines that do not hold it.
 
     Raises:
         AttributeError, KeyError, TypeError, ValueError: a line is damaged, or names another class.
     """
-    index, digests = {name: k for k, name in enumerate(classes)}, sha256 or {}
-    rows = [json.loads(line) for line in lines]
+    rows, digests = [json.loads(line) for line in lines], sha256 or {}
     tops = [row.get("top") or [[row["predicted"], row["probability"]]] for row in rows]
+    if classes is None:
+        classes = sorted({row["label"] for row in rows} | {name for top in tops for name, _ in top})
+    index = {name: k for k, name in enumerate(classes)}
     depth = len(tops[0]) if tops else 1
     shape = (len(rows), depth)
     return LabelledAnswers(

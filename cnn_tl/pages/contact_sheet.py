@@ -6,9 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 
-from markupsafe import Markup
-
-from cnn_tl.core.errors import printable
 from cnn_tl.core.formatting import counted
 from cnn_tl.pages.charts.bars import bar
 from cnn_tl.pages.content import Card
@@ -37,7 +34,7 @@ def contact_sheet(
     sheet = _Sheet(iter(cards), classes, top, thumbnail_of)
     named = ", ".join(classes[:MOST_CLASSES_NAMED]) + (", ..." if len(classes) > MOST_CLASSES_NAMED else "")
     subtitle = f"Predicted by a model of {counted(len(classes), 'class')}: {named}"
-    return stream("contact_sheet.html", title="Predictions", subtitle=subtitle, sheet=sheet, show=_show, bar=bar)
+    return stream("contact_sheet.html", title="Predictions", subtitle=subtitle, sheet=sheet, show=picture, bar=bar)
 
 
 class _Sheet:
@@ -82,10 +79,3 @@ class _Sheet:
             self.images += 1
             self.unreadable += card.error is not None
             yield card
-
-
-def _show(image: bytes | None, alt: str) -> Markup:
-    if image is None:
-        empty = '<span class="thumb none" role="img" aria-label="{}">no preview</span>'
-        return Markup(empty).format(printable(alt))
-    return picture(image, alt)

@@ -66,8 +66,15 @@ def data_url(image: bytes) -> Markup:
     return Markup(f"data:image/{kind};base64,{base64.b64encode(image).decode()}")
 
 
-def picture(image: bytes, alt: str) -> Markup:
-    """Return an <img> that holds a thumbnail."""
+def no_picture(alt: str) -> Markup:
+    """Return the empty place of a thumbnail that is not shown."""
+    return Markup('<span class="thumb none" role="img" aria-label="{}">no preview</span>').format(printable(alt))
+
+
+def picture(image: bytes | None, alt: str) -> Markup:
+    """Return an <img> that holds a thumbnail; an empty place without one."""
+    if image is None:
+        return no_picture(alt)
     return Markup('<img class="thumb" src="{}" alt="{}" decoding="async">').format(data_url(image), printable(alt))
 
 

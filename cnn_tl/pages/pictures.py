@@ -5,7 +5,7 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from cnn_tl.core.errors import printable
-from cnn_tl.pages.page import data_url
+from cnn_tl.pages.page import data_url, no_picture
 
 MOST_BYTES = 1_500_000
 """Thumbnails of one page together, before base64 makes them a third larger: about 450 photographs."""
@@ -27,9 +27,7 @@ class Pictures:
         """Return a reference to a thumbnail; an empty place without one, or over the limit."""
         number = None if image is None else self._number(image)
         if number is None:
-            return Markup('<span class="thumb none" role="img" aria-label="{}">no preview</span>').format(
-                printable(alt)
-            )
+            return no_picture(alt)
         use = '<svg class="thumb" viewBox="0 0 128 128" role="img" aria-label="{}"><use href="#t{}"/></svg>'
         return Markup(use).format(printable(alt), number)
 

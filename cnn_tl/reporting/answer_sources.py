@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,10 +89,7 @@ def _of_run(path: Path) -> AnswerSource:
 def _of_file(path: Path) -> AnswerSource:
     """Return the answers that `evaluate --answers` wrote."""
     try:
-        lines = files.read_bytes(path).splitlines()
-        rows = [json.loads(line) for line in lines]
-        named = {row["label"] for row in rows} | {name for row in rows for name, _ in row["top"]}
-        answers = answers_from_lines(lines, sorted(named))
+        answers = answers_from_lines(files.read_bytes(path).splitlines())
     except FileNotFoundError as error:
         raise ArtefactError(f"there is no file {printable(path)}") from error
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 from cnn_tl.core.errors import DataError, UsageError, printable
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = 12
 """Images that are named, of those that only one of two runs gets right."""
+
+MOST_RUNS = len(ascii_uppercase)
+"""Runs are named by a letter."""
 
 _MOST_NAMED = 5
 
@@ -132,12 +136,12 @@ def compare(
         options, observer: of these evaluations.
 
     Raises:
-        UsageError: there are fewer than two runs, or one is named twice.
+        UsageError: there are fewer than two runs or more than `MOST_RUNS`, or one is named twice.
         ArtefactError: a run has not finished, or a file of it is damaged.
         DataError: the runs have different classes, or no images in common.
     """
-    if len(runs) < 2:
-        raise UsageError("compare needs at least two runs")
+    if not 2 <= len(runs) <= MOST_RUNS:
+        raise UsageError(f"compare needs at least two runs, and takes at most {MOST_RUNS}")
     names = [printable(run) for run in runs]
     if twice := next((one for one, other in itertools.combinations(runs, 2) if one.resolve() == other.resolve()), None):
         raise UsageError(f"{printable(twice)} is named twice")

@@ -16,9 +16,6 @@ from cnn_tl.pages.content import Card, Gallery
 from cnn_tl.reporting import thumbnails
 from cnn_tl.reporting.compare import EXAMPLES, Compared, Comparison, Difference
 
-MOST_RUNS = len(ascii_uppercase)
-"""Runs are named by a letter."""
-
 _UNKNOWN = "-"
 
 

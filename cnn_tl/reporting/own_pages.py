@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from cnn_tl.core.errors import ResourceError, UsageError, printable
+from cnn_tl.core.files import CHECKSUMS
 
 _MARK = b'<meta name="generator" content="cnn-tl">'
 """What stands in the head of every page (`pages/templates/base.html`)."""
@@ -18,7 +19,7 @@ def require_page_place(output: Path, option: str = "--output") -> None:
     """Refuse a path where a page cannot be written, or where it would overwrite another file, before any work is done.
 
     Raises:
-        UsageError: the path is a folder, does not end in .html, or is a file that is no page of cnn-tl.
+        UsageError: the path is a folder, does not end in .html, lies in a model, or is a file but no page of cnn-tl.
         ResourceError: the folder is not writable.
     """
     where = f"{option} {printable(output)}"
@@ -26,6 +27,8 @@ def require_page_place(output: Path, option: str = "--output") -> None:
         raise UsageError(f"{where} is a folder; name the file, as in {option} {printable(output / 'report.html')}")
     if output.suffix.lower() not in _SUFFIXES:
         raise UsageError(f"{where}: the page is HTML; choose a name that ends in .html")
+    if (output.parent / CHECKSUMS).is_file():
+        raise UsageError(f"{where} lies in a model, whose files are listed; choose another folder")
     there = next(folder for folder in output.absolute().parents if os.path.lexists(folder))
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         raise ResourceError(f"cannot write {printable(output)} into {printable(there)}; choose another {option}")

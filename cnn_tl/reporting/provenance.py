@@ -6,12 +6,12 @@ import hashlib
 import platform
 import shlex
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_tl.core import files
 from cnn_tl.core.errors import printable
+from cnn_tl.core.imports import installed_version
 from cnn_tl.data.manifest import Manifest
 from cnn_tl.networks import bundle
 from cnn_tl.pages.content import Table
@@ -72,12 +72,8 @@ def versions() -> dict[str, str]:
     from cnn_tl import __version__
 
     found = {"cnn-tl": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    installed = {package: installed_version(package) for package in PACKAGES}
+    return found | {package: version for package, version in installed.items() if version is not None}
 
 
 def provenance_table(provenance: Mapping[str, Any]) -> Table:

@@ -151,6 +151,8 @@ def test_runs_of_other_classes_or_other_images_are_refused(
 def test_what_is_no_pair_of_finished_runs_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="at least two"):
         compare([run])
+    with pytest.raises(UsageError, match="at most 26"):
+        compare([run / str(number) for number in range(27)])
     with pytest.raises(UsageError, match="is named twice"):
         compare([run, run.parent / "." / run.name])
     with pytest.raises(ArtefactError, match="is not a run folder"):

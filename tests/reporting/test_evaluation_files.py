@@ -30,6 +30,7 @@ def test_new_files_and_own_ones_are_allowed(tmp_path: Path) -> None:
         ({"answers": "sub"}, "--answers .*sub is not a regular file; name the file"),
         ({"answers": "run/validation.jsonl"}, "would overwrite part of run"),
         ({"wrong": "model.onnx"}, "--wrong .* is named like a model"),
+        ({"report": "model/page.html"}, "--report .* lies in a model"),
         ({"report": "page.csv"}, "--report .* ends in .html"),
         ({"report": "theirs.html"}, "--report .* exists and is not a page of cnn-tl"),
     ],
@@ -37,6 +38,8 @@ def test_new_files_and_own_ones_are_allowed(tmp_path: Path) -> None:
 def test_what_is_refused(tmp_path: Path, named: dict[str, str], said: str) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "run").mkdir()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "SHA256SUMS").write_text("")
     for name in ("recipe.yaml", "manifest.json", "validation.jsonl"):
         (tmp_path / "run" / name).write_text("{}")
     (tmp_path / "theirs.html").write_text("<p>")

@@ -52,11 +52,9 @@ def compare(
     interval, McNemar's exact test (corrected for several runs), and what only one of them gets right.
     """
     from cnn_tl.reporting.compare import compare as run_compare
-    from cnn_tl.reporting.compare_page import MOST_RUNS, write_comparison
+    from cnn_tl.reporting.compare_page import write_comparison
     from cnn_tl.reporting.own_pages import require_page_place
 
-    if len(runs) > MOST_RUNS:
-        raise UsageError(f"compare takes at most {MOST_RUNS} runs")
     if report is not None:
         require_page_place(report, "--report")
     if data is None and split is not None:
