@@ -8,7 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from cnn_tl.core.formatting import counted, readable_bytes
-from cnn_tl.data.manifest import SPLITS, Manifest
+from cnn_tl.data.manifest import SPLITS, Manifest, Split
 from cnn_tl.pages.content import Table
 
 if TYPE_CHECKING:
@@ -20,23 +20,8 @@ MOST = 20
 Row = tuple[str, str, str]
 
 
-def data_table(manifest: Manifest) -> Table:
-    """Return the table of the data."""
-    splits = Counter(image.split for image in manifest.images)
-    rows = [
-        ("folder", str(manifest.root), manifest.layout),
-        ("classes", f"{len(manifest.classes):,}", ""),
-        ("images", f"{len(manifest.images):,}", ", ".join(f"{splits[s]:,} {s}" for s in SPLITS if splits[s])),
-        *_class_rows(manifest),
-        *_file_rows(manifest),
-        *_set_aside_rows(manifest),
-        *(("remark", "", note) for note in manifest.notes),
-    ]
-    return Table("Data", tuple(rows))
-
-
 def data_facts(manifest: Manifest) -> dict[str, Any]:
-    """Return the same as plain data, of every class."""
+    """Return what the data are, of every class."""
     return {
         "folder": str(manifest.root),
         "layout": manifest.layout,
@@ -48,9 +33,23 @@ def data_facts(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _class_rows(manifest: Manifest) -> list[Row]:
+def data_table(manifest: Manifest, facts: dict[str, Any]) -> Table:
+    """Return the table of the data; `facts` are those of `data_facts`, which take a while to count."""
+    splits = {split: sum(counts[split] for counts in facts["images"].values()) for split in SPLITS}
+    rows = [
+        ("folder", str(manifest.root), manifest.layout),
+        ("classes", f"{len(manifest.classes):,}", ""),
+        ("images", f"{len(manifest.images):,}", ", ".join(f"{splits[s]:,} {s}" for s in SPLITS if splits[s])),
+        *_class_rows(facts["images"]),
+        *_file_rows(manifest, facts),
+        *_set_aside_rows(manifest),
+        *(("remark", "", note) for note in manifest.notes),
+    ]
+    return Table("Data", tuple(rows))
+
+
+def _class_rows(counts: dict[str, dict[Split, int]]) -> list[Row]:
     """Return the images of each class; of many classes, only the extremes."""
-    counts = manifest.counts()
     if len(counts) > MOST:
         training = {name: splits["train"] for name, splits in counts.items()}
         least, most = min(training, key=training.__getitem__), max(training, key=training.__getitem__)
@@ -65,14 +64,12 @@ def _class_rows(manifest: Manifest) -> list[Row]:
     ]
 
 
-def _file_rows(manifest: Manifest) -> list[Row]:
-    sizes = [image.bytes for image in manifest.images]
-    rows = [
-        ("formats", ", ".join(f"{name} {count:,}" for name, count in _formats(manifest).most_common()), "by suffix")
-    ]
-    if sizes:
+def _file_rows(manifest: Manifest, facts: dict[str, Any]) -> list[Row]:
+    formats = ", ".join(f"{name} {count:,}" for name, count in facts["formats"].items())
+    rows = [("formats", formats, "by suffix")]
+    if sizes := [image.bytes for image in manifest.images]:
         spread = f"from {readable_bytes(min(sizes))} to {readable_bytes(max(sizes))}, median "
-        rows.append(("size", readable_bytes(sum(sizes)), f"{spread}{readable_bytes(round(median(sizes)))}"))
+        rows.append(("size", readable_bytes(facts["bytes"]), f"{spread}{readable_bytes(round(median(sizes)))}"))
     return rows
 
 

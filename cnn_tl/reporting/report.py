@@ -12,7 +12,7 @@ from cnn_tl.core import files
 from cnn_tl.core.device import DeviceName
 from cnn_tl.core.errors import ArtefactError, printable
 from cnn_tl.core.text_encoding import native
-from cnn_tl.data.manifest import Manifest
+from cnn_tl.data.manifest import Manifest, Split
 from cnn_tl.metrics.answers import LabelledAnswers
 from cnn_tl.metrics.figures import Figures, figures_of
 from cnn_tl.networks.pretrained.weights import PACKAGES
@@ -73,10 +73,11 @@ def report_of_finished(finished: Finished, options: PageOptions = DEFAULTS) -> R
     spent = cost.cost_of(folder.bundle, result)
     epochs = tuple(row for row in folder.read_metrics() if "epoch" in row)
     origin = provenance.provenance_of(folder, manifest, result)
+    data = data_table.data_facts(manifest)
     return _page(
         answers,
         figures_of(answers, result.baseline_class),
-        _circumstances(folder, manifest, result),
+        _circumstances(folder, data["images"], result),
         manifest.root,
         path,
         options,
@@ -86,12 +87,12 @@ def report_of_finished(finished: Finished, options: PageOptions = DEFAULTS) -> R
         epochs=epochs,
         kept_epoch=_kept_epoch(result, len(epochs)),
         tables=(
-            data_table.data_table(manifest),
+            data_table.data_table(manifest, data),
             cost.cost_table(spent, result.facts),
             provenance.provenance_table(origin),
         ),
         commands=provenance.commands_of(folder),
-        facts={"run": printable(path), **origin, "cost": spent.to_dict(), "data": data_table.data_facts(manifest)},
+        facts={"run": printable(path), **origin, "cost": spent.to_dict(), "data": data},
     )
 
 
@@ -177,12 +178,12 @@ def _kept_epoch(result: TrainResult, last: int) -> int | None:
     return last if facts.loop.best_epoch is None else facts.loop.best_epoch
 
 
-def _circumstances(folder: RunFolder, manifest: Manifest, result: TrainResult) -> Circumstances:
+def _circumstances(folder: RunFolder, images: dict[str, dict[Split, int]], result: TrainResult) -> Circumstances:
     name, sizes = folder.own_recipe().model.name, list(PACKAGES)
     kept = (result.facts.get("verdict") or {}).get("kept")
     return Circumstances(
         what="validation",
-        training_images={name: counts["train"] for name, counts in manifest.counts().items()},
+        training_images={name: counts["train"] for name, counts in images.items()},
         mode=result.mode,
         fine_tuning_failed=kept == "frozen" or result.facts.get("best_epoch") == 0,
         larger_model=sizes[-1] if name in sizes[:-1] else None,
