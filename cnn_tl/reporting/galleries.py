@@ -27,7 +27,13 @@ OF_CLASSES = 240
 
 @dataclass(frozen=True)
 class Chosen:
-    """The images of a page, as indices among the answers; `classes` has the typical and the strange ones of a class."""
+    """The images of a page, as indices among the answers.
+
+    Attributes:
+        doubtful: all labels that look wrong, of which the first `DOUBTFUL` are shown.
+        classes: class -> its typical and its strange images.
+        others: further mistakes.
+    """
 
     worst: Indices
     doubtful: Indices
@@ -41,7 +47,7 @@ class Chosen:
 
     def for_heat_maps(self) -> list[int]:
         """Return the images of the galleries once, the mistakes first."""
-        return list(dict.fromkeys([*self.worst, *self.doubtful, *self.least_sure]))
+        return list(dict.fromkeys([*self.worst, *self.doubtful[:DOUBTFUL], *self.least_sure]))
 
     def _all(self) -> Iterator[int]:
         yield from self.for_heat_maps()
@@ -99,9 +105,10 @@ def galleries(answers: LabelledAnswers, chosen: Chosen, cards: Mapping[int, Card
     """Return the worst mistakes, the labels that look wrong, and the least sure right answers."""
     wrong = int((~answers.right).sum())
     worst = f"The most confident of {counted(wrong, 'wrong answer')}." if wrong else "No answer is wrong."
+    shown = f". The {DOUBTFUL} least probable labels are shown" if len(chosen.doubtful) > DOUBTFUL else ""
     doubtful = (
         f"{counted(len(chosen.doubtful), 'image')} whose given class gets less than "
-        f"{percent(selection.UNBELIEVED, 0)}, and another more than half. Look before you relabel."
+        f"{percent(selection.UNBELIEVED, 0)}, and another more than half{shown}. Look before you relabel."
         if chosen.doubtful
         else "No label is contradicted with confidence."
     )

@@ -7,6 +7,7 @@ import pytest
 
 from cnn_tl.metrics.answers import LabelledAnswers, answers_from_logits
 from cnn_tl.reporting import galleries, selection
+from cnn_tl.reporting.thumbnails import Thumbnails
 
 CLASSES = ("ash", "birch", "cedar")
 
@@ -93,3 +94,19 @@ def test_of_many_classes_those_with_the_most_mistakes_are_shown() -> None:
     assert "class 500" in chosen.classes
     assert len(chosen.classes) == galleries.OF_CLASSES // 4
     assert len(chosen.in_order()) < 500
+
+
+def test_of_many_doubtful_labels_only_those_that_are_shown_are_drawn() -> None:
+    logits = np.zeros((4000, 2))
+    labels = np.repeat([0, 1], 2000)
+    logits[np.arange(4000), labels] = 8
+    logits[:1000, 1] = 16
+    made = answers_from_logits(logits, labels, ("a", "b"), [f"{n}.png" for n in range(4000)])
+    chosen = galleries.choose(made)
+    assert len(chosen.doubtful) == 1000
+    assert len(chosen.in_order()) <= 250
+    cards = galleries.cards(made, chosen, Thumbnails(), {})
+    shown = galleries.galleries(made, chosen, cards)[1]
+    assert len(shown.cards) == galleries.DOUBTFUL
+    assert shown.text.startswith("1,000 images")
+    assert "The 24 least probable labels are shown. Look" in shown.text
