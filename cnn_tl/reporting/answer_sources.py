@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from cnn_tl.core import files
 from cnn_tl.core.errors import ArtefactError, printable
 from cnn_tl.data.manifest import Manifest
+from cnn_tl.inference.loading import is_onnx
 from cnn_tl.metrics.answer_lines import answers_from_lines
 from cnn_tl.metrics.answers import RANKS, LabelledAnswers
+from cnn_tl.networks import bundle
 from cnn_tl.reporting.cost import Cost, cost_of
 from cnn_tl.reporting.report import finished_result
 from cnn_tl.training.run_answers import answers_of_run
@@ -70,6 +72,21 @@ def source_of(
     if known is None:
         return AnswerSource(printable(path), answers, root=data)
     return replace(known, answers=answers, root=data)
+
+
+def classes_of_model(path: Path) -> tuple[str, ...] | None:
+    """Return the classes of a run, bundle or .onnx file without evaluating it; None for a file of answers.
+
+    Raises:
+        ArtefactError: there is no such model, or it is damaged.
+    """
+    if path.suffix == SUFFIX:
+        return None
+    if not is_onnx(path):
+        return bundle.describe(path).classes
+    from cnn_tl.networks.onnx_model import OnnxModel
+
+    return tuple(OnnxModel.open(path).classes)
 
 
 def _of_run(path: Path) -> AnswerSource:

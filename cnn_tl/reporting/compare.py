@@ -15,7 +15,7 @@ from cnn_tl.core.statistics import SIGNIFICANT, compare_paired
 from cnn_tl.metrics.answers import LabelledAnswers
 from cnn_tl.metrics.figures import figures_of
 from cnn_tl.metrics.paired import Joined, disagreements, holm, images_needed, join
-from cnn_tl.reporting.answer_sources import AnswerSource, source_of
+from cnn_tl.reporting.answer_sources import AnswerSource, classes_of_model, source_of
 from cnn_tl.reporting.cost import Cost
 
 if TYPE_CHECKING:
@@ -145,8 +145,10 @@ def compare(
     names = [printable(run) for run in runs]
     if twice := next((one for one, other in itertools.combinations(runs, 2) if one.resolve() == other.resolve()), None):
         raise UsageError(f"{printable(twice)} is named twice")
+    if data is not None:  # refused before anything is evaluated
+        _require_same_classes([(name, classes_of_model(run), True) for name, run in zip(names, runs, strict=True)])
     sources = [source_of(run, data, options, observer) for run in runs]
-    _require_same_classes(sources)
+    _require_same_classes([(one.name, one.answers.classes, one.knows_all_classes) for one in sources])
     own = [source.answers for source in sources]
     joined = join(own, frozenset[str]().union(*(source.trained_on for source in sources)))
     if not len(joined):
@@ -246,17 +248,24 @@ def _notes(runs: Sequence[Compared], joined: Joined) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _require_same_classes(sources: Sequence[AnswerSource]) -> None:
-    """Refuse models of different classes; their order may differ, and a file of answers may name only some of them."""
-    first = next((one for one in sources if one.knows_all_classes), sources[0])
-    for other in sources:
-        unlike = set(other.answers.classes) - set(first.answers.classes) if first.knows_all_classes else set()
-        if other.knows_all_classes:
-            unlike |= set(first.answers.classes) - set(other.answers.classes)
+def _require_same_classes(models: Sequence[tuple[str, tuple[str, ...] | None, bool]]) -> None:
+    """Refuse models of different classes; their order may differ, and a file of answers may name only some of them.
+
+    Args:
+        models: name, classes, and whether these are all classes of the model; None: not known yet.
+    """
+    known = [(name, set(classes), whole) for name, classes, whole in models if classes is not None]
+    if not known:
+        return
+    first, expected, first_is_whole = next((one for one in known if one[2]), known[0])
+    for name, classes, whole in known:
+        unlike = classes - expected if first_is_whole else set()
+        if whole:
+            unlike |= expected - classes
         if unlike:
             names = sorted(unlike)
             shown = ", ".join(map(printable, names[:_MOST_NAMED])) + (", ..." if len(names) > _MOST_NAMED else "")
-            raise DataError(f"{first.name} and {other.name} have different classes: only one of them knows {shown}")
+            raise DataError(f"{first} and {name} have different classes: only one of them knows {shown}")
 
 
 def _nothing_in_common(names: Sequence[str], own: Sequence[LabelledAnswers], joined: Joined) -> str:

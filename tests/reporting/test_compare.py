@@ -148,6 +148,24 @@ def test_runs_of_other_classes_or_other_images_are_refused(
         compare([run, other("b", manifest=others)])
 
 
+def test_different_classes_are_refused_before_anything_is_evaluated(
+    run: Path, other: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("evaluated")
+
+    monkeypatch.setattr("cnn_tl.evaluating.evaluate.evaluate", never)
+    stranger = other("stranger")
+    config = stranger / "model" / "config.json"
+    stored = json.loads(config.read_text("utf-8"))
+    stored["label_names"][0] = "something else"
+    config.write_text(json.dumps(stored), "utf-8")
+    with pytest.raises(DataError, match=r"different classes: only one of them knows .*something else"):
+        compare([run, stranger], tmp_path)
+    with pytest.raises(AssertionError, match="evaluated"):
+        compare([run, other("same")], tmp_path)
+
+
 def test_what_is_no_pair_of_finished_runs_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="at least two"):
         compare([run])
