@@ -77,8 +77,7 @@ def answers_from_logits(
     Of classes that are equally probable, the first ranks first, as `argmax` has it.
     """
     ranked, probabilities, losses = [], [], []
-    for start in range(0, max(1, len(labels_N)), _AT_ONCE):
-        some = slice(start, start + _AT_ONCE)
+    for some in _chunks(len(labels_N)):
         ranked_NT = _best(logits_NK[some])
         ranked.append(ranked_NT)
         probabilities.append(np.take_along_axis(softmax(logits_NK[some]), ranked_NT, axis=1))
@@ -99,6 +98,11 @@ _AT_ONCE = 8192
 """Images whose probabilities are in memory together: 1,000 classes of as many take 65 MB."""
 
 
+def _chunks(images: int) -> list[slice]:
+    """Return slices of at most `_AT_ONCE` images; one even of none."""
+    return [slice(start, start + _AT_ONCE) for start in range(0, max(1, images), _AT_ONCE)]
+
+
 def _best(logits_NK: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     """Return the classes [N, T] with the largest logits; sorting all of thousands takes twenty times as long."""
     left_NK = logits_NK.astype(np.float64)
@@ -115,12 +119,15 @@ def class_distances(logits_NK: NDArray[np.floating[Any]], labels_N: NDArray[np.i
     The small ones are typical of their class, the large ones strange: right or wrong, the network sees something else
     in them than in the others. Logits that differ by a constant are the same answer, so each row is centred first.
     """
-    offsets_NK = (logits_NK - logits_NK.mean(axis=1, keepdims=True)).astype(np.float32)
+    offsets_NK = np.empty(logits_NK.shape, np.float32)
+    for some in _chunks(len(labels_N)):
+        offsets_NK[some] = logits_NK[some] - logits_NK[some].mean(axis=1, keepdims=True)
     order_N = np.argsort(labels_N, kind="stable")
     for members in np.split(order_N, np.flatnonzero(np.diff(labels_N[order_N])) + 1):
         offsets_NK[members] -= offsets_NK[members].mean(axis=0) if len(members) else 0
     np.square(offsets_NK, out=offsets_NK)
     variances_K = offsets_NK.mean(axis=0, dtype=np.float64)
     weights_K = np.divide(1, variances_K, out=np.zeros_like(variances_K), where=variances_K > 0)
-    distances_N: NDArray[np.float64] = np.sqrt(offsets_NK @ weights_K / len(weights_K))
+    squares_N = np.concatenate([offsets_NK[some] @ weights_K for some in _chunks(len(labels_N))])
+    distances_N: NDArray[np.float64] = np.sqrt(squares_N / len(weights_K))
     return distances_N
