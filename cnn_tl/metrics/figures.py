@@ -115,10 +115,12 @@ def figures_of(answers: LabelledAnswers, baseline_class: str | None = None) -> F
         raise ValueError("no images")
     cells = answers.labels * classes + answers.predicted
     confusion_KK = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
-    sizes_K, correct = confusion_KK.sum(1), int(confusion_KK.trace())
+    sizes_K, rights_K, answered_K = confusion_KK.sum(1), confusion_KK.diagonal(), confusion_KK.sum(0)
+    correct = int(rights_K.sum())
     known = baseline_class is not None and baseline_class in answers.classes
     majority = answers.classes.index(str(baseline_class)) if known else int(sizes_K.argmax())
-    per_class = [_class_figures(confusion_KK, k) for k in range(classes)]
+    counts = zip(sizes_K.tolist(), rights_K.tolist(), answered_K.tolist(), strict=True)
+    per_class = [_class_figures(*one) for one in counts]
     recalls = [one.recall for one in per_class if one.recall is not None]
     losses_N = answers.losses
     bins = _calibration(answers.confidence, answers.right)
@@ -142,9 +144,7 @@ def figures_of(answers: LabelledAnswers, baseline_class: str | None = None) -> F
     )
 
 
-def _class_figures(confusion_KK: NDArray[np.int64], k: int) -> ClassFigures:
-    images, answered = int(confusion_KK[k].sum()), int(confusion_KK[:, k].sum())
-    right = int(confusion_KK[k, k])
+def _class_figures(images: int, right: int, answered: int) -> ClassFigures:
     return ClassFigures(
         images=images,
         right=right,
