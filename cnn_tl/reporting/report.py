@@ -85,7 +85,7 @@ def report_of_finished(finished: Finished, options: PageOptions = DEFAULTS) -> R
         title=printable(path),
         subtitle=f"{result.mode}, {result.backbone}, {len(answers):,} validation images",
         epochs=epochs,
-        kept_epoch=_kept_epoch(result, len(epochs)),
+        kept_epoch=Facts.from_dict(result.facts).kept_epoch(epochs[-1]["epoch"] if epochs else 0),
         tables=(
             data_table.data_table(manifest, data),
             cost.cost_table(spent, result.facts),
@@ -166,16 +166,6 @@ def _page(
         notes=(*drawn.notes(), *maps.notes),
         **described,
     )
-
-
-def _kept_epoch(result: TrainResult, last: int) -> int | None:
-    """Return the epoch whose weights the model has, 0 for the fitted head; None without a loop."""
-    facts = Facts.from_dict(result.facts)
-    if facts.verdict is not None and facts.verdict.kept == "frozen":
-        return 0
-    if facts.loop is None:
-        return None
-    return last if facts.loop.best_epoch is None else facts.loop.best_epoch
 
 
 def _circumstances(folder: RunFolder, images: dict[str, dict[Split, int]], result: TrainResult) -> Circumstances:

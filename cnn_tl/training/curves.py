@@ -62,17 +62,7 @@ def _context(
     return CurvesContext(
         title=f"{printable(run.folder.path)}: {recipe.mode}, {network.info.name}",
         images=len(dataset.manifest.of("val")),
-        kept=_kept_epoch(outcome, last),
+        kept=None if outcome is None else outcome.facts.kept_epoch(last),
         head_counts=recipe.mode == "finetune",
         phases=[phase for phase in phases if phase[0] <= last] if model.unfreeze else (),
     )
-
-
-def _kept_epoch(outcome: Outcome | None, last: int) -> int | None:
-    """Return the epoch whose weights the model has, 0 for the fitted head; None if the loop did not finish."""
-    if outcome is None or outcome.facts.loop is None:
-        return None
-    if outcome.facts.verdict is not None and outcome.facts.verdict.kept == "frozen":
-        return 0
-    best = outcome.facts.loop.best_epoch
-    return last if best is None else best

@@ -220,6 +220,18 @@ class Facts:
     frozen_sha256: str | None = None
     resumed: bool = False
 
+    def kept_epoch(self, last: int) -> int | None:
+        """Return the epoch whose weights the model has, 0 for the fitted head; None without a loop.
+
+        Args:
+            last: the last epoch of the loop.
+        """
+        if self.loop is None:
+            return None
+        if self.verdict is not None and self.verdict.kept == "frozen":
+            return 0
+        return last if self.loop.best_epoch is None else self.loop.best_epoch
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         found: dict[str, Any] = {}

@@ -129,3 +129,13 @@ def test_a_network_is_built_when_first_needed_and_once() -> None:
     network.rebuild()
     assert network.build() is made[1]
     assert len(made) == 2
+
+
+@pytest.mark.parametrize(("best", "kept", "epoch"), [(2, None, 2), (0, None, 0), (None, None, 3), (2, "frozen", 0)])
+def test_the_kept_epoch_is_the_best_or_the_last_if_that_was_lost(
+    best: int | None, kept: str | None, epoch: int
+) -> None:
+    verdict = None if kept is None else Verdict(0.9, 0.9, 0.0, (0, 0), 0, 0, 1.0, 1, False, False, 1.0, 1.0, kept)
+    found = Facts(loop=LoopFacts(**LOOP | {"best_epoch": best}), verdict=verdict)  # type: ignore[arg-type]
+    assert found.kept_epoch(3) == epoch
+    assert Facts().kept_epoch(3) is None
