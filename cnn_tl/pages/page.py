@@ -29,6 +29,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 _UNSAFE_IN_SCRIPTS = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 
+_OPTION = re.compile(r"(?<!\w)(--[a-z][\w-]*)")
+
 
 def render(template: str, **context: Any) -> str:
     """Return the page that a template of `templates/` makes of a context."""
@@ -43,6 +45,14 @@ def stream(template: str, **context: Any) -> Iterator[str]:
 def shown(text: str) -> Markup:
     """Return a name for display: control and bidi characters as visible escapes, isolated from the text around it."""
     return Markup("<bdi>{}</bdi>").format(printable(text))
+
+
+def prose(text: str) -> Markup:
+    """Return a sentence for display, in which no line ends within an option such as --model."""
+    parts = _OPTION.split(printable(text))
+    return Markup().join(
+        Markup('<span class="whole">{}</span>').format(one) if i % 2 else one for i, one in enumerate(parts)
+    )
 
 
 def brief(text: str, most: int = 60) -> str:
@@ -116,6 +126,7 @@ def _environment() -> Environment:
     environment.filters |= {name: getattr(formatting, name) for name in names}
     environment.filters |= {
         "shown": shown,
+        "prose": prose,
         "brief": brief,
         "printable": printable,
         "safe_json": safe_json,

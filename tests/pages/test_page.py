@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from cnn_tl.pages.page import TEMPLATES, brief, picture, render, safe_json, shown
+from cnn_tl.pages.page import TEMPLATES, brief, picture, prose, render, safe_json, shown
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u2028\u2029&amp;\udcff\n\u202e"
 
@@ -24,6 +24,12 @@ def test_json_in_a_page_ends_no_element_and_reads_back() -> None:
 def test_a_name_is_shown_with_visible_controls_and_isolated() -> None:
     assert shown("a<b>\u202e\n\udcff\x00é") == "<bdi>a&lt;b&gt;\\u202e\\n\\udcff\\x00é</bdi>"
     assert 'alt="&#34; onload=&#34;x"' in picture(b"\xff\xd8", '" onload="x')
+
+
+def test_an_option_in_a_sentence_is_kept_on_one_line() -> None:
+    assert prose("<b> or --set run.report=x, a--b") == (
+        '&lt;b&gt; or <span class="whole">--set</span> run.report=x, a--b'
+    )
 
 
 def test_a_long_name_is_cut_where_it_is_repeated() -> None:
