@@ -15,20 +15,25 @@ if TYPE_CHECKING:
     from cnn_tl.evaluating.evaluate import Evaluation
 
 MOST = 20
-"""Rows of classes, and of images that were set aside; the JSON of a page has all."""
+"""Rows of classes, and of images that were set aside."""
+
+MOST_IN_JSON = 1000
+"""Images that were set aside, in the JSON of a page; the manifest of the run has all."""
 
 Row = tuple[str, str, str]
 
 
 def data_facts(manifest: Manifest) -> dict[str, Any]:
     """Return what the data are, of every class."""
+    broken = manifest.set_aside
     return {
         "folder": str(manifest.root),
         "layout": manifest.layout,
         "images": manifest.counts(),
         "formats": dict(_formats(manifest).most_common()),
         "bytes": sum(image.bytes for image in manifest.images),
-        "set_aside": [{"file": one.path, "split": one.split, "reason": one.reason} for one in manifest.set_aside],
+        "set_aside": [{"file": one.path, "split": one.split, "reason": one.reason} for one in broken[:MOST_IN_JSON]],
+        "set_aside_left_out": max(0, len(broken) - MOST_IN_JSON),
         "notes": list(manifest.notes),
     }
 

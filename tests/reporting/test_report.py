@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from PIL import Image
 from cnn_tl.core.errors import ArtefactError
 from cnn_tl.data.manifest import Manifest
 from cnn_tl.pages.report import as_json, render_report
+from cnn_tl.reporting.data_table import data_facts
 from cnn_tl.reporting.report import PageOptions, report_of_run
 
 OLD = Path(__file__).parents[1] / "fixtures" / "runs_0_1"
@@ -207,3 +209,10 @@ def test_a_page_loads_nothing_heavy(run: Path) -> None:
     )
     command = [sys.executable, "-c", code, run, run.parent / "again.html"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_json_of_a_page_does_not_list_every_image_of_thousands_that_were_set_aside(run: Path) -> None:
+    manifest = Manifest.from_json(json.loads((run / "manifest.json").read_text()))
+    assert data_facts(manifest)["set_aside_left_out"] == 0
+    many = data_facts(replace(manifest, set_aside=manifest.set_aside * 1500))
+    assert (len(many["set_aside"]), many["set_aside_left_out"]) == (1000, 500)
