@@ -63,7 +63,7 @@ class ReportPage:
         answers: the images that figures are about; the page lists as many of them as fit.
         cards: index among `answers` -> its card, for the images with thumbnails.
         galleries: worst mistakes, least sure right answers, labels that look wrong.
-        class_galleries: class -> its most typical and its strangest images, for as many classes as fit.
+        class_galleries: class -> its most typical and its strangest images; of many, the classes with most mistakes.
         epochs: the rows of metrics.jsonl of a loop, in order; empty without a loop.
         kept_epoch: the epoch whose weights are kept; None: not known, or no loop.
         tables: cost, data, and how to do it again.

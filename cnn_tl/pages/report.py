@@ -21,9 +21,6 @@ MOST_CLASSES_IN_FULL = 100
 WORST_CLASSES = 50
 """Of more, the classes with bars; the others are in a plain table."""
 
-MOST_CLASS_GALLERIES = 100
-"""Classes whose typical and strangest images are shown."""
-
 MOST_CELLS = 20_000
 """Cells of the confusion matrix in the JSON, the fullest; `confusion_left_out` counts the others."""
 
@@ -47,7 +44,7 @@ def render_report(page: ReportPage) -> str:
         overview=overview(confusion_KK) if cells is None and small_enough else None,
         pairs=pairs_of(page),
         confused_pairs=len(page.figures.confused()),
-        class_galleries=list(page.class_galleries.items())[:MOST_CLASS_GALLERIES],
+        classes_with_images=sum(one.images > 0 for one in page.figures.per_class.values()),
         calibration=calibration_chart(page.figures.calibration),
         curves=curve_charts(page.epochs, page.kept_epoch),
         images=image_list(page.answers),

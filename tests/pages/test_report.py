@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -161,3 +162,12 @@ def test_the_fullest_cells_go_into_the_json(monkeypatch: pytest.MonkeyPatch) -> 
     fullest = np.sort(page.figures.confusion.ravel())[::-1][:3].tolist()
     assert [cell[2] for cell in figures["confusion"]] == fullest
     assert figures["confusion_left_out"] == np.count_nonzero(page.figures.confusion) - 3
+
+
+def test_the_page_says_of_how_many_classes_it_shows_images() -> None:
+    page = report_page(images=60)
+    assert "For each class, the images nearest" in render_report(page)
+    two = dict(list(page.class_galleries.items())[:2])
+    assert "For the 2 classes with the most mistakes, of 3, the images" in render_report(
+        replace(page, class_galleries=two)
+    )
