@@ -99,6 +99,8 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     """Return the table of the images of an evaluation."""
     left_out = {None: "it is not known whether the model was trained on them", 0: "no training image among them"}
     trained = left_out.get(evaluation.trained_on) or f"{evaluation.trained_on:,} training images left out"
+    if evaluation.split == "train":
+        trained = "the model was trained on these images, so that all figures are too good"
     rows = [
         ("folder", evaluation.data, f"split {evaluation.split}" if evaluation.split else ""),
         ("classes", f"{len(evaluation.classes):,}", ""),

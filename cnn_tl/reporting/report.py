@@ -46,6 +46,9 @@ class PageOptions:
 
 DEFAULTS = PageOptions()
 
+_SPLITS = {"train": "training", "val": "validation", "test": "test"}
+"""In words."""
+
 
 def report_of_run(path: Path, options: PageOptions = DEFAULTS) -> ReportPage:
     """Return the page of a finished run, on its validation images.
@@ -103,7 +106,7 @@ def report_of_evaluation(evaluation: Evaluation, options: PageOptions = DEFAULTS
     return _page(
         answers,
         evaluation.figures,
-        Circumstances(what=evaluation.split or ""),
+        Circumstances(what=_SPLITS.get(evaluation.split or "", ""), trained_on=evaluation.split == "train"),
         evaluation.root,
         evaluation.source,
         options,

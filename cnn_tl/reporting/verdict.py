@@ -35,12 +35,14 @@ class Circumstances:
 
     Attributes:
         what: the images, such as "validation".
+        trained_on: whether the model was trained on these very images.
         training_images: class -> number of training images.
         mode: of training. fine_tuning_failed: it was tried, and was no better than the frozen backbone.
         larger_model: a larger backbone that is worth a try.
     """
 
     what: str = ""
+    trained_on: bool = False
     training_images: Mapping[str, int] = field(default_factory=dict)
     mode: str | None = None
     fine_tuning_failed: bool = False
@@ -53,7 +55,7 @@ def verdict(figures: Figures, answers: LabelledAnswers, doubtful: int, about: Ci
     Args:
         doubtful: the number of images whose labels look wrong (`selection.doubtful_labels`).
     """
-    return _how_good(figures, about), _how_sure(figures, answers), _what_helps(figures, doubtful, about)
+    return _how_good(figures, about), _how_sure(figures, answers, about), _what_helps(figures, doubtful, about)
 
 
 def _how_good(figures: Figures, about: Circumstances) -> str:
@@ -69,7 +71,9 @@ def _how_good(figures: Figures, about: Circumstances) -> str:
     return f"{right}, which is {worse}: {guess}."
 
 
-def _how_sure(figures: Figures, answers: LabelledAnswers) -> str:
+def _how_sure(figures: Figures, answers: LabelledAnswers, about: Circumstances) -> str:
+    if about.trained_on:
+        return "How good it is on other images is not known: it was trained on these."
     low, high = figures.interval
     images = counted(figures.images, "image")
     interval = (
@@ -94,11 +98,13 @@ def _calibration(answers: LabelledAnswers) -> str:
 
 
 def _what_helps(figures: Figures, doubtful: int, about: Circumstances) -> str:
-    """Return the first advice for which there is evidence."""
+    """Return the first advice for which there is evidence; images of the training are evidence only on their labels."""
     wrong = figures.images - figures.correct
     if doubtful and doubtful >= MANY_DOUBTS * wrong:
         those = "the image whose label looks" if doubtful == 1 else f"the {doubtful:,} images whose labels look"
         return f"Look at {those} wrong: {doubtful:,} of its {counted(wrong, 'mistake')}."
+    if about.trained_on:
+        return "Evaluate it on images that it was not trained on: all figures here are too good."
     if figures.interval[0] >= GOOD:
         return "Nothing needs to be done; check with images from where it will be used."
     if weak := _weak_class(figures):

@@ -1,4 +1,4 @@
-"""The files of an evaluation: where they may lie, and the page of images in a folder with an odd name."""
+"""The files of an evaluation: where they may lie, images in odd folders, and what a page says of training images."""
 
 from __future__ import annotations
 
@@ -64,3 +64,15 @@ def test_images_are_found_in_a_folder_whose_name_cannot_be_printed(run: Path, tm
     assert [card.thumbnail is not None for card in page.cards.values()] == [True]
     assert not page.notes
     assert found.to_dict().keys().isdisjoint({"figures", "answers", "source", "root"})
+
+
+def test_the_page_of_training_images_says_that_its_figures_are_too_good(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "train" / "plain"
+    folder.mkdir(parents=True)
+    Image.fromarray(np.random.default_rng(6).integers(0, 256, (24, 24, 3), np.uint8)).save(folder / "one.png")
+    found = evaluate(run, tmp_path, EvaluationOptions(device="cpu", split="train"))
+    page = report_of_evaluation(found, PageOptions(heat_maps=False))
+    assert "of 1 training image (" in page.verdict[0]
+    assert "was not trained on" in page.verdict[2]
+    rows = {name: remark for name, _, remark in page.tables[0].rows}
+    assert rows["images"] == "the model was trained on these images, so that all figures are too good"

@@ -56,6 +56,14 @@ def test_a_model_that_only_guesses_is_told_so() -> None:
     assert "worse than guessing" in sentences(worse)[0]
 
 
+def test_images_of_the_training_are_no_evidence_but_on_their_labels() -> None:
+    perfect = right(200, 200, 200)
+    sure, helps = sentences(perfect, what="training", trained_on=True)[1:]
+    assert sure == "How good it is on other images is not known: it was trained on these."
+    assert helps == "Evaluate it on images that it was not trained on: all figures here are too good."
+    assert "label looks wrong" in sentences(right(200, 200, 199, cedar_ash=1), doubtful=1, trained_on=True)[2]
+
+
 @pytest.mark.parametrize(
     ("confidence", "words"),
     [
