@@ -54,11 +54,20 @@ def require_plot_place(output: Path) -> None:
         raise UsageError(f"{where} is a folder; name the file, as in --output {printable(output / 'plot.png')}")
     if output.suffix.lower() != ".png":
         raise UsageError(f"{where}: the plot is a PNG; choose a name that ends in .png")
-    there = next(folder for folder in output.absolute().parents if os.path.lexists(folder))
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        raise ResourceError(f"cannot write {printable(output)} into {printable(there)}; choose another --output")
+    require_writable(output, "--output")
     if os.path.lexists(output) and not _is_plot(output):
         raise UsageError(f"{where} exists and is not a plot of cnn-tl; remove it, or choose another name")
+
+
+def require_writable(output: Path, option: str) -> None:
+    """Refuse a file whose folder, or the nearest one above it that exists, is not writable.
+
+    Raises:
+        ResourceError: this is so.
+    """
+    there = next(folder for folder in output.absolute().parents if os.path.lexists(folder))
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise ResourceError(f"cannot write {printable(output)} into {printable(there)}; choose another {option}")
 
 
 def _is_plot(path: Path) -> bool:

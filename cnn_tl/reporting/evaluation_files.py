@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from cnn_tl.core import files
 from cnn_tl.core.device import DeviceName
-from cnn_tl.core.errors import ResourceError, UsageError, printable
+from cnn_tl.core.errors import UsageError, printable
 from cnn_tl.evaluating.evaluate import Evaluation
 from cnn_tl.evaluating.wrong_images import wrong_images_csv
-from cnn_tl.inference.safe_output import require_harmless
+from cnn_tl.inference.safe_output import require_harmless, require_writable
 from cnn_tl.metrics.answer_lines import answer_lines
 from cnn_tl.reporting.own_pages import require_page_place
 
@@ -52,7 +51,7 @@ class EvaluationFiles:
                 require_page_place(path, option)
             else:
                 require_harmless(path, model, option)
-                _require_writable(path, option)
+                require_writable(path, option)
 
     def write(self, found: Evaluation, device: DeviceName = "auto") -> tuple[str, ...]:
         """Write the files, and return what the page lacks, and why.
@@ -74,9 +73,3 @@ class EvaluationFiles:
         page = report_of_evaluation(found, PageOptions(device=device))
         write_report(page, self.report)
         return page.notes
-
-
-def _require_writable(path: Path, option: str) -> None:
-    there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        raise ResourceError(f"cannot write {printable(path)} into {printable(there)}; choose another {option}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cnn_tl.core.errors import ResourceError, UsageError, printable
+from cnn_tl.core.errors import UsageError, printable
 from cnn_tl.core.files import CHECKSUMS
+from cnn_tl.inference.safe_output import require_writable
 
 _MARK = b'<meta name="generator" content="cnn-tl">'
 """What stands in the head of every page (`pages/templates/base.html`)."""
@@ -29,15 +30,15 @@ def require_page_place(output: Path, option: str = "--output") -> None:
         raise UsageError(f"{where}: the page is HTML; choose a name that ends in .html")
     if (output.parent / CHECKSUMS).is_file():
         raise UsageError(f"{where} lies in a model, whose files are listed; choose another folder")
-    there = next(folder for folder in output.absolute().parents if os.path.lexists(folder))
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        raise ResourceError(f"cannot write {printable(output)} into {printable(there)}; choose another {option}")
+    require_writable(output, option)
     if os.path.lexists(output) and not is_page(output):
         raise UsageError(f"{where} exists and is not a page of cnn-tl; remove it, or choose another name")
 
 
 def is_page(path: Path) -> bool:
     """Return whether a file is a page that cnn-tl has written."""
+    if not path.is_file():  # opening a pipe would wait for its writer
+        return False
     try:
         with path.open("rb") as stream:
             return _MARK in stream.read(_HEAD_BYTES)

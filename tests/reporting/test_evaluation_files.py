@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,12 @@ def test_a_file_in_the_way_of_the_folder_is_found_before_work_is_done(tmp_path: 
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError, match="choose another --answers"):
         EvaluationFiles(answers=tmp_path / "file" / "answers.jsonl").require_places(tmp_path / "run")
+
+
+def test_a_pipe_is_not_read_to_see_whether_it_is_a_page(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.html")
+    with pytest.raises(UsageError, match="is not a page of cnn-tl"):
+        EvaluationFiles(report=tmp_path / "pipe.html").require_places(tmp_path / "run")
 
 
 def test_images_are_found_in_a_folder_whose_name_cannot_be_printed(run: Path, tmp_path: Path) -> None:
