@@ -186,9 +186,10 @@ def curves(no_curves: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def short_timings() -> Iterator[None]:
-    """Time each precision by single passes: to be sure of it takes as long as all else in a tiny run."""
+    """Time by single passes what a plan measures: to be sure of it takes as long as all else in a tiny run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cnn_tl.training.step.precision.ROUNDS", 1)
+        patch.setattr("cnn_tl.training.estimate.MEASURED_SECONDS", 0.0)
         yield
 
 
