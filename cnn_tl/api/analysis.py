@@ -146,7 +146,8 @@ def compare(
         device, quiet, observer: as in `predict`.
 
     Raises:
-        UsageError: there are fewer than two runs, one is named twice, or the report would overwrite another file.
+        UsageError: there are fewer than two runs, one is named twice, a split is named without data, or the report would
+            overwrite another file.
         ArtefactError: a run has not finished, or a file of it is damaged.
         DataError: the runs have different classes, or no images in common.
     """
@@ -158,6 +159,8 @@ def compare(
     if isinstance(runs, str | os.PathLike) or not isinstance(runs, Sequence):
         raise UsageError("compare takes a list of run folders")
     check_values(device)
+    if data is None and split is not None:
+        raise UsageError("split is one of data; name its folder as data")
     images = None if data is None else Path(path_text(data, "data"))
     page = None if report is None else Path(path_text(report, "report"))
     if page is not None:

@@ -26,7 +26,7 @@ _ROW = 70
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its images, its colour (`charts.overview.level`), and whether its pair has a list to go to."""
+    """One cell: its images, its colour (`charts.overview.level`), and whether the answer is the label."""
 
     images: int
     level: int

@@ -14,7 +14,7 @@ from cnn_tl.metrics.answers import LabelledAnswers
 from cnn_tl.metrics.figures import Figures
 
 GOOD = 0.95
-"""An accuracy of which the whole interval lies above this needs no advice."""
+"""A model needs no advice if the whole interval of its accuracy lies above this."""
 
 MANY_DOUBTS = 0.25
 """The share of mistakes with labels that look wrong, from which on the labels come first."""
@@ -25,8 +25,8 @@ FEW_IMAGES = 30
 TELLING = 0.1
 """A gap between probabilities and accuracy that must be detectable before they are said to agree."""
 
-WIDE = 0.15
-"""The width of an interval that leaves open how good a model is."""
+WIDE = 0.075
+"""The width of an interval that leaves open how good a model is that seems to be good."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _what_helps(figures: Figures, doubtful: int, about: Circumstances) -> str:
         return "Nothing needs to be done; check with images from where it will be used."
     if weak := _weak_class(figures):
         return _more_of(weak, figures, about)
-    if wrong == 0 or (figures.accuracy >= GOOD and figures.interval[1] - figures.interval[0] >= WIDE / 2):
+    if wrong == 0 or (figures.accuracy >= GOOD and figures.interval[1] - figures.interval[0] >= WIDE):
         return "More labelled images to evaluate it on: with so few, a better model could not be told from this one."
     return _other_training(figures, about)
 

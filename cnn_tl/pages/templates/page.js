@@ -189,8 +189,7 @@
   // --- links into <details>, which not every browser opens by itself ---
 
   function openTarget() {
-    const id = decodeURIComponent(location.hash.slice(1));
-    const target = id && document.getElementById(id);
+    const target = document.getElementById(location.hash.slice(1));  // ids are ASCII
     if (!target) return;
     for (let at = target; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
     target.scrollIntoView();
@@ -213,7 +212,8 @@
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button.copy");
     if (button) copy(button);
-    if (event.target.closest("a[href='" + location.hash + "']")) openTarget();  // again: the hash stays the same
+    const link = event.target.closest("a[href^='#']");
+    if (link && link.hash === location.hash) openTarget();  // again: the hash stays the same
   });
   addEventListener("hashchange", openTarget);
   const sheet = $("#sheet");
