@@ -17,7 +17,7 @@ FLOORS = [
     {"recipe", "data", "networks", "cache", "metrics"},
     {"features", "heads", "anatomy", "tracking", "plots", "pages"},
     {"training", "inference"},
-    {"evaluating", "explaining", "exporting"},
+    {"evaluating", "explaining", "exporting", "doctor"},
     {"reporting"},
     {"serving"},
     {"cli"},

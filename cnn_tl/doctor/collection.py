@@ -1,0 +1,94 @@
+"""What is examined: the images of a folder with their labels, features, thumbnails and headers.
+
+Shapes: N images, D features, S the side of a thumbnail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_tl.core.text_encoding import native
+from cnn_tl.data.decoding.image import read_image
+from cnn_tl.data.manifest import ImageRecord, Split
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SIDE = 64
+"""Of a thumbnail, in pixels."""
+
+Features = NDArray[np.float32]
+Thumbnails = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says about itself.
+
+    Attributes:
+        width, height: in pixels, after EXIF rotation.
+        format: Pillow's name, such as "JPEG". mode: Pillow's, such as "RGB".
+        quality: of a JPEG, 1 to 100, estimated from its quantisation table; None elsewhere.
+        camera: EXIF make and model. taken: EXIF time, "2026:11:28 07:00:00". None where there is none.
+    """
+
+    width: int
+    height: int
+    format: str
+    mode: str
+    quality: int | None = None
+    camera: str | None = None
+    taken: str | None = None
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Images to examine, in the order of their manifest.
+
+    Attributes:
+        root: the data folder; the paths of the images are relative to it.
+        features: of the backbone, as mode freeze computes them, [N, D]; not of unit length.
+        thumbnails: whole images squeezed to squares, RGB, [N, S, S, 3].
+        view_of: (images in memory) -> their features [M, D] and thumbnails [M, S, S, 3], for images made from others.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    images: tuple[ImageRecord, ...]
+    features: Features
+    thumbnails: Thumbnails
+    headers: tuple[Header, ...]
+    view_of: Callable[[Sequence[Image.Image]], tuple[Features, Thumbnails]]
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.images)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The index of each image's class, [N]."""
+        return np.array([image.label for image in self.images], np.int64)
+
+    @property
+    def splits(self) -> list[Split]:
+        """The split of each image."""
+        return [image.split for image in self.images]
+
+    @property
+    def files(self) -> list[str]:
+        """The path of each image relative to `root`."""
+        return [image.path for image in self.images]
+
+    def open(self, index: int) -> Image.Image:
+        """Return an image, decoded and rotated as its EXIF says, RGB.
+
+        Raises:
+            BadImageError, ResourceError: it cannot be read any more.
+        """
+        return read_image(self.root / native(self.images[index].path))
