@@ -182,6 +182,26 @@ def test_a_path_is_copied(browser: webdriver.Chrome, show: Open) -> None:
     assert button.text == "Copied"
 
 
+def test_what_is_folded_is_printed_and_folded_again(browser: webdriver.Chrome, show: Open) -> None:
+    show(report_page(400))
+    browser.execute_script("addEventListener('beforeprint', () => { window.printed = folded(); })")
+    browser.execute_script("window.folded = () => document.querySelectorAll('details:not([open])').length")
+    before = browser.execute_script("return folded()")
+    assert before > 0
+    browser.execute_cdp_cmd("Page.printToPDF", {})
+    assert browser.execute_script("return [printed, folded()]") == [0, before]
+
+
+@pytest.mark.parametrize("fragment", ["a'b", "%"])
+def test_an_address_with_an_odd_fragment_does_no_harm(browser: webdriver.Chrome, show: Open, fragment: str) -> None:
+    url = show(report_page())
+    browser.get(f"{url}#{fragment}")
+    browser.refresh()
+    browser.find_element(By.CSS_SELECTOR, ".card button.copy").click()
+    assert texts(browser, "#found") != []
+    assert browser.get_log("browser") == []
+
+
 @pytest.mark.parametrize("width", [320, 1200])
 @pytest.mark.parametrize("classes", [3, 40])
 def test_nothing_but_tables_is_wider_than_the_screen(
