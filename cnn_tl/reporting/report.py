@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cnn_tl.core import files
 from cnn_tl.core.device import DeviceName
 from cnn_tl.core.errors import ArtefactError, printable
+from cnn_tl.core.formatting import counted
 from cnn_tl.core.text_encoding import native
 from cnn_tl.data.manifest import Manifest, Split
 from cnn_tl.metrics.answers import LabelledAnswers
@@ -86,7 +87,7 @@ def report_of_finished(finished: Finished, options: PageOptions = DEFAULTS) -> R
         options,
         sha256={image.path: image.sha256 for image in manifest.of("val")},
         title=printable(path),
-        subtitle=f"{result.mode}, {result.backbone}, {len(answers):,} validation images",
+        subtitle=f"{result.mode}, {result.backbone}, {counted(len(answers), 'validation image')}",
         epochs=epochs,
         kept_epoch=Facts.from_dict(result.facts).kept_epoch(epochs[-1]["epoch"] if epochs else 0),
         tables=(
@@ -111,7 +112,7 @@ def report_of_evaluation(evaluation: Evaluation, options: PageOptions = DEFAULTS
         evaluation.source,
         options,
         title=f"{evaluation.model} on {evaluation.data}",
-        subtitle=f"{len(answers):,} images, {split}{evaluation.data}",
+        subtitle=f"{counted(len(answers), 'image')}, {split}{evaluation.data}",
         tables=(data_table.evaluation_table(evaluation),),
         commands=(provenance.evaluate_command(evaluation),),
         facts={"model": evaluation.model, "data": evaluation.data, "split": evaluation.split},

@@ -20,13 +20,13 @@ MANY_DOUBTS = 0.25
 """The share of mistakes with labels that look wrong, from which on the labels come first."""
 
 FEW_IMAGES = 30
-"""Training images of a class below which more of them are the first thing to try."""
+"""Images below which more of them are the first thing to try: of a class to train on, or of all to evaluate on."""
 
 TELLING = 0.1
 """A gap between probabilities and accuracy that must be detectable before they are said to agree."""
 
-WIDE = 0.075
-"""The width of an interval that leaves open how good a model is that seems to be good."""
+TELLABLE = 6
+"""Mistakes that a better model must correct, and make no other, before McNemar's exact test tells the two apart."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def _how_good(figures: Figures, about: Circumstances) -> str:
     guess = f"always answering {printable(figures.baseline_class)} would be right on {percent(figures.baseline)}"
     low, high = figures.interval
     if figures.baseline == 1:
-        return f"{right}; all of them are {printable(figures.baseline_class)}, so a constant answer would do as well."
+        well = "do as well" if figures.accuracy == 1 else "be right on all"
+        return f"{right}; all of them are {printable(figures.baseline_class)}, so a constant answer would {well}."
     if low > figures.baseline:
         return f"{right}; {guess}."
     worse = "worse than guessing" if high < figures.baseline else "not clearly better than guessing"
@@ -75,10 +76,9 @@ def _how_sure(figures: Figures, answers: LabelledAnswers, about: Circumstances) 
     if about.trained_on:
         return "How good it is on other images is not known: it was trained on these."
     low, high = figures.interval
-    images = counted(figures.images, "image")
-    interval = (
-        f"As these are {images}, its accuracy may be anywhere from {percent(low)} to {percent(high)} (95% interval)"
-    )
+    these = "this is" if figures.images == 1 else "these are"
+    images = f"As {these} {counted(figures.images, 'image')}"
+    interval = f"{images}, its accuracy may be anywhere from {percent(low)} to {percent(high)} (95% interval)"
     return f"{interval}; {_calibration(answers)}."
 
 
@@ -90,7 +90,8 @@ def _calibration(answers: LabelledAnswers) -> str:
     gap = points((promised - right) / len(answers), unit="").lstrip("+-")
     if abs(promised - right) <= Z95 * spread + 0.5:  # counts are whole
         if Z95 * spread > TELLING * len(answers):
-            return "they are too few to tell whether its probabilities are right"
+            too_few = "it is" if len(answers) == 1 else "they are"
+            return f"{too_few} too few to tell whether its probabilities are right"
         return "its probabilities agree with how often it is right"
     if promised > right:
         return f"it is overconfident: its probabilities are {gap} points too high on average"
@@ -109,7 +110,7 @@ def _what_helps(figures: Figures, doubtful: int, about: Circumstances) -> str:
         return "Nothing needs to be done; check with images from where it will be used."
     if weak := _weak_class(figures):
         return _more_of(weak, figures, about)
-    if wrong == 0 or (figures.accuracy >= GOOD and figures.interval[1] - figures.interval[0] >= WIDE):
+    if wrong == 0 or (wrong < TELLABLE and (figures.accuracy >= GOOD or figures.images < FEW_IMAGES)):
         return "More labelled images to evaluate it on: with so few, a better model could not be told from this one."
     return _other_training(figures, about)
 

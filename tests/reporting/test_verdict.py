@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cnn_tl.core.statistics import SIGNIFICANT, compare_paired
 from cnn_tl.metrics.answers import LabelledAnswers, answers_from_logits
 from cnn_tl.metrics.figures import figures_of
 from cnn_tl.reporting.verdict import Circumstances, verdict
@@ -86,6 +87,21 @@ def test_a_few_images_do_not_show_that_probabilities_are_right() -> None:
 
 def test_images_of_one_class_alone_show_little() -> None:
     assert "so a constant answer would do as well" in sentences(right(20, 0, 0))[0]
+    assert "so a constant answer would be right on all" in sentences(right(19, 0, 0, ash_birch=1))[0]
+
+
+def test_one_image_is_said_in_the_singular() -> None:
+    good, sure, _ = sentences(right(1, 0, 0), what="validation", confidence=0.6)
+    assert good.startswith("It is right on 1 of 1 validation image (100.0%)")
+    assert sure.startswith("As this is 1 image, its accuracy may be anywhere")
+    assert sure.endswith("; it is too few to tell whether its probabilities are right.")
+
+
+@pytest.mark.parametrize("mistakes", [4, 5, 6, 7])
+def test_more_images_are_advised_where_a_better_model_could_not_be_told_from_it(mistakes: int) -> None:
+    best = compare_paired(np.arange(200) >= mistakes, np.full(200, True))
+    advice = sentences(right(100, 100 - mistakes, 0, birch_ash=mistakes), mode="freeze", training_images={})[2]
+    assert advice.startswith("More labelled images to evaluate it on") == (best.p >= SIGNIFICANT)
 
 
 OTHERS = [
@@ -98,6 +114,8 @@ OTHERS = [
     (WEAK, {"mode": "freeze"}, "More images of cedar"),
     (right(999, 999, 999, ash_birch=1), {"mode": "freeze"}, "Nothing needs to be done"),
     (right(5, 5, 5), {"mode": "freeze"}, "More labelled images to evaluate it on"),
+    (right(0, 0, 0, ash_birch=1), {"mode": "freeze"}, "More labelled images to evaluate it on"),
+    (right(18, 18, 15, cedar_ash=4), {"mode": "freeze"}, "Fine-tune the backbone"),
     (GOOD, {"training_images": {"ash": 8, "birch": 9, "cedar": 8}}, "8 to 9 of each class are few"),
     (GOOD, {"training_images": {"ash": 8, "birch": 8, "cedar": 8}}, "images: 8 of each class are few"),
     (GOOD, {"training_images": {"ash": 8, "birch": 90, "cedar": 80}}, "first of ash, which has only 8"),
