@@ -146,8 +146,8 @@ def compare(
         device, quiet, observer: as in `predict`.
 
     Raises:
-        UsageError: there are fewer than two runs, one is named twice, a split is named without data, or the report would
-            overwrite another file.
+        UsageError: there are fewer than two runs, one is named twice, a split is named without data, or the report
+            would overwrite another file.
         ArtefactError: a run has not finished, or a file of it is damaged.
         DataError: the runs have different classes, or no images in common.
     """
