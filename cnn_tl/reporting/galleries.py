@@ -12,6 +12,7 @@ from cnn_tl.core.formatting import counted, percent
 from cnn_tl.metrics.answers import LabelledAnswers
 from cnn_tl.pages.content import Card, Gallery
 from cnn_tl.reporting import selection
+from cnn_tl.reporting.heat_maps import HeatMaps
 from cnn_tl.reporting.selection import Indices
 from cnn_tl.reporting.thumbnails import Thumbnails
 
@@ -75,9 +76,7 @@ def choose(answers: LabelledAnswers) -> Chosen:
     )
 
 
-def cards(
-    answers: LabelledAnswers, chosen: Chosen, thumbnails: Thumbnails, heat_maps: Mapping[int, bytes]
-) -> dict[int, Card]:
+def cards(answers: LabelledAnswers, chosen: Chosen, thumbnails: Thumbnails, heat_maps: HeatMaps) -> dict[int, Card]:
     """Return a card for each chosen image, by its index."""
     doubtful = frozenset(chosen.doubtful)
     of_label_N = answers.of_label
@@ -88,14 +87,17 @@ def cards(
             for k, share in zip(answers.ranked[index], answers.probabilities[index], strict=True)
         ]
         of_label = float(of_label_N[index])
+        remarks = [f"may be mislabelled: looks like {printable(ranked[0][0])}"] if index in doubtful else []
+        if caveat := heat_maps.caveats.get(index):
+            remarks.append(f"heat map: {caveat}")
         found[index] = Card(
             file=answers.files[index],
             label=answers.classes[answers.labels[index]],
             ranked=tuple(ranked),
             of_label=None if np.isnan(of_label) else of_label,
             thumbnail=thumbnails.drawn.get(index),
-            heat_map=heat_maps.get(index),
-            remarks=(f"may be mislabelled: looks like {printable(ranked[0][0])}",) if index in doubtful else (),
+            heat_map=heat_maps.drawn.get(index),
+            remarks=tuple(remarks),
             error=thumbnails.errors.get(index),
         )
     return found

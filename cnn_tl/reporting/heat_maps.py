@@ -25,11 +25,12 @@ class HeatMaps:
 
     Attributes:
         method: "gradcam" or "occlusion"; None without heat maps.
-        drawn: WebP or JPEG files. notes: why there are none, or fewer.
+        drawn: WebP or JPEG files. caveats: why not to trust some of them. notes: why there are none, or fewer.
     """
 
     method: str | None = None
     drawn: Mapping[int, bytes] = field(default_factory=dict)
+    caveats: Mapping[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -54,10 +55,12 @@ def draw_heat_maps(
 
 
 def _draw(model: Path, images: Mapping[int, tuple[Path, int]], device: DeviceName, deadline: float) -> HeatMaps:
+    import numpy as np
     from PIL import Image
 
-    from cnn_tl.data.views.transforms import read_pixels
+    from cnn_tl.data.views.transforms import mean_colour, read_pixels
     from cnn_tl.explaining import one_heat_map
+    from cnn_tl.explaining.methods import heat_maps
     from cnn_tl.inference.loading import load
     from cnn_tl.pages.thumbnail import thumbnail
     from cnn_tl.plots.explanation import heat_over
@@ -65,6 +68,7 @@ def _draw(model: Path, images: Mapping[int, tuple[Path, int]], device: DeviceNam
     classifier = load(model, device)
     method, heat_map = one_heat_map.load(model, classifier, device)
     drawn: dict[int, bytes] = {}
+    caveats: dict[int, str] = {}
     late = 0
     for index, (file, answer) in images.items():
         if time.monotonic() > deadline:
@@ -75,7 +79,11 @@ def _draw(model: Path, images: Mapping[int, tuple[Path, int]], device: DeviceNam
         except (BadImageError, ResourceError):
             continue  # its card says why it cannot be read
         heat_HW = heat_map(pixels_HWC, answer)
-        if heat_HW.max() > 0:  # else nothing in the image speaks for the answer
+        grey_HWC = np.full_like(pixels_HWC, mean_colour(classifier.preprocessing))
+        after, before = heat_maps.log_odds(classifier.logits(np.stack([pixels_HWC, grey_HWC])), answer)
+        if caveat := heat_maps.caveat(heat_HW, after - before):
+            caveats[index] = caveat
+        if caveat != heat_maps.EMPTY:
             drawn[index] = thumbnail(Image.fromarray(heat_over(pixels_HWC, heat_HW)))
     notes = (f"without heat maps of {counted(late, 'image')}, for which no time was left",) if late else ()
-    return HeatMaps(method if drawn else None, drawn, notes)
+    return HeatMaps(method if drawn else None, drawn, caveats, notes)

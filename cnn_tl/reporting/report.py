@@ -158,7 +158,7 @@ def _page(
         options.device,
         options.deadline,
     )
-    cards = galleries.cards(answers, chosen, drawn, maps.drawn)
+    cards = galleries.cards(answers, chosen, drawn, maps)
     return ReportPage(
         verdict=verdict(figures, answers, len(chosen.doubtful), about),
         figures=figures,

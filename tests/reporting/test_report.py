@@ -21,6 +21,7 @@ from PIL import Image
 
 from cnn_tl.core.errors import ArtefactError
 from cnn_tl.data.manifest import Manifest
+from cnn_tl.explaining.methods import heat_maps
 from cnn_tl.pages.report import as_json, render_report
 from cnn_tl.reporting.data_table import data_facts
 from cnn_tl.reporting.report import PageOptions, report_of_run
@@ -178,6 +179,16 @@ def test_heat_maps_lie_over_the_worst_mistakes(run: Path) -> None:
     worst = page.galleries[0].cards
     assert any(card.heat_map is not None for card in worst)
     assert sum(card.heat_map is not None for card in page.cards.values()) <= 24
+
+
+def test_a_heat_map_of_an_image_that_is_no_more_evidence_than_a_grey_one_says_so(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remarks = [remark for card in report_of_run(run).galleries[0].cards for remark in card.remarks]
+    monkeypatch.setattr(heat_maps, "LEAST_EVIDENCE", 1e9)
+    none = report_of_run(run).galleries[0].cards
+    assert all(any(remark.startswith("heat map: ") for remark in card.remarks) for card in none)
+    assert len(remarks) < len([remark for card in none for remark in card.remarks])
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 
 from cnn_tl.metrics.answers import LabelledAnswers, answers_from_logits
 from cnn_tl.reporting import galleries, selection
+from cnn_tl.reporting.heat_maps import HeatMaps
 from cnn_tl.reporting.thumbnails import Thumbnails
 
 CLASSES = ("ash", "birch", "cedar")
@@ -105,7 +106,7 @@ def test_of_many_doubtful_labels_only_those_that_are_shown_are_drawn() -> None:
     chosen = galleries.choose(made)
     assert len(chosen.doubtful) == 1000
     assert len(chosen.in_order()) <= 250
-    cards = galleries.cards(made, chosen, Thumbnails(), {})
+    cards = galleries.cards(made, chosen, Thumbnails(), HeatMaps())
     shown = galleries.galleries(made, chosen, cards)[1]
     assert len(shown.cards) == galleries.DOUBTFUL
     assert shown.text.startswith("1,000 images")
