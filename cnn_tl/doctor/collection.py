@@ -1,6 +1,6 @@
 """What is examined: the images of a folder with their labels, features, thumbnails and headers.
 
-Shapes: N images, D features, S the side of a thumbnail.
+Shapes: N images, D features, S the side of a thumbnail, M measures.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from cnn_tl.core.text_encoding import native
 from cnn_tl.data.decoding.image import read_image
 from cnn_tl.data.manifest import ImageRecord, Split
+from cnn_tl.doctor.headers import Header
+from cnn_tl.doctor.measures import MEASURES, Measured
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,26 +29,6 @@ Features = NDArray[np.float32]
 Thumbnails = NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a file says about itself.
-
-    Attributes:
-        width, height: in pixels, after EXIF rotation.
-        format: Pillow's name, such as "JPEG". mode: Pillow's, such as "RGB".
-        quality: of a JPEG, 1 to 100, estimated from its quantisation table; None elsewhere.
-        camera: EXIF make and model. taken: EXIF time, "2026:11:28 07:00:00". None where there is none.
-    """
-
-    width: int
-    height: int
-    format: str
-    mode: str
-    quality: int | None = None
-    camera: str | None = None
-    taken: str | None = None
-
-
 @dataclass(frozen=True)
 class Collection:
     """Images to examine, in the order of their manifest.
@@ -55,6 +37,7 @@ class Collection:
         root: the data folder; the paths of the images are relative to it.
         features: of the backbone, as mode freeze computes them, [N, D]; not of unit length.
         thumbnails: whole images squeezed to squares, RGB, [N, S, S, 3].
+        measures: light, colour, sharpness and border, [N, M]; the columns are `measures.MEASURES`.
         view_of: (images in memory) -> their features [M, D] and thumbnails [M, S, S, 3], for images made from others.
     """
 
@@ -64,6 +47,7 @@ class Collection:
     features: Features
     thumbnails: Thumbnails
     headers: tuple[Header, ...]
+    measures: Measured
     view_of: Callable[[Sequence[Image.Image]], tuple[Features, Thumbnails]]
 
     def __len__(self) -> int:
@@ -84,6 +68,10 @@ class Collection:
     def files(self) -> list[str]:
         """The path of each image relative to `root`."""
         return [image.path for image in self.images]
+
+    def measure(self, name: str) -> Measured:
+        """Return one column of the measures, [N]."""
+        return self.measures[:, MEASURES.index(name)]
 
     def open(self, index: int) -> Image.Image:
         """Return an image, decoded and rotated as its EXIF says, RGB.

@@ -214,7 +214,7 @@ def embed(
 def _embed_split(
     network: LazyNetwork, split: SplitFeatures, batches: Iterator[Batch[ImageView]], done: EmbeddingStats
 ) -> None:
-    with split.space.writer() as writer, _engine(network, split) as frozen:
+    with split.space.writer() as writer, engine_of(network, split.backend) as frozen:
         before = frozen.seconds
         for batch, features_ND in stream(frozen, batches):
             for wanted, row in zip(batch.items, features_ND, strict=True):
@@ -228,8 +228,9 @@ def _embed_split(
         done.forward_seconds += frozen.seconds - before
 
 
-def _engine(network: LazyNetwork, split: SplitFeatures) -> AbstractContextManager[Engine | LoadingEngine | OnnxEngine]:
-    prepared, backend = network.prepared, split.backend
+def engine_of(network: LazyNetwork, backend: Backend) -> AbstractContextManager[Engine | LoadingEngine | OnnxEngine]:
+    """Return what computes features; the network has no classifier inside its block."""
+    prepared = network.prepared
     if backend.graph is not None:
         return nullcontext(network.onnx_engine(backend.graph))
     if prepared is not None and prepared.precision == backend.precision:

@@ -1,0 +1,225 @@
+"""Collects what is examined: features by the engine of mode freeze, thumbnails and measures; all are cached.
+
+Shapes as in collection.py.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cnn_tl.cache.space import Space
+from cnn_tl.core.device import fp32_switches_restored
+from cnn_tl.core.errors import BadImageError
+from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.core.progress import Observer
+from cnn_tl.data.decoding.image import read_image
+from cnn_tl.data.loader import in_groups
+from cnn_tl.data.manifest import ImageRecord
+from cnn_tl.data.reading.jobs import Decoded, ImageFile
+from cnn_tl.data.reading.pool import pools_kept
+from cnn_tl.data.views.transforms import draft_size, resize_and_crop
+from cnn_tl.doctor.collection import SIDE, Collection, Features, Thumbnails
+from cnn_tl.doctor.headers import Header, read_header
+from cnn_tl.doctor.measures import MEASURES, VERSION, Measured, measure
+from cnn_tl.recipe.resolved import FreezeRecipe
+from cnn_tl.training.context import Run, open_cache
+from cnn_tl.training.dataset import Dataset
+from cnn_tl.training.lazy_network import LazyNetwork
+from cnn_tl.training.modes.backend import Backend, choose_backend
+from cnn_tl.training.modes.features import DeviceChanged, embed, engine_of, find_features
+from cnn_tl.training.run_folder import RunFolder
+from cnn_tl.training.setup import open_run
+
+if TYPE_CHECKING:
+    from cnn_tl.data.manifest import Manifest
+
+AT_ONCE = 256
+"""Images whose thumbnails are read, or whose features are computed, together."""
+
+_THUMBNAIL_BYTES = 3 * SIDE * SIDE
+_ROW_BYTES = _THUMBNAIL_BYTES + 4 * len(MEASURES)
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What was collected.
+
+    Attributes:
+        manifest: with the images that could not be read set aside, and its remarks.
+        computed: features that the cache lacked.
+    """
+
+    collection: Collection
+    manifest: Manifest
+    backbone: str
+    computed: int
+
+
+@contextmanager
+def collected(recipe: FreezeRecipe, observer: Observer) -> Iterator[Collected]:
+    """Scan the data of a recipe, and compute what the cache lacks of features, thumbnails and measures.
+
+    Inside the block `Collection.view_of` works; the data folder is only read.
+
+    Raises:
+        DataError: there are no class folders, or too few images can be read.
+        ResourceError, ArtefactError: of the network, its weights, or the device.
+    """
+    with tempfile.TemporaryDirectory(prefix="cnn-tl-doctor-") as scratch, fp32_switches_restored(), pools_kept():
+        run, dataset, network = open_run(recipe, RunFolder(Path(scratch) / "run"), observer, resume=False)
+        try:
+            backend, features, computed = _features(run, dataset, network, verify_device=False)
+        except DeviceChanged:
+            backend, features, computed = _features(run, dataset, network, verify_device=True)
+        looks, broken = _looks(run, dataset)
+        dataset.set_aside(broken)
+        kept = {image.path for image in dataset.manifest.images}
+        rows = [index for index, image in enumerate(features.images) if image.path in kept]
+        images = tuple(features.images[index] for index in rows)
+        collection = Collection(
+            root=dataset.manifest.root,
+            classes=dataset.manifest.classes,
+            images=images,
+            features=features.rows[rows],
+            thumbnails=np.stack([looks[image.sha256].thumbnail for image in images]),
+            headers=_headers(dataset, images),
+            measures=np.stack([looks[image.sha256].measures for image in images]),
+            view_of=lambda made: _view_of(made, network, backend),
+        )
+        yield Collected(collection, dataset.manifest, recipe.model.name, computed)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    images: tuple[ImageRecord, ...]
+    rows: Features
+
+
+def _features(
+    run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: LazyNetwork, *, verify_device: bool
+) -> tuple[Backend, _Rows, int]:
+    """Return what computes features, those of all images, and how many were computed."""
+    cache = open_cache(run)
+    if network.cache_folder.is_dir():
+        cache.keep(network.cache_folder)
+    backend = choose_backend(run, dataset, network, verify_device=verify_device)
+    found = find_features(dataset, network, cache, dataset.manifest.images, 1, backend)
+    cached = found.total - len(found.missing)
+    with run.observer.task("features", found.total):
+        run.observer.advance(cached)
+        done = embed(dataset, network, [found], backend.at_once(network.info.preprocessing))
+    broken = done.broken_among(dataset, found.images)
+    dataset.set_aside(broken)
+    dataset.report_blank_images()
+    found = found.without({image.path for image, _ in broken})
+    return backend, _Rows(found.images, found[0]), done.rows
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The thumbnail [S, S, 3] and the measures [M] of an image."""
+
+    thumbnail: NDArray[np.uint8]
+    measures: Measured
+
+    def packed(self) -> NDArray[np.uint8]:
+        """Return both as a row of the cache."""
+        return np.concatenate([self.thumbnail.reshape(-1), self.measures.astype("<f4").view(np.uint8)])
+
+    @staticmethod
+    def unpacked(row: NDArray[np.uint8]) -> _Look:
+        """Return what `packed` made a row of."""
+        measures = row[_THUMBNAIL_BYTES:].copy().view("<f4").astype(np.float32)
+        return _Look(row[:_THUMBNAIL_BYTES].reshape(SIDE, SIDE, 3), measures)
+
+
+@dataclass(frozen=True)
+class _LookJob:
+    """Reads the look of an image from its file."""
+
+    file: ImageFile
+    spec: Preprocessing
+
+    @property
+    def expected_bytes(self) -> int:
+        """The bytes of a row."""
+        return _ROW_BYTES
+
+    def run(self) -> Decoded:
+        """Read the image; see `Job.run`."""
+        image = read_image(self.file.checked(), self.spec, draft=draft_size(self.spec))
+        return Decoded(look_at(image, self.spec).packed())
+
+
+def look_at(image: Image.Image, spec: Preprocessing) -> _Look:
+    """Return the thumbnail and the measures of an RGB image."""
+    small = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return _Look(np.asarray(small), measure(image, min(spec.resized)))
+
+
+def _looks(
+    run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe]
+) -> tuple[dict[str, _Look], list[tuple[ImageRecord, BadImageError]]]:
+    """Return the looks of all images by SHA-256, and the images that could not be read."""
+    spec = dataset.preprocessing
+    facts = {"looks": VERSION, "side": SIDE, "resized": list(spec.resized), "pillow": version("pillow")}
+    space = open_cache(run, holds="image").space(facts, shape=(_ROW_BYTES,), dtype="uint8")
+    images = list({image.sha256: image for image in dataset.manifest.images}.values())
+    looks: dict[str, _Look] = {}
+    broken: dict[str, BadImageError] = {}
+    missing = _cached_looks(space, images, looks)
+
+    def job_of(image: ImageRecord) -> _LookJob:
+        return _LookJob(dataset.file_of(image), spec)
+
+    with run.observer.task("looking at images", len(images)), space.writer() as writer:
+        run.observer.advance(len(images) - len(missing))
+        with dataset.decoding(in_groups(missing, AT_ONCE), job_of, lambda image: image) as batches:
+            for batch in batches:
+                for image, row in zip(batch.items, batch.rows, strict=True):
+                    looks[image.sha256] = _Look.unpacked(row)
+                    writer.add(bytes.fromhex(image.sha256), row)
+                broken |= {image.sha256: error for image, error in batch.failures}
+                run.observer.advance(len(batch.items) + len(batch.failures))
+    return looks, [(one, broken[one.sha256]) for one in dataset.manifest.images if one.sha256 in broken]
+
+
+def _cached_looks(space: Space, images: Sequence[ImageRecord], looks: dict[str, _Look]) -> list[ImageRecord]:
+    """Put the cached looks into `looks` and return the images without one."""
+    missing: list[ImageRecord] = []
+    for group in in_groups(images, AT_ONCE):
+        rows, lacking = space.gather([bytes.fromhex(image.sha256) for image in group])
+        absent = set(lacking)
+        missing += [group[index] for index in lacking]
+        looks |= {image.sha256: _Look.unpacked(rows[index]) for index, image in enumerate(group) if index not in absent}
+    return missing
+
+
+def _headers(dataset: Dataset[FreezeRecipe], images: Sequence[ImageRecord]) -> tuple[Header, ...]:
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        warnings.simplefilter("ignore")  # Pillow's, about damaged EXIF
+        return tuple(pool.map(lambda image: read_header(dataset.manifest.file(image)), images, chunksize=AT_ONCE))
+
+
+def _view_of(images: Sequence[Image.Image], network: LazyNetwork, backend: Backend) -> tuple[Features, Thumbnails]:
+    """Return the features [M, D] and thumbnails [M, S, S, 3] of images in memory."""
+    spec = network.info.preprocessing
+    features: list[Features] = []
+    with engine_of(network, backend) as engine:
+        for group in in_groups(images, backend.at_once(spec)):
+            features.append(engine.outputs(np.stack([resize_and_crop(image, spec) for image in group])))
+    thumbnails = [look_at(image, spec).thumbnail for image in images]
+    empty = np.empty((0, network.info.num_features), np.float32)
+    return np.concatenate([empty, *features]), np.array(thumbnails, np.uint8).reshape(-1, SIDE, SIDE, 3)
