@@ -86,11 +86,11 @@ def evaluate(
     found = run_evaluation(model, data, options, TerminalObserver())
     if robustness:
         _plot(found, plot)
-    remarks = places.write(found, device)
     if json:
         console.print_json(found.to_dict())
     else:
         show_evaluation(found, all_classes=all_classes)
+    remarks = places.write(found, device)  # after the figures, which an error must not take along
     warn_if_no_better(found.accuracy, found.interval, found.baseline, ADVICE_AFTER_EVALUATION)
     for note in (*found.notes, *remarks):
         console.note(note)
