@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,7 +68,8 @@ class Evaluation:
         notes: remarks about the folder.
         robustness: one row for each change and strength; empty where it was not asked for.
         figures: all of these figures. answers: what they are made of, image by image.
-        source, root: the model and the folder of the images, as they are. None of these four is part of `to_dict`.
+        source, root: the model and the folder of the images, as they are.
+        limit: of the options. None of these five is part of `to_dict`.
     """
 
     model: str
@@ -99,6 +100,7 @@ class Evaluation:
     answers: LabelledAnswers = field(repr=False, compare=False)
     source: Path = field(repr=False, compare=False)
     root: Path = field(repr=False, compare=False)
+    limit: int | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         """Return such as `<Evaluation runs/photos-freeze on photos: 94.7% of 75 right (87.1% to 97.9%)>`."""
@@ -117,7 +119,7 @@ class Evaluation:
         return [(images, names[label], names[answer]) for images, label, answer in self.figures.confused()]
 
 
-_NOT_IN_JSON = frozenset({"figures", "answers", "source", "root"})
+_NOT_IN_JSON = frozenset({"figures", "answers", "source", "root", "limit"})
 
 
 def _plain(value: Any) -> Any:
@@ -163,7 +165,7 @@ def evaluate(
     measure = predict_changed if options.robustness else _predict
     at_once = options.batch_size or model.batch_size
     predictions = measure(model, labelled.images, batch_size=at_once, workers=workers, observer=observer)
-    return _evaluation(model, labelled, predictions, str(source), str(data))
+    return replace(_evaluation(model, labelled, predictions, str(source), str(data)), limit=options.limit)
 
 
 def _predict(

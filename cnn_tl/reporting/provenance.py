@@ -40,7 +40,8 @@ def commands_of(folder: RunFolder) -> tuple[str, ...]:
 def evaluate_command(evaluation: Evaluation) -> str:
     """Return the command that evaluates the same model on the same images."""
     split = ["--split", evaluation.split] if evaluation.split else []
-    return shlex.join(["cnn-tl", "evaluate", evaluation.model, evaluation.data, *split])
+    limit = [] if evaluation.limit is None else ["--limit", str(evaluation.limit)]
+    return shlex.join(["cnn-tl", "evaluate", evaluation.model, evaluation.data, *split, *limit])
 
 
 def provenance_of(folder: RunFolder, manifest: Manifest, result: TrainResult) -> dict[str, Any]:

@@ -123,6 +123,11 @@ def test_a_split_that_does_not_exist_is_not_taken_for_another(result: cnn_tl.Tra
         cnn_tl.evaluate(result, tmp_path, split="vall")
 
 
+def test_a_split_of_no_data_is_not_ignored(result: cnn_tl.TrainResult, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="split is one of data"):
+        cnn_tl.compare([result, tmp_path], split="val")
+
+
 def test_stop_raises_our_exception_and_the_handlers_are_the_callers(
     photos: Path, settings: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -70,7 +70,18 @@ def test_images_are_found_in_a_folder_whose_name_cannot_be_printed(run: Path, tm
     page = report_of_evaluation(found, PageOptions(heat_maps=False))
     assert [card.thumbnail is not None for card in page.cards.values()] == [True]
     assert not page.notes
-    assert found.to_dict().keys().isdisjoint({"figures", "answers", "source", "root"})
+    assert found.to_dict().keys().isdisjoint({"figures", "answers", "source", "root", "limit"})
+
+
+def test_the_command_of_a_page_evaluates_as_many_images_again(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(0, 256, (24, 24, 3), np.uint8)
+        Image.fromarray(noise).save(folder / f"{number}.png")
+    found = evaluate(run, tmp_path, EvaluationOptions(device="cpu", limit=2))
+    page = report_of_evaluation(found, PageOptions(heat_maps=False))
+    assert page.commands == (f"cnn-tl evaluate {run} {tmp_path} --limit 2",)
 
 
 def test_the_page_of_training_images_says_that_its_figures_are_too_good(run: Path, tmp_path: Path) -> None:
