@@ -30,6 +30,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 TINY = "test_resnet"
 """A timm model of 0.5 M parameters that takes 160 px images; its weights in the tests are random."""
+TINY_SIDE = 64
+"""The image size of most runs."""
 
 
 LONGEST = (
@@ -128,9 +130,16 @@ def graphs_traced_once() -> Iterator[None]:
     real, known = backbone_graph.trace, {}
 
     def trace(network: Any) -> bytes:
-        tensors = tuple((name, tensor.shape) for name, tensor in network.model.state_dict().items())
-        spec = network.preprocessing
-        key = (type(network.model), repr(network.model), tensors, spec.height, spec.width)
+        from cnn_tl.networks.backbone import backbone_tensors
+
+        classifier, spec = network.model.get_classifier(), network.preprocessing  # how many classes does not matter
+        heads = classifier if isinstance(classifier, tuple | list) else [classifier]
+        layers = tuple(
+            (name, type(one), "" if any(one is head for head in heads) else one.extra_repr())
+            for name, one in network.model.named_modules()
+        )
+        tensors = tuple((name, array.shape) for name, array in backbone_tensors(network.model).items())
+        key = (layers, tensors, spec.height, spec.width)
         if key not in known:
             known[key] = real(network)
         return known[key]
@@ -224,6 +233,31 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_file(model.state_dict(), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_graph(graphs_traced_once: None, tiny_weights: Path) -> bytes:
+    """Trace the backbone of the tiny network at `TINY_SIDE`."""
+    from cnn_tl.networks import backbone
+    from cnn_tl.networks.pretrained.weights import Source
+    from cnn_tl.training import backbone_graph
+
+    source = Source("file", tiny_weights, "")
+    return backbone_graph.trace(backbone.build(TINY, source, num_classes=2, image_size=TINY_SIDE, seed=0))
+
+
+@pytest.fixture(scope="session")
+def keep_tiny_graph(tiny_graph: bytes, tiny_weights: Path) -> Callable[[Path], None]:
+    """Return a function that keeps that graph in a cache: each process that has none takes seconds to make it."""
+    from cnn_tl.networks import info
+
+    return lambda cache: info.remember_graph(info.folder_of(cache, TINY, tiny_weights, TINY_SIDE), tiny_graph, None)
+
+
+@pytest.fixture
+def graph_is_known(keep_tiny_graph: Callable[[Path], None], own_cache: Path) -> None:
+    """Let the processes that a test starts find the graph of the tiny network."""
+    keep_tiny_graph(own_cache)
 
 
 @pytest.fixture

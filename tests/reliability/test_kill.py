@@ -93,7 +93,10 @@ class Trainer:
 
 
 @pytest.fixture(scope="module")
-def trainer(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Iterator[Trainer]:
+def trainer(
+    tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path, keep_tiny_graph: Callable[[Path], None]
+) -> Iterator[Trainer]:
+    keep_tiny_graph(Path(os.environ["CNN_TL_CACHE"]))  # of the undisturbed run
     made = Trainer(tmp_path_factory.mktemp("kill"), tiny_weights)
     yield made
     for process in made.started:
@@ -160,6 +163,7 @@ def assert_same(run: Path, reference: Path) -> None:
     assert not list(run.rglob("*.tmp"))
 
 
+@pytest.mark.usefixtures("graph_is_known")
 def test_a_run_killed_three_times_ends_in_the_same_bits(trainer: Trainer, undisturbed: Finished) -> None:
     """Short form: SIGKILL at three random moments of training, each time with another number of workers."""
     run, chance = trainer.folder / "killed", random.Random(1)
@@ -177,6 +181,7 @@ def test_a_run_killed_three_times_ends_in_the_same_bits(trainer: Trainer, undist
     assert_same(run, undisturbed("finetune", EPOCHS))
 
 
+@pytest.mark.usefixtures("graph_is_known")
 def test_a_run_that_is_asked_to_stop_says_how_to_go_on(trainer: Trainer, undisturbed: Finished) -> None:
     """Short form: SIGTERM, then SIGINT, then both at once; the command in the message is the one that goes on."""
     run, chance = trainer.folder / "a stopped run", random.Random(3)
@@ -209,6 +214,7 @@ def test_a_run_that_is_asked_to_stop_says_how_to_go_on(trainer: Trainer, undistu
     assert_same(run, undisturbed("finetune", EPOCHS))
 
 
+@pytest.mark.usefixtures("graph_is_known")
 def test_two_processes_do_not_train_in_one_folder(trainer: Trainer, cli: Callable[..., Any]) -> None:
     """This process is the second one; the first is suspended while the second is refused."""
     run = trainer.folder / "shared"

@@ -75,7 +75,7 @@ def words_of(data: Path, tiny_weights: Path, tmp_path: Path) -> Callable[..., li
 
 
 @pytest.fixture
-def launch(words_of: Callable[..., list[str]], tmp_path: Path) -> Launch:
+def launch(words_of: Callable[..., list[str]], graph_is_known: None, tmp_path: Path) -> Launch:
     """Start `cnn-tl train` by torchrun with two processes; stderr goes to a file beside the run."""
 
     def start(run: str, *flags: object, restarts: int = 0) -> subprocess.Popen[str]:
@@ -90,7 +90,7 @@ def launch(words_of: Callable[..., list[str]], tmp_path: Path) -> Launch:
 
 
 @pytest.fixture
-def finish_warm(words_of: Callable[..., list[str]], tmp_path: Path) -> Callable[..., None]:
+def finish_warm(words_of: Callable[..., list[str]], graph_is_known: None, tmp_path: Path) -> Callable[..., None]:
     """Run `cnn-tl train` to its end in so many processes that no launcher watches."""
 
     def run(name: str, *flags: object, processes: int = 1) -> None:

@@ -52,6 +52,7 @@ def test_a_stopped_run_has_its_curves_and_a_resumed_one_each_row_once(recipe: Ma
     assert_same_weights(run, tmp_path / "untracked")
 
 
+@pytest.mark.usefixtures("graph_is_known")
 def test_mode_freeze_has_a_table_of_one_row_no_curves_and_never_loads_matplotlib(recipe: Make, tmp_path: Path) -> None:
     (tmp_path / "freeze.yaml").write_text(to_yaml(recipe()))
     code = (

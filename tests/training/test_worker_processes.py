@@ -129,6 +129,7 @@ def test_a_signal_ends_the_command_and_its_processes(
     wait_until_gone(workers)
 
 
+@pytest.mark.usefixtures("graph_is_known")
 def test_a_script_of_the_user_needs_no_guard(data: Path, tiny_weights: Path, tmp_path: Path) -> None:
     script = tmp_path / "mine.py"
     script.write_text(f"""
