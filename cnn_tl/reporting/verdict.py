@@ -19,6 +19,9 @@ GOOD = 0.95
 MANY_DOUBTS = 0.25
 """The share of mistakes with labels that look wrong, from which on the labels come first."""
 
+SOME_DOUBTS = 0.1
+"""The same share from which on the labels are named too, after other advice."""
+
 FEW_IMAGES = 30
 """Images below which more of them are the first thing to try: of a class to train on, or of all to evaluate on."""
 
@@ -99,17 +102,27 @@ def _calibration(answers: LabelledAnswers) -> str:
 
 
 def _what_helps(figures: Figures, doubtful: int, about: Circumstances) -> str:
-    """Return the first advice for which there is evidence; images of the training are evidence only on their labels."""
+    """Return the first advice for which there is evidence, and the labels too where some of them look wrong."""
     wrong = figures.images - figures.correct
     if doubtful and doubtful >= MANY_DOUBTS * wrong:
         those = "the image whose label looks" if doubtful == 1 else f"the {doubtful:,} images whose labels look"
         return f"Look at {those} wrong: {doubtful:,} of its {counted(wrong, 'mistake')}."
+    advice = _first_advice(figures, about)
+    if doubtful and doubtful >= SOME_DOUBTS * wrong and figures.interval[0] < GOOD:
+        labels = "label that looks" if doubtful == 1 else f"{doubtful:,} labels that look"
+        return f"{advice.removesuffix('.')}; also look at the {labels} wrong."
+    return advice
+
+
+def _first_advice(figures: Figures, about: Circumstances) -> str:
+    """Return the first advice, besides labels, for which there is evidence."""
     if about.trained_on:
         return "Evaluate it on images that it was not trained on: all figures here are too good."
     if figures.interval[0] >= GOOD:
         return "Nothing needs to be done; check with images from where it will be used."
     if weak := _weak_class(figures):
         return _more_of(weak, figures, about)
+    wrong = figures.images - figures.correct
     if wrong == 0 or (wrong < TELLABLE and (figures.accuracy >= GOOD or figures.images < FEW_IMAGES)):
         return "More labelled images to evaluate it on: with so few, a better model could not be told from this one."
     return _other_training(figures, about)

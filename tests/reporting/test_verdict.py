@@ -107,7 +107,13 @@ def test_more_images_are_advised_where_a_better_model_could_not_be_told_from_it(
 OTHERS = [
     (GOOD, {"doubtful": 10, "mode": "freeze"}, "Look at the 10 images whose labels look wrong: 10 of its 30 mistakes."),
     (GOOD, {"doubtful": 2, "mode": "freeze"}, "Fine-tune the backbone"),
-    (GOOD, {"mode": "freeze", "larger_model": "big"}, "or try --model big"),
+    (
+        GOOD,
+        {"doubtful": 3, "mode": "freeze", "larger_model": "big"},
+        "--model big; also look at the 3 labels that look",
+    ),
+    (right(90, 99, 99, ash_birch=10), {"doubtful": 1}, "; also look at the label that looks wrong."),
+    (GOOD, {"mode": "freeze", "larger_model": "big"}, "or try --model big."),
     (GOOD, {"mode": "auto", "fine_tuning_failed": True}, "A larger backbone or more images"),
     (GOOD, {"mode": "scratch"}, "Pretrained weights"),
     (right(90, 90, 88, ash_birch=10, birch_cedar=10, cedar_ash=12), {"mode": "finetune"}, "cedar taken for ash (12)"),
@@ -126,6 +132,10 @@ OTHERS = [
 @pytest.mark.parametrize(("counts", "about", "words"), OTHERS)
 def test_what_would_help_most(counts: Counts, about: dict[str, Any], words: str) -> None:
     assert words in sentences(counts, **about)[2]
+
+
+def test_labels_are_not_added_where_nothing_needs_to_be_done() -> None:
+    assert sentences(right(990, 999, 999, ash_birch=10), doubtful=2)[2].endswith("from where it will be used.")
 
 
 def test_more_images_of_a_weak_class_says_how_many_it_has() -> None:
