@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnn_tl.core import files
-from cnn_tl.core.errors import ArtefactError, printable
+from cnn_tl.core.errors import ArtefactError, UsageError, printable
 from cnn_tl.data.manifest import Manifest
 from cnn_tl.inference.loading import is_onnx
 from cnn_tl.metrics.answer_lines import answers_from_lines
@@ -58,12 +58,14 @@ def source_of(
         options, observer: of the evaluation.
 
     Raises:
+        UsageError: a bundle or a .onnx file is named without data.
         ArtefactError: there is no such model, a run has not finished, or a file is damaged.
         DataError: `data` has no images, or the model does not know their classes.
     """
     if path.suffix == SUFFIX:
         return _of_file(path)
     if data is None:
+        _require_own_answers(path)
         return _of_run(path)
     from cnn_tl.evaluating.evaluate import EvaluationOptions, evaluate
 
@@ -87,6 +89,13 @@ def classes_of_model(path: Path) -> tuple[str, ...] | None:
     from cnn_tl.networks.onnx_model import OnnxModel
 
     return tuple(OnnxModel.open(path).classes)
+
+
+def _require_own_answers(path: Path) -> None:
+    """Refuse a model that keeps no answers."""
+    is_bundle = (path / bundle.CONFIG).is_file() and (path / bundle.WEIGHTS).is_file()
+    if is_bundle or (is_onnx(path) and path.is_file()):
+        raise UsageError(f"{printable(path)} holds no answers: name labelled images to evaluate it on with --data")
 
 
 def _of_run(path: Path) -> AnswerSource:

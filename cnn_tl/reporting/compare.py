@@ -136,7 +136,8 @@ def compare(
         options, observer: of these evaluations.
 
     Raises:
-        UsageError: there are fewer than two runs or more than `MOST_RUNS`, or one is named twice.
+        UsageError: there are fewer than two runs or more than `MOST_RUNS`, one is named twice, or a bundle or a .onnx
+            file is named without data.
         ArtefactError: a run has not finished, or a file of it is damaged.
         DataError: the runs have different classes, or no images in common.
     """

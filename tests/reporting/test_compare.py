@@ -274,5 +274,10 @@ def test_a_bundle_is_evaluated_on_other_images(run: Path, tmp_path: Path) -> Non
     found = compare([run, bundle], data)
     assert found.runs[1].cost is None
     assert found.differences[0].gain == 0
-    with pytest.raises(ArtefactError, match="is not a run folder"):
-        compare([run, bundle])
+
+
+def test_models_without_answers_are_told_to_name_images(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"")
+    for model in (RunFolder(run).bundle, tmp_path / "m.onnx"):
+        with pytest.raises(UsageError, match="holds no answers: name labelled images .* --data"):
+            compare([run, model])
