@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -108,6 +109,11 @@ class Manifest:
         """Return the validation accuracy of the majority-class baseline: always answering `largest_class`."""
         answer, val = self.classes.index(self.largest_class()), self.of("val")
         return sum(image.label == answer for image in val) / len(val)
+
+    def digest(self) -> str:
+        """Return a SHA-256 of all images with their classes and splits, wherever they lie and whatever their order."""
+        lines = sorted(f"{one.sha256} {one.split} {self.classes[one.label]}\n" for one in self.images)
+        return hashlib.sha256("".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
 
     def without(self, broken: Iterable[tuple[ImageRecord, str]]) -> Manifest:
         """Return a manifest in which images that could not be decoded are set aside, with their reasons."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cnn_tl.core.formatting import counted, readable_bytes
 from cnn_tl.data.manifest import SPLITS, Manifest, Split
 from cnn_tl.pages.content import Table
+from cnn_tl.reporting.doctor_findings import FoundBefore
 
 if TYPE_CHECKING:
     from cnn_tl.evaluating.evaluate import Evaluation
@@ -38,8 +39,13 @@ def data_facts(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def data_table(manifest: Manifest, facts: dict[str, Any]) -> Table:
-    """Return the table of the data; `facts` are those of `data_facts`, which take a while to count."""
+def data_table(manifest: Manifest, facts: dict[str, Any], examined: FoundBefore | None) -> Table:
+    """Return the table of the data.
+
+    Args:
+        facts: those of `data_facts`, which take a while to count.
+        examined: what a doctor found in the same data.
+    """
     splits = {split: sum(counts[split] for counts in facts["images"].values()) for split in SPLITS}
     rows = [
         ("folder", str(manifest.root), manifest.layout),
@@ -49,8 +55,19 @@ def data_table(manifest: Manifest, facts: dict[str, Any]) -> Table:
         *_file_rows(manifest, facts),
         *_set_aside_rows(manifest),
         *(("remark", "", note) for note in manifest.notes),
+        *_doctor_rows(examined),
     ]
     return Table("Data", tuple(rows))
+
+
+def _doctor_rows(examined: FoundBefore | None) -> list[Row]:
+    if examined is None:
+        return []
+    where = f", see {examined.output}" if examined.output else ""
+    if not examined.findings:
+        return [("doctor", "nothing found", f"on {examined.day}{where}")]
+    head = ("doctor", counted(len(examined.findings), "finding"), f"on {examined.day}{where}")
+    return [head, *((kind, f"{count:,}", text) for kind, count, text in examined.findings)]
 
 
 def _class_rows(counts: dict[str, dict[Split, int]]) -> list[Row]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import shlex
 from collections.abc import Mapping
@@ -53,7 +52,7 @@ def provenance_of(folder: RunFolder, manifest: Manifest, result: TrainResult) ->
     recipe: ResolvedRecipe = folder.own_recipe()
     about = bundle.describe(folder.bundle).facts
     digests = {
-        "data": _digest_of(manifest),
+        "data": manifest.digest(),
         "recipe.yaml": files.sha256_file(folder.recipe),
         "weights": _listed(folder.bundle, bundle.WEIGHTS),
         "frozen": result.facts.get("frozen_sha256"),
@@ -98,9 +97,3 @@ def _listed(folder: Path, name: str) -> str | None:
     """Return the digest of a file that the list beside it gives: large weights are not read again."""
     lines = files.read_bytes(folder / files.CHECKSUMS).decode("utf-8", "replace").splitlines()
     return next((line.split()[0] for line in lines if line.endswith(f"  {name}")), None)
-
-
-def _digest_of(manifest: Manifest) -> str:
-    """Return a digest of all images with their classes and splits, wherever they lie and whatever their order."""
-    lines = sorted(f"{one.sha256} {one.split} {manifest.classes[one.label]}\n" for one in manifest.images)
-    return hashlib.sha256("".join(lines).encode("utf-8", "surrogatepass")).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from cnn_tl.metrics.answers import LabelledAnswers
 from cnn_tl.metrics.figures import Figures, figures_of
 from cnn_tl.networks.pretrained.weights import PACKAGES
 from cnn_tl.pages.content import ReportPage
-from cnn_tl.reporting import cost, data_table, galleries, provenance, thumbnails
+from cnn_tl.reporting import cost, data_table, doctor_findings, galleries, provenance, thumbnails
 from cnn_tl.reporting.heat_maps import draw_heat_maps
 from cnn_tl.reporting.verdict import Circumstances, verdict
 from cnn_tl.training.outcome import Facts
@@ -77,7 +77,8 @@ def report_of_finished(finished: Finished, options: PageOptions = DEFAULTS) -> R
     spent = cost.cost_of(folder.bundle, result)
     epochs = tuple(row for row in folder.read_metrics() if "epoch" in row)
     origin = provenance.provenance_of(folder, manifest, result)
-    data = data_table.data_facts(manifest)
+    examined = doctor_findings.recall(origin["sha256"]["data"])
+    data = data_table.data_facts(manifest) | {"doctor": examined and asdict(examined)}
     return _page(
         answers,
         figures_of(answers, result.baseline_class),
@@ -91,7 +92,7 @@ def report_of_finished(finished: Finished, options: PageOptions = DEFAULTS) -> R
         epochs=epochs,
         kept_epoch=Facts.from_dict(result.facts).kept_epoch(epochs[-1]["epoch"] if epochs else 0),
         tables=(
-            data_table.data_table(manifest, data),
+            data_table.data_table(manifest, data, examined),
             cost.cost_table(spent, result.facts),
             provenance.provenance_table(origin),
         ),

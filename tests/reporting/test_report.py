@@ -19,11 +19,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_tl.cache.location import default_root
 from cnn_tl.core.errors import ArtefactError
 from cnn_tl.data.manifest import Manifest
 from cnn_tl.explaining.methods import heat_maps
 from cnn_tl.pages.report import as_json, render_report
+from cnn_tl.reporting import doctor_findings
 from cnn_tl.reporting.data_table import data_facts
+from cnn_tl.reporting.doctor_findings import FoundBefore
 from cnn_tl.reporting.report import PageOptions, report_of_run
 
 OLD = Path(__file__).parents[1] / "fixtures" / "runs_0_1"
@@ -227,3 +230,28 @@ def test_the_json_of_a_page_does_not_list_every_image_of_thousands_that_were_set
     assert data_facts(manifest)["set_aside_left_out"] == 0
     many = data_facts(replace(manifest, set_aside=manifest.set_aside * 1500))
     assert (len(many["set_aside"]), many["set_aside_left_out"]) == (1000, 500)
+
+
+def test_a_report_says_what_a_doctor_found_in_the_same_data(run: Path) -> None:
+    manifest = Manifest.from_json(json.loads((run / "manifest.json").read_text("utf-8")))
+    assert report_of_run(run, PLAIN).facts["data"]["doctor"] is None
+    found = FoundBefore("2026-11-28", (("leaks", 3, "3 images of val have a twin in train"),), "found")
+    doctor_findings.remember(manifest.digest(), found)
+    page = report_of_run(run, PLAIN)
+    rows = next(table.rows for table in page.tables if table.title == "Data")
+    assert ("doctor", "1 finding", "on 2026-11-28, see found") in rows
+    assert ("leaks", "3", "3 images of val have a twin in train") in rows
+    assert page.facts["data"]["doctor"]["day"] == "2026-11-28"
+    doctor_findings.remember(manifest.digest(), FoundBefore("2026-11-28", (), None))
+    assert ("doctor", "nothing found", "on 2026-11-28") in next(
+        table.rows for table in report_of_run(run, PLAIN).tables if table.title == "Data"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"day": 1, "findings": [3], "output": null}'])
+def test_a_damaged_memory_of_a_doctor_is_no_memory(text: str) -> None:
+    doctor_findings.remember("0" * 64, FoundBefore("2026-11-28", (), None))
+    entry = default_root() / "doctor" / f"{'0' * 64}.json"
+    assert doctor_findings.recall("0" * 64) is not None
+    entry.write_text(text, "utf-8")
+    assert doctor_findings.recall("0" * 64) is None
