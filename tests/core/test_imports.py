@@ -16,44 +16,49 @@ from cnn_tl.core import imports
 from cnn_tl.core.errors import ResourceError
 from cnn_tl.core.imports import missing_line
 
-LOADED = "import sys; from cnn_tl.core.imports import import_timm; import_timm(); import timm, torch, torchvision\n"
+TIMM_THEN_COMPILING = """
+import sys
+from cnn_tl.core import imports
+imports.import_timm()
+import timm, torch, torchvision
+
+before, seen = torch.compiler.disable, []
+model = timm.create_model("test_resnet").eval()
+model(torch.zeros(1, 3, 64, 64))
+
+def note(x):
+    seen.append(torch.compiler.is_compiling())
+    return x + 1
+
+disabled = imports._disable(note)
+print(disabled(torch.ones(1)).item())
+print([name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules])
+
+compiled = torch.compile(model, backend="eager")
+print(tuple(compiled(torch.zeros(1, 3, 64, 64)).shape), "torch._dynamo.eval_frame" in sys.modules)
+print(before.__module__, sys.modules["torchvision.ops.roi_align"].is_compile_supported("cpu"))
+compiled = torch.compile(lambda x: disabled(x) * 2, backend="eager")
+print(compiled(torch.ones(1)).item(), seen)
+"""
 
 
-def run(code: str) -> str:
-    command = [sys.executable, "-W", "ignore", "-c", LOADED + code]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+@pytest.fixture(scope="module")
+def told() -> list[str]:
+    """Return what a process says that loads timm, and then compiles."""
+    command = [sys.executable, "-W", "ignore", "-c", TIMM_THEN_COMPILING]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
-def test_timm_is_loaded_without_it() -> None:
-    code = (
-        "timm.create_model('test_resnet').eval()(torch.zeros(1, 3, 64, 64))\n"
-        "print([name for name in ('torch._dynamo', 'torch._inductor', 'sympy') if name in sys.modules])"
-    )
-    assert run(code) == "[]"
+def test_timm_is_loaded_without_it(told: list[str]) -> None:
+    assert told[1] == "[]"
 
 
-def test_what_stood_in_is_gone_and_compiling_works() -> None:
-    code = (
-        "before = torch.compiler.disable\n"
-        "model = torch.compile(timm.create_model('test_resnet').eval(), backend='eager')\n"
-        "print(tuple(model(torch.zeros(1, 3, 64, 64)).shape), 'torch._dynamo.eval_frame' in sys.modules)\n"
-        "print(before.__module__, sys.modules['torchvision.ops.roi_align'].is_compile_supported('cpu'))"
-    )
-    assert run(code).splitlines() == ["(1, 1000) True", "torch.compiler True"]
+def test_what_stood_in_is_gone_and_compiling_works(told: list[str]) -> None:
+    assert told[2:4] == ["(1, 1000) True", "torch.compiler True"]
 
 
-def test_a_disabled_function_of_timm_is_really_disabled_once_something_compiles() -> None:
-    code = (
-        "from cnn_tl.core import imports\n"
-        "seen = []\n"
-        "def note(x):\n    seen.append(torch.compiler.is_compiling())\n    return x + 1\n"
-        "disabled = imports._disable(note)\n"
-        "print(disabled(torch.ones(1)).item())\n"
-        "import torch._dynamo\n"
-        "compiled = torch.compile(lambda x: disabled(x) * 2, backend='eager')\n"
-        "print(compiled(torch.ones(1)).item(), seen)"
-    )
-    assert run(code).splitlines() == ["2.0", "4.0 [False, False]"]
+def test_a_disabled_function_of_timm_is_really_disabled_once_something_compiles(told: list[str]) -> None:
+    assert [told[0], *told[4:]] == ["2.0", "4.0 [False, False]"]
 
 
 def test_a_version_that_wants_more_is_imported_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,9 +94,7 @@ def finish_warm(words_of: Callable[..., list[str]], graph_is_known: None, tmp_pa
     """Run `cnn-tl train` to its end in so many processes that no launcher watches."""
 
     def run(name: str, *flags: object, processes: int = 1) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-        size = {"WORLD_SIZE": str(processes), "COLUMNS": "200"}
+        meeting, size = _meeting(), {"WORLD_SIZE": str(processes), "COLUMNS": "200"}
         logs = [tmp_path / f"{name}-{rank}.err" for rank in range(processes)]
         started = [
             Command(words_of(name, *flags), size | meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, errors=log)
@@ -106,6 +104,12 @@ def finish_warm(words_of: Callable[..., list[str]], graph_is_known: None, tmp_pa
             assert process.wait(PATIENCE) == 0, log.read_text()
 
     return run
+
+
+def _meeting() -> dict[str, str]:
+    """Return where processes without a launcher meet."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
 
 
 def _environment() -> dict[str, str]:
@@ -128,7 +132,6 @@ TINY_STEPS = ("--batch-size", 3, "--set", "train.micro_batch=2")
     [
         # begins as freeze does, and ends with steps of which one process has a single image, or none
         ("--mode", "lp-ft", *LOOP, *TINY_STEPS, "--set", "augment.mixup=1", "--set", "augment.cutmix=1"),
-        (*FINETUNE, "--epochs", 1, *TINY_STEPS, "--set", "run.sources=pinned"),
         pytest.param((*FINETUNE, *TINY_STEPS, "--set", "run.sources=device"), marks=pytest.mark.soak),
         pytest.param(("--mode", "lp-ft", *LOOP, *TINY_STEPS), marks=pytest.mark.soak),
         pytest.param(("--mode", "freeze"), marks=pytest.mark.soak),
@@ -137,7 +140,6 @@ TINY_STEPS = ("--batch-size", 3, "--set", "train.micro_batch=2")
     ],
     ids=[
         "lp-ft in tiny steps, mixed",
-        "pinned sources",
         "sources on the device",
         "lp-ft in tiny steps",
         "freeze",
@@ -151,6 +153,17 @@ def test_two_processes_do_what_one_does(
     out = finish(launch("two", *flags), tmp_path / "two.err")
     finish_warm("one", *flags)
     assert out.count("validation accuracy") == 1, "one process speaks"
+    assert_two_learned_what_one_did(tmp_path)
+
+
+def test_two_processes_that_pin_their_images_do_what_one_does(finish_warm: Callable[..., None], tmp_path: Path) -> None:
+    flags = (*FINETUNE, "--epochs", 1, *TINY_STEPS, "--set", "run.sources=pinned")
+    finish_warm("two", *flags, processes=2)
+    finish_warm("one", *flags)
+    assert_two_learned_what_one_did(tmp_path)
+
+
+def assert_two_learned_what_one_did(tmp_path: Path) -> None:
     one, two = (json.loads((tmp_path / run / "result.json").read_text()) for run in ("one", "two"))
     assert (one["correct"], one["images"], one["per_class"]) == (two["correct"], two["images"], two["per_class"])
     assert one["facts"].get("frozen_sha256") == two["facts"].get("frozen_sha256")
@@ -371,10 +384,17 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """Return what the two processes of a group say of it; both have ended well."""
     script = tmp_path_factory.mktemp("group") / "script.py"
     script.write_text(GROUP)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=_environment())
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in sorted(done.stdout.splitlines())]
+    meeting = _environment() | _meeting() | {"WORLD_SIZE": "2"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, script],
+            env=meeting | {"RANK": rank, "LOCAL_RANK": rank}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in ("0", "1")
+    ]  # fmt: skip
+    said = [process.communicate(timeout=PATIENCE) for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    return [json.loads(out) for out, _ in said]
 
 
 def test_an_error_of_one_is_raised_in_all(ranks: list[dict[str, Any]]) -> None:
