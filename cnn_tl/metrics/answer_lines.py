@@ -55,13 +55,16 @@ def answers_from_lines(
     index = {name: k for k, name in enumerate(classes)}
     depth = len(tops[0]) if tops else 1
     shape = (len(rows), depth)
+    probabilities = np.array([[share for _, share in top] for top in tops], np.float64).reshape(shape)
+    if not np.all((probabilities >= 0) & (probabilities <= 1)):
+        raise ValueError("a probability is not between 0 and 1")
     return LabelledAnswers(
         classes=tuple(classes),
         files=tuple(row["file"] for row in rows),
         sha256=tuple(row.get("sha256") or digests.get(row["file"], "") for row in rows),
         labels=np.array([index[row["label"]] for row in rows], np.int64),
         ranked=np.array([[index[name] for name, _ in top] for top in tops], np.int64).reshape(shape),
-        probabilities=np.array([[share for _, share in top] for top in tops], np.float64).reshape(shape),
+        probabilities=probabilities,
         losses=np.array([_number(row, "loss") for row in rows], np.float64),
         distances=np.array([_number(row, "distance") for row in rows], np.float64),
     )

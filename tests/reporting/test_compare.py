@@ -22,6 +22,7 @@ from cnn_tl.training.run_answers import answers_of_run
 from cnn_tl.training.run_folder import RunFolder
 
 OLD = Path(__file__).parents[1] / "fixtures" / "runs_0_1"
+ONE_ANSWER = '{"file": "a.png", "label": "cat", "predicted": "cat", "probability": %s}'
 Edit = Callable[[list[dict[str, Any]]], object]
 
 
@@ -256,6 +257,9 @@ def test_a_file_of_other_classes_is_refused(run: Path, tmp_path: Path) -> None:
         (None, "there is no file"),
         ("no JSON", "is not a file of evaluate --answers"),
         ('{"file": "a.png"}', "is not a file of evaluate --answers"),
+        (ONE_ANSWER % "NaN", "a probability is not between 0 and 1"),
+        (ONE_ANSWER % "1.5", "a probability is not between 0 and 1"),
+        (ONE_ANSWER % "0.5", "has no digests of images"),
         ("", "has no digests of images"),
     ],
 )
@@ -279,5 +283,5 @@ def test_a_bundle_is_evaluated_on_other_images(run: Path, tmp_path: Path) -> Non
 def test_models_without_answers_are_told_to_name_images(run: Path, tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"")
     for model in (RunFolder(run).bundle, tmp_path / "m.onnx"):
-        with pytest.raises(UsageError, match="holds no answers: name labelled images .* --data"):
+        with pytest.raises(UsageError, match=r"holds no answers: name labelled images .* --data"):
             compare([run, model])
