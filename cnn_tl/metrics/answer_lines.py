@@ -52,6 +52,8 @@ def answers_from_lines(
     tops = [row.get("top") or [[row["predicted"], row["probability"]]] for row in rows]
     if classes is None:
         classes = sorted({row["label"] for row in rows} | {name for top in tops for name, _ in top})
+    if not all(isinstance(row["file"], str) for row in rows):
+        raise TypeError("a name of a file is not text")
     index = {name: k for k, name in enumerate(classes)}
     depth = len(tops[0]) if tops else 1
     shape = (len(rows), depth)

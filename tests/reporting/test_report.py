@@ -214,6 +214,23 @@ def test_damaged_answers_are_reported_in_one_line(line: str, loose_run: Callable
         report_of_run(loose)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"file": 5}, "a name of a file is not text"),
+        ({"top": [["plain", None]] * 3}, "a probability is not between 0 and 1"),
+        ({"top": [["plain", 1.5]] * 3}, "a probability is not between 0 and 1"),
+    ],
+)
+def test_an_answer_that_cannot_be_is_damage(change: dict[str, Any], said: str, loose_run: Callable[[], Path]) -> None:
+    loose = loose_run()
+    first, *others = (loose / "validation.jsonl").read_text("utf-8").splitlines()
+    lines = [json.dumps(json.loads(first) | change), *others]
+    (loose / "validation.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    with pytest.raises(ArtefactError, match=said):
+        report_of_run(loose)
+
+
 def test_a_page_loads_nothing_heavy(run: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from cnn_tl.reporting import report as r;"
