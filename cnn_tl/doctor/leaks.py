@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.core.statistics import wilson_interval
-from cnn_tl.metrics.answers import LabelledAnswers
 
 Groups = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -92,18 +92,12 @@ class LeakedAccuracy:
         return asdict(self)
 
 
-def leaked_accuracy(split: str, answers: LabelledAnswers, leaked: frozenset[str]) -> LeakedAccuracy:
-    """Return the accuracy on images with and without a twin in training.
-
-    Args:
-        leaked: the SHA-256 of the images that have one.
-    """
-    is_leaked = np.array([digest in leaked for digest in answers.sha256], bool)
-    right = answers.right
-    return LeakedAccuracy(split, _share(right), _share(right[is_leaked]), _share(right[~is_leaked]))
+def leaked_accuracy(split: str, right_N: Booleans, leaked_N: Booleans) -> LeakedAccuracy:
+    """Return the accuracy of a model from which of its answers are right, and which images have a twin in training."""
+    return LeakedAccuracy(split, _share(right_N), _share(right_N[leaked_N]), _share(right_N[~leaked_N]))
 
 
-def _share(right: NDArray[np.bool_]) -> Share:
+def _share(right: Booleans) -> Share:
     correct, images = int(right.sum()), len(right)
     if not images:
         return Share(0, 0, None, None)
