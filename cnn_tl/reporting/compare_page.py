@@ -17,6 +17,7 @@ from cnn_tl.reporting import thumbnails
 from cnn_tl.reporting.compare import EXAMPLES, Compared, Comparison, Difference
 
 _UNKNOWN = "-"
+_COSTS = ("mode", "backbone", "time", "parameters", "size", "embedding")
 
 
 def quality_cells(one: Compared) -> tuple[str, str]:
@@ -24,7 +25,13 @@ def quality_cells(one: Compared) -> tuple[str, str]:
     return percent(one.macro_f1), _UNKNOWN if one.log_loss is None else f"{one.log_loss:.3f}"
 
 
-def cost_cells(one: Compared) -> tuple[str, str, str, str, str, str]:
+def cost_columns(found: Comparison) -> dict[str, tuple[str, ...]]:
+    """Return header -> a cell for each run, without the columns of which nothing is known."""
+    columns = zip(_COSTS, zip(*map(_cost_cells, found.runs), strict=True), strict=True)
+    return {header: cells for header, cells in columns if set(cells) != {_UNKNOWN}}
+
+
+def _cost_cells(one: Compared) -> tuple[str, str, str, str, str, str]:
     """Return mode, backbone, time to train, parameters, size, and speed of embedding."""
     if (cost := one.cost) is None:
         return (one.mode or _UNKNOWN, *(_UNKNOWN,) * 5)
@@ -64,15 +71,20 @@ def write_comparison(found: Comparison, output: Path) -> None:
 def page_of(found: Comparison) -> ComparePage:
     """Return the page of a comparison, with thumbnails of the images on which runs differ."""
     drawn, shown = _draw(found)
+    costs = cost_columns(found)
     several = len(found.differences) > 1
     return ComparePage(
         title=f"{counted(len(found.runs), 'run')} on the same {counted(found.images, 'image')}",
         subtitle=", ".join(f"{ascii_uppercase[n]}: {one.run}" for n, one in enumerate(found.runs)),
         verdict=tuple(one.verdict for one in found.differences),
-        headers=("macro F1", "log loss", "mode", "backbone", "time", "parameters", "size", "embedding"),
+        headers=("macro F1", "log loss", *costs),
         models=tuple(
             ComparedRow(
-                ascii_uppercase[n], one.run, one.accuracy, one.interval, (*quality_cells(one), *cost_cells(one))
+                ascii_uppercase[n],
+                one.run,
+                one.accuracy,
+                one.interval,
+                (*quality_cells(one), *(cells[n] for cells in costs.values())),
             )
             for n, one in enumerate(found.runs)
         ),

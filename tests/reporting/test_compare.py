@@ -17,7 +17,7 @@ from cnn_tl.core.errors import ArtefactError, DataError, UsageError
 from cnn_tl.core.statistics import compare_paired
 from cnn_tl.metrics.answer_lines import answer_lines
 from cnn_tl.reporting.compare import Comparison, compare
-from cnn_tl.reporting.compare_page import write_comparison
+from cnn_tl.reporting.compare_page import cost_columns, page_of, write_comparison
 from cnn_tl.training.run_answers import answers_of_run
 from cnn_tl.training.run_folder import RunFolder
 
@@ -285,3 +285,14 @@ def test_models_without_answers_are_told_to_name_images(run: Path, tmp_path: Pat
     for model in (RunFolder(run).bundle, tmp_path / "m.onnx"):
         with pytest.raises(UsageError, match=r"holds no answers: name labelled images .* --data"):
             compare([run, model])
+
+
+def test_what_is_known_of_no_model_has_no_column(run: Path, tmp_path: Path) -> None:
+    first, second = (as_file(run, tmp_path / name) for name in ("a.jsonl", "b.jsonl"))
+    assert cost_columns(compare([first, second])) == {}
+    mixed = cost_columns(compare([run, first]))
+    assert {"mode", "backbone", "parameters", "size"} <= mixed.keys()
+    assert {cells[1] for cells in mixed.values()} == {"-"}
+    page = page_of(compare([run, first]))
+    assert page.headers == ("macro F1", "log loss", *mixed)
+    assert [len(one.cells) for one in page.models] == [len(page.headers)] * 2

@@ -80,7 +80,7 @@ def compare(
 
 def show_comparison(found: Comparison) -> None:
     """Print the runs, what they cost, their differences, and a sentence on each."""
-    from cnn_tl.reporting.compare_page import cost_cells, difference_cells, quality_cells
+    from cnn_tl.reporting.compare_page import cost_columns, difference_cells, quality_cells
 
     lettered = list(zip(ascii_uppercase, found.runs, strict=False))
     quality = [
@@ -89,8 +89,10 @@ def show_comparison(found: Comparison) -> None:
     ]
     columns = ["", f"on {counted(found.images, 'image')}", "accuracy>", "95% interval>", "macro F1>", "log loss>"]
     console.show(console.table(columns, quality, dense=True))
-    columns = ["", "mode", "backbone", "time>", "parameters>", "size>", "embedding>"]
-    console.show(console.table(columns, [[letter, *cost_cells(one)] for letter, one in lettered], dense=True))
+    if costs := cost_columns(found):
+        columns = ["", *(header if header in ("mode", "backbone") else f"{header}>" for header in costs)]
+        letters = [letter for letter, _ in lettered]
+        console.show(console.table(columns, list(zip(letters, *costs.values(), strict=True)), dense=True))
     p = "p, corrected>" if len(found.differences) > 1 else "p>"
     columns = ["", "difference>", "95% interval>", "only first>", "only second>", p]
     console.show(console.table(columns, [difference_cells(found, one) for one in found.differences], dense=True))
