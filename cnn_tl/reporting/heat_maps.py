@@ -52,6 +52,9 @@ def draw_heat_maps(
         return HeatMaps(notes=(f"without heat maps: {error}",))
     except ImportError as error:  # a light install
         return HeatMaps(notes=(f"without heat maps: {missing_line(error) or error}",))
+    except Exception as error:  # noqa: BLE001 - such as a lack of memory; a page is worth having without heat maps
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        return HeatMaps(notes=(f"without heat maps: {reason}",))
 
 
 def _draw(model: Path, images: Mapping[int, tuple[Path, int]], device: DeviceName, deadline: float) -> HeatMaps:

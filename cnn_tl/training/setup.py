@@ -166,6 +166,7 @@ def _begin(run: Run, dataset: Dataset, network: LazyNetwork, as_given: ResolvedR
     files.write_json(folder.manifest, dataset.manifest.to_json())
     with files.disk_errors(folder.result):
         folder.result.unlink(missing_ok=True)  # if the run is extended; after a kill here it still has its old length
+        folder.report.unlink(missing_ok=True)  # it was about the shorter run
     # last: a folder with a recipe is a run
     digests.write(folder.recipe, recipes.to_yaml(as_given), weights=weights)
     with contextlib.suppress(OSError):

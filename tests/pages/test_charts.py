@@ -57,19 +57,24 @@ def row(epoch: int, loss: float, accuracy: float) -> dict[str, float]:
 
 def test_curves_mark_the_kept_epoch_and_skip_what_is_not_finite() -> None:
     rows = [row(0, 1.0, 0.2), row(1, float("nan"), 0.5), row(2, 0.4, 0.7), {"val_accuracy": 0.9}]
-    losses, accuracy = curve_charts(rows, kept=2)
+    charts = curve_charts(rows, kept=2)
+    losses, accuracy = charts["loss"], charts["accuracy"]
     assert "from 2 to 0.8, epochs 0 to 2; epoch 2 is kept" in losses
     assert "from 20.0% to 70.0%" in accuracy
     assert "kept: epoch 2, 70.0%" in accuracy
     assert "nan" not in losses + accuracy
 
 
+def test_accuracy_alone_is_no_loss() -> None:
+    assert list(curve_charts([{"epoch": n, "val_accuracy": 0.1 * n} for n in range(3)])) == ["accuracy"]
+
+
 def test_no_curves_without_a_loop_and_not_more_points_than_places() -> None:
-    assert curve_charts([{"val_accuracy": 0.9}]) == ()
-    assert curve_charts([row(1, 1.0, 0.5)]) == ()
+    assert curve_charts([{"val_accuracy": 0.9}]) == {}
+    assert curve_charts([row(1, 1.0, 0.5)]) == {}
     many = curve_charts([row(n, 1.0, 0.5) for n in range(10_000)], kept=5_001)
-    assert max(chart.count("L") for chart in many) < 1_000
-    assert "kept: epoch 5001" in many[1]
+    assert max(chart.count("L") for chart in many.values()) < 1_000
+    assert "kept: epoch 5001" in many["accuracy"]
 
 
 def test_the_overview_has_a_square_for_each_cell_that_is_not_empty() -> None:

@@ -176,6 +176,16 @@ def test_without_time_there_are_no_thumbnails_and_a_note(run: Path) -> None:
     assert all(card.thumbnail is None for card in page.cards.values())
 
 
+def test_a_page_is_made_without_heat_maps_that_fail(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory\nwith a trace")
+
+    monkeypatch.setattr("cnn_tl.explaining.one_heat_map.load", fail)
+    page = report_of_run(run, PageOptions())
+    assert page.heat_map_method is None
+    assert page.notes == ("without heat maps: out of memory",)
+
+
 def test_heat_maps_lie_over_the_worst_mistakes(run: Path) -> None:
     page = report_of_run(run)
     assert page.heat_map_method in ("gradcam", "occlusion")

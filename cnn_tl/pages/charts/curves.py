@@ -22,8 +22,8 @@ _LEAST_HIGH = 0.05
 """The accuracy axis spans at least five percentage points."""
 
 
-def curve_charts(rows: Rows, kept: int | None = None) -> tuple[Markup, ...]:
-    """Return the charts of loss and of accuracy; none if fewer than two rows have an `epoch`.
+def curve_charts(rows: Rows, kept: int | None = None) -> dict[str, Markup]:
+    """Return the charts of "loss" and of "accuracy" where they are known; none if fewer than two rows have an `epoch`.
 
     Args:
         rows: with `epoch`, and `loss`, `val_loss` and `val_accuracy` where known.
@@ -31,10 +31,10 @@ def curve_charts(rows: Rows, kept: int | None = None) -> tuple[Markup, ...]:
     """
     rows = _thinned([row for row in rows if isinstance(row.get("epoch"), int)], kept)
     if len(rows) < 2:
-        return ()
+        return {}
     losses = _chart(rows, kept, (("loss", "training", "second"), ("val_loss", "validation", "first")), share=False)
     accuracy = _chart(rows, kept, (("val_accuracy", "validation", "first"),), share=True)
-    return tuple(chart for chart in (losses, accuracy) if chart)
+    return {name: chart for name, chart in (("loss", losses), ("accuracy", accuracy)) if chart}
 
 
 def _thinned(rows: Rows, kept: int | None) -> Rows:
