@@ -28,7 +28,7 @@ for _package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", 
 
 import httpx2 as httpx  # noqa: E402, F401 - for the tests
 
-from cnn_tl.serving import routes, server  # noqa: E402
+from cnn_tl.serving import routes, server, sockets  # noqa: E402
 from cnn_tl.serving.limits import Limits  # noqa: E402
 from cnn_tl.serving.service import Service  # noqa: E402
 
@@ -71,10 +71,10 @@ def main() -> None:
         time.sleep(pause)
         return by_brightness(pixels_NHWC)
 
-    listening = server.bind("127.0.0.1", 0)
+    listening = sockets.bind("127.0.0.1", 0)
     made = service(Limits(body=2**20, body_seconds=body_seconds, images=64), slow)
     try:
-        url = server.url(listening)
+        url = sockets.url(listening)
         server.serve(routes.build(made, local=True), listening, lambda: os.write(1, f"{url}\n".encode()), lambda: None)
     except CnnTlError as error:
         sys.stderr.write(f"{error}\n")

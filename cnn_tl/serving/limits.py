@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cnn_tl.serving import origin
 
 MEGABYTE = 2**20
 BUSY_SECONDS = 1
@@ -19,15 +19,11 @@ BUSY_SECONDS = 1
 CROWDED = "crowded"
 """Key in the state of a request: whether there are too many connections."""
 
-HEADERS = {
+HEADERS = origin.HEADERS | {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
-    "Cache-Control": "no-store",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
 }
 """Tell browsers to load nothing from elsewhere, and not to frame, sniff or store an answer."""
 
@@ -128,8 +124,8 @@ class Gate:
         """Return why the request is refused by its headers alone; None if it is not."""
         if scope.get("state", {}).get(CROWDED):
             return busy("connections are open", Connection="close")
-        foreign = _foreign(scope["method"], headers, self._local)
-        return HTTPException(403, foreign) if foreign else None
+        elsewhere = origin.foreign(scope["method"], headers, self._local)
+        return HTTPException(403, elsewhere) if elsewhere else None
 
 
 class _Body:
@@ -179,23 +175,3 @@ class _Body:
             more = message.get("more_body", False)
         largest = f"{self._limits.body / MEGABYTE:g} MB"
         raise HTTPException(413, f"a request may have {largest} at most", {"Connection": "close"})
-
-
-def _foreign(method: str, headers: Headers, local: bool) -> str | None:
-    """Return why the request comes from elsewhere; None if it does not."""
-    if method not in ("GET", "HEAD") and headers.get("sec-fetch-site") in ("cross-site", "same-site"):
-        return "another site's page may not send images here"
-    if local and not _names_loopback(headers.get("host", "")):
-        return "this server answers to 127.0.0.1 and localhost only; start it with --host to give it another name"
-    origin = headers.get("origin")
-    if local and origin is not None and not _names_loopback(origin.partition("//")[2]):
-        return "another site's page may not ask here"
-    return None
-
-
-def _names_loopback(host: str) -> bool:
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False

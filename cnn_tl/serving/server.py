@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import ipaddress
 import json
 import logging
 import socket
@@ -16,9 +14,9 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from cnn_tl.core.errors import ResourceError, UsageError, printable
 from cnn_tl.core.signals import StopRequest, stop_on_signals
 from cnn_tl.serving.limits import CROWDED
+from cnn_tl.serving.sockets import refusal
 
 HEADER_SECONDS = 10.0
 """How long the headers of a request may take; uvicorn has no such limit."""
@@ -31,41 +29,6 @@ CONNECTIONS = 500
 
 STOPPING_SECONDS = 20
 """How long running requests may take after a signal to stop."""
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Bind a socket without listening yet, so that a wrong address fails before the model is loaded.
-
-    Raises:
-        UsageError: there is no such host, or it is not this machine.
-        ResourceError: the port is in use or not permitted.
-    """
-    where = f"port {port} of {printable(host)}"
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (OSError, UnicodeError) as error:
-        raise UsageError(f"--host {printable(host)}: there is no such host; give an address of this machine") from error
-    listening = socket.socket(family, kind, protocol)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        return listening
-    except OSError as error:
-        listening.close()
-        raise _refusal(error, where, host) from error
-
-
-def is_loopback(listening: socket.socket) -> bool:
-    """Say whether only this machine can reach the socket."""
-    return ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
-
-
-def url(listening: socket.socket) -> str:
-    """Return the address to type into a browser."""
-    host, port = listening.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def serve(app: ASGIApp, listening: socket.socket, on_ready: Callable[[], object], on_stop: Callable[[], None]) -> None:
@@ -91,7 +54,7 @@ def serve(app: ASGIApp, listening: socket.socket, on_ready: Callable[[], object]
     try:
         listening.listen(config.backlog)
     except OSError as error:
-        raise _refusal(error, f"port {listening.getsockname()[1]}", "") from error
+        raise refusal(error, f"port {listening.getsockname()[1]}", "") from error
     with stop_on_signals() as stop:
         on_ready()
         _Server(config, stop, on_stop).run(sockets=[listening])
@@ -173,13 +136,3 @@ class _TimeLimitedProtocol(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._awaited = None
-
-
-def _refusal(error: OSError, where: str, host: str) -> Exception:
-    if error.errno == errno.EADDRINUSE:
-        return ResourceError(f"{where} is in use; choose another one with --port, or any free one with --port 0")
-    if error.errno == errno.EADDRNOTAVAIL:
-        return UsageError(f"--host {printable(host)} is not an address of this machine")
-    if error.errno == errno.EACCES:
-        return ResourceError(f"{where} needs more permissions; choose one over 1023 with --port")
-    return ResourceError(f"{where} cannot be used: {error.strerror}")

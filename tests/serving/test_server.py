@@ -17,7 +17,7 @@ import pytest
 from small_server import Served, httpx, image, running, serving
 
 from cnn_tl.core.errors import ResourceError, UsageError
-from cnn_tl.serving import server
+from cnn_tl.serving import sockets
 
 
 @pytest.fixture(scope="module")
@@ -236,21 +236,21 @@ def test_a_signal_lets_what_has_come_be_answered(number: signal.Signals) -> None
 
 
 def test_addresses_that_cannot_be_had() -> None:
-    with server.bind("127.0.0.1", 0) as taken:
+    with sockets.bind("127.0.0.1", 0) as taken:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ResourceError, match=f"port {port} of 127.0.0.1 is in use; .*--port 0"):
-            server.bind("127.0.0.1", port)
+            sockets.bind("127.0.0.1", port)
     for host, said in (("no.such.host.invalid", "no such host"), ("192.0.2.1", "not an address of this machine")):
         with pytest.raises(UsageError, match=said):
-            server.bind(host, 0)
+            sockets.bind(host, 0)
 
 
 def test_which_addresses_only_this_machine_reaches() -> None:
     for host, local in (("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False)):
-        with server.bind(host, 0) as listening:
-            assert server.is_loopback(listening) is local
-            assert server.url(listening).startswith("http://")
+        with sockets.bind(host, 0) as listening:
+            assert sockets.is_loopback(listening) is local
+            assert sockets.url(listening).startswith("http://")
 
 
 def test_the_command_refuses_before_it_loads(
@@ -260,7 +260,7 @@ def test_the_command_refuses_before_it_loads(
 
     monkeypatch.setattr(loading, "load", lambda *_: pytest.fail("the model was loaded"))
     (tmp_path / "config.json").write_text(json.dumps({}))
-    with server.bind("127.0.0.1", 0) as taken:
+    with sockets.bind("127.0.0.1", 0) as taken:
         taken.listen()
         port = taken.getsockname()[1]
         for arguments, code, said in (

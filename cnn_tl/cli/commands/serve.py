@@ -49,7 +49,7 @@ def serve(
     The answers are those of predict. Ctrl-C or SIGTERM stops it, once the running requests are answered.
     """
     require_packages()
-    from cnn_tl.serving import server
+    from cnn_tl.serving import sockets
     from cnn_tl.serving.limits import MEGABYTE, Limits
 
     _check_is_there(model)
@@ -59,7 +59,7 @@ def serve(
     at_once = min(max_files, queue)  # a larger request could never be answered
     limits = Limits(body, max(16 * body, 512 * MEGABYTE), files=at_once, pixels=max_pixels, images=queue)
     note_unused_gpu(model, device)
-    with server.bind(host, port) as listening:  # a wrong address fails before the seconds that loading takes
+    with sockets.bind(host, port) as listening:  # a wrong address fails before the seconds that loading takes
         service = _service(
             model,
             name,
@@ -90,12 +90,12 @@ def _service(model: Path, name: str, device: DeviceName, limits: Limits, **setti
 
 def _serve(service: Service, listening: socket) -> None:
     """Print the address, and serve until a signal comes."""
-    from cnn_tl.serving import routes, server
+    from cnn_tl.serving import routes, server, sockets
 
-    local = server.is_loopback(listening)
+    local = sockets.is_loopback(listening)
 
     def say_where() -> None:
-        where = server.url(listening)
+        where = sockets.url(listening)
         if not local:
             console.warn(f"anyone on the network can reach {where}; without --host only this machine can")
         classes = len(service.classifier.classes)
