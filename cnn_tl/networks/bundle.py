@@ -267,6 +267,15 @@ _OF_CREATE_MODEL = frozenset(
 """Arguments of `timm.create_model` that say where to load from, or are given elsewhere; none describes the model."""
 
 
+def architecture_name(folder: Path) -> str:
+    """Return timm's name of a bundle's network.
+
+    Raises:
+        ArtefactError: the bundle is foreign, or newer than this version.
+    """
+    return architecture_of(printable(folder / CONFIG), read_config(folder))[0]
+
+
 def architecture_of(where: str, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the architecture and the arguments of `timm.create_model` that describe it.
 

@@ -13,7 +13,7 @@ from cnn_tl.inference.loading import is_onnx
 from cnn_tl.metrics.answer_lines import answers_from_lines
 from cnn_tl.metrics.answers import RANKS, LabelledAnswers
 from cnn_tl.networks import bundle
-from cnn_tl.reporting.cost import Cost, cost_of
+from cnn_tl.reporting.cost import Cost, cost_of, cost_of_onnx
 from cnn_tl.reporting.report import finished_result
 from cnn_tl.training.run_answers import answers_of_run
 from cnn_tl.training.run_folder import RunFolder
@@ -35,7 +35,7 @@ class AnswerSource:
         knows_all_classes: whether `answers.classes` are all classes of the model; a file names only those it answers.
         root: the folder that the images are relative to; None: not known.
         trained_on: the SHA-256 of training images, as far as they are known.
-        mode, cost: of a run; None otherwise.
+        mode: of a run; None otherwise. cost: None for a file of answers.
     """
 
     name: str
@@ -72,7 +72,9 @@ def source_of(
     known = _of_run(path) if RunFolder(path).recipe.is_file() else None
     answers = evaluate(path, data, replace(options or EvaluationOptions(), digests=True), observer).answers
     if known is None:
-        return AnswerSource(printable(path), answers, root=data)
+        return AnswerSource(
+            printable(path), answers, root=data, cost=cost_of_onnx(path) if is_onnx(path) else cost_of(path)
+        )
     return replace(known, answers=answers, root=data)
 
 

@@ -17,6 +17,7 @@ from cnn_tl.metrics.figures import figures_of
 from cnn_tl.metrics.paired import Joined, disagreements, holm, images_needed, join
 from cnn_tl.reporting.answer_sources import AnswerSource, classes_of_model, source_of
 from cnn_tl.reporting.cost import Cost
+from cnn_tl.reporting.speed import images_per_second
 
 if TYPE_CHECKING:
     from cnn_tl.core.progress import Observer
@@ -36,10 +37,11 @@ class Compared:
     """One run, or another source of answers, on the common images.
 
     Attributes:
-        mode, cost: None where it is no run.
+        mode: None where it is no run. cost: None where it is a file of answers.
         own_images: the images to which it has answers, with those that others do not have.
         interval: the 95% Wilson score interval of the accuracy.
         log_loss: in nats; None where an old run did not keep it.
+        images_per_second: of the model on the CPU of this machine, without decoding; None where it cannot run here.
     """
 
     run: str
@@ -51,6 +53,7 @@ class Compared:
     macro_f1: float
     log_loss: float | None
     cost: Cost | None
+    images_per_second: float | None
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,9 @@ def compare(
     joined = join(own, frozenset[str]().union(*(source.trained_on for source in sources)))
     if not len(joined):
         raise DataError(_nothing_in_common(names, own, joined))
-    compared = tuple(map(_compared, sources, joined.answers))
+    compared = tuple(
+        _compared(source, answers, run) for source, answers, run in zip(sources, joined.answers, runs, strict=True)
+    )
     return Comparison(
         images=len(joined),
         classes=max((one.classes for one in own), key=len),
@@ -166,7 +171,7 @@ def compare(
     )
 
 
-def _compared(source: AnswerSource, answers: LabelledAnswers) -> Compared:
+def _compared(source: AnswerSource, answers: LabelledAnswers, model: Path) -> Compared:
     figures = figures_of(answers)
     return Compared(
         run=source.name,
@@ -178,6 +183,7 @@ def _compared(source: AnswerSource, answers: LabelledAnswers) -> Compared:
         macro_f1=figures.macro.f1,
         log_loss=figures.log_loss,
         cost=source.cost,
+        images_per_second=None if source.cost is None else images_per_second(model),
     )
 
 

@@ -17,7 +17,7 @@ from cnn_tl.reporting import thumbnails
 from cnn_tl.reporting.compare import EXAMPLES, Compared, Comparison, Difference
 
 _UNKNOWN = "-"
-_COSTS = ("mode", "backbone", "time", "parameters", "size", "embedding")
+_COSTS = ("mode", "backbone", "time", "parameters", "size", "speed on CPU")
 
 
 def quality_cells(one: Compared) -> tuple[str, str]:
@@ -32,16 +32,16 @@ def cost_columns(found: Comparison) -> dict[str, tuple[str, ...]]:
 
 
 def _cost_cells(one: Compared) -> tuple[str, str, str, str, str, str]:
-    """Return mode, backbone, time to train, parameters, size, and speed of embedding."""
+    """Return mode, backbone, time to train, parameters, size, and speed on the CPU of this machine."""
     if (cost := one.cost) is None:
         return (one.mode or _UNKNOWN, *(_UNKNOWN,) * 5)
     return (
         one.mode or _UNKNOWN,
         cost.backbone,
         _UNKNOWN if cost.seconds is None else duration(cost.seconds),
-        f"{cost.parameters / 1e6:,.1f} M",
+        _UNKNOWN if cost.parameters is None else f"{cost.parameters / 1e6:,.1f} M",
         readable_bytes(cost.bytes),
-        _UNKNOWN if cost.images_per_second is None else rate(cost.images_per_second),
+        _UNKNOWN if one.images_per_second is None else rate(one.images_per_second),
     )
 
 

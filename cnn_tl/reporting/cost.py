@@ -23,14 +23,15 @@ class Cost:
     """The cost of a model.
 
     Attributes:
-        seconds: to train; None where unknown. parameters: their number.
+        seconds: to train; None where unknown. parameters: their number; None for a .onnx file, which may hold them
+            folded or quantised.
         bytes: of the weights on disk. image_size: height and width of the input, in pixels.
         images_per_second: of the network with decoding, while features were computed; None where they were not.
     """
 
     backbone: str
     seconds: float | None
-    parameters: int
+    parameters: int | None
     bytes: int
     image_size: tuple[int, int]
     images_per_second: float | None = None
@@ -40,26 +41,41 @@ class Cost:
         return asdict(self)
 
 
-def cost_of(folder: Path, result: TrainResult) -> Cost:
-    """Return the cost of a finished run.
+def cost_of(folder: Path, result: TrainResult | None = None) -> Cost:
+    """Return the cost of a bundle, or of a finished run.
 
     Args:
-        folder: its bundle.
+        folder: the bundle.
+        result: of the run, if it is known.
 
     Raises:
         ArtefactError: there is no bundle, or it is damaged.
     """
-    weights = bundle.find(folder) / bundle.WEIGHTS
-    spec = bundle.describe(folder).preprocessing
-    features: Mapping[str, Any] = result.facts.get("features") or {}
+    about = bundle.describe(folder)
+    weights, spec = about.path / bundle.WEIGHTS, about.preprocessing
+    facts: Mapping[str, Any] = {} if result is None else result.facts
     return Cost(
-        backbone=result.backbone,
-        seconds=result.seconds,
+        backbone=bundle.architecture_name(about.path) if result is None else result.backbone,
+        seconds=None if result is None else result.seconds,
         parameters=sum(math.prod(shape) for name, shape in shapes(weights).items() if not name.endswith(STATISTICS)),
         bytes=weights.stat().st_size,
         image_size=(spec.height, spec.width),
-        images_per_second=features.get("images_per_second"),
+        images_per_second=(facts.get("features") or {}).get("images_per_second"),
     )
+
+
+def cost_of_onnx(path: Path) -> Cost:
+    """Return what is known of the cost of a .onnx file.
+
+    Raises:
+        ArtefactError: it is missing, damaged or foreign.
+    """
+    from cnn_tl.networks.onnx_model import OnnxModel
+
+    model = OnnxModel.open(path)
+    spec = model.preprocessing
+    name = model.facts.get("architecture", "")
+    return Cost(name, None, None, path.stat().st_size, (spec.height, spec.width))
 
 
 def cost_table(cost: Cost, facts: Mapping[str, Any]) -> Table:
@@ -75,7 +91,7 @@ def cost_table(cost: Cost, facts: Mapping[str, Any]) -> Table:
             ("time", duration(cost.seconds), "to train; since it was resumed" if facts.get("resumed") else "to train")
         )
     rows += [
-        ("parameters", f"{cost.parameters:,}", ""),
+        *([] if cost.parameters is None else [("parameters", f"{cost.parameters:,}", "")]),
         ("size", readable_bytes(cost.bytes), "weights on disk"),
     ]
     features = facts.get("features") or {}

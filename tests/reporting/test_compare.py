@@ -276,7 +276,12 @@ def test_a_bundle_is_evaluated_on_other_images(run: Path, tmp_path: Path) -> Non
     data = compare([run, as_file(run, tmp_path / "a.jsonl")]).roots[0]
     assert data is not None
     found = compare([run, bundle], data)
-    assert found.runs[1].cost is None
+    first, second = (one.cost for one in found.runs)
+    assert first is not None
+    assert second is not None
+    assert (second.parameters, second.bytes, second.backbone) == (first.parameters, first.bytes, first.backbone)
+    assert (second.seconds, second.images_per_second) == (None, None)
+    assert all(one.images_per_second is not None and one.images_per_second > 0 for one in found.runs)
     assert found.differences[0].gain == 0
 
 

@@ -127,6 +127,7 @@ def _check(output: Path | None, format: Format, append: bool, model: Path) -> No
     """Refuse an output that cannot be written, before any work is done."""
     from cnn_tl.inference.safe_output import require_harmless
     from cnn_tl.inference.writers import require_jinja2, require_pyarrow
+    from cnn_tl.reporting.own_pages import require_page_place
 
     if append and (output is None or format not in ("csv", "jsonl")):
         raise UsageError("--append adds rows to a file: give --output FILE.csv or FILE.jsonl")
@@ -140,6 +141,8 @@ def _check(output: Path | None, format: Format, append: bool, model: Path) -> No
         require_jinja2()
     if output is not None:
         require_harmless(output, model)
+        if format == "html":
+            require_page_place(output)
 
 
 def _paths(

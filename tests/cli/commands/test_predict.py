@@ -342,6 +342,19 @@ def test_html_holds_the_images_themselves(cli: Callable[..., Any]) -> None:
     assert cli("predict", "run", "photos", "--top", 2, "--format", "html").out == page
 
 
+@pytest.mark.parametrize(
+    ("name", "message"), [("notes.html", "is not a page of cnn-tl"), ("a.csv", "choose a name that ends in .html")]
+)
+def test_html_replaces_only_a_page(cli: Callable[..., Any], name: str, message: str) -> None:
+    Path("notes.html").write_text("<html>mine</html>", "utf-8")
+    done = cli("predict", "run", "photos", "--format", "html", "--output", name)
+    assert (done.code, message in done.err) == (2, True)
+    assert Path("notes.html").read_text("utf-8") == "<html>mine</html>"
+    assert not Path("a.csv").exists()
+    for _ in range(2):
+        assert "the answers are in page.html" in cli("predict", "run", "photos", "--output", "page.html").err
+
+
 def test_html_of_an_image_that_is_gone_meanwhile(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def remove_and_answer(pixels: Any) -> Any:
         Path("photos/dark.png").unlink()
