@@ -23,7 +23,7 @@ from cnn_tl.doctor.labels.units import Indices, Units
 from cnn_tl.heads.arrays import HostArrays
 from cnn_tl.heads.calibration import best_factor
 
-ROUNDS = 3
+ROUNDS = 5
 """How often suspects are left out and all images judged again."""
 
 MOST = 0.5

@@ -8,7 +8,8 @@ Shapes: N images, D features, K classes, S the rank, P penalties, n some images.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,8 @@ def rooted(features_ND: Features) -> Features:
     """
     if not np.isfinite(features_ND).all():
         raise DivergedError("the backbone gives features that are NaN or infinite; try --set run.precision=fp32")
-    made_ND = np.sqrt(np.abs(features_ND), dtype=np.float32)
+    made_ND = np.abs(features_ND, dtype=np.float32)
+    np.sqrt(made_ND, out=made_ND)
     np.copysign(made_ND, features_ND, out=made_ND)
     made_ND -= made_ND.mean(0, dtype=np.float64).astype(np.float32)
     return made_ND
@@ -92,20 +94,33 @@ class LeftOutRidge:
         products_SK = self._axes_DS.T @ self._products(targets_NK - mean_K.astype(np.float32))
         shrink_SP = np.stack([1 / (self._values_S + penalty * self._unit) for penalty in penalties], 1)
         hats_nP = self._hats(features_nD, shrink_SP.astype(np.float32))
-        shared = self._units.shared(images)
+        shared = self._shared(features_nD, images)
+        if len(penalties) > 1:
+            shared = list(shared)
         for index in range(len(penalties)):
             weights_DK = (self._axes_DS @ (products_SK * shrink_SP[:, index, None])).astype(np.float32)
             residual_nK = targets_nK - (self._times(features_nD, weights_DK) + mean_K)
             wrong_nK = residual_nK / np.maximum(1 - hats_nP[:, index, None], 1e-6)
-            for members in shared:
-                wrong_nK[members] = self._without(features_nD[members], residual_nK[members], shrink_SP[:, index])
+            for members_um, coordinates_umS in shared:
+                root_S = np.sqrt(np.append(shrink_SP[:, index], 1)).astype(np.float32)
+                wrong_nK[members_um] = _without(coordinates_umS * root_S, residual_nK[members_um])
             yield targets_nK - wrong_nK
 
-    def _without(self, features_mD: Features, residual_mK: Scores, shrink_S: Scores) -> Scores:
-        """Return the residuals of the images of a unit by the fit without all of them."""
-        coordinates_mS = (features_mD @ self._axes_DS).astype(np.float64)
-        hat_mm = (coordinates_mS * shrink_S) @ coordinates_mS.T + 1 / len(self._features)
-        return np.asarray(np.linalg.solve(np.eye(len(hat_mm)) * (1 + 1e-6) - hat_mm, residual_mK), np.float64)
+    def _shared(self, features_nD: Features, images: Indices | None) -> Iterable[tuple[Indices, Features]]:
+        """Yield some units of one size at once: images [u, m] among the n, and their coordinates, [u, m, S + 1].
+
+        The last coordinate is that of the mean.
+        """
+        by_size: dict[int, list[Indices]] = defaultdict(list)
+        for part in self._units.shared(images):
+            by_size[len(part)].append(part)
+        for size, parts in by_size.items():
+            at_once = max(1, ROWS // size)
+            for start in range(0, len(parts), at_once):
+                members_um = np.stack(parts[start : start + at_once])
+                coordinates_umS = features_nD[members_um] @ self._axes_DS
+                share = np.full((*members_um.shape, 1), len(self._features) ** -0.5, np.float32)
+                yield members_um, np.concatenate([coordinates_umS, share], 2)
 
     def _decomposed(self) -> tuple[Scores, Features]:
         """Return the eigenvalues [S], ascending, and axes [D, S] of the scatter, from the smaller Gram matrix."""
@@ -142,3 +157,25 @@ class LeftOutRidge:
             lambda rows: np.square(rows @ self._axes_DS) @ shrink_SP, list(self._blocks(features_nD))
         )
         return np.concatenate(parts, dtype=np.float64) + 1 / len(self._features)
+
+
+def _without(scaled_umS: Features, residual_umK: Scores) -> Scores:
+    """Return the residuals of the images of units by the fits without the whole unit, [u, m, K].
+
+    They are (1 - A A^T)^-1 R, or R + A (1 - A^T A)^-1 A^T R where a unit has more images than coordinates.
+
+    Args:
+        scaled_umS: A, whose A A^T is the hat matrix.
+    """
+    images, width = scaled_umS.shape[1:]
+    across_uSm = np.swapaxes(scaled_umS, 1, 2)
+    if images <= width:
+        return np.asarray(np.linalg.solve(_complement(scaled_umS @ across_uSm), residual_umK), np.float64)
+    inside_uSK = np.linalg.solve(_complement(across_uSm @ scaled_umS), across_uSm @ residual_umK)
+    return residual_umK + scaled_umS @ inside_uSK
+
+
+def _complement(hats: Features) -> Scores:
+    """Return 1 - hat, slightly larger, so that a unit of all images has a solution."""
+    made: Scores = np.eye(hats.shape[-1]) * (1 + 1e-6) - hats
+    return made

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from cnn_tl.doctor.labels.units import Indices
 from cnn_tl.heads.arrays import HostArrays
-from cnn_tl.networks.head_forward import unit
 
 NEAREST = 5
 ROWS = 256
@@ -25,7 +24,8 @@ def nearest_disagreeing(
     """Return the most similar images with another label, by cosine, the nearest first, at most 5 for each image."""
     from threadpoolctl import threadpool_limits
 
-    directions_ND = unit(features_ND)
+    lengths_N = np.sqrt(np.vecdot(features_ND, features_ND))
+    directions_ND = features_ND / np.maximum(lengths_N, 1e-30)[:, None]
     count = min(NEAREST, len(labels_N))
 
     def of(own: Indices) -> list[tuple[int, ...]]:
