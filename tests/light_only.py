@@ -28,10 +28,14 @@ def listed() -> list[str]:
 
 def run(*lines: Sequence[object], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run command lines in one process in this folder."""
-    words = [[str(word) for word in line] for line in lines]
-    command = [sys.executable, __file__, json.dumps(_hidden()), json.dumps(words)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command(*lines), cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+
+
+def command(*lines: Sequence[object]) -> list[str]:
+    """Return the command of a process that runs command lines; it finds cnn_tl by PYTHONPATH."""
+    words = [[str(word) for word in line] for line in lines]
+    return [sys.executable, __file__, json.dumps(_hidden()), json.dumps(words)]
 
 
 @cache

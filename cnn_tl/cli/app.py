@@ -32,6 +32,7 @@ from cnn_tl.cli.commands import (
     predict,
     recipes,
     report,
+    review,
     serve,
     train,
 )
@@ -62,6 +63,7 @@ app.command(cls=help.Command, rich_help_panel=_USE)(export.export)
 app.command(cls=help.Command, rich_help_panel=_USE)(serve.serve)
 app.command(cls=help.Command, rich_help_panel=_UNDERSTAND)(evaluate.evaluate)
 app.command(cls=help.Command, rich_help_panel=_UNDERSTAND)(report.report)
+app.command(cls=help.Command, rich_help_panel=_UNDERSTAND)(review.review)
 app.command(cls=help.Command, rich_help_panel=_UNDERSTAND)(compare.compare)
 app.command(cls=help.Command, rich_help_panel=_UNDERSTAND)(explain.explain)
 app.command(cls=inspect.InOrder, rich_help_panel=_UNDERSTAND)(inspect.inspect)

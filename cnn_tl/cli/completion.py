@@ -44,6 +44,14 @@ def runs(incomplete: str) -> list[str]:
     return _beginning(sorted(str(path) for path in found), incomplete)
 
 
+def examined_folders(incomplete: str) -> list[str]:
+    """Complete folders that doctor wrote, in the typed folder."""
+    typed = Path(incomplete)
+    folder = typed if incomplete.endswith("/") else typed.parent
+    found = {path.parent for pattern in ("labels.csv", "twins.csv") for path in folder.glob(f"*/{pattern}")}
+    return _beginning(sorted(str(path) for path in found), incomplete)
+
+
 def models_and_runs(incomplete: str) -> list[str]:
     """Complete run folders and models, for a command that takes either."""
     return [*runs(incomplete), *models(incomplete)]

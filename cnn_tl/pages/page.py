@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 
+_INSIDE = {
+    "style": "page.css",
+    "script": "page.js",
+    "review_style": "review.css",
+    "review_script": "review.js",
+}
+"""Name in the templates -> file that they hold; with `_hash` behind the name, its hash for the policy."""
+
 _UNSAFE_IN_SCRIPTS = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 
 _OPTION = re.compile(r"(?<!\w)(--[a-z][\w-]*)")
@@ -114,14 +122,10 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("page.css", "page.js"))
-    environment.globals |= {
-        "style": Markup(style),
-        "script": Markup(script),
-        "style_hash": _hash(style),
-        "script_hash": _hash(script),
-        "picture": picture,
-    }
+    for name, file in _INSIDE.items():
+        text = (TEMPLATES / file).read_text("utf-8")
+        environment.globals |= {name: Markup(text), f"{name}_hash": _hash(text)}
+    environment.globals["picture"] = picture
     names = ("counted", "percent", "certainty", "points", "small", "duration", "readable_bytes")
     environment.filters |= {name: getattr(formatting, name) for name in names}
     environment.filters |= {

@@ -20,7 +20,7 @@ _LOSSLESS_SIDE = 32
 _LIMITS = ImageLimits(min_side=1)
 
 
-def thumbnail(image: Image.Image, side: int = SIDE) -> bytes:
+def thumbnail(image: Image.Image, side: int = SIDE, quality: int = QUALITY) -> bytes:
     """Return an image reduced to `side` pixels on its longer side, as a WebP or JPEG file; small ones keep their size.
 
     Images of at most 32 pixels, such as digits, are kept without loss: they are enlarged on the page.
@@ -29,11 +29,11 @@ def thumbnail(image: Image.Image, side: int = SIDE) -> bytes:
     small.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
     out = io.BytesIO()
     if not _has_webp():
-        small.save(out, "JPEG", quality=QUALITY, optimize=True)
+        small.save(out, "JPEG", quality=quality, optimize=True)
     elif max(small.size) <= _LOSSLESS_SIDE:
         small.save(out, "WEBP", lossless=True)
     else:
-        small.save(out, "WEBP", quality=QUALITY, method=4)
+        small.save(out, "WEBP", quality=quality, method=4)
     return out.getvalue()
 
 
