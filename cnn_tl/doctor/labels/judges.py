@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.core.statistics import softmax
-from cnn_tl.doctor.labels.confident import confident_learning
+from cnn_tl.doctor.labels.confident import suspects_of
 from cnn_tl.doctor.labels.left_out import JUDGED, LeftOutRidge, rooted
 from cnn_tl.doctor.labels.out_of_fold import AXES, affordable, out_of_fold_logits
 from cnn_tl.doctor.labels.units import Indices, Units
@@ -130,15 +130,10 @@ def _calibrated(scores_NK: Probabilities, labels_N: Indices, units: Units, seed:
 
 
 def _to_leave_out(logs_NK: Probabilities, labels_N: Indices) -> NDArray[np.bool_]:
-    """Return the images to leave out, [N]: as many as confident learning counts, those least likely as labelled.
-
-    A class keeps at least half of its images.
-    """
+    """Return the suspects to leave out, [N]; a class keeps at least half of its images, the likeliest ones."""
     probabilities_NK = softmax(logs_NK)
-    count = confident_learning(probabilities_NK, labels_N).count
     own_N = probabilities_NK[np.arange(len(labels_N)), labels_N]
-    suspect_N = np.zeros(len(labels_N), bool)
-    suspect_N[np.argsort(own_N, kind="stable")[:count]] = True
+    suspect_N = suspects_of(probabilities_NK, labels_N)
     for k in np.unique(labels_N[suspect_N]):
         members = np.flatnonzero(suspect_N & (labels_N == k))
         most = int(MOST * (labels_N == k).sum())

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.doctor.collection import Collection
-from cnn_tl.doctor.labels.confident import TOLERANCE, Probabilities, confident_learning
+from cnn_tl.doctor.labels.confident import Probabilities, best_other, confident_learning, suspects_of
 from cnn_tl.doctor.labels.judges import Judged, judge
 from cnn_tl.doctor.labels.neighbours import nearest_disagreeing
 from cnn_tl.doctor.labels.units import Indices, units_of
@@ -28,10 +28,8 @@ SIGNIFICANT = 2.0
 class WrongLabels:
     """How wrong the label of each image looks.
 
-    Suspects are the first images of the ranking, as many as confident learning counts, of which the suggested class is
-    also more likely than the given one in relation to how frequent both are: no image is a suspect only because its
-    class is rare. On CIFAR-10N 73 % of them are wrong, of those that confident learning names itself 60 %. There are
-    none if the features tell too little.
+    Suspects are those of `confident.suspects_of`, but none if the features tell too little, and no image whose class
+    has no other.
 
     Attributes:
         given, suggested: classes, int64 [N]; the suggested one is the most likely other class.
@@ -42,7 +40,7 @@ class WrongLabels:
         order: all images, the most suspect first, int64 [N].
         nearest: image -> the most similar images with another label, the nearest first, at most 5; of all suspects and
             of at least the first 1,000 images of the ranking.
-        estimated: how many labels are wrong by confident learning.
+        estimated: how many labels are wrong by confident learning; means nothing if not `informative`.
         informative: whether the features predict the labels significantly better than the frequencies of the classes.
         fits: the kinds of fits whose mean the probabilities are.
         probabilities: of all classes, [N, K], of left-out images.
@@ -99,32 +97,24 @@ def find_wrong_labels(
         judged = judge(features, labels_N, num_classes, units, seed)
     logs_NK = judged.final
     probabilities_NK = np.exp(logs_NK)
-    confident = confident_learning(probabilities_NK, labels_N)
-    each, counts_K = np.arange(len(labels_N)), np.bincount(labels_N, minlength=num_classes)
-    others_NK = probabilities_NK.copy()
-    others_NK[each, labels_N] = -1
-    suggested_N = others_NK.argmax(1)
-    own_N, other_N = probabilities_NK[each, labels_N], probabilities_NK[each, suggested_N]
+    each, frequency_K = np.arange(len(labels_N)), np.bincount(labels_N, minlength=num_classes) / len(labels_N)
+    suggested_N = best_other(probabilities_NK, labels_N)
     judged_N = units.companions(labels_N, num_classes) > 0
     score_N = np.where(judged_N, -logs_NK[each, labels_N], 0.0)
-    likelier_N = other_N * counts_K[labels_N] > own_N * counts_K[suggested_N] + TOLERANCE
-    informative = _informative(judged.first[each, labels_N], counts_K[labels_N] / len(labels_N))
+    informative = _informative(judged.first[each, labels_N], frequency_K[labels_N])
+    suspect_N = suspects_of(probabilities_NK, labels_N) & judged_N & informative
     order = np.argsort(-score_N, kind="stable")
-    suspect_N = np.zeros(len(labels_N), bool)
-    if informative:
-        suspect_N[order[: confident.count]] = True
-        suspect_N &= judged_N & likelier_N
     looked_for = np.union1d(order[:SHOWN], np.flatnonzero(suspect_N))
     return WrongLabels(
         given=labels_N,
         suggested=suggested_N,
         score=score_N,
-        probability=own_N,
-        suggested_probability=other_N,
+        probability=probabilities_NK[each, labels_N],
+        suggested_probability=probabilities_NK[each, suggested_N],
         suspect=suspect_N,
         order=order,
         nearest=nearest_disagreeing(features[0], labels_N, looked_for),
-        estimated=confident.count,
+        estimated=confident_learning(probabilities_NK, labels_N).count,
         informative=informative,
         fits=judged.fits,
         probabilities=probabilities_NK,
