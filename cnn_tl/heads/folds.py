@@ -7,6 +7,7 @@ import takes longer than many fits.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,18 @@ from numpy.typing import NDArray
 from cnn_tl.core.seeds import seed_of
 
 
-def stratified_folds(labels_N: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
-    """Return a fold in 0..folds-1 for each image; every class is distributed evenly."""
+def stratified_folds(
+    labels_N: NDArray[np.int64], folds: int, seed: int, groups_N: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """Return a fold in 0..folds-1 for each image; every class is distributed evenly.
+
+    Args:
+        groups_N: the group of each image; a group lies in one fold. Groups without which a class would have no image
+            to fit have the number `folds`: they are never held out. None: each image is alone, and held out.
+    """
     chance = np.random.default_rng(seed_of(seed, "folds"))
+    if groups_N is not None:
+        return _grouped_folds(labels_N, groups_N, folds, chance)
     fold_of = np.empty_like(labels_N)
     dealt = 0
     for k in range(int(labels_N.max()) + 1):
@@ -24,6 +34,57 @@ def stratified_folds(labels_N: NDArray[np.int64], folds: int, seed: int) -> NDAr
         fold_of[members] = (np.arange(len(members)) + dealt) % folds
         dealt += len(members)
     return fold_of
+
+
+def _grouped_folds(
+    labels_N: NDArray[np.int64], groups_N: NDArray[np.int64], folds: int, chance: np.random.Generator
+) -> NDArray[np.int64]:
+    """Give each group, the largest first, to the fold that has the least of its classes."""
+    sizes_K = np.bincount(labels_N)
+    members = members_of(groups_N)
+    order = sorted(chance.permutation(len(members)), key=lambda group: -len(members[group]))
+    load_FK, total_F = np.zeros((folds, len(sizes_K))), np.zeros(folds)
+    fold_of = np.full(len(labels_N), folds)
+    whole = holds_whole_class(labels_N, members)
+    for group in order:
+        if whole[group]:
+            continue
+        classes, counts = np.unique(labels_N[members[group]], return_counts=True)
+        own_F = load_FK[:, classes] @ (counts / sizes_K[classes])
+        fold = np.lexsort((total_F, own_F))[0]
+        load_FK[fold, classes] += counts
+        total_F[fold] += len(members[group])
+        fold_of[members[group]] = fold
+    for k in np.flatnonzero((load_FK == sizes_K).any(0) & (sizes_K > 0)):
+        _keep_some(fold_of, labels_N, members, int(k), folds)
+    return fold_of
+
+
+def _keep_some(
+    fold_of: NDArray[np.int64], labels_N: NDArray[np.int64], members: list[NDArray[np.int64]], k: int, folds: int
+) -> None:
+    """Never hold out the smallest group of a class whose groups are all in one fold, if they still are."""
+    own = [group for group in members if (labels_N[group] == k).any()]
+    if len({int(fold_of[group[0]]) for group in own} | {folds}) == 2 and all(
+        fold_of[group[0]] < folds for group in own
+    ):
+        fold_of[min(own, key=len)] = folds
+
+
+def holds_whole_class(labels_N: NDArray[np.int64], members: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
+    """Return for each group, given its images, whether all images of a class are in it."""
+    sizes_K = np.bincount(labels_N)
+    found = np.zeros(len(members), np.bool_)
+    for group, images in enumerate(members):
+        counts_K = np.bincount(labels_N[images])
+        found[group] = ((counts_K > 0) & (counts_K == sizes_K[: len(counts_K)])).any()
+    return found
+
+
+def members_of(groups_N: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return the images of each group, ascending; the groups in the order of their numbers."""
+    order = np.argsort(groups_N, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(groups_N[order])) + 1)
 
 
 def stratified_sample(labels_N: NDArray[np.int64], size: int, least: int, seed: int) -> NDArray[np.int64]:

@@ -37,7 +37,7 @@ CROSS_VALIDATION_IMAGES = 1_000
 better."""
 
 WITHOUT_FOLDS = 0.1
-"""The penalty if every class has only one image, so that none can be left out."""
+"""The penalty if every class has only one image, or one group, so that none can be left out."""
 
 
 def fit_logistic(problem: Problem, settings: LbfgsHead) -> FittedHead:
@@ -45,7 +45,8 @@ def fit_logistic(problem: Problem, settings: LbfgsHead) -> FittedHead:
 
     Minimises the weighted mean cross-entropy + penalty / 2 * |W|^2 over scaled features; the bias is not
     penalised. If no penalty is given, stratified cross-validation chooses the one with the lowest log loss: all views
-    of an image are in the same fold, and held-out images are evaluated by their view without augmentation.
+    of an image, and all images of a group, are in the same fold, and held-out images are evaluated by their view
+    without augmentation.
 
     Raises:
         DivergedError: the features or the fitted head are not finite.
@@ -110,7 +111,8 @@ def _sample(problem: Problem, image_R: NDArray[np.int64]) -> _Sample:
     labels_N = problem.labels
     kept = stratified_sample(labels_N, CROSS_VALIDATION_IMAGES, FOLDS, problem.seed)
     fold_N = np.full(len(labels_N), -1)
-    fold_N[kept] = stratified_folds(labels_N[kept], FOLDS, problem.seed)
+    groups_n = None if problem.groups is None else problem.groups[kept]
+    fold_N[kept] = stratified_folds(labels_N[kept], FOLDS, problem.seed, groups_n)
     fold_N[np.bincount(labels_N)[labels_N] == 1] = FOLDS  # alone in its class: never held out
     fold_R = fold_N[image_R]
     rows_n = np.flatnonzero(fold_R >= 0)

@@ -40,6 +40,7 @@ class Problem:
         class_weights: float64 [K], the weight of an image of each class; 1 is neutral.
         check: called repeatedly during a fit; an exception in it ends the fit.
         device: where to compute what is large, a name for torch; "cpu" needs no torch.
+        groups: the group of each image, int64 [N]; cross-validation holds out whole groups. None: each image is alone.
     """
 
     views: Views
@@ -49,6 +50,7 @@ class Problem:
     seed: int
     check: Callable[[], None] = lambda: None
     device: str = "cpu"
+    groups: NDArray[np.int64] | None = None
 
     @property
     def image_weights(self) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ Shapes as in problem.py; R rows are V views of N images, S is the rank.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from cnn_tl.heads.arrays import Array, Arrays, compute
 from cnn_tl.heads.calibration import best_factor
+from cnn_tl.heads.folds import holds_whole_class, members_of
 from cnn_tl.heads.problem import Features, FittedHead, HeldOut, Problem
 from cnn_tl.heads.scaling import TEMPERED, scaling_of
 from cnn_tl.recipe.resolved import RidgeHead
@@ -23,9 +25,10 @@ PENALTIES = [10.0 ** (half / 2) for half in range(-8, 5)]
 def fit_ridge(problem: Problem, settings: RidgeHead) -> FittedHead:
     """Fit one-versus-rest targets (1, 0) by weighted ridge regression (Hoerl and Kennard 1970).
 
-    The penalty maximises the likelihood of the images when they are left out, exactly and with all their views at once,
-    by the hat matrix (Golub, Heath and Wahba 1979, sec. 1). The scores, which are near 0 and 1, are multiplied by the
-    factor that calibrates the left-out scores, so that the softmax gives probabilities.
+    The penalty maximises the likelihood of the images when they are left out, exactly and with all their views and
+    their whole group at once, by the hat matrix (Golub, Heath and Wahba 1979, sec. 1). A group with all images of a
+    class is not left out; if each group is such a one, images are left out one by one. The scores, which are near 0
+    and 1, are multiplied by the factor that calibrates the left-out scores, so that the softmax gives probabilities.
 
     Raises:
         DivergedError: the features or the fitted head are not finite.
@@ -42,16 +45,16 @@ def ridge_with_held_out(
     scaling = scaling_of(raw_RD, TEMPERED)
     features_RD = scaling(raw_RD)
     with threadpool_limits(1, user_api="blas"):  # the same bits on any machine, and no threads that wait by turning
-        weight_KD, bias_K, logits_NK, facts = compute(
+        weight_KD, bias_K, held_out, facts = compute(
             raw_RD.size, problem.device, lambda arrays: _fit(problem, arrays, features_RD, image_R, settings)
         )
-    return scaling.folded(weight_KD, bias_K, facts), HeldOut(np.arange(len(logits_NK)), logits_NK)
+    return scaling.folded(weight_KD, bias_K, facts), held_out
 
 
 def _fit(
     problem: Problem, arrays: Arrays, features: Features, image_R: NDArray[np.int64], settings: RidgeHead
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], dict[str, Any]]:
-    """Return weight [K, D] and bias [K] for scaled features, the logits of left-out images [N, K], and facts."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], HeldOut, dict[str, Any]]:
+    """Return weight [K, D] and bias [K] for scaled features, the logits of left-out images, and facts."""
     xp = arrays.xp
     features_RD = arrays.cast(arrays.put(features), arrays.double)
     weights_R = problem.image_weights[image_R]
@@ -62,25 +65,33 @@ def _fit(
     x_RD, y_RK = root_R1 * (features_RD - mean_D), root_R1 * (targets_RK - mean_K)
     left_RS, values_S, right_SD = _decomposed(arrays, x_RD)
     unit = float(xp.sum(values_S)) / x_RD.shape[1]
+    groups, held_n = _groups_left_out(problem)
+    labels_n, weights_n = problem.labels[held_n], problem.image_weights[held_n]
     best: tuple[float, float, float, Array] | None = None
     for penalty in [settings.penalty] if settings.penalty is not None else PENALTIES:
         problem.check()
         shrink_S = values_S / (values_S + penalty * unit)
-        scores_NK = _left_out(arrays, left_RS, shrink_S, y_RK, root_R1, len(problem.labels)) + mean_K
-        factor, likelihood = best_factor(scores_NK, problem.labels, problem.image_weights, arrays)
+        scores_nK = _left_out(arrays, left_RS, shrink_S, y_RK, root_R1, len(problem.labels)) + mean_K
+        if problem.groups is not None:
+            for images_GM in groups:
+                alone_GMK = _groups_without(arrays, left_RS, shrink_S, y_RK, root_R1, images_GM, len(problem.labels))
+                scores_nK[arrays.put(images_GM.ravel())] = alone_GMK.reshape(-1, problem.num_classes) + mean_K
+            scores_nK = scores_nK[arrays.put(held_n)]
+        factor, likelihood = best_factor(scores_nK, labels_n, weights_n, arrays)
         if best is None or likelihood > best[0]:
-            best = likelihood, penalty, factor, scores_NK
+            best = likelihood, penalty, factor, scores_nK
     assert best is not None
-    _, penalty, factor, scores_NK = best
-    right_N = arrays.host(xp.argmax(scores_NK, 1)) == problem.labels
+    _, penalty, factor, scores_nK = best
+    right_n = arrays.host(xp.argmax(scores_nK, 1)) == labels_n
     weight_KD = (y_RK.T @ left_RS) * (xp.sqrt(values_S) / (values_S + penalty * unit)) @ right_SD
     bias_K = mean_K - weight_KD @ mean_D
     facts = {
         "kind": "ridge", "penalty": penalty, "penalty_chosen": settings.penalty is None,
-        "left_out_accuracy": float(np.average(right_N, weights=problem.image_weights)),
+        "left_out_accuracy": float(np.average(right_n, weights=weights_n)),
         "factor": factor,
     }  # fmt: skip
-    return arrays.host(factor * weight_KD), arrays.host(factor * bias_K), arrays.host(factor * scores_NK), facts
+    held_out = HeldOut(held_n, arrays.host(factor * scores_nK))
+    return arrays.host(factor * weight_KD), arrays.host(factor * bias_K), held_out, facts
 
 
 def _decomposed(arrays: Arrays, x_RD: Array) -> tuple[Array, Array, Array]:
@@ -112,3 +123,55 @@ def _left_out(arrays: Arrays, left_RS: Array, shrink_S: Array, y_RK: Array, root
     wrong_NVK = residual_NVK / kept_NVV if views == 1 else xp.linalg.solve(kept_NVV, residual_NVK)
     plain_NK = y_RK.reshape(*by_image, -1)[0] - wrong_NVK[:, 0]
     return plain_NK / root_NV[:, :1]
+
+
+def _groups_left_out(problem: Problem) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
+    """Return the groups of several images that are left out, [G, M] for each size M, and all images left out, [n]."""
+    each = np.arange(len(problem.labels))
+    if problem.groups is None:
+        return [], each
+    members = members_of(problem.groups)
+    whole = holds_whole_class(problem.labels, members)
+    if whole.all():
+        return [], each
+    left_out = [images for images, has_class in zip(members, whole, strict=True) if not has_class]
+    by_size: dict[int, list[NDArray[np.int64]]] = defaultdict(list)
+    for images in left_out:
+        by_size[len(images)].append(images)
+    return [np.stack(own) for size, own in by_size.items() if size > 1], np.sort(np.concatenate(left_out))
+
+
+_AT_ONCE = 2**22
+"""Numbers of the eigenvectors of groups that are worked through together."""
+
+
+def _groups_without(
+    arrays: Arrays, left_RS: Array, shrink_S: Array, y_RK: Array, root_R1: Array,
+    images_GM: NDArray[np.int64], images: int,
+) -> Array:  # fmt: skip
+    """Return the scores [G, M, K], minus the mean, of the plain views of groups of M images by fits without each.
+
+    With the rows Z of a group, the hat matrix is Z Z': if they are more than the dimensions S, Woodbury's identity
+    solves for S + 1 unknowns instead.
+    """
+    xp, size = arrays.xp, images_GM.shape[1]
+    views, dimensions = len(y_RK) // images, left_RS.shape[1] + 1
+    rows_Gn = (np.arange(views)[:, None] * images + images_GM[:, None, :]).reshape(len(images_GM), -1)
+    scaled_RS = xp.concatenate([left_RS * xp.sqrt(shrink_S), root_R1 / float(xp.sum(root_R1**2)) ** 0.5], 1)
+    residual_RK = y_RK - (left_RS * shrink_S) @ (left_RS.T @ y_RK)
+    at_once = max(1, _AT_ONCE // (rows_Gn.shape[1] * dimensions))
+    found = []
+    for start in range(0, len(rows_Gn), at_once):
+        rows = arrays.put(rows_Gn[start : start + at_once])
+        z_GnS, residual_GnK = scaled_RS[rows], residual_RK[rows]
+        turned_GSn = xp.swapaxes(z_GnS, 1, 2)
+        one = 1 + 1e-9
+        if rows_Gn.shape[1] <= dimensions:
+            kept = arrays.put(np.eye(rows_Gn.shape[1]) * one) - z_GnS @ turned_GSn
+            wrong_GnK = xp.linalg.solve(kept, residual_GnK)
+        else:
+            kept = arrays.put(np.eye(dimensions) * one) - turned_GSn @ z_GnS
+            wrong_GnK = (residual_GnK + z_GnS @ xp.linalg.solve(kept, turned_GSn @ residual_GnK)) / one
+        plain = rows[:, :size]
+        found.append((y_RK[plain] - wrong_GnK[:, :size]) / root_R1[plain])
+    return xp.concatenate(found)
