@@ -42,6 +42,7 @@ class Plan:
         sources: where views are drawn on the device, and where the images for them lie, in words; None if threads draw.
         seconds: the expected duration of the whole run, including loading torch, by measurements on this machine.
         output: the run folder, printable.
+        corrections: how many images are excluded, relabelled and in groups; None: none.
     """
 
     mode: str
@@ -63,6 +64,7 @@ class Plan:
     sources: str | None
     seconds: float
     output: str
+    corrections: Mapping[str, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""

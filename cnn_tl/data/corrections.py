@@ -68,24 +68,26 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, tuple[s
     Raises:
         DataError: the file cannot be read, lacks one of the columns, or a row lacks a value in one of them.
     """
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
-    rows = ((reader.line_num, row) for row in reader if row)
-    try:
-        header = [name.strip().casefold() for name in next(rows, (0, []))[1]]
-        if not header:
-            raise DataError(f"{printable(path)} is empty; its first line must name the columns {','.join(columns)}")
-        missing = [name for name in columns if name not in header]
-        if missing:
-            shown = printable(",".join(header))[:_SHOWN]
-            raise DataError(f"{printable(path)} has no column {missing[0]}; its first line is {shown}")
-        places = [header.index(name) for name in columns]
-        for number, row in rows:
-            values = tuple(row[place].strip() if place < len(row) else "" for place in places)
-            if not all(values):
-                raise DataError(f"{_place(path, number)} has no {columns[values.index('')]}")
-            yield number, tuple(_name(value, path, number) for value in values)
-    except csv.Error as error:
-        raise DataError(f"{_place(path, reader.line_num)} is no CSV: {error}") from error
+    header, rows = _table(path)
+    missing = [name for name in columns if name not in header]
+    if missing:
+        shown = printable(",".join(header))[:_SHOWN]
+        raise DataError(f"{printable(path)} has no column {missing[0]}; its first line is {shown}")
+    places = [header.index(name) for name in columns]
+    for number, row in rows:
+        values = tuple(row[place].strip() if place < len(row) else "" for place in places)
+        if not all(values):
+            raise DataError(f"{_place(path, number)} has no {columns[values.index('')]}")
+        yield number, tuple(_name(value, path, number) for value in values)
+
+
+def columns_of(path: Path) -> list[str]:
+    """Return the names of the columns of a CSV file, in lower case.
+
+    Raises:
+        DataError: the file cannot be read, or is empty.
+    """
+    return _table(path)[0]
 
 
 def exclude_line(path: str) -> str:
@@ -132,6 +134,23 @@ def _name(text: str, path: Path, number: int) -> str:
         assert isinstance(name, str)
         return name
     return text.removeprefix("./")  # as `find .` prints names
+
+
+def _table(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Return the names of the columns, in lower case, and the rows that follow, each with its line number."""
+    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+
+    def filled_rows() -> Iterator[tuple[int, list[str]]]:
+        try:
+            yield from ((reader.line_num, row) for row in reader if any(row))
+        except csv.Error as error:
+            raise DataError(f"{_place(path, reader.line_num)} is no CSV: {error}") from error
+
+    rows = filled_rows()
+    header = [name.strip().casefold() for name in next(rows, (0, []))[1]]
+    if not header:
+        raise DataError(f"{printable(path)} is empty; its first line must name its columns")
+    return header, rows
 
 
 def _text(path: Path) -> str:

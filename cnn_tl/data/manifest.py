@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
@@ -37,6 +37,8 @@ class ImageRecord:
         split: the split it belongs to.
         bytes, mtime_ns: size and modification time when it was scanned.
         sha256: of the file's bytes, in hexadecimal.
+        group: the name of its group, which lies in one split; "" for an image that is in none.
+        given: the index of the class of its folder, if `data.relabel` has changed its label.
     """
 
     path: str
@@ -45,20 +47,24 @@ class ImageRecord:
     bytes: int
     mtime_ns: int
     sha256: str
+    group: str = ""
+    given: int | None = None
 
 
 _FIELDS = tuple(one.name for one in fields(ImageRecord))
-_values = attrgetter(*_FIELDS)
+_DEFAULTS = {one.name: one.default for one in fields(ImageRecord) if one.default is not MISSING}
+"""Fields that manifest.json holds only where they say something."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """One broken image that is not used, and why."""
+    """One image that is not used, and why."""
 
     path: str
     split: Split
     sha256: str
     reason: str
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,8 @@ class Manifest:
         classes: in natural order; the same for all splits.
         images: those that are used, ordered by split and class.
         set_aside: broken images.
+        excluded: images that `data.exclude` names.
+        kept_apart: images that are left out because their group has images in a later split, where test is the last.
         notes: warnings about the folder.
         layout: how the folder was interpreted, in words.
         splits: the folder of each split, relative to the root; empty if the data has none of its own.
@@ -82,6 +90,8 @@ class Manifest:
     notes: tuple[str, ...] = ()
     layout: str = ""
     splits: Mapping[Split, str] = field(default_factory=dict)
+    excluded: tuple[SetAside, ...] = ()
+    kept_apart: tuple[ImageRecord, ...] = ()
 
     def of(self, split: Split) -> tuple[ImageRecord, ...]:
         """Return the images of one split."""
@@ -99,6 +109,15 @@ class Manifest:
         """Return the number of usable images, `counts[class][split]`."""
         found = Counter((image.label, image.split) for image in self.images)
         return {name: {split: found[label, split] for split in SPLITS} for label, name in enumerate(self.classes)}
+
+    def relabelled(self) -> tuple[ImageRecord, ...]:
+        """Return the images whose label is not that of their folder."""
+        return tuple(image for image in self.images if image.given is not None)
+
+    def groups(self) -> dict[str, str]:
+        """Return image -> group, also of images that are not used; images that are in none are left out."""
+        entries: tuple[ImageRecord | SetAside, ...] = (*self.images, *self.kept_apart, *self.set_aside)
+        return {entry.path: entry.group for entry in entries if entry.group}
 
     def largest_class(self) -> str:
         """Return the class with the most training images; in a tie, the first one."""
@@ -123,7 +142,7 @@ class Manifest:
             images=tuple(image for image in self.images if image not in reasons),
             set_aside=(
                 *self.set_aside,
-                *(SetAside(p.path, p.split, p.sha256, reason) for p, reason in reasons.items()),
+                *(SetAside(p.path, p.split, p.sha256, reason, p.group) for p, reason in reasons.items()),
             ),
         )
 
@@ -135,16 +154,42 @@ class Manifest:
                 validation images.
         """
         where = printable(self.root)
-        refuse_mostly_broken(self.root, len(self.images), self.set_aside)
-        for name, count in self.counts().items():
-            if not count["train"]:
-                named = printable(name)
-                broken = [one for one in self.set_aside if one.split == "train" and name in one.path.split("/")[:-1]]
-                raise DataError(f"class {named} in {where} has no usable training image{_why(broken)}; add some")
+        refuse_mostly_broken(self.root, len(self.images) + len(self.kept_apart), self.set_aside)
+        self.check_classes()
         if not self.of("val"):
-            broken = [one for one in self.set_aside if one.split == "val"]
             what_now = "add some, or remove its val folder" if "val" in self.splits else "add some"
-            raise DataError(f"{where} has no usable validation image{_why(broken)}; {what_now}")
+            raise DataError(f"{where} has no usable validation image{self._why('val')}; {what_now}")
+
+    def check_classes(self) -> None:
+        """Check that every class has a training image.
+
+        Raises:
+            DataError: one has none; the message says what became of its images.
+        """
+        for label, (name, count) in enumerate(self.counts().items()):
+            if not count["train"]:
+                named, why = f"{printable(name)} in {printable(self.root)}", self._why("train", label)
+                raise DataError(f"class {named} has no usable training image{why}; add some")
+
+    def _why(self, split: Split, label: int | None = None) -> str:
+        """Return for a message what became of the images of a split, or of one class in it; "" if there were none."""
+
+        def counted_of(entries: Sequence[ImageRecord | SetAside], what: str) -> Iterator[str]:
+            own = [one for one in entries if one.split == split]
+            if label is not None:
+                own = [one for one in own if self.classes[label] in one.path.split("/")[:-1]]
+            if own:
+                reason = f": {own[0].reason}" if isinstance(own[0], SetAside) else ""
+                yield f"{len(own):,} {what}, such as {printable(own[0].path)}{reason}"
+
+        moved = [image for image in self.images if label is not None and image.given == label]
+        reasons = [
+            *counted_of(self.set_aside, "cannot be read"),
+            *counted_of(self.excluded, "left out"),
+            *counted_of(self.kept_apart, "left out, as their groups have images in another split"),
+            *counted_of(moved, "in another class by data.relabel"),
+        ]
+        return f" ({'; '.join(reasons)})" if reasons else ""
 
     def verify(self, image: ImageRecord) -> None:
         """Check that an image has not changed since the scan; its bytes are read only if the modification time differs.
@@ -158,11 +203,12 @@ class Manifest:
         """Return how the images of `now` differ from these by content, one line each.
 
         The location of the root and modification times do not matter; an image that only one of the two sets aside does
-        not differ if its bytes are the same.
+        not differ if its bytes are the same. Neither do changed corrections that change nothing.
         """
         before, after = self._contents(), now._contents()
-        gone = {path: sha256 for path, (sha256, _) in before.items() if path not in after}
-        new = {path: sha256 for path, (sha256, _) in after.items() if path not in before}
+        were_excluded, are_excluded = ({one.path for one in each.excluded} for each in (self, now))
+        gone = {path: sha256 for path, (sha256, _) in before.items() if path not in after and path not in are_excluded}
+        new = {path: sha256 for path, (sha256, _) in after.items() if path not in before and path not in were_excluded}
         origins = {sha256: path for path, sha256 in gone.items()}
         lines = []
         for path, sha256 in new.items():
@@ -176,10 +222,33 @@ class Manifest:
                 lines.append(f"changed: {path}")
             elif old_split != new_split:
                 lines.append(f"moved from {old_split} to {new_split}: {path}")
-        return sorted(map(printable, lines))
+        return sorted(map(printable, [*lines, *self._corrected_otherwise(now)]))
+
+    def _corrected_otherwise(self, now: Manifest) -> Iterator[str]:
+        """Yield how `data.exclude`, `data.relabel` and `data.groups` treat the same images differently now."""
+        excluded, now_excluded = ({one.path for one in each.excluded} for each in (self, now))
+        yield from (f"excluded now: {path}" for path in now_excluded & self._contents().keys())
+        yield from (f"no longer excluded: {path}" for path in excluded & now._contents().keys())
+        apart, now_apart = ({one.path for one in each.kept_apart} for each in (self, now))
+        yield from (
+            f"in a group of another split now: {path}" for path in (now_apart - apart) & self._contents().keys()
+        )
+        yield from (
+            f"no longer in a group of another split: {path}" for path in (apart - now_apart) & now._contents().keys()
+        )
+        images = {image.path: image for image in now.images}
+        for image in self.images:
+            other = images.get(image.path, image)
+            if self.classes[image.label] != now.classes[other.label]:
+                yield f"relabelled from {self.classes[image.label]} to {now.classes[other.label]}: {image.path}"
+            if image.group != other.group:
+                yield f"in another group: {image.path}"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data; each image is a list of the values of its fields."""
+        entries = (*self.images, *self.kept_apart)
+        names = [name for name in _FIELDS if name not in _DEFAULTS or _is_used(name, entries)]
+        values = attrgetter(*names)
         return {
             "root": str(self.root),
             "layout": self.layout,
@@ -187,8 +256,10 @@ class Manifest:
             "classes": list(self.classes),
             "notes": list(self.notes),
             "set_aside": [asdict(broken) for broken in self.set_aside],
-            "image_fields": list(_FIELDS),
-            "images": [list(_values(image)) for image in self.images],
+            "excluded": [asdict(left_out) for left_out in self.excluded],
+            "image_fields": names,
+            "images": [list(values(image)) for image in self.images],
+            "kept_apart": [list(values(image)) for image in self.kept_apart],
         }
 
     @classmethod
@@ -201,25 +272,31 @@ class Manifest:
         try:
             values = {_RENAMED.get(key, key): value for key, value in values.items()}
             names = values["image_fields"]
+
+            def images(rows: Any) -> tuple[ImageRecord, ...]:
+                return tuple(ImageRecord(**dict(zip(names, row, strict=True))) for row in rows)
+
             manifest = cls(
                 root=Path(values["root"]),
                 classes=tuple(_text(name) for name in values["classes"]),
-                images=tuple(ImageRecord(**dict(zip(names, row, strict=True))) for row in values["images"]),
+                images=images(values["images"]),
                 set_aside=tuple(SetAside(**broken) for broken in values["set_aside"]),
+                excluded=tuple(SetAside(**left_out) for left_out in values.get("excluded", ())),
+                kept_apart=images(values.get("kept_apart", ())),
                 notes=tuple(_text(note) for note in values["notes"]),
                 layout=_text(values["layout"]),
                 splits={split: _text(name) for split, name in values.get("splits", {}).items() if split in SPLITS},
             )
-            for image in manifest.images:
+            for image in (*manifest.images, *manifest.kept_apart):
                 _check_image(image, len(manifest.classes))
-            for broken in manifest.set_aside:
-                _check_file(broken)
+            for unused in (*manifest.set_aside, *manifest.excluded):
+                _check_file(unused)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ArtefactError(f"the manifest is damaged: {error}") from error
         return manifest
 
     def _contents(self) -> dict[str, tuple[str, Split]]:
-        entries: tuple[ImageRecord | SetAside, ...] = (*self.images, *self.set_aside)
+        entries: tuple[ImageRecord | SetAside, ...] = (*self.images, *self.set_aside, *self.kept_apart)
         return {entry.path: (entry.sha256, entry.split) for entry in entries}
 
 
@@ -255,27 +332,26 @@ def refuse_mostly_broken(root: Path, usable: int, broken: tuple[SetAside, ...]) 
         )
 
 
-def _why(broken: Sequence[SetAside]) -> str:
-    """Return how many images cannot be read and which is the first, for a message."""
-    if not broken:
-        return ""
-    first = broken[0]
-    return f" ({len(broken):,} cannot be read, such as {printable(first.path)}: {first.reason})"
-
-
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"text expected, not {value!r}")
     return value
 
 
+def _is_used(name: str, images: Sequence[ImageRecord]) -> bool:
+    default = _DEFAULTS[name]
+    return any(value != default for value in map(attrgetter(name), images))
+
+
 def _check_image(image: ImageRecord, classes: int) -> None:
     _check_file(image)
-    for number in (image.label, image.bytes, image.mtime_ns):
+    labels = [image.label] if image.given is None else [image.label, image.given]
+    for number in (*labels, image.bytes, image.mtime_ns):
         if type(number) is not int:
             raise TypeError(f"an integer expected, not {number!r}")
-    if not 0 <= image.label < classes:
-        raise ValueError(f"{image.path} has label {image.label} of {classes} classes")
+    for label in labels:
+        if not 0 <= label < classes:
+            raise ValueError(f"{image.path} has label {label} of {classes} classes")
 
 
 def _check_file(entry: ImageRecord | SetAside) -> None:
@@ -286,3 +362,4 @@ def _check_file(entry: ImageRecord | SetAside) -> None:
         raise ValueError(f"{text} is in no split")
     if len(_text(entry.sha256)) != 64:
         raise ValueError(f"{text} has no SHA-256")
+    _text(entry.group)

@@ -15,6 +15,7 @@ from cnn_tl.recipe.types import (
     AugmentPolicy,
     BatchNorm,
     ClassWeights,
+    Groups,
     LearningRate,
     PathText,
     Policies,
@@ -22,6 +23,7 @@ from cnn_tl.recipe.types import (
     Split,
     Trackers,
     Views,
+    is_group_file,
 )
 
 
@@ -41,6 +43,17 @@ class Data(Section):
     )
     val: PathText | None = Field(default=None, description="The same for val, which decides which model is kept.")
     test: PathText | None = Field(default=None, description="The same for test, which no choice depends on.")
+    exclude: PathText | None = Field(
+        default=None,
+        description="File of images to leave out, one path below path a line, such as doctor's exclude.txt.",
+    )
+    relabel: PathText | None = Field(
+        default=None, description="CSV file of new labels, with the columns image and label; no image is moved."
+    )
+    groups: Groups | None = Field(
+        default=None,
+        description="Images that stay in one split: twins, a regular expression of their paths, or a CSV file.",
+    )
     val_fraction: float = Field(
         default=0.2, gt=0, le=0.5, description="Share of each class held out for validation, if there is no val."
     )
@@ -71,6 +84,11 @@ class Data(Section):
         if self.path is None:
             raise UsageError("no data: name a folder of class folders, as in cnn-tl train DATA")
         return Path(self.path)
+
+    @property
+    def group_file(self) -> str | None:
+        """The CSV file that `groups` names; None if it is something else."""
+        return self.groups if self.groups is not None and is_group_file(self.groups) else None
 
     @property
     def splits(self) -> dict[Split, str]:

@@ -26,6 +26,25 @@ def _path_text(value: object) -> str:
     raise PydanticCustomError("path", "Input should be a path as text")
 
 
+def is_group_file(groups: str) -> bool:
+    """Return whether `data.groups` is a CSV file, which only its name decides: no recipe depends on what exists."""
+    return groups.casefold().endswith(".csv")
+
+
+def _groups(value: object) -> str:
+    text = _path_text(value)
+    if text != "twins" and not is_group_file(text):
+        try:
+            re.compile(text)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise PydanticCustomError(
+                "groups",
+                "Input should be twins, a CSV file, or a regular expression ({reason})",
+                {"reason": str(error)},
+            ) from error
+    return text
+
+
 def _views(value: object) -> int | str:
     if value == "fresh" or (type(value) is int and 1 <= value <= 1000):
         return value
@@ -100,4 +119,5 @@ Trackers = Annotated[
     tuple[TrackerName, ...],
     BeforeValidator(_trackers, json_schema_input_type=TrackerName | list[TrackerName]),
 ]
+Groups = Annotated[str, PlainValidator(_groups, json_schema_input_type=str)]
 PathText = Annotated[str, PlainValidator(_path_text, json_schema_input_type=str)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
 from cnn_tl.core.cpu import default_workers
@@ -15,6 +15,7 @@ from cnn_tl.heads.auto import choose, lbfgs_seconds, ridge_seconds
 from cnn_tl.training.context import Run
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.lazy_network import LazyNetwork
+from cnn_tl.training.outcome import DataFacts
 
 Work = TypeVar("Work")
 
@@ -36,6 +37,7 @@ class Planned(Generic[Work]):
 def description(run: Run, dataset: Dataset, network: LazyNetwork) -> dict[str, Any]:
     """Return the fields of a `Plan` that do not depend on the mode."""
     manifest, info = dataset.manifest, network.info
+    corrections = DataFacts.of(manifest)
     return {
         "mode": run.recipe.mode,
         "data": printable(run.recipe.data.path or manifest.root),
@@ -46,6 +48,7 @@ def description(run: Run, dataset: Dataset, network: LazyNetwork) -> dict[str, A
         "weights": info.weights,
         "image_size": (info.preprocessing.height, info.preprocessing.width),
         "output": printable(run.folder.path),
+        "corrections": None if corrections is None else asdict(corrections),
     }
 
 

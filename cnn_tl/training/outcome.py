@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.core.formatting import readable_bytes
+from cnn_tl.data.manifest import Manifest
 from cnn_tl.heads import FittedHead
 
 Logits = NDArray[np.float32]
@@ -83,6 +85,38 @@ class ActivationReads:
     boundary: str | None = None
     views: int | None = None
     bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What `data.exclude`, `data.relabel` and `data.groups` did.
+
+    Attributes:
+        excluded, relabelled: numbers of images.
+        groups: number of groups of two and more images that were used, each in one split.
+        grouped: number of images in them.
+        kept_apart: number of images that were left out because their groups have images in another split.
+    """
+
+    excluded: int = 0
+    relabelled: int = 0
+    groups: int = 0
+    grouped: int = 0
+    kept_apart: int = 0
+
+    @staticmethod
+    def of(manifest: Manifest) -> DataFacts | None:
+        """Return what a manifest says; None if nothing was done."""
+        groups = Counter(image.group for image in manifest.images if image.group)
+        sizes = [size for size in groups.values() if size > 1]
+        facts = DataFacts(
+            excluded=len(manifest.excluded),
+            relabelled=len(manifest.relabelled()),
+            groups=len(sizes),
+            grouped=sum(sizes),
+            kept_apart=len(manifest.kept_apart),
+        )
+        return None if facts == DataFacts() else facts
 
 
 SOURCE_TIERS = {
@@ -208,12 +242,14 @@ class Facts:
     """How a run went; each mode fills in its part.
 
     Attributes:
+        data: what was left out, relabelled and grouped; None: nothing.
         frozen_sha256: digest of the frozen backbone under a fitted head, which replaces the loop's; after `from_dict`,
             either of them.
         resumed: whether the run was resumed.
     """
 
     features: FeatureReads | None = None
+    data: DataFacts | None = None
     head: HeadFit | None = None
     loop: LoopFacts | None = None
     verdict: Verdict | None = None
@@ -235,6 +271,8 @@ class Facts:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         found: dict[str, Any] = {}
+        if self.data is not None:
+            found["data"] = asdict(self.data)
         if self.features is not None:
             found["features"] = _present(self.features)
         if self.head is not None:
@@ -256,6 +294,7 @@ class Facts:
         """
         return Facts(
             features=_read(FeatureReads, stored.get("features")),
+            data=_read(DataFacts, stored.get("data")),
             head=HeadFit.from_dict(stored["head"]) if "head" in stored else None,
             loop=LoopFacts.from_dict(stored) if "best_epoch" in stored else None,
             verdict=Verdict.from_dict(stored["verdict"]) if "verdict" in stored else None,

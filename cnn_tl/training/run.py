@@ -22,6 +22,7 @@ from cnn_tl.core.processes import World
 from cnn_tl.core.progress import Observer, Plan
 from cnn_tl.core.signals import stop_on_signals
 from cnn_tl.data.folders.layout import refuse_non_folder
+from cnn_tl.data.groups import TwinFinder
 from cnn_tl.data.reading.pool import pools_kept
 from cnn_tl.metrics.answer_lines import answer_lines
 from cnn_tl.networks import bundle
@@ -35,7 +36,7 @@ from cnn_tl.training.curves import draw_curves, drawing_curves
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.estimate import Planned
 from cnn_tl.training.lazy_network import LazyNetwork
-from cnn_tl.training.outcome import Outcome
+from cnn_tl.training.outcome import DataFacts, Outcome
 from cnn_tl.training.result import Finished, TrainResult, make_result, read_result, validation_answers
 from cnn_tl.training.run_folder import RunFolder, default_output
 from cnn_tl.training.save_model import save_model, verified_backbone
@@ -53,6 +54,7 @@ def train(
     resume: bool = False,
     observer: Observer | None = None,
     report: Reporter | None = None,
+    find_twins: TwinFinder | None = None,
 ) -> TrainResult:
     """Train as the recipe says and return the result on the validation images.
 
@@ -62,6 +64,7 @@ def train(
             more epochs, which are then trained.
         observer: receives progress.
         report: writes the page of the finished run, unless the recipe's `run.report` is false.
+        find_twins: finds the groups of `data.groups: twins`; None: only equal files are twins.
 
     Raises:
         UsageError: the recipe names no data, an unknown model, or differs from the run to be resumed.
@@ -99,15 +102,22 @@ def train(
                     lambda: folder.write_launch(world.launch)
                 )  # before the recipe, with which a folder is a run
             stack.enter_context(deterministic(_needs_switches(recipe)))  # before the network is built and runs
-            context = open_run(recipe, folder, observer, resume=resume, world=world)
+            context = open_run(recipe, folder, observer, resume=resume, world=world, find_twins=find_twins)
             with folder.outlives_a_full_disk():
                 return _plan_and_run(*context, started, report)
 
 
 def plan(
-    recipe: Recipe | ResolvedRecipe, output: Path | str | None = None, *, observer: Observer | None = None
+    recipe: Recipe | ResolvedRecipe,
+    output: Path | str | None = None,
+    *,
+    observer: Observer | None = None,
+    find_twins: TwinFinder | None = None,
 ) -> Plan:
     """Return what `train` would do; reads the weights and every image, writes nothing.
+
+    Args:
+        output, observer, find_twins: as in `train`.
 
     Raises:
         The errors of `train` up to its plan.
@@ -118,12 +128,17 @@ def plan(
     folder = _run_folder(recipe, output)
     folder.require_new()
     with fp32_switches_restored(), pools_kept(), deterministic(_needs_switches(recipe)):
-        context = open_run(recipe, folder, observer or Observer(), resume=False, writes=False)
+        context = open_run(recipe, folder, observer or Observer(), resume=False, writes=False, find_twins=find_twins)
         return MODES[recipe.mode]().plan(*context).shown
 
 
-def find_lr(recipe: Recipe | ResolvedRecipe, *, observer: Observer | None = None) -> RangeTest:
+def find_lr(
+    recipe: Recipe | ResolvedRecipe, *, observer: Observer | None = None, find_twins: TwinFinder | None = None
+) -> RangeTest:
     """Run only the range test of `train.lr: auto`; no run folder is written.
+
+    Args:
+        observer, find_twins: as in `train`.
 
     Raises:
         UsageError: the mode fits a head first, or has no loop.
@@ -136,7 +151,7 @@ def find_lr(recipe: Recipe | ResolvedRecipe, *, observer: Observer | None = None
     scratch = tempfile.TemporaryDirectory()
     with scratch as path, fp32_switches_restored(), pools_kept(), deterministic(recipe.run.deterministic):
         folder = _run_folder(recipe, Path(path) / "run")
-        context = open_run(recipe, folder, observer or Observer(), resume=False, writes=False)
+        context = open_run(recipe, folder, observer or Observer(), resume=False, writes=False, find_twins=find_twins)
         from cnn_tl.training.modes import finetune  # imports torch: after the cheap checks
 
         with stop_on_signals(context[0].stop):
@@ -313,7 +328,8 @@ def _finish(
     backbone, proof = None, outcome.facts.frozen_sha256
     if outcome.head is not None:
         backbone, proof = verified_backbone(run, network)
-    outcome = replace(outcome, facts=replace(outcome.facts, frozen_sha256=proof, resumed=run.is_resumed))
+    data = DataFacts.of(dataset.manifest)
+    outcome = replace(outcome, facts=replace(outcome.facts, data=data, frozen_sha256=proof, resumed=run.is_resumed))
     result = make_result(run, dataset, network, outcome, started)
     answers = validation_answers(dataset, outcome)
     with drawing_curves(run, dataset, network, outcome):

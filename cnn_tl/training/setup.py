@@ -18,13 +18,15 @@ from cnn_tl.core.imports import wait_for_import
 from cnn_tl.core.processes import ALONE, World
 from cnn_tl.core.progress import Observer, warn_of_set_aside
 from cnn_tl.data.decoding.image import ImageLimits
-from cnn_tl.data.folders.scan import scan
+from cnn_tl.data.folders.scan import Corrections, Groups, scan
+from cnn_tl.data.groups import TwinFinder
 from cnn_tl.data.manifest import Manifest
 from cnn_tl.data.reading import ahead
 from cnn_tl.networks.info import Remembered
 from cnn_tl.plots.figure import new_figure
 from cnn_tl.recipe import ResolvedRecipe
 from cnn_tl.recipe.resolved import LoopRecipe
+from cnn_tl.recipe.schema import Data
 from cnn_tl.tracking.tracker import Tracking
 from cnn_tl.training.checkpoints import digests
 from cnn_tl.training.context import Run, has_loop
@@ -49,12 +51,14 @@ def open_run(
     resume: bool,
     writes: bool = True,
     world: World = ALONE,
+    find_twins: TwinFinder | None = None,
 ) -> tuple[Run[R], Dataset[R], LazyNetwork]:
     """Scan the data, find the network, and write the recipe and the manifest into the run folder.
 
     Args:
         writes: False writes nothing, in the run folder or elsewhere.
         world: the processes of the run; each calls this.
+        find_twins: what `data.groups: twins` uses, in the first process; None: only equal files are twins.
     """
     as_given = recipe
     if resume:
@@ -64,7 +68,7 @@ def open_run(
     loading = _Loading(run, recalled)
     if not world.is_first:
         loading.begin()
-    manifest = world.first(lambda: _scanned(run, loading.begin))  # before anything is downloaded
+    manifest = world.first(lambda: _scanned(run, loading.begin, find_twins))  # before anything is downloaded
     refuse_unknown_classes(recipe, manifest.classes)
     known = recalled.result()
     if known is None and not resume:
@@ -102,12 +106,18 @@ def _load_the_rest() -> None:
     new_figure(height=1.0)  # for the learning curves
 
 
-def _scanned(run: Run, meanwhile: Callable[[], None]) -> Manifest:
-    found = _scan(run.recipe, run.observer, meanwhile)
-    return _same_data(run.folder, found) if run.is_resumed else found
+def _scanned(run: Run, meanwhile: Callable[[], None], find_twins: TwinFinder | None) -> Manifest:
+    if not run.is_resumed:
+        return _scan(run.recipe, run.observer, meanwhile, find_twins)
+    stored = Manifest.from_json(files.read_json(run.folder.manifest))
+    # the images must be the same, and so are their twins
+    found = _scan(run.recipe, run.observer, meanwhile, lambda *_: stored.groups())
+    return _same_data(run.folder, stored, found)
 
 
-def _scan(recipe: ResolvedRecipe, observer: Observer, meanwhile: Callable[[], None]) -> Manifest:
+def _scan(
+    recipe: ResolvedRecipe, observer: Observer, meanwhile: Callable[[], None], find_twins: TwinFinder | None
+) -> Manifest:
     """Scan the data; call `meanwhile` if that takes long.
 
     An import takes the interpreter from a thread that reads many small files: a short scan is over sooner without it.
@@ -131,6 +141,7 @@ def _scan(recipe: ResolvedRecipe, observer: Observer, meanwhile: Callable[[], No
             on_progress=show,
             workers=recipe.run.workers,
             splits=recipe.data.splits,
+            corrections=_corrections(recipe.data, observer, find_twins),
         )
     warn_of_set_aside(observer, [f"{printable(item.path)}: {item.reason}" for item in manifest.set_aside])
     for text in manifest.notes:
@@ -138,13 +149,22 @@ def _scan(recipe: ResolvedRecipe, observer: Observer, meanwhile: Callable[[], No
     return manifest
 
 
-def _same_data(run: RunFolder, manifest: Manifest) -> Manifest:
+def _corrections(data: Data, observer: Observer, find_twins: TwinFinder | None) -> Corrections:
+    groups: Groups | None = data.groups
+    if data.group_file is not None:
+        groups = Path(data.group_file)
+    elif groups == "twins":
+        groups = (lambda manifest: find_twins(manifest, observer)) if find_twins is not None else lambda _: {}
+    exclude, relabel = (None if name is None else Path(name) for name in (data.exclude, data.relabel))
+    return Corrections(exclude, relabel, groups)
+
+
+def _same_data(run: RunFolder, stored: Manifest, manifest: Manifest) -> Manifest:
     """Return the manifest without the images that the run found broken.
 
     Raises:
         DataError: the data has changed since the run began.
     """
-    stored = Manifest.from_json(files.read_json(run.manifest))
     broken = {item.path: item.reason for item in stored.set_aside}
     manifest = manifest.without((image, broken[image.path]) for image in manifest.images if image.path in broken)
     changes = stored.diff(manifest)
@@ -174,9 +194,10 @@ def _begin(run: Run, dataset: Dataset, network: LazyNetwork, as_given: ResolvedR
 
 
 def with_found_paths(recipe: R, run: RunFolder) -> R:
-    """Return a recipe with absolute paths of the run's data and weights, so that any working directory will do.
+    """Return a recipe with absolute paths of the run's files, so that any working directory will do.
 
-    A recipe may name them relative to the directory in which the run began; manifest.json has the path of the data.
+    A recipe may name data, corrections and weights relative to the directory in which the run began; manifest.json has
+    the path of the data.
     """
     given = recipe.data.path
     if given is None or Path(given).is_absolute() or given != run.own_recipe().data.path or not run.manifest.is_file():
@@ -184,15 +205,24 @@ def with_found_paths(recipe: R, run: RunFolder) -> R:
     root = Path(files.read_json(run.manifest).get("root", ""))
     if not (root.is_absolute() and root.is_dir()):
         return recipe  # moved, perhaps together with the run
-    recipe = cast(R, recipe.model_copy(update={"data": recipe.data.model_copy(update={"path": str(root)})}))
-    weights, names = recipe.model.weights, Path(given).parts
-    if weights is None or Path(weights).exists() or root.parts[len(root.parts) - len(names) :] != names:
-        return recipe
-    began_in = Path(*root.parts[: len(root.parts) - len(names)])
-    if not (began_in / weights).exists():
-        return recipe
-    model = recipe.model.model_copy(update={"weights": str(began_in / weights)})
-    return cast(R, recipe.model_copy(update={"model": model}))
+    names = Path(given).parts
+    found: dict[str, str] = {}
+    weights = recipe.model.weights
+    if root.parts[len(root.parts) - len(names) :] == names:
+        began_in = Path(*root.parts[: len(root.parts) - len(names)])
+        data = recipe.data
+        for key, name in (("exclude", data.exclude), ("relabel", data.relabel), ("groups", data.group_file)):
+            if name is not None:
+                found[key] = _found_path(name, began_in)
+        weights = None if weights is None else _found_path(weights, began_in)
+    model = recipe.model.model_copy(update={"weights": weights})
+    update = {"data": recipe.data.model_copy(update={"path": str(root), **found}), "model": model}
+    return cast(R, recipe.model_copy(update=update))
+
+
+def _found_path(name: str, began_in: Path) -> str:
+    """Return a path that exists: as it is, or from the directory in which the run began; else as it is."""
+    return name if Path(name).exists() or not (began_in / name).exists() else str(began_in / name)
 
 
 def require_checkpoint(run: RunFolder) -> None:

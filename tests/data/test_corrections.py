@@ -22,7 +22,8 @@ from cnn_tl.data.corrections import (
 ODD = [
     "cats/1.jpg", "cats/a b.jpg", "cats/a,b;c.jpg", 'cats/"a".jpg', '"cats"/a.jpg', "#1/a.jpg", " cats/a.jpg",
     "cats/a.jpg ", "cats/a\nb.jpg", "cats/a\r\nb.jpg", "cats/\u2028.jpg", "cats/\x00.jpg", "cats/\udcff.jpg",
-    "k\u00fc/\u00e9.jpg", "cats/\\n.jpg", "'a'/b.jpg", "\u00a0cats/a.jpg", "cats/a\t.jpg", "null", "[1]", "cats/\U0001f600.jpg",
+    "k\u00fc/\u00e9.jpg", "cats/\\n.jpg", "'a'/b.jpg", "\u00a0cats/a.jpg", "cats/a\t.jpg", "null", "[1]",
+    "cats/\U0001f600.jpg",
 ]  # fmt: skip
 
 
@@ -83,7 +84,7 @@ def test_an_empty_list_excludes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "is empty; its first line must name the columns image,label"),
+        ("", "is empty; its first line must name its columns"),
         ("\n\n", "is empty"),
         ("image;label\na;b\n", "has no column image; its first line is image;label"),
         ("image,class\na,b\n", "has no column label"),

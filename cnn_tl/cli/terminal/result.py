@@ -12,7 +12,7 @@ from cnn_tl.core.errors import printable
 from cnn_tl.core.formatting import counted, duration, percent, points, rate
 
 if TYPE_CHECKING:
-    from cnn_tl.training.outcome import Facts, FeatureReads, HeadFit, LoopFacts, Temperature, Verdict
+    from cnn_tl.training.outcome import DataFacts, Facts, FeatureReads, HeadFit, LoopFacts, Temperature, Verdict
     from cnn_tl.training.result import TrainResult
 
 
@@ -64,10 +64,26 @@ def _rows(result: TrainResult, facts: Facts) -> list[list[str]]:
     if result.set_aside:
         where = f"broken, listed in {result.run / 'manifest.json'}"
         rows.append(["set aside", counted(result.set_aside, "image"), where])
+    if facts.data is not None:
+        rows += _data_rows(facts.data)
     since = "since it was resumed" if facts.resumed else ""
     if since and facts.verdict is not None:
         since += "; cost: all starts"
     rows.append(["time", duration(result.seconds), since])
+    return rows
+
+
+def _data_rows(data: DataFacts) -> list[list[str]]:
+    """Return what `data.exclude`, `data.relabel` and `data.groups` did."""
+    rows = []
+    if data.excluded:
+        rows.append(["excluded", counted(data.excluded, "image"), "by data.exclude"])
+    if data.relabelled:
+        rows.append(["relabelled", counted(data.relabelled, "image"), "by data.relabel"])
+    if data.groups:
+        rows.append(["groups", f"{data.groups:,}", f"of {counted(data.grouped, 'image')}; none crosses splits"])
+    if data.kept_apart:
+        rows.append(["kept apart", counted(data.kept_apart, "image"), "left out: in a group of another split"])
     return rows
 
 

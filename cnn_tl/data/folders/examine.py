@@ -46,12 +46,18 @@ _PATIENCE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A file that claims to be an image: its name, its path in the manifest, and the label and split of its folder."""
+    """A file that claims to be an image.
+
+    Attributes:
+        path: in the manifest. below_class: the part of it below the class folder.
+        label, split: of the class folder.
+    """
 
     name: str
     path: str
     label: int
     split: Split
+    below_class: str = ""
 
 
 @dataclass(frozen=True, slots=True)

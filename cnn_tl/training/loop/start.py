@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cnn_tl.core.errors import UsageError
+from cnn_tl.data.groups import group_numbers
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.features.engine import DeviceBatch
 from cnn_tl.heads import HEADS, Problem, class_weights
@@ -150,5 +151,6 @@ def _fit(
     labels = np.array([image.label for image in images], dtype=np.int64)
     weights = class_weights(run.recipe.train.class_weights, labels, classes, key="train.class_weights")
     device = str(network.device)
-    problem = Problem([features_ND], labels, len(classes), weights, run.recipe.seed, run.raise_if_stopped, device)
+    seed, check, groups = run.recipe.seed, run.raise_if_stopped, group_numbers(images)
+    problem = Problem([features_ND], labels, len(classes), weights, seed, check, device, groups)
     return HEADS["auto"](problem, HEAD_DEFAULTS["auto"]).tensors

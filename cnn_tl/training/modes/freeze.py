@@ -17,6 +17,7 @@ from cnn_tl.core.cpu import release_freed_memory
 from cnn_tl.core.errors import DivergedError
 from cnn_tl.core.formatting import counted
 from cnn_tl.core.progress import FeaturePlan, Plan
+from cnn_tl.data.groups import group_numbers
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.heads import HEADS, FittedHead, Problem, class_weights
 from cnn_tl.heads.auto import choose
@@ -189,6 +190,7 @@ def _fit(
         seed=run.recipe.seed,
         check=run.raise_if_stopped,
         device=str(network.device) if network.is_built else "cpu",  # a fit does not wait for an import of torch
+        groups=group_numbers(train.images),
     )
     head = HEADS[settings.kind](problem, settings)
     seconds = round(time.monotonic() - started, 3)
