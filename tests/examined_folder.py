@@ -46,7 +46,7 @@ def write_examined_folder(where: Path, labels: int = 4, outliers: int = 2, class
         folder / "labels.csv",
         "image,given,suggested,score,probability,suspect",
         [
-            (path, label, others[label] if path in suspects else label, 1 - n / 1e3, 0.9, path in suspects)
+            (path, label, others[label] if path in suspects else label, 5 - n / 1e3, 0.1, path in suspects)
             for n, (path, label) in enumerate(everything)
         ],
     )

@@ -37,9 +37,9 @@ def review(
     on the disk at once, in FOLDER: exclude.txt and relabel.csv are for train, decisions.jsonl is what a later review
     goes on from. No image is moved or changed. Ctrl-C ends the review.
     """
+    from cnn_tl.doctor.decisions import Decisions
     from cnn_tl.serving import sockets
     from cnn_tl.serving.review import suspects
-    from cnn_tl.serving.review.decisions import Decisions
     from cnn_tl.serving.review.review import Review
 
     examined = suspects.read(folder)

@@ -115,7 +115,7 @@
     facts.append(element("span", "labelled", "soft"), element("bdi", named(one.label), one.doubtful ? "label doubtful" : "label"));
     if (one.split) facts.append(element("span", one.split, "soft"));
     caption.append(facts, path(one.path));
-    if (one.outcome) caption.append(element("p", one.outcome, "soft"));
+    if (one.outcome && now.is_group) caption.append(element("p", one.outcome, "soft"));
     if (now.is_group) {
       const box = element("input");
       box.type = "checkbox";
@@ -167,7 +167,7 @@
       return button;
     }));
     $("undo").disabled = !undoable;
-    $("command").textContent = command;
+    for (const place of document.querySelectorAll(".train")) place.textContent = command;
     $("done").hidden = decided < total;
   }
 
@@ -180,6 +180,9 @@
     $("kind").textContent = (found.progress.kinds.find((one) => one.kind === found.kind) ?? {}).title ?? found.kind;
     $("place").textContent = `${count(found.number + 1)} of ${count(found.progress.total)}`;
     $("why").replaceChildren(...found.why.map((text) => element("p", text)));
+    $("change").hidden = found.is_group || found.suggested === null || !found.images[0].doubtful;
+    $("given").textContent = named(found.images[0].label);
+    $("suggested").textContent = found.suggested === null ? "" : named(found.suggested);
     $("outcome").hidden = found.outcome === null;
     $("outcome").textContent = found.outcome ?? "";
     $("stage").className = found.is_group ? "stage group" : "stage";

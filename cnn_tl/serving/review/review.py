@@ -14,8 +14,8 @@ from typing import Any
 
 from cnn_tl.core.errors import ResourceError, UsageError, printable
 from cnn_tl.data.decoding.image import ImageLimits, read_image
+from cnn_tl.doctor.decisions import EXCLUDE, RELABEL, Choice, Decisions, Verdict
 from cnn_tl.pages.thumbnail import thumbnail
-from cnn_tl.serving.review.decisions import EXCLUDE, RELABEL, Choice, Decisions, Verdict
 from cnn_tl.serving.review.suspects import KINDS, Examined, Suspect
 
 SIDES = {"large": 960, "small": 200}
@@ -48,6 +48,9 @@ class Review:
             examined.images[index].path: number
             for number, suspect in enumerate(examined.suspects)
             for index in suspect.images
+        }
+        self._of_kind = {
+            kind: [place for place, suspect in enumerate(examined.suspects) if suspect.kind == kind] for kind in KINDS
         }
         self._decided = [self._is_decided(suspect) for suspect in examined.suspects]
         self._encoded = lru_cache(128)(self._encode)
@@ -139,7 +142,9 @@ class Review:
             number = next((self._suspect_of[image] for image in images if image in self._suspect_of), None)
             if number is None:  # of suspects that doctor no longer names
                 return {**self._shown(self._next_open(-1) or 0), "said": f"{printable(images[0])}: undone"}
-            return {**self._shown(number), "said": f"{self._names(number)}: undone"}
+            outcome = self._outcome(self._of(number))
+            before_that = f"; as before: {outcome}" if outcome else ""
+            return {**self._shown(number), "said": f"{self._names(number)}: undone{before_that}"}
 
     def image(self, index: int, size: str) -> bytes:
         """Return an image as WebP or JPEG, decoded and encoded anew.
@@ -282,7 +287,7 @@ class Review:
     def _progress(self) -> dict[str, Any]:
         kinds = []
         for kind, title in KINDS.items():
-            places = [place for place, suspect in enumerate(self._examined.suspects) if suspect.kind == kind]
+            places = self._of_kind[kind]
             if places:
                 still = [place for place in places if not self._decided[place]]
                 counts = {"count": len(places), "open": len(still), "next": (still or places)[0]}

@@ -16,10 +16,10 @@ from typing import Any, cast, get_args
 
 from cnn_tl.core.errors import BadImageError, CnnTlError, UsageError
 from cnn_tl.core.signals import stop_on_signals
+from cnn_tl.doctor.decisions import Choice
 from cnn_tl.pages.page import render
 from cnn_tl.serving import sockets
 from cnn_tl.serving.origin import HEADERS, foreign
-from cnn_tl.serving.review.decisions import Choice
 from cnn_tl.serving.review.review import Review
 
 MOST_BYTES = 2**20

@@ -37,7 +37,7 @@ class Image:
     Attributes:
         path: relative to the data folder, with forward slashes.
         given, suggested: index of the class; None: unknown.
-        probability: what labels.csv says of the suggested class; None: nothing.
+        probability: of the given class; None: unknown.
         split: "" if unknown. rank: its place in labels.csv, the most suspicious first.
     """
 
@@ -198,7 +198,7 @@ class _Sorter:
         beside = [(f"typical of {self._name(one)}", self._typical_of(one, index)) for one in (image.given, suggested)]
         near = tuple(self._neighbours.get(image.path, ()))[:BESIDE]
         if near:
-            beside = [("nearest images", near), *beside]
+            beside = [("nearest with another label", near), *beside]
         return Suspect(
             kind, (index,), tuple(why), suggested, beside=tuple((name, them) for name, them in beside if them)
         )
@@ -238,9 +238,9 @@ class _Sorter:
         if image.is_suspect:
             looks = "the label looks wrong"
             if image.suggested is not None and image.suggested != image.given:
-                sure = "" if image.probability is None else f" (probability {image.probability:.2f})"
-                looks = f"looks like {self._name(image.suggested)}{sure}"
-            yield f"Labelled {self._name(image.given)}, {looks}."
+                looks = f"looks like {self._name(image.suggested)}"
+            sure = "" if image.probability is None else f" (probability {image.probability:.2f})"
+            yield f"Labelled {self._name(image.given)}{sure}, {looks}."
         if image.outlying:
             yield f"Unlike the others: {', '.join(dict.fromkeys(image.outlying))}."
 

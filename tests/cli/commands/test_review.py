@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import urllib.request
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,10 @@ import light_only
 import pytest
 from examined_folder import reviewing, write_examined_folder
 
+from cnn_tl.cli import completion
+from cnn_tl.core.errors import Stopped
 from cnn_tl.serving import sockets
+from cnn_tl.serving.review.server import Server
 
 Cli = Callable[..., Any]
 
@@ -74,3 +79,33 @@ def test_refusals(cli: Cli, folder: Path, tmp_path: Path) -> None:
     with reviewing(folder):
         done = cli("review", folder, "--port", 0)
     assert (done.code, "is being reviewed already" in done.err) == (5, True)
+
+
+@pytest.mark.parametrize(
+    ("display", "flags", "opens"), [(":0", [], True), (":0", ["--no-browser"], False), ("", [], False)]
+)
+def test_a_browser_is_opened_where_there_is_a_display(
+    cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch, display: str, flags: list[str], opens: bool
+) -> None:
+    asked: list[str] = []
+
+    def run(self: Server, on_ready: Callable[[], object]) -> None:
+        on_ready()
+        raise Stopped("stopped", 15)
+
+    monkeypatch.setattr(Server, "run", run)
+    monkeypatch.setattr(webbrowser, "open", asked.append)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("DISPLAY", display)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    done = cli("review", folder, "--port", 0, *flags)
+    assert (done.code, done.err) == (143, f"0 of 9 suspects decided; cnn-tl review {folder} goes on\n")
+    assert asked == ([done.out.split(" at ")[1].partition(";")[0]] if opens else [])
+    assert "cnn-tl train" not in done.out
+
+
+def test_folders_that_doctor_wrote_are_completed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    assert completion.examined_folders("fi") == ["findings"]
+    assert completion.examined_folders("d") == []
+    assert completion.examined_folders(f"{folder.parent}/") == [str(folder)]

@@ -14,8 +14,8 @@ import pytest
 from examined_folder import CLASSES, excluded, rows, write_examined_folder
 from PIL import Image
 
+from cnn_tl.doctor.decisions import Decisions
 from cnn_tl.serving import sockets
-from cnn_tl.serving.review.decisions import Decisions
 from cnn_tl.serving.review.review import Review
 from cnn_tl.serving.review.server import MOST_BYTES, Server
 from cnn_tl.serving.review.suspects import read

@@ -34,7 +34,7 @@ def test_what_is_said_and_proposed(folder: Path) -> None:
     for group in (conflict, leak):  # the copy in test stays
         assert [found.images[group.images[place]].split for place in group.marked] == ["train"]
     assert (conflict.suggested, leak.suggested) == (0, None)
-    assert label.why == ("Labelled cat, looks like dog (probability 0.90).",)
+    assert label.why == ("Labelled cat (probability 0.10), looks like dog.",)
     assert (label.suggested, [title for title, _ in label.beside]) == (1, ["typical of cat", "typical of dog"])
     for _, them in label.beside:
         assert all("plain" in found.images[index].path for index in them)
@@ -52,14 +52,17 @@ def test_a_doubtful_label_in_a_group_is_said_there_only(folder: Path) -> None:
     found = read(folder)
     assert [one.kind for one in found.suspects].count("labels") == 4
     assert found.suspects[1].suggested == 2
-    assert found.suspects[1].why[2] == "train/dog/b.png: Labelled dog, looks like <b>owl</b> (probability 0.90)."
+    assert found.suspects[1].why[2] == "train/dog/b.png: Labelled dog (probability 0.10), looks like <b>owl</b>."
 
 
 def test_neighbours_are_shown_if_doctor_names_them(folder: Path) -> None:
     (folder / "neighbours.csv").write_text("image,neighbour\ntrain/cat/label 0.png,train/dog/plain_1.png\n")
     found = read(folder)
     title, them = found.suspects[2].beside[0]
-    assert (title, [found.images[index].path for index in them]) == ("nearest images", ["train/dog/plain_1.png"])
+    assert (title, [found.images[index].path for index in them]) == (
+        "nearest with another label",
+        ["train/dog/plain_1.png"],
+    )
 
 
 def test_files_may_be_missing(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The log of decisions, and exclude.txt and relabel.csv, which follow from it.
+"""The log of decisions that `cnn-tl review` keeps in a doctor's folder, and exclude.txt and relabel.csv from it.
 
 A decision counts once its line is in the log and synced; only then are the two files replaced. A kill in between is
 made good when the log is opened again. An undo is a further line, so the log is only ever appended to.
@@ -52,6 +52,9 @@ class Verdict:
 class Decisions:
     """The decisions in a folder, held by one process. Not for several threads at once.
 
+    Opening brings exclude.txt and relabel.csv in line with the log, if it has lines: doctor does so after it has
+    written them anew.
+
     Args:
         folder: that of a doctor.
 
@@ -70,8 +73,13 @@ class Decisions:
         self._log = folder / LOG
         self._stack: list[list[Verdict]] = []
         self._ever: list[Verdict] = []
-        with disk_errors(self._log):
+        try:
             self._descriptor = os.open(self._log, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        except OSError as error:
+            raise ResourceError(
+                f"cannot write {printable(self._log)}: {error.strerror}; copy the folder to where you may write, "
+                "and review the copy"
+            ) from error
         try:
             if try_lock(self._descriptor) is False:
                 raise ResourceError(f"{printable(folder)} is being reviewed already; end the other cnn-tl review first")

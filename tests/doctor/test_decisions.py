@@ -13,8 +13,8 @@ from examined_folder import excluded, rows
 from cnn_tl.core.errors import ArtefactError, DataError, ResourceError
 from cnn_tl.core.files import write_text
 from cnn_tl.data.corrections import read_exclude, read_relabel
-from cnn_tl.serving.review import decisions
-from cnn_tl.serving.review.decisions import Decisions, Verdict
+from cnn_tl.doctor import decisions
+from cnn_tl.doctor.decisions import Decisions, Verdict
 
 HOSTILE = ("a\nb.jpg", "#c.jpg", ' "d".jpg', "e\udcff.jpg", 'comma, quote".jpg', "f.jpg")
 
@@ -218,3 +218,20 @@ def test_a_damaged_list_is_named_and_nothing_is_recorded(tmp_path: Path) -> None
     with pytest.raises(DataError, match=r"exclude\.txt, line 1"):
         held.decide([Verdict("a.jpg", "exclude")])
     assert (tmp_path / "decisions.jsonl").read_bytes() == b""
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "decisions.jsonl").mkdir()
+    with pytest.raises(ResourceError, match="copy the folder to where you may write"):
+        Decisions(tmp_path)
+
+
+def test_files_that_doctor_writes_anew_get_the_decisions_again(tmp_path: Path) -> None:
+    held = Decisions(tmp_path)
+    held.decide([Verdict("a.jpg", "exclude"), Verdict("b.jpg", "relabel", "dog"), Verdict("c.jpg", "keep", "cat")])
+    held.close()
+    (tmp_path / "exclude.txt").write_text("# extra copies\nc.jpg\nz.jpg\n")
+    (tmp_path / "relabel.csv").write_text("image,label\n")
+    Decisions(tmp_path).close()
+    assert excluded(tmp_path) == ["z.jpg", "a.jpg"]
+    assert rows(tmp_path / "relabel.csv") == [["b.jpg", "dog"]]
