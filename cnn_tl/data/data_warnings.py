@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from cnn_tl.core.errors import printable
 from cnn_tl.core.formatting import counted
@@ -15,9 +17,18 @@ _IMBALANCE = 10
 """The largest class may have this many times the images of the smallest."""
 
 
-def remarks(manifest: Manifest, animated: int) -> list[str]:
-    """Return the warnings about a folder, one line each; `animated` is the number of images with several frames."""
-    lines = [*_missing(manifest), *_few(manifest), *_copies(manifest)]
+def remarks(manifest: Manifest, animated: int, root: Path) -> list[str]:
+    """Return the warnings about a folder, one line each.
+
+    Args:
+        animated: the number of images with several frames.
+        root: the folder as the user has named it.
+    """
+    copies = list(_copies(manifest))
+    lines = [*_missing(manifest), *_few(manifest), *copies]
+    if copies:
+        command = f"cnn-tl doctor {shlex.quote(printable(root))}"
+        lines.append(f"{command} lists them, and finds copies that are resized, cropped or mirrored")
     if animated:
         lines.append(f"animated images, of which only the first frame is used: {animated:,}")
     return lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
@@ -59,10 +59,14 @@ class TrainingData:
     Attributes:
         sha256: the digests of its training images.
         splits: the folders of the splits, relative to the data; empty where the run has split the data itself.
+        left_out: the digests of images that the run excluded, or kept apart from another split.
+        labels: digest -> class of the images that the run relabelled.
     """
 
     sha256: frozenset[str]
     splits: Mapping[Split, str]
+    left_out: frozenset[str] = frozenset()
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def training_data_of(source: Path) -> TrainingData | None:
@@ -73,9 +77,19 @@ def training_data_of(source: Path) -> TrainingData | None:
     """
     for folder in (source, source.parent):
         if (folder / MANIFEST).is_file():
-            manifest = Manifest.from_json(files.read_json(folder / MANIFEST))
-            return TrainingData(frozenset(image.sha256 for image in manifest.of("train")), dict(manifest.splits))
+            return _training_data(Manifest.from_json(files.read_json(folder / MANIFEST)))
     return None
+
+
+def _training_data(manifest: Manifest) -> TrainingData:
+    left_out = {one.sha256 for one in manifest.excluded} | {one.sha256 for one in manifest.kept_apart}
+    used = {image.sha256 for image in manifest.images}  # a copy of an excluded image may be in use
+    return TrainingData(
+        sha256=frozenset(image.sha256 for image in manifest.of("train")),
+        splits=dict(manifest.splits),
+        left_out=frozenset(left_out - used),
+        labels={image.sha256: manifest.classes[image.label] for image in manifest.relabelled()},
+    )
 
 
 def find_labelled(
@@ -109,12 +123,15 @@ def find_labelled(
     found = [(one.path, labels[folder.path.name]) for folder in folders for one in walker.images(folder.path)]
     found.sort(key=lambda one: one[1])
     seen = training.sha256 if training is not None and chosen != "train" else None
+    corrections: list[str] = []
+    if training is not None and (training.left_out or training.labels):
+        found, corrections = _corrected(found, training, labels, workers)
     kept, known, trained_on = _unseen(found, seen, limit, workers, digests=digests)
     if not kept:
         why = "the model was trained on all of them; name others, or --split train" if trained_on else "it holds none"
         raise DataError(f"no images to evaluate on in {printable(root)}: {why}")
     absent = sorted(set(range(len(classes))) - {label for _, label in kept})
-    notes = [f"no images of: {some_of(classes[label] for label in absent)}"] if absent else []
+    notes = [*corrections, *([f"no images of: {some_of(classes[label] for label in absent)}"] if absent else [])]
     return Labelled(
         walker.root, tuple(kept), known, chosen, None if seen is None else trained_on, (*walker.notes(), *notes)
     )
@@ -177,6 +194,25 @@ def _unseen(
     if limit is not None and limit < len(kept):
         kept = _share_of_each(kept, limit)
     return [one for one, _ in kept], tuple(digest for _, digest in kept), trained_on
+
+
+def _corrected(
+    found: Sequence[tuple[Path, int]], training: TrainingData, labels: Mapping[str, int], workers: int
+) -> tuple[list[tuple[Path, int]], list[str]]:
+    """Return the images without those that the run left out, with the labels that it changed, and notes about both."""
+    kept: list[tuple[Path, int]] = []
+    left_out = relabelled = 0
+    for (path, label), digest in zip(found, _digests([path for path, _ in found], workers), strict=True):
+        if digest in training.left_out:
+            left_out += 1
+            continue
+        now = labels.get(training.labels.get(digest, ""), label)
+        relabelled += now != label
+        kept.append((path, now))
+    notes = [f"images that were left out of the training, and are left out here: {left_out:,}"] if left_out else []
+    if relabelled:
+        notes.append(f"images with the label that the training gave them: {relabelled:,}")
+    return sorted(kept, key=lambda one: one[1]), notes
 
 
 def _digests(paths: Sequence[Path], workers: int) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter
+from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,13 @@ def data_facts(manifest: Manifest) -> dict[str, Any]:
         "bytes": sum(image.bytes for image in manifest.images),
         "set_aside": [{"file": one.path, "split": one.split, "reason": one.reason} for one in broken[:MOST_IN_JSON]],
         "set_aside_left_out": max(0, len(broken) - MOST_IN_JSON),
+        "excluded": [one.path for one in manifest.excluded[:MOST_IN_JSON]],
+        "kept_apart": [one.path for one in manifest.kept_apart[:MOST_IN_JSON]],
+        "relabelled": [
+            {"file": one.path, "given": manifest.classes[one.given], "label": manifest.classes[one.label]}
+            for one in manifest.relabelled()[:MOST_IN_JSON]
+            if one.given is not None
+        ],
         "notes": list(manifest.notes),
     }
 
@@ -54,6 +62,7 @@ def data_table(manifest: Manifest, facts: dict[str, Any], examined: FoundBefore 
         *_class_rows(facts["images"]),
         *_file_rows(manifest, facts),
         *_set_aside_rows(manifest),
+        *_correction_rows(manifest),
         *(("remark", "", note) for note in manifest.notes),
         *_doctor_rows(examined),
     ]
@@ -104,12 +113,35 @@ def _formats(manifest: Manifest) -> Counter[str]:
 
 
 def _set_aside_rows(manifest: Manifest) -> list[Row]:
-    broken = manifest.set_aside
+    broken = [(one.path, one.reason) for one in manifest.set_aside]
     if not broken:
         return [("set aside", "0", "every image could be read")]
-    rows = [("set aside", f"{len(broken):,}", f"{counted(len(broken), 'image')} that could not be used:")]
-    rows += [("", one.path, one.reason) for one in broken[:MOST]]
-    return rows if len(broken) <= MOST else [*rows, ("", f"and {len(broken) - MOST:,} more", "")]
+    return _named_rows("set aside", "that could not be used", broken)
+
+
+def _correction_rows(manifest: Manifest) -> list[Row]:
+    """Return what `data.exclude`, `data.relabel` and `data.groups` left out and changed, with the first names."""
+    entries = [(one.path, one.reason) for one in manifest.excluded]
+    rows = _named_rows("excluded", "left out", entries)
+    rows += _named_rows(
+        "relabelled",
+        "with a label that is not that of the folder",
+        [
+            (one.path, f"{manifest.classes[one.given]}, now {manifest.classes[one.label]}")
+            for one in manifest.relabelled()
+            if one.given is not None
+        ],
+    )
+    apart = [(one.path, f"group {one.group}") for one in manifest.kept_apart]
+    return rows + _named_rows("kept apart", "left out, as their groups have images in another split", apart)
+
+
+def _named_rows(name: str, what: str, entries: Sequence[tuple[str, str]]) -> list[Row]:
+    if not entries:
+        return []
+    rows = [(name, f"{len(entries):,}", f"{counted(len(entries), 'image')} {what}:")]
+    rows += [("", path, remark) for path, remark in entries[:MOST]]
+    return rows if len(entries) <= MOST else [*rows, ("", f"and {len(entries) - MOST:,} more", "")]
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:

@@ -106,7 +106,7 @@ def scan(
     manifest.check()
     used = {image.path for image in manifest.images}
     animated = sum(one.animated for one in examined if one.entry.path in used)
-    return replace(manifest, notes=(*notes, *remarks(manifest, animated)))
+    return replace(manifest, notes=(*notes, *remarks(manifest, animated, root)))
 
 
 def _grouped(manifest: Manifest, groups: Groups, candidates: Sequence[Candidate], notes: list[str]) -> Manifest:
