@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -72,6 +72,16 @@ class Suspect:
 
 
 @dataclass(frozen=True)
+class _Pair:
+    """Twins: two images, how they differ, and the probability that they are twins."""
+
+    a: int
+    b: int
+    kind: str
+    score: float | None
+
+
+@dataclass(frozen=True)
 class Examined:
     """The folder of a doctor, read.
 
@@ -103,12 +113,13 @@ def read(folder: Path) -> Examined:
         image.given, image.suggested = (reader.label(name, number) for name in row[1:3])
         image.probability, image.is_suspect, image.rank = _number(row[3]), _is_true(row[4]), number
     pairs = []
-    for number, row in reader.rows("twins.csv", "image_a", "image_b", "split_a", "split_b", "kind", "verified"):
+    columns = ("image_a", "image_b", "split_a", "split_b", "kind", "score", "verified")
+    for number, row in reader.rows("twins.csv", *columns):
         ends = [reader.image(path, number) for path in row[:2]]
         for image, split in zip(ends, row[2:4], strict=True):
             image.split = split
-        if _is_true(row[5]) and row[0] != row[1]:
-            pairs.append((row[0], row[1], row[4]))
+        if _is_true(row[6]) and row[0] != row[1]:
+            pairs.append(_Pair(reader.places[row[0]], reader.places[row[1]], row[4], _number(row[5])))
     for number, row in reader.rows("outliers.csv", "image", "class", "kind"):
         image = reader.image(row[0], number)
         image.given = reader.label(row[1], number)
@@ -177,12 +188,12 @@ class _Sorter:
     """Makes suspects of images and pairs."""
 
     def __init__(self, reader: _Reader, classes: Sequence[str], neighbours: dict[str, list[int]]) -> None:
-        self._images, self._places, self._classes, self._neighbours = reader.images, reader.places, classes, neighbours
+        self._images, self._classes, self._neighbours = reader.images, classes, neighbours
         self._typical = self._typical_images()
 
-    def suspects(self, pairs: Sequence[tuple[str, str, str]]) -> Iterator[Suspect]:
+    def suspects(self, pairs: Sequence[_Pair]) -> Iterator[Suspect]:
         """Yield all suspects in order of harm; an image of a group of twins is shown with the group only."""
-        groups = [self._group(*one) for one in _linked(pairs, self._places)]
+        groups = [self._group(*one) for one in _linked(pairs)]
         shown = {index for group in groups for index in group.images}
         alone = [index for index in range(len(self._images)) if index not in shown]
         labels = sorted((i for i in alone if self._images[i].is_suspect), key=lambda i: self._images[i].rank)
@@ -203,13 +214,13 @@ class _Sorter:
             kind, (index,), tuple(why), suggested, beside=tuple((name, them) for name, them in beside if them)
         )
 
-    def _group(self, members: Sequence[int], kinds: Iterable[str]) -> Suspect:
+    def _group(self, members: Sequence[int], pairs: Sequence[_Pair]) -> Suspect:
         images = [self._images[index] for index in members]
         splits = {image.split for image in images if image.split}
         labels = Counter(image.given for image in images if image.given is not None)
         kind = "leaks" if len(splits) > 1 else "conflicts" if len(labels) > 1 else "twins"
         stays = min(range(len(images)), key=lambda place: _preference(images[place]))
-        why = [self._group_sentence(len(images), splits, labels), f"How alike: {', '.join(sorted(set(kinds)))}."]
+        why = [self._group_sentence(len(images), splits, labels), _likeness(pairs)]
         for image in images:
             why += [f"{printable(image.path)}: {doubt}" for doubt in self._doubts(image)]
         proposals = Counter(image.suggested for image in images if image.is_suspect and image.suggested is not None)
@@ -268,12 +279,20 @@ def _preference(image: Image) -> tuple[int, bool, int]:
     return split, image.is_suspect, -image.rank
 
 
-def _linked(pairs: Sequence[tuple[str, str, str]], places: dict[str, int]) -> list[tuple[list[int], list[str]]]:
-    """Return the groups that pairs form, in the order of their first pair: sorted images, and the pairs' kinds."""
+def _likeness(pairs: Sequence[_Pair]) -> str:
+    """Return in words how the images of a group differ, and how sure the least sure of its pairs is."""
+    kinds = ", ".join(sorted({pair.kind for pair in pairs}))
+    scores = [pair.score for pair in pairs if pair.score is not None]
+    sure = f" (probability {min(scores):.2f})" if scores and min(scores) < 1 else ""
+    return f"How alike: {kinds}{sure}."
+
+
+def _linked(pairs: Sequence[_Pair]) -> list[tuple[list[int], list[_Pair]]]:
+    """Return the groups that pairs form, in the order of their first pair: sorted images, and their pairs."""
     group_of: dict[int, int] = {}
     members: dict[int, list[int]] = {}
-    for number, (a, b, _) in enumerate(pairs):
-        ends = places[a], places[b]
+    for number, pair in enumerate(pairs):
+        ends = pair.a, pair.b
         joined = sorted({group_of[end] for end in ends if end in group_of}) or [number]
         kept = members.setdefault(joined[0], [])
         for other in joined[1:]:
@@ -284,10 +303,10 @@ def _linked(pairs: Sequence[tuple[str, str, str]], places: dict[str, int]) -> li
             if end not in group_of:
                 group_of[end] = joined[0]
                 kept.append(end)
-    kinds: dict[int, list[str]] = defaultdict(list)
-    for a, _, kind in pairs:
-        kinds[group_of[places[a]]].append(kind)
-    return [(sorted(members[number]), kinds[number]) for number in sorted(members)]
+    theirs: dict[int, list[_Pair]] = defaultdict(list)
+    for pair in pairs:
+        theirs[group_of[pair.a]].append(pair)
+    return [(sorted(members[number]), theirs[number]) for number in sorted(members)]
 
 
 def _number(text: str) -> float | None:

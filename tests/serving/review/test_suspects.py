@@ -30,6 +30,7 @@ def test_what_is_said_and_proposed(folder: Path) -> None:
     found = read(folder)
     conflict, leak, label, *_ = found.suspects
     assert conflict.why == ("One image in train and test, in 2 classes (cat, dog): 2 copies.", "How alike: near.")
+    assert leak.why[1] == "How alike: near (probability 0.90)."
     assert leak.why[0] == "One image in train and test: 2 copies."
     for group in (conflict, leak):  # the copy in test stays
         assert [found.images[group.images[place]].split for place in group.marked] == ["train"]
