@@ -13,6 +13,7 @@ from cnn_tl.core.files import read_json
 from cnn_tl.core.formatting import counted
 from cnn_tl.core.text_encoding import native
 from cnn_tl.data.corrections import read_rows
+from cnn_tl.doctor import outliers
 
 KINDS = {
     "leaks": "Leaks",
@@ -39,6 +40,7 @@ class Image:
         given, suggested: index of the class; None: unknown.
         probability: of the given class; None: unknown.
         split: "" if unknown. rank: its place in labels.csv, the most suspicious first.
+        outlying: the kinds of outliers that it is.
     """
 
     path: str
@@ -252,8 +254,8 @@ class _Sorter:
                 looks = f"looks like {self._name(image.suggested)}"
             sure = "" if image.probability is None else f" (probability {image.probability:.2f})"
             yield f"Labelled {self._name(image.given)}{sure}, {looks}."
-        if image.outlying:
-            yield f"Unlike the others: {', '.join(dict.fromkeys(image.outlying))}."
+        for kind in dict.fromkeys(image.outlying):
+            yield outliers.KINDS.get(kind, f"Unlike the others: {printable(kind)}.")
 
     def _name(self, label: int | None) -> str:
         return "an unknown class" if label is None else printable(self._classes[label])

@@ -42,7 +42,7 @@ def test_what_is_said_and_proposed(folder: Path) -> None:
     copies = found.suspects[6]
     assert copies.why[0] == "One image in one split and one class: 3 copies."
     assert len(copies.marked) == 2
-    assert found.suspects[-1].why == ("Unlike the others: dark.",)
+    assert found.suspects[-1].why == ("Much darker than the others.",)
 
 
 def test_a_doubtful_label_in_a_group_is_said_there_only(folder: Path) -> None:
