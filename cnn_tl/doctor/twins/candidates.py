@@ -1,0 +1,162 @@
+"""Pairs of images that are worth comparing: nearest neighbours by features, and by a hash of the pixels.
+
+Shapes: N images, D features, E kept directions, K neighbours, P pairs, S the side of a thumbnail.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_tl.core.seeds import seed_of
+from cnn_tl.doctor.twins.similarity import GREY
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+BLOCK = 1024
+"""Rows that are compared with all others at once: BLOCK x N numbers are held, never N x N."""
+DIRECTIONS = 512
+"""With the largest variance, that the search uses in folders of more than WHOLE images."""
+WHOLE = 20_000
+RIDGE = 0.1
+"""Of the mean variance, added to each before the features are whitened."""
+HASH_BITS = 64
+_SAMPLE = 20_000
+_FARTHEST = 6
+"""Bits that the hashes of candidates differ in at most."""
+_BY_HASH = 2
+"""Candidates of an image by each hash."""
+
+
+def candidates(
+    white_NE: Floats | None, thumbnails: NDArray[np.uint8], neighbours: int, sample: int, seed: int
+) -> tuple[Ints, Ints]:
+    """Return pairs to compare, sorted, [P, 2], and the rows of them that are a fair sample of all candidates.
+
+    All neighbours are candidates. Of more than `most` of them the surest by cosine are compared, and the sample.
+
+    Args:
+        white_NE: whitened features; None: too few images for that, and every pair is compared.
+        sample: how large the sample is at most.
+    """
+    count = len(thumbnails)
+    if white_NE is None:
+        pairs = np.argwhere(np.triu(np.ones((count, count), bool), 1))
+        return pairs, np.arange(len(pairs))
+    near = by_features(white_NE, neighbours)
+    rng = np.random.default_rng(seed_of(seed, "candidates"))
+    drawn = near[np.sort(rng.choice(len(near), min(sample, len(near)), replace=False))]
+    if len(near) > most(count):
+        near = near[np.argpartition(-cosines(white_NE, near), most(count))[: most(count)]]
+    codes = hashes(thumbnails)
+    alike = [by_hash(codes, other, _FARTHEST, _BY_HASH) for other in (codes, hashes(thumbnails[:, :, ::-1]))]
+    pairs = unique(np.concatenate([near, drawn, *alike]))
+    keys = pairs @ np.array([count, 1])
+    return pairs, np.searchsorted(keys, drawn @ np.array([count, 1]))
+
+
+def most(count: int) -> int:
+    """Return how many pairs of `count` images are compared at most, apart from a sample and equal hashes."""
+    return max(20_000, 2 * count)
+
+
+def cosines(white_NE: Floats, pairs: Ints) -> Floats:
+    """Return the cosine of each pair, [P]."""
+    parts = [pairs[start : start + 4 * BLOCK] for start in range(0, len(pairs), 4 * BLOCK)]
+    found = [np.einsum("pe,pe->p", white_NE[part[:, 0]], white_NE[part[:, 1]]) for part in parts]
+    return np.concatenate([np.empty(0, np.float32), *found])
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Makes features comparable by cosine: root, centred, decorrelated, of unit length.
+
+    In plain features a few directions that all images of a kind share dominate the cosine, so that two images of a
+    kind look like twins; decorrelated ones count what is rare.
+    """
+
+    mean: Floats
+    matrix: Floats
+
+    @classmethod
+    def of(cls, features_ND: Floats) -> Whitening:
+        """Estimate it from features, from at most 20,000 rows that are evenly spaced."""
+        rows = _root(features_ND[:: max(1, len(features_ND) // _SAMPLE)])
+        mean = rows.mean(0)
+        rows -= mean
+        variances, directions = np.linalg.eigh(rows.T @ rows / len(rows))
+        variances, directions = np.maximum(variances[::-1], 0), directions[:, ::-1]
+        scale = np.sqrt(variances + RIDGE * variances.mean() + np.finfo(np.float32).tiny)
+        return cls(mean, np.ascontiguousarray(directions / scale, np.float32))
+
+    def __call__(self, features_ND: Floats) -> Floats:
+        """Return features [N, E] of unit length; zeros where an image is exactly the mean."""
+        white = np.empty((len(features_ND), self.matrix.shape[1]), np.float32)
+        for start in range(0, len(features_ND), 4 * BLOCK):
+            rows = (_root(features_ND[start : start + 4 * BLOCK]) - self.mean) @ self.matrix
+            white[start : start + len(rows)] = rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-12)
+        return white
+
+
+def _root(features: Floats) -> Floats:
+    return np.sign(features) * np.sqrt(np.abs(features))
+
+
+def by_features(white_NE: Floats, neighbours: int) -> Ints:
+    """Return pairs (lower index, higher index) of each image with its nearest by cosine, sorted, [P, 2]."""
+    count = len(white_NE)
+    if count > WHOLE:
+        white_NE = white_NE[:, :DIRECTIONS] / (np.linalg.norm(white_NE[:, :DIRECTIONS], axis=1, keepdims=True) + 1e-12)
+    neighbours = min(neighbours, count - 1)
+    found = [np.empty((0, 2), np.int64)]
+    for start in range(0, count if neighbours > 0 else 0, BLOCK):
+        cosine = white_NE[start : start + BLOCK] @ white_NE.T
+        rows = np.arange(len(cosine))
+        cosine[rows, start + rows] = -2
+        near = np.argpartition(cosine, count - neighbours, axis=1)[:, count - neighbours :]
+        found.append(np.stack([np.repeat(start + rows, neighbours), near.ravel()], 1))
+    return unique(np.concatenate(found))
+
+
+def unique(pairs: Ints) -> Ints:
+    """Return pairs as (lower index, higher index), each once, sorted."""
+    ordered = np.sort(pairs, 1)
+    base = int(ordered.max(initial=0)) + 1
+    keys = np.unique(ordered[:, 0] * base + ordered[:, 1])
+    return np.stack(np.divmod(keys, base), 1)
+
+
+def hashes(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Return a perceptual hash of each image, [N]: the signs of 64 low frequencies of its cosine transform.
+
+    Frequencies 1 to 8 each way, compared with their median (the "pHash" of Zauner, Implementation and benchmarking of
+    perceptual image hash functions, 2010, sec. 3.2.1), so that a change of gain or bias leaves it as it is.
+    """
+    side = thumbnails.shape[1]
+    waves = np.cos(np.pi / side * (np.arange(side) + 0.5) * np.arange(1, 9)[:, None]).astype(np.float32)
+    found = np.empty(len(thumbnails), np.uint64)
+    for start in range(0, len(thumbnails), BLOCK):
+        low = (waves @ (thumbnails[start : start + BLOCK] @ GREY) @ waves.T).reshape(-1, HASH_BITS)
+        bits = low > np.median(low, axis=1, keepdims=True)
+        found[start : start + BLOCK] = np.packbits(bits, axis=1).view(np.uint64)[:, 0]
+    return found
+
+
+def by_hash(hashes_N: NDArray[np.uint64], others_N: NDArray[np.uint64], farthest: int, most: int) -> Ints:
+    """Return pairs of images whose hashes differ in at most `farthest` bits, the `most` nearest of each image, [P, 2].
+
+    `others` are the hashes of the mirrored images, or `hashes` again.
+    """
+    found = [np.empty((0, 2), np.int64)]
+    for start in range(0, len(hashes_N), BLOCK):
+        distance = np.bitwise_count(hashes_N[start : start + BLOCK, None] ^ others_N[None])
+        rows = np.arange(len(distance))
+        distance[rows, start + rows] = HASH_BITS + 1
+        for row in np.flatnonzero(distance.min(1) <= farthest):
+            near = np.flatnonzero(distance[row] <= farthest)
+            near = near[np.argsort(distance[row, near], kind="stable")[:most]]
+            found.append(np.stack([np.full(len(near), start + row), near], 1))
+    return unique(np.concatenate(found))
