@@ -217,6 +217,7 @@
 
   // --- choosing a class ---
 
+  const CHOOSING = ["Enter", "Escape", "ArrowDown", "ArrowUp"];
   let options = [];
   let chosen = 0;
   const recent = [];
@@ -305,15 +306,15 @@
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     if ($("keys").open) return;
     if ($("chooser").open && !isBusy) {
-      if (["Enter", "Escape", "ArrowDown", "ArrowUp"].includes(key)) {
+      if (CHOOSING.includes(key)) {
         event.preventDefault();
         act(() => inChooser(key));
       }
       return;
     }
-    const isOurs = KEYS[key] || KEYS[key.toLowerCase()] || /^[1-9]$/.test(key) || isBusy;
+    const isTyped = isBusy && (key.length === 1 || CHOOSING.includes(key));  // perhaps into the chooser, once it is open
+    const isOurs = isTyped || KEYS[key] || KEYS[key.toLowerCase()] || /^[1-9]$/.test(key);
     if (!isOurs || ((key === " " || key === "Enter") && target.closest("button, input, a, pre"))) return;
-    if (key === "Tab" || key === "Shift") return;
     event.preventDefault();
     if (event.repeat && !key.startsWith("Arrow")) return;  // a key that is held decides once
     act(() => onKey(key));

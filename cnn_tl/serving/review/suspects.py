@@ -6,7 +6,7 @@ import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from cnn_tl.core.errors import ArtefactError, DataError, printable
 from cnn_tl.core.files import read_json
@@ -171,8 +171,8 @@ class _Reader:
     def image(self, path: str, line: int) -> Image:
         """Return the image with a path, which must lie in the data folder."""
         if path not in self.places:
-            parts = PurePosixPath(path).parts
-            if not parts or ".." in parts or path.startswith("/") or Path(path).is_absolute() or "\0" in path:
+            place = Path(path)  # on Windows also with a drive or backslashes
+            if not place.parts or place.anchor or ".." in place.parts or "\0" in path:
                 raise DataError(f"{printable(self._file)}, line {line} names {printable(path)}, outside of the data")
             self.places[path] = len(self.images)
             self.images.append(Image(path))

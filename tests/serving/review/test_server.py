@@ -251,3 +251,17 @@ def test_decisions_at_once_are_all_kept(client: Client) -> None:
     for thread in threads:
         thread.join()
     assert len(excluded(client.folder)) == len((client.folder / "decisions.jsonl").read_text().splitlines()) == 9
+
+
+def test_a_large_group_is_decided_as_a_whole(tmp_path: Path) -> None:
+    folder = write_examined_folder(tmp_path)
+    names = [f"train/cat/same_{n}.png" for n in range(60)]
+    pairs = "".join(f"{names[0]},{name},train,train,equal bytes,1,0,True\n" for name in names[1:])
+    (folder / "twins.csv").write_text(f"image_a,image_b,split_a,split_b,kind,score,group,verified\n{pairs}")
+    review = Review(read(folder), Decisions(folder))
+    number = next(n for n in range(review.total) if review.suspect(n)["kind"] == "twins")
+    shown = review.suspect(number)
+    assert (len(shown["images"]), shown["hidden"], shown["count"]) == (48, 12, 60)
+    review.decide(number, "exclude", marked=shown["marked"])
+    assert excluded(folder) == names[1:]
+    review.close()
