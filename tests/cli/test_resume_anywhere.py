@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,24 @@ def test_data_and_weights_are_found_from_another_directory(cli: Cli, project: Pa
     assert done.code == 0, done.err
     assert files.read_json(project / "run" / "manifest.json")["root"] == str(project / "photos" / "insects")
     assert cli("train", "--resume", "--output", project / "run").code == 0
+
+
+def test_files_of_corrections_are_found_from_another_directory(cli: Cli, project: Path, monkeypatch: Any) -> None:
+    first, second, *_ = (f"ant/{path.name}" for path in sorted((project / "photos/insects/ant").iterdir()))
+    Path("lists").mkdir()
+    Path("lists/relabel.csv").write_text(f"image,label\n{first},bee\n")
+    Path("groups.csv").write_text(f"image,group\n{first},1\n{second},1\n")
+    Path("exclude.txt").write_text("# nothing\n")
+    given = {"relabel": "lists/relabel.csv", "groups": "groups.csv", "exclude": "exclude.txt"}
+    options = [part for key, name in given.items() for part in ("--set", f"data.{key}={name}")]
+    stopped(cli, train, "_plan_and_run", "--output", "run", *options)
+    monkeypatch.chdir(project.parent)
+    done = cli("train", "--resume", "--output", project / "run", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["facts"]["data"] | {"kept_apart": 0} == {
+        "excluded": 0, "relabelled": 1, "groups": 1, "grouped": 2, "kept_apart": 0
+    }  # fmt: skip
+    assert load(project / "run" / "recipe.yaml").data.relabel == "lists/relabel.csv"
 
 
 def test_a_project_that_was_moved_is_read_where_it_is(cli: Cli, project: Path, monkeypatch: Any) -> None:
