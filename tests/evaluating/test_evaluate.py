@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 from cnn_tl.core.errors import DataError, UsageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
-from cnn_tl.data.folders.scan import scan
+from cnn_tl.data.folders.scan import Corrections, scan
 from cnn_tl.data.reading import ahead
 from cnn_tl.evaluating import evaluate as evaluating
 from cnn_tl.evaluating.evaluate import Evaluation, EvaluationOptions
@@ -153,6 +154,26 @@ def test_what_the_model_was_trained_on_is_left_out_wherever_it_lies(data: Path, 
         evaluate(run, put_beside(tmp_path))
     again = evaluate(run, put_beside(tmp_path), split="train")
     assert (again.images, again.trained_on) == (len(manifest.of("train")), None)
+
+
+def test_the_corrections_of_the_run_are_followed(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "exclude.txt").write_text("grey/a.png\ngrey/copy.png\n")
+    (tmp_path / "relabel.csv").write_text("image,label\nlight/b.png,grey\n")
+    (data / "grey" / "copy.png").write_bytes((data / "grey" / "b.png").read_bytes())
+    run = tmp_path / "run"
+    run.mkdir()
+    corrections = Corrections(tmp_path / "exclude.txt", tmp_path / "relabel.csv")
+    manifest = scan(data, seed=0, val_fraction=0.4, corrections=corrections)
+    every = replace(manifest, images=tuple(replace(image, split="val") for image in manifest.images))
+    (run / "manifest.json").write_text(json.dumps(every.to_json()))
+    found = evaluate(run, data)
+    assert found.images == 10, "all but grey/a.png, as a copy of the other one is used"
+    assert found.accuracy == 1, "the light image that looks grey is one"
+    assert "images that were left out of the training, and are left out here: 1" in found.notes
+    assert "images with the label that the training gave them: 1" in found.notes
+    assert found.per_class["grey"].images == 4
+    plain = evaluate(tmp_path / "elsewhere" / "model", data)
+    assert (plain.images, plain.accuracy) == (11, 10 / 11)
 
 
 def put_beside(tmp_path: Path) -> Path:

@@ -21,11 +21,11 @@ from PIL import Image
 
 from cnn_tl.cache.location import default_root
 from cnn_tl.core.errors import ArtefactError
-from cnn_tl.data.manifest import Manifest
+from cnn_tl.data.manifest import Manifest, SetAside
 from cnn_tl.explaining.methods import heat_maps
 from cnn_tl.pages.report import as_json, render_report
 from cnn_tl.reporting import doctor_findings
-from cnn_tl.reporting.data_table import data_facts
+from cnn_tl.reporting.data_table import data_facts, data_table
 from cnn_tl.reporting.doctor_findings import FoundBefore
 from cnn_tl.reporting.report import PageOptions, report_of_run
 
@@ -257,6 +257,29 @@ def test_the_json_of_a_page_does_not_list_every_image_of_thousands_that_were_set
     assert data_facts(manifest)["set_aside_left_out"] == 0
     many = data_facts(replace(manifest, set_aside=manifest.set_aside * 1500))
     assert (len(many["set_aside"]), many["set_aside_left_out"]) == (1000, 500)
+
+
+def test_a_report_lists_what_was_corrected(run: Path) -> None:
+    manifest = Manifest.from_json(json.loads((run / "manifest.json").read_text("utf-8")))
+    rows = [row[0] for row in data_table(manifest, data_facts(manifest), None).rows]
+    assert not {"excluded", "relabelled", "kept apart"} & {*rows}
+    image, other, *_ = manifest.of("train")
+    new = 1 - image.label
+    excluded = SetAside("a.jpg", "train", "0" * 64, "excluded by exclude.txt")
+    corrected = replace(
+        manifest, images=(replace(image, label=new, given=image.label), *manifest.images[1:]),
+        excluded=(excluded,) * 25, kept_apart=(replace(other, group="film 7"),),
+    )  # fmt: skip
+    facts = data_facts(corrected)
+    table = data_table(corrected, facts, None).rows
+    assert ("excluded", "25", "25 images left out:") in table
+    assert ("", "and 5 more", "") in table
+    assert ("relabelled", "1", "1 image with a label that is not that of the folder:") in table
+    names = manifest.classes
+    assert ("", image.path, f"{names[image.label]}, now {names[new]}") in table
+    assert ("", other.path, "group film 7") in table
+    assert facts["relabelled"] == [{"file": image.path, "given": names[image.label], "label": names[new]}]
+    assert facts["kept_apart"] == [other.path]
 
 
 def test_a_report_says_what_a_doctor_found_in_the_same_data(run: Path) -> None:

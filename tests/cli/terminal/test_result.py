@@ -59,6 +59,20 @@ def test_a_head_that_was_better_alone_is_said_plainly(shown: Any) -> None:
         assert "did not help" not in shown(correct, best_epoch=1, epochs=1, fitted_head_accuracy=71 / 75)
 
 
+def test_corrections_are_counted(shown: Any) -> None:
+    data = {"excluded": 1, "relabelled": 2, "groups": 1_234, "grouped": 123_456, "kept_apart": 123_456}
+    text = shown(data=data)
+    assert words(text)[6:10] == [
+        "excluded 1 image by data.exclude",
+        "relabelled 2 images by data.relabel",
+        "groups 1,234 of 123,456 images; none crosses splits",
+        "kept apart 123,456 images left out: in a group of another split",
+    ]
+    assert max(map(len, text.splitlines())) <= 80
+    assert "excluded" not in shown(data={"excluded": 0, "groups": 3, "grouped": 6})
+    assert "groups" not in shown()
+
+
 def test_a_head_that_is_kept_is_said_plainly(shown: Any) -> None:
     text = words(shown(71, best_epoch=0, epochs=3, fitted_head_accuracy=71 / 75))
     assert "best epoch none of 3 kept: the fitted head, before epoch 1" in text
