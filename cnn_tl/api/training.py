@@ -101,6 +101,7 @@ def _to_resume(
 def _train(
     recipe: ResolvedRecipe, output: Path | None, given: Mapping[str, object], resume: bool, observer: Observer
 ) -> TrainResult:
+    from cnn_tl.doctor.twin_groups import find_twin_groups
     from cnn_tl.reporting.after_training import write_report_of
     from cnn_tl.training.resume import note_without_effect
     from cnn_tl.training.run import train as run_training
@@ -108,7 +109,9 @@ def _train(
     if idle := note_without_effect(recipe, {name: given[name] for name in ("epochs", "lr")}):
         observer.note(idle)
     with quiet_dependencies():
-        return run_training(recipe, output, resume=resume, observer=observer, report=write_report_of)
+        return run_training(
+            recipe, output, resume=resume, observer=observer, report=write_report_of, find_twins=find_twin_groups
+        )
 
 
 @with_keywords
@@ -147,7 +150,8 @@ def lr_find(
     if mode is None and recipe is None and not is_recipe(data):
         given["mode"] = "finetune"
     whole = recipe_of(data, recipe, given, sections)
+    from cnn_tl.doctor.twin_groups import find_twin_groups
     from cnn_tl.training.run import find_lr
 
     with quiet_dependencies():
-        return find_lr(whole, observer=choose_observer(observer, quiet))
+        return find_lr(whole, observer=choose_observer(observer, quiet), find_twins=find_twin_groups)

@@ -22,6 +22,7 @@ from cnn_tl.cli.commands import (
     compare,
     convolve,
     demo,
+    doctor,
     evaluate,
     explain,
     export,
@@ -55,6 +56,7 @@ app = typer.Typer(
 _TRAIN, _USE, _UNDERSTAND, _MACHINE = "Train a model", "Use it", "Understand it", "This machine"
 
 app.command(cls=help.Command, rich_help_panel=_TRAIN)(train.train)
+app.command(cls=help.Command, rich_help_panel=_TRAIN)(doctor.doctor)
 app.command("lr-find", cls=help.Command, rich_help_panel=_TRAIN)(lr_find.lr_find)
 app.command(cls=help.Command, rich_help_panel=_TRAIN)(models.models)
 app.add_typer(recipes.app, name="recipes", rich_help_panel=_TRAIN)

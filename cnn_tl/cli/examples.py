@@ -13,6 +13,11 @@ EXAMPLES: dict[str, list[str]] = {
         "cnn-tl train photos --recipe finetune --set train.lr=3e-4 --output runs/a",
         "cnn-tl train --resume --output runs/a",
     ],
+    "doctor": [
+        "cnn-tl doctor photos",
+        "cnn-tl doctor photos --output found --fail-on leaks,labels",
+        "cnn-tl doctor runs/photos-freeze --json",
+    ],
     "lr-find": [
         "cnn-tl lr-find photos",
         "cnn-tl lr-find photos --mode scratch --recipe resnet --output rates.png",

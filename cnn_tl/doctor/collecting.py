@@ -35,8 +35,8 @@ from cnn_tl.doctor.headers import Header, read_header
 from cnn_tl.doctor.measures import MEASURES, VERSION, Measured, measure
 from cnn_tl.recipe.resolved import FreezeRecipe
 from cnn_tl.training.context import Run, open_cache
-from cnn_tl.training.dataset import Dataset
-from cnn_tl.training.lazy_network import LazyNetwork
+from cnn_tl.training.dataset import Dataset, Selection
+from cnn_tl.training.lazy_network import LazyNetwork, find_network, recall_network
 from cnn_tl.training.modes.backend import Backend, choose_backend
 from cnn_tl.training.modes.features import DeviceChanged, embed, engine_of, find_features
 from cnn_tl.training.run_folder import RunFolder
@@ -68,37 +68,50 @@ class Collected:
 
 
 @contextmanager
-def collected(recipe: FreezeRecipe, observer: Observer) -> Iterator[Collected]:
+def collected(recipe: FreezeRecipe, observer: Observer, manifest: Manifest | None = None) -> Iterator[Collected]:
     """Scan the data of a recipe, and compute what the cache lacks of features, thumbnails and measures.
 
     Inside the block `Collection.view_of` works; the data folder is only read.
+
+    Args:
+        manifest: the images, where they have been scanned already.
 
     Raises:
         DataError: there are no class folders, or too few images can be read.
         ResourceError, ArtefactError: of the network, its weights, or the device.
     """
     with tempfile.TemporaryDirectory(prefix="cnn-tl-doctor-") as scratch, fp32_switches_restored(), pools_kept():
-        run, dataset, network = open_run(recipe, RunFolder(Path(scratch) / "run"), observer, resume=False)
-        try:
-            backend, features, computed = _features(run, dataset, network, verify_device=False)
-        except DeviceChanged:
-            backend, features, computed = _features(run, dataset, network, verify_device=True)
-        looks, broken = _looks(run, dataset)
-        dataset.set_aside(broken)
-        kept = {image.path for image in dataset.manifest.images}
-        rows = [index for index, image in enumerate(features.images) if image.path in kept]
-        images = tuple(features.images[index] for index in rows)
-        collection = Collection(
-            root=dataset.manifest.root,
-            classes=dataset.manifest.classes,
-            images=images,
-            features=features.rows[rows],
-            thumbnails=np.stack([looks[image.sha256].thumbnail for image in images]),
-            headers=_headers(dataset, images),
-            measures=np.stack([looks[image.sha256].measures for image in images]),
-            view_of=lambda made: _view_of(made, network, backend),
-        )
-        yield Collected(collection, dataset.manifest, recipe.model.name, computed)
+        folder = RunFolder(Path(scratch) / "run")
+        if manifest is None:
+            run, dataset, network = open_run(recipe, folder, observer, resume=False)
+        else:
+            run = Run(recipe, folder, observer)
+            network = find_network(run, recall_network(run), len(manifest.classes))
+            dataset = Dataset(run, network.info.preprocessing, Selection(manifest))
+        yield _collected(run, dataset, network)
+
+
+def _collected(run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: LazyNetwork) -> Collected:
+    try:
+        backend, features, computed = _features(run, dataset, network, verify_device=False)
+    except DeviceChanged:
+        backend, features, computed = _features(run, dataset, network, verify_device=True)
+    looks, broken = _looks(run, dataset)
+    dataset.set_aside(broken)
+    kept = {image.path for image in dataset.manifest.images}
+    rows = [index for index, image in enumerate(features.images) if image.path in kept]
+    images = tuple(features.images[index] for index in rows)
+    collection = Collection(
+        root=dataset.manifest.root,
+        classes=dataset.manifest.classes,
+        images=images,
+        features=features.rows[rows],
+        thumbnails=np.stack([looks[image.sha256].thumbnail for image in images]),
+        headers=_headers(dataset, images),
+        measures=np.stack([looks[image.sha256].measures for image in images]),
+        view_of=lambda made: _view_of(made, network, backend),
+    )
+    return Collected(collection, dataset.manifest, run.recipe.model.name, computed)
 
 
 @dataclass(frozen=True)

@@ -35,15 +35,15 @@ class Subject:
     run: RunFolder | None = None
 
 
-def subject_of_data(recipe: Recipe) -> Subject:
+def subject_of_data(recipe: ResolvedRecipe) -> Subject:
     """Return the data folder of a recipe as `train` would read it, with the features of its backbone."""
-    return Subject(_features_only(recipe.resolve()))
+    return Subject(_features_only(recipe))
 
 
 def is_run(path: Path) -> bool:
     """Return whether a path is a run folder rather than a data folder."""
     folder = RunFolder(path)
-    return folder.recipe.is_file() or not folder.never_began
+    return folder.recipe.is_file() or folder.never_began
 
 
 def subject_of_run(path: Path) -> Subject:

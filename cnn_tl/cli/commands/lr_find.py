@@ -42,6 +42,7 @@ def lr_find(
     its longest fall (valley).
     """
     from cnn_tl import recipe as recipes
+    from cnn_tl.doctor.twin_groups import find_twin_groups
     from cnn_tl.inference.safe_output import require_plot_place
     from cnn_tl.plots.lr_find import plot_lr_find
     from cnn_tl.training.run import find_lr
@@ -55,7 +56,7 @@ def lr_find(
     for line in recipes.renamed(recipe, set_ or []):
         console.note(line)
     require_plot_place(output)
-    found = find_lr(chosen, observer=TerminalObserver())
+    found = find_lr(chosen, observer=TerminalObserver(), find_twins=find_twin_groups)
     plot_lr_find(output, found.rates, found.losses, found.smoothed, found.suggestions, found.default)
     if json:
         console.print_json(asdict(found) | {"suggestion": found.suggestion})

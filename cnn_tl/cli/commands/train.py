@@ -116,10 +116,13 @@ class _PlanObserver(TerminalObserver):
 
 
 def _train(recipe: ResolvedRecipe, output: Path | None, *, resume: bool, as_json: bool) -> None:
+    from cnn_tl.doctor.twin_groups import find_twin_groups
     from cnn_tl.reporting.after_training import write_report_of
     from cnn_tl.training.run import train as run_training
 
-    result = run_training(recipe, output, resume=resume, observer=_PlanObserver(), report=write_report_of)
+    result = run_training(
+        recipe, output, resume=resume, observer=_PlanObserver(), report=write_report_of, find_twins=find_twin_groups
+    )
     if launch.prints():
         _show(recipe, result, as_json=as_json)
 
@@ -134,9 +137,10 @@ def _show(recipe: ResolvedRecipe, result: TrainResult, *, as_json: bool) -> None
 
 
 def _dry_run(recipe: ResolvedRecipe, output: Path | None, *, as_json: bool) -> None:
+    from cnn_tl.doctor.twin_groups import find_twin_groups
     from cnn_tl.training.run import plan
 
-    made = plan(recipe, output, observer=TerminalObserver() if launch.prints() else None)
+    made = plan(recipe, output, observer=TerminalObserver() if launch.prints() else None, find_twins=find_twin_groups)
     if not launch.prints():
         return
     if as_json:

@@ -1,0 +1,56 @@
+"""Groups of twins for `data.groups: twins`: `train` passes this on to the scan of its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
+
+from cnn_tl.core.progress import Observer
+
+if TYPE_CHECKING:
+    from cnn_tl.data.manifest import Manifest
+    from cnn_tl.recipe.resolved import FreezeRecipe
+
+
+class _TasksOnly(Observer):
+    """Passes on the progress, and no remark: the run itself remarks on the same images."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def start(self, task: str, total: int | None, unit: str = "images") -> None:
+        """Pass it on."""
+        self._observer.start(task, total, unit)
+
+    def advance(self, done: int, figures: Mapping[str, float] | None = None) -> None:
+        """Pass it on."""
+        self._observer.advance(done, figures)
+
+    def finish(self) -> None:
+        """Pass it on."""
+        self._observer.finish()
+
+
+def find_twin_groups(manifest: Manifest, observer: Observer) -> dict[str, str]:
+    """Return image -> name of its group, of the images that have a twin, as `cnn-tl doctor` finds them.
+
+    The features are those of the default backbone, whatever the run trains, so that every run splits the same images
+    in the same way.
+
+    Raises:
+        DataError: too few images can be read.
+        ResourceError, ArtefactError: of the network, its weights, or the device.
+    """
+    # only here: every run passes this function on, and hardly any calls it
+    import numpy as np
+
+    from cnn_tl.doctor.collecting import collected
+    from cnn_tl.doctor.twins import find_twins
+    from cnn_tl.recipe import Recipe
+
+    made = Recipe.model_validate({"mode": "freeze", "data": {"path": str(manifest.root)}}).resolve()
+    quiet = _TasksOnly(observer)
+    with collected(cast("FreezeRecipe", made), quiet, manifest) as found, quiet.task("finding twins", None):
+        images = found.collection
+        groups = find_twins(images).groups
+    return {images.files[index]: f"twins {groups[index]}" for index in np.flatnonzero(groups >= 0).tolist()}

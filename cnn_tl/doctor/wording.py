@@ -1,0 +1,153 @@
+"""The findings in words: a sentence with the count, an example, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from cnn_tl.core.errors import printable
+from cnn_tl.core.formatting import certainty, counted, percent
+from cnn_tl.doctor.collection import Collection
+from cnn_tl.doctor.diagnosis import Screens
+from cnn_tl.doctor.findings import Finding, by_harm
+from cnn_tl.doctor.leaks import LeakedAccuracy, Share
+
+REVIEW = "look at them with cnn-tl review"
+
+
+def findings_of(images: Collection, found: Screens) -> tuple[Finding, ...]:
+    """Return what was found, the most harmful kind first."""
+    kinds = (_leaks, _conflicts, _labels, _shortcuts, _series, _twins, _outliers)
+    return by_harm([finding for kind in kinds for finding in kind(images, found)])
+
+
+def _leaks(images: Collection, found: Screens) -> Iterator[Finding]:
+    leaked = {split: indices for split, indices in found.leaks.leaked.items() if indices}
+    if not leaked:
+        return
+    where = " and ".join(f"{len(indices):,} of {split}" for split, indices in leaked.items())
+    count = sum(map(len, leaked.values()))
+    first = next(iter(leaked.values()))[0]
+    group = next(group for group in found.leaks.crossing if first in group)
+    other = next(index for index in group if images.splits[index] == "train")
+    accuracy = "".join(f"; {leaked_accuracy_text(one)}" for one in found.accuracies)
+    yield Finding(
+        "leaks",
+        count,
+        f"{counted(count, 'image')} ({where}) {_has(count)} a twin in train, so the accuracy looks too good{accuracy}",
+        _pair(images, first, other),
+        "leave the twins in train out: data.exclude takes exclude.txt; or split again with data.groups: twins",
+    )
+
+
+def leaked_accuracy_text(one: LeakedAccuracy) -> str:
+    """Return such as "val: 98.0% of 50 right (...) on images with a twin in train, 91.3% of 70 (...) on the others"."""
+    return f"{one.split}: {_share(one.leaked)} on images with a twin in train, {_share(one.clean)} on the others"
+
+
+def _share(one: Share) -> str:
+    if one.accuracy is None or one.interval is None:
+        return "no image"
+    low, high = map(percent, one.interval)
+    return f"{percent(one.accuracy)} of {one.images:,} right (95% interval {low} - {high})"
+
+
+def _conflicts(images: Collection, found: Screens) -> Iterator[Finding]:
+    if groups := found.leaks.conflicting:
+        labels = images.labels
+        first = groups[0][0]
+        other = next(index for index in groups[0] if labels[index] != labels[first])
+        count = sum(map(len, groups))
+        yield Finding(
+            "conflicts",
+            count,
+            f"{counted(count, 'image')} in {counted(len(groups), 'group')} of twins with different classes: at most "
+            "one label of each group can be right",
+            _pair(images, first, other),
+            REVIEW,
+        )
+
+
+def _labels(images: Collection, found: Screens) -> Iterator[Finding]:
+    labels = found.labels
+    count = int(labels.suspect.sum())
+    if not count:
+        return
+    first = next(index for index in labels.order.tolist() if labels.suspect[index])
+    given, suggested = (printable(images.classes[which[first]]) for which in (labels.given, labels.suggested))
+    yield Finding(
+        "labels",
+        count,
+        f"{counted(count, 'label')} of {len(images):,} {'looks' if count == 1 else 'look'} wrong, by fits that have "
+        "not seen the image",
+        f"{printable(images.files[first])} is labelled {given}, and looks like {suggested} "
+        f"({certainty(float(labels.suggested_probability[first]))})",
+        f"{REVIEW}; data.relabel takes what you decide",
+    )
+
+
+def _shortcuts(images: Collection, found: Screens) -> Iterator[Finding]:
+    if not (surest := [one for one in found.shortcuts if one.found]):
+        return
+    groups = {(one.of, group) for one in surest for group in one.groups}
+    classes, splits = (sum(of == kind for of, _ in groups) for kind in ("class", "split"))
+    told = [counted(count, noun) for count, noun in ((classes, "class"), (splits, "split")) if count]
+    cues = counted(len({one.attribute for one in surest}), "attribute")
+    yield Finding(
+        "shortcuts",
+        len(surest),
+        f"{' and '.join(told)} can be told by {cues} that should not tell them",
+        surest[0].sentence(out_of_fold_accuracy(images, found)),
+        "make the images of all classes in the same way, or remove what tells them apart",
+    )
+
+
+def out_of_fold_accuracy(images: Collection, found: Screens) -> float:
+    """Return the balanced accuracy of the features' out-of-fold answers."""
+    labels, answers = images.labels, found.labels.probabilities.argmax(1)
+    return float(np.mean([(answers[labels == label] == label).mean() for label in np.unique(labels)]))
+
+
+def _series(images: Collection, found: Screens) -> Iterator[Finding]:
+    yield from ()
+
+
+def _twins(images: Collection, found: Screens) -> Iterator[Finding]:
+    if within := found.leaks.within:
+        groups = found.twins.groups
+        extra = within[0]
+        same = (
+            index
+            for index in range(len(images))
+            if groups[index] == groups[extra] and images.splits[index] == images.splits[extra] and index != extra
+        )
+        yield Finding(
+            "twins",
+            len(within),
+            f"{counted(len(within), 'further copy', 'further copies')} of images of the same class and split: they "
+            "count several times",
+            _pair(images, extra, next(same)),
+            "equal ones are in exclude.txt; look at the others with cnn-tl review",
+        )
+
+
+def _outliers(images: Collection, found: Screens) -> Iterator[Finding]:
+    if outliers := found.outliers:
+        count = len({one.index for one in outliers})
+        first = outliers[0]
+        yield Finding(
+            "outliers",
+            count,
+            f"{counted(count, 'image')} {'is' if count == 1 else 'are'} unlike the others",
+            f"{printable(images.files[first.index])} is {first.kind}",
+            REVIEW,
+        )
+
+
+def _pair(images: Collection, first: int, second: int) -> str:
+    return f"{printable(images.files[first])} and {printable(images.files[second])}"
+
+
+def _has(count: int) -> str:
+    return "has" if count == 1 else "have"

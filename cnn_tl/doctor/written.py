@@ -1,0 +1,177 @@
+"""What a doctor writes: the lists, the summary, and the page, into a folder of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cnn_tl.core import files
+from cnn_tl.core.errors import UsageError, printable
+from cnn_tl.data.corrections import RELABEL_HEADER, csv_row, exclude_line, written
+from cnn_tl.doctor.decisions import LOG, Decisions
+from cnn_tl.doctor.diagnosis import Diagnosis
+from cnn_tl.doctor.page import page_of
+from cnn_tl.doctor.summary import summary_of
+from cnn_tl.doctor.twins import Twins
+from cnn_tl.inference.safe_output import require_writable
+from cnn_tl.pages.doctor import render_doctor
+from cnn_tl.reporting import doctor_findings
+
+SUMMARY = "summary.json"
+PAGE = "index.html"
+EQUAL = frozenset({"equal bytes", "equal pixels"})
+"""Kinds of twins that are the same image for certain."""
+
+_GENERATOR = "cnn-tl doctor"
+
+
+def require_folder(output: Path, data: Path) -> None:
+    """Refuse a folder that holds anything but what a doctor has written, before any work is done.
+
+    Raises:
+        UsageError: it is a file, lies in the data folder, or holds other files.
+        ResourceError: it cannot be written, or a review of it is running.
+    """
+    where = f"--output {printable(output)}"
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{where} is a file; name a folder")
+    if output.resolve().is_relative_to(data.resolve()):
+        raise UsageError(f"{where} would lie inside the data folder; choose another place")
+    if output.is_dir() and any(output.iterdir()):
+        if not _is_own(output):
+            raise UsageError(f"{where} holds other files; name a new folder")
+        _put_decisions_back(output)
+    require_writable(output / SUMMARY, "--output")
+
+
+def _is_own(folder: Path) -> bool:
+    try:
+        return bool(json.loads((folder / SUMMARY).read_text("utf-8"))["written_by"] == _GENERATOR)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def write_folder(found: Diagnosis, output: Path) -> None:
+    """Write all files, summary.json last.
+
+    Raises:
+        ResourceError: the disk is full or not writable.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    for name, text in (
+        ("twins.csv", _twins(found)),
+        ("labels.csv", _labels(found)),
+        ("neighbours.csv", _neighbours(found)),
+        ("outliers.csv", _outliers(found)),
+        ("shortcuts.json", files.as_json([one.to_json() for one in found.screens.shortcuts])),
+        ("exclude.txt", _exclude(found)),
+        ("relabel.csv", RELABEL_HEADER),
+        (PAGE, render_doctor(page_of(found, output))),
+    ):
+        files.write_text(output / name, text)
+    _put_decisions_back(output)
+    files.write_json(output / SUMMARY, {"written_by": _GENERATOR, **summary_of(found)})
+
+
+def _put_decisions_back(folder: Path) -> None:
+    """Bring exclude.txt and relabel.csv in line with what a review of the folder has decided.
+
+    Raises:
+        ResourceError: the review is still running.
+    """
+    if (folder / LOG).exists():
+        Decisions(folder).close()
+
+
+def remember(found: Diagnosis, output: Path | None) -> None:
+    """Keep the findings for reports of runs on the same data."""
+    findings = tuple((one.kind, one.count, one.text) for one in found.findings)
+    day = datetime.now(UTC).date().isoformat()
+    place = None if output is None else str(output.resolve())
+    doctor_findings.remember(found.manifest.digest(), doctor_findings.FoundBefore(day, findings, place))
+
+
+def _equal(twins: Twins, indices: Iterable[int]) -> list[int]:
+    """Return those of the images whose file or pixels are equal to those of an earlier one."""
+    pairs = zip(twins.pairs.tolist(), twins.kinds, strict=True)
+    equal = {second for (_, second), kind in pairs if kind in EQUAL}
+    return [index for index in indices if index in equal]
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    return "".join(csv_row(row) for row in (header, *rows))
+
+
+def _twins(found: Diagnosis) -> str:
+    images, twins = found.collection, found.screens.twins
+    names, splits = [written(name) for name in images.files], images.splits
+    return _csv(
+        ("image_a", "image_b", "split_a", "split_b", "kind", "score", "group", "verified"),
+        (
+            (
+                *(names[first], names[second], splits[first], splits[second], kind),
+                *(f"{score:.4f}", int(twins.groups[first]) if verified else "", _bool(verified)),
+            )
+            for (first, second), kind, score, verified in zip(
+                twins.pairs.tolist(), twins.kinds, twins.scores.tolist(), twins.verified.tolist(), strict=True
+            )
+        ),
+    )
+
+
+def _labels(found: Diagnosis) -> str:
+    images, labels = found.collection, found.screens.labels
+    names, classes = images.files, [written(name) for name in images.classes]
+    return _csv(
+        ("image", "given", "suggested", "score", "probability", "suspect"),
+        (
+            (
+                *(written(names[index]), classes[labels.given[index]], classes[labels.suggested[index]]),
+                *(f"{labels.score[index]:.4f}", f"{labels.probability[index]:.4f}"),
+                _bool(bool(labels.suspect[index])),
+            )
+            for index in labels.order.tolist()
+        ),
+    )
+
+
+def _neighbours(found: Diagnosis) -> str:
+    names, nearest = found.collection.files, found.screens.labels.nearest
+    return _csv(
+        ("image", "neighbour"),
+        ((written(names[index]), written(names[other])) for index, others in nearest.items() for other in others),
+    )
+
+
+def _outliers(found: Diagnosis) -> str:
+    names, classes = found.collection.files, found.collection.classes
+    return _csv(
+        ("image", "class", "kind", "score", "value"),
+        (
+            (written(names[one.index]), written(classes[one.label]), one.kind, f"{one.score:.2f}", f"{one.value:.6g}")
+            for one in found.screens.outliers
+        ),
+    )
+
+
+def _exclude(found: Diagnosis) -> str:
+    """Return exclude.txt: only images whose loss is sure to do no harm, each under the reason."""
+    images, screens = found.collection, found.screens
+    names = images.files
+    lines = ["# For data.exclude: one image a line. cnn-tl review adds what you decide.\n"]
+    chosen: set[int] = set()
+    for title, indices in (
+        ("images of train with a twin in val or test", screens.leaks.in_training),
+        ("equal to another image of the same class and split", _equal(screens.twins, screens.leaks.within)),
+    ):
+        rest = [index for index in indices if index not in chosen]
+        if rest:
+            lines += [f"# {title}\n", *(exclude_line(names[index]) for index in rest)]
+            chosen |= set(rest)
+    return "".join(lines)
+
+
+def _bool(value: bool) -> str:
+    return "true" if value else "false"
