@@ -42,8 +42,11 @@ class Strangeness:
 
     @property
     def score(self) -> NDArray[np.float64]:
-        """The mean of both: a mislabelled image is strange in its class alone, a foreign one everywhere."""
-        return np.asarray((self.own + self.any) / 2)
+        """The mean of both, being usual somewhere counting as 0: a foreign image is strange everywhere.
+
+        One that is usual in another class must be twice as far from its own; wrong labels are found elsewhere.
+        """
+        return np.asarray((self.own + np.maximum(self.any, 0)) / 2)
 
 
 def strangeness(features: NDArray[np.float32], labels: NDArray[np.int64], num_classes: int) -> Strangeness:

@@ -19,9 +19,8 @@ from cnn_tl.doctor.attributes import seconds
 from cnn_tl.doctor.collection import Collection
 
 _SUBJECTS = "patient|subject|subj|participant|person|individual|speaker|actor|pat|sub"
-_FILMS = "video|vid|clip|movie|film|sequence|seq|scene|session|burst"
-NAMED = rf"(?i)(?:^|[^a-z])((?:{_SUBJECTS}|{_FILMS})[ _.-]?\d+)(?=/|[a-z_ .-][^/]*\.[^./]+$)"
-"""Names that say what they are; they need no further evidence."""
+NAMED = rf"(?i)(?:^|[^a-z])((?:{_SUBJECTS})[ _.-]?\d+)(?=/|[a-z_ .-][^/]*\.[^./]+$)"
+"""Names that say whom they show; they need no further evidence, as one patient's images may look different."""
 
 _PATTERNS = (
     r"^(.+)/",
@@ -32,7 +31,7 @@ _PATTERNS = (
     r"^(.*\d)\d\.[^.]+$",
     r"^(.*\d)\d\d\.[^.]+$",
 )
-"""Tried on names that do not say what they are: folders, the first words with and without a number, a letter after a
+"""Tried on all other names: folders, the first words with and without a number, a letter after a
 number, consecutive numbers. They count only if the images of a group are alike."""
 
 ALIKE = 0.8

@@ -28,6 +28,8 @@ DRAWING_BAR = 0.97, 0.9
 _PLAIN = 0.4
 """A set is of drawings if in half of its images at most this share does not have the commonest tone."""
 
+_FOLLOWS = (ALL, "file size", "bytes per pixel")
+
 
 @dataclass(frozen=True)
 class Shortcut:
@@ -117,8 +119,8 @@ def shortcuts_among(
 
     A finding is: recall minus false alarms for a group reaches `FILE_BAR` or, of what is part of the content,
     `content_bar`, and so does the lower end of its interval, which allows for the number of attributes and groups.
-    Splits should differ in nothing, so for them `FILE_BAR` holds throughout. All attributes together are a finding
-    only if none of them is one by itself.
+    Splits should differ in nothing, so for them `FILE_BAR` holds throughout. All attributes together, and the
+    bytes, are left out if an attribute of the file is a finding by itself: they follow from it.
     """
     found = []
     codes = {column.name: codes_of(column)[0] for one in attributes for column in one.columns}
@@ -130,7 +132,7 @@ def shortcuts_among(
             bar = content_bar if attribute.content else FILE_BAR
             found.append(_shortcut(attribute, result, groups, names, of, bar))
     single = any(one.found and not one.content and one.attribute != ALL for one in found)
-    return [one for one in found if not (one.attribute == ALL and single)]
+    return [one for one in found if not (single and one.attribute in _FOLLOWS)]
 
 
 def _shortcut(
@@ -185,9 +187,10 @@ def _word_rule(column: Column, inside: NDArray[np.bool_]) -> tuple[str, int, int
     ours = np.bincount(inverse[inside], minlength=len(values))
     theirs = np.bincount(inverse[~inside], minlength=len(values))
     gains = ours / max(1, inside.sum()) - theirs / max(1, (~inside).sum())
-    at = int(np.abs(gains).argmax())
+    most, least = int(gains.argmax()), int(gains.argmin())
+    at = most if gains[most] >= -gains[least] - 1e-9 else least
     value = f"{column.name} {values[at]}"
-    if gains[at] >= 0:
+    if at == most:
         return f"have {value}", int(ours[at]), int(theirs[at])
     return f"do not have {value}", int(inside.sum() - ours[at]), int((~inside).sum() - theirs[at])
 
