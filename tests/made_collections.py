@@ -41,7 +41,7 @@ class Made:
         centres = random.gamma(1.0, 1.0, (len(self.classes), 64))
         self.features = (centres[self.labels] * random.gamma(2.0, 0.5, (count, 64))).astype(np.float32)
         light = random.normal(110, 25, (count, 1, 1, 1)).clip(50, 180)
-        noise = random.normal(0, random.uniform(15, 45, (count, 1, 1, 1)), (count, 16, 16, 3)).repeat(4, 1).repeat(4, 2)
+        noise = random.normal(0, random.uniform(22, 40, (count, 1, 1, 1)), (count, 16, 16, 3)).repeat(4, 1).repeat(4, 2)
         self.thumbnails = (light + noise).clip(0, 255).astype(np.uint8)
         self.headers = [Header(400, 300, "JPEG", "RGB", 85)] * count
         self.splits = ["train" if at % 5 else "val" for at in range(count)]

@@ -90,7 +90,8 @@ class Series:
 def find_series(collection: Collection) -> Series | None:
     """Return the series of a collection, by names, else by the times of the photos; None if there is no evidence."""
     labels, splits, files = collection.labels, collection.splits, collection.files
-    below = {path: below_class(path, collection.classes[label]) for path, label in zip(files, labels, strict=True)}
+    folders = [image.label if image.given is None else image.given for image in collection.images]
+    below = {path: below_class(path, collection.classes[label]) for path, label in zip(files, folders, strict=True)}
     found = series_by_names(collection.features, labels, splits, below)
     if found is not None:
         return found

@@ -70,7 +70,8 @@ def test_each_damage_is_found_and_named() -> None:
     assert 50 in kinds["nearly empty"]
     assert 60 in kinds["blurred"]
     assert (kinds["wide"], kinds["tall"], kinds["tiny"]) == ({70}, {80}, {90})
-    assert {one.index for one in found} <= {10, 20, 30, 40, 50, 60, 70, 80, 90}
+    damaged = {one.index for one in found if one.kind != "foreign"}  # 1% of the features may seem foreign
+    assert damaged == {10, 20, 30, 40, 50, 60, 70, 80, 90}
     assert {one.kind for one in found} <= set(KINDS)
     assert set(KINDS) == set(VALUES)
 
