@@ -82,15 +82,18 @@ def _blocks(training: Sequence[ImageRecord]) -> list[_Block]:
     contents: dict[tuple[bool, str], set[tuple[str, int]]] = defaultdict(set)
     for image in training:
         contents[_key(image)].add((image.sha256, image.label))
-    return [
-        _Block(
-            key,
-            min(sha256 for sha256, _ in own),
-            Counter(label for _, label in own),
-            conflicts=len({sha256 for sha256, _ in own}) < len(own),
-        )
-        for key, own in contents.items()
-    ]
+    return [_block(key, own) for key, own in contents.items()]
+
+
+def _block(key: tuple[bool, str], contents: set[tuple[str, int]]) -> _Block:
+    if len(contents) == 1:  # as nearly all are
+        [(digest, label)] = contents
+        return _Block(key, digest, {label: 1}, conflicts=False)
+    sizes: dict[int, int] = {}
+    for _, label in contents:
+        sizes[label] = sizes.get(label, 0) + 1
+    digests = {sha256 for sha256, _ in contents}
+    return _Block(key, min(digests), sizes, conflicts=len(digests) < len(contents))
 
 
 class _Choice:
@@ -104,13 +107,14 @@ class _Choice:
         self._left: Counter[int] = Counter()
         """Class -> its blocks that are left for training."""
         for block in blocks:
-            self._images.update(block.sizes)
-            self._left.update(block.sizes.keys())
+            for label, size in block.sizes.items():
+                self._images[label] += size
+                self._left[label] += 1
         self._target = {
             label: min(max(round(images * val_fraction), 1), images - 1) for label, images in self._images.items()
         }
-        self._val: Counter[int] = Counter()
-        self._val_blocks: Counter[int] = Counter()
+        self._val = dict.fromkeys(self._images, 0)
+        self._val_blocks = dict.fromkeys(self._images, 0)
 
     def covers_all_classes(self) -> bool:
         """Choose a block of each class, the class with the fewest first; return whether that was possible."""
@@ -120,11 +124,12 @@ class _Choice:
                 by_class[label].append(block)
         for label in sorted(by_class, key=lambda label: (len(by_class[label]), label)):
             if not self._val_blocks[label]:
-                free = [block for block in by_class[label] if self._may_add(block)]
+                own = by_class[label]
+                better = next((block for block in own if self._change(block, 1) < 0 and self._may_add(block)), None)
+                free = [better] if better else [block for block in own if self._may_add(block)]
                 if not free:
                     return False
-                better = next((block for block in free if self._change(block, 1) < 0), None)
-                self._move(better or min(free, key=lambda block: self._change(block, 1)), 1)
+                self._move(min(free, key=lambda block: self._change(block, 1)), 1)
         return True
 
     def best(self) -> set[tuple[bool, str]]:
@@ -141,11 +146,11 @@ class _Choice:
 
     def _change(self, block: _Block, sign: int) -> float:
         """Return how much further from their targets the classes would be, as the sum of shares of their images."""
-        return sum(
-            (abs(self._val[label] + sign * size - self._target[label]) - abs(self._val[label] - self._target[label]))
-            / self._images[label]
-            for label, size in block.sizes.items()
-        )
+        change = 0.0
+        for label, size in block.sizes.items():
+            surplus = self._val[label] - self._target[label]
+            change += (abs(surplus + sign * size) - abs(surplus)) / self._images[label]
+        return change
 
     def _may_add(self, block: _Block) -> bool:
         return all(self._left[label] > 1 for label in block.sizes)

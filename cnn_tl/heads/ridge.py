@@ -6,6 +6,7 @@ Shapes as in problem.py; R rows are V views of N images, S is the rank.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ def _fit(
     x_RD, y_RK = root_R1 * (features_RD - mean_D), root_R1 * (targets_RK - mean_K)
     left_RS, values_S, right_SD = _decomposed(arrays, x_RD)
     unit = float(xp.sum(values_S)) / x_RD.shape[1]
-    groups, held_n = _groups_left_out(problem)
+    groups, held_n = _groups_to_leave_out(problem)
     labels_n, weights_n = problem.labels[held_n], problem.image_weights[held_n]
     best: tuple[float, float, float, Array] | None = None
     for penalty in [settings.penalty] if settings.penalty is not None else PENALTIES:
@@ -73,9 +74,8 @@ def _fit(
         shrink_S = values_S / (values_S + penalty * unit)
         scores_nK = _left_out(arrays, left_RS, shrink_S, y_RK, root_R1, len(problem.labels)) + mean_K
         if problem.groups is not None:
-            for images_GM in groups:
-                alone_GMK = _groups_without(arrays, left_RS, shrink_S, y_RK, root_R1, images_GM, len(problem.labels))
-                scores_nK[arrays.put(images_GM.ravel())] = alone_GMK.reshape(-1, problem.num_classes) + mean_K
+            for images, scores in _groups_left_out(arrays, left_RS, shrink_S, y_RK, root_R1, groups, len(scores_nK)):
+                scores_nK[arrays.put(images)] = scores + mean_K
             scores_nK = scores_nK[arrays.put(held_n)]
         factor, likelihood = best_factor(scores_nK, labels_n, weights_n, arrays)
         if best is None or likelihood > best[0]:
@@ -125,7 +125,7 @@ def _left_out(arrays: Arrays, left_RS: Array, shrink_S: Array, y_RK: Array, root
     return plain_NK / root_NV[:, :1]
 
 
-def _groups_left_out(problem: Problem) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
+def _groups_to_leave_out(problem: Problem) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
     """Return the groups of several images that are left out, [G, M] for each size M, and all images left out, [n]."""
     each = np.arange(len(problem.labels))
     if problem.groups is None:
@@ -145,33 +145,39 @@ _AT_ONCE = 2**22
 """Numbers of the eigenvectors of groups that are worked through together."""
 
 
-def _groups_without(
+def _groups_left_out(
     arrays: Arrays, left_RS: Array, shrink_S: Array, y_RK: Array, root_R1: Array,
-    images_GM: NDArray[np.int64], images: int,
-) -> Array:  # fmt: skip
-    """Return the scores [G, M, K], minus the mean, of the plain views of groups of M images by fits without each.
+    groups: Sequence[NDArray[np.int64]], images: int,
+) -> Iterator[tuple[NDArray[np.int64], Array]]:  # fmt: skip
+    """Yield images of some groups, [m], and the scores [m, K], minus the mean, of their plain views by fits without.
 
     With the rows Z of a group, the hat matrix is Z Z': if they are more than the dimensions S, Woodbury's identity
     solves for S + 1 unknowns instead.
+
+    Args:
+        groups: the images of the groups of each size, [G, M].
     """
-    xp, size = arrays.xp, images_GM.shape[1]
-    views, dimensions = len(y_RK) // images, left_RS.shape[1] + 1
-    rows_Gn = (np.arange(views)[:, None] * images + images_GM[:, None, :]).reshape(len(images_GM), -1)
+    xp, views, dimensions = arrays.xp, len(y_RK) // images, left_RS.shape[1] + 1
     scaled_RS = xp.concatenate([left_RS * xp.sqrt(shrink_S), root_R1 / float(xp.sum(root_R1**2)) ** 0.5], 1)
     residual_RK = y_RK - (left_RS * shrink_S) @ (left_RS.T @ y_RK)
-    at_once = max(1, _AT_ONCE // (rows_Gn.shape[1] * dimensions))
-    found = []
-    for start in range(0, len(rows_Gn), at_once):
-        rows = arrays.put(rows_Gn[start : start + at_once])
-        z_GnS, residual_GnK = scaled_RS[rows], residual_RK[rows]
-        turned_GSn = xp.swapaxes(z_GnS, 1, 2)
-        one = 1 + 1e-9
-        if rows_Gn.shape[1] <= dimensions:
-            kept = arrays.put(np.eye(rows_Gn.shape[1]) * one) - z_GnS @ turned_GSn
-            wrong_GnK = xp.linalg.solve(kept, residual_GnK)
-        else:
-            kept = arrays.put(np.eye(dimensions) * one) - turned_GSn @ z_GnS
-            wrong_GnK = (residual_GnK + z_GnS @ xp.linalg.solve(kept, turned_GSn @ residual_GnK)) / one
-        plain = rows[:, :size]
-        found.append((y_RK[plain] - wrong_GnK[:, :size]) / root_R1[plain])
-    return xp.concatenate(found)
+    for images_GM in groups:
+        rows_Gn = (np.arange(views)[:, None] * images + images_GM[:, None, :]).reshape(len(images_GM), -1)
+        at_once = max(1, _AT_ONCE // (rows_Gn.shape[1] * dimensions))
+        for start in range(0, len(rows_Gn), at_once):
+            some = slice(start, start + at_once)
+            rows_gn = arrays.put(rows_Gn[some])
+            wrong_gnK = _solved(arrays, scaled_RS[rows_gn], residual_RK[rows_gn])
+            plain_gM = rows_gn[:, : images_GM.shape[1]]
+            scores_gMK = (y_RK[plain_gM] - wrong_gnK[:, : images_GM.shape[1]]) / root_R1[plain_gM]
+            yield images_GM[some].ravel(), scores_gMK.reshape(-1, y_RK.shape[1])
+
+
+def _solved(arrays: Arrays, z_GnS: Array, residual_GnK: Array) -> Array:
+    """Return (1 + 1e-9 - Z Z')^-1 times the residuals, [G, n, K]."""
+    turned_GSn, one = arrays.xp.swapaxes(z_GnS, 1, 2), 1 + 1e-9
+    rows, dimensions = z_GnS.shape[1:]
+    solve = arrays.xp.linalg.solve
+    if rows <= dimensions:
+        return solve(arrays.put(np.eye(rows) * one) - z_GnS @ turned_GSn, residual_GnK)
+    kept_GSS = arrays.put(np.eye(dimensions) * one) - turned_GSn @ z_GnS
+    return (residual_GnK + z_GnS @ solve(kept_GSS, turned_GSn @ residual_GnK)) / one

@@ -242,19 +242,19 @@ class Facts:
     """How a run went; each mode fills in its part.
 
     Attributes:
-        data: what was left out, relabelled and grouped; None: nothing.
         frozen_sha256: digest of the frozen backbone under a fitted head, which replaces the loop's; after `from_dict`,
             either of them.
         resumed: whether the run was resumed.
+        data: what was left out, relabelled and grouped; None: nothing.
     """
 
     features: FeatureReads | None = None
-    data: DataFacts | None = None
     head: HeadFit | None = None
     loop: LoopFacts | None = None
     verdict: Verdict | None = None
     frozen_sha256: str | None = None
     resumed: bool = False
+    data: DataFacts | None = None
 
     def kept_epoch(self, last: int) -> int | None:
         """Return the epoch whose weights the model has, 0 for the fitted head; None without a loop.

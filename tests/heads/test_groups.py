@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 
 from cnn_tl.core.statistics import softmax
 from cnn_tl.heads import HEADS, Problem, ridge
-from cnn_tl.heads.arrays import HostArrays
+from cnn_tl.heads.arrays import DeviceArrays, HostArrays
 from cnn_tl.heads.folds import holds_whole_class, members_of, stratified_folds
 from cnn_tl.heads.logistic import FOLDS, logistic_with_held_out
 from cnn_tl.heads.ridge import ridge_with_held_out
@@ -78,7 +78,8 @@ def test_ridge_leaves_out_whole_groups_exactly(views: int, features: int) -> Non
     left, values, _ = ridge._decomposed(HostArrays(), root * (rows - mean_D))
     y, penalty = root * (targets - mean_K), 0.7
     images = np.array([[0, 1, 2, 3, 7, 8, 9], [4, 5, 6, 10, 11, 1, 0]])
-    found = ridge._groups_without(HostArrays(), left, values / (values + penalty), y, root, images, 12) + mean_K
+    pieces = ridge._groups_left_out(HostArrays(), left, values / (values + penalty), y, root, [images], 12)
+    found = np.concatenate([scores for _, scores in pieces]).reshape(2, 7, 3) + mean_K
     for own, scores in zip(images, found, strict=True):
         kept = ~np.isin(np.tile(np.arange(12), views), own)
         theirs = Ridge(alpha=penalty).fit(rows[kept], targets[kept], sample_weight=root[kept, 0] ** 2)
@@ -93,6 +94,23 @@ def test_the_groups_of_a_fit_are_left_out_in_pieces_alike(monkeypatch: pytest.Mo
     monkeypatch.setattr(ridge, "_AT_ONCE", 1)
     fits.append(ridge_with_held_out(problem, *problem.stacked(), HEAD_DEFAULTS["ridge"]))  # type: ignore[arg-type]
     np.testing.assert_allclose(fits[0][1].logits, fits[1][1].logits, rtol=1e-9)
+
+
+@pytest.mark.parametrize("views", [1, 3])
+@pytest.mark.parametrize("features", [6, 80])
+def test_ridge_is_the_same_in_torch(monkeypatch: pytest.MonkeyPatch, views: int, features: int) -> None:
+    chance = np.random.default_rng(9)
+    labels, groups = np.arange(60) % 3, chance.integers(0, 12, 60)
+    shown = [draw(chance, labels, features) for _ in range(views)]
+    problem = Problem(shown, labels, 3, np.ones(3), seed=0, groups=groups)
+    found = []
+    for _ in range(2):
+        found.append(ridge_with_held_out(problem, *problem.stacked(), HEAD_DEFAULTS["ridge"]))  # type: ignore[arg-type]
+        monkeypatch.setattr(ridge, "compute", lambda size, device, function: function(DeviceArrays("cpu")))
+    (host, held), (theirs, also_held) = found
+    assert host.facts["penalty"] == theirs.facts["penalty"]
+    np.testing.assert_array_equal(held.images, also_held.images)
+    np.testing.assert_allclose(held.logits, also_held.logits, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("kind", HEADS)
