@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnn_tl.core.statistics import softmax
-from cnn_tl.doctor.labels.confident import confident_learning, thresholds_of
+from cnn_tl.doctor.labels.confident import best_other, confident_learning, suspects_of, thresholds_of
 
 
 def probabilities(images: int, classes: int, sharpness: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -35,6 +35,18 @@ def test_a_class_without_images_is_never_likely() -> None:
 
 def test_equal_probabilities_speak_against_no_label() -> None:
     assert confident_learning(np.full((6, 3), 1 / 3), np.arange(6) % 3).count == 0
+
+
+def test_suspects_are_the_least_likely_as_labelled_whose_other_class_is_not_just_frequent() -> None:
+    found = np.array([[0.9, 0.1]] * 8 + [[0.55, 0.45], [0.1, 0.9], [0.95, 0.05]])
+    labels = np.array([0] * 7 + [1, 1, 1, 1])
+    assert best_other(found, labels).tolist() == [1] * 7 + [0] * 4
+    assert confident_learning(found, labels).wrong.tolist() == [False] * 7 + [True, False, False, True]
+    assert suspects_of(found, labels).tolist() == [False] * 7 + [True, False, False, True]
+    rarer = np.concatenate([labels, np.zeros(60, np.int64)])
+    even = np.concatenate([found, np.tile([[0.9, 0.1]], (60, 1))])
+    assert confident_learning(even, rarer).wrong[[7, 10]].all()
+    assert suspects_of(even, rarer)[[7, 10]].tolist() == [False, True]
 
 
 @pytest.mark.parametrize(("images", "classes"), [(400, 2), (500, 7), (3_000, 30), (90, 40)])

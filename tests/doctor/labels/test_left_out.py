@@ -31,14 +31,31 @@ def test_scores_equal_those_of_fits_without_the_unit(images: int, dimensions: in
     targets = np.eye(3, dtype=np.float32)[np.arange(images) % 3]
     groups = np.full(images, -1)
     groups[[2, 5, 9]] = 1
+    many = np.arange(12, 28)  # more than there are axes, in the first case
+    groups[many] = 4
     with closing(HostArrays()) as arrays:
         ridge = LeftOutRidge(arrays, features, units_of(groups, images))
         for penalty in (0.1, 3.0):
             scores = ridge.scores(targets, penalty)
-            for judged in ([0], [7], [images - 1], [2, 5, 9]):
+            for judged in ([0], [7], [images - 1], [2, 5, 9], many):
                 np.testing.assert_allclose(
                     scores[judged], expected(features, targets, penalty, np.array(judged)), atol=2e-4
                 )
+
+
+def test_a_target_that_is_the_left_out_score_is_as_if_the_image_were_absent() -> None:
+    chance = np.random.default_rng(5)
+    features = rooted(chance.normal(size=(40, 12)).astype(np.float32))
+    targets = np.eye(2, dtype=np.float32)[np.arange(40) % 2]
+    with closing(HostArrays()) as arrays:
+        ridge = LeftOutRidge(arrays, features, units_of(None, 40))
+        believed = ridge.scores(targets, 1.0)
+        targets[3] = believed[3]
+        scores = ridge.scores(targets, 1.0)
+    np.testing.assert_allclose(scores[3], believed[3], atol=1e-5)
+    others = np.delete(np.arange(40), 3)
+    absent = np.array([expected(features, targets, 1.0, np.array([one, 3]))[0] for one in others])
+    assert np.abs(scores[others] - absent).mean() < 0.2 * np.abs(believed[others] - absent).mean()
 
 
 def test_many_images_are_judged_as_few_are() -> None:
