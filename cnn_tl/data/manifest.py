@@ -199,51 +199,6 @@ class Manifest:
         """
         verify_file(self.file(image), image)
 
-    def diff(self, now: Manifest) -> list[str]:
-        """Return how the images of `now` differ from these by content, one line each.
-
-        The location of the root and modification times do not matter; an image that only one of the two sets aside does
-        not differ if its bytes are the same. Neither do changed corrections that change nothing.
-        """
-        before, after = self._contents(), now._contents()
-        were_excluded, are_excluded = ({one.path for one in each.excluded} for each in (self, now))
-        gone = {path: sha256 for path, (sha256, _) in before.items() if path not in after and path not in are_excluded}
-        new = {path: sha256 for path, (sha256, _) in after.items() if path not in before and path not in were_excluded}
-        origins = {sha256: path for path, sha256 in gone.items()}
-        lines = []
-        for path, sha256 in new.items():
-            origin = origins.pop(sha256, None)
-            lines.append(f"added: {path}" if origin is None else f"moved: {origin} -> {path}")
-            gone.pop(origin or "", None)
-        lines += [f"removed: {path}" for path in gone]
-        for path in before.keys() & after.keys():
-            (old_sha256, old_split), (new_sha256, new_split) = before[path], after[path]
-            if old_sha256 != new_sha256:
-                lines.append(f"changed: {path}")
-            elif old_split != new_split:
-                lines.append(f"moved from {old_split} to {new_split}: {path}")
-        return sorted(map(printable, [*lines, *self._corrected_otherwise(now)]))
-
-    def _corrected_otherwise(self, now: Manifest) -> Iterator[str]:
-        """Yield how `data.exclude`, `data.relabel` and `data.groups` treat the same images differently now."""
-        excluded, now_excluded = ({one.path for one in each.excluded} for each in (self, now))
-        yield from (f"excluded now: {path}" for path in now_excluded & self._contents().keys())
-        yield from (f"no longer excluded: {path}" for path in excluded & now._contents().keys())
-        apart, now_apart = ({one.path for one in each.kept_apart} for each in (self, now))
-        yield from (
-            f"in a group of another split now: {path}" for path in (now_apart - apart) & self._contents().keys()
-        )
-        yield from (
-            f"no longer in a group of another split: {path}" for path in (apart - now_apart) & now._contents().keys()
-        )
-        images = {image.path: image for image in now.images}
-        for image in self.images:
-            other = images.get(image.path, image)
-            if self.classes[image.label] != now.classes[other.label]:
-                yield f"relabelled from {self.classes[image.label]} to {now.classes[other.label]}: {image.path}"
-            if image.group != other.group:
-                yield f"in another group: {image.path}"
-
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data; each image is a list of the values of its fields."""
         entries = (*self.images, *self.kept_apart)
@@ -294,10 +249,6 @@ class Manifest:
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ArtefactError(f"the manifest is damaged: {error}") from error
         return manifest
-
-    def _contents(self) -> dict[str, tuple[str, Split]]:
-        entries: tuple[ImageRecord | SetAside, ...] = (*self.images, *self.set_aside, *self.kept_apart)
-        return {entry.path: (entry.sha256, entry.split) for entry in entries}
 
 
 def verify_file(path: Path, image: ImageRecord) -> None:

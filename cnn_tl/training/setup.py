@@ -21,6 +21,7 @@ from cnn_tl.data.decoding.image import ImageLimits
 from cnn_tl.data.folders.scan import Corrections, Groups, scan
 from cnn_tl.data.groups import TwinFinder
 from cnn_tl.data.manifest import Manifest
+from cnn_tl.data.manifest_changes import changes
 from cnn_tl.data.reading import ahead
 from cnn_tl.networks.info import Remembered
 from cnn_tl.plots.figure import new_figure
@@ -167,12 +168,12 @@ def _same_data(run: RunFolder, stored: Manifest, manifest: Manifest) -> Manifest
     """
     broken = {item.path: item.reason for item in stored.set_aside}
     manifest = manifest.without((image, broken[image.path]) for image in manifest.images if image.path in broken)
-    changes = stored.diff(manifest)
-    if changes:
-        more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
+    found = changes(stored, manifest)
+    if found:
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         raise DataError(
             f"{printable(manifest.root)} has changed since {printable(run.path)} was begun: "
-            f"{'; '.join(changes[:5])}{more}; restore it, or start again with another --output"
+            f"{'; '.join(found[:5])}{more}; restore it, or start again with another --output"
         )
     return manifest
 

@@ -11,6 +11,7 @@ import pytest
 
 from cnn_tl.core.errors import ArtefactError, DataError
 from cnn_tl.data.manifest import ImageRecord, Manifest, SetAside, Split, verify_file
+from cnn_tl.data.manifest_changes import changes
 
 
 def image(path: str, label: int = 0, split: Split = "train") -> ImageRecord:
@@ -149,10 +150,10 @@ def test_the_largest_class_is_that_of_the_training_part() -> None:
     ],
 )
 def test_diff(images: tuple[ImageRecord, ...], lines: list[str]) -> None:
-    assert GOOD.diff(replace(GOOD, root=Path("/else"), images=images)) == lines
+    assert changes(GOOD, replace(GOOD, root=Path("/else"), images=images)) == lines
 
 
 def test_a_image_set_aside_later_is_no_difference() -> None:
-    assert GOOD.without([(DOG, "truncated JPEG")]).diff(GOOD) == []
+    assert changes(GOOD.without([(DOG, "truncated JPEG")]), GOOD) == []
     repaired = replace(GOOD, images=(CAT, replace(DOG, sha256="1" * 64), DOG2, VAL_CAT, VAL_DOG))
-    assert GOOD.without([(DOG, "truncated JPEG")]).diff(repaired) == ["changed: train/dog/1.jpg"]
+    assert changes(GOOD.without([(DOG, "truncated JPEG")]), repaired) == ["changed: train/dog/1.jpg"]

@@ -17,6 +17,7 @@ from cnn_tl.core.errors import DataError
 from cnn_tl.data.corrections import RELABEL_HEADER, exclude_line, relabel_row
 from cnn_tl.data.folders.scan import Corrections, scan
 from cnn_tl.data.manifest import Manifest
+from cnn_tl.data.manifest_changes import changes
 
 
 def draw(path: Path, number: int) -> None:
@@ -197,10 +198,10 @@ def test_a_finder_sees_the_corrected_images(flat: Path) -> None:
 )  # fmt: skip
 def test_changed_corrections_are_differences(flat: Path, change: Callable[[Path], dict[str, Any]], line: str) -> None:
     plain, changed = scanned(flat), scanned(flat, **change(flat))
-    assert line in plain.diff(changed)
-    assert changed.diff(plain) != []
-    assert changed.diff(scanned(flat, **change(flat))) == []
-    assert Manifest.from_json(json.loads(json.dumps(changed.to_json()))).diff(changed) == []
+    assert line in changes(plain, changed)
+    assert changes(changed, plain) != []
+    assert changes(changed, scanned(flat, **change(flat))) == []
+    assert changes(Manifest.from_json(json.loads(json.dumps(changed.to_json()))), changed) == []
 
 
 def test_an_image_that_broke_later_keeps_its_group(flat: Path) -> None:
