@@ -16,8 +16,8 @@ PRECISION = 0.95
 """Of the pairs that count as verified, as estimated."""
 LEAST = 0.5
 """Probability of a verified pair, also where the mean would allow less."""
-_PENALTY = 0.1
-_ROUNDS = 4
+_PENALTY = 0.03
+_ROUNDS = 20
 _SMALLEST_SPREAD = 0.02
 
 
@@ -35,7 +35,7 @@ def evidence(cosine: NDArray[np.float32], measures: NDArray[np.float32]) -> Doub
 
 @dataclass(frozen=True)
 class Logistic:
-    """The log odds that a pair is a twin, among as many twins and others as it was fitted on."""
+    """The log odds that a pair is a pair of twins, where half of the pairs are."""
 
     centre: Doubles
     spread: Doubles
@@ -56,35 +56,39 @@ UNCALIBRATED = Logistic(
 """For folders that are too small to calibrate: pixels only, weights as photographs gave them."""
 
 
-def fit(twins_VX: Doubles, others_PX: Doubles) -> Logistic:
+def fit(twins_VX: Doubles, others_PX: Doubles, weights_P: Doubles) -> Logistic:
     """Fit a logistic regression with weights that are not negative, by Newton's method with a penalty.
 
     More likeness must never count against a twin: made twins can be less alike in some way than images of one kind,
     which says nothing about real ones. Directions that get a negative weight are left out, one after another.
+
+    Args:
+        weights_P: of the others, relative; all of them together count as much as the twins.
     """
     rows = np.concatenate([twins_VX, others_PX])
     target = np.concatenate([np.ones(len(twins_VX)), np.zeros(len(others_PX))])
+    counts = np.concatenate([np.ones(len(twins_VX)), weights_P * len(twins_VX) / weights_P.sum()])
     centre, spread = rows.mean(0), rows.std(0)
     used = spread >= _SMALLEST_SPREAD
     spread = np.maximum(spread, _SMALLEST_SPREAD)
     rows = np.concatenate([(rows - centre) / spread, np.ones((len(rows), 1))], 1)
     while True:
-        weights = _newton(rows, target, np.append(used, True))
+        weights = _newton(rows, target, counts, np.append(used, True))
         wrong = weights[:-1] < 0
         if not wrong.any():
             return Logistic(centre, spread, weights[:-1], float(weights[-1]))
         used[np.argmin(weights[:-1])] = False
 
 
-def _newton(rows: Doubles, target: Doubles, used: NDArray[np.bool_]) -> Doubles:
+def _newton(rows: Doubles, target: Doubles, counts: Doubles, used: NDArray[np.bool_]) -> Doubles:
     rows = rows[:, used]
     penalty = np.full(rows.shape[1], _PENALTY)
     penalty[-1] = 1e-6
     weights = np.zeros(rows.shape[1])
     for _ in range(50):
         chance = probability(rows @ weights)
-        gradient = rows.T @ (chance - target) + penalty * weights
-        curvature = (rows * (chance * (1 - chance))[:, None]).T @ rows + np.diag(penalty)
+        gradient = rows.T @ (counts * (chance - target)) + penalty * weights
+        curvature = (rows * (counts * chance * (1 - chance))[:, None]).T @ rows + np.diag(penalty)
         step = np.linalg.solve(curvature, gradient)
         weights = weights - step / max(1.0, float(np.abs(step).max()) / 4)
         if np.abs(step).max() < 1e-8:
@@ -120,25 +124,30 @@ def calibrate(twins_VX: Doubles, pairs_PX: Doubles) -> Calibration:
     """Learn to tell made twins from real pairs, a sample of all candidates.
 
     Made twins belong here only if they would have been candidates themselves: both sides must have passed the same
-    selection, or the logistic learns the selection. Some of the real pairs are twins; those that look like one are
-    left out, and the fit is repeated. Then the share of twins is the one under which the probabilities of the real
-    pairs have it as their mean (Saerens et al., Adjusting the outputs of a classifier to new a priori probabilities,
-    2002, eq. 4).
+    selection, or the logistic learns the selection. Some of the real pairs are twins; each counts among the others as
+    far as it isn't one (expectation maximisation with labelled twins only: Ward et al., Presence-only data and the EM
+    algorithm, 2009, sec. 3). The share of twins is the one under which the probabilities of the real pairs have it as
+    their mean (Saerens et al., Adjusting the outputs of a classifier to new a priori probabilities, 2002, eq. 4).
     """
-    others = np.ones(len(pairs_PX), bool)
+    chance = np.zeros(len(pairs_PX))
     for _ in range(_ROUNDS):
-        logistic = fit(twins_VX, pairs_PX[others])
-        found = logistic(pairs_PX) < 0
-        if (found == others).all() or not found.any():
+        logistic = fit(twins_VX, pairs_PX, np.maximum(1 - chance, 1e-3))
+        offset = _share(logistic(pairs_PX))
+        before, chance = chance, probability(logistic(pairs_PX) + offset)
+        if np.abs(chance - before).max() < 0.001:
             break
-        others = found
-    ratio = logistic(pairs_PX) - np.log(len(twins_VX) / max(1, int(others.sum())))
+    return Calibration(logistic, offset)
+
+
+def _share(log_odds: Doubles) -> float:
+    """Return the log odds of the share of twins, from the log ratio of the densities of twins and others, [P]."""
     share = 0.1
     for _ in range(1000):
-        before, share = share, float(np.clip(probability(ratio + np.log(share / (1 - share))).mean(), 1e-7, 0.99))
+        chance = probability(log_odds + np.log(share / (1 - share)))
+        before, share = share, float(chance.sum() + 0.5) / (len(chance) + 1)
         if abs(share - before) < 1e-9:
             break
-    return Calibration(logistic, float(np.log(share / (1 - share)) - np.log(len(twins_VX) / max(1, int(others.sum())))))
+    return float(np.log(share / (1 - share)))
 
 
 def threshold(probabilities_P: Doubles) -> tuple[float, float | None]:

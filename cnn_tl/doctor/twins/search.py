@@ -31,12 +31,10 @@ class Alignment:
     Attributes:
         maps: from pixels (x, y, 1) of the first to pixels of the second, both centred on the grid, [P, 2, 3].
         mirrored: whether the second is mirrored before, [P].
-        likeness: the correlation of luminance that the search found, [P].
     """
 
     maps: Floats
     mirrored: NDArray[np.bool_]
-    likeness: Floats
 
 
 def search(first_PGG: Floats, second_PGG: Floats) -> Alignment:
@@ -50,7 +48,6 @@ def search(first_PGG: Floats, second_PGG: Floats) -> Alignment:
     mirrored_b = _views(np.ascontiguousarray(second_PGG[..., ::-1]))
     best = np.full(len(first_PGG), -np.inf, np.float32)
     place = np.zeros((len(first_PGG), 3), np.int64)
-    likeness = np.zeros(len(first_PGG), np.float32)
     for number, (a, b, mirrored) in enumerate(_VARIANTS):
         ncc, weight = _correlations(views_a[a], (mirrored_b if mirrored else views_b)[b])
         merit = (np.arctanh(np.clip(ncc, -0.99, 0.99)) * weight).reshape(len(ncc), -1)
@@ -58,10 +55,9 @@ def search(first_PGG: Floats, second_PGG: Floats) -> Alignment:
         rows = np.arange(len(ncc))
         better = merit[rows, at] > best
         best = np.where(better, merit[rows, at], best)
-        likeness = np.where(better, ncc.reshape(len(ncc), -1)[rows, at], likeness)
         shift = np.stack(np.divmod(at, 2 * REACH + 1), 1) - REACH
         place = np.where(better[:, None], np.concatenate([np.full((len(ncc), 1), number), shift], 1), place)
-    return Alignment(*_maps(place), likeness)
+    return Alignment(*_maps(place))
 
 
 @dataclass(frozen=True)

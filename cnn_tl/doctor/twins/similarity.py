@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,10 +48,6 @@ class Compared:
     measures: Floats
     maps: Floats
     mirrored: NDArray[np.bool_]
-
-    def __getitem__(self, rows: NDArray[Any]) -> Compared:
-        """Return the rows."""
-        return Compared(self.measures[rows], self.maps[rows], self.mirrored[rows])
 
 
 def compared(first: Thumbnails, second: Thumbnails, pairs: NDArray[np.int64]) -> Compared:
