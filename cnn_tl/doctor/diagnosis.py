@@ -10,6 +10,7 @@ from cnn_tl.doctor.findings import Finding
 from cnn_tl.doctor.labels.wrong import WrongLabels
 from cnn_tl.doctor.leaks import LeakedAccuracy, Leaks
 from cnn_tl.doctor.outliers import Outlier
+from cnn_tl.doctor.series import Series
 from cnn_tl.doctor.shortcuts import Shortcut
 from cnn_tl.doctor.twins import Twins
 
@@ -27,6 +28,7 @@ class Screens:
     labels: WrongLabels
     outliers: list[Outlier]
     shortcuts: list[Shortcut]
+    series: Series | None
     accuracies: tuple[LeakedAccuracy, ...] = ()
 
 

@@ -14,6 +14,7 @@ from cnn_tl.doctor.diagnosis import Diagnosis, Screens
 from cnn_tl.doctor.labels.wrong import wrong_labels_of
 from cnn_tl.doctor.leaks import Leaks, find_leaks
 from cnn_tl.doctor.outliers import find_outliers
+from cnn_tl.doctor.series import find_series
 from cnn_tl.doctor.shortcuts import find_shortcuts
 from cnn_tl.doctor.subject import Subject, accuracies
 from cnn_tl.doctor.twins import find_twins
@@ -41,6 +42,7 @@ def examined(subject: Subject, name: str, observer: Observer) -> Iterator[Diagno
             labels=watch("labels", lambda: wrong_labels_of(images, subject.recipe.seed, twins.groups)),
             outliers=watch("outliers", lambda: find_outliers(images)),
             shortcuts=watch("shortcuts", lambda: find_shortcuts(images)),
+            series=watch("series", lambda: find_series(images)),
             accuracies=watch(
                 "accuracy", lambda: accuracies(subject, found.manifest, _digests(images, leaks), observer)
             ),

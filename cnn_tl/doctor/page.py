@@ -145,6 +145,16 @@ def _outliers(found: Diagnosis) -> Groups:
     ]
 
 
+def _series(found: Diagnosis) -> Groups:
+    series = found.screens.series
+    assert series is not None
+    members: dict[int, list[Chosen]] = {}
+    for index, group in enumerate(series.groups.tolist()):
+        if group >= 0:
+            members.setdefault(group, []).append((index, "", False))
+    return [(series.names[group], chosen[:MEMBERS]) for group, chosen in members.items()]
+
+
 def _rows(found: Diagnosis) -> tuple[Row, ...]:
     """Return what tells classes or splits: recall minus false alarms, from 0 to 1, and the rule in words."""
     return tuple(
@@ -163,6 +173,7 @@ _SECTIONS: dict[str, Callable[[Diagnosis], Groups]] = {
     "leaks": _leaks,
     "conflicts": _conflicts,
     "labels": _labels,
+    "series": _series,
     "twins": _twins,
     "outliers": _outliers,
 }

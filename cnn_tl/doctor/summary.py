@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import isnan
 from typing import Any
 
 from cnn_tl import __version__
 from cnn_tl.doctor.diagnosis import Diagnosis
 from cnn_tl.doctor.findings import KINDS
+from cnn_tl.doctor.series import Series
 from cnn_tl.doctor.twins import Twins
 
 
@@ -38,6 +40,7 @@ def summary_of(found: Diagnosis) -> dict[str, Any]:
             "fits": list(screens.labels.fits),
         },
         "shortcuts": [one.to_json() for one in screens.shortcuts if one.found],
+        "series": None if screens.series is None else _series_summary(screens.series),
         "seconds": found.seconds,
     }
 
@@ -52,4 +55,14 @@ def _twins_summary(twins: Twins) -> dict[str, Any]:
         "calibrated": twins.calibrated,
         "estimated_precision": twins.precision,
         "recall_of_made_twins": twins.recall,
+    }
+
+
+def _series_summary(series: Series) -> dict[str, Any]:
+    return {
+        "series": len(series.names),
+        "images": int((series.groups >= 0).sum()),
+        "pattern": series.pattern,
+        "crossing": series.crossing,
+        "alike": None if isnan(series.alike) else series.alike,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 import numpy as np
@@ -110,7 +111,16 @@ def out_of_fold_accuracy(images: Collection, found: Screens) -> float:
 
 
 def _series(images: Collection, found: Screens) -> Iterator[Finding]:
-    yield from ()
+    if (series := found.series) is None:
+        return
+    pattern = f"data.groups={series.pattern}" if series.pattern else "data.groups=FILE, a CSV with image,group"
+    yield Finding(
+        "series",
+        int((series.groups >= 0).sum()),
+        series.sentence().removesuffix("."),
+        " and ".join(map(printable, series.example)),
+        f"keep each series in one split: --set {shlex.quote(pattern) if series.pattern else pattern}",
+    )
 
 
 def _twins(images: Collection, found: Screens) -> Iterator[Finding]:
