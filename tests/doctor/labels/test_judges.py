@@ -7,7 +7,8 @@ import pytest
 from planted_flips import CLASSES, Blobs, average_precision, blobs
 
 from cnn_tl.doctor.labels import judges
-from cnn_tl.doctor.labels.judges import Judged, judge
+from cnn_tl.doctor.labels.confident import suspects_of
+from cnn_tl.doctor.labels.judges import Judged, judge, to_leave_out
 from cnn_tl.doctor.labels.units import units_of
 
 
@@ -28,6 +29,14 @@ def test_leaving_suspects_out_helps_where_a_class_is_taken_for_the_next(monkeypa
         assert judged.fits == ("ridge",)
         gains.append(precision_of(judged.final, planted) - precision_of(judged.first, planted))
     assert np.mean(gains) > 0.01
+
+
+def test_a_class_keeps_at_least_half_of_its_images_the_likeliest() -> None:
+    own = np.array([0.8] * 20 + [0.8, 0.3, 0.08, 0.07, 0.06, 0.05])
+    logs, labels = np.log(np.stack([own, 1 - own], 1)), np.repeat([0, 1], [20, 6])
+    logs[20:] = logs[20:, ::-1]
+    assert suspects_of(np.exp(logs), labels)[20:].sum() > 3
+    assert to_leave_out(logs, labels).tolist() == [False] * 23 + [True] * 3
 
 
 def test_the_mean_with_logistic_regression_is_at_least_as_good(monkeypatch: pytest.MonkeyPatch) -> None:

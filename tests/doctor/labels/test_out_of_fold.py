@@ -51,6 +51,7 @@ def test_a_class_that_no_fit_has_seen_is_as_likely_as_the_least_likely_one(noise
 def test_without_two_classes_to_tell_apart_nothing_is_said(noise: np.ndarray) -> None:
     labels = np.arange(120) % 2
     assert not out_of_fold_logits(noise, labels, labels == 0, 2, units_of(None, 120), 0).any()
+    assert not out_of_fold_logits(noise, labels, ALL, 2, units_of(np.zeros(120, np.int64), 120), 0).any()
 
 
 def test_it_is_for_enough_images_of_each_class_and_not_too_many_altogether() -> None:
