@@ -13,6 +13,8 @@ from cnn_tl.doctor.twins.search import GRID
 Floats = NDArray[np.float32]
 
 _STEPS = 10
+_TRIAL, _HOPEFUL = 2, 0.65
+"""After this step, pairs whose correlation is below this take no more steps."""
 
 _AXIS = np.arange(GRID, dtype=np.float32) - (GRID - 1) / 2
 _POINTS = np.stack([np.tile(_AXIS, GRID), np.repeat(_AXIS, GRID), np.ones(GRID * GRID, np.float32)])
@@ -44,22 +46,24 @@ def refine(first_PGG: Floats, second_PGG: Floats, maps: Floats) -> Floats:
     grad_y, grad_x = np.gradient(second_PGG, axis=(1, 2))
     stack = np.stack([second_PGG, grad_x.astype(np.float32), grad_y.astype(np.float32)], 1)
     target = first_PGG.reshape(len(first_PGG), -1)
-    best, current = maps.copy(), maps.copy()
+    best, start, current = maps.copy(), maps, maps.copy()
     highest = np.full(len(maps), -np.inf, np.float32)
+    rows = np.arange(len(maps))
     for step in range(_STEPS + 1):
         seen, exists = warped(stack, current)
         weight = exists.astype(np.float32)
-        merit = _merit(target, seen[:, 0], weight)
-        better = (merit > highest) & _plausible(current, maps)
-        best[better], highest[better] = current[better], merit[better]
-        if step < _STEPS:
-            current = current + _step(target, seen, weight)
+        ncc = correlation(target, seen[:, 0], weight)
+        merit = np.arctanh(np.clip(ncc, -0.999, 0.999)) * np.sqrt(weight.sum(1))
+        better = (merit > highest[rows]) & _plausible(current, start)
+        best[rows[better]], highest[rows[better]] = current[better], merit[better]
+        if step == _STEPS:
+            break
+        current = current + _step(target, seen, weight)
+        if step == _TRIAL:
+            kept = ncc >= _HOPEFUL
+            rows, stack, target = rows[kept], stack[kept], target[kept]
+            start, current = start[kept], current[kept]
     return best
-
-
-def _merit(first: Floats, second: Floats, weight: Floats) -> Floats:
-    ncc, overlap = correlation(first, second, weight), weight.sum(1)
-    return np.asarray(np.arctanh(np.clip(ncc, -0.999, 0.999)) * np.sqrt(overlap), np.float32)
 
 
 def _plausible(maps: Floats, start: Floats) -> NDArray[np.bool_]:

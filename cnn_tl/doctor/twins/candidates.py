@@ -15,11 +15,12 @@ from cnn_tl.doctor.twins.similarity import GREY
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Hashes = NDArray[np.uint64]
 
 BLOCK = 1024
 """Rows that are compared with all others at once: BLOCK x N numbers are held, never N x N."""
 DIRECTIONS = 512
-"""With the largest variance, that the search uses in folders of more than WHOLE images."""
+"""Kept of whitened features in folders of more than WHOLE images, those of the largest variance."""
 WHOLE = 20_000
 RIDGE = 0.1
 """Of the mean variance, added to each before the features are whitened."""
@@ -32,7 +33,7 @@ _BY_HASH = 2
 
 
 def candidates(
-    white_NE: Floats | None, thumbnails: NDArray[np.uint8], neighbours: int, sample: int, seed: int
+    white_NE: Floats | None, codes: tuple[Hashes, Hashes], neighbours: int, sample: int, seed: int
 ) -> tuple[Ints, Ints]:
     """Return pairs to compare, sorted, [P, 2], and the rows of them that are a fair sample of all candidates.
 
@@ -40,9 +41,10 @@ def candidates(
 
     Args:
         white_NE: whitened features; None: too few images for that, and every pair is compared.
+        codes: hashes of the images and of their mirrored versions, [N] each.
         sample: how large the sample is at most.
     """
-    count = len(thumbnails)
+    count = len(codes[0])
     if white_NE is None:
         pairs = np.argwhere(np.triu(np.ones((count, count), bool), 1))
         return pairs, np.arange(len(pairs))
@@ -51,8 +53,7 @@ def candidates(
     drawn = near[np.sort(rng.choice(len(near), min(sample, len(near)), replace=False))]
     if len(near) > most(count):
         near = near[np.argpartition(-cosines(white_NE, near), most(count))[: most(count)]]
-    codes = hashes(thumbnails)
-    alike = [by_hash(codes, other, _FARTHEST, _BY_HASH) for other in (codes, hashes(thumbnails[:, :, ::-1]))]
+    alike = [by_hash(codes[0], other, _FARTHEST, _BY_HASH) for other in codes]
     pairs = unique(np.concatenate([near, drawn, *alike]))
     keys = pairs @ np.array([count, 1])
     return pairs, np.searchsorted(keys, drawn @ np.array([count, 1]))
@@ -90,7 +91,8 @@ class Whitening:
         variances, directions = np.linalg.eigh(rows.T @ rows / len(rows))
         variances, directions = np.maximum(variances[::-1], 0), directions[:, ::-1]
         scale = np.sqrt(variances + RIDGE * variances.mean() + np.finfo(np.float32).tiny)
-        return cls(mean, np.ascontiguousarray(directions / scale, np.float32))
+        kept = DIRECTIONS if len(features_ND) > WHOLE else len(scale)
+        return cls(mean, np.ascontiguousarray((directions / scale)[:, :kept], np.float32))
 
     def __call__(self, features_ND: Floats) -> Floats:
         """Return features [N, E] of unit length; zeros where an image is exactly the mean."""
@@ -108,8 +110,6 @@ def _root(features: Floats) -> Floats:
 def by_features(white_NE: Floats, neighbours: int) -> Ints:
     """Return pairs (lower index, higher index) of each image with its nearest by cosine, sorted, [P, 2]."""
     count = len(white_NE)
-    if count > WHOLE:
-        white_NE = white_NE[:, :DIRECTIONS] / (np.linalg.norm(white_NE[:, :DIRECTIONS], axis=1, keepdims=True) + 1e-12)
     neighbours = min(neighbours, count - 1)
     found = [np.empty((0, 2), np.int64)]
     for start in range(0, count if neighbours > 0 else 0, BLOCK):
@@ -129,7 +129,7 @@ def unique(pairs: Ints) -> Ints:
     return np.stack(np.divmod(keys, base), 1)
 
 
-def hashes(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint64]:
+def hashes(thumbnails: NDArray[np.uint8]) -> Hashes:
     """Return a perceptual hash of each image, [N]: the signs of 64 low frequencies of its cosine transform.
 
     Frequencies 1 to 8 each way, compared with their median (the "pHash" of Zauner, Implementation and benchmarking of
@@ -145,7 +145,7 @@ def hashes(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return found
 
 
-def by_hash(hashes_N: NDArray[np.uint64], others_N: NDArray[np.uint64], farthest: int, most: int) -> Ints:
+def by_hash(hashes_N: Hashes, others_N: Hashes, farthest: int, most: int) -> Ints:
     """Return pairs of images whose hashes differ in at most `farthest` bits, the `most` nearest of each image, [P, 2].
 
     `others` are the hashes of the mirrored images, or `hashes` again.

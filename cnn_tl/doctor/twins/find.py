@@ -124,12 +124,14 @@ def _near(collection: Collection, indices: Ints, seed: int) -> _Near:
     """Find near-duplicates among images of which no two are equal."""
     if len(indices) < 2:
         return _Near(np.empty((0, 2), np.int64), (), np.empty(0), PRECISION, None, {}, calibrated=False)
-    features, thumbnails = collection.features[indices], collection.thumbnails[indices]
+    thumbnails = collection.thumbnails
+    features = collection.features if len(indices) == len(collection) else collection.features[indices]
     enough = len(indices) >= ENOUGH
     white = candidates.Whitening.of(features)
     whitened = white(features)
-    pairs, searched = candidates.candidates(whitened if enough else None, thumbnails, NEIGHBOURS, SAMPLE, seed)
-    found = compared(thumbnails, thumbnails, pairs)
+    codes = (candidates.hashes(thumbnails)[indices], candidates.hashes(thumbnails[:, :, ::-1])[indices])
+    pairs, searched = candidates.candidates(whitened if enough else None, codes, NEIGHBOURS, SAMPLE, seed)
+    found = compared(thumbnails, indices[pairs])
     known = evidence(
         candidates.cosines(whitened, pairs) if enough else np.zeros(len(pairs), np.float32), found.measures
     )
@@ -188,5 +190,5 @@ def _made(
     both = np.concatenate([thumbnails, collection.thumbnails[indices[originals]]])
     pairs = np.stack([numbers, numbers + len(numbers)], 1)
     pairs[::2] = pairs[::2, ::-1]  # neither side is always the changed one
-    found = compared(both, both, pairs)
+    found = compared(both, pairs)
     return _Made(evidence(own, found.measures), reached, [changes_of(seed, int(number)) for number in numbers])

@@ -27,7 +27,8 @@ def planes(thumbnails: NDArray[np.uint8]) -> Floats:
     """Return thumbnails [N, S, S, 3] as luminance and two colour differences on the grid, [N, 3, G, G], 0 to 1."""
     count, side = thumbnails.shape[:2]
     block = side // GRID
-    rgb = thumbnails.reshape(count, GRID, block, GRID, block, 3).mean((2, 4), dtype=np.float32) / 255
+    rows = thumbnails.reshape(count, GRID, block, side, 3).sum(2, dtype=np.float32)
+    rgb = rows.reshape(count, GRID, GRID, block, 3).sum(3) / np.float32(255 * block * block)
     luminance = rgb @ GREY
     return np.stack([luminance, rgb[..., 0] - luminance, rgb[..., 2] - luminance], 1)
 
@@ -50,11 +51,11 @@ class Compared:
     mirrored: NDArray[np.bool_]
 
 
-def compared(first: Thumbnails, second: Thumbnails, pairs: NDArray[np.int64]) -> Compared:
-    """Align and compare pairs of thumbnails: rows of `first` and of `second`, [P, 2]; in threads, by blocks. P > 0."""
+def compared(thumbnails: Thumbnails, pairs: NDArray[np.int64]) -> Compared:
+    """Align and compare pairs of thumbnails, [P, 2], of which there is at least one; in threads, by blocks."""
     parts = [pairs[start : start + AT_ONCE] for start in range(0, len(pairs), AT_ONCE)]
     with ThreadPoolExecutor(default_workers(), thread_name_prefix="twins") as threads:
-        found = list(threads.map(lambda part: _compared(planes(first[part[:, 0]]), planes(second[part[:, 1]])), parts))
+        found = list(threads.map(lambda part: _compared(*(planes(thumbnails[side]) for side in part.T)), parts))
     columns = zip(*((one.measures, one.maps, one.mirrored) for one in found), strict=True)
     return Compared(*(np.concatenate(column) for column in columns))
 

@@ -89,7 +89,7 @@ def test_warping_by_a_shift_moves_pixels_and_marks_what_is_missing() -> None:
 
 def measures(first: Image.Image, second: Image.Image) -> dict[str, float]:
     both = np.concatenate([thumbnail(first), thumbnail(second)])
-    found = compared(both, both, np.array([[0, 1]])).measures[0]
+    found = compared(both, np.array([[0, 1]])).measures[0]
     return dict(zip(MEASURES, found.tolist(), strict=True))
 
 
@@ -119,8 +119,8 @@ def test_the_overlap_of_a_part_is_whole_whichever_comes_first() -> None:
 def test_blocks_give_what_pairs_alone_give() -> None:
     thumbnails = np.concatenate([thumbnail(picture(n, 64)) for n in range(14)])
     pairs = np.array([(a, b) for a in range(14) for b in range(a + 1, 14)])
-    together = compared(thumbnails, thumbnails, pairs)
+    together = compared(thumbnails, pairs)
     assert len(pairs) > 64
-    alone = compared(thumbnails, thumbnails, pairs[70:71])
+    alone = compared(thumbnails, pairs[70:71])
     np.testing.assert_allclose(together.measures[70], alone.measures[0], atol=1e-4)
     np.testing.assert_allclose(together.maps[70], alone.maps[0], atol=1e-3)

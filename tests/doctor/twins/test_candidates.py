@@ -71,8 +71,8 @@ def test_many_candidates_are_cut_to_the_surest_and_a_sample(monkeypatch: pytest.
     monkeypatch.setattr(candidates, "most", lambda count: 60)
     rng = np.random.default_rng(3)
     white = unit(rng.normal(size=(100, 8)).astype(np.float32))
-    thumbnails = rng.integers(0, 255, (100, 64, 64, 3)).astype(np.uint8)
-    pairs, sample = candidates.candidates(white, thumbnails, 5, 40, seed=0)
+    codes = rng.integers(0, 2**64, 100, np.uint64)
+    pairs, sample = candidates.candidates(white, (codes, codes), 5, 40, seed=0)
     near = by_features(white, 5)
     assert len(sample) == 40
     assert 60 < len(pairs) <= 100 < len(near)
@@ -81,19 +81,11 @@ def test_many_candidates_are_cut_to_the_surest_and_a_sample(monkeypatch: pytest.
     assert {tuple(pair) for pair in surest.tolist()} <= {tuple(pair) for pair in pairs.tolist()}
 
 
-def test_large_folders_are_searched_in_fewer_directions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates, "WHOLE", 10)
+def test_large_folders_keep_fewer_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = np.random.default_rng(4).normal(size=(50, 9)).astype(np.float32)
+    whole = Whitening.of(features)(features)
+    monkeypatch.setattr(candidates, "WHOLE", 49)
     monkeypatch.setattr(candidates, "DIRECTIONS", 4)
-    white = unit(np.random.default_rng(4).normal(size=(50, 9)).astype(np.float32))
-    expected = by_features(unit(white[:, :4])[:10], 3)  # few enough not to be cut again
-    assert (
-        expected.tolist() == by_features(white[:10, :4] / np.linalg.norm(white[:10, :4], axis=1)[:, None], 3).tolist()
-    )
-    monkeypatch.undo()
-    cut = unit(white[:, :4])
-    monkeypatch.setattr(candidates, "WHOLE", 10)
-    monkeypatch.setattr(candidates, "DIRECTIONS", 4)
-    found = by_features(white, 3)
-    monkeypatch.undo()
-    assert found.tolist() == by_features(cut, 3).tolist()
-    assert found.tolist() != by_features(white, 3).tolist()
+    found = Whitening.of(features)(features)
+    assert found.shape == (50, 4)
+    np.testing.assert_allclose(found, unit(whole[:, :4]), atol=1e-4)
