@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.core.seeds import seed_of
-from cnn_tl.heads.folds import stratified_folds
+from cnn_tl.heads.folds import members_of, stratified_folds
 
 Indices = NDArray[np.int64]
 
@@ -31,7 +31,10 @@ class Units:
     sizes: Indices
 
     def folds(self, labels_N: Indices, folds: int, seed: int) -> Indices:
-        """Return a fold for each image, [N]; no unit is in two, and classes are distributed evenly, unit by unit."""
+        """Return a fold for each image, [N]; no unit is in two, and classes are distributed evenly, unit by unit.
+
+        Every image is held out, to be judged; the grouped folds of heads exempt those without which a class is empty.
+        """
         return stratified_folds(labels_N[self.first], folds, seed)[self.of_image]
 
     def sample(self, size: int, seed: int) -> Indices:
@@ -43,12 +46,9 @@ class Units:
         return np.flatnonzero(np.isin(self.of_image, kept))
 
     def shared(self, images: Indices | None = None) -> list[Indices]:
-        """Return the units with several images, each as indices into `images` (by default all), by size."""
+        """Return the units with several images, each as indices into `images` (by default all)."""
         of_image = self.of_image if images is None else self.of_image[images]
-        order = np.argsort(of_image, kind="stable")
-        starts = np.flatnonzero(np.diff(of_image[order], prepend=-1))
-        parts = np.split(order, starts[1:])
-        return sorted((part for part in parts if len(part) > 1), key=len)
+        return [part for part in members_of(of_image) if len(part) > 1]
 
     def companions(self, labels_N: Indices, num_classes: int) -> Indices:
         """Return how many images of the own class are outside of the own unit, [N]."""
