@@ -19,8 +19,11 @@ _NEAREST = 0.25
 """Share of a class whose mean distance counts: a handful of foreign images that resemble one another do not hide."""
 
 _FEWEST_NEAREST = 10
-_REFERENCES = 5_000
-"""Reference images of all classes together, so that the work grows with N and not with its square."""
+_REFERENCES = 500
+"""Reference images of a class, so that the work grows with N and not with its square."""
+
+_CLASSES = 6
+"""Each image is compared with its own class and with so many whose means are nearest."""
 
 _ROWS = 1_024
 _SMALLEST_SPREAD = 0.05
@@ -32,7 +35,8 @@ class Strangeness:
     """How strange each image is, in robust standard deviations; NaN where its class is too small to tell.
 
     Attributes:
-        own: among the images of its class, [N]. any: in the class where it would be least strange, [N].
+        own: among the images of its class, [N].
+        any: in the class where it is least strange, of its own and the nearest ones, [N].
         distance: its mean distance to the nearest quarter of its class, 0 to 2, [N].
     """
 
@@ -63,17 +67,18 @@ def strangeness(features: NDArray[np.float32], labels: NDArray[np.int64], num_cl
     count = len(labels)
     usable_N = np.isfinite(features).all(1)
     unit_ND = _unit(features)
-    logs_NK = np.full((count, num_classes), np.nan)
-    limit = max(2 * _FEWEST_NEAREST, _REFERENCES // max(1, num_classes))
+    near_NJ = _nearest_classes(unit_ND, labels, num_classes)
+    logs_NK = np.full((count, num_classes), np.nan, np.float32)
     standards: dict[int, tuple[float, float]] = {}
     for label in range(num_classes):
         members = np.flatnonzero((labels == label) & usable_N)
         if len(members) < FEWEST:
             continue
         random = np.random.default_rng(seed_of(label, "references of a class"))
-        references = np.sort(random.permutation(members)[:limit])
-        logs_NK[:, label] = np.log(_distances(unit_ND, references) + _SMALLEST_DISTANCE)
-        own = logs_NK[members, label]
+        references = np.sort(random.permutation(members)[:_REFERENCES])
+        rows = np.flatnonzero((labels == label) | (near_NJ == label).any(1))
+        logs_NK[rows, label] = np.log(_distances(unit_ND, rows, references) + _SMALLEST_DISTANCE)
+        own = logs_NK[members, label].astype(np.float64)
         standards[label] = float(np.median(own)), _spread(own)
     usual = float(np.median([spread for _, spread in standards.values()])) if standards else 1.0
     own_N = np.full(count, np.nan)
@@ -81,7 +86,7 @@ def strangeness(features: NDArray[np.float32], labels: NDArray[np.int64], num_cl
     distance_N = np.full(count, np.nan)
     for label, (median, spread) in standards.items():
         far_N = (logs_NK[:, label] - median) / max(min(spread, usual), _SMALLEST_SPREAD)
-        any_N = np.minimum(any_N, far_N)
+        any_N = np.fmin(any_N, far_N)
         mine_N = labels == label
         own_N[mine_N] = far_N[mine_N]
         distance_N[mine_N] = np.exp(logs_NK[mine_N, label]) - _SMALLEST_DISTANCE
@@ -98,22 +103,43 @@ def _spread(logs: NDArray[np.float64]) -> float:
 
 
 def _unit(features: NDArray[np.float32]) -> Distances:
-    roots_ND = np.sqrt(np.abs(np.nan_to_num(features, posinf=0, neginf=0))) * np.sign(np.nan_to_num(features))
-    lengths_N1 = np.linalg.norm(roots_ND, axis=1, keepdims=True)
-    return np.asarray(roots_ND / np.maximum(lengths_N1, 1e-12), np.float32)
+    unit_ND = np.empty(features.shape, np.float32)
+    for start in range(0, len(features), _ROWS):
+        block = np.nan_to_num(features[start : start + _ROWS], posinf=0, neginf=0)
+        roots = np.sqrt(np.abs(block)) * np.sign(block)
+        unit_ND[start : start + _ROWS] = roots / np.maximum(np.linalg.norm(roots, axis=1, keepdims=True), 1e-12)
+    return unit_ND
 
 
-def _distances(unit_ND: Distances, references: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the mean distance [N] to the nearest quarter of the reference images, without the image itself."""
+def _nearest_classes(unit_ND: Distances, labels: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
+    """Return the classes whose mean features are nearest to each image, [N, J]."""
+    means_KD = np.stack(
+        [
+            unit_ND[labels == label].mean(0) if (labels == label).any() else 0 * unit_ND[0]
+            for label in range(num_classes)
+        ]
+    )
+    means_KD /= np.maximum(np.linalg.norm(means_KD, axis=1, keepdims=True), 1e-12)
+    count = min(_CLASSES, num_classes)
+    found = np.empty((len(unit_ND), count), np.int64)
+    for start in range(0, len(unit_ND), _ROWS):
+        cosines = unit_ND[start : start + _ROWS] @ means_KD.T
+        found[start : start + _ROWS] = np.argpartition(cosines, -count, axis=1)[:, -count:]
+    return found
+
+
+def _distances(unit_ND: Distances, rows: NDArray[np.int64], references: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the mean distance of some rows to the nearest quarter of the references, without the image itself."""
     nearest = max(1, min(len(references) - 1, max(_FEWEST_NEAREST, round(_NEAREST * len(references)))))
     column_of = np.full(len(unit_ND), -1)
     column_of[references] = np.arange(len(references))
-    found = np.empty(len(unit_ND))
-    for start in range(0, len(unit_ND), _ROWS):
-        rows = slice(start, start + _ROWS)
-        cosines = unit_ND[rows] @ unit_ND[references].T
-        columns = column_of[rows]
+    reference_DR = np.ascontiguousarray(unit_ND[references].T)
+    found = np.empty(len(rows))
+    for start in range(0, len(rows), _ROWS):
+        block = rows[start : start + _ROWS]
+        cosines = unit_ND[block] @ reference_DR
+        columns = column_of[block]
         at = np.flatnonzero(columns >= 0)
         cosines[at, columns[at]] = -np.inf
-        found[rows] = 1 - np.partition(cosines, -nearest, axis=1)[:, -nearest:].mean(1)
+        found[start : start + _ROWS] = 1 - np.partition(cosines, -nearest, axis=1)[:, -nearest:].mean(1)
     return np.maximum(found, 0)
