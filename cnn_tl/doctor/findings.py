@@ -9,12 +9,15 @@ KINDS = {
     "leaks": "Images of one split in another",
     "conflicts": "One image in two classes",
     "labels": "Labels that look wrong",
-    "shortcuts": "The class shows in what it should not",
-    "series": "Images that belong together",
+    "shortcuts": "Attributes that tell the class or the split",
+    "series": "Series that belong together",
     "twins": "Copies within a split",
     "outliers": "Images unlike the others",
 }
 """Kind -> its title, the most harmful first."""
+
+REVIEWED = frozenset({"leaks", "conflicts", "labels", "twins", "outliers"})
+"""Kinds about single images, which `cnn-tl review` shows."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from cnn_tl.core.errors import printable
 from cnn_tl.core.formatting import certainty, counted, percent
 from cnn_tl.core.text_encoding import native
 from cnn_tl.doctor.diagnosis import Diagnosis
-from cnn_tl.doctor.findings import KINDS, Finding
+from cnn_tl.doctor.findings import KINDS, REVIEWED, Finding
 from cnn_tl.doctor.outliers import KINDS as OUTLIERS
 from cnn_tl.doctor.summary import summary_of
 from cnn_tl.pages.doctor import DoctorPage, Group, Member, Row, Section
@@ -65,6 +65,8 @@ def _commands(found: Diagnosis, output: Path) -> tuple[str, ...]:
     folder, data = (printable(path) for path in (output, found.collection.root))
     train = ["cnn-tl", "train", data, "--set", f"data.exclude={folder}/exclude.txt"]
     train += ["--set", f"data.relabel={folder}/relabel.csv"]
+    if not any(one.kind in REVIEWED for one in found.findings):
+        return ()
     return shlex.join(["cnn-tl", "review", folder]), shlex.join(train)
 
 

@@ -129,11 +129,12 @@ def show_diagnosis(found: Diagnosis) -> None:
 
 
 def _say_next(found: Diagnosis, source: Path, output: Path | None) -> None:
-    if not found.findings:
-        return
-    name = printable(shlex.quote(str(source)))
-    console.say("next:")
-    if output is None:
-        console.say_command(["cnn-tl", "doctor", name, "--output", "FOLDER"])
-    else:
+    from cnn_tl.doctor.findings import REVIEWED
+
+    kinds = {one.kind for one in found.findings}
+    if kinds and output is None:
+        console.say("next:")
+        console.say_command(["cnn-tl", "doctor", printable(shlex.quote(str(source))), "--output", "FOLDER"])
+    elif kinds & REVIEWED and output is not None:
+        console.say("next:")
         console.say_command(["cnn-tl", "review", printable(shlex.quote(str(output)))])
