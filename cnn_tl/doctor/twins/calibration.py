@@ -128,6 +128,8 @@ def calibrate(twins_VX: Doubles, pairs_PX: Doubles) -> Calibration:
     far as it isn't one (expectation maximisation with labelled twins only: Ward et al., Presence-only data and the EM
     algorithm, 2009, sec. 3). The share of twins is the one under which the probabilities of the real pairs have it as
     their mean (Saerens et al., Adjusting the outputs of a classifier to new a priori probabilities, 2002, eq. 4).
+    Where a third of the real pairs or more are twins, as among frames of a video, the share can come out too low, and
+    few pairs or none are verified; their order stays.
     """
     chance = np.zeros(len(pairs_PX))
     for _ in range(_ROUNDS):

@@ -18,7 +18,9 @@ Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 
 BLOCK = 1024
-"""Rows that are compared with all others at once: BLOCK x N numbers are held, never N x N."""
+"""Rows that are compared with all others at once, in large folders fewer: never is N x N held."""
+_HELD = 2**25
+"""Numbers of a block at most."""
 DIRECTIONS = 512
 """Kept of whitened features in folders of more than WHOLE images, those of the largest variance."""
 WHOLE = 20_000
@@ -112,8 +114,9 @@ def by_features(white_NE: Floats, neighbours: int) -> Ints:
     count = len(white_NE)
     neighbours = min(neighbours, count - 1)
     found = [np.empty((0, 2), np.int64)]
-    for start in range(0, count if neighbours > 0 else 0, BLOCK):
-        cosine = white_NE[start : start + BLOCK] @ white_NE.T
+    block = max(1, min(BLOCK, _HELD // max(1, count)))
+    for start in range(0, count if neighbours > 0 else 0, block):
+        cosine = white_NE[start : start + block] @ white_NE.T
         rows = np.arange(len(cosine))
         cosine[rows, start + rows] = -2
         near = np.argpartition(cosine, count - neighbours, axis=1)[:, count - neighbours :]
@@ -151,8 +154,9 @@ def by_hash(hashes_N: Hashes, others_N: Hashes, farthest: int, most: int) -> Int
     `others` are the hashes of the mirrored images, or `hashes` again.
     """
     found = [np.empty((0, 2), np.int64)]
-    for start in range(0, len(hashes_N), BLOCK):
-        distance = np.bitwise_count(hashes_N[start : start + BLOCK, None] ^ others_N[None])
+    block = max(1, min(BLOCK, _HELD // max(1, len(hashes_N))))
+    for start in range(0, len(hashes_N), block):
+        distance = np.bitwise_count(hashes_N[start : start + block, None] ^ others_N[None])
         rows = np.arange(len(distance))
         distance[rows, start + rows] = HASH_BITS + 1
         for row in np.flatnonzero(distance.min(1) <= farthest):
