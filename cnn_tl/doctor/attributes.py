@@ -42,6 +42,8 @@ class Attribute:
 
 ALL = "all file attributes together"
 
+CLIPPED = "clipped highlights"
+
 
 def attributes_of(collection: Collection) -> list[Attribute]:
     """Return the attributes of a collection's images, also all of the file's together."""
@@ -53,11 +55,11 @@ def attributes_of(collection: Collection) -> list[Attribute]:
     per_pixel = Column("a number of bytes per pixel", size / (width * height))
     one_size = len({(header.width, header.height) for header in headers}) == 1
     of_file = [
+        Attribute("format", (Column("format", _words([one.format for one in headers])),)),
+        Attribute("colour mode", (Column("mode", _words([one.mode for one in headers])),)),
         Attribute("size", (Column("a width", width, "px"), Column("a height", height, "px"))),
         Attribute("shape", (Column("a width divided by height", np.round(width / height, 3)),)),
         Attribute("JPEG quality", (Column("a JPEG quality", np.array([_number(one.quality) for one in headers])),)),
-        Attribute("format", (Column("format", _words([one.format for one in headers])),)),
-        Attribute("colour mode", (Column("mode", _words([one.mode for one in headers])),)),
         Attribute("camera", (Column("camera", _words([one.camera or "none" for one in headers])),)),
         Attribute("time taken", (Column("a time taken", np.array([seconds(one.taken) for one in headers])),)),
     ]
@@ -67,6 +69,7 @@ def attributes_of(collection: Collection) -> list[Attribute]:
         Attribute("file size", (Column("a file size", size, "bytes"),), content=True),  # much detail takes many bytes
         *([] if one_size else [Attribute("bytes per pixel", (per_pixel,), content=True)]),
         _measures(collection, "light", "brightness", "contrast", "dark", "light"),
+        Attribute(CLIPPED, (Column("a share of clipped highlights", _clipped(collection.thumbnails)),), content=True),
         _measures(collection, "colour", "red", "green", "blue", "saturation"),
         _measures(collection, "sharpness", "sharpness", "detail"),
         _measures(collection, "border", "border_red", "border_green", "border_blue", "border_contrast"),
@@ -93,6 +96,23 @@ def _measures(collection: Collection, name: str, *columns: str) -> Attribute:
         words = _NAMES.get(one) or (f"a mean {colour} of the border" if of else f"a mean {one}")
         made.append(Column(words, collection.measure(one).astype(np.float64)))
     return Attribute(name, tuple(made), content=True)
+
+
+_WHITE, _BRIGHT = 252, 205
+_BLOCK = 1024
+
+
+def _clipped(thumbnails: Thumbnails) -> Values:
+    """Return the share of the bright pixels of each image that are white in a channel, [N].
+
+    It tells images that were brightened afterwards from bright scenes, which have all shades of bright.
+    """
+    shares = np.empty(len(thumbnails))
+    for start in range(0, len(thumbnails), _BLOCK):
+        brightest = thumbnails[start : start + _BLOCK].max(3).reshape(len(shares[start : start + _BLOCK]), -1)
+        white, bright = (brightest >= _WHITE).sum(1), (brightest >= _BRIGHT).sum(1)
+        shares[start : start + _BLOCK] = (white + 1) / (bright + 10)
+    return shares
 
 
 _STRIP = 3

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cnn_tl.core.formatting import counted, percent
 from cnn_tl.data.manifest import SPLITS
-from cnn_tl.doctor.attributes import ALL, Attribute, Column, attributes_of, codes_of, constant
+from cnn_tl.doctor.attributes import ALL, CLIPPED, Attribute, Column, attributes_of, codes_of, constant
 from cnn_tl.doctor.collection import Collection
 from cnn_tl.doctor.telling import Told, best_rule, told
 from cnn_tl.doctor.tones import tones
@@ -66,7 +66,8 @@ class Shortcut:
             features_accuracy: balanced, of the network's features on the same images, out of fold.
         """
         balanced = (1 + self.recall - self.false_alarms) / 2
-        name = "All file attributes together tell" if self.attribute == ALL else f"{self.attribute} alone tells"
+        plural = self.attribute in (ALL, CLIPPED)
+        name = f"{self.attribute}{'' if self.attribute == ALL else ' alone'} tell{'' if plural else 's'}"
         words = f"{name[0].upper()}{name[1:]} {self.of} {self.group} from the others: {percent(balanced, 0)} balanced"
         words += " accuracy, where guessing gives 50%."
         if self.rule:
@@ -129,10 +130,16 @@ def shortcuts_among(
             [codes[column.name] for column in attribute.columns], groups, len(names), comparisons=len(attributes)
         )
         if result is not None:
-            bar = content_bar if attribute.content else FILE_BAR
+            bar = _bar(attribute, content_bar)
             found.append(_shortcut(attribute, result, groups, names, of, bar))
     single = any(one.found and not one.content and one.attribute != ALL for one in found)
     return [one for one in found if not (single and one.attribute in _FOLLOWS)]
+
+
+def _bar(attribute: Attribute, content_bar: tuple[float, float]) -> tuple[float, float]:
+    """Return what counts; clipping tells how photographs were exposed and edited, as a file's attribute does."""
+    as_of_file = not attribute.content or (attribute.name == CLIPPED and content_bar == CONTENT_BAR)
+    return FILE_BAR if as_of_file else content_bar
 
 
 def _shortcut(

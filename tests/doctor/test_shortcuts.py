@@ -70,6 +70,19 @@ def test_one_bright_class() -> None:
     assert found.sentence().endswith("Is that what the network should look at, or how these images were taken?")
 
 
+def test_a_class_that_was_brightened_afterwards_shows_in_its_highlights() -> None:
+    made = Made(CLASSES, each=60)
+    shades = np.random.default_rng(1).uniform(0, 255, made.thumbnails.shape).clip(0, 250)
+    brightest = np.random.default_rng(2).uniform(0.88, 1, (300, 1, 1, 1))  # scenes of every brightness
+    made.thumbnails = (shades * brightest).astype(np.uint8)
+    assert findings(made) == {}
+    own = made.labels == 1
+    made.thumbnails[own] = np.clip(made.thumbnails[own] * 1.2, 0, 255).astype(np.uint8)
+    found = findings(made)["class clipped highlights"]
+    assert found.group == "b"
+    assert found.sentence().startswith("Clipped highlights alone tell class b from the others")
+
+
 @pytest.mark.parametrize("logo", [False, True])
 def test_a_coloured_border_or_logo_of_one_class(logo: bool) -> None:
     made = Made(CLASSES, each=30)
