@@ -22,17 +22,20 @@ _SUBJECTS = "patient|subject|subj|participant|person|individual|speaker|actor|pa
 NAMED = rf"(?i)(?:^|[^a-z])((?:{_SUBJECTS})[ _.-]?\d+)(?=/|[a-z_ .-][^/]*\.[^./]+$)"
 """Names that say whom they show; they need no further evidence, as one patient's images may look different."""
 
+_NUMBERS = r"^(.*\d)\d\.[^.]+$", r"^(.*\d)\d\d\.[^.]+$"
+"""Consecutive numbers, ten or a hundred together."""
+
 _PATTERNS = (
     r"^(.+)/",
     r"^([^/]+)/",
-    *(rf"^((?:[^_. -]+[_. -]+){{{count}}}[^_. -]*\d[^_. -]*)[_. -]+[^/]*\.[^.]+$" for count in range(4)),
-    *(rf"^((?:[^_. -]+[_. -]+){{{count}}}[^_. -]+)[_. -]+[^/]*\.[^.]+$" for count in range(3)),
+    *(rf"^({before}[^_ -]*\d[^_ -]*)[_ -]" for before in ("", *(f"(?:[^_ -]+[_ -]+){{{n}}}" for n in (1, 2, 3)))),
+    *(rf"^({before}[^_ -]+)[_ -]" for before in ("", *(f"(?:[^_ -]+[_ -]+){{{n}}}" for n in (1, 2)))),
+    r"^(.+)\.\d+\.[^.]+$",
     r"^(.*\d)[a-z]\.[^.]+$",
-    r"^(.*\d)\d\.[^.]+$",
-    r"^(.*\d)\d\d\.[^.]+$",
+    *_NUMBERS,
 )
-"""Tried on all other names: folders, the first words with and without a number, a letter after a
-number, consecutive numbers. They count only if the images of a group are alike."""
+"""Tried on all other names: folders, the first words with and without a number, a last number after a dot, a letter
+after a number, consecutive numbers. They count only if the images of a group are alike."""
 
 ALIKE = 0.8
 """A group's images are alike if in this share of comparisons one resembles a mate more than another of its class."""
@@ -81,6 +84,8 @@ class Series:
         if self.alike >= ALIKE:
             words += f" An image resembles one of its series more than another of its class in {percent(self.alike, 0)}"
             words += " of comparisons."
+        if self.pattern in _NUMBERS:
+            words += " Numbers that follow each other go together; where a series begins, they do not tell."
         if self.crossing:
             words += f" {counted(self.crossing, 'series', 'series')} are in more than one split, so that"
             words += " a model is measured on what it almost knows."

@@ -41,6 +41,7 @@ def agrees_with_its_pattern(made: Made, found: Series) -> bool:
         "x/y{group:02}/{frame:05}.jpg",
         "{group:03}{frame:01}.jpg",
         "n{group}{letter}.jpg",
+        "shot{group}.{frame:04}.png",
     ],
 )
 def test_frames_of_films_are_found_by_names(name: str) -> None:
