@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,7 @@ from cnn_tl.data.views.transforms import draft_size, resize_and_crop
 from cnn_tl.doctor.collection import SIDE, Collection, Features, Thumbnails
 from cnn_tl.doctor.headers import Header, read_header
 from cnn_tl.doctor.measures import MEASURES, VERSION, Measured, measure
+from cnn_tl.networks.pretrained.weights import PACKAGES, has_package
 from cnn_tl.recipe.resolved import FreezeRecipe
 from cnn_tl.training.context import Run, open_cache
 from cnn_tl.training.dataset import Dataset, Selection
@@ -59,12 +60,14 @@ class Collected:
     Attributes:
         manifest: with the images that could not be read set aside, and its remarks.
         computed: features that the cache lacked.
+        more: other backbone -> its features [N, D], where the cache has those of all images.
     """
 
     collection: Collection
     manifest: Manifest
     backbone: str
     computed: int
+    more: Mapping[str, Features]
 
 
 @contextmanager
@@ -111,7 +114,29 @@ def _collected(run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: 
         measures=np.stack([looks[image.sha256].measures for image in images]),
         view_of=lambda made: _view_of(made, network, backend),
     )
-    return Collected(collection, dataset.manifest, run.recipe.model.name, computed)
+    more = _cached_elsewhere(run, dataset.manifest, images)
+    return Collected(collection, dataset.manifest, run.recipe.model.name, computed, more)
+
+
+def _cached_elsewhere(
+    run: Run[FreezeRecipe], manifest: Manifest, images: tuple[ImageRecord, ...]
+) -> dict[str, Features]:
+    """Return the features [N, D] of other shipped backbones, of those by which all images have been seen already."""
+    found: dict[str, Features] = {}
+    for name in PACKAGES:
+        if name == run.recipe.model.name or not has_package(name):
+            continue
+        model = run.recipe.model.model_copy(update={"name": name, "weights": None, "image_size": None})
+        other = replace(run, recipe=run.recipe.model_copy(update={"model": model}))
+        known = recall_network(other)
+        if known is None or known.graph is None:
+            continue
+        network = find_network(other, known, len(manifest.classes))
+        dataset = Dataset(other, network.info.preprocessing, Selection(manifest))
+        cached = find_features(dataset, network, open_cache(other), images, 1, choose_backend(other, dataset, network))
+        if not cached.missing:
+            found[name] = cached[0]
+    return found
 
 
 @dataclass(frozen=True)

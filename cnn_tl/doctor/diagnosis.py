@@ -38,6 +38,7 @@ class Diagnosis:
 
     Attributes:
         name: of the data folder or run, as the caller gave it.
+        backbones: whose features were used; further ones, where the cache has theirs, only for labels.
         findings: the most harmful first; empty where nothing was found.
         seconds: step -> the seconds that it took.
     """
@@ -45,7 +46,7 @@ class Diagnosis:
     name: str
     manifest: Manifest
     collection: Collection
-    backbone: str
+    backbones: tuple[str, ...]
     computed: int
     screens: Screens
     findings: tuple[Finding, ...]

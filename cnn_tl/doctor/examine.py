@@ -33,13 +33,13 @@ def examined(subject: Subject, name: str, observer: Observer) -> Iterator[Diagno
     """
     watch = _Watch(observer)
     with watch.collecting(subject) as found:
-        images = found.collection
+        images, more = found.collection, list(found.more.values())
         twins = watch("twins", lambda: find_twins(images, subject.recipe.seed))
         leaks = find_leaks(twins.groups, images.splits, images.labels)
         screens = Screens(
             twins=twins,
             leaks=leaks,
-            labels=watch("labels", lambda: wrong_labels_of(images, subject.recipe.seed, twins.groups)),
+            labels=watch("labels", lambda: wrong_labels_of(images, subject.recipe.seed, twins.groups, more)),
             outliers=watch("outliers", lambda: find_outliers(images)),
             shortcuts=watch("shortcuts", lambda: find_shortcuts(images)),
             series=watch("series", lambda: find_series(images)),
@@ -51,7 +51,7 @@ def examined(subject: Subject, name: str, observer: Observer) -> Iterator[Diagno
             name=name,
             manifest=found.manifest,
             collection=images,
-            backbone=found.backbone,
+            backbones=(found.backbone, *found.more),
             computed=found.computed,
             screens=screens,
             findings=findings_of(images, screens),

@@ -30,11 +30,11 @@ def page_of(found: Diagnosis, output: Path) -> DoctorPage:
     )
     sections = tuple(_section(found, one, chosen.get(one.kind, []), drawn.drawn) for one in found.findings)
     clean = [KINDS[kind].lower() for kind in KINDS if kind not in {one.kind for one in found.findings}]
-    images = found.collection
+    images, seen_by = found.collection, ", ".join(found.backbones)
     facts = data_table.data_facts(found.manifest)
     return DoctorPage(
         title=found.name,
-        subtitle=f"{len(images):,} images of {counted(len(images.classes), 'class')}, seen by {found.backbone}",
+        subtitle=f"{len(images):,} images of {counted(len(images.classes), 'class')}, seen by {seen_by}",
         verdict=_verdict(found),
         sections=sections,
         clean=(f"Nothing was found of: {', '.join(clean)}.",) if clean else (),

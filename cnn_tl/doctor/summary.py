@@ -26,7 +26,7 @@ def summary_of(found: Diagnosis) -> dict[str, Any]:
             "notes": list(found.manifest.notes),
         },
         "classes": list(images.classes),
-        "backbone": found.backbone,
+        "backbones": list(found.backbones),
         "features_computed": found.computed,
         "findings": [one.to_dict() for one in found.findings],
         "nothing_found": [kind for kind in KINDS if kind not in {one.kind for one in found.findings}],

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from cnn_tl.core.progress import Observer
 from cnn_tl.data.decoding.image import read_image
-from cnn_tl.doctor.collecting import Collected
+from cnn_tl.doctor.collecting import Collected, collected
 from cnn_tl.doctor.headers import UNKNOWN, read_header
 from cnn_tl.doctor.measures import MEASURES, measure
+from cnn_tl.recipe import Recipe
+
+if TYPE_CHECKING:
+    from cnn_tl.recipe.resolved import FreezeRecipe
 
 Collect = Callable[[Path], AbstractContextManager[Collected]]
 
@@ -88,3 +94,21 @@ def test_one_colour_and_strips_have_finite_measures(tmp_path: Path) -> None:
     for size in ((4, 4), (4, 300), (5, 5000)):
         Image.new("RGB", size, (200, 10, 10)).save(tmp_path / "x.png")
         assert np.isfinite(measure(read_image(tmp_path / "x.png"), 32)).all()
+
+
+def test_features_of_another_backbone_are_taken_from_the_cache(collect: Collect, photos: Path) -> None:
+    with collect(photos) as before:
+        assert before.more == {}
+    recipe = Recipe.model_validate(
+        {"mode": "freeze", "data": {"path": str(photos)}, "run": {"device": "cpu"}}
+    ).resolve()
+    with collected(cast("FreezeRecipe", recipe), Observer()) as default:
+        expected = default.collection.features
+        assert default.backbone == "tf_efficientnet_lite0"
+    with collect(photos) as after:
+        assert list(after.more) == ["tf_efficientnet_lite0"]
+        np.testing.assert_array_equal(after.more["tf_efficientnet_lite0"], expected)
+    (photos / "train" / "a" / "0.png").unlink()
+    (photos / "train" / "a" / "1.png").write_bytes((photos / "val" / "a" / "1.png").read_bytes())
+    with collect(photos) as fewer:
+        assert len(fewer.more["tf_efficientnet_lite0"]) == len(fewer.collection) == 17
