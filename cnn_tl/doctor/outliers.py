@@ -77,7 +77,9 @@ def find_outliers(collection: Collection) -> list[Outlier]:
     """Return the outliers of a collection, the farthest first; an image may stand out in several ways."""
     labels = collection.labels
     strange = strangeness(collection.features, labels, len(collection.classes))
-    found = foreign_outliers(strange, labels) + odd_outliers(measured(collection), labels)
+    odd = odd_outliers(measured(collection), labels)
+    plain = {one.index for one in odd if one.kind == "one colour"}
+    found = odd + [one for one in foreign_outliers(strange, labels) if one.index not in plain]
     return sorted(found, key=lambda one: (-one.score, one.index))
 
 

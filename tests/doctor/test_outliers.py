@@ -87,7 +87,10 @@ def test_a_class_of_one_colour_shows_that() -> None:
     made = Made(each=60)
     made.thumbnails[:60] = 90
     made.thumbnails[70] = 90
-    assert by_kind(find_outliers(made.collection()))["one colour"] == {70}
+    made.features[70] = np.random.default_rng(5).gamma(1.0, 1.0, 64)
+    found = find_outliers(made.collection())
+    assert by_kind(found)["one colour"] == {70}
+    assert [one.kind for one in found if one.index == 70] == ["one colour"]  # and not foreign too
 
 
 @pytest.mark.parametrize("each", [1, 5, 10])
