@@ -26,7 +26,7 @@ KINDS = ("equal bytes", "equal pixels", *NEAR_KINDS)
 
 NEIGHBOURS = 8
 """Of each image, by features, that are candidates."""
-MADE = 240
+MADE = 600
 """Twins that are made to calibrate."""
 SAMPLE = 2_000
 """Real pairs that calibrate."""
