@@ -108,9 +108,15 @@ class _Measure:
 
 
 def measured(collection: Collection) -> Mapping[str, _Measure]:
-    """Return what each kind but the foreign ones is judged by."""
-    measures = {name: collection.measure(name).astype(np.float64) for name in ("brightness", "contrast", "sharpness")}
-    light, contrast, sharp = measures["brightness"], measures["contrast"], measures["sharpness"]
+    """Return what each kind but the foreign ones is judged by.
+
+    Blur takes more from the second derivative than from the first: their ratio tells it from a plain background, which
+    has little of both.
+    """
+    measures = {
+        name: collection.measure(name).astype(np.float64) for name in ("brightness", "contrast", "sharpness", "detail")
+    }
+    light, contrast, sharp, detail = measures.values()
     width, height = (
         np.array([getattr(header, side) or np.nan for header in collection.headers], np.float64)
         for side in ("width", "height")
@@ -123,7 +129,7 @@ def measured(collection: Collection) -> Mapping[str, _Measure]:
         "low contrast": _Measure(contrast, -np.log(contrast + 1)),
         "dark": _Measure(light, -np.log(light + 4)),
         "bright": _Measure(light, -np.log(259 - light)),
-        "blurred": _Measure(sharp, -np.log((sharp + 0.25) / np.sqrt(contrast + 2))),
+        "blurred": _Measure(sharp, -np.log((sharp + 0.25) / (detail + 0.25) ** 0.85), factor=1.5),
         "wide": _Measure(ratio, np.log(ratio)),
         "tall": _Measure(ratio, -np.log(ratio)),
         "tiny": _Measure(area, -np.log(area) / 2),
