@@ -18,6 +18,8 @@ LEAST = 0.5
 """Probability of a verified pair, also where the mean would allow less."""
 _PENALTY = 0.03
 _ROUNDS = 20
+_LEAST_KEPT = 0.85
+"""With more to leave out, made twins are simply like other pairs (digits), and all of them count."""
 _SMALLEST_SPREAD = 0.02
 
 
@@ -131,6 +133,7 @@ def calibrate(twins_VX: Doubles, pairs_PX: Doubles) -> Calibration:
     Where a third of the real pairs or more are twins, as among frames of a video, the share can come out too low, and
     few pairs or none are verified; their order stays.
     """
+    twins_VX = _recognisable(twins_VX, pairs_PX)
     chance = np.zeros(len(pairs_PX))
     for _ in range(_ROUNDS):
         logistic = fit(twins_VX, pairs_PX, np.maximum(1 - chance, 1e-3))
@@ -139,6 +142,13 @@ def calibrate(twins_VX: Doubles, pairs_PX: Doubles) -> Calibration:
         if np.abs(chance - before).max() < 0.001:
             break
     return Calibration(logistic, offset)
+
+
+def _recognisable(twins_VX: Doubles, pairs_PX: Doubles) -> Doubles:
+    """Leave out made twins that neither gradients nor features tell from real pairs: a few would flatten the fit."""
+    detail = twins_VX[:, 2] > np.quantile(pairs_PX[:, 2], 0.9)
+    kept = detail | (twins_VX[:, 0] > np.quantile(pairs_PX[:, 0], 0.99))
+    return twins_VX[kept] if kept.mean() >= _LEAST_KEPT else twins_VX
 
 
 def _share(log_odds: Doubles) -> float:
