@@ -59,25 +59,30 @@ class Collected:
 
     Attributes:
         manifest: with the images that could not be read set aside, and its remarks.
+        digest: of the manifest as `train` would split it.
         computed: features that the cache lacked.
         more: other backbone -> its features [N, D], where the cache has those of all images.
     """
 
     collection: Collection
     manifest: Manifest
+    digest: str
     backbone: str
     computed: int
     more: Mapping[str, Features]
 
 
 @contextmanager
-def collected(recipe: FreezeRecipe, observer: Observer, manifest: Manifest | None = None) -> Iterator[Collected]:
+def collected(
+    recipe: FreezeRecipe, observer: Observer, manifest: Manifest | None = None, *, as_on_disk: bool = False
+) -> Iterator[Collected]:
     """Scan the data of a recipe, and compute what the cache lacks of features, thumbnails and measures.
 
     Inside the block `Collection.view_of` works; the data folder is only read.
 
     Args:
         manifest: the images, where they have been scanned already.
+        as_on_disk: where the folder has no val, leave all of its images in train; `train` would split some off.
 
     Raises:
         DataError: there are no class folders, or too few images can be read.
@@ -91,10 +96,12 @@ def collected(recipe: FreezeRecipe, observer: Observer, manifest: Manifest | Non
             run = Run(recipe, folder, observer)
             network = find_network(run, recall_network(run), len(manifest.classes))
             dataset = Dataset(run, network.info.preprocessing, Selection(manifest))
-        yield _collected(run, dataset, network)
+        yield _collected(run, dataset, network, as_on_disk=as_on_disk)
 
 
-def _collected(run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: LazyNetwork) -> Collected:
+def _collected(
+    run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: LazyNetwork, *, as_on_disk: bool
+) -> Collected:
     try:
         backend, features, computed = _features(run, dataset, network, verify_device=False)
     except DeviceChanged:
@@ -103,7 +110,9 @@ def _collected(run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: 
     dataset.set_aside(broken)
     kept = {image.path for image in dataset.manifest.images}
     rows = [index for index, image in enumerate(features.images) if image.path in kept]
-    images = tuple(features.images[index] for index in rows)
+    manifest = _unsplit(dataset.manifest) if as_on_disk else dataset.manifest
+    own = {image.path: image for image in manifest.images}
+    images = tuple(own[features.images[index].path] for index in rows)
     collection = Collection(
         root=dataset.manifest.root,
         classes=dataset.manifest.classes,
@@ -114,8 +123,16 @@ def _collected(run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe], network: 
         measures=np.stack([looks[image.sha256].measures for image in images]),
         view_of=lambda made: _view_of(made, network, backend),
     )
-    more = _cached_elsewhere(run, dataset.manifest, images)
-    return Collected(collection, dataset.manifest, run.recipe.model.name, computed, more)
+    more = _cached_elsewhere(run, manifest, images)
+    return Collected(collection, manifest, dataset.manifest.digest(), run.recipe.model.name, computed, more)
+
+
+def _unsplit(manifest: Manifest) -> Manifest:
+    """Return the manifest with the validation images that the scan has split off back in train."""
+    if "val" in manifest.splits:
+        return manifest
+    images = (replace(image, split="train") if image.split == "val" else image for image in manifest.images)
+    return replace(manifest, images=tuple(images))
 
 
 def _cached_elsewhere(

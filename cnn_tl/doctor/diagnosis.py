@@ -38,6 +38,7 @@ class Diagnosis:
 
     Attributes:
         name: of the data folder or run, as the caller gave it.
+        digest: of the data as `train` would split it.
         backbones: whose features were used; further ones, where the cache has theirs, only for labels.
         findings: the most harmful first; empty where nothing was found.
         seconds: step -> the seconds that it took.
@@ -45,6 +46,7 @@ class Diagnosis:
 
     name: str
     manifest: Manifest
+    digest: str
     collection: Collection
     backbones: tuple[str, ...]
     computed: int

@@ -50,6 +50,7 @@ def examined(subject: Subject, name: str, observer: Observer) -> Iterator[Diagno
         yield Diagnosis(
             name=name,
             manifest=found.manifest,
+            digest=found.digest,
             collection=images,
             backbones=(found.backbone, *found.more),
             computed=found.computed,
@@ -76,7 +77,7 @@ class _Watch:
     @contextmanager
     def collecting(self, subject: Subject) -> Iterator[Collected]:
         started = time.monotonic()
-        with collected(subject.recipe, self._observer) as found:
+        with collected(subject.recipe, self._observer, as_on_disk=subject.run is None) as found:
             self.seconds["collecting"] = round(time.monotonic() - started, 2)
             yield found
 

@@ -139,8 +139,15 @@ def _twins(images: Collection, found: Screens) -> Iterator[Finding]:
             f"{counted(len(within), 'further copy', 'further copies')} of images of the same class and split: they "
             "count several times",
             _pair(images, extra, next(same)),
-            "equal ones are in exclude.txt; look at the others with cnn-tl review",
+            f"equal ones are in exclude.txt; look at the others with cnn-tl review{_torn(images)}",
         )
+
+
+def _torn(images: Collection) -> str:
+    """Return what else to do with copies in a folder that `train` splits by itself."""
+    if "val" in images.splits:
+        return ""
+    return "; train splits val off at random, and data.groups: twins keeps copies on one side"
 
 
 def _outliers(images: Collection, found: Screens) -> Iterator[Finding]:

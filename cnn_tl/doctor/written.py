@@ -90,7 +90,7 @@ def remember(found: Diagnosis, output: Path | None) -> None:
     findings = tuple((one.kind, one.count, one.text) for one in found.findings)
     day = datetime.now(UTC).date().isoformat()
     place = None if output is None else str(output.resolve())
-    doctor_findings.remember(found.manifest.digest(), doctor_findings.FoundBefore(day, findings, place))
+    doctor_findings.remember(found.digest, doctor_findings.FoundBefore(day, findings, place))
 
 
 def _equal(twins: Twins, indices: Iterable[int]) -> list[int]:

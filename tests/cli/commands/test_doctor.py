@@ -144,6 +144,15 @@ def test_a_run_tells_its_accuracy_with_and_without_the_leak(
     assert json.loads(page.out)["facts"]["data"]["doctor"]["findings"][0][0] == "leaks"
 
 
+def test_a_folder_without_val_is_examined_as_it_is(doctor: Callable[..., Any], photos: Path, tmp_path: Path) -> None:
+    done = doctor(photos / "train", "--output", tmp_path / "found")
+    assert "leaks" not in done.out
+    assert "data.groups: twins keeps copies on one side" in " ".join(done.out.split())
+    assert {row["split_b"] for row in rows(tmp_path / "found" / "twins.csv")} == {"train"}
+    summary = json.loads((tmp_path / "found" / "summary.json").read_text("utf-8"))
+    assert summary["data"]["images"]["a"] == {"train": 15, "val": 0, "test": 0}
+
+
 @pytest.mark.parametrize("name", ["missing", "empty"])
 def test_a_folder_without_images_is_refused(doctor: Callable[..., Any], tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
