@@ -283,8 +283,12 @@ class Dataset(Generic[R]):
         if not failures:
             return
         warn_of_set_aside(self.run.observer, [str(error) for _, error in failures])
+        has_val = bool(self.manifest.of("val"))  # not yet where twins are looked for before the splits are chosen
         self._selection.manifest = self.manifest.without((image, error.reason) for image, error in failures)
-        self.manifest.check()
+        if has_val:
+            self.manifest.check()
+        else:
+            self.manifest.check_classes()
         self._write_manifest()  # so that a resumed run leaves them out too
 
     def report_blank_images(self) -> None:

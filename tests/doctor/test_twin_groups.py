@@ -63,3 +63,11 @@ def test_train_leaves_such_a_copy_out_of_training(cli: Callable[..., Any], tmp_p
     assert '"train": 5' in plain.out
     assert '"train": 5' not in kept.out
     assert "train/a/0.bmp" in kept.err
+
+
+def test_a_broken_image_is_set_aside_before_the_splits_are_chosen(cli: Callable[..., Any], tmp_path: Path) -> None:
+    data = photos(tmp_path / "photos") / "train"
+    flags = ("--device", "cpu", "--set", "data.groups=twins", "--output", tmp_path / "run")
+    done = cli("train", data, *flags)
+    assert done.code == 0, done.err
+    assert "broken.png" in done.err
