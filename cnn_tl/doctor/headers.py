@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def read_header(path: Path) -> Header:
     """Return the header of an image file; nothing is decoded. `UNKNOWN` if Pillow cannot open it."""
     try:
         with Image.open(path) as image:
-            exif = image.getexif()
+            exif = Image.Image.getexif(image)  # that of a PNG decodes it, to look for EXIF data behind the pixels
             size = image.size[::-1] if exif.get(ExifTags.Base.Orientation) in _ROTATED else image.size
             tables = image.quantization if isinstance(image, JpegImagePlugin.JpegImageFile) else {}
             camera = " ".join(_text(exif.get(tag)) for tag in (ExifTags.Base.Make, ExifTags.Base.Model)).strip()
@@ -65,6 +66,7 @@ def _quality(tables: Mapping[int, Sequence[int]]) -> int | None:
     return int(np.argmin(np.abs(_means() - mean))) + 1
 
 
+@cache
 def _means() -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Return the mean of libjpeg's luminance table at each quality from 1 to 100 (jcparam.c, jpeg_quality_scaling)."""
     quality = np.arange(1, 101)

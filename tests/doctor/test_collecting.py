@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 from cnn_tl.core.progress import Observer
 from cnn_tl.data.decoding.image import read_image
 from cnn_tl.doctor.collecting import Collected, collected
-from cnn_tl.doctor.headers import UNKNOWN, read_header
+from cnn_tl.doctor.headers import UNKNOWN, Header, read_header
 from cnn_tl.doctor.measures import MEASURES, measure
 from cnn_tl.recipe import Recipe
 
@@ -73,6 +73,12 @@ def test_a_header_has_camera_time_and_upright_size(tmp_path: Path) -> None:
     assert (found.width, found.height, found.camera, found.taken) == (20, 30, "Maker One", "2026:11:28 07:00:00")
     (tmp_path / "y.jpg").write_bytes(b"no image")
     assert read_header(tmp_path / "y.jpg") == UNKNOWN
+
+
+def test_the_header_of_a_png_is_read_without_its_pixels(tmp_path: Path) -> None:
+    Image.effect_noise((64, 64), 90).save(tmp_path / "x.png")
+    (tmp_path / "x.png").write_bytes((tmp_path / "x.png").read_bytes()[:1000])  # decoding it would fail
+    assert read_header(tmp_path / "x.png") == Header(64, 64, "PNG", "L")
 
 
 def test_measures_tell_light_blur_and_border() -> None:
