@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.core.errors import DataError
+from cnn_tl.core.errors import DataError, printable
 from cnn_tl.core.formatting import counted, percent
 from cnn_tl.core.seeds import seed_of
 from cnn_tl.data.groups import groups_by_pattern
@@ -80,7 +80,7 @@ class Series:
         images = counted(int((self.groups >= 0).sum()), "image")
         by = "by their names" if self.pattern else f"taken within {_SECONDS} seconds of each other"
         series = counted(len(self.names), "series", "series")
-        words = f"{images} form {series} {by}, such as {' and '.join(self.example)}."
+        words = f"{images} form {series} {by}, such as {' and '.join(map(printable, self.example))}."
         if self.alike >= ALIKE:
             words += f" An image resembles one of its series more than another of its class in {percent(self.alike, 0)}"
             words += " of comparisons."

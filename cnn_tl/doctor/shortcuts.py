@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn_tl.core.errors import printable
 from cnn_tl.core.formatting import counted, percent
 from cnn_tl.data.manifest import SPLITS
 from cnn_tl.doctor.attributes import ALL, CLIPPED, Attribute, Column, attributes_of, codes_of, constant
@@ -68,8 +69,8 @@ class Shortcut:
         balanced = (1 + self.recall - self.false_alarms) / 2
         plural = self.attribute in (ALL, CLIPPED)
         name = f"{self.attribute}{'' if self.attribute == ALL else ' alone'} tell{'' if plural else 's'}"
-        words = f"{name[0].upper()}{name[1:]} {self.of} {self.group} from the others: {percent(balanced, 0)} balanced"
-        words += " accuracy, where guessing gives 50%."
+        words = f"{name[0].upper()}{name[1:]} {self.of} {printable(self.group)} from the others: "
+        words += f"{percent(balanced, 0)} balanced accuracy, where guessing gives 50%."
         if self.rule:
             words += f" {self.rule}"
         if len(self.groups) > 1:
@@ -166,7 +167,7 @@ def _shortcut(
         sure=float(result.sure[best]),
         found=len(reached) > 0,
         groups=tuple(names[index] for index in reached.tolist()),
-        rule=rule_of(attribute.columns, groups == best, f"{of} {names[best]}") if len(reached) else "",
+        rule=rule_of(attribute.columns, groups == best, f"{of} {printable(names[best])}") if len(reached) else "",
     )
 
 
@@ -196,7 +197,7 @@ def _word_rule(column: Column, inside: NDArray[np.bool_]) -> tuple[str, int, int
     gains = ours / max(1, inside.sum()) - theirs / max(1, (~inside).sum())
     most, least = int(gains.argmax()), int(gains.argmin())
     at = most if gains[most] >= -gains[least] - 1e-9 else least
-    value = f"{column.name} {values[at]}"
+    value = f"{column.name} {printable(str(values[at]))}"
     if at == most:
         return f"have {value}", int(ours[at]), int(theirs[at])
     return f"do not have {value}", int(inside.sum() - ours[at]), int((~inside).sum() - theirs[at])

@@ -42,6 +42,16 @@ def test_one_class_of_another_format() -> None:
     assert "the network's features: 91%" in found["class format"].sentence(0.912)
 
 
+def test_a_sentence_holds_no_control_characters() -> None:
+    made = Made(("a\x1b[31m", "b"), each=30)
+    for index in np.flatnonzero(made.labels == 0):
+        made.headers[index] = replace(made.headers[index], camera="One\x1b]0;x\x07")
+    sentence = findings(made)["class camera"].sentence()
+    assert "class a\\x1b[31m" in sentence
+    assert "camera One\\x1b]0;x" in sentence
+    assert sentence.isprintable()
+
+
 @pytest.mark.parametrize(
     ("change", "attribute"),
     [
