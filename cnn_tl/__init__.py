@@ -37,6 +37,7 @@ _MODULES = {
     "benchmark": "cnn_tl.api.analysis",
     "compare": "cnn_tl.api.analysis",
     "evaluate": "cnn_tl.api.analysis",
+    "examine": "cnn_tl.api.data",
     "explain": "cnn_tl.api.analysis",
     "export": "cnn_tl.api.prediction",
     "inspect": "cnn_tl.api.analysis",
@@ -64,6 +65,7 @@ __all__ = [
     "benchmark",
     "compare",
     "evaluate",
+    "examine",
     "explain",
     "export",
     "inspect",
@@ -79,6 +81,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from cnn_tl.api.analysis import benchmark, compare, evaluate, explain, inspect, report
+    from cnn_tl.api.data import examine
     from cnn_tl.api.prediction import export, load, predict
     from cnn_tl.api.training import lr_find, train
     from cnn_tl.core.errors import CnnTlError, RecipeError

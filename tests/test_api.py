@@ -22,6 +22,7 @@ SURFACE = [
     "benchmark",
     "compare",
     "evaluate",
+    "examine",
     "explain",
     "export",
     "inspect",
