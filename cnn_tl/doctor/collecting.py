@@ -25,6 +25,7 @@ from cnn_tl.core.errors import BadImageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
 from cnn_tl.data.decoding.image import read_image
+from cnn_tl.data.groups import TwinFinder
 from cnn_tl.data.loader import in_groups
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.data.reading.jobs import Decoded, ImageFile
@@ -74,7 +75,12 @@ class Collected:
 
 @contextmanager
 def collected(
-    recipe: FreezeRecipe, observer: Observer, manifest: Manifest | None = None, *, as_on_disk: bool = False
+    recipe: FreezeRecipe,
+    observer: Observer,
+    manifest: Manifest | None = None,
+    *,
+    as_on_disk: bool = False,
+    find_twins: TwinFinder | None = None,
 ) -> Iterator[Collected]:
     """Scan the data of a recipe, and compute what the cache lacks of features, thumbnails and measures.
 
@@ -82,6 +88,7 @@ def collected(
 
     Args:
         manifest: the images, where they have been scanned already.
+        find_twins: what `data.groups: twins` uses; None: only equal files are twins.
         as_on_disk: where the folder has no val, leave all of its images in train; `train` would split some off.
 
     Raises:
@@ -91,7 +98,7 @@ def collected(
     with tempfile.TemporaryDirectory(prefix="cnn-tl-doctor-") as scratch, fp32_switches_restored(), pools_kept():
         folder = RunFolder(Path(scratch) / "run")
         if manifest is None:
-            run, dataset, network = open_run(recipe, folder, observer, resume=False)
+            run, dataset, network = open_run(recipe, folder, observer, resume=False, find_twins=find_twins)
         else:
             run = Run(recipe, folder, observer)
             network = find_network(run, recall_network(run), len(manifest.classes))

@@ -77,7 +77,12 @@ class _Watch:
     @contextmanager
     def collecting(self, subject: Subject) -> Iterator[Collected]:
         started = time.monotonic()
-        with collected(subject.recipe, self._observer, as_on_disk=subject.run is None) as found:
+        with collected(
+            subject.recipe,
+            self._observer,
+            as_on_disk=subject.run is None,
+            find_twins=lambda *_: subject.groups,
+        ) as found:
             self.seconds["collecting"] = round(time.monotonic() - started, 2)
             yield found
 

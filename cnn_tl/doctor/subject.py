@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn_tl.core import files
 from cnn_tl.core.errors import ArtefactError, printable
 from cnn_tl.core.progress import Observer
 from cnn_tl.data.manifest import Manifest
@@ -29,10 +30,12 @@ class Subject:
     Attributes:
         recipe: whose data, splits and backbone are used.
         run: the run, if one was given.
+        groups: image -> group as the run has found them, so that its splits are the same again.
     """
 
     recipe: FreezeRecipe
     run: RunFolder | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 def subject_of_data(recipe: ResolvedRecipe) -> Subject:
@@ -50,12 +53,13 @@ def subject_of_run(path: Path) -> Subject:
     """Return the data of a run, with the splits, corrections and the pretrained backbone of its recipe.
 
     Raises:
-        ArtefactError: it has not begun, or its recipe is damaged.
+        ArtefactError: it has not begun, or its recipe or manifest is damaged.
     """
     folder = RunFolder(path)
     if not folder.manifest.is_file():
         raise ArtefactError(f"{printable(path)} has not begun yet; finish it first: {folder.resume_command}")
-    return Subject(_features_only(with_found_paths(folder.own_recipe(), folder)), folder)
+    groups = Manifest.from_json(files.read_json(folder.manifest)).groups()
+    return Subject(_features_only(with_found_paths(folder.own_recipe(), folder)), folder, groups)
 
 
 def _features_only(recipe: ResolvedRecipe) -> FreezeRecipe:

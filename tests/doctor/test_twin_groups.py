@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,3 +72,12 @@ def test_a_broken_image_is_set_aside_before_the_splits_are_chosen(cli: Callable[
     done = cli("train", data, *flags)
     assert done.code == 0, done.err
     assert "broken.png" in done.err
+
+
+def test_doctor_of_such_a_run_has_its_splits(cli: Callable[..., Any], tmp_path: Path) -> None:
+    data = photos(tmp_path / "photos")
+    flags = ("--device", "cpu", "--set", "data.groups=twins", "--output", tmp_path / "run")
+    assert cli("train", data, *flags).code == 0
+    found = json.loads(cli("doctor", tmp_path / "run", "--json").out)
+    assert found["data"]["images"]["a"] == {"train": 4, "val": 2, "test": 0}
+    assert found["leaks"] == {"val": 0}
