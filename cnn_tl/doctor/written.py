@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cnn_tl.core import files
 from cnn_tl.core.errors import UsageError, printable
-from cnn_tl.data.corrections import RELABEL_HEADER, csv_row, exclude_line, written
+from cnn_tl.data.corrections import RELABEL_HEADER, csv_row, exclude_line, relabel_row, written
 from cnn_tl.doctor.decisions import LOG, Decisions
 from cnn_tl.doctor.diagnosis import Diagnosis
 from cnn_tl.doctor.page import page_of
@@ -67,7 +67,7 @@ def write_folder(found: Diagnosis, output: Path) -> None:
         ("outliers.csv", _outliers(found)),
         ("shortcuts.json", files.as_json([one.to_json() for one in found.screens.shortcuts])),
         ("exclude.txt", _exclude(found)),
-        ("relabel.csv", RELABEL_HEADER),
+        ("relabel.csv", _relabel(found)),
         (PAGE, render_doctor(page_of(found, output))),
     ):
         files.write_text(output / name, text)
@@ -93,11 +93,19 @@ def remember(found: Diagnosis, output: Path | None) -> None:
     doctor_findings.remember(found.digest, doctor_findings.FoundBefore(day, findings, place))
 
 
-def _equal(twins: Twins, indices: Iterable[int]) -> list[int]:
-    """Return those of the images whose file or pixels are equal to those of an earlier one."""
+def extra_copies(twins: Twins, splits: Sequence[str], labels: Sequence[int]) -> list[int]:
+    """Return the images whose file or pixels are equal to those of an earlier one of the same class and split."""
     pairs = zip(twins.pairs.tolist(), twins.kinds, strict=True)
-    equal = {second for (_, second), kind in pairs if kind in EQUAL}
-    return [index for index in indices if index in equal]
+    first = {second: first for (first, second), kind in pairs if kind in EQUAL}
+    seen: set[tuple[int, str, int]] = set()
+    copies = []
+    for index in sorted({*first, *first.values()}):
+        same_bytes = first.get(index, index)
+        place = first.get(same_bytes, same_bytes), splits[index], labels[index]
+        if place in seen:
+            copies.append(index)
+        seen.add(place)
+    return copies
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -157,20 +165,28 @@ def _outliers(found: Diagnosis) -> str:
 
 
 def _exclude(found: Diagnosis) -> str:
-    """Return exclude.txt: only images whose loss is sure to do no harm, each under the reason."""
+    """Return exclude.txt: what the examined data leave out already, and images whose loss is sure to do no harm."""
     images, screens = found.collection, found.screens
     names = images.files
+    copies = extra_copies(screens.twins, images.splits, images.labels.tolist())
     lines = ["# For data.exclude: one image a line. cnn-tl review adds what you decide.\n"]
-    chosen: set[int] = set()
-    for title, indices in (
-        ("images of train with a twin in val or test", screens.leaks.in_training),
-        ("equal to another image of the same class and split", _equal(screens.twins, screens.leaks.within)),
+    chosen: set[str] = set()
+    for title, paths in (
+        ("left out by data.exclude already", [one.path for one in found.manifest.excluded]),
+        ("images of train with a twin in val or test", [names[at] for at in screens.leaks.in_training]),
+        ("equal to another image of the same class and split", [names[at] for at in copies]),
     ):
-        rest = [index for index in indices if index not in chosen]
+        rest = [path for path in paths if path not in chosen]
         if rest:
-            lines += [f"# {title}\n", *(exclude_line(names[index]) for index in rest)]
+            lines += [f"# {title}\n", *map(exclude_line, rest)]
             chosen |= set(rest)
     return "".join(lines)
+
+
+def _relabel(found: Diagnosis) -> str:
+    """Return relabel.csv: the labels that data.relabel has changed already, and no others."""
+    changed = (relabel_row(one.path, found.manifest.classes[one.label]) for one in found.manifest.relabelled())
+    return "".join((RELABEL_HEADER, *changed))
 
 
 def _bool(value: bool) -> str:

@@ -157,3 +157,20 @@ def test_a_folder_without_val_is_examined_as_it_is(doctor: Callable[..., Any], p
 def test_a_folder_without_images_is_refused(doctor: Callable[..., Any], tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     assert doctor(tmp_path / name).code == 3
+
+
+def test_corrections_that_the_data_have_already_stay_in_the_lists(
+    doctor: Callable[..., Any], photos: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "found"
+    assert doctor(photos, "--output", folder).code == 0
+    decisions = Decisions(folder)
+    decisions.decide([Verdict("train/a/9.png", "relabel", HOSTILE)])
+    decisions.close()
+    (folder / "relabel.csv").write_text((folder / "relabel.csv").read_text("utf-8") + f"train/a/8.png,{HOSTILE}\n")
+    excluded, labels = set(read_exclude(folder / "exclude.txt")), read_relabel(folder / "relabel.csv")
+    assert (len(excluded), len(labels)) == (2, 2)
+    corrected = (f"data.exclude={folder}/exclude.txt", f"data.relabel={folder}/relabel.csv")
+    assert doctor(photos, "--output", folder, "--set", corrected[0], "--set", corrected[1]).code == 0
+    assert set(read_exclude(folder / "exclude.txt")) >= excluded
+    assert read_relabel(folder / "relabel.csv") == labels
