@@ -13,6 +13,7 @@ from cnn_tl.doctor.diagnosis import Diagnosis
 from cnn_tl.doctor.findings import KINDS, REVIEWED, Finding
 from cnn_tl.doctor.outliers import KINDS as OUTLIERS
 from cnn_tl.doctor.summary import summary_of
+from cnn_tl.doctor.wording import sensitivity
 from cnn_tl.pages.doctor import DoctorPage, Group, Member, Row, Section
 from cnn_tl.reporting import data_table, thumbnails
 
@@ -37,7 +38,10 @@ def page_of(found: Diagnosis, output: Path) -> DoctorPage:
         subtitle=f"{len(images):,} images of {counted(len(images.classes), 'class')}, seen by {seen_by}",
         verdict=_verdict(found),
         sections=sections,
-        clean=(f"Nothing was found of: {', '.join(clean)}.",) if clean else (),
+        clean=(
+            *((f"Nothing was found of: {', '.join(clean)}.",) if clean else ()),
+            _sentence(f"twins: {sensitivity(found.screens.twins)}"),
+        ),
         tables=(data_table.data_table(found.manifest, facts, None),),
         commands=_commands(found, output),
         notes=tuple(drawn.notes()),

@@ -13,6 +13,7 @@ from cnn_tl.doctor.collection import Collection
 from cnn_tl.doctor.diagnosis import Screens
 from cnn_tl.doctor.findings import Finding, by_harm
 from cnn_tl.doctor.leaks import LeakedAccuracy, Share
+from cnn_tl.doctor.twins import Twins
 
 REVIEW = "look at them with cnn-tl review"
 
@@ -141,6 +142,17 @@ def _twins(images: Collection, found: Screens) -> Iterator[Finding]:
             _pair(images, extra, next(same)),
             f"equal ones are in exclude.txt; look at the others with cnn-tl review{_torn(images)}",
         )
+
+
+def sensitivity(twins: Twins) -> str:
+    """Return how well twins are told from other images in this folder."""
+    if not twins.calibrated:
+        return (
+            "near-duplicates were told by a fixed rule: there are too few images, or too many alike, to calibrate one"
+        )
+    found = sum(twins.recall.values()) / max(len(twins.recall), 1)
+    precise = "" if twins.precision is None else f", with an estimated precision of {percent(twins.precision, 0)}"
+    return f"of changed copies that doctor made of these images, it finds {percent(found, 0)}{precise}"
 
 
 def _torn(images: Collection) -> str:

@@ -114,6 +114,7 @@ def _subject(source: Path, recipe: str | None, changes: list[str], flags: dict[s
 def show_diagnosis(found: Diagnosis) -> None:
     """Print the findings, the most harmful first, and what was not found."""
     from cnn_tl.doctor.findings import KINDS
+    from cnn_tl.doctor.wording import sensitivity
 
     images = found.collection
     console.say(f"{counted(len(images), 'image')} of {counted(len(images.classes), 'class')} in {found.name}")
@@ -126,6 +127,7 @@ def show_diagnosis(found: Diagnosis) -> None:
     if clean := [KINDS[kind].lower() for kind in KINDS if kind not in kinds]:
         console.say("")
         console.say(f"not found: {'; '.join(clean)}")
+    console.say(f"twins: {sensitivity(found.screens.twins)}")
 
 
 def _say_next(found: Diagnosis, source: Path, output: Path | None) -> None:
