@@ -209,11 +209,12 @@ class Review:
         return all(self._examined.images[index].path in self._verdicts for index in suspect.images)
 
     def _is_settled(self, suspect: Suspect) -> bool:
-        paths = [self._examined.images[index].path for index in suspect.images]
-        left = [path for path in paths if path not in self._decisions.excluded_before]
-        if len(paths) == 1 and paths[0] in self._decisions.relabelled_before:
-            return True
-        return len(left) < len(paths) and len(left) <= 1
+        """Say whether the files exclude all images, or all but one whose label is not in doubt."""
+        images = [self._examined.images[index] for index in suspect.images]
+        left = [image for image in images if image.path not in self._decisions.excluded_before]
+        if len(left) != 1 or left[0].path in self._decisions.relabelled_before:
+            return len(left) <= 1
+        return len(images) > 1 and not left[0].is_suspect and len({image.given for image in images}) == 1
 
     def _next_open(self, number: int) -> int | None:
         """Return the next open suspect after one, from the start again after the last; None: all are decided."""

@@ -123,6 +123,22 @@ def test_what_the_files_settle_is_decided_already(tmp_path: Path) -> None:
     review.close()
 
 
+def test_a_copy_whose_label_is_in_doubt_is_open_though_the_other_is_excluded(tmp_path: Path) -> None:
+    folder = write_examined_folder(tmp_path)
+    (folder / "exclude.txt").write_text("train/cat/a.png\ntrain/dog/b.png\n")  # its twin is labelled dog
+    labels = folder / "labels.csv"
+    lines = labels.read_text().splitlines()
+    labels.write_text("\n".join(f"{one[:-5]}True" if one.startswith("test/dog/b.png") else one for one in lines))
+    review = Review(read(folder), Decisions(folder))
+    assert (review.decided, review.first()) == (0, 0)
+    assert review.decide(0, "exclude", marked=[0])["number"] == 1
+    review.close()
+    (folder / "relabel.csv").write_text("image,label\ntest/dog/b.png,cat\n")
+    review = Review(read(folder), Decisions(folder))
+    assert review.decided == 2
+    review.close()
+
+
 def test_a_resumed_review_goes_on_where_it_was(tmp_path: Path) -> None:
     folder = write_examined_folder(tmp_path)
     review = Review(read(folder), Decisions(folder))
