@@ -18,6 +18,8 @@ LEAST = 0.5
 """Probability of a verified pair, also where the mean would allow less."""
 _PENALTY = 0.03
 _ROUNDS = 20
+_EVEN_ROUNDS = 3
+"""Rounds before them in which half of the real pairs count as twins a priori."""
 _LEAST_KEPT = 0.85
 """With more to leave out, made twins are simply like other pairs (digits), and all of them count."""
 _SMALLEST_SPREAD = 0.02
@@ -130,11 +132,15 @@ def calibrate(twins_VX: Doubles, pairs_PX: Doubles) -> Calibration:
     far as it isn't one (expectation maximisation with labelled twins only: Ward et al., Presence-only data and the EM
     algorithm, 2009, sec. 3). The share of twins is the one under which the probabilities of the real pairs have it as
     their mean (Saerens et al., Adjusting the outputs of a classifier to new a priori probabilities, 2002, eq. 4).
+    The rounds begin from an even share, which takes all likely twins out of the others at first: from a share of zero
+    on, the twins of a small folder stay among the others, and none is found. Without twins both ends are the same.
     Where a third of the real pairs or more are twins, as among frames of a video, the share can come out too low, and
     few pairs or none are verified; their order stays.
     """
     twins_VX = _recognisable(twins_VX, pairs_PX)
     chance = np.zeros(len(pairs_PX))
+    for _ in range(_EVEN_ROUNDS):
+        chance = probability(fit(twins_VX, pairs_PX, np.maximum(1 - chance, 1e-3))(pairs_PX))
     for _ in range(_ROUNDS):
         logistic = fit(twins_VX, pairs_PX, np.maximum(1 - chance, 1e-3))
         offset = _share(logistic(pairs_PX))

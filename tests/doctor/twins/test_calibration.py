@@ -49,6 +49,15 @@ def test_a_single_twin_is_verified() -> None:
     assert np.flatnonzero(chance >= threshold(chance)[0]).tolist() == [17]
 
 
+def test_twins_of_a_small_folder_are_verified_though_made_ones_scatter_more() -> None:
+    """Made twins are changed in many ways, real ones in one: they would be lost among the others that they begin in."""
+    rng = np.random.default_rng(8)
+    made = rng.normal(3, 1.5, (240, 3))
+    pairs = np.concatenate([rng.normal(2, 0.2, (9, 3)), rng.normal(0, 0.4, (340, 3))])
+    chance = calibrate(made, pairs)(pairs)
+    assert np.flatnonzero(chance >= threshold(chance)[0]).tolist() == list(range(9))
+
+
 def test_no_weight_is_negative_though_made_twins_are_less_alike_in_one_way() -> None:
     made, pairs, _ = drawn(0.0, 1000, 2.0, seed=5)
     made[:, 1] -= 4
