@@ -124,9 +124,13 @@ def find_labelled(
     found.sort(key=lambda one: one[1])
     seen = training.sha256 if training is not None and chosen != "train" else None
     corrections: list[str] = []
-    if training is not None and (training.left_out or training.labels):
-        found, corrections = _corrected(found, training, labels, workers)
-    kept, known, trained_on = _unseen(found, seen, limit, workers, digests=digests)
+    corrected = training is not None and bool(training.left_out or training.labels)
+    kept, known, trained_on = found, None, 0
+    if digests or corrected or seen is not None or (limit is not None and limit < len(found)):
+        digested = list(zip(found, _digests([path for path, _ in found], workers), strict=True))
+        if training is not None and corrected:
+            digested, corrections = _corrected(digested, training, labels)
+        kept, known, trained_on = _unseen(digested, seen, limit)
     if not kept:
         why = "the model was trained on all of them; name others, or --split train" if trained_on else "it holds none"
         raise DataError(f"no images to evaluate on in {printable(root)}: {why}")
@@ -182,37 +186,36 @@ def _folders(walker: Walker, place: Path) -> list[Found]:
     return folders
 
 
+Digested = list[tuple[tuple[Path, int], str]]
+"""Images with their labels and SHA-256."""
+
+
 def _unseen(
-    found: Sequence[tuple[Path, int]], seen: frozenset[str] | None, limit: int | None, workers: int, *, digests: bool
-) -> tuple[list[tuple[Path, int]], tuple[str, ...] | None, int]:
-    """Return at most `limit` images that are not in `seen`, their digests if known, and how many are in `seen`."""
-    if not digests and seen is None and (limit is None or limit >= len(found)):
-        return list(found), None, 0
-    computed = _digests([path for path, _ in found], workers)
-    kept = [(one, digest) for one, digest in zip(found, computed, strict=True) if digest not in (seen or ())]
+    found: Digested, seen: frozenset[str] | None, limit: int | None
+) -> tuple[list[tuple[Path, int]], tuple[str, ...], int]:
+    """Return at most `limit` images that are not in `seen`, their digests, and how many are in `seen`."""
+    kept = [(one, digest) for one, digest in found if digest not in (seen or ())]
     trained_on = len(found) - len(kept)
     if limit is not None and limit < len(kept):
         kept = _share_of_each(kept, limit)
     return [one for one, _ in kept], tuple(digest for _, digest in kept), trained_on
 
 
-def _corrected(
-    found: Sequence[tuple[Path, int]], training: TrainingData, labels: Mapping[str, int], workers: int
-) -> tuple[list[tuple[Path, int]], list[str]]:
+def _corrected(found: Digested, training: TrainingData, labels: Mapping[str, int]) -> tuple[Digested, list[str]]:
     """Return the images without those that the run left out, with the labels that it changed, and notes about both."""
-    kept: list[tuple[Path, int]] = []
+    kept: Digested = []
     left_out = relabelled = 0
-    for (path, label), digest in zip(found, _digests([path for path, _ in found], workers), strict=True):
+    for (path, label), digest in found:
         if digest in training.left_out:
             left_out += 1
             continue
         now = labels.get(training.labels.get(digest, ""), label)
         relabelled += now != label
-        kept.append((path, now))
+        kept.append(((path, now), digest))
     notes = [f"images that were left out of the training, and are left out here: {left_out:,}"] if left_out else []
     if relabelled:
         notes.append(f"images with the label that the training gave them: {relabelled:,}")
-    return sorted(kept, key=lambda one: one[1]), notes
+    return sorted(kept, key=lambda one: one[0][1]), notes
 
 
 def _digests(paths: Sequence[Path], workers: int) -> Iterator[str]:
@@ -229,7 +232,7 @@ def _digests(paths: Sequence[Path], workers: int) -> Iterator[str]:
         pool.shutdown(cancel_futures=True)
 
 
-def _share_of_each(kept: list[tuple[tuple[Path, int], str]], limit: int) -> list[tuple[tuple[Path, int], str]]:
+def _share_of_each(kept: Digested, limit: int) -> Digested:
     """Take `limit` images in proportion to the classes, by the lowest (k + 1/2) / n of the k-th of n in its class."""
     shuffled = sorted(range(len(kept)), key=lambda i: seed_of("evaluate", kept[i][1]))
     classes: dict[int, list[int]] = {}
