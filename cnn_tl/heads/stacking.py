@@ -51,7 +51,8 @@ def _best_share(problem: Problem, of_first: HeldOut | None, of_second: HeldOut) 
     """Return the share of the second head, and the mean log loss of left-out images with it."""
     if of_first is None:
         return HALF, None
-    images = of_first.images  # ridge has left out all of them: it keeps less groups whole classes, of all images
+    # ridge has left out these too: a group without some image of each class, in the sample, is one among all images
+    images = of_first.images
     labels_n, weights_n = problem.labels[images], problem.image_weights[images]
     first_nK, second_nK = of_first.logits, of_second.logits[np.searchsorted(of_second.images, images)]
     losses = [log_loss((1 - share) * first_nK + share * second_nK, labels_n, weights_n) for share in SHARES]
