@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,17 +55,17 @@ class Collection:
         """Return N."""
         return len(self.images)
 
-    @property
+    @cached_property
     def labels(self) -> NDArray[np.int64]:
         """The index of each image's class, [N]."""
         return np.array([image.label for image in self.images], np.int64)
 
-    @property
+    @cached_property
     def splits(self) -> list[Split]:
         """The split of each image."""
         return [image.split for image in self.images]
 
-    @property
+    @cached_property
     def files(self) -> list[str]:
         """The path of each image relative to `root`."""
         return [image.path for image in self.images]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import isinf
 from pathlib import Path
 
 from cnn_tl.core.errors import printable
@@ -144,7 +145,7 @@ def _labels(found: Diagnosis) -> Groups:
 def _outliers(found: Diagnosis) -> Groups:
     by_kind: dict[str, list[Chosen]] = {}
     for one in found.screens.outliers:
-        by_kind.setdefault(one.kind, []).append((one.index, f"{one.score:.1f}", True))
+        by_kind.setdefault(one.kind, []).append((one.index, "" if isinf(one.score) else f"{one.score:.1f}", True))
     return [
         (f"{kind}: {counted(len(members), 'image')}. {OUTLIERS[kind]}", members[: 2 * MEMBERS])
         for kind, members in by_kind.items()

@@ -127,12 +127,13 @@ def _series(images: Collection, found: Screens) -> Iterator[Finding]:
 
 def _twins(images: Collection, found: Screens) -> Iterator[Finding]:
     if within := found.leaks.within:
-        groups = found.twins.groups
+        groups, splits, labels = found.twins.groups, images.splits, images.labels
         extra = within[0]
         same = (
             index
             for index in range(len(images))
-            if groups[index] == groups[extra] and images.splits[index] == images.splits[extra] and index != extra
+            if index != extra
+            and (groups[index], splits[index], labels[index]) == (groups[extra], splits[extra], labels[extra])
         )
         yield Finding(
             "twins",
