@@ -67,7 +67,7 @@ def examine(
     if is_run(folder):
         if given.keys() - {"device", "workers"} or sections:
             raise UsageError(f"{printable(folder)} is a run, which has its own recipe; name the data folder instead")
-        subject = subject_of_run(folder)
+        subject = subject_of_run(folder, device=device, workers=workers)
     else:
         subject = subject_of_data(recipe_of(folder, None, given, {**sections}))
     if place is not None:

@@ -49,8 +49,11 @@ def is_run(path: Path) -> bool:
     return folder.recipe.is_file() or folder.never_began
 
 
-def subject_of_run(path: Path) -> Subject:
+def subject_of_run(path: Path, *, device: str | None = None, workers: int | None = None) -> Subject:
     """Return the data of a run, with the splits, corrections and the pretrained backbone of its recipe.
+
+    Args:
+        device, workers: in place of those of its recipe.
 
     Raises:
         ArtefactError: it has not begun, or its recipe or manifest is damaged.
@@ -59,7 +62,10 @@ def subject_of_run(path: Path) -> Subject:
     if not folder.manifest.is_file():
         raise ArtefactError(f"{printable(path)} has not begun yet; finish it first: {folder.resume_command}")
     groups = Manifest.from_json(files.read_json(folder.manifest)).groups()
-    return Subject(_features_only(with_found_paths(folder.own_recipe(), folder)), folder, groups)
+    recipe = with_found_paths(folder.own_recipe(), folder)
+    changed = {key: value for key, value in (("device", device), ("workers", workers)) if value is not None}
+    recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update=changed)})
+    return Subject(_features_only(recipe), folder, groups)
 
 
 def _features_only(recipe: ResolvedRecipe) -> FreezeRecipe:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -104,7 +104,8 @@ def _subject(source: Path, recipe: str | None, changes: list[str], flags: dict[s
     if is_run(source):
         if recipe or changes or any(value is not None for key, value in flags.items() if not key.startswith("run.")):
             raise UsageError(f"{printable(source)} is a run, which has its own recipe; name the data folder instead")
-        return subject_of_run(source)
+        device, workers = flags["run.device"], flags["run.workers"]
+        return subject_of_run(source, device=cast("str | None", device), workers=cast("int | None", workers))
     for line in recipes.renamed(recipe, changes):
         console.note(line)
     chosen = recipes.load(recipe, [*changes, "mode=freeze"], {**flags, "data.path": str(source)})
