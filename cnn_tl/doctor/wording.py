@@ -28,8 +28,11 @@ def _leaks(images: Collection, found: Screens) -> Iterator[Finding]:
     leaked = {split: indices for split, indices in found.leaks.leaked.items() if indices}
     if not leaked:
         return
-    where = " and ".join(f"{len(indices):,} of {split}" for split, indices in leaked.items())
     count = sum(map(len, leaked.values()))
+    if len(leaked) == 1:
+        what = f"{counted(count, 'image')} of {next(iter(leaked))}"
+    else:
+        what = f"{count:,} images ({' and '.join(f'{len(indices):,} of {split}' for split, indices in leaked.items())})"
     first = next(iter(leaked.values()))[0]
     group = next(group for group in found.leaks.crossing if first in group)
     other = next(index for index in group if images.splits[index] == "train")
@@ -37,7 +40,7 @@ def _leaks(images: Collection, found: Screens) -> Iterator[Finding]:
     yield Finding(
         "leaks",
         count,
-        f"{counted(count, 'image')} ({where}) {_has(count)} a twin in train, so the accuracy looks too good{accuracy}",
+        f"{what} {_has(count)} a twin in train, so the accuracy looks too good{accuracy}",
         _pair(images, first, other),
         "leave the twins in train out: data.exclude takes exclude.txt; or split again with data.groups: twins",
     )
