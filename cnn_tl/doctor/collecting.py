@@ -34,6 +34,7 @@ from cnn_tl.data.views.transforms import draft_size, resize_and_crop
 from cnn_tl.doctor.collection import SIDE, Collection, Features, Thumbnails
 from cnn_tl.doctor.headers import Header, read_header
 from cnn_tl.doctor.measures import MEASURES, VERSION, Measured, measure
+from cnn_tl.heads.problem import require_finite
 from cnn_tl.networks.pretrained.weights import PACKAGES, has_package
 from cnn_tl.recipe.resolved import FreezeRecipe
 from cnn_tl.training.context import Run, open_cache
@@ -93,6 +94,7 @@ def collected(
 
     Raises:
         DataError: there are no class folders, or too few images can be read.
+        DivergedError: the features are not finite.
         ResourceError, ArtefactError: of the network, its weights, or the device.
     """
     with tempfile.TemporaryDirectory(prefix="cnn-tl-doctor-") as scratch, fp32_switches_restored(), pools_kept():
@@ -186,7 +188,9 @@ def _features(
     dataset.set_aside(broken)
     dataset.report_blank_images()
     found = found.without({image.path for image, _ in broken})
-    return backend, _Rows(found.images, found[0]), done.rows
+    rows = found[0]
+    require_finite(rows)
+    return backend, _Rows(found.images, rows), done.rows
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cnn_tl.core.errors import DivergedError
 from cnn_tl.core.seeds import seed_of
-from cnn_tl.heads.problem import Features, FittedHead, Problem
+from cnn_tl.heads.problem import Features, FittedHead, Problem, require_finite
 from cnn_tl.heads.scaling import Scaling, scaling_of
 from cnn_tl.recipe.resolved import AdamwHead
 
@@ -124,6 +124,5 @@ def _factor(step: int, steps: int) -> float:
 
 
 def _finite(features_ND: Features) -> Features:
-    if not np.isfinite(features_ND).all():
-        raise DivergedError("the backbone gives features that are NaN or infinite; try --set run.precision=fp32")
+    require_finite(features_ND)
     return features_ND

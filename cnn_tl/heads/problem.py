@@ -69,9 +69,18 @@ class Problem:
             self.check()
             views.append(self.views[view])
         features_RD = views[0] if len(views) == 1 else np.concatenate(views)
-        if not np.isfinite(features_RD).all():
-            raise DivergedError("the backbone gives features that are NaN or infinite; try --set run.precision=fp32")
+        require_finite(features_RD)
         return features_RD, np.tile(np.arange(len(self.labels)), len(views))
+
+
+def require_finite(features: Features) -> None:
+    """Check features.
+
+    Raises:
+        DivergedError: they are not finite.
+    """
+    if not np.isfinite(features).all():
+        raise DivergedError("the backbone gives features that are NaN or infinite; try --set run.precision=fp32")
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from cnn_tl.core.errors import DivergedError
 from cnn_tl.core.progress import Observer
 from cnn_tl.data.decoding.image import read_image
 from cnn_tl.doctor.collecting import Collected, collected
 from cnn_tl.doctor.headers import UNKNOWN, Header, read_header
 from cnn_tl.doctor.measures import MEASURES, measure
 from cnn_tl.recipe import Recipe
+from cnn_tl.training.modes.features import SplitFeatures
 
 if TYPE_CHECKING:
     from cnn_tl.recipe.resolved import FreezeRecipe
@@ -56,6 +58,17 @@ def test_images_that_cannot_be_read_are_set_aside(collect: Collect, photos: Path
         assert len(found.collection) == 17
         assert "train/a/3.png" not in found.collection.files
         assert [one.path for one in found.manifest.set_aside] == ["train/a/3.png"]
+
+
+def test_features_that_are_not_finite_are_refused(
+    collect: Collect, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflown(self: SplitFeatures, view: int) -> np.ndarray:
+        return np.full((len(self.images), 8), np.inf, np.float32)
+
+    monkeypatch.setattr(SplitFeatures, "__getitem__", overflown)
+    with pytest.raises(DivergedError, match="NaN or infinite"), collect(photos):
+        pass
 
 
 @pytest.mark.parametrize("quality", [10, 40, 75, 95])

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.core.errors import DivergedError
 from cnn_tl.doctor.labels.units import Indices, Units
 from cnn_tl.heads.arrays import HostArrays
 from cnn_tl.heads.calibration import best_factor
+from cnn_tl.heads.problem import require_finite
 
 PENALTIES: list[float] = [10.0 ** (half / 2) for half in range(-4, 5)]
 """In units of the mean variance of a direction, as those of `heads/ridge.py`."""
@@ -45,8 +45,7 @@ def rooted(features_ND: Features) -> Features:
     Raises:
         DivergedError: the features are not finite.
     """
-    if not np.isfinite(features_ND).all():
-        raise DivergedError("the backbone gives features that are NaN or infinite; try --set run.precision=fp32")
+    require_finite(features_ND)
     made_ND = np.abs(features_ND, dtype=np.float32)
     np.sqrt(made_ND, out=made_ND)
     np.copysign(made_ND, features_ND, out=made_ND)
