@@ -10,6 +10,7 @@ from pathlib import Path
 from cnn_tl.core.errors import printable
 from cnn_tl.core.formatting import certainty, counted, percent
 from cnn_tl.core.text_encoding import native
+from cnn_tl.doctor.commands import train_command
 from cnn_tl.doctor.diagnosis import Diagnosis
 from cnn_tl.doctor.findings import KINDS, REVIEWED, Finding
 from cnn_tl.doctor.outliers import KINDS as OUTLIERS
@@ -67,12 +68,10 @@ def _verdict(found: Diagnosis) -> tuple[str, ...]:
 
 
 def _commands(found: Diagnosis, output: Path) -> tuple[str, ...]:
-    folder, data = (printable(path) for path in (output, found.collection.root))
-    train = ["cnn-tl", "train", data, "--set", f"data.exclude={folder}/exclude.txt"]
-    train += ["--set", f"data.relabel={folder}/relabel.csv"]
     if not any(one.kind in REVIEWED for one in found.findings):
         return ()
-    return shlex.join(["cnn-tl", "review", folder]), shlex.join(train)
+    train = " ".join(train_command(found.collection.root, output))
+    return shlex.join(["cnn-tl", "review", printable(output)]), train
 
 
 def _sentence(text: str) -> str:

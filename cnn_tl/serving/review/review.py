@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import re
-import shlex
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterable
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from cnn_tl.core.errors import ResourceError, UsageError, printable
 from cnn_tl.data.decoding.image import ImageLimits, read_image
+from cnn_tl.doctor.commands import train_command
 from cnn_tl.doctor.decisions import EXCLUDE, RELABEL, Choice, Decisions, Verdict
 from cnn_tl.pages.thumbnail import thumbnail
 from cnn_tl.serving.review.suspects import KINDS, Examined, Suspect
@@ -28,8 +25,6 @@ _QUALITY = 88
 _LIMITS = ImageLimits(min_side=1)
 _AHEAD = 3
 """Suspects whose images a page loads before it shows them."""
-
-_PLAIN = re.compile(r"[\w./~+-]+")
 
 
 class Review:
@@ -80,7 +75,9 @@ class Review:
     @property
     def command(self) -> list[str]:
         """The words of the command that trains on the data as corrected."""
-        return train_command(self._examined.root, self._decisions.folder)
+        folder = self._decisions.folder
+        there = [name for name in (EXCLUDE, RELABEL) if (folder / name).exists()]
+        return train_command(self._examined.root, folder, there)
 
     def first(self) -> int:
         """Return the first suspect that is open, or the first of all."""
@@ -308,17 +305,3 @@ class Review:
             found += self._examined.suspects[following].images[:4]
             number = following
         return found
-
-
-def train_command(data: Path, folder: Path) -> list[str]:
-    """Return the words, quoted for the shell, of the command that trains on the data as corrected."""
-    words = ["cnn-tl", "train", shlex.quote(printable(data))]
-    for key, name in (("exclude", EXCLUDE), ("relabel", RELABEL)):
-        file = folder / name
-        if file.exists():
-            words += ["--set", shlex.quote(f"data.{key}={_as_yaml(str(file))}")]
-    return words
-
-
-def _as_yaml(text: str) -> str:
-    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
