@@ -59,7 +59,8 @@ def write_folder(found: Diagnosis, output: Path) -> None:
     Raises:
         ResourceError: the disk is full or not writable.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    with files.disk_errors(output):
+        output.mkdir(parents=True, exist_ok=True)
     for name, text in (
         ("twins.csv", _twins(found)),
         ("labels.csv", _labels(found)),

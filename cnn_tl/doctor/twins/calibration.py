@@ -18,7 +18,7 @@ LEAST = 0.5
 """Probability of a verified pair, also where the mean would allow less."""
 _PENALTY = 0.03
 _ROUNDS = 20
-_EVEN_ROUNDS = 3
+_EVEN_ROUNDS = 10
 """Rounds before them in which half of the real pairs count as twins a priori."""
 _LEAST_KEPT = 0.85
 """With more to leave out, made twins are simply like other pairs (digits), and all of them count."""
