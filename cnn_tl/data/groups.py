@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,13 +17,8 @@ from numpy.typing import NDArray
 
 from cnn_tl.core.errors import DataError, printable
 from cnn_tl.core.formatting import counted
-from cnn_tl.core.progress import Observer
 from cnn_tl.data.corrections import columns_of, read_rows
-from cnn_tl.data.manifest import SPLITS, ImageRecord, Manifest
-
-TwinFinder = Callable[[Manifest, Observer], Mapping[str, str]]
-"""Finds copies that are not equal files: (all images before the validation split is chosen) -> image -> name of its
-group. Images without a twin may be missing. The same images must always give the same groups."""
+from cnn_tl.data.manifest import SPLITS, ImageRecord
 
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
 

@@ -25,7 +25,6 @@ from cnn_tl.core.errors import BadImageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
 from cnn_tl.data.decoding.image import read_image
-from cnn_tl.data.groups import TwinFinder
 from cnn_tl.data.loader import in_groups
 from cnn_tl.data.manifest import ImageRecord
 from cnn_tl.data.reading.jobs import Decoded, ImageFile
@@ -37,7 +36,7 @@ from cnn_tl.doctor.measures import MEASURES, VERSION, Measured, measure
 from cnn_tl.heads.problem import require_finite
 from cnn_tl.networks.pretrained.weights import PACKAGES, has_package
 from cnn_tl.recipe.resolved import FreezeRecipe
-from cnn_tl.training.context import Run, open_cache
+from cnn_tl.training.context import Run, TwinFinder, open_cache
 from cnn_tl.training.dataset import Dataset, Selection
 from cnn_tl.training.lazy_network import LazyNetwork, find_network, recall_network
 from cnn_tl.training.modes.backend import Backend, choose_backend

@@ -40,7 +40,7 @@ class Subject:
 
 def subject_of_data(recipe: ResolvedRecipe) -> Subject:
     """Return the data folder of a recipe as `train` would read it, with the features of its backbone."""
-    return Subject(_features_only(recipe))
+    return Subject(features_only(recipe))
 
 
 def is_run(path: Path) -> bool:
@@ -65,14 +65,16 @@ def subject_of_run(path: Path, *, device: str | None = None, workers: int | None
     recipe = with_found_paths(folder.own_recipe(), folder)
     changed = {key: value for key, value in (("device", device), ("workers", workers)) if value is not None}
     recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update=changed)})
-    return Subject(_features_only(recipe), folder, groups)
+    return Subject(features_only(recipe), folder, groups)
 
 
-def _features_only(recipe: ResolvedRecipe) -> FreezeRecipe:
-    """Return a recipe of mode freeze, without augmentation, for the same data and backbone."""
+def features_only(recipe: ResolvedRecipe, *, own_backbone: bool = True) -> FreezeRecipe:
+    """Return a recipe of mode freeze, without augmentation, for the same data and backbone, or the default one."""
     tree = recipe.model_dump(exclude_none=True)
     # a network that was trained from scratch has no pretrained weights
-    model = {} if recipe.mode == "scratch" else _only(tree["model"], "name", "weights", "image_size")
+    model = (
+        {} if recipe.mode == "scratch" or not own_backbone else _only(tree["model"], "name", "weights", "image_size")
+    )
     tree |= {"run": _only(tree["run"], "device", "precision", "workers")}
     tree |= {"features": _only(tree.get("features", {}), "cache", "budget_gb")}
     made = {"mode": "freeze", "model": model} | _only(tree, "seed", "data", "run", "features")

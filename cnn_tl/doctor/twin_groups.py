@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from cnn_tl.core.progress import Observer
 
 if TYPE_CHECKING:
     from cnn_tl.data.manifest import Manifest
-    from cnn_tl.recipe.resolved import FreezeRecipe
+    from cnn_tl.recipe import ResolvedRecipe
 
 
 class _TasksOnly(Observer):
@@ -31,11 +31,15 @@ class _TasksOnly(Observer):
         self._observer.finish()
 
 
-def find_twin_groups(manifest: Manifest, observer: Observer) -> dict[str, str]:
+def find_twin_groups(manifest: Manifest, observer: Observer, recipe: ResolvedRecipe) -> dict[str, str]:
     """Return image -> name of its group, of the images that have a twin, as `cnn-tl doctor` finds them.
 
     The features are those of the default backbone, whatever the run trains, so that every run splits the same images
     in the same way.
+
+    Args:
+        manifest: all images.
+        recipe: whose device, workers, cache and limits of images are used.
 
     Raises:
         DataError: too few images can be read.
@@ -45,12 +49,12 @@ def find_twin_groups(manifest: Manifest, observer: Observer) -> dict[str, str]:
     import numpy as np
 
     from cnn_tl.doctor.collecting import collected
+    from cnn_tl.doctor.subject import features_only
     from cnn_tl.doctor.twins import find_twins
-    from cnn_tl.recipe import Recipe
 
-    made = Recipe.model_validate({"mode": "freeze", "data": {"path": str(manifest.root)}}).resolve()
+    made = features_only(recipe, own_backbone=False)
     quiet = _TasksOnly(observer)
-    with collected(cast("FreezeRecipe", made), quiet, manifest) as found, quiet.task("finding twins", None):
+    with collected(made, quiet, manifest) as found, quiet.task("finding twins", None):
         images = found.collection
         groups = find_twins(images).groups
     return {images.files[index]: f"twins {groups[index]}" for index in np.flatnonzero(groups >= 0).tolist()}

@@ -14,6 +14,7 @@ from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.processes import ALONE, World
 from cnn_tl.core.progress import Observer
 from cnn_tl.core.signals import StopRequest
+from cnn_tl.data.manifest import Manifest
 from cnn_tl.data.views.augment import Augmentation
 from cnn_tl.recipe import ResolvedRecipe
 from cnn_tl.recipe.resolved import FinetuneRecipe, LoopRecipe
@@ -23,6 +24,11 @@ from cnn_tl.training.run_folder import RunFolder
 GB = 10**9
 
 R = TypeVar("R", bound=ResolvedRecipe, covariant=True, default=ResolvedRecipe)
+
+TwinFinder = Callable[[Manifest, Observer, ResolvedRecipe], Mapping[str, str]]
+"""Finds copies that are not equal files: (all images before the validation split is chosen, observer, recipe of the
+run) -> image -> name of its group. Images without a twin may be missing. The same images must always give the same
+groups."""
 
 
 @dataclass(frozen=True)

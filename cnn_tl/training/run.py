@@ -22,7 +22,6 @@ from cnn_tl.core.processes import World
 from cnn_tl.core.progress import Observer, Plan
 from cnn_tl.core.signals import stop_on_signals
 from cnn_tl.data.folders.layout import refuse_non_folder
-from cnn_tl.data.groups import TwinFinder
 from cnn_tl.data.reading.pool import pools_kept
 from cnn_tl.metrics.answer_lines import answer_lines
 from cnn_tl.networks import bundle
@@ -31,7 +30,7 @@ from cnn_tl.recipe.resolved import FinetuneRecipe, LoopRecipe
 from cnn_tl.tracking import require_trackers, tracked
 from cnn_tl.training import run_index
 from cnn_tl.training.checkpoints import digests
-from cnn_tl.training.context import Run
+from cnn_tl.training.context import Run, TwinFinder
 from cnn_tl.training.curves import draw_curves, drawing_curves
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.estimate import Planned

@@ -19,7 +19,6 @@ from cnn_tl.core.processes import ALONE, World
 from cnn_tl.core.progress import Observer, warn_of_set_aside
 from cnn_tl.data.decoding.image import ImageLimits
 from cnn_tl.data.folders.scan import Corrections, Groups, scan
-from cnn_tl.data.groups import TwinFinder
 from cnn_tl.data.manifest import Manifest
 from cnn_tl.data.manifest_changes import changes
 from cnn_tl.data.reading import ahead
@@ -27,10 +26,9 @@ from cnn_tl.networks.info import Remembered
 from cnn_tl.plots.figure import new_figure
 from cnn_tl.recipe import ResolvedRecipe
 from cnn_tl.recipe.resolved import LoopRecipe
-from cnn_tl.recipe.schema import Data
 from cnn_tl.tracking.tracker import Tracking
 from cnn_tl.training.checkpoints import digests
-from cnn_tl.training.context import Run, has_loop
+from cnn_tl.training.context import Run, TwinFinder, has_loop
 from cnn_tl.training.dataset import Dataset, Selection
 from cnn_tl.training.lazy_network import LazyNetwork, find_network, recall_network
 from cnn_tl.training.outcome import Facts
@@ -142,7 +140,7 @@ def _scan(
             on_progress=show,
             workers=recipe.run.workers,
             splits=recipe.data.splits,
-            corrections=_corrections(recipe.data, observer, find_twins),
+            corrections=_corrections(recipe, observer, find_twins),
         )
     warn_of_set_aside(observer, [f"{printable(item.path)}: {item.reason}" for item in manifest.set_aside])
     for text in manifest.notes:
@@ -150,12 +148,13 @@ def _scan(
     return manifest
 
 
-def _corrections(data: Data, observer: Observer, find_twins: TwinFinder | None) -> Corrections:
+def _corrections(recipe: ResolvedRecipe, observer: Observer, find_twins: TwinFinder | None) -> Corrections:
+    data = recipe.data
     groups: Groups | None = data.groups
     if data.group_file is not None:
         groups = Path(data.group_file)
     elif groups == "twins":
-        groups = (lambda manifest: find_twins(manifest, observer)) if find_twins is not None else lambda _: {}
+        groups = (lambda manifest: find_twins(manifest, observer, recipe)) if find_twins is not None else lambda _: {}
     exclude, relabel = (None if name is None else Path(name) for name in (data.exclude, data.relabel))
     return Corrections(exclude, relabel, groups)
 

@@ -13,6 +13,7 @@ from PIL import Image
 from cnn_tl.core.progress import Observer
 from cnn_tl.data.folders.scan import scan
 from cnn_tl.doctor.twin_groups import find_twin_groups
+from cnn_tl.recipe import Recipe
 
 
 class Heard(Observer):
@@ -50,7 +51,8 @@ def photos(root: Path) -> Path:
 def test_equal_pixels_are_a_group_and_nothing_is_remarked_twice(tmp_path: Path) -> None:
     manifest = scan(photos(tmp_path / "photos"), seed=0, val_fraction=0.2)
     heard = Heard()
-    groups = find_twin_groups(manifest, heard)
+    recipe = Recipe.model_validate({"mode": "freeze", "data": {"path": str(manifest.root)}}).resolve()
+    groups = find_twin_groups(manifest, heard, recipe)
     assert set(groups) == {"train/a/0.bmp", "val/a/0.png"}
     assert len(set(groups.values())) == 1
     assert "finding twins" in heard.tasks
@@ -81,3 +83,15 @@ def test_doctor_of_such_a_run_has_its_splits(cli: Callable[..., Any], tmp_path: 
     found = json.loads(cli("doctor", tmp_path / "run", "--json").out)
     assert found["data"]["images"]["a"] == {"train": 4, "val": 2, "test": 0}
     assert found["leaks"] == {"val": 0}
+
+
+def test_images_are_read_with_the_limits_of_the_run(cli: Callable[..., Any], tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "tiny" / name).mkdir(parents=True)
+        for number in range(5):
+            pixels = random.integers(0, 256, (3, 3, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "tiny" / name / f"{number}.png")
+    flags = ("--device", "cpu", "--set", "data.groups=twins", "--set", "data.min_side=2")
+    done = cli("train", tmp_path / "tiny", "--dry-run", *flags)
+    assert done.code == 0, done.err

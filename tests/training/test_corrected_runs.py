@@ -16,7 +16,7 @@ from cnn_tl.core.progress import Observer, Plan
 from cnn_tl.data.corrections import RELABEL_HEADER, exclude_line, relabel_row
 from cnn_tl.data.manifest import Manifest
 from cnn_tl.heads import HEADS, Problem
-from cnn_tl.recipe import Recipe
+from cnn_tl.recipe import Recipe, ResolvedRecipe
 from cnn_tl.training.outcome import DataFacts, Facts
 from cnn_tl.training.run import find_lr, plan, train
 
@@ -42,7 +42,7 @@ class Twins:
     def __init__(self) -> None:
         self.seen: list[tuple[Manifest, Observer]] = []
 
-    def __call__(self, manifest: Manifest, observer: Observer) -> dict[str, str]:
+    def __call__(self, manifest: Manifest, observer: Observer, recipe: ResolvedRecipe) -> dict[str, str]:
         self.seen.append((manifest, observer))
         return pairs(manifest)
 
