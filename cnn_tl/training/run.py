@@ -113,7 +113,7 @@ def plan(
     observer: Observer | None = None,
     find_twins: TwinFinder | None = None,
 ) -> Plan:
-    """Return what `train` would do; reads the weights and every image, writes nothing.
+    """Return what `train` would do; reads the weights and every image, writes nothing but what `find_twins` caches.
 
     Args:
         output, observer, find_twins: as in `train`.
