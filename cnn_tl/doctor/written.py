@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cnn_tl.core import files
 from cnn_tl.core.errors import UsageError, printable
-from cnn_tl.data.corrections import RELABEL_HEADER, csv_row, exclude_line, relabel_row, written
-from cnn_tl.doctor.decisions import LOG, Decisions
+from cnn_tl.data.corrections import (
+    RELABEL_HEADER,
+    csv_row,
+    exclude_line,
+    read_exclude,
+    read_relabel,
+    relabel_row,
+    written,
+)
+from cnn_tl.doctor.decisions import EXCLUDE, LOG, RELABEL, Decisions
 from cnn_tl.doctor.diagnosis import Diagnosis
 from cnn_tl.doctor.page import page_of
 from cnn_tl.doctor.summary import summary_of
@@ -25,6 +34,7 @@ EQUAL = frozenset({"equal bytes", "equal pixels"})
 """Kinds of twins that are the same image for certain."""
 
 _GENERATOR = "cnn-tl doctor"
+BY_HAND = "written by hand"
 
 
 def require_folder(output: Path, data: Path) -> None:
@@ -43,6 +53,7 @@ def require_folder(output: Path, data: Path) -> None:
         if not _is_own(output):
             raise UsageError(f"{where} holds other files; name a new folder")
         _put_decisions_back(output)
+        _by_hand(output)
     require_writable(output / SUMMARY, "--output")
 
 
@@ -59,21 +70,24 @@ def write_folder(found: Diagnosis, output: Path) -> None:
     Raises:
         ResourceError: the disk is full or not writable.
     """
+    by_hand = _by_hand(output)
     with files.disk_errors(output):
         output.mkdir(parents=True, exist_ok=True)
+    excluded, relabelled = _excluded(found), _relabelled(found)
     for name, text in (
         ("twins.csv", _twins(found)),
         ("labels.csv", _labels(found)),
         ("neighbours.csv", _neighbours(found)),
         ("outliers.csv", _outliers(found)),
         ("shortcuts.json", files.as_json([one.to_json() for one in found.screens.shortcuts])),
-        ("exclude.txt", _exclude(found)),
-        ("relabel.csv", _relabel(found)),
+        (EXCLUDE, _exclude({**excluded, BY_HAND: by_hand.exclude})),
+        (RELABEL, _relabel({**relabelled, **by_hand.relabel})),
         (PAGE, render_doctor(page_of(found, output))),
     ):
         files.write_text(output / name, text)
     _put_decisions_back(output)
-    files.write_json(output / SUMMARY, {"written_by": _GENERATOR, **summary_of(found)})
+    listed = {"exclude": [path for paths in excluded.values() for path in paths], "relabel": relabelled}
+    files.write_json(output / SUMMARY, {"written_by": _GENERATOR, **summary_of(found), "listed": listed})
 
 
 def _put_decisions_back(folder: Path) -> None:
@@ -165,18 +179,23 @@ def _outliers(found: Diagnosis) -> str:
     )
 
 
-def _exclude(found: Diagnosis) -> str:
-    """Return exclude.txt: what the examined data leave out already, and images whose loss is sure to do no harm."""
+def _excluded(found: Diagnosis) -> dict[str, list[str]]:
+    """Return what the examined data leave out already, and images whose loss is sure to do no harm, by the reason."""
     images, screens = found.collection, found.screens
     names = images.files
     copies = extra_copies(screens.twins, images.splits, images.labels.tolist())
+    return {
+        "left out by data.exclude already": [one.path for one in found.manifest.excluded],
+        "images of train with a twin in val or test": [names[at] for at in screens.leaks.in_training],
+        "equal to another image of the same class and split": [names[at] for at in copies],
+    }
+
+
+def _exclude(reasons: Mapping[str, Sequence[str]]) -> str:
+    """Return exclude.txt: each image under the first of its reasons."""
     lines = ["# For data.exclude: one image a line. cnn-tl review adds what you decide.\n"]
     chosen: set[str] = set()
-    for title, paths in (
-        ("left out by data.exclude already", [one.path for one in found.manifest.excluded]),
-        ("images of train with a twin in val or test", [names[at] for at in screens.leaks.in_training]),
-        ("equal to another image of the same class and split", [names[at] for at in copies]),
-    ):
+    for title, paths in reasons.items():
         rest = [path for path in paths if path not in chosen]
         if rest:
             lines += [f"# {title}\n", *map(exclude_line, rest)]
@@ -184,10 +203,44 @@ def _exclude(found: Diagnosis) -> str:
     return "".join(lines)
 
 
-def _relabel(found: Diagnosis) -> str:
-    """Return relabel.csv: the labels that data.relabel has changed already, and no others."""
-    changed = (relabel_row(one.path, found.manifest.classes[one.label]) for one in found.manifest.relabelled())
-    return "".join((RELABEL_HEADER, *changed))
+def _relabelled(found: Diagnosis) -> dict[str, str]:
+    """Return the labels that data.relabel has changed already; doctor proposes no others."""
+    return {one.path: found.manifest.classes[one.label] for one in found.manifest.relabelled()}
+
+
+def _relabel(labels: Mapping[str, str]) -> str:
+    return "".join((RELABEL_HEADER, *(relabel_row(path, label) for path, label in labels.items())))
+
+
+@dataclass(frozen=True)
+class _ByHand:
+    exclude: list[str]
+    relabel: dict[str, str]
+
+
+def _by_hand(folder: Path) -> _ByHand:
+    """Return what neither the doctor of before nor a review wrote into exclude.txt and relabel.csv.
+
+    Raises:
+        DataError: one of them is damaged. ResourceError: a review is running.
+    """
+    if not _is_own(folder):
+        return _ByHand([], {})
+    listed = json.loads((folder / SUMMARY).read_text("utf-8")).get("listed")
+    if listed is None:
+        return _ByHand([], {})
+    if (folder / LOG).exists():
+        decisions = Decisions(folder)
+        excluded, relabelled = sorted(decisions.excluded_before), decisions.relabelled_before
+        decisions.close()
+    else:
+        excluded = list(read_exclude(folder / EXCLUDE)) if (folder / EXCLUDE).exists() else []
+        relabelled = read_relabel(folder / RELABEL) if (folder / RELABEL).exists() else {}
+    ours = set(listed["exclude"])
+    return _ByHand(
+        [path for path in excluded if path not in ours],
+        {path: label for path, label in relabelled.items() if listed["relabel"].get(path) != label},
+    )
 
 
 def _bool(value: bool) -> str:

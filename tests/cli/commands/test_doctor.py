@@ -64,7 +64,9 @@ def test_lists_name_every_image_and_the_sure_ones(doctor: Callable[..., Any], ph
     folder = tmp_path / "found"
     done = doctor(photos, "--output", folder, "--json")
     summary = json.loads(done.out)
-    assert json.loads((folder / "summary.json").read_text("utf-8")) == summary | {"written_by": "cnn-tl doctor"}
+    listed = {"exclude": list(read_exclude(folder / "exclude.txt")), "relabel": {}}
+    only_there = {"written_by": "cnn-tl doctor", "listed": listed}
+    assert json.loads((folder / "summary.json").read_text("utf-8")) == summary | only_there
     assert summary["data"]["root"] == str(photos.resolve())
     assert summary["classes"] == [HOSTILE, "a"]
     assert [one["kind"] for one in summary["findings"]][:2] == ["leaks", "conflicts"]
@@ -124,6 +126,27 @@ def test_decisions_outlive_a_second_examination(doctor: Callable[..., Any], phot
     assert doctor(photos, "--output", folder).code == 0
     assert "train/a/7.png" in read_exclude(folder / "exclude.txt")
     assert read_relabel(folder / "relabel.csv") == {"train/a/8.png": HOSTILE}
+
+
+@pytest.mark.parametrize("reviewed", [False, True])
+def test_lines_written_by_hand_outlive_further_examinations(
+    doctor: Callable[..., Any], photos: Path, tmp_path: Path, reviewed: bool
+) -> None:
+    folder = tmp_path / "found"
+    assert doctor(photos, "--output", folder).code == 0
+    own = set(read_exclude(folder / "exclude.txt"))
+    with (folder / "exclude.txt").open("a") as exclude, (folder / "relabel.csv").open("a") as relabel:
+        exclude.write("train/a/9.png\n")
+        relabel.write(f"train/a/6.png,{HOSTILE}\n")
+    if reviewed:
+        decisions = Decisions(folder)
+        decisions.decide([Verdict("train/a/7.png", "exclude")])
+        decisions.undo()
+        decisions.close()
+    for _ in range(2):
+        assert doctor(photos, "--output", folder).code == 0
+        assert set(read_exclude(folder / "exclude.txt")) == own | {"train/a/9.png"}
+        assert rows(folder / "relabel.csv") == [{"image": "train/a/6.png", "label": HOSTILE}]
 
 
 def test_a_run_tells_its_accuracy_with_and_without_the_leak(
