@@ -18,6 +18,10 @@ EXAMPLES: dict[str, list[str]] = {
         "cnn-tl doctor photos --output found --fail-on leaks,labels",
         "cnn-tl doctor runs/photos-freeze --json",
     ],
+    "review": [
+        "cnn-tl review photos-doctor",
+        "cnn-tl review photos-doctor --port 9000 --no-browser",
+    ],
     "lr-find": [
         "cnn-tl lr-find photos",
         "cnn-tl lr-find photos --mode scratch --recipe resnet --output rates.png",

@@ -26,6 +26,7 @@ class Leaks:
         within: extra images of groups that are in one split and one class: all but the first.
         leaked: split -> its images that have a twin in train; of val and test.
         in_training: images of train with a twin in val or test.
+        test_in_val: images of test with a twin in val, and none in train.
     """
 
     crossing: tuple[tuple[int, ...], ...]
@@ -33,6 +34,7 @@ class Leaks:
     within: tuple[int, ...]
     leaked: dict[str, tuple[int, ...]]
     in_training: tuple[int, ...]
+    test_in_val: tuple[int, ...] = ()
 
 
 def find_leaks(groups_N: Groups, splits: Sequence[str], labels_N: NDArray[np.int64]) -> Leaks:
@@ -65,6 +67,9 @@ def find_leaks(groups_N: Groups, splits: Sequence[str], labels_N: NDArray[np.int
             if split in splits
         },
         in_training=tuple(sorted(index for group in leaking for index in group if splits[index] == "train")),
+        test_in_val=tuple(
+            sorted(index for group in crossing if group not in leaking for index in group if splits[index] == "test")
+        ),
     )
 
 

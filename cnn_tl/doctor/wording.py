@@ -26,7 +26,10 @@ def findings_of(images: Collection, found: Screens) -> tuple[Finding, ...]:
 
 def _leaks(images: Collection, found: Screens) -> Iterator[Finding]:
     leaked = {split: indices for split, indices in found.leaks.leaked.items() if indices}
+    between = found.leaks.test_in_val
     if not leaked:
+        if between:
+            yield _between(images, found, between)
         return
     count = sum(map(len, leaked.values()))
     if len(leaked) == 1:
@@ -43,6 +46,20 @@ def _leaks(images: Collection, found: Screens) -> Iterator[Finding]:
         f"{what} {_has(count)} a twin in train, so the accuracy looks too good{accuracy}",
         _pair(images, first, other),
         "leave the twins in train out: data.exclude takes exclude.txt; or split again with data.groups: twins",
+    )
+
+
+def _between(images: Collection, found: Screens, between: tuple[int, ...]) -> Finding:
+    """Return the finding of test images with a twin in val, where none is in train."""
+    group = next(group for group in found.leaks.crossing if between[0] in group)
+    other = next(index for index in group if images.splits[index] == "val")
+    count = len(between)
+    return Finding(
+        "leaks",
+        count,
+        f"{counted(count, 'image')} of test {_has(count)} a twin in val, by which a model is chosen",
+        _pair(images, between[0], other),
+        "leave the twins in val out, or split again with data.groups: twins",
     )
 
 

@@ -27,6 +27,7 @@ def test_val_and_test_alone_leak_nothing_into_training() -> None:
     assert found.crossing == ((0, 1),)
     assert found.leaked == {"val": (), "test": ()}
     assert found.in_training == ()
+    assert found.test_in_val == (1,)
 
 
 def test_without_groups_nothing_is_found() -> None:

@@ -79,7 +79,7 @@ def suspects_of(probabilities_NK: Probabilities, labels_N: Indices) -> NDArray[n
 
     They are those least likely as labelled, as many as confident learning counts, of which another class is also more
     likely than the given one in relation to how frequent both are: none is suspect only because its class is rare. On
-    CIFAR-10N 73 % of them are wrong, of those that confident learning names itself 60 %.
+    CIFAR-10N 73% of them are wrong, of those that confident learning names itself 60%.
     """
     each = np.arange(len(labels_N))
     own_N, other_N = probabilities_NK[each, labels_N], best_other(probabilities_NK, labels_N)

@@ -36,10 +36,11 @@ _BY_HASH = 2
 
 def candidates(
     white_NE: Floats | None, codes: tuple[Hashes, Hashes], neighbours: int, sample: int, seed: int
-) -> tuple[Ints, Ints]:
-    """Return pairs to compare, sorted, [P, 2], and the rows of them that are a fair sample of all candidates.
+) -> tuple[Ints, Ints, float]:
+    """Return pairs to compare, sorted, [P, 2], the rows that are a fair sample of all candidates, and a cut-off.
 
-    All neighbours are candidates. Of more than `most` of them the surest by cosine are compared, and the sample.
+    All neighbours are candidates. Of more than `most` of them the surest by cosine are compared, and the sample; the
+    cut-off is the cosine below which neighbours are not compared, -1 where all are.
 
     Args:
         white_NE: whitened features; None: too few images for that, and every pair is compared.
@@ -49,16 +50,19 @@ def candidates(
     count = len(codes[0])
     if white_NE is None:
         pairs = np.argwhere(np.triu(np.ones((count, count), bool), 1))
-        return pairs, np.arange(len(pairs))
+        return pairs, np.arange(len(pairs)), -1.0
     near = by_features(white_NE, neighbours)
     rng = np.random.default_rng(seed_of(seed, "candidates"))
     drawn = near[np.sort(rng.choice(len(near), min(sample, len(near)), replace=False))]
+    cut_off = -1.0
     if len(near) > most(count):
-        near = near[np.argpartition(-cosines(white_NE, near), most(count))[: most(count)]]
+        cosines_P = cosines(white_NE, near)
+        surest = np.argpartition(-cosines_P, most(count))[: most(count)]
+        near, cut_off = near[surest], float(cosines_P[surest].min())
     alike = [by_hash(codes[0], other, _FARTHEST, _BY_HASH) for other in codes]
     pairs = unique(np.concatenate([near, drawn, *alike]))
     keys = pairs @ np.array([count, 1])
-    return pairs, np.searchsorted(keys, drawn @ np.array([count, 1]))
+    return pairs, np.searchsorted(keys, drawn @ np.array([count, 1])), cut_off
 
 
 def most(count: int) -> int:

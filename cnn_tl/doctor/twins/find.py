@@ -130,14 +130,14 @@ def _near(collection: Collection, indices: Ints, seed: int) -> _Near:
     white = candidates.Whitening.of(features)
     whitened = white(features)
     codes = (candidates.hashes(thumbnails)[indices], candidates.hashes(thumbnails[:, :, ::-1])[indices])
-    pairs, searched = candidates.candidates(whitened if enough else None, codes, NEIGHBOURS, SAMPLE, seed)
+    pairs, searched, cut_off = candidates.candidates(whitened if enough else None, codes, NEIGHBOURS, SAMPLE, seed)
     found = compared(thumbnails, indices[pairs])
     known = evidence(
         candidates.cosines(whitened, pairs) if enough else np.zeros(len(pairs), np.float32), found.measures
     )
     calibration, made = Calibration(UNCALIBRATED, 0.0), None
     if enough:
-        made = _made(collection, indices, white, whitened, seed)
+        made = _made(collection, indices, white, whitened, cut_off, seed)
         if made.reached.sum() >= ENOUGH:
             calibration = calibrate(made.evidence[made.reached], known[searched])
     calibrated = calibration.logistic is not UNCALIBRATED
@@ -173,9 +173,18 @@ class _Made:
 
 
 def _made(
-    collection: Collection, indices: Ints, white: candidates.Whitening, whitened: NDArray[np.float32], seed: int
+    collection: Collection,
+    indices: Ints,
+    white: candidates.Whitening,
+    whitened: NDArray[np.float32],
+    cut_off: float,
+    seed: int,
 ) -> _Made:
-    """Make twins of images drawn at random, several of each if there are few."""
+    """Make twins of images drawn at random, several of each if there are few.
+
+    Args:
+        cut_off: the cosine below which neighbours are not compared.
+    """
     rng = np.random.default_rng(seed_of(seed, "made twins"))
     rounds = [rng.permutation(len(indices)) for _ in range(-(-MADE // len(indices)))]
     originals = np.concatenate(rounds)[:MADE]
@@ -186,7 +195,7 @@ def _made(
     cosines = white(features) @ whitened.T
     numbers = np.arange(len(originals))
     own = cosines[numbers, originals]
-    reached = (cosines > own[:, None]).sum(1) < NEIGHBOURS
+    reached = ((cosines > own[:, None]).sum(1) < NEIGHBOURS) & (own >= cut_off)
     both = np.concatenate([thumbnails, collection.thumbnails[indices[originals]]])
     pairs = np.stack([numbers, numbers + len(numbers)], 1)
     pairs[::2] = pairs[::2, ::-1]  # neither side is always the changed one

@@ -49,7 +49,7 @@ def _box(left: float, upper: float, right: float, lower: float) -> tuple[int, in
 
 
 def _crop(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Keep 75 to 97 % of each side, a little distorted."""
+    """Keep 75 to 97% of each side, a little distorted."""
     width, height = image.size
     part = rng.uniform(0.75, 0.97)
     new_w, new_h = np.minimum(1, part * rng.uniform(0.95, 1.05, 2)) * image.size
@@ -58,7 +58,7 @@ def _crop(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _shift(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Move by up to 15 % each way; what comes into view continues the border."""
+    """Move by up to 15% each way; what comes into view continues the border."""
     shift_y, shift_x = (round(float(rng.uniform(-0.15, 0.15)) * side) for side in (image.height, image.width))
     pixels = np.asarray(image)
     rows = np.clip(np.arange(image.height) + shift_y, 0, image.height - 1)
@@ -82,7 +82,7 @@ def _light(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _colour(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Change saturation, and the gain of each channel by up to 20 %."""
+    """Change saturation, and the gain of each channel by up to 20%."""
     image = ImageEnhance.Color(image).enhance(float(rng.uniform(0.0, 1.6)))
     pixels = np.asarray(image, np.float32) * rng.uniform(0.8, 1.2, 3).astype(np.float32)
     return Image.fromarray(np.clip(pixels + 0.5, 0, 255).astype(np.uint8))

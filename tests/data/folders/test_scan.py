@@ -114,7 +114,7 @@ def test_copies_stay_in_one_part(tmp_path: Path) -> None:
     manifest = scanned(root, val_fraction=0.5)
     parts = Counter(image.sha256 for image in manifest.of("val") if image.label == 0)
     assert set(parts.values()) == {4}
-    assert note(manifest, "copies").endswith("18")
+    assert note(manifest, "copies of another").endswith("18")
 
 
 def test_copies_across_parts_and_classes_are_told(tmp_path: Path) -> None:

@@ -72,13 +72,15 @@ def test_many_candidates_are_cut_to_the_surest_and_a_sample(monkeypatch: pytest.
     rng = np.random.default_rng(3)
     white = unit(rng.normal(size=(100, 8)).astype(np.float32))
     codes = rng.integers(0, 2**64, 100, np.uint64)
-    pairs, sample = candidates.candidates(white, (codes, codes), 5, 40, seed=0)
+    pairs, sample, cut_off = candidates.candidates(white, (codes, codes), 5, 40, seed=0)
     near = by_features(white, 5)
     assert len(sample) == 40
     assert 60 < len(pairs) <= 100 < len(near)
     assert {tuple(pair) for pair in pairs[sample].tolist()} <= {tuple(pair) for pair in near.tolist()}
     surest = near[np.argsort(-cosines(white, near))[:60]]
     assert {tuple(pair) for pair in surest.tolist()} <= {tuple(pair) for pair in pairs.tolist()}
+    assert cut_off == pytest.approx(cosines(white, surest).min())
+    assert candidates.candidates(white, (codes, codes), 1, 40, seed=0)[2] >= -1
 
 
 def test_large_folders_keep_fewer_directions(monkeypatch: pytest.MonkeyPatch) -> None:
