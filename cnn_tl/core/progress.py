@@ -105,6 +105,41 @@ class Observer:
             self.finish()
 
 
+class Relay(Observer):
+    """Passes everything on to another observer; a subclass overrides what it keeps back."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def plan(self, plan: Plan) -> None:
+        """Pass it on."""
+        self._observer.plan(plan)
+
+    def note(self, text: str) -> None:
+        """Pass it on."""
+        self._observer.note(text)
+
+    def warn(self, text: str) -> None:
+        """Pass it on."""
+        self._observer.warn(text)
+
+    def start(self, task: str, total: int | None, unit: str = "images") -> None:
+        """Pass it on."""
+        self._observer.start(task, total, unit)
+
+    def advance(self, done: int, figures: Mapping[str, float] | None = None) -> None:
+        """Pass it on."""
+        self._observer.advance(done, figures)
+
+    def finish(self) -> None:
+        """Pass it on."""
+        self._observer.finish()
+
+    def epoch(self, figures: Mapping[str, float]) -> None:
+        """Pass it on."""
+        self._observer.epoch(figures)
+
+
 def warn_of_set_aside(observer: Observer, broken: Sequence[str]) -> None:
     """Warn of the images that are set aside: of each of the first ones, then of the number of others."""
     for text in broken[:MOST_NAMED]:

@@ -16,6 +16,9 @@ from cnn_tl.data.manifest import ImageRecord, Manifest
 _IMBALANCE = 10
 """The largest class may have this many times the images of the smallest."""
 
+HINT = "lists them, and finds copies that are resized, cropped or mirrored"
+"""The end of the remark that names `cnn-tl doctor`."""
+
 
 def remarks(manifest: Manifest, animated: int, root: Path) -> list[str]:
     """Return the warnings about a folder, one line each.
@@ -28,7 +31,7 @@ def remarks(manifest: Manifest, animated: int, root: Path) -> list[str]:
     lines = [*_missing(manifest), *_few(manifest), *copies]
     if copies:
         command = f"cnn-tl doctor {shlex.quote(printable(root))}"
-        lines.append(f"{command} lists them, and finds copies that are resized, cropped or mirrored")
+        lines.append(f"{command} {HINT}")
     if animated:
         lines.append(f"animated images, of which only the first frame is used: {animated:,}")
     return lines

@@ -24,6 +24,7 @@ from cnn_tl.core.device import fp32_switches_restored
 from cnn_tl.core.errors import BadImageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
+from cnn_tl.data.data_warnings import HINT
 from cnn_tl.data.decoding.image import read_image
 from cnn_tl.data.loader import in_groups
 from cnn_tl.data.manifest import ImageRecord
@@ -132,6 +133,7 @@ def _collected(
         view_of=lambda made: _view_of(made, network, backend),
     )
     more = _cached_elsewhere(run, manifest, images)
+    manifest = replace(manifest, notes=tuple(note for note in manifest.notes if not note.endswith(HINT)))
     return Collected(collection, manifest, dataset.manifest.digest(), run.recipe.model.name, computed, more)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from cnn_tl.core.progress import Observer
+from cnn_tl.core.progress import Observer, Relay
+from cnn_tl.data.data_warnings import HINT
 from cnn_tl.doctor.collecting import Collected, collected
 from cnn_tl.doctor.collection import Collection
 from cnn_tl.doctor.diagnosis import Diagnosis, Screens
@@ -31,17 +32,19 @@ def examined(subject: Subject, name: str, observer: Observer) -> Iterator[Diagno
         DataError: there are no class folders, or too few images can be read.
         ArtefactError, ResourceError: of the network, of its weights, of the run, or of the device.
     """
+    observer = _WithoutHint(observer)
     watch = _Watch(observer)
     with watch.collecting(subject) as found:
         images, more = found.collection, list(found.more.values())
         twins = watch("twins", lambda: find_twins(images, subject.recipe.seed))
+        drawn = "val" in images.splits and "val" not in found.manifest.splits
         leaks = find_leaks(twins.groups, images.splits, images.labels)
         screens = Screens(
             twins=twins,
             leaks=leaks,
             labels=watch("labels", lambda: wrong_labels_of(images, subject.recipe.seed, twins.groups, more)),
             outliers=watch("outliers", lambda: find_outliers(images)),
-            shortcuts=watch("shortcuts", lambda: find_shortcuts(images)),
+            shortcuts=watch("shortcuts", lambda: find_shortcuts(images, drawn=drawn)),
             series=watch("series", lambda: find_series(images)),
             accuracies=watch(
                 "accuracy", lambda: accuracies(subject, found.manifest, _digests(images, leaks), observer)
@@ -55,9 +58,18 @@ def examined(subject: Subject, name: str, observer: Observer) -> Iterator[Diagno
             backbones=(found.backbone, *found.more),
             computed=found.computed,
             screens=screens,
-            findings=findings_of(images, screens),
+            findings=findings_of(images, screens, found.manifest),
             seconds=watch.seconds,
         )
+
+
+class _WithoutHint(Relay):
+    """Keeps back the remark that tells a user of `train` to ask a doctor."""
+
+    def note(self, text: str) -> None:
+        """Pass other remarks on."""
+        if not text.endswith(HINT):
+            super().note(text)
 
 
 def _digests(images: Collection, leaks: Leaks) -> dict[str, frozenset[str]]:

@@ -12,6 +12,7 @@ KINDS = {
     "shortcuts": "Attributes that tell the class or the split",
     "series": "Series that belong together",
     "twins": "Copies within a split",
+    "broken": "Images that cannot be read",
     "outliers": "Images unlike the others",
 }
 """Kind -> its title, the most harmful first."""

@@ -98,14 +98,18 @@ class Shortcut:
         }
 
 
-def find_shortcuts(collection: Collection) -> list[Shortcut]:
-    """Return what each attribute that varies tells of the classes and of the splits; findings first, surest first."""
+def find_shortcuts(collection: Collection, *, drawn: bool = False) -> list[Shortcut]:
+    """Return what each attribute that varies tells of the classes and of the splits; findings first, surest first.
+
+    Args:
+        drawn: the validation split was drawn from train at random, so that only chance can tell the splits.
+    """
     attributes = [one for one in attributes_of(collection) if not constant(one)]
     splits = np.array([SPLITS.index(split) for split in collection.splits], np.int64)
     drawings = float(np.median(tones(collection.thumbnails)[1])) <= _PLAIN
     content_bar = DRAWING_BAR if drawings else CONTENT_BAR
     found = shortcuts_among(attributes, collection.labels, collection.classes, "class", content_bar)
-    if len(np.unique(splits)) > 1:
+    if len(np.unique(splits)) > 1 and not drawn:
         found += shortcuts_among(attributes, splits, SPLITS, "split", FILE_BAR)
     return sorted(found, key=lambda one: (not one.found, one.content, -one.sure))
 

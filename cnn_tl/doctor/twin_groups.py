@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from cnn_tl.core.progress import Observer
+from cnn_tl.core.progress import Observer, Relay
 
 if TYPE_CHECKING:
     from cnn_tl.data.manifest import Manifest
     from cnn_tl.recipe import ResolvedRecipe
 
 
-class _TasksOnly(Observer):
+class _TasksOnly(Relay):
     """Passes on the progress, and no remark: the run itself remarks on the same images."""
 
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
+    def note(self, text: str) -> None:
+        """Keep it back."""
 
-    def start(self, task: str, total: int | None, unit: str = "images") -> None:
-        """Pass it on."""
-        self._observer.start(task, total, unit)
-
-    def advance(self, done: int, figures: Mapping[str, float] | None = None) -> None:
-        """Pass it on."""
-        self._observer.advance(done, figures)
-
-    def finish(self) -> None:
-        """Pass it on."""
-        self._observer.finish()
+    def warn(self, text: str) -> None:
+        """Keep it back."""
 
 
 def find_twin_groups(manifest: Manifest, observer: Observer, recipe: ResolvedRecipe) -> dict[str, str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from cnn_tl.core.errors import printable
 from cnn_tl.core.formatting import certainty, counted, percent
+from cnn_tl.data.manifest import Manifest
 from cnn_tl.doctor.collection import Collection
 from cnn_tl.doctor.diagnosis import Screens
 from cnn_tl.doctor.findings import Finding, by_harm
@@ -18,10 +19,22 @@ from cnn_tl.doctor.twins import Twins
 REVIEW = "look at them with cnn-tl review"
 
 
-def findings_of(images: Collection, found: Screens) -> tuple[Finding, ...]:
+def findings_of(images: Collection, found: Screens, manifest: Manifest) -> tuple[Finding, ...]:
     """Return what was found, the most harmful kind first."""
     kinds = (_leaks, _conflicts, _labels, _shortcuts, _series, _twins, _outliers)
-    return by_harm([finding for kind in kinds for finding in kind(images, found)])
+    return by_harm([*(finding for kind in kinds for finding in kind(images, found)), *_broken(manifest)])
+
+
+def _broken(manifest: Manifest) -> Iterator[Finding]:
+    if aside := manifest.set_aside:
+        them = "it" if len(aside) == 1 else "them"
+        yield Finding(
+            "broken",
+            len(aside),
+            f"{counted(len(aside), 'image')} cannot be read, and train leaves {them} out",
+            f"{printable(aside[0].path)}: {printable(aside[0].reason)}",
+            f"repair or remove {them}",
+        )
 
 
 def _leaks(images: Collection, found: Screens) -> Iterator[Finding]:
@@ -45,7 +58,7 @@ def _leaks(images: Collection, found: Screens) -> Iterator[Finding]:
         count,
         f"{what} {_has(count)} a twin in train, so the accuracy looks too good{accuracy}",
         _pair(images, first, other),
-        "leave the twins in train out: data.exclude takes exclude.txt; or split again with data.groups: twins",
+        "leave the twins in train out: data.exclude takes exclude.txt; or data.groups: twins keeps twins in one split",
     )
 
 
@@ -59,7 +72,7 @@ def _between(images: Collection, found: Screens, between: tuple[int, ...]) -> Fi
         count,
         f"{counted(count, 'image')} of test {_has(count)} a twin in val, by which a model is chosen",
         _pair(images, between[0], other),
-        "leave the twins in val out, or split again with data.groups: twins",
+        "leave the twins in val out; data.groups: twins does so",
     )
 
 

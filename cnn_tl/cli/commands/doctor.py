@@ -51,7 +51,8 @@ def doctor(
     """Find what spoils a model: twins, leaks, wrong labels, shortcuts, series, outliers. No image is changed.
 
     Images are compared by the features of a pretrained backbone, which are kept, and by their pixels. The findings
-    come in the order of the harm that they do; kinds are leaks, conflicts, labels, shortcuts, series, twins, outliers.
+    come in the order of the harm that they do; kinds are leaks, conflicts, labels, shortcuts, series, twins, broken,
+    outliers.
     """
     from cnn_tl.cli.terminal.bars import TerminalObserver
     from cnn_tl.doctor.examine import examined

@@ -168,6 +168,14 @@ def test_a_run_tells_its_accuracy_with_and_without_the_leak(
     assert json.loads(page.out)["facts"]["data"]["doctor"]["findings"][0][0] == "leaks"
 
 
+def test_broken_images_are_a_finding_and_no_hint_names_doctor(doctor: Callable[..., Any], photos: Path) -> None:
+    (photos / "train" / "a" / "4.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    done = doctor(photos, "--fail-on", "broken")
+    assert (done.code, "broken 1 image cannot be read" in " ".join(done.out.split())) == (3, True)
+    assert "train/a/4.png" in done.out
+    assert "lists them" not in done.out + done.err
+
+
 def test_a_folder_without_val_is_examined_as_it_is(doctor: Callable[..., Any], photos: Path, tmp_path: Path) -> None:
     done = doctor(photos / "train", "--output", tmp_path / "found")
     assert "leaks" not in done.out
