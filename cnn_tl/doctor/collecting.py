@@ -11,29 +11,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from cnn_tl.cache.space import Space
 from cnn_tl.core.device import fp32_switches_restored
-from cnn_tl.core.errors import BadImageError
-from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
 from cnn_tl.data.data_warnings import HINT
-from cnn_tl.data.decoding.image import read_image
 from cnn_tl.data.loader import in_groups
 from cnn_tl.data.manifest import ImageRecord
-from cnn_tl.data.reading.jobs import Decoded, ImageFile
 from cnn_tl.data.reading.pool import pools_kept
-from cnn_tl.data.views.transforms import draft_size, resize_and_crop
+from cnn_tl.data.views.transforms import resize_and_crop
 from cnn_tl.doctor.collection import SIDE, Collection, Features, Thumbnails
 from cnn_tl.doctor.headers import Header, read_header
-from cnn_tl.doctor.measures import MEASURES, VERSION, Measured, measure
+from cnn_tl.doctor.looks import AT_ONCE, look_at, looks_of
 from cnn_tl.heads.problem import require_finite
 from cnn_tl.networks.pretrained.weights import PACKAGES, has_package
 from cnn_tl.recipe.resolved import FreezeRecipe
@@ -47,12 +40,6 @@ from cnn_tl.training.setup import open_run
 
 if TYPE_CHECKING:
     from cnn_tl.data.manifest import Manifest
-
-AT_ONCE = 256
-"""Images whose thumbnails are read, or whose features are computed, together."""
-
-_THUMBNAIL_BYTES = 3 * SIDE * SIDE
-_ROW_BYTES = _THUMBNAIL_BYTES + 4 * len(MEASURES)
 
 
 @dataclass(frozen=True)
@@ -115,7 +102,7 @@ def _collected(
         backend, features, computed = _features(run, dataset, network, verify_device=False)
     except DeviceChanged:
         backend, features, computed = _features(run, dataset, network, verify_device=True)
-    looks, broken = _looks(run, dataset)
+    looks, broken = looks_of(run, dataset)
     dataset.set_aside(broken)
     kept = {image.path for image in dataset.manifest.images}
     rows = [index for index, image in enumerate(features.images) if image.path in kept]
@@ -192,86 +179,6 @@ def _features(
     rows = found[0]
     require_finite(rows)
     return backend, _Rows(found.images, rows), done.rows
-
-
-@dataclass(frozen=True)
-class _Look:
-    """The thumbnail [S, S, 3] and the measures [M] of an image."""
-
-    thumbnail: NDArray[np.uint8]
-    measures: Measured
-
-    def packed(self) -> NDArray[np.uint8]:
-        """Return both as a row of the cache."""
-        return np.concatenate([self.thumbnail.reshape(-1), self.measures.astype("<f4").view(np.uint8)])
-
-    @staticmethod
-    def unpacked(row: NDArray[np.uint8]) -> _Look:
-        """Return what `packed` made a row of."""
-        measures = row[_THUMBNAIL_BYTES:].copy().view("<f4").astype(np.float32)
-        return _Look(row[:_THUMBNAIL_BYTES].reshape(SIDE, SIDE, 3), measures)
-
-
-@dataclass(frozen=True)
-class _LookJob:
-    """Reads the look of an image from its file."""
-
-    file: ImageFile
-    spec: Preprocessing
-
-    @property
-    def expected_bytes(self) -> int:
-        """The bytes of a row."""
-        return _ROW_BYTES
-
-    def run(self) -> Decoded:
-        """Read the image; see `Job.run`."""
-        image = read_image(self.file.checked(), self.spec, draft=draft_size(self.spec))
-        return Decoded(look_at(image, self.spec).packed())
-
-
-def look_at(image: Image.Image, spec: Preprocessing) -> _Look:
-    """Return the thumbnail and the measures of an RGB image."""
-    small = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=3.0)
-    return _Look(np.asarray(small), measure(image, min(spec.resized)))
-
-
-def _looks(
-    run: Run[FreezeRecipe], dataset: Dataset[FreezeRecipe]
-) -> tuple[dict[str, _Look], list[tuple[ImageRecord, BadImageError]]]:
-    """Return the looks of all images by SHA-256, and the images that could not be read."""
-    spec = dataset.preprocessing
-    facts = {"looks": VERSION, "side": SIDE, "resized": list(spec.resized), "pillow": version("pillow")}
-    space = open_cache(run, holds="image").space(facts, shape=(_ROW_BYTES,), dtype="uint8")
-    images = list({image.sha256: image for image in dataset.manifest.images}.values())
-    looks: dict[str, _Look] = {}
-    broken: dict[str, BadImageError] = {}
-    missing = _cached_looks(space, images, looks)
-
-    def job_of(image: ImageRecord) -> _LookJob:
-        return _LookJob(dataset.file_of(image), spec)
-
-    with run.observer.task("looking at images", len(images)), space.writer() as writer:
-        run.observer.advance(len(images) - len(missing))
-        with dataset.decoding(in_groups(missing, AT_ONCE), job_of, lambda image: image) as batches:
-            for batch in batches:
-                for image, row in zip(batch.items, batch.rows, strict=True):
-                    looks[image.sha256] = _Look.unpacked(row)
-                    writer.add(bytes.fromhex(image.sha256), row)
-                broken |= {image.sha256: error for image, error in batch.failures}
-                run.observer.advance(len(batch.items) + len(batch.failures))
-    return looks, [(one, broken[one.sha256]) for one in dataset.manifest.images if one.sha256 in broken]
-
-
-def _cached_looks(space: Space, images: Sequence[ImageRecord], looks: dict[str, _Look]) -> list[ImageRecord]:
-    """Put the cached looks into `looks` and return the images without one."""
-    missing: list[ImageRecord] = []
-    for group in in_groups(images, AT_ONCE):
-        rows, lacking = space.gather([bytes.fromhex(image.sha256) for image in group])
-        absent = set(lacking)
-        missing += [group[index] for index in lacking]
-        looks |= {image.sha256: _Look.unpacked(rows[index]) for index, image in enumerate(group) if index not in absent}
-    return missing
 
 
 def _headers(dataset: Dataset[FreezeRecipe], images: Sequence[ImageRecord]) -> tuple[Header, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,13 +12,12 @@ from cnn_tl.core import files
 from cnn_tl.core.errors import UsageError, printable
 from cnn_tl.data.corrections import (
     RELABEL_HEADER,
-    csv_row,
     exclude_line,
     read_exclude,
     read_relabel,
     relabel_row,
-    written,
 )
+from cnn_tl.doctor import lists
 from cnn_tl.doctor.decisions import EXCLUDE, LOG, RELABEL, Decisions
 from cnn_tl.doctor.diagnosis import Diagnosis
 from cnn_tl.doctor.page import page_of
@@ -75,10 +74,10 @@ def write_folder(found: Diagnosis, output: Path) -> None:
         output.mkdir(parents=True, exist_ok=True)
     excluded, relabelled = _excluded(found), _relabelled(found)
     for name, text in (
-        ("twins.csv", _twins(found)),
-        ("labels.csv", _labels(found)),
-        ("neighbours.csv", _neighbours(found)),
-        ("outliers.csv", _outliers(found)),
+        ("twins.csv", lists.twins(found)),
+        ("labels.csv", lists.labels(found)),
+        ("neighbours.csv", lists.neighbours(found)),
+        ("outliers.csv", lists.outliers(found)),
         ("shortcuts.json", files.as_json([one.to_json() for one in found.screens.shortcuts])),
         (EXCLUDE, _exclude({**excluded, BY_HAND: by_hand.exclude})),
         (RELABEL, _relabel({**relabelled, **by_hand.relabel})),
@@ -121,62 +120,6 @@ def extra_copies(twins: Twins, splits: Sequence[str], labels: Sequence[int]) -> 
             copies.append(index)
         seen.add(place)
     return copies
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    return "".join(csv_row(row) for row in (header, *rows))
-
-
-def _twins(found: Diagnosis) -> str:
-    images, twins = found.collection, found.screens.twins
-    names, splits = [written(name) for name in images.files], images.splits
-    return _csv(
-        ("image_a", "image_b", "split_a", "split_b", "kind", "score", "group", "verified"),
-        (
-            (
-                *(names[first], names[second], splits[first], splits[second], kind),
-                *(f"{score:.4f}", int(twins.groups[first]) if verified else "", _bool(verified)),
-            )
-            for (first, second), kind, score, verified in zip(
-                twins.pairs.tolist(), twins.kinds, twins.scores.tolist(), twins.verified.tolist(), strict=True
-            )
-        ),
-    )
-
-
-def _labels(found: Diagnosis) -> str:
-    images, labels = found.collection, found.screens.labels
-    names, classes = images.files, [written(name) for name in images.classes]
-    return _csv(
-        ("image", "given", "suggested", "score", "probability", "suspect"),
-        (
-            (
-                *(written(names[index]), classes[labels.given[index]], classes[labels.suggested[index]]),
-                *(f"{labels.score[index]:.4f}", f"{labels.probability[index]:.4f}"),
-                _bool(bool(labels.suspect[index])),
-            )
-            for index in labels.order.tolist()
-        ),
-    )
-
-
-def _neighbours(found: Diagnosis) -> str:
-    names, nearest = found.collection.files, found.screens.labels.nearest
-    return _csv(
-        ("image", "neighbour"),
-        ((written(names[index]), written(names[other])) for index, others in nearest.items() for other in others),
-    )
-
-
-def _outliers(found: Diagnosis) -> str:
-    names, classes = found.collection.files, found.collection.classes
-    return _csv(
-        ("image", "class", "kind", "score", "value"),
-        (
-            (written(names[one.index]), written(classes[one.label]), one.kind, f"{one.score:.2f}", f"{one.value:.6g}")
-            for one in found.screens.outliers
-        ),
-    )
 
 
 def _excluded(found: Diagnosis) -> dict[str, list[str]]:
@@ -241,7 +184,3 @@ def _by_hand(folder: Path) -> _ByHand:
         [path for path in excluded if path not in ours],
         {path: label for path, label in relabelled.items() if listed["relabel"].get(path) != label},
     )
-
-
-def _bool(value: bool) -> str:
-    return "true" if value else "false"

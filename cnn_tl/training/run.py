@@ -16,30 +16,27 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from cnn_tl.core import files
 from cnn_tl.core.device import deterministic, fp32_switches_restored, may_be_gpu, unused_gpu
-from cnn_tl.core.errors import ArtefactError, ResourceError, UsageError, printable
+from cnn_tl.core.errors import UsageError, printable
 from cnn_tl.core.launch import process_group
-from cnn_tl.core.processes import World
 from cnn_tl.core.progress import Observer, Plan
 from cnn_tl.core.signals import stop_on_signals
-from cnn_tl.data.folders.layout import refuse_non_folder
 from cnn_tl.data.reading.pool import pools_kept
 from cnn_tl.metrics.answer_lines import answer_lines
-from cnn_tl.networks import bundle
 from cnn_tl.recipe import Recipe, ResolvedRecipe
-from cnn_tl.recipe.resolved import FinetuneRecipe, LoopRecipe
+from cnn_tl.recipe.resolved import FinetuneRecipe
 from cnn_tl.tracking import require_trackers, tracked
 from cnn_tl.training import run_index
 from cnn_tl.training.checkpoints import digests
+from cnn_tl.training.choose_folder import choose_folder, finished_result, run_folder
 from cnn_tl.training.context import Run, TwinFinder
 from cnn_tl.training.curves import draw_curves, drawing_curves
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.estimate import Planned
 from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.outcome import DataFacts, Outcome
-from cnn_tl.training.result import Finished, TrainResult, make_result, read_result, validation_answers
-from cnn_tl.training.run_folder import RunFolder, default_output
+from cnn_tl.training.result import Finished, TrainResult, make_result, validation_answers
 from cnn_tl.training.save_model import save_model, verified_backbone
-from cnn_tl.training.setup import is_extension, open_run, require_checkpoint
+from cnn_tl.training.setup import open_run
 from cnn_tl.training.torch_use import refuse_missing_torch
 
 if TYPE_CHECKING:
@@ -82,7 +79,7 @@ def train(
         observer = observer if observer and world.is_first else Observer()
         if text := unused_gpu(recipe.run.device):
             observer.note(text)
-        folder, resume = world.first(lambda: _choose_folder(recipe, output, resume, world, observer))
+        folder, resume = world.first(lambda: choose_folder(recipe, output, resume, world, observer))
         with contextlib.ExitStack() as stack:
             stack.callback(run_index.forget_if_gone, folder.path)  # runs after the lock is released
             world.first(lambda: stack.enter_context(folder.locked()))
@@ -91,7 +88,7 @@ def train(
                     f"{printable(folder.path / digests.DIGESTS)} is missing (earlier versions wrote none), so changes "
                     "to the recipe, the result or the weights cannot be detected"
                 )
-            if resume and (finished := world.first(lambda: _finished_result(folder, recipe, observer))):
+            if resume and (finished := world.first(lambda: finished_result(folder, recipe, observer))):
                 return finished
             world.first(lambda: files.remove_temporaries(folder.path))
             world.first(lambda: run_index.remember(folder.path))
@@ -124,7 +121,7 @@ def plan(
     recipe = recipe.resolve()
     require_trackers(recipe.run.track)
     refuse_missing_torch(recipe)
-    folder = _run_folder(recipe, output)
+    folder = run_folder(recipe, output)
     folder.require_new()
     with fp32_switches_restored(), pools_kept(), deterministic(_needs_switches(recipe)):
         context = open_run(recipe, folder, observer or Observer(), resume=False, writes=False, find_twins=find_twins)
@@ -149,7 +146,7 @@ def find_lr(
     refuse_missing_torch(recipe)
     scratch = tempfile.TemporaryDirectory()
     with scratch as path, fp32_switches_restored(), pools_kept(), deterministic(recipe.run.deterministic):
-        folder = _run_folder(recipe, Path(path) / "run")
+        folder = run_folder(recipe, Path(path) / "run")
         context = open_run(recipe, folder, observer or Observer(), resume=False, writes=False, find_twins=find_twins)
         from cnn_tl.training.modes import finetune  # imports torch: after the cheap checks
 
@@ -204,89 +201,6 @@ MODES: dict[str, Callable[[], Mode]] = {
 def _needs_switches(recipe: ResolvedRecipe) -> bool:
     """Return whether torch must be told to be deterministic: a frozen network on a CPU is so anyway."""
     return recipe.run.deterministic and (recipe.mode != "freeze" or may_be_gpu(recipe.run.device))
-
-
-def _choose_folder(
-    recipe: ResolvedRecipe, output: Path | str | None, resume: bool, world: World, observer: Observer
-) -> tuple[RunFolder, bool]:
-    """Return the run folder, and whether to resume its run: if asked to, or if this launch began it before.
-
-    A launch is identified by its name. torchrun also counts restarts, but not those after its members have changed, and
-    a replacement machine counts from 0; so the count is used only if the launch has no name.
-    """
-    if output is None and resume:
-        epochs = recipe.train.epochs if isinstance(recipe, LoopRecipe) else None
-        output = run_index.to_resume(recipe.data.path, recipe.mode, epochs).path
-    elif output is None:
-        output = _run_of_this_launch(recipe, world)
-    run = _run_folder(recipe, output)
-    is_own = run.belongs_to(world.launch) if world.launch else world.restarts > 0 and run.recipe.exists()
-    resume = (resume or is_own) and not run.never_began
-    if resume:
-        run.require_run()
-    else:
-        if not run.never_began and run_index.is_stopped_twin(run, recipe):
-            raise ResourceError(
-                f"{printable(run.path)} was begun by the same command and can be resumed: {run.resume_command}; "
-                "or choose another --output"
-            )
-        run.require_new()
-        if output is None and (twin := run_index.stopped_twin(recipe)):
-            observer.warn(
-                f"{printable(twin.path)} was begun by the same command and can be resumed: {twin.resume_command}; "
-                f"this begins another run, {printable(run.path)}"
-            )
-    return run, resume
-
-
-def _run_of_this_launch(recipe: ResolvedRecipe, world: World) -> Path | None:
-    """Return the run in runs/ that an earlier start of this launch began; None if this is the first start."""
-    if world.launch:
-        return run_index.begun_by(world.launch, recipe.data.path, recipe.mode)
-    if world.restarts:
-        with contextlib.suppress(ArtefactError):
-            return run_index.to_resume(recipe.data.path, recipe.mode, several=True).path
-    return None
-
-
-def _run_folder(recipe: ResolvedRecipe, output: Path | str | None) -> RunFolder:
-    data = recipe.data.folder
-    path = Path(output) if output is not None else default_output(str(data), recipe.mode)
-    places = [data / place for place in recipe.data.splits.values()] or [data]
-    if any(path.resolve().is_relative_to(place.resolve()) for place in places):
-        raise UsageError(
-            f"the run folder {printable(path)} would lie inside the data folder; choose another place with --output"
-        )
-    return RunFolder(path)
-
-
-def _finished_result(run: RunFolder, recipe: ResolvedRecipe, observer: Observer) -> TrainResult | None:
-    """Return the result of a run that has nothing left to do; None if it has to train."""
-    if is_extension(run, recipe):
-        if run.result.exists():
-            require_checkpoint(run)
-        observer.note("the run is extended; from here on the learning rate follows the longer schedule")
-    elif run.result.exists():
-        if recipe.data.path is not None and recipe.data.path != run.own_recipe().data.path:
-            refuse_non_folder(Path(recipe.data.path))
-        result = read_result(run)
-        _require_whole_model(run)
-        observer.note(f"{printable(run.path)} has finished already; this is its result")
-        return result
-    return None
-
-
-def _require_whole_model(run: RunFolder) -> None:
-    """Refuse a finished run whose bundle is missing or damaged.
-
-    Raises:
-        ArtefactError: it is.
-    """
-    try:
-        files.verify_checksums(run.bundle, required=(bundle.CONFIG, bundle.WEIGHTS))
-    except ArtefactError as error:
-        what_now = f"remove {printable(run.result)}, and this makes the model again: {run.resume_command}"
-        raise ArtefactError(f"the model of this finished run is damaged: {error}; {what_now}") from error
 
 
 def _plan_and_run(

@@ -121,11 +121,11 @@ def show_diagnosis(found: Diagnosis) -> None:
     images = found.collection
     console.say(f"{counted(len(images), 'image')} of {counted(len(images.classes), 'class')} in {found.name}")
     if found.findings:
-        rows = [[one.kind, f"{one.text}\nsuch as {one.example}\n-> {one.advice}\n"] for one in found.findings]
+        rows = [[one.kind, f"{one.text}\nfor example: {one.example}\n-> {one.advice}\n"] for one in found.findings]
         console.show(console.table(["finding", "the most harmful first"], rows, dense=True))
     kinds = {one.kind for one in found.findings}
-    if clean := [KINDS[kind].lower() for kind in KINDS if kind not in kinds]:
-        console.say(f"not found: {'; '.join(clean)}")
+    if clean := [kind for kind in KINDS if kind not in kinds]:
+        console.say(f"not found: {', '.join(clean)}")
     console.say(f"twins: {sensitivity(found.screens.twins)}")
 
 

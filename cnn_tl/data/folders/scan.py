@@ -20,7 +20,7 @@ from cnn_tl.data.folders.examine import WAITING, Candidate, Progress, examine_al
 from cnn_tl.data.folders.find_images import Walker
 from cnn_tl.data.folders.layout import Layout, read_layout
 from cnn_tl.data.groups import grouped, groups_by_pattern, groups_in_file, keep_apart
-from cnn_tl.data.manifest import SPLITS, Manifest, Split, refuse_mostly_broken
+from cnn_tl.data.manifest import SPLITS, Manifest, SetAside, Split, refuse_mostly_broken
 from cnn_tl.data.validation_split import split_off_val
 
 Groups = Path | str | Callable[[Manifest], Mapping[str, str]]
@@ -83,12 +83,8 @@ def scan(
         exclude=corrections.exclude, relabel=corrections.relabel, root=walker.root,
     )  # fmt: skip
     broken = corrected.broken
-    if broken and on_bad_image == "fail":
-        where = printable(walker.root / broken[0].path)
-        raise DataError(
-            f"{where}: {broken[0].reason} ({len(broken):,} broken images in total); "
-            "repair or remove it, or set data.on_bad_image to skip"
-        )
+    if on_bad_image == "fail":
+        _refuse_broken(walker.root, broken)
     refuse_mostly_broken(walker.root, len(corrected.images), broken)
     manifest = Manifest(
         walker.root, classes, corrected.images, broken, (), layout.text, layout.splits, excluded=corrected.excluded
@@ -101,12 +97,26 @@ def scan(
     if not layout.has_val:
         manifest = _with_val(manifest, candidates, val_fraction, seed)
     if manifest.relabelled() or not layout.has_val:
-        order = sorted(manifest.images, key=lambda image: (SPLITS.index(image.split), image.label))
-        manifest = replace(manifest, images=tuple(order))
+        manifest = _in_order(manifest)
     manifest.check()
     used = {image.path for image in manifest.images}
     animated = sum(one.animated for one in examined if one.entry.path in used)
     return replace(manifest, notes=(*notes, *remarks(manifest, animated, root)))
+
+
+def _refuse_broken(root: Path, broken: Sequence[SetAside]) -> None:
+    if broken:
+        where = printable(root / broken[0].path)
+        raise DataError(
+            f"{where}: {broken[0].reason} ({len(broken):,} broken images in total); "
+            "repair or remove it, or set data.on_bad_image to skip"
+        )
+
+
+def _in_order(manifest: Manifest) -> Manifest:
+    """Return the manifest with its images by split and class again."""
+    order = sorted(manifest.images, key=lambda image: (SPLITS.index(image.split), image.label))
+    return replace(manifest, images=tuple(order))
 
 
 def _grouped(manifest: Manifest, groups: Groups, candidates: Sequence[Candidate], notes: list[str]) -> Manifest:
