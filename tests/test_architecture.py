@@ -20,6 +20,7 @@ FLOORS = [
     {"evaluating", "explaining", "exporting"},
     {"reporting"},
     {"doctor"},
+    {"advising"},
     {"serving"},
     {"cli"},
     {"api"},
