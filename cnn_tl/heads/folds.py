@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 
 from cnn_tl.core.seeds import seed_of
 
+HELD_OUT_IMAGES = 2_500
+"""Of about so many images a head keeps held-out logits, where each costs time. An error rate of 5% is then known to
+within 0.9 points, with 95% confidence."""
+
 
 def stratified_folds(
     labels_N: NDArray[np.int64], folds: int, seed: int, groups_N: NDArray[np.int64] | None = None
@@ -79,6 +83,24 @@ def holds_whole_class(labels_N: NDArray[np.int64], members: Sequence[NDArray[np.
         counts_K = np.bincount(labels_N[images])
         found[group] = ((counts_K > 0) & (counts_K == sizes_K[: len(counts_K)])).any()
     return found
+
+
+def indispensable(labels_N: NDArray[np.int64], groups_N: NDArray[np.int64] | None) -> NDArray[np.bool_]:
+    """Return for each image whether a class would be without images if it, or its group, were held out."""
+    if groups_N is None:
+        return np.bincount(labels_N)[labels_N] == 1  # type: ignore[no-any-return]
+    members, found_N = members_of(groups_N), np.empty(len(labels_N), np.bool_)
+    for images, whole in zip(members, holds_whole_class(labels_N, members), strict=True):
+        found_N[images] = whole
+    return found_N
+
+
+def first_folds(fold_N: NDArray[np.int64], folds: int, images: int) -> NDArray[np.int64]:
+    """Return the first folds, of those that are not empty, with about so many images together, else all."""
+    images_F = np.bincount(fold_N, minlength=folds)[:folds]
+    used_F = np.flatnonzero(images_F)
+    surplus_F = np.cumsum(images_F[used_F]) - images
+    return used_F[: 1 + np.argmin(np.abs(surplus_F))] if len(used_F) else used_F
 
 
 def members_of(groups_N: NDArray[np.int64]) -> list[NDArray[np.int64]]:

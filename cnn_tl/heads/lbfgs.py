@@ -157,16 +157,40 @@ class History:
         each = np.arange(used)
         self.sy[:, each, each] += ~self.arrays.host(xp.concatenate(curved, 1))
 
+    def learnt(self, inverse: Inverse) -> Inverse:
+        """Return the inverse Hessian that the steps of the only problem amount to: a function of vectors [n, P].
+
+        Args:
+            inverse: the one with which the steps were added.
+        """
+        arrays, order = self.arrays, np.array(self.slots)
+        if not len(order):
+            return lambda vectors: inverse(vectors[None])[0]
+        upper, yv = np.triu(self.sy[0][np.ix_(order, order)]), self.yv[0][np.ix_(order, order)]
+        scale = _scale(upper.diagonal()[None], yv.diagonal()[None])[0]
+        inverted = np.linalg.inv(upper)
+        across = -scale * inverted
+        middle = np.block([
+            [inverted.T @ (np.diag(upper.diagonal()) + scale * yv) @ inverted, across.T],
+            [across, np.zeros_like(yv)],
+        ])  # fmt: skip
+        middle, steps = arrays.put(middle), arrays.xp.concatenate([self.s[0, self.slots], self.v[0, self.slots]])
+
+        def apply(vectors: Array) -> Array:
+            along = arrays.cast(arrays.cast(vectors, steps.dtype) @ steps.T, arrays.double) @ middle
+            return scale * inverse(vectors[None])[0] + arrays.cast(
+                arrays.cast(along, steps.dtype) @ steps, vectors.dtype
+            )
+
+        return apply
+
     def coefficients(self, sg: Numbers, vg: Numbers) -> tuple[Numbers, Numbers, Numbers]:
         """Return [F], [F, used] and [F, used]: the step is -(a * h + b @ s + c @ v), h being the inverse's gradient."""
         order = np.array(self.slots)
         at = np.ix_(np.arange(len(sg)), order, order)
         upper, yv = np.triu(self.sy[at]), self.yv[at]
         diagonal, own = upper.diagonal(0, 1, 2), yv.diagonal(0, 1, 2)
-        scale_F = np.ones(len(sg))
-        for step in range(len(order)):  # that of the newest step which is not empty
-            filled = own[:, step] > 0
-            scale_F[filled] = diagonal[filled, step] / own[filled, step]
+        scale_F = _scale(diagonal, own)
         p = np.linalg.solve(upper, sg[:, order, None])
         inner = diagonal[..., None] * p + scale_F[:, None, None] * (yv @ p - vg[:, order, None])
         b, c = np.empty_like(sg), np.empty_like(sg)
@@ -174,6 +198,15 @@ class History:
         b[:, order] = np.linalg.solve(lower, inner[:, ::-1])[:, ::-1, 0]
         c[:, order] = -scale_F[:, None] * p[..., 0]
         return scale_F, b, c
+
+
+def _scale(sy_Fm: Numbers, yv_Fm: Numbers) -> Numbers:
+    """Return s y / (y v) of the newest step that is not empty, [F]; 1 if all are."""
+    scale_F = np.ones(len(sy_Fm))
+    for step in range(sy_Fm.shape[1]):
+        filled = yv_Fm[:, step] > 0
+        scale_F[filled] = sy_Fm[filled, step] / yv_Fm[filled, step]
+    return scale_F
 
 
 def minimise(

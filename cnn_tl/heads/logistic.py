@@ -11,14 +11,15 @@ Shapes as in problem.py; R rows are V views of N images, S the dimensions of a f
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl.heads.arrays import Array, Arrays, compute
-from cnn_tl.heads.folds import stratified_folds, stratified_sample
+from cnn_tl.heads.fold_fits import fit_folds
+from cnn_tl.heads.folds import first_folds, stratified_folds, stratified_sample
 from cnn_tl.heads.penalty_path import MAX_ITERATIONS, Axes, PenaltyPath, principal_axes
 from cnn_tl.heads.problem import Features, FittedHead, HeldOut, Problem
 from cnn_tl.heads.scaling import TEMPERED, scaling_of
@@ -35,6 +36,9 @@ FOLDS = 5
 CROSS_VALIDATION_IMAGES = 1_000
 """The penalty is chosen on at most about this many held-out images; twice as many took twice as long and were no
 better."""
+
+NEARLY_ALL = 0.8
+"""The share of the images in the sample from which the fits of its folds are as good as the final one."""
 
 WITHOUT_FOLDS = 0.1
 """The penalty if every class has only one image, or one group, so that none can be left out."""
@@ -57,7 +61,11 @@ def fit_logistic(problem: Problem, settings: LbfgsHead) -> FittedHead:
 def logistic_with_held_out(
     problem: Problem, raw_RD: Features, image_R: NDArray[np.int64], settings: LbfgsHead
 ) -> tuple[FittedHead, HeldOut | None]:
-    """Fit on stacked views; also return the logits of the images that cross-validation held out, if it took place."""
+    """Fit on stacked views; also return the logits of the images that cross-validation held out, if it took place.
+
+    Where the sample is a small part of the images, its fits are worse than the final one; the logits that the head
+    keeps are then of fits to nearly all images.
+    """
     from threadpoolctl import threadpool_limits
 
     scaling = scaling_of(raw_RD, TEMPERED)
@@ -67,29 +75,34 @@ def logistic_with_held_out(
     sample = _sample(problem, image_R)
     with threadpool_limits(1, user_api="blas"):
         size = raw_RD.size * problem.num_classes
-        theta, held_out, facts = compute(
+        theta, judged, held_out, facts = compute(
             size, problem.device, lambda arrays: _fit(problem, arrays, rows, sample, settings.penalty)
         )
-    return scaling.folded(theta[:, :-1], theta[:, -1], facts), held_out
+    return replace(scaling.folded(theta[:, :-1], theta[:, -1], facts), held_out=held_out), judged
 
 
 def _fit(
     problem: Problem, arrays: Arrays, rows: Rows, sample: _Sample, penalty: float | None
-) -> tuple[NDArray[np.float64], HeldOut | None, dict[str, Any]]:
-    """Return theta of the scaled features, [K, D + 1], the logits of images held out, and facts."""
+) -> tuple[NDArray[np.float64], HeldOut | None, HeldOut | None, dict[str, Any]]:
+    """Return theta of the scaled features, [K, D + 1], logits of images held out from the sample and all, and facts."""
     facts: dict[str, Any] = {"kind": "lbfgs", "penalty_chosen": penalty is None}
     axes = principal_axes(arrays, rows.features[sample.rows_n])
     path: PenaltyPath | None = None
-    held_out: HeldOut | None = None
+    judged: HeldOut | None = None
     if penalty is None:
         penalty, path, chosen = _choose_penalty(problem, arrays, rows, sample, axes)
         facts |= chosen
-        held_out = None if path is None else _held_out(path, sample)
+        judged = None if path is None else _held_out(path, sample)
     if path is None:
         path = _path_to(penalty, problem, arrays, rows, sample, axes)
-    theta, iterations = fit_all(problem, arrays, rows, axes, path, penalty)
-    facts |= {"penalty": penalty, "iterations": iterations, "converged": iterations < MAX_ITERATIONS}
-    return theta, held_out, facts
+    whole = fit_all(problem, arrays, rows, axes, path, penalty)
+    facts |= {
+        "penalty": penalty, "iterations": whole.evaluations, "converged": whole.evaluations < MAX_ITERATIONS,
+    }  # fmt: skip
+    held_out = judged
+    if problem.hold_out and (judged is None or len(sample.rows_n) < NEARLY_ALL * len(rows.labels)):
+        held_out = fit_folds(problem, arrays, rows, whole, penalty)
+    return whole.theta, judged, held_out if problem.hold_out else None, facts
 
 
 @dataclass(frozen=True)
@@ -161,10 +174,7 @@ def _folds_held_out(sample: _Sample) -> NDArray[np.int64]:
 
     So hundreds of classes, whose sample is larger, do not take several times as long.
     """
-    images_F = np.bincount(sample.fold_n[sample.plain_n], minlength=FOLDS)[:FOLDS]
-    used_F = np.flatnonzero(images_F)
-    surplus_F = np.cumsum(images_F[used_F]) - CROSS_VALIDATION_IMAGES
-    return used_F[: 1 + np.argmin(np.abs(surplus_F))] if len(used_F) else used_F
+    return first_folds(sample.fold_n[sample.plain_n], FOLDS, CROSS_VALIDATION_IMAGES)
 
 
 def _best_of_folds(

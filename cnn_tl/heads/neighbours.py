@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.heads.problem import Features, FittedHead, Problem
-from cnn_tl.networks.head_forward import unit
+from cnn_tl.heads.folds import HELD_OUT_IMAGES, indispensable, members_of, stratified_sample
+from cnn_tl.heads.problem import Features, FittedHead, HeldOut, Problem
+from cnn_tl.networks.head_forward import unit, voted
 from cnn_tl.recipe.resolved import KnnHead
 
 
@@ -30,7 +31,44 @@ def fit_neighbours(problem: Problem, settings: KnnHead) -> FittedHead:
     np.add.at(votes_RK, (row_of, labels_R), problem.class_weights[labels_R])
     count = min(settings.neighbours, len(bank_RD))
     facts = {"kind": "knn", "neighbours": count}
-    return FittedHead({"bank": bank_RD, "votes": votes_RK}, problem.num_classes, dict(facts), facts)
+    held_out = _left_out(problem, bank_RD, row_of, votes_RK, settings.neighbours) if problem.hold_out else None
+    return FittedHead({"bank": bank_RD, "votes": votes_RK}, problem.num_classes, dict(facts), facts, held_out)
+
+
+def _left_out(
+    problem: Problem, bank_RD: Features, row_of: NDArray[np.int64], votes_RK: Features, neighbours: int
+) -> HeldOut | None:
+    """Return the logits of a sample of images, without all rows of each one's group; a row that others share remains.
+
+    Args:
+        row_of: the row of the bank of each view of each image, [V * N].
+    """
+    labels_N, views = problem.labels, len(problem.views)
+    spared = np.flatnonzero(~indispensable(labels_N, problem.groups))
+    if not len(spared):
+        return None
+    images = spared[stratified_sample(labels_N[spared], HELD_OUT_IMAGES, 1, problem.seed)]
+    row_VN, votes, uses_R = row_of.reshape(views, -1), votes_RK.astype(np.float64), np.bincount(row_of)
+    members = None if problem.groups is None else dict(enumerate(members_of(problem.groups)))
+    place_N = None if problem.groups is None else np.unique(problem.groups, return_inverse=True)[1]
+    logits_nK = np.empty((len(images), problem.num_classes))
+    for start in range(0, len(images), _AT_ONCE):
+        problem.check()
+        some = images[start : start + _AT_ONCE]
+        cosines_mR = bank_RD[row_VN[0, some]] @ bank_RD.T
+        for place, (image, cosine_R) in enumerate(zip(some, cosines_mR, strict=True), start):
+            own = np.array([image]) if members is None or place_N is None else members[int(place_N[image])]
+            rows, counts = np.unique(row_VN[:, own], return_counts=True)
+            before = votes[rows].copy()
+            np.subtract.at(votes, (row_VN[:, own], labels_N[own]), problem.class_weights[labels_N[own]])
+            others_R = np.delete(np.arange(len(votes)), rows[counts == uses_R[rows]])
+            logits_nK[place] = voted(cosine_R[others_R], votes[others_R], min(neighbours, len(others_R)))
+            votes[rows] = before
+    return HeldOut(images, logits_nK)
+
+
+_AT_ONCE = 256
+"""Images whose cosines to all rows are computed together."""
 
 
 def _distinct(rows_RD: Features) -> tuple[Features, NDArray[np.int64]]:

@@ -41,6 +41,7 @@ class Problem:
         check: called repeatedly during a fit; an exception in it ends the fit.
         device: where to compute what is large, a name for torch; "cpu" needs no torch.
         groups: the group of each image, int64 [N]; cross-validation holds out whole groups. None: each image is alone.
+        hold_out: whether the fitted head keeps logits of held-out images, which take up to a fifth of the time.
     """
 
     views: Views
@@ -51,6 +52,7 @@ class Problem:
     check: Callable[[], None] = lambda: None
     device: str = "cpu"
     groups: NDArray[np.int64] | None = None
+    hold_out: bool = True
 
     @property
     def image_weights(self) -> NDArray[np.float64]:
@@ -84,30 +86,10 @@ def require_finite(features: Features) -> None:
 
 
 @dataclass(frozen=True)
-class FittedHead:
-    """A fitted head.
-
-    Attributes:
-        tensors: by their names inside the classifier; weight [K, D] and bias [K] for a linear head.
-        num_classes: K.
-        spec: None for one linear layer; else the kind of module, see `cnn_tl.networks.head_modules`.
-        facts: what the fit chose and how it went, plain JSON data.
-    """
-
-    tensors: Mapping[str, NDArray[Any]]
-    num_classes: int
-    spec: Mapping[str, Any] | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    @cached_property
-    def logits(self) -> Forward:
-        """The function from float32 features [M, D] to logits [M, K], as predictions compute them."""
-        return forward_of(self.spec, self.tensors, self.num_classes)
-
-
-@dataclass(frozen=True)
 class HeldOut:
-    """Logits of training images by fits of the same kind without them.
+    """Logits of training images by heads of the same kind and hyper-parameters, fitted without them.
+
+    Whole groups are held out. So these logits are as right, and as confident, as those of new images.
 
     Attributes:
         images: the n images, int64 [n], ascending.
@@ -116,6 +98,30 @@ class HeldOut:
 
     images: NDArray[np.int64]
     logits: NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """A fitted head.
+
+    Attributes:
+        tensors: by their names inside the classifier; weight [K, D] and bias [K] for a linear head.
+        num_classes: K.
+        spec: None for one linear layer; else the kind of module, see `cnn_tl.networks.head_modules`.
+        facts: what the fit chose and how it went, plain JSON data.
+        held_out: what heads fitted without these images say of them; None if no image, or no time, could be spared.
+    """
+
+    tensors: Mapping[str, NDArray[Any]]
+    num_classes: int
+    spec: Mapping[str, Any] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    held_out: HeldOut | None = None
+
+    @cached_property
+    def logits(self) -> Forward:
+        """The function from float32 features [M, D] to logits [M, K], as predictions compute them."""
+        return forward_of(self.spec, self.tensors, self.num_classes)
 
 
 def linear_head(weight_KD: NDArray[Any], bias_K: NDArray[Any], facts: dict[str, Any]) -> FittedHead:

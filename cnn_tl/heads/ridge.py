@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from cnn_tl.heads.arrays import Array, Arrays, compute
 from cnn_tl.heads.calibration import best_factor
-from cnn_tl.heads.folds import holds_whole_class, members_of
+from cnn_tl.heads.folds import holds_whole_class, indispensable, members_of
 from cnn_tl.heads.problem import Features, FittedHead, HeldOut, Problem
 from cnn_tl.heads.scaling import TEMPERED, scaling_of
 from cnn_tl.recipe.resolved import RidgeHead
@@ -49,7 +50,14 @@ def ridge_with_held_out(
         weight_KD, bias_K, held_out, facts = compute(
             raw_RD.size, problem.device, lambda arrays: _fit(problem, arrays, features_RD, image_R, settings)
         )
-    return scaling.folded(weight_KD, bias_K, facts), held_out
+    kept = _without_indispensable(problem, held_out) if problem.hold_out else None
+    return replace(scaling.folded(weight_KD, bias_K, facts), held_out=kept), held_out
+
+
+def _without_indispensable(problem: Problem, held_out: HeldOut) -> HeldOut | None:
+    """Drop images that are alone in their class, or whose group is: no fit without them knows the class."""
+    spared_n = ~indispensable(problem.labels, problem.groups)[held_out.images]
+    return HeldOut(held_out.images[spared_n], held_out.logits[spared_n]) if spared_n.any() else None
 
 
 def _fit(

@@ -7,6 +7,8 @@ each follows from images that it has not seen. The guide to mode freeze has the 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from cnn_tl.core.statistics import log_loss
@@ -44,7 +46,15 @@ def fit_both(problem: Problem, settings: LbfgsRidgeHead) -> FittedHead:
         "converged": first.facts["converged"], "scaling_exponent": first.facts["scaling_exponent"],
         "lbfgs": first.facts, "ridge": second.facts,
     }  # fmt: skip
-    return linear_head(weight_KD, bias_K, facts)
+    return replace(linear_head(weight_KD, bias_K, facts), held_out=_mixed(share, first.held_out, second.held_out))
+
+
+def _mixed(share: float, first: HeldOut | None, second: HeldOut | None) -> HeldOut | None:
+    """Return the weighted mean of the logits of the images that both have held out."""
+    if first is None or second is None:
+        return None
+    images, ours, theirs = np.intersect1d(first.images, second.images, assume_unique=True, return_indices=True)
+    return HeldOut(images, (1 - share) * first.logits[ours] + share * second.logits[theirs])
 
 
 def _best_share(problem: Problem, of_first: HeldOut | None, of_second: HeldOut) -> tuple[float, float | None]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cnn_tl.heads.arrays import SMALL, Array, Arrays
 from cnn_tl.heads.cross_entropy import ROWS, CrossEntropy
-from cnn_tl.heads.lbfgs import History, minimise
+from cnn_tl.heads.lbfgs import History, Inverse, minimise
 from cnn_tl.heads.penalty_path import MAX_ITERATIONS, WORKSPACE, Axes, PenaltyPath, history_size
 from cnn_tl.heads.problem import Features, Problem
 
@@ -41,10 +41,27 @@ class Rows:
     weights: Features
 
 
-def fit_all(
-    problem: Problem, arrays: Arrays, rows: Rows, axes: Axes, path: PenaltyPath, penalty: float
-) -> tuple[NDArray[np.float64], int]:
-    """Fit all rows, starting from the mean of the fits to some of them; return theta [K, D + 1] and the evaluations."""
+@dataclass(frozen=True)
+class WholeFit:
+    """The fit on all rows.
+
+    Attributes:
+        theta: for the scaled features, [K, D + 1], on the host.
+        evaluations: how often the objective was evaluated.
+        features: in the coordinates of the fit, [R, S].
+        end: where it ended in these coordinates, [1, P].
+        inverse: about the inverse Hessian there.
+    """
+
+    theta: NDArray[np.float64]
+    evaluations: int
+    features: Array
+    end: Array
+    inverse: Inverse
+
+
+def fit_all(problem: Problem, arrays: Arrays, rows: Rows, axes: Axes, path: PenaltyPath, penalty: float) -> WholeFit:
+    """Fit all rows, starting from the mean of the fits to some of them."""
     rotated = len(axes.coordinates) == len(rows.labels)
     features_RS = axes.coordinates if rotated else arrays.put(rows.features)
     size = features_RS.shape[0] * features_RS.shape[1] * problem.num_classes
@@ -55,7 +72,7 @@ def fit_all(
         features = arrays.cast(features_RS, precision)
         return CrossEntropy(arrays, features, rows.labels, weights_1R, problem.num_classes, penalty)
 
-    objective = objective_in(precisions[0])
+    objective = first = objective_in(precisions[0])
     basis = None if rotated else axes.basis
     shape = objective.shape
 
@@ -104,7 +121,7 @@ def fit_all(
     theta = x.reshape(shape[1:])
     if rotated:
         theta = arrays.xp.concatenate([theta[:, :-1] @ arrays.cast(axes.basis, arrays.double), theta[:, -1:]], 1)
-    return arrays.host(theta), evaluations
+    return WholeFit(arrays.host(theta), evaluations, first.features_RS, x, history.learnt(inverse))
 
 
 def _inverse(

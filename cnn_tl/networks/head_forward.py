@@ -111,17 +111,19 @@ def _neighbours(bank_RD: Features, votes_RK: Features, neighbours: int) -> Forwa
     cosines, count = linear(bank_RD, np.zeros(len(bank_RD), np.float32)), min(neighbours, len(bank_RD))
     votes = votes_RK.astype(np.float64)
 
-    def of_one(cosine_R: Features) -> NDArray[np.float64]:
-        last = np.partition(cosine_R, -count)[-count]
-        voting = np.flatnonzero(cosine_R >= last - np.float32(VOTE_TIE))
-        strength_V = np.exp((cosine_R[voting].astype(np.float64) - cosine_R.max()) / VOTE_TEMPERATURE)  # at most 1
-        votes_K: NDArray[np.float64] = (strength_V[:, None] * votes[voting]).sum(0)
-        return np.log(votes_K / votes_K.sum() + VOTE_SMALLEST_SHARE)  # type: ignore[no-any-return]
-
     def block(features_MD: Features) -> Features:
-        return np.stack([of_one(cosine_R) for cosine_R in cosines(unit(features_MD))]).astype(np.float32)
+        return np.stack([voted(cosine_R, votes, count) for cosine_R in cosines(unit(features_MD))]).astype(np.float32)
 
     return lambda features_MD: _by_blocks(block, features_MD, votes.shape[1])
+
+
+def voted(cosine_R: Features, votes_RK: NDArray[np.float64], neighbours: int) -> NDArray[np.float64]:
+    """Return the logits [K] of an image with these cosines to the rows of a bank: see `_neighbours`."""
+    last = np.partition(cosine_R, -neighbours)[-neighbours]
+    voting = np.flatnonzero(cosine_R >= last - np.float32(VOTE_TIE))
+    strength_V = np.exp((cosine_R[voting].astype(np.float64) - cosine_R.max()) / VOTE_TEMPERATURE)  # at most 1
+    votes_K: NDArray[np.float64] = (strength_V[:, None] * votes_RK[voting]).sum(0)
+    return np.log(votes_K / votes_K.sum() + VOTE_SMALLEST_SHARE)  # type: ignore[no-any-return]
 
 
 def _by_blocks(forward: Forward, features_MD: Features, outputs: int) -> Features:

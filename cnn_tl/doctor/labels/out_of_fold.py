@@ -48,7 +48,8 @@ def out_of_fold_logits(
         present, labels_n = np.unique(labels_N[fitted_N], return_inverse=True)
         if len(present) < 2:
             continue
-        problem = Problem([coordinates_NS[fitted_N]], labels_n, len(present), np.ones(len(present)), seed)
+        weights = np.ones(len(present))
+        problem = Problem([coordinates_NS[fitted_N]], labels_n, len(present), weights, seed, hold_out=False)
         head = fit_logistic(problem, LbfgsHead(kind="lbfgs", class_weights="none", penalty=penalty))
         penalty = head.facts["penalty"]
         logits = head.logits(coordinates_NS[judged_N]).astype(np.float64)

@@ -152,5 +152,5 @@ def _fit(
     weights = class_weights(run.recipe.train.class_weights, labels, classes, key="train.class_weights")
     device = str(network.device)
     seed, check, groups = run.recipe.seed, run.raise_if_stopped, group_numbers(images)
-    problem = Problem([features_ND], labels, len(classes), weights, seed, check, device, groups)
+    problem = Problem([features_ND], labels, len(classes), weights, seed, check, device, groups, hold_out=False)
     return HEADS["auto"](problem, HEAD_DEFAULTS["auto"]).tensors
