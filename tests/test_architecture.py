@@ -14,6 +14,7 @@ import cnn_tl
 ROOT = Path(cnn_tl.__file__).parent
 FLOORS = [
     {"core", "guides"},
+    {"abstention"},
     {"recipe", "data", "networks", "cache", "metrics"},
     {"features", "heads", "anatomy", "tracking", "plots", "pages"},
     {"training", "inference"},
