@@ -41,6 +41,7 @@ _MODULES = {
     "explain": "cnn_tl.api.analysis",
     "export": "cnn_tl.api.prediction",
     "inspect": "cnn_tl.api.analysis",
+    "learning_curve": "cnn_tl.api.advising",
     "load": "cnn_tl.api.prediction",
     "load_recipe": "cnn_tl.recipe",
     "lr_find": "cnn_tl.api.training",
@@ -69,6 +70,7 @@ __all__ = [
     "explain",
     "export",
     "inspect",
+    "learning_curve",
     "load",
     "load_recipe",
     "lr_find",
@@ -80,6 +82,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from cnn_tl.api.advising import learning_curve
     from cnn_tl.api.analysis import benchmark, compare, evaluate, explain, inspect, report
     from cnn_tl.api.data import examine
     from cnn_tl.api.prediction import export, load, predict

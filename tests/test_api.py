@@ -26,6 +26,7 @@ SURFACE = [
     "explain",
     "export",
     "inspect",
+    "learning_curve",
     "load",
     "load_recipe",
     "lr_find",

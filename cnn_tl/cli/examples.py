@@ -18,6 +18,11 @@ EXAMPLES: dict[str, list[str]] = {
         "cnn-tl doctor photos --output found --fail-on leaks,labels",
         "cnn-tl doctor runs/photos-freeze --json",
     ],
+    "learning-curve": [
+        "cnn-tl learning-curve photos",
+        "cnn-tl learning-curve photos --model resnet50 --output curve.png",
+        "cnn-tl learning-curve runs/photos-freeze --json",
+    ],
     "review": [
         "cnn-tl review photos-doctor",
         "cnn-tl review photos-doctor --port 9000 --no-browser",

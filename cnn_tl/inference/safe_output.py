@@ -13,7 +13,7 @@ from cnn_tl.networks import bundle
 
 OF_A_RUN = frozenset(
     {bundle.RECIPE_OF_RUN, "manifest.json", "metrics.jsonl", "metrics.csv", "validation.jsonl", "result.json"}
-    | {"digests.json", "curves.png", "report.html", "checkpoints", ".launch", ".begun.yaml"}
+    | {"digests.json", "curves.png", "report.html", "learning-curve.json", "checkpoints", ".launch", ".begun.yaml"}
 )
 """What a run folder holds beside its model; any other file in it is the user's. `RunFolder` has the same names, but
 the light install (without torch) cannot import it."""

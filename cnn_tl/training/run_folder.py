@@ -7,6 +7,7 @@ metrics.csv       the same as a table
 curves.png        the same as a plot, if there were epochs
 validation.jsonl  the prediction of the finished model for each validation image
 report.html       the same and the images as one page, see reporting/
+learning-curve.json   what more images would buy, if `cnn-tl learning-curve` was asked
 result.json       the accuracy, and everything that is printed at the end
 digests.json      digests of recipe.yaml, result.json and the weights, see checkpoints/digests.py
 checkpoints/      the state from which the run resumes
@@ -52,6 +53,7 @@ class RunFolder:
         self.validation = path / "validation.jsonl"
         self.result = path / "result.json"
         self.report = path / "report.html"
+        self.learning_curve = path / "learning-curve.json"
         self.checkpoints = path / "checkpoints"
         self.features = self.checkpoints / "features"
         self.bundle = path / "model"

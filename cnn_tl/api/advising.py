@@ -1,0 +1,84 @@
+"""Advice on the next hour of work: `cnn_tl.learning_curve`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnn_tl.api.keywords import PathLike, is_recipe, path_text, recipe_of
+from cnn_tl.api.messages import RECIPE_KEYS, with_keywords
+from cnn_tl.api.observers import choose_observer, quiet_dependencies
+from cnn_tl.core.errors import UsageError, printable
+from cnn_tl.core.imports import require_working_directory
+from cnn_tl.core.progress import Observer
+
+if TYPE_CHECKING:
+    from cnn_tl.advising.learning_curve.report import LearningCurve
+
+
+@with_keywords
+def learning_curve(
+    source: PathLike,
+    output: PathLike | None = None,
+    *,
+    model: str | Mapping[str, Any] | None = None,
+    weights: PathLike | None = None,
+    image_size: int | None = None,
+    device: str | None = None,
+    workers: int | None = None,
+    seed: int | None = None,
+    quiet: bool = False,
+    observer: Observer | None = None,
+    **sections: Any,
+) -> LearningCurve:
+    """Say what more images would buy: accuracy by the number of images, measured, and foretold for 2 and 4 times.
+
+        found = cnn_tl.learning_curve("photos")
+        print(found.verdict)
+        for point in found.curve.points:
+            print(point.images, point.accuracy, point.interval)
+
+    No image is changed.
+
+    Args:
+        source: class folders, or such folders inside train, val and test; or a run folder or the result of `train`,
+            whose data, splits and corrections are then used.
+        output: a PNG file for the plot.
+        model, weights, image_size, device, workers, seed, sections: as in `train`; of a run, its recipe has them.
+        quiet, observer: as in `predict`.
+
+    Returns:
+        The curve, what it foretells, its check, and the gain of each class. In a finished run it is also saved, for
+        its report.
+
+    Raises:
+        UsageError: a keyword has an impossible value, or the output would overwrite another file.
+        DataError: there are no class folders, or too few images.
+        ArtefactError, ResourceError: of the network, of its weights, of the run, or of the device.
+    """
+    require_working_directory()
+    given = {name: value for name, value in locals().items() if name in RECIPE_KEYS and value is not None}
+    if is_recipe(source):
+        raise UsageError("source: got a recipe, allowed a data folder or a run")
+    folder = Path(path_text(source, "source", "a data folder, a run folder, or the result of train"))
+    plot = None if output is None else Path(path_text(output, "output"))
+    from cnn_tl.advising.learning_curve.report import learning_curve as run_learning_curve
+    from cnn_tl.doctor.subject import is_run, subject_of_data, subject_of_run
+    from cnn_tl.inference.safe_output import require_plot_place
+
+    if is_run(folder):
+        if given.keys() - {"device", "workers"} or sections:
+            raise UsageError(f"{printable(folder)} is a run, which has its own recipe; name the data folder instead")
+        subject = subject_of_run(folder, device=device, workers=workers)
+    else:
+        subject = subject_of_data(recipe_of(folder, None, given, {**sections}))
+    if plot is not None:
+        require_plot_place(plot)
+    with quiet_dependencies():
+        found = run_learning_curve(subject, printable(folder), choose_observer(observer, quiet))
+        if plot is not None:
+            from cnn_tl.plots.learning_curve import plot_learning_curve
+
+            plot_learning_curve(plot, found.to_dict())
+    return found
