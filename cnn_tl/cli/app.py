@@ -33,6 +33,7 @@ from cnn_tl.cli.commands import (
     models,
     predict,
     recipes,
+    recommend,
     report,
     review,
     serve,
@@ -59,6 +60,7 @@ _TRAIN, _USE, _UNDERSTAND, _MACHINE = "Train a model", "Use it", "Understand it"
 app.command(cls=help.Command, rich_help_panel=_TRAIN)(train.train)
 app.command(cls=help.Command, rich_help_panel=_TRAIN)(doctor.doctor)
 app.command("learning-curve", cls=help.Command, rich_help_panel=_TRAIN)(learning_curve.learning_curve)
+app.command(cls=help.Command, rich_help_panel=_TRAIN)(recommend.recommend)
 app.command("lr-find", cls=help.Command, rich_help_panel=_TRAIN)(lr_find.lr_find)
 app.command(cls=help.Command, rich_help_panel=_TRAIN)(models.models)
 app.add_typer(recipes.app, name="recipes", rich_help_panel=_TRAIN)

@@ -27,6 +27,11 @@ EXAMPLES: dict[str, list[str]] = {
         "cnn-tl review photos-doctor",
         "cnn-tl review photos-doctor --port 9000 --no-browser",
     ],
+    "recommend": [
+        "cnn-tl recommend photos",
+        "cnn-tl recommend photos --image-sizes 224,288 --budget 10m",
+        "cnn-tl recommend photos --models resnet50,mobilenetv2_100=w.safetensors",
+    ],
     "lr-find": [
         "cnn-tl lr-find photos",
         "cnn-tl lr-find photos --mode scratch --recipe resnet --output rates.png",

@@ -17,6 +17,8 @@ UNITS = {"images": "img"}
 _BYTE_UNITS = {"": 1, "B": 1}
 _BYTE_UNITS |= {f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)}
 _BYTE_UNITS |= {f"{letter}IB": 1024**power for power, letter in enumerate("KMGT", 1)}
+_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
+_TIME = re.compile(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(s|min|m|h)", re.ASCII)
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", re.ASCII)
 
 
@@ -112,3 +114,17 @@ def parse_bytes(text: str) -> int:
     if match is None or unit is None or len(match[1]) > 15:
         raise UsageError(f"{text!r} is not a size; write for example 500MB, 2GB or 1.5GiB")
     return round(float(match[1]) * unit)
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of a text such as `90s`, `5m`, `5 min`, `1h30m` or `1.5h`.
+
+    Raises:
+        UsageError: it is not a duration above 0.
+    """
+    seconds, place = 0.0, 0
+    while (found := _TIME.match(text.rstrip().casefold(), place)) is not None:
+        seconds, place = seconds + float(found[1]) * _SECONDS[found[2]], found.end()
+    if place != len(text.rstrip()) or not seconds:
+        raise UsageError(f"{text!r} is not a duration; write for example 90s, 5m or 1h")
+    return seconds

@@ -114,6 +114,18 @@ def _scanned(run: Run, meanwhile: Callable[[], None], find_twins: TwinFinder | N
     return _same_data(run.folder, stored, found)
 
 
+def scan_data(recipe: ResolvedRecipe, observer: Observer, find_twins: TwinFinder | None = None) -> Manifest:
+    """Scan the data of a recipe as a run does, with its remarks, where there is no run.
+
+    Args:
+        find_twins: what `data.groups: twins` uses; None: only equal files are twins.
+
+    Raises:
+        DataError: see `cnn_tl.data.folders.scan.scan`.
+    """
+    return _scan(recipe, observer, lambda: None, find_twins)
+
+
 def _scan(
     recipe: ResolvedRecipe, observer: Observer, meanwhile: Callable[[], None], find_twins: TwinFinder | None
 ) -> Manifest:

@@ -1,0 +1,110 @@
+"""The rows of a recommendation, the choice among them, and its reason in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn_tl.advising.recommend.comparing import Difference, difference, on_front, told_apart
+from cnn_tl.advising.recommend.entrant import Entrant
+from cnn_tl.advising.recommend.race import Lane
+from cnn_tl.advising.recommend.result import BackboneRow
+from cnn_tl.core.errors import printable
+from cnn_tl.core.formatting import points
+from cnn_tl.core.statistics import SIGNIFICANT, wilson_interval
+
+GroupsOf = Callable[[int], "NDArray[np.int64] | None"]
+
+
+def rows_of(lanes: Sequence[Lane[Entrant]], groups_of: GroupsOf) -> list[BackboneRow]:
+    """Return a row for each backbone that was judged, the most accurate first.
+
+    One that was dropped early is compared with the best one on the sample on which it was dropped.
+    """
+    largest = max(lane.size for lane in lanes)
+    best = max((lane for lane in lanes if lane.size == largest), key=lambda lane: float(lane.scores[largest].mean()))
+    others = [lane for lane in lanes if lane is not best]
+    apart = [difference(best.scores[one.size], one.scores[one.size], groups_of(one.size)) for one in others]
+    worse = [differs and found.gain < 0 for differs, found in zip(told_apart(apart, SIGNIFICANT), apart, strict=True)]
+    rows = [_row(best, None, as_good=True)]
+    rows += [_row(lane, found, as_good=not less) for lane, found, less in zip(others, apart, worse, strict=True)]
+    front = on_front([(row.difference, row.images_per_second, -row.bytes) for row in rows])
+    marked = [replace(row, on_front=is_on) for row, is_on in zip(rows, front, strict=True)]
+    return sorted(marked, key=lambda row: (-row.difference, -row.images_per_second))
+
+
+def _row(lane: Lane[Entrant], found: Difference | None, *, as_good: bool) -> BackboneRow:
+    entrant, scores = lane.runner, lane.scores[lane.size]
+    seconds, cached = entrant.training_seconds()
+    return BackboneRow(
+        candidate=entrant.candidate,
+        image_size=entrant.image_size,
+        images=len(scores),
+        accuracy=float(scores.mean()),
+        interval=wilson_interval(round(float(scores.sum())), len(scores)),
+        difference=found.gain if found else 0.0,
+        difference_interval=found.interval if found else None,
+        as_good=as_good,
+        images_per_second=round(entrant.images_per_second, 1),
+        bytes=entrant.nbytes(),
+        parameters=entrant.parameters,
+        train_seconds=round(seconds, 1),
+        cached=round(cached, 4),
+        on_front=False,
+    )
+
+
+def choose(rows: Sequence[BackboneRow]) -> BackboneRow:
+    """Return the fastest of those that cannot be told apart from the most accurate one."""
+    return max((row for row in rows if row.as_good), key=lambda row: row.images_per_second)
+
+
+def reason_for(chosen: BackboneRow, rows: Sequence[BackboneRow], versus: Callable[..., Difference]) -> str:
+    """Return why this one, in one sentence.
+
+    Args:
+        versus: (first, second) -> the difference of their accuracies on the images that both were judged on.
+    """
+    others = [row for row in rows if row is not chosen]
+    name = name_of(chosen, rows)
+    if not others:
+        return f"{name} is the only one that was compared"
+    fastest, best = max(others, key=lambda row: row.images_per_second), rows[0]
+    is_fastest = chosen.images_per_second >= fastest.images_per_second
+    if chosen is best and is_fastest:
+        return f"{name} is the most accurate and the fastest"
+    if chosen is best:
+        found = versus(fastest, chosen)
+        return f"{name} is {_apart(found)} better than {name_of(fastest, rows)}, at {_speed(chosen, fastest)} its speed"
+    found = versus(best, chosen)
+    return (
+        f"{name} cannot be told apart from {name_of(best, rows)}, the most accurate one "
+        f"({points(found.gain)}, {_interval(found)}), and is {_times(chosen, best)} as fast"
+    )
+
+
+def name_of(row: BackboneRow, rows: Sequence[BackboneRow]) -> str:
+    """Return a short name of a row that no other row has."""
+    same = [other for other in rows if other.model == row.model]
+    return f"{printable(row.model)} at {row.image_size} px" if len(same) > 1 else printable(row.model)
+
+
+def _apart(found: Difference) -> str:
+    return f"{points(found.gain).removeprefix('+')} ({_interval(found)})"
+
+
+def _interval(found: Difference) -> str:
+    low, high = (points(end, unit="") for end in found.interval)
+    return f"{low} to {high}"
+
+
+def _speed(one: BackboneRow, other: BackboneRow) -> str:
+    share = one.images_per_second / other.images_per_second
+    return "half" if 0.45 <= share <= 0.55 else f"{share:.2g} times"
+
+
+def _times(one: BackboneRow, other: BackboneRow) -> str:
+    return f"{one.images_per_second / other.images_per_second:.2g} times"
