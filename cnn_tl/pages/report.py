@@ -9,6 +9,7 @@ from cnn_tl.pages.charts.bars import bar, interval_bar
 from cnn_tl.pages.charts.calibration import calibration_chart
 from cnn_tl.pages.charts.curves import curve_charts
 from cnn_tl.pages.charts.overview import overview
+from cnn_tl.pages.charts.risk import risk_chart
 from cnn_tl.pages.confusion import MOST_CLASSES_IN_OVERVIEW, cells_of, pairs_of
 from cnn_tl.pages.content import ReportPage
 from cnn_tl.pages.image_list import image_list
@@ -46,6 +47,7 @@ def render_report(page: ReportPage) -> str:
         confused_pairs=len(page.figures.confused()),
         classes_with_images=sum(one.images > 0 for one in page.figures.per_class.values()),
         calibration=calibration_chart(page.figures.calibration),
+        risk=risk_chart(page.answers.confidence, page.answers.right),
         curves=curve_charts(page.epochs, page.kept_epoch),
         images=image_list(page.answers),
         data=as_json(page),

@@ -13,6 +13,7 @@ from cnn_tl.pages.charts.bars import bar, interval_bar
 from cnn_tl.pages.charts.calibration import calibration_chart
 from cnn_tl.pages.charts.curves import curve_charts
 from cnn_tl.pages.charts.overview import LEVELS, level, overview
+from cnn_tl.pages.charts.risk import risk_chart
 
 
 @pytest.mark.parametrize(
@@ -85,3 +86,13 @@ def test_the_overview_has_a_square_for_each_cell_that_is_not_empty() -> None:
         ("on", "M3 3h1v1h-1z"), ("off", "M7 3h1v1h-1z"), ("off", "M1 9h1v1h-1z")
     ]  # fmt: skip
     assert [level(share) for share in (0, 1e-6, 0.25, 1)] == [0, 1, 5, LEVELS]
+
+
+def test_the_risk_chart_names_errors_by_share_and_draws_few_points_of_many() -> None:
+    confidence_N = np.linspace(0, 1, 5000)
+    chart = risk_chart(confidence_N, confidence_N > 0.1)
+    assert "100%: 10.0%; 90%: 0.0%" in chart
+    curve = re.findall(r'class="curve first" d="([^"]*)"', chart)[0]
+    assert curve.count("L") == 399
+    assert curve.startswith("M48.1 212L48.8 212L")  # no mistake among the most confident
+    assert "curve first" in risk_chart(np.array([0.5]), np.array([True]))
