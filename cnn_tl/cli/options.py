@@ -40,6 +40,18 @@ ReadingThreads = Annotated[
         show_default="one per core",
     ),
 ]
+MaxError = Annotated[
+    str | None,
+    typer.Option(
+        "--max-error", metavar="SHARE", help="Answer only where at most this share of answers is wrong, such as 5%."
+    ),
+]
+UnknownShare = Annotated[
+    str | None,
+    typer.Option(
+        "--unknown", metavar="SHARE", help="Share of known images that may be called unknown.", show_default="1%"
+    ),
+]
 WhereModelRuns = Annotated[DeviceName, typer.Option("--device", help="Where the model runs.")]
 
 Recipe = Annotated[

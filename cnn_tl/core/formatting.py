@@ -19,6 +19,7 @@ _BYTE_UNITS |= {f"{letter}B": 1000**power for power, letter in enumerate("KMGT",
 _BYTE_UNITS |= {f"{letter}IB": 1024**power for power, letter in enumerate("KMGT", 1)}
 _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
 _TIME = re.compile(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(s|min|m|h)", re.ASCII)
+_SHARE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(%?)", re.ASCII)
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", re.ASCII)
 
 
@@ -101,6 +102,22 @@ def readable_bytes(nbytes: int) -> str:
         if nbytes >= 0.9995 * size:
             return f"{nbytes / size:.3g} {unit}" if nbytes < 999.5 * size else f"{nbytes / size:,.0f} {unit}"
     return f"{nbytes} B"
+
+
+def parse_share(text: str, name: str) -> float:
+    """Return the share of a text such as `5%`, `0.5%` or `0.05`.
+
+    Args:
+        name: of the option, for the message.
+
+    Raises:
+        UsageError: it is not a share above 0% and below 100%.
+    """
+    match = _SHARE.fullmatch(text.strip())
+    share = float(Decimal(match[1]) / (100 if match[2] else 1)) if match else 0.0
+    if not 0 < share < 1:
+        raise UsageError(f"{name}: {text!r} is not a share above 0% and below 100%; write for example 5% or 0.05")
+    return share
 
 
 def parse_bytes(text: str) -> int:

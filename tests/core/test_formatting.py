@@ -13,6 +13,7 @@ from cnn_tl.core.formatting import (
     certainty,
     counted,
     parse_bytes,
+    parse_share,
     percent,
     points,
     rate,
@@ -142,3 +143,16 @@ def test_what_is_not_a_size(text: str) -> None:
 )  # fmt: skip
 def test_a_size_is_written(nbytes: int, text: str) -> None:
     assert readable_bytes(nbytes) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "share"), [("5%", 0.05), ("0.05", 0.05), (" 0.5 % ", 0.005), ("99.9%", 0.999), ("1%", 0.01), ("29%", 0.29)]
+)
+def test_a_share_is_read_with_and_without_its_sign(text: str, share: float) -> None:
+    assert parse_share(text, "--max-error") == share
+
+
+@pytest.mark.parametrize("text", ["5", "1", "0", "0%", "100%", "-5%", "five", "", "%", "5 %%", "1e-2", "nan", "0.0"])
+def test_what_is_no_share_is_refused_with_the_name_of_the_option(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^--max-error: .* write for example 5% or 0\.05$"):
+        parse_share(text, "--max-error")
