@@ -69,17 +69,15 @@ def images_needed(coverage: float = COVERAGE) -> int:
 
 
 def fit_sets(
-    probabilities_nK: NDArray[np.floating[Any]], labels_n: NDArray[np.int64], coverage: float = COVERAGE
+    true_n: NDArray[np.floating[Any]], labels_n: NDArray[np.int64], num_classes: int, coverage: float = COVERAGE
 ) -> SetThresholds | None:
-    """Return thresholds from held-out probabilities and true classes; None if there are too few images.
+    """Return thresholds from the probabilities of the true classes of held-out images; None if these are too few.
 
     Raises:
         ValueError: the coverage is not between 0 and 1.
     """
     if len(labels_n) < images_needed(coverage):
         return None
-    num_classes = probabilities_nK.shape[1]
-    true_n = probabilities_nK[np.arange(len(labels_n)), labels_n]
     own_K = _with_own(np.bincount(labels_n, minlength=num_classes), max(ENOUGH, images_needed(coverage)))
     shared_n = ~own_K[labels_n]
     least_K = np.zeros(num_classes, np.float32)

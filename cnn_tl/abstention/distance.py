@@ -16,6 +16,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,9 @@ _LEAST_VARIANCE = 1e-6
 
 _AT_ONCE = 4_096
 """Images whose distances are computed together."""
+
+_WIDER = 1.12
+"""How much wider than that of a normal distribution the upper tail of the logarithms of distances is taken to be."""
 
 _SMALL = 512
 """Up to this size, all eigenvectors of a matrix cost less than the leading ones of it by iteration."""
@@ -152,6 +156,7 @@ class FeatureDistance:
         return distances_N
 
     def _of_unit(self, x_ND: Floats) -> Floats:
+        x_ND = x_ND.astype(np.float64)  # else the order of a sum, which depends on N, would show in the result
         along_NR = x_ND @ self.axes.T
         nearest_N = (self.offsets - 2 * (x_ND @ self.layer.T)).min(1)
         own_N = self.rest * np.vecdot(x_ND, x_ND) + (along_NR**2) @ (self.weights - np.float32(self.rest))
@@ -165,8 +170,7 @@ class FeatureDistance:
         Args:
             held_out_n: distances of images that were not in the fit, by fits of the same scale as this one.
         """
-        edge = _edge(held_out_n, UNKNOWN_SHARE)
-        return replace(self, scale=self.scale * edge)
+        return replace(self, scale=self.scale * distance_limit(held_out_n, UNKNOWN_SHARE))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return what `from_arrays` reads, by name; the large ones as float16, which does not change them."""
@@ -202,14 +206,22 @@ def unknown_threshold(held_out_n: Floats, share: float) -> float:
     return float(np.partition(held_out_n, rank - 1)[rank - 1]) if rank <= len(held_out_n) else math.inf
 
 
-def _edge(held_out_n: Floats, share: float) -> float:
-    """Return `unknown_threshold`, or an estimate of it if there are too few images; above 0."""
-    edge = unknown_threshold(held_out_n, share) if len(held_out_n) else 1.0
-    if not math.isfinite(edge):
-        logs_n = np.log(np.maximum(held_out_n.astype(np.float64), 1e-6))
+def distance_limit(held_out_n: Floats, share: float) -> float:
+    """Return `unknown_threshold`, or an estimate of it if there are too few images; above 0.
+
+    Args:
+        held_out_n: as there; NaN for images whose distance is not known.
+    """
+    known_n = held_out_n[np.isfinite(held_out_n)]
+    if not len(known_n):
+        return 1.0
+    limit = unknown_threshold(known_n, share)
+    if not math.isfinite(limit):
+        logs_n = np.log(np.maximum(known_n.astype(np.float64), 1e-6))
         spread = float(logs_n.std(ddof=1)) if len(logs_n) > 1 else 0.5
-        edge = max(float(held_out_n.max()), math.exp(float(logs_n.mean()) + 2.6 * spread))
-    return max(edge, 1e-6)
+        deviations = _WIDER * NormalDist().inv_cdf(1 - share) if share else math.inf
+        limit = max(float(known_n.max()), math.exp(min(float(logs_n.mean()) + deviations * spread, 700.0)))
+    return max(limit, 1e-6)
 
 
 def fit_distance(moments: Moments) -> FeatureDistance:

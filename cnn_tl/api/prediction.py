@@ -58,6 +58,8 @@ def predict(
     workers: int | None = None,
     device: DeviceName = "auto",
     recursive: bool = True,
+    max_error: float | None = None,
+    unknown: float | None = None,
     quiet: bool = False,
     observer: Observer | None = None,
 ) -> list[Answer]:
@@ -78,6 +80,9 @@ def predict(
         workers: threads or processes that read images; None: one per core.
         device: auto, cpu, cuda or mps.
         recursive: search folders inside folders too.
+        max_error: withhold answers that are less sure than it takes for at most this share of wrong ones, 0..1.
+        unknown: withhold the answers for images that lie outside what training showed, so that of the images like the
+            training ones at most about this share is withheld, 0..1.
         quiet, observer: as in `train`.
 
     Returns:
@@ -86,7 +91,8 @@ def predict(
     Raises:
         ArtefactError: there is no model, or it is damaged.
         DataError: a folder or a pattern holds no image.
-        UsageError: something is not an image, or a keyword has an impossible value.
+        UsageError: something is not an image, or a keyword has an impossible value; or the promise of `max_error`
+            cannot be given.
     """
     require_working_directory()
     from cnn_tl.core.cpu import default_workers
@@ -104,7 +110,10 @@ def predict(
         many = len(found) >= (batch_size or 32)
         classifier = load_classifier(path, device, many=many, in_background=ahead, batch_size=batch_size)
         progress = choose_observer(observer, quiet)
-        return list(classifier.predict(found, top=top, batch_size=batch_size, workers=workers, observer=progress))
+        rule = classifier.rule(max_error, unknown)
+        return list(classifier.answers(
+            found, total=len(found), top=top, batch_size=batch_size, workers=workers, rule=rule, observer=progress
+        ))  # fmt: skip
 
 
 @with_keywords

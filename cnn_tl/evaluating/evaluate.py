@@ -179,10 +179,10 @@ def _predict(
     blank: dict[str, str] = {}
     with observer.task("evaluating", len(images)):
         read = decoded_batches(images, job_of, batch_size=batch_size, workers=workers, images=len(images))
-        for batch, logits_NK in model.stream(read):
+        for batch, outputs_NE in model.stream(read):
             unreadable |= {path: error.reason for (path, _), error in batch.failures}
             if batch.items:
-                logits.append(logits_NK)
+                logits.append(outputs_NE[:, : len(model.classes)])
             blank |= {str(path): kind for (path, _), kind in batch.blank}
             observer.advance(len(batch.items) + len(batch.failures))
     for text in blank_image_remarks(blank.items()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn_tl.abstention.distance import FeatureDistance
 from cnn_tl.core.errors import ArtefactError, printable
 from cnn_tl.features.onnx_engine import OnnxEngine
 from cnn_tl.features.stream import Outputs, Pixels
@@ -13,7 +14,7 @@ from cnn_tl.networks.head_forward import Forward, forward_of
 
 
 class HeadedEngine:
-    """An engine whose outputs are logits; an image's logits depend on that image alone.
+    """An engine whose outputs are logits, and last the distance, if one is given; they depend on that image alone.
 
     Attributes:
         is_asynchronous: False: `start` returns when the outputs are computed.
@@ -22,12 +23,15 @@ class HeadedEngine:
 
     is_asynchronous = False
 
-    def __init__(self, backbone: OnnxEngine, head: Forward) -> None:
-        self.backbone, self._head = backbone, head
+    def __init__(self, backbone: OnnxEngine, head: Forward, distance: FeatureDistance | None = None) -> None:
+        self.backbone, self._head, self._distance = backbone, head, distance
 
     @classmethod
-    def of(cls, stored: Stored) -> HeadedEngine:
+    def of(cls, stored: Stored, *, with_distance: bool = False) -> HeadedEngine:
         """Return the engine of a bundle that has a graph.
+
+        Args:
+            with_distance: add the distance to the logits, if the bundle's evidence measures it.
 
         Raises:
             ArtefactError: graph, tensors and classes do not fit each other.
@@ -40,12 +44,15 @@ class HeadedEngine:
         try:
             head = forward_of(stored.head, stored.classifier_tensors, len(stored.classes))
             head(np.zeros((1, backbone.num_features), np.float32))
+            distance = stored.evidence.distance if with_distance and stored.evidence else None
+            if distance is not None:
+                distance(np.zeros((1, backbone.num_features), np.float32))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArtefactError(
                 f"the weights in {printable(stored.path)} do not fit {printable(stored.architecture)} with "
                 f"{len(stored.classes)} classes: {error}"
             ) from error
-        return cls(backbone, head)
+        return cls(backbone, head, distance)
 
     @property
     def seconds(self) -> float:
@@ -53,20 +60,26 @@ class HeadedEngine:
         return self.backbone.seconds
 
     def start(self, pixels: Pixels) -> Outputs:
-        """Return the logits, float32 [N, K], of uint8 pixels [N, H, W, 3]."""
-        return self._head(self.backbone.start(pixels))
+        """Return the outputs, float32 [N, K] or [N, K + 1], of uint8 pixels [N, H, W, 3]."""
+        return self._outputs(self.backbone.start(pixels))
 
     def of_inputs(self, x_NCHW: NDArray[np.float32]) -> Outputs:
-        """Return the logits, float32 [N, K], of normalised images, float32 [N, 3, H, W]."""
-        return self._head(self.backbone.of_inputs(x_NCHW))
+        """Return the outputs of normalised images, float32 [N, 3, H, W]."""
+        return self._outputs(self.backbone.of_inputs(x_NCHW))
 
     def finish(self, pending: Outputs) -> Outputs:
         """Return what `start` has returned."""
         return pending
 
     def outputs(self, pixels: Pixels) -> Outputs:
-        """Return the logits, float32 [N, K], of uint8 pixels [N, H, W, 3]."""
+        """Return the outputs, float32 [N, K] or [N, K + 1], of uint8 pixels [N, H, W, 3]."""
         return self.start(pixels)
 
     def warm_up(self, count: int) -> None:
         """Do nothing: onnxruntime is ready."""
+
+    def _outputs(self, features_ND: NDArray[np.float32]) -> Outputs:
+        logits_NK = self._head(features_ND)
+        if self._distance is None:
+            return logits_NK
+        return np.concatenate([logits_NK, self._distance(features_ND)[:, None]], 1)

@@ -23,7 +23,7 @@ from cnn_tl.data.views import transforms
 from cnn_tl.features.cuda_batch_size import cuda_batch_size
 from cnn_tl.features.headed_engine import HeadedEngine
 from cnn_tl.features.loading_engine import LoadingEngine
-from cnn_tl.inference.classifier import BATCH_SIZE, Classifier, Logits
+from cnn_tl.inference.classifier import BATCH_SIZE, Classifier, Outputs
 from cnn_tl.networks import bundle
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _from_bundle(path: Path, device: DeviceName, in_background: bool, batch_size
     if not may_be_gpu(device):
         stored = bundle.read(folder)
         if stored.graph is not None:
-            return _classifier(stored, HeadedEngine.of(stored), BATCH_SIZE)
+            return _classifier(stored, HeadedEngine.of(stored, with_distance=True), BATCH_SIZE)
     refuse_without_torch(f"device {device}" if may_be_gpu(device) else "a model without graph.onnx")
     on_cuda = will_be_cuda(device)
     if on_cuda:
@@ -104,7 +104,9 @@ def _from_bundle(path: Path, device: DeviceName, in_background: bool, batch_size
 
 
 def _classifier(about: bundle.Description, engine: AnyEngine | LoadingEngine, batch_size: int) -> Classifier:
-    return Classifier(about.classes, about.preprocessing, engine.outputs, about.majority_class, engine, batch_size)
+    return Classifier(
+        about.classes, about.preprocessing, engine.outputs, about.majority_class, engine, batch_size, about.evidence
+    )
 
 
 def _warm(engine: AnyEngine, size: int) -> AnyEngine:
@@ -117,12 +119,15 @@ def _load(folder: Path, device: DeviceName) -> tuple[bundle.Description, AnyEngi
     require_torch()
     from cnn_tl.features.engine import Engine
     from cnn_tl.networks.backbone import keep_classifier_in_fp32, place
+    from cnn_tl.networks.distance_column import add_distance
 
     chosen = pick_device(device)
     if chosen.type == "cpu" and (stored := bundle.read(folder)).graph is not None:
-        return stored, HeadedEngine.of(stored)
+        return stored, HeadedEngine.of(stored, with_distance=True)
     trained = bundle.load(folder)
     precision = inference_precision(chosen, trained.precision)
+    if trained.evidence is not None and trained.evidence.distance is not None:
+        add_distance(trained.model, trained.evidence.distance)
     with fp32_switches_restored():
         model = place(trained.model, chosen)
     if precision == "bf16":
@@ -137,7 +142,7 @@ def _from_onnx(path: Path, device: DeviceName, many: bool) -> Classifier:
 
     model = OnnxModel.open(path, many=many)
 
-    def logits(pixels: Pixels) -> Logits:
+    def outputs(pixels: Pixels) -> Outputs:
         return model(pixels if model.inside else transforms.normalise(pixels, model.preprocessing))
 
-    return Classifier(tuple(model.classes), model.preprocessing, logits, model.facts.get("majority_class"))
+    return Classifier(tuple(model.classes), model.preprocessing, outputs, model.facts.get("majority_class"))

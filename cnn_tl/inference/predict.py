@@ -9,6 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TextIO
 
+from cnn_tl.abstention.rule import Rule
 from cnn_tl.core import files
 from cnn_tl.core.progress import Observer
 from cnn_tl.inference.append_answers import EarlierAnswers, appending, forget
@@ -55,6 +56,7 @@ def predict_into(
     top: int,
     batch_size: int | None,
     workers: int | None,
+    rule: Rule,
     observer: Observer,
 ) -> Written:
     """Predict each image and write its answer at once, the first one once the model has proved to be sound.
@@ -76,6 +78,7 @@ def predict_into(
         top=top,
         batch_size=batch_size,
         workers=workers,
+        rule=rule,
         observer=observer,
     )
     if not arriving:

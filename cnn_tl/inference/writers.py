@@ -33,19 +33,21 @@ class Columns:
         top: how many classes each answer lists.
         header: whether to write the names; not at the end of a file that has them.
         flushed: whether each row must be there for others before the next one is known.
+        judged: whether the model knows sets or distances; a table on a terminal leaves them out otherwise.
     """
 
     classes: Sequence[str]
     top: int
     header: bool = True
     flushed: bool = True
+    judged: bool = False
 
     @property
     def names(self) -> list[str]:
-        """The names: file, label, probability, label_2, probability_2, ..., error."""
+        """The names: file, label, probability, label_2, probability_2, ..., verdict, set, distance, error."""
         ranks = range(1, min(self.top, len(self.classes)) + 1)
         best = [name if rank == 1 else f"{name}_{rank}" for rank in ranks for name in ("label", "probability")]
-        return ["file", *best, "error"]
+        return ["file", *best, "verdict", "set", "distance", "error"]
 
 
 def write_json(answers: Iterable[Answer], stream: TextIO, columns: Columns) -> None:
@@ -63,12 +65,16 @@ def write_json_lines(answers: Iterable[Answer], stream: TextIO, columns: Columns
 
 
 def write_csv(answers: Iterable[Answer], stream: TextIO, columns: Columns) -> None:
-    """Write CSV (RFC 4180), probabilities with six digits; the cells of a row with an error are empty."""
+    """Write CSV (RFC 4180), probabilities with six digits, sets as "cat|dog"; what is not known is an empty cell."""
     table = csv.writer(stream)
     if columns.header:
         table.writerow(columns.names)
     for answer in answers:
-        cells = [cell for label, probability in answer.top for cell in (label, f"{probability:.6f}")]
+        cells: list[str] = [cell for label, share in answer.top for cell in (label, f"{share:.6f}")]
+        if cells:
+            cells[0] = answer.label or ""  # empty where the answer is withheld
+            members = "|".join(answer.set or ())
+            cells += [answer.verdict or "", members, "" if answer.distance is None else f"{answer.distance:.4f}"]
         table.writerow([answer.file, *(cells or [""] * (len(columns.names) - 2)), answer.error or ""])
         if columns.flushed:
             stream.flush()
@@ -79,8 +85,20 @@ def write_html(answers: Iterable[Answer], stream: TextIO, columns: Columns) -> N
     from cnn_tl.pages.contact_sheet import contact_sheet
     from cnn_tl.pages.content import Card
 
-    cards = (Card(answer.file, None, answer.top, error=answer.error) for answer in answers)
-    for piece in contact_sheet(cards, columns.classes, columns.top, _thumbnail):
+    cards = (
+        Card(
+            answer.file,
+            None,
+            answer.top,
+            error=answer.error,
+            verdict=answer.verdict,
+            members=answer.set,
+            distance=answer.distance,
+            withheld=answer.label is None and answer.error is None,
+        )
+        for answer in answers
+    )
+    for piece in contact_sheet(cards, columns.classes, columns.top, _thumbnail, judged=columns.judged):
         stream.write(piece)
         if columns.flushed:
             stream.flush()
@@ -133,7 +151,7 @@ def write_parquet(answers: Iterable[Answer], path: Path, columns: Columns) -> No
     from pyarrow import parquet
 
     names = columns.names
-    kinds = [pa.float64() if name.startswith("probability") else pa.string() for name in names]
+    kinds = [_parquet_kind(pa, name) for name in names]
     schema = pa.schema(list(zip(names, kinds, strict=True)))
     rows = _parquet_rows(answers, len(names))
     with parquet.ParquetWriter(path, schema) as writer:
@@ -142,12 +160,20 @@ def write_parquet(answers: Iterable[Answer], path: Path, columns: Columns) -> No
             writer.write_table(pa.table([pa.array(c, k) for c, k in zip(cells, kinds, strict=True)], schema=schema))
 
 
+def _parquet_kind(pa: Any, name: str) -> Any:
+    if name == "set":
+        return pa.list_(pa.string())
+    return pa.float64() if name.startswith(("probability", "distance")) else pa.string()
+
+
 def _parquet_rows(answers: Iterable[Answer], width: int) -> Iterator[list[Any]]:
     for answer in answers:
-        ranked: list[Any] = [
-            cell for label, probability in answer.top for cell in (_utf8(label), round(probability, 6))
-        ]
-        yield [_utf8(answer.file), *(ranked or [None] * (width - 2)), answer.error and _utf8(answer.error)]
+        cells: list[Any] = [cell for label, share in answer.top for cell in (_utf8(label), round(share, 6))]
+        if cells:
+            cells[0] = answer.label and _utf8(answer.label)
+            members = None if answer.set is None else [_utf8(label) for label in answer.set]
+            cells += [answer.verdict, members, None if answer.distance is None else round(answer.distance, 4)]
+        yield [_utf8(answer.file), *(cells or [None] * (width - 2)), answer.error and _utf8(answer.error)]
 
 
 def _utf8(text: str) -> str:

@@ -4,6 +4,7 @@
       config.json          timm's own keys (architecture, label_names, pretrained_cfg, ...) and ours under "cnn_tl"
       model.safetensors    the weights
       graph.onnx           what the backbone computes, without weights: on a CPU it runs without torch; not always there
+      evidence.safetensors what is known of held-out images, see `abstention.evidence`; not always there
       README.md            the model card, which users may edit
       SHA256SUMS
 
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnn_tl import __version__
+from cnn_tl.abstention.evidence import Evidence
 from cnn_tl.core import files
 from cnn_tl.core.errors import ArtefactError, printable
 from cnn_tl.core.preprocessing import Preprocessing
@@ -41,6 +43,7 @@ LINEAR_FORMAT_VERSION = 1
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 GRAPH = "graph.onnx"
+EVIDENCE = "evidence.safetensors"
 FOLDER_IN_RUN = "model"
 RECIPE_OF_RUN = "recipe.yaml"
 CLASSIC = ("lenet5", "lenet5_tanh", "googlenet")
@@ -58,6 +61,7 @@ def save(
     head: Mapping[str, Any] | None = None,
     graph: bytes | None = None,
     classifier: str | None = None,
+    evidence: Evidence | None = None,
 ) -> None:
     """Write the bundle atomically; it replaces an older one.
 
@@ -68,6 +72,7 @@ def save(
         head: the `spec` of a classifier that is not one linear layer, see `head_modules.build`; timm cannot load it.
         graph: of the backbone under that classifier, see `networks.graph.session`; None if there is none.
         classifier: its name inside the model; needed with a graph.
+        evidence: of held-out images; None if there is none.
 
     Raises:
         ResourceError: the disk is full or not writable.
@@ -87,6 +92,8 @@ def save(
         write_files(fresh, tensors, whole)
         if graph is not None:
             files.write_bytes(fresh / GRAPH, graph)
+        if evidence is not None:
+            files.write_arrays(fresh / EVIDENCE, evidence.arrays())
 
 
 def write_files(folder: Path, tensors: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> None:
@@ -126,13 +133,15 @@ def save_model(
     facts: Mapping[str, Any],
     graph: bytes | None = None,
     classifier: str | None = None,
+    evidence: Evidence | None = None,
 ) -> None:
     """Write the bundle of a timm model as it is; see `save`."""
     from cnn_tl.networks.timm_model import config_of
 
     tensors = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
     about: dict[str, Any] = {"classes": classes, "preprocessing": preprocessing, "facts": facts}
-    save(folder, tensors, config_of(model, preprocessing), graph=graph, classifier=classifier, **about)
+    config = config_of(model, preprocessing)
+    save(folder, tensors, config, graph=graph, classifier=classifier, evidence=evidence, **about)
 
 
 def find(path: Path) -> Path:
@@ -182,7 +191,7 @@ def load(path: Path) -> Bundle:
     )
     if broken := [name for name, tensor in state.items() if tensor.is_floating_point() and not is_finite(tensor)]:
         raise ArtefactError(f"{printable(folder / WEIGHTS)} holds NaN or infinity in {broken[0]}")
-    return Bundle(about.path, about.classes, about.preprocessing, about.facts, model)
+    return Bundle(about.path, about.classes, about.preprocessing, about.facts, model, evidence=about.evidence)
 
 
 def read(path: Path) -> Stored:
@@ -210,6 +219,7 @@ def read(path: Path) -> Stored:
         about.classes,
         about.preprocessing,
         about.facts,
+        evidence=about.evidence,
         architecture=architecture,
         model_args=arguments,
         tensors=tensors,
@@ -241,7 +251,18 @@ def _described(folder: Path, config: Mapping[str, Any]) -> Description:
         classes=tuple(classes),
         preprocessing=Preprocessing.from_dict(facts.get("preprocessing") or {}, printable(folder / CONFIG)),
         facts=facts,
+        evidence=_evidence(folder, len(classes)),
     )
+
+
+def _evidence(folder: Path, num_classes: int) -> Evidence | None:
+    path = folder / EVIDENCE
+    if not path.is_file():
+        return None
+    try:
+        return Evidence.from_arrays(files.read_arrays(path), num_classes)
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise ArtefactError(f"{printable(path)} is damaged: {error}") from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from cnn_tl.abstention.evidence import Evidence
 from cnn_tl.core.device import WantedPrecision
 from cnn_tl.core.preprocessing import Preprocessing
 
@@ -26,12 +27,14 @@ class Description:
         classes: the class names, in the order of the logits.
         preprocessing: of an image before the model.
         facts: what training recorded (accuracy, recipe, ...).
+        evidence: what training kept of held-out images; None in bundles of version 0.1 and from elsewhere.
     """
 
     path: Path
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     facts: Mapping[str, Any]
+    evidence: Evidence | None = field(default=None, kw_only=True)
 
     @property
     def majority_class(self) -> str | None:

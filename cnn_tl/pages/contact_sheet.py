@@ -21,7 +21,12 @@ MOST_CLASSES_NAMED = 5
 
 
 def contact_sheet(
-    cards: Iterable[Card], classes: Sequence[str], top: int, thumbnail_of: Callable[[Card], bytes | None]
+    cards: Iterable[Card],
+    classes: Sequence[str],
+    top: int,
+    thumbnail_of: Callable[[Card], bytes | None],
+    *,
+    judged: bool = False,
 ) -> Iterator[str]:
     """Yield the page piece by piece; each card is taken when those before it are written. All are taken.
 
@@ -30,8 +35,9 @@ def contact_sheet(
         classes: all classes of the model.
         top: how many classes a card lists.
         thumbnail_of: called for the first cards only; None for an image that cannot be drawn.
+        judged: whether the cards have sets or distances.
     """
-    sheet = _Sheet(iter(cards), classes, top, thumbnail_of)
+    sheet = _Sheet(iter(cards), classes, top, thumbnail_of, judged)
     named = ", ".join(classes[:MOST_CLASSES_NAMED]) + (", ..." if len(classes) > MOST_CLASSES_NAMED else "")
     subtitle = f"Predicted by a model of {counted(len(classes), 'class')}: {named}"
     return stream("contact_sheet.html", title="Predictions", subtitle=subtitle, sheet=sheet, show=picture, bar=bar)
@@ -45,9 +51,14 @@ class _Sheet:
     """
 
     def __init__(
-        self, cards: Iterator[Card], classes: Sequence[str], top: int, thumbnail_of: Callable[[Card], bytes | None]
+        self,
+        cards: Iterator[Card],
+        classes: Sequence[str],
+        top: int,
+        thumbnail_of: Callable[[Card], bytes | None],
+        judged: bool,
     ) -> None:
-        self.classes, self.top = classes, top
+        self.classes, self.top, self.judged = classes, top, judged
         self.images = self.unreadable = self.left_out = 0
         self._cards, self._thumbnail_of = self._counted(cards), thumbnail_of
 

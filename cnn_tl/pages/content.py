@@ -23,6 +23,8 @@ class Card:
         heat_map: the same with a heat map over it, for the class that is answered.
         remarks: such as "may be mislabelled: looks like steak".
         error: why the image could not be read.
+        verdict, members, distance: as `verdict`, `set` and `distance` of an `Answer`; None where they are not shown.
+        withheld: whether the answer is withheld, so that it is shown as what the model would have said.
     """
 
     file: str
@@ -33,6 +35,10 @@ class Card:
     heat_map: bytes | None = None
     remarks: tuple[str, ...] = ()
     error: str | None = None
+    verdict: str | None = None
+    members: tuple[str, ...] | None = None
+    distance: float | None = None
+    withheld: bool = False
 
 
 @dataclass(frozen=True)

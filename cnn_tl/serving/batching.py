@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from cnn_tl.data.loader import Pixels
 
-Logits = NDArray[np.float32]
+Outputs = NDArray[np.float32]
+"""As of `Classifier.outputs`."""
 
 
 @dataclass(frozen=True)
 class _Waiting:
     pixels: Pixels
-    answer: Future[Logits] = field(default_factory=Future)
+    answer: Future[Outputs] = field(default_factory=Future)
 
 
 class Batcher:
@@ -32,13 +33,13 @@ class Batcher:
 
     def __init__(
         self,
-        logits: Callable[[Pixels], Logits],
+        outputs: Callable[[Pixels], Outputs],
         *,
         batch_size: int,
         max_wait: float,
         on_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
-        self._logits, self._batch_size, self._max_wait, self._on_batch = logits, batch_size, max_wait, on_batch
+        self._outputs, self._batch_size, self._max_wait, self._on_batch = outputs, batch_size, max_wait, on_batch
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
@@ -48,8 +49,8 @@ class Batcher:
         """Whether images submitted now will be predicted."""
         return self._thread.is_alive()
 
-    def submit(self, pixels_HWC: Pixels) -> Future[Logits]:
-        """Return a future of the logits [K] of one image; the caller limits how many images wait."""
+    def submit(self, pixels_HWC: Pixels) -> Future[Outputs]:
+        """Return a future of the outputs of one image; the caller limits how many images wait."""
         waiting = _Waiting(pixels_HWC)
         self._queue.put(waiting)
         return waiting.answer
@@ -87,10 +88,10 @@ class Batcher:
     def _run(self, batch: list[_Waiting]) -> None:
         self._on_batch(len(batch))
         try:
-            logits_NK = self._logits(np.stack([waiting.pixels for waiting in batch]))
+            outputs_NE = self._outputs(np.stack([waiting.pixels for waiting in batch]))
         except Exception as error:  # noqa: BLE001 - each request gets the error, and the thread goes on
             for waiting in batch:
                 waiting.answer.set_exception(error)
             return
-        for waiting, logits_K in zip(batch, logits_NK, strict=True):
-            waiting.answer.set_result(logits_K)
+        for waiting, outputs_E in zip(batch, outputs_NE, strict=True):
+            waiting.answer.set_result(outputs_E)

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from cnn_tl import __version__
+from cnn_tl.abstention.rule import Verdict
 from cnn_tl.core.errors import BadImageError, ResourceError
 from cnn_tl.core.formatting import counted
 from cnn_tl.serving.limits import Gate
@@ -50,6 +51,9 @@ class Row(BaseModel):
     label: str | None
     probability: float | None
     top: list[Ranked]
+    verdict: Verdict | None
+    set: list[str] | None
+    distance: float | None
     error: str | None
 
 

@@ -16,14 +16,13 @@ from starlette.exceptions import HTTPException
 
 from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.errors import BadImageError, printable
-from cnn_tl.core.statistics import softmax
 from cnn_tl.data.loader import Pixels
 from cnn_tl.data.views import transforms
 from cnn_tl.explaining.methods import heat_maps
 from cnn_tl.explaining.one_heat_map import HeatMap
 from cnn_tl.features.headed_engine import HeadedEngine
 from cnn_tl.inference.classifier import Answer, Classifier, finite
-from cnn_tl.serving.batching import Batcher, Logits
+from cnn_tl.serving.batching import Batcher, Outputs
 from cnn_tl.serving.heat_map import drawn, why_not
 from cnn_tl.serving.limits import Limits, Places, busy
 from cnn_tl.serving.metrics import Metrics
@@ -54,7 +53,7 @@ class Service:
         self.name, self.classifier, self.limits, self.metrics = name, classifier, limits, Metrics()
         self.explains, self._heat_map = heat_map
         self.stopping = False
-        self._spec = classifier.preprocessing
+        self._spec, self._rule = classifier.preprocessing, classifier.rule()
         if limits.pixels is not None:
             self._spec = replace(self._spec, max_pixels=min(limits.pixels, self._spec.max_pixels))
         self._places = Places(limits.images, "images are waiting")
@@ -66,7 +65,7 @@ class Service:
             batch_size, max_wait = min(batch_size, default_workers()), 0.0
         self._batch_size = batch_size
         on_batch = self.metrics.batch.observe
-        self._batcher = Batcher(classifier.logits, batch_size=batch_size, max_wait=max_wait, on_batch=on_batch)
+        self._batcher = Batcher(classifier.outputs, batch_size=batch_size, max_wait=max_wait, on_batch=on_batch)
 
     @property
     def ready(self) -> bool:
@@ -113,14 +112,14 @@ class Service:
 
     async def _answer(self, name: str, content: bytes, top: int) -> Answer:
         try:
-            _, logits_K = await self._predict(content)
+            _, outputs_E = await self._predict(content)
         except BadImageError as error:
             self.metrics.images.labels("broken").inc()
             return Answer(name, None, None, (), error.reason)
         self.metrics.images.labels("answered").inc()
-        return self.classifier.answer(name, softmax(logits_K[None])[0], top)
+        return self.classifier.answer(name, outputs_E, top, self._rule)
 
-    async def _predict(self, content: bytes) -> tuple[Pixels, Logits]:
+    async def _predict(self, content: bytes) -> tuple[Pixels, Outputs]:
         pixels_HWC = await _in(self._readers, lambda: self._read(content))
         try:
             return pixels_HWC, await asyncio.wrap_future(self._batcher.submit(pixels_HWC))
@@ -142,10 +141,10 @@ class Service:
         return np.full((self._spec.height, self._spec.width, 3), transforms.mean_colour(self._spec), np.uint8)
 
     @cached_property
-    def _grey_K(self) -> Logits:  # noqa: N802
-        return self._batcher.submit(self._grey_HWC).result()
+    def _grey_K(self) -> Outputs:  # noqa: N802
+        return self._batcher.submit(self._grey_HWC).result()[: len(self.classifier.classes)]
 
-    def _explained(self, pixels_HWC: Pixels, logits_K: Logits, index: int) -> tuple[bytes, str | None]:
+    def _explained(self, pixels_HWC: Pixels, logits_K: Outputs, index: int) -> tuple[bytes, str | None]:
         """Return the heat map of a class as PNG, and its caveat."""
         heat_HW = self._heat_map(pixels_HWC, index)
         after, before = heat_maps.log_odds(np.stack([logits_K, self._grey_K]), index)
@@ -168,7 +167,8 @@ class Service:
         if label is not None and label not in classes:
             raise HTTPException(400, f"the model has no class {printable(label)}; GET /health lists them")
         async with _taking(self._heat_places, 1), _taking(self._places, 1):
-            pixels_HWC, logits_K = await self._predict(content)
+            pixels_HWC, outputs_E = await self._predict(content)
+            logits_K = outputs_E[: len(classes)]
             index = int(logits_K.argmax()) if label is None else classes.index(label)
             made = _in(self._explaining, lambda: self._explained(pixels_HWC, logits_K, index))
             return classes[index], *await made

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn_tl.abstention.evidence import Evidence
 from cnn_tl.core.formatting import readable_bytes
 from cnn_tl.data.manifest import Manifest
 from cnn_tl.heads import FittedHead
@@ -310,11 +311,13 @@ class Outcome:
     Attributes:
         logits: validation logits [N, K].
         head: fitted on the frozen backbone, only in the first process; None: the model is the network as it is.
+        evidence: of held-out images, only in the first process.
     """
 
     logits: Logits
     facts: Facts = field(default_factory=Facts)
     head: FittedHead | None = None
+    evidence: Evidence | None = None
 
 
 def _present(value: Any) -> dict[str, Any]:

@@ -47,7 +47,12 @@ def save_model(
         "baseline": {"accuracy": result.baseline, "class": result.baseline_class},
         "data": {"name": manifest.root.resolve().name, "images": manifest.counts()},
     }
-    options: dict[str, Any] = {"classes": manifest.classes, "preprocessing": info.preprocessing, "facts": facts}
+    options: dict[str, Any] = {
+        "classes": manifest.classes,
+        "preprocessing": info.preprocessing,
+        "facts": facts,
+        "evidence": outcome.evidence,
+    }
     if info.num_features:  # else the model does more after its features than its classifier
         options |= {"graph": network.remembered.graph, "classifier": info.classifier}
     if head is None:

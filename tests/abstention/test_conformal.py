@@ -10,8 +10,14 @@ import numpy as np
 import pytest
 
 from cnn_tl.abstention import conformal
-from cnn_tl.abstention.conformal import ENOUGH, fit_sets, images_needed
+from cnn_tl.abstention.conformal import ENOUGH, SetThresholds, fit_sets, images_needed
 from cnn_tl.core.statistics import softmax
+
+
+def fitted(probabilities_nK: np.ndarray, labels_n: np.ndarray, coverage: float = 0.95) -> SetThresholds | None:
+    """Fit sets to all probabilities."""
+    true_n = probabilities_nK[np.arange(len(labels_n)), labels_n]
+    return fit_sets(true_n, labels_n, probabilities_nK.shape[1], coverage)
 
 
 def scores(images: int, classes: int, seed: int, shares: list[float] | None = None) -> tuple[Any, Any]:
@@ -32,7 +38,7 @@ def test_sets_hold_the_truth_as_often_as_promised(coverage: float) -> None:
     means = []
     others, truth = scores(4000, 4, 999)
     for seed in range(200):
-        found = fit_sets(*scores(150, 4, seed), coverage)
+        found = fitted(*scores(150, 4, seed), coverage)
         assert found is not None
         assert not found.own.any()
         means.append(coverage_of(found, others, truth).mean())
@@ -43,7 +49,7 @@ def test_sets_hold_the_truth_as_often_as_promised(coverage: float) -> None:
 def test_every_class_with_enough_images_is_covered() -> None:
     probabilities_nK, labels_n = scores(3000, 3, 0)
     others, truth = scores(20_000, 3, 999)
-    found = fit_sets(probabilities_nK, labels_n)
+    found = fitted(probabilities_nK, labels_n)
     assert found is not None
     assert found.own.all()
     for k in range(3):
@@ -54,7 +60,7 @@ def test_every_class_with_enough_images_is_covered() -> None:
 
 def test_classes_with_few_images_share_a_threshold() -> None:
     probabilities_nK, labels_n = scores(1000, 4, 1, [0.45, 0.35, 0.15, 0.05])
-    found = fit_sets(probabilities_nK, labels_n)
+    found = fitted(probabilities_nK, labels_n)
     assert found is not None
     assert found.own.tolist() == [True, True, False, False]
     assert found.least[2] == found.least[3]
@@ -68,10 +74,10 @@ def test_classes_with_few_images_share_a_threshold() -> None:
 
 def test_few_images_in_all_join_the_smallest_class() -> None:
     labels_n = np.repeat([0, 1, 2, 3], [ENOUGH + 100, ENOUGH, 50, 0])
-    found = fit_sets(scores(len(labels_n), 4, 2)[0], labels_n)
+    found = fitted(scores(len(labels_n), 4, 2)[0], labels_n)
     assert found is not None
     assert found.own.tolist() == [True, False, False, False]  # 50 images alone would make a poor threshold
-    alone = fit_sets(scores(100, 4, 2)[0], labels_n[:100])
+    alone = fitted(scores(100, 4, 2)[0], labels_n[:100])
     assert alone is not None
     assert len(set(alone.least.tolist())) == 1
 
@@ -79,7 +85,7 @@ def test_few_images_in_all_join_the_smallest_class() -> None:
 def test_no_set_is_empty_and_the_most_probable_class_is_in_it() -> None:
     probabilities_nK, labels_n = scores(400, 3, 3)
     labels_n = probabilities_nK.argmax(1)  # never wrong, so the thresholds are high
-    found = fit_sets(probabilities_nK, labels_n)
+    found = fitted(probabilities_nK, labels_n)
     assert found is not None
     unsure = np.array([[0.333, 0.334, 0.333]])
     assert (unsure < found.least).all()
@@ -90,7 +96,7 @@ def test_no_set_is_empty_and_the_most_probable_class_is_in_it() -> None:
 def test_a_threshold_in_float32_never_excludes_the_image_that_it_is_of() -> None:
     for seed in range(20):
         probabilities_nK, labels_n = scores(19, 3, seed)
-        found = fit_sets(probabilities_nK, labels_n)  # the rank is 19 of 19: all true classes are in
+        found = fitted(probabilities_nK, labels_n)  # the rank is 19 of 19: all true classes are in
         assert found is not None
         assert found.least.dtype == np.float32
         assert coverage_of(found, probabilities_nK, labels_n).all()
@@ -99,14 +105,14 @@ def test_a_threshold_in_float32_never_excludes_the_image_that_it_is_of() -> None
 @pytest.mark.parametrize(("coverage", "needed"), [(0.95, 19), (0.9, 9), (0.99, 99), (0.5, 1), (0.8, 4)])
 def test_too_few_images_are_refused(coverage: float, needed: int) -> None:
     assert images_needed(coverage) == needed
-    assert fit_sets(*scores(needed - 1, 3, 0), coverage) is None
-    assert fit_sets(*scores(needed, 3, 0), coverage) is not None
+    assert fitted(*scores(needed - 1, 3, 0), coverage) is None
+    assert fitted(*scores(needed, 3, 0), coverage) is not None
 
 
 @pytest.mark.parametrize("coverage", [0, 1, 1.5, -0.1, math.nan])
 def test_a_coverage_that_cannot_be_is_refused(coverage: float) -> None:
     with pytest.raises(ValueError, match="coverage"):
-        fit_sets(*scores(50, 3, 0), coverage)
+        fitted(*scores(50, 3, 0), coverage)
 
 
 needs_mapie = pytest.mark.skipif(find_spec("mapie") is None, reason="mapie, the other implementation, is not installed")
@@ -144,7 +150,7 @@ def test_sets_and_threshold_equal_those_of_mapie(images: int, coverage: float) -
     theirs.conformalize(probabilities_nK, labels_n)
     _, sets_NK1 = theirs.predict_set(others_NK)
     top_NK = others_NK == others_NK.max(1, keepdims=True)  # which LAC leaves out of some sets
-    ours = fit_sets(probabilities_nK, labels_n, coverage)
+    ours = fitted(probabilities_nK, labels_n, coverage)
     assert ours is not None
     assert (ours.mask(others_NK) == (sets_NK1[:, :, 0] | top_NK)).all()
     quantile = theirs._mapie_classifier.conformity_score_function_.quantiles_
@@ -160,7 +166,7 @@ def test_sets_equal_those_of_mapie_from_scores_of_all_folds() -> None:
     theirs = CrossConformalClassifier(given_probabilities(), 0.9, conformity_score="lac", cv=5)
     theirs.fit_conformalize(probabilities_nK, labels_n)
     _, sets_NK1 = theirs.predict_set(others_NK)
-    ours = fit_sets(probabilities_nK, labels_n, 0.9)
+    ours = fitted(probabilities_nK, labels_n, 0.9)
     assert ours is not None
     top_NK = others_NK == others_NK.max(1, keepdims=True)
     assert (ours.mask(others_NK) == (sets_NK1[:, :, 0] | top_NK)).all()

@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
 
-from cnn_tl.cli.options import AnyModel, ChosenBatchSize, ReadingThreads, WhereModelRuns, note_unused_gpu
+from cnn_tl.cli.options import (
+    AnyModel,
+    ChosenBatchSize,
+    MaxError,
+    ReadingThreads,
+    UnknownShare,
+    WhereModelRuns,
+    note_unused_gpu,
+)
 from cnn_tl.cli.terminal import console
 from cnn_tl.core.errors import DataError, UsageError, printable
-from cnn_tl.core.formatting import unreadable
+from cnn_tl.core.formatting import parse_share, unreadable
 
 if TYPE_CHECKING:
     from cnn_tl.core.progress import Observer
@@ -55,6 +63,8 @@ def predict(
     output: Output = None,
     append: Append = False,
     null: Null = False,
+    max_error: MaxError = None,
+    unknown: UnknownShare = None,
     batch_size: ChosenBatchSize = None,
     workers: ReadingThreads = None,
     device: WhereModelRuns = "auto",
@@ -71,6 +81,8 @@ def predict(
 
     from_stdin = _is_stdin(images, null)
     format = _format_of(output, format, json)
+    promised = None if max_error is None else parse_share(max_error, "--max-error")
+    foreign = None if unknown is None else parse_share(unknown, "--unknown")
     _check(output, format, append, model)
     paths = _paths(images, output, from_stdin=from_stdin, null=null, recursive=recursive)
     note_unused_gpu(model, device)
@@ -80,8 +92,9 @@ def predict(
         at_once = default_workers() if workers is None else workers
         ahead = isinstance(paths, list) and by_processes(at_once, len(paths))
         classifier = load(model, device, many=many, in_background=ahead, batch_size=batch_size)
+    rule = classifier.rule(promised, foreign)
     scrolling = output is None and format != "json" and sys.stdout.isatty()  # the rows show the progress
-    columns = Columns(classifier.classes, top)
+    columns = Columns(classifier.classes, top, judged=classifier.thresholds is not None)
     with _destination(output, format, append, model, columns, paths, observer) as destination:
         written = predict_into(
             destination,
@@ -90,6 +103,7 @@ def predict(
             top=top,
             batch_size=batch_size,
             workers=workers,
+            rule=rule,
             observer=WarningsOnly() if scrolling else observer,
         )
     if output is not None:

@@ -24,11 +24,16 @@ _NARROWEST = 20
 
 @dataclass(frozen=True)
 class Widths:
-    """The widths of the columns of file and label; `screen` is None for a pipe or a file, where no line is broken."""
+    """The widths of the columns of file and label; `screen` is None for a pipe or a file, where no line is broken.
+
+    Attributes:
+        judged: whether the columns of verdict, distance and set are shown.
+    """
 
     file: int
     label: int
     screen: int | None
+    judged: bool = False
 
     @classmethod
     def of(cls, files: Sequence[Path] | None, columns: Columns, screen: int | None) -> Widths:
@@ -42,27 +47,44 @@ class Widths:
         label = _widest("label", *columns.classes)
         if screen is not None:
             runners_up = min(columns.top, len(columns.classes)) - 1
-            answer = label + len("  probability") + runners_up * (label + len(" 12.3%, "))
+            judged = len("  answered  distance  ") + label if columns.judged else 0
+            answer = label + len("  probability") + judged + runners_up * (label + len(" 12.3%, "))
             answer = max(_NARROWEST, min(answer, screen - 2 - _NARROWEST))
             file = min(file, max(len("file"), screen - 2 - answer))
-        return cls(file, label, screen)
+        return cls(file, label, screen, columns.judged)
 
 
 def write_table(answers: Iterable[Answer], stream: TextIO, widths: Widths) -> None:
-    """Write aligned columns: file, label, probability, and the other classes in words; no header without an answer."""
+    """Write aligned columns: file, label, probability, what is known of doubt, and the other classes in words.
+
+    There is no header without an answer.
+    """
     for number, answer in enumerate(answers):
         if not number:
-            _write_row(stream, widths, "file", "label", "probability")
+            head = ["label", "probability", *(["verdict", "distance", "set"] if widths.judged else [])]
+            _write_row(stream, widths, "file", *head)
         if answer.error is not None:
-            _write_row(stream, widths, printable(answer.file), f"error: {answer.error}", "")
-        else:
-            (label, probability), *others = ((printable(name), certainty(p)) for name, p in answer.top)
-            runners_up = ", ".join(" ".join(other) for other in others)
-            _write_row(stream, widths, printable(answer.file), label, probability, runners_up)
+            _write_row(stream, widths, printable(answer.file), f"error: {answer.error}")
+            continue
+        (_, share), *others = answer.top
+        doubt = _doubt(answer) if widths.judged else []
+        runners_up = ", ".join(f"{printable(name)} {certainty(p)}" for name, p in others)
+        label = "" if answer.label is None else printable(answer.label)
+        _write_row(stream, widths, printable(answer.file), label, certainty(share), *doubt, runners_up)
 
 
-def _write_row(stream: TextIO, widths: Widths, name: str, label: str, probability: str, others: str = "") -> None:
-    answer = "  ".join((_pad(label, widths.label), f"{probability:>11}", others)).rstrip()
+def _doubt(answer: Answer) -> list[str]:
+    distance = "" if answer.distance is None else f"{answer.distance:.2f}"
+    return [answer.verdict or "", distance, "|".join(map(printable, answer.set or ()))]
+
+
+_WIDTHS = (("probability", str.rjust), ("answered", str.ljust), ("distance", str.rjust))
+"""The widest text of each column after the label, and how it is filled up."""
+
+
+def _write_row(stream: TextIO, widths: Widths, name: str, label: str, *cells: str) -> None:
+    filled = [fill(cell, len(widest)) for cell, (widest, fill) in zip(cells, _WIDTHS, strict=False)]
+    answer = "  ".join((_pad(label, widths.label), *filled, *cells[len(filled) :])).rstrip()
     if widths.screen is None:
         stream.write(f"{_pad(name, widths.file)}  {answer}".rstrip() + "\n")
     else:

@@ -156,7 +156,7 @@
   // --- the contact sheet: images that do not match are hidden ---
 
   function startSheet(sheet) {
-    const [text, answer, from, to] = ["text", "answer", "from", "to"].map((id) => $(`#s-${id}`));
+    const [text, answer, verdict, from, to] = ["text", "answer", "verdict", "from", "to"].map((id) => $(`#s-${id}`));
     const names = Object.fromEntries([...answer.options].map((option) => [option.value, option.textContent]));
     const entries = [...sheet.children, ...all("#more tr")].map((node) => ({
       node,
@@ -167,6 +167,7 @@
 
     function isWanted(one) {
       if (!one.path.includes(text.value.toLowerCase())) return false;
+      if (verdict?.value && one.node.dataset.verdict !== verdict.value) return false;
       if (answer.value && one.answer !== (answer.value === "error" ? undefined : names[answer.value])) return false;
       return !(from.value && !(one.percent >= Number(from.value))) && !(to.value && !(one.percent <= Number(to.value)));
     }

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cnn_tl.abstention.evidence import Evidence
 from cnn_tl.core.cpu import release_freed_memory
 from cnn_tl.core.errors import DivergedError
 from cnn_tl.core.formatting import counted
@@ -28,6 +29,7 @@ from cnn_tl.training.estimate import DECODE_SECONDS, Planned, description, fit_s
 from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.modes.backend import Backend, choose_backend
 from cnn_tl.training.modes.embedding_stats import merged
+from cnn_tl.training.modes.evidence import evidence_of
 from cnn_tl.training.modes.features import (
     DeviceChanged,
     SplitFeatures,
@@ -131,14 +133,16 @@ def _run(
 ) -> Outcome:
     train, val, reads = _compute(run, dataset, network, found)
     head: FittedHead | None = None  # only in the first process: it cannot be sent to the others
+    evidence: Evidence | None = None
 
     def fit() -> tuple[Logits, HeadFit]:
-        nonlocal head
+        nonlocal head, evidence
         head, logits, fitted = _fit(run, dataset, network, train, val)
+        evidence = evidence_of(head, train, val, logits, seed=run.recipe.seed)
         return logits, fitted
 
     logits, fitted = run.world.first(fit)
-    return Outcome(logits, Facts(features=reads, head=fitted), head)
+    return Outcome(logits, Facts(features=reads, head=fitted), head, evidence)
 
 
 def _compute(

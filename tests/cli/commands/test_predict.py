@@ -28,6 +28,10 @@ from cnn_tl.inference.classifier import Classifier
 
 SPEC = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 DARK = {"file": "photos/dark.png", "label": "dark", "probability": 0.989013}
+DOUBT = {"verdict": "answered", "set": "", "distance": ""}
+"""The cells of a model that knows neither sets nor distances."""
+
+JUDGED = {"verdict": "answered", "set": None, "distance": None}
 LIGHT = {"file": "photos/light.png", "label": "light", "probability": 0.989013}
 
 
@@ -87,13 +91,14 @@ def test_wide_characters_keep_the_columns(cli: Callable[..., Any]) -> None:
 def test_json(cli: Callable[..., Any]) -> None:
     done = cli("predict", "run", "photos/*.png", "--format", "json", "--top", 5)
     broken, dark, light = json.loads(done.out)
-    assert dark == DARK | {
+    assert dark == DARK | JUDGED | {
         "top": [{"label": "dark", "probability": 0.989013}, {"label": "light", "probability": 0.010987}],
         "error": None,
     }
     assert light | LIGHT == light
     assert broken == {
-        "file": "photos/broken.png", "label": None, "probability": None, "top": [], "error": "truncated PNG"
+        "file": "photos/broken.png", "label": None, "probability": None, "top": [], "error": "truncated PNG",
+        "verdict": None, "set": None, "distance": None,
     }  # fmt: skip
     assert done.code == 3
     assert cli("predict", "run", "photos/*.png", "--json", "--top", 5).out == done.out
@@ -113,14 +118,14 @@ def test_csv(cli: Callable[..., Any], top: int) -> None:
     done = cli("predict", "run", "photos/dark.png", "photos/broken.png", "--format", "csv", "--top", top)
     second = {"label_2": "light", "probability_2": "0.010987"} if top > 1 else {}
     dark, broken = csv.DictReader(io.StringIO(done.out))
-    assert dark == {**DARK, "probability": "0.989013", **second, "error": ""}
+    assert dark == {**DARK, "probability": "0.989013", **second, **DOUBT, "error": ""}
     assert broken == {**dict.fromkeys(dark, ""), "file": "photos/broken.png", "error": "truncated PNG"}
 
 
 @pytest.mark.parametrize(
     ("name", "flags", "start"),
     [
-        ("answers.csv", (), "file,label,probability,error\r\n"),
+        ("answers.csv", (), "file,label,probability,verdict,set,distance,error\r\n"),
         ("answers.JSONL", (), '{"file": "photos/dark.png"'),
         ("new/answers.json", (), '[\n  {\n    "file"'),
         ("answers.txt", (), "file "),
@@ -289,7 +294,7 @@ def test_the_flags_are_exactly_these() -> None:
     found = {name for p in command.params if p.param_type_name == "option" for name in p.opts}
     assert found == {
         "--top", "--format", "--output", "--append", "--null", "-0", "--batch-size", "--workers", "--device",
-        "--recursive", "--json",
+        "--recursive", "--json", "--max-error", "--unknown",
     }  # fmt: skip
 
 
@@ -300,9 +305,9 @@ def test_parquet(cli: Callable[..., Any]) -> None:
     done = cli("predict", "run", "photos", name, "--top", 2, "--output", "answers.parquet")
     assert done.code == 3
     rows = parquet.read_table("answers.parquet").to_pylist()
-    nothing = dict.fromkeys(["label", "probability", "label_2", "probability_2"])
+    nothing = dict.fromkeys(["label", "probability", "label_2", "probability_2", "verdict", "set", "distance"])
     assert rows[0] == {"file": "photos/broken.png", **nothing, "error": "truncated PNG"}
-    assert rows[1] == {**DARK, "label_2": "light", "probability_2": 0.010987, "error": None}
+    assert rows[1] == {**DARK, "label_2": "light", "probability_2": 0.010987, **JUDGED, "error": None}
     assert [row["file"] for row in rows] == ["photos/broken.png", "photos/dark.png", "\\udcff.png"]
 
 
@@ -336,7 +341,7 @@ def test_html_holds_the_images_themselves(cli: Callable[..., Any]) -> None:
     done = cli("predict", "run", "photos", "--top", 2, "--output", "answers.html")
     assert (done.code, done.out) == (3, "")
     page = Path("answers.html").read_text("utf-8")
-    assert (page.count('<li class="card">'), page.count("data:image/webp;base64,")) == (3, 2)
+    assert (page.count('<li class="card"'), page.count("data:image/webp;base64,")) == (3, 2)
     assert page.count("98.9%") == 2
     assert '<p class="problem">truncated PNG</p>' in page
     assert cli("predict", "run", "photos", "--top", 2, "--format", "html").out == page
