@@ -48,6 +48,7 @@ _MODULES = {
     "models": "cnn_tl.networks.pretrained.catalog",
     "predict": "cnn_tl.api.prediction",
     "recipes": "cnn_tl.recipe",
+    "recommend": "cnn_tl.api.advising",
     "report": "cnn_tl.api.analysis",
     "train": "cnn_tl.api.training",
 }
@@ -77,12 +78,13 @@ __all__ = [
     "models",
     "predict",
     "recipes",
+    "recommend",
     "report",
     "train",
 ]
 
 if TYPE_CHECKING:
-    from cnn_tl.api.advising import learning_curve
+    from cnn_tl.api.advising import learning_curve, recommend
     from cnn_tl.api.analysis import benchmark, compare, evaluate, explain, inspect, report
     from cnn_tl.api.data import examine
     from cnn_tl.api.prediction import export, load, predict

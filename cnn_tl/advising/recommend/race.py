@@ -14,7 +14,8 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.advising.recommend.comparing import Scores, difference, told_apart
+from cnn_tl.advising.recommend.comparing import difference, told_apart
+from cnn_tl.advising.recommend.probing import Scores
 
 FIRST = 250
 """Images of the first sample, if time allows."""

@@ -47,9 +47,9 @@ def recommend(
 ) -> None:
     """Compare backbones on a sample of the images, and recommend one, with the command that trains it.
 
-    A head is cross-validated on the features of each. Among those that cannot be told apart from the most accurate
-    one, the fastest is recommended. The features are kept, so that train need not compute them again. Images of val
-    and test are not looked at.
+    A head is cross-validated on the features of each. Recommended is the fastest of those that are at most half a point
+    less accurate than the best one, and cannot be told apart from it. The features are kept, so that train need not
+    compute them again. Images of val and test are not looked at.
     """
     from cnn_tl import recipe as recipes
     from cnn_tl.advising.recommend.recommend import recipe_for, recommend
