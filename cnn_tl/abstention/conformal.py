@@ -51,10 +51,15 @@ class SetThresholds:
     images: int
 
     def mask(self, probabilities_NK: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
-        """Return which classes belong to the set of each image, [N, K]; the most probable one always does."""
-        sets_NK = probabilities_NK >= self.least
-        sets_NK[np.arange(len(sets_NK)), probabilities_NK.argmax(axis=1)] = True
-        return sets_NK
+        """Return which classes belong to the set of each image, [N, K], see `members`."""
+        return members(probabilities_NK, self.least)
+
+
+def members(probabilities_NK: NDArray[np.floating[Any]], least_K: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    """Return which classes belong to the set of each image, [N, K]; the most probable one always does."""
+    sets_NK: NDArray[np.bool_] = probabilities_NK >= least_K
+    sets_NK[np.arange(len(sets_NK)), probabilities_NK.argmax(axis=1)] = True
+    return sets_NK
 
 
 def images_needed(coverage: float = COVERAGE) -> int:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.core.formatting import percent
+from cnn_tl.core.formatting import percent, share_as_typed
 
 CONFIDENCE_LEVEL = 0.95
 """The probability that a promise is kept."""
@@ -65,7 +65,7 @@ class Promise:
     @property
     def text(self) -> str:
         """The promise, or why there is none, in one sentence without a full stop."""
-        error, level = _plain(self.max_error), _plain(self.confidence_level)
+        error, level = share_as_typed(self.max_error), share_as_typed(self.confidence_level)
         if self.too_few:
             return (
                 f"at most {error} wrong cannot be promised: that needs at least {self.needed:,} held-out images, "
@@ -233,11 +233,3 @@ def auroc(known_N: NDArray[np.floating[Any]], unknown_M: NDArray[np.floating[Any
     below_M = np.searchsorted(sorted_N, unknown_M, "left")
     up_to_M = np.searchsorted(sorted_N, unknown_M, "right")
     return float((below_M + up_to_M).mean() / (2 * len(known_N)))
-
-
-def _plain(share: float) -> str:
-    """Return a share that a person has typed, with as few digits as it takes."""
-    for digits in range(4):
-        if math.isclose(round(share * 100, digits), share * 100):
-            return percent(share, digits)
-    return percent(share, 4)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnn_tl.api.keywords import PathLike, check_values, path_text
+from cnn_tl.api.keywords import PathLike, check_shares, check_values, path_text
 from cnn_tl.api.messages import with_keywords
 from cnn_tl.api.observers import choose_observer, quiet_dependencies
 from cnn_tl.api.prediction import MODEL
@@ -36,6 +36,9 @@ def evaluate(
     wrong: PathLike | None = None,
     report: PathLike | None = None,
     answers: PathLike | None = None,
+    max_error: float | None = None,
+    unknown: float | None = None,
+    unknown_images: PathLike | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
     device: DeviceName = "auto",
@@ -58,6 +61,8 @@ def evaluate(
         wrong: a CSV file for every wrong image, the most confident first.
         report: an HTML file for all of it as one page, with images.
         answers: a file for all answers, one JSON line for each image.
+        max_error, unknown: as in `predict`: what becomes of the promise on these images; see `Evaluation.abstention`.
+        unknown_images: a folder, file or pattern of images that show none of the classes: how many are answered.
         batch_size, workers, device, quiet, observer: as in `predict`.
         part: the former name of split.
 
@@ -73,11 +78,24 @@ def evaluate(
     from cnn_tl.reporting.evaluation_files import EvaluationFiles
 
     check_values(device, limit=limit, batch_size=batch_size, workers=workers)
+    check_shares(max_error=max_error, unknown=unknown)
     model, images = path_text(source, "source", MODEL), path_text(data, "data")
     named = {"wrong": wrong, "report": report, "answers": answers}
     places = EvaluationFiles(**{key: Path(path_text(path, key)) for key, path in named.items() if path is not None})
     places.require_places(Path(model))
-    options = EvaluationOptions(split or part, robustness, limit, batch_size, workers, device, places.need_digests)
+    foreign = None if unknown_images is None else path_text(unknown_images, "unknown_images")
+    options = EvaluationOptions(
+        split or part,
+        robustness,
+        limit,
+        batch_size,
+        workers,
+        device,
+        places.need_digests,
+        max_error,
+        unknown,
+        foreign,
+    )
     with quiet_dependencies():
         found = run_evaluate(model, images, options, choose_observer(observer, quiet))
         places.write(found, device)

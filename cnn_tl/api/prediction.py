@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cnn_tl.api.keywords import PathLike, check_values, path_text
+from cnn_tl.api.keywords import PathLike, check_shares, check_values, path_text
 from cnn_tl.api.messages import with_keywords
 from cnn_tl.api.observers import choose_observer, quiet_dependencies
 from cnn_tl.core.imports import require_working_directory
@@ -101,6 +101,7 @@ def predict(
     from cnn_tl.inference.loading import load as load_classifier
 
     check_values(device, top=top, batch_size=batch_size, workers=workers)
+    check_shares(max_error=max_error, unknown=unknown)
     with quiet_dependencies():
         found = list(find_images(images, recursive=recursive))
         path, ahead = (

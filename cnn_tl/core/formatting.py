@@ -6,6 +6,7 @@ hold plain numbers.
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -118,6 +119,14 @@ def parse_share(text: str, name: str) -> float:
     if not 0 < share < 1:
         raise UsageError(f"{name}: {text!r} is not a share above 0% and below 100%; write for example 5% or 0.05")
     return share
+
+
+def share_as_typed(share: float) -> str:
+    """Return a share that a person has typed, with as few digits as it takes."""
+    for digits in range(4):
+        if math.isclose(round(share * 100, digits), share * 100):
+            return percent(share, digits)
+    return percent(share, 4)
 
 
 def parse_bytes(text: str) -> int:

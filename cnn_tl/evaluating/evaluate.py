@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,12 +18,15 @@ from cnn_tl.core.progress import Observer
 from cnn_tl.data.data_warnings import blank_image_remarks
 from cnn_tl.data.reading.ahead import by_processes, decoded_batches
 from cnn_tl.data.reading.jobs import ImageFile, Job, PlainPixels
+from cnn_tl.evaluating.abstaining import ChosenRule, abstention_by, choose_rule, unknown_check
 from cnn_tl.evaluating.labelled_images import Labelled, find_labelled, training_data_of
 from cnn_tl.evaluating.robustness import Predictions, RobustnessRow, predict_changed, stacked
-from cnn_tl.inference.classifier import Classifier, Logits
+from cnn_tl.inference.classifier import Classifier, Outputs
+from cnn_tl.inference.inputs import find
 from cnn_tl.inference.loading import load
 from cnn_tl.metrics.answers import LabelledAnswers, answers_from_logits
 from cnn_tl.metrics.figures import Averages, CalibrationBin, ClassFigures, Figures, figures_of
+from cnn_tl.metrics.selective import Abstention, Signals
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,9 @@ class EvaluationOptions:
         workers: threads or processes that read images; 0: the calling thread; None: one per core.
         device: where the model runs.
         digests: compute the SHA-256 of every image, by which `compare` joins answers.
+        max_error: the share of answers that may be wrong, 0 to 1; None: no promise is checked.
+        unknown: the share of images like the training ones that may be called unknown; None: 1%.
+        unknown_images: a file, folder or pattern of images that show none of the classes; None: none.
     """
 
     split: str | None = None
@@ -48,6 +54,9 @@ class EvaluationOptions:
     workers: int | None = None
     device: DeviceName = "auto"
     digests: bool = False
+    max_error: float | None = None
+    unknown: float | None = None
+    unknown_images: str | Path | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,7 @@ class Evaluation:
         confusion: images by true class (row) and answer (column), in the order of `classes`.
         unreadable: [file, reason] of images that could not be read and are not counted anywhere.
         notes: remarks about the folder.
+        abstention: the error by the share of images answered, promises, sets of classes, and unknown images.
         robustness: one row for each change and strength; empty where it was not asked for.
         figures: all of these figures. answers: what they are made of, image by image.
         source, root: the model and the folder of the images, as they are.
@@ -95,6 +105,7 @@ class Evaluation:
     confusion: list[list[int]]
     unreadable: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
+    abstention: Abstention
     robustness: tuple[RobustnessRow, ...]
     figures: Figures = field(repr=False, compare=False)
     answers: LabelledAnswers = field(repr=False, compare=False)
@@ -124,7 +135,7 @@ _NOT_IN_JSON = frozenset({"figures", "answers", "source", "root", "limit"})
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
+        return {name: _plain(one) for name, one in vars(value).items()}
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     return tuple(map(_plain, value)) if isinstance(value, tuple) else value
@@ -145,13 +156,15 @@ def evaluate(
     Raises:
         ArtefactError: there is no model, or it is damaged.
         DataError: there are no images, none can be read, or the model does not know their classes.
-        UsageError: the folder has no such split.
+        UsageError: the folder has no such split, or the model does not know enough for `max_error` or `unknown`.
     """
     options, observer = options or EvaluationOptions(), observer or Observer()
     workers = default_workers() if options.workers is None else options.workers
     with observer.task("loading the model", None):
         ahead = by_processes(workers, sys.maxsize)
         model = load(source, options.device, in_background=ahead, batch_size=options.batch_size)
+    chosen = choose_rule(model, options.max_error, options.unknown)
+    foreign_files = [] if options.unknown_images is None else list(find(options.unknown_images))
     labelled = find_labelled(
         Path(data),
         model.classes,
@@ -165,44 +178,67 @@ def evaluate(
     measure = predict_changed if options.robustness else _predict
     at_once = options.batch_size or model.batch_size
     predictions = measure(model, labelled.images, batch_size=at_once, workers=workers, observer=observer)
-    return replace(_evaluation(model, labelled, predictions, str(source), str(data)), limit=options.limit)
+    found, known = _evaluation(model, labelled, predictions, chosen, str(source), str(data))
+    if foreign_files:
+        folder, images = str(options.unknown_images), [(path, 0) for path in foreign_files]
+        foreign = _predict(
+            model, images, batch_size=at_once, workers=workers, observer=observer, task="predicting unknown images"
+        )
+        _refuse_none(foreign, folder)
+        check = unknown_check(chosen, printable(folder), known, foreign)
+        found = replace(found, abstention=replace(found.abstention, unknown=check))
+    return replace(found, limit=options.limit)
 
 
 def _predict(
-    model: Classifier, images: Sequence[tuple[Path, int]], *, batch_size: int, workers: int, observer: Observer
+    model: Classifier,
+    images: Sequence[tuple[Path, int]],
+    *,
+    batch_size: int,
+    workers: int,
+    observer: Observer,
+    task: str = "evaluating",
 ) -> Predictions:
     def job_of(image: tuple[Path, int]) -> Job:
         return PlainPixels(ImageFile(image[0]), model.preprocessing)
 
-    logits: list[Logits] = []
+    outputs: list[Outputs] = []
     unreadable: dict[Path, str] = {}
     blank: dict[str, str] = {}
-    with observer.task("evaluating", len(images)):
+    with observer.task(task, len(images)):
         read = decoded_batches(images, job_of, batch_size=batch_size, workers=workers, images=len(images))
         for batch, outputs_NE in model.stream(read):
             unreadable |= {path: error.reason for (path, _), error in batch.failures}
             if batch.items:
-                logits.append(outputs_NE[:, : len(model.classes)])
+                outputs.append(outputs_NE)
             blank |= {str(path): kind for (path, _), kind in batch.blank}
             observer.advance(len(batch.items) + len(batch.failures))
     for text in blank_image_remarks(blank.items()):
         observer.warn(text)
-    return Predictions(stacked(logits, len(model.classes)), unreadable)
+    classes = len(model.classes)
+    return Predictions(stacked(outputs, classes), classes, unreadable)
 
 
-def _evaluation(model: Classifier, labelled: Labelled, predictions: Predictions, source: str, data: str) -> Evaluation:
+def _refuse_none(predictions: Predictions, data: str) -> None:
+    if not len(predictions.outputs):
+        path, reason = next(iter(predictions.unreadable.items()))
+        raise DataError(f"no image of {printable(data)} can be read, such as {printable(path)}: {reason}")
+
+
+def _evaluation(
+    model: Classifier, labelled: Labelled, predictions: Predictions, chosen: ChosenRule, source: str, data: str
+) -> tuple[Evaluation, Signals]:
+    _refuse_none(predictions, data)
     unreadable, logits_NK = predictions.unreadable, predictions.logits
     labels = np.array([label for path, label in labelled.images if path not in unreadable], np.int64)
-    if not labels.size:
-        path, reason = next(iter(unreadable.items()))
-        raise DataError(f"no image of {printable(data)} can be read, such as {printable(path)}: {reason}")
     readable = [(path, digest) for (path, _), digest in labelled.with_digests() if path not in unreadable]
     answers = answers_from_logits(
         logits_NK, labels, model.classes, [labelled.name_of(path) for path, _ in readable], [one for _, one in readable]
     )
     figures = figures_of(answers, model.majority_class)
+    abstention, signals = abstention_by(chosen, predictions, answers, labels)
     shared = {one.name for one in fields(Figures)} & {one.name for one in fields(Evaluation)} - {"confusion"}
-    return Evaluation(
+    found = Evaluation(
         **{name: getattr(figures, name) for name in shared},
         model=printable(source),
         data=printable(data),
@@ -212,9 +248,11 @@ def _evaluation(model: Classifier, labelled: Labelled, predictions: Predictions,
         confusion=figures.confusion.tolist(),
         unreadable=tuple((printable(path), reason) for path, reason in unreadable.items()),
         notes=labelled.notes,
+        abstention=abstention,
         robustness=predictions.rows,
         figures=figures,
         answers=answers,
         source=Path(source),
         root=labelled.root,
     )
+    return found, signals

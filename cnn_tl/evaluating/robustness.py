@@ -19,7 +19,7 @@ from cnn_tl.data.loader import Pixels
 from cnn_tl.data.reading.ahead import decoded_batches
 from cnn_tl.data.reading.jobs import Job
 from cnn_tl.evaluating.perturbations import PERTURBATIONS, ChangedForms, View
-from cnn_tl.inference.classifier import Classifier, Logits
+from cnn_tl.inference.classifier import Classifier, Logits, Outputs
 
 _IMAGES_AT_ONCE = 4
 """Images in a batch, each with all its changed forms."""
@@ -50,14 +50,26 @@ class Predictions:
     """What a model answers to labelled images.
 
     Attributes:
-        logits: of the readable images, [N, K], in their order.
+        outputs: logits and, where the model knows them, distances of the readable images, [N, K] or [N, K + 1].
+        num_classes: K.
         unreadable: why each of the others could not be read.
         rows: robustness, where it was measured.
     """
 
-    logits: Logits
+    outputs: Outputs
+    num_classes: int
     unreadable: dict[Path, str]
     rows: tuple[RobustnessRow, ...] = ()
+
+    @property
+    def logits(self) -> Logits:
+        """Return the logits, [N, K]."""
+        return self.outputs[:, : self.num_classes]
+
+    @property
+    def distances(self) -> NDArray[np.float32] | None:
+        """Return the distances [N]; None where the model does not know them."""
+        return self.outputs[:, -1] if self.outputs.shape[1] > self.num_classes else None
 
 
 @dataclass(frozen=True)
@@ -79,12 +91,12 @@ def predict_changed(
         images: files with the index of their class.
     """
     forms = _forms()
-    views_per_image = forms[-1].views.stop
+    views_per_image, classes = forms[-1].views.stop, len(model.classes)
 
     def job_of(image: tuple[Path, int]) -> Job:
         return ChangedForms(image[0], model.preprocessing, views_per_image)
 
-    unchanged: list[Logits] = []
+    unchanged: list[Outputs] = []
     answers: list[NDArray[np.int64]] = []
     labels: list[int] = []
     unreadable: dict[Path, str] = {}
@@ -93,33 +105,33 @@ def predict_changed(
         for batch in decoded_batches(images, job_of, **options):
             unreadable |= {path: error.reason for (path, _), error in batch.failures}
             labels += [label for _, label in batch.items]
-            for logits_VK in _logits(model, batch.pixels, batch_size) if batch.items else ():
-                unchanged.append(logits_VK[:1])
-                answers.append(logits_VK.argmax(1))
+            for outputs_VE in _outputs(model, batch.pixels, batch_size) if batch.items else ():
+                unchanged.append(outputs_VE[:1])
+                answers.append(outputs_VE[:, :classes].argmax(1))
             observer.advance((len(batch.items) + len(batch.failures)) * views_per_image)
     rows = _rows(forms, np.array(answers), np.array(labels)) if answers else ()
-    return Predictions(stacked(unchanged, len(model.classes)), unreadable, rows)
+    return Predictions(stacked(unchanged, classes), classes, unreadable, rows)
 
 
-def stacked(blocks: Sequence[Logits], classes: int) -> Logits:
-    """Return logits [N, K] from blocks of rows, of which there may be none."""
+def stacked(blocks: Sequence[Outputs], classes: int) -> Outputs:
+    """Return the outputs of N images from blocks of rows, of which there may be none."""
     return np.concatenate(blocks) if blocks else np.empty((0, classes), np.float32)
 
 
-def _logits(model: Classifier, pixels: Pixels, batch_size: int) -> Logits:
-    """Return the logits [N, V, K] of pixels [N, V, H, W, 3].
+def _outputs(model: Classifier, pixels: Pixels, batch_size: int) -> Outputs:
+    """Return the outputs [N, V, E] of pixels [N, V, H, W, 3].
 
-    On a CPU the batches hold views of one image, so that its logits do not depend on other images to the last bit. The
+    On a CPU the batches hold views of one image, so that its outputs do not depend on other images to the last bit. The
     views of one image do not fill a GPU.
     """
     images, views = pixels.shape[:2]
     together = images if model.engine is not None and model.engine.is_asynchronous else 1
-    logits = []
+    outputs = []
     for first in range(0, images, together):
         flat = pixels[first : first + together].reshape(-1, *pixels.shape[2:])
         blocks = [flat[start : start + batch_size] for start in range(0, len(flat), batch_size)]
-        logits += [model.logits(block) for block in blocks]
-    return np.concatenate(logits).reshape(images, views, -1)
+        outputs += [model.outputs(block) for block in blocks]
+    return np.concatenate(outputs).reshape(images, views, -1)
 
 
 def _forms() -> list[_Form]:

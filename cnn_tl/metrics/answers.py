@@ -77,7 +77,7 @@ def answers_from_logits(
     Of classes that are equally probable, the first ranks first, as `argmax` has it.
     """
     ranked, probabilities, losses = [], [], []
-    for some in _chunks(len(labels_N)):
+    for some in chunks(len(labels_N)):
         ranked_NT = _best(logits_NK[some])
         ranked.append(ranked_NT)
         probabilities.append(np.take_along_axis(softmax(logits_NK[some]), ranked_NT, axis=1))
@@ -98,7 +98,7 @@ _AT_ONCE = 8192
 """Images whose probabilities are in memory together: 1,000 classes of as many take 65 MB."""
 
 
-def _chunks(images: int) -> list[slice]:
+def chunks(images: int) -> list[slice]:
     """Return slices of at most `_AT_ONCE` images; one even of none."""
     return [slice(start, start + _AT_ONCE) for start in range(0, max(1, images), _AT_ONCE)]
 
@@ -120,7 +120,7 @@ def class_distances(logits_NK: NDArray[np.floating[Any]], labels_N: NDArray[np.i
     in them than in the others. Logits that differ by a constant are the same answer, so each row is centred first.
     """
     offsets_NK = np.empty(logits_NK.shape, np.float32)
-    for some in _chunks(len(labels_N)):
+    for some in chunks(len(labels_N)):
         offsets_NK[some] = logits_NK[some] - logits_NK[some].mean(axis=1, keepdims=True)
     order_N = np.argsort(labels_N, kind="stable")
     for members in np.split(order_N, np.flatnonzero(np.diff(labels_N[order_N])) + 1):
@@ -128,6 +128,6 @@ def class_distances(logits_NK: NDArray[np.floating[Any]], labels_N: NDArray[np.i
     np.square(offsets_NK, out=offsets_NK)
     variances_K = offsets_NK.mean(axis=0, dtype=np.float64)
     weights_K = np.divide(1, variances_K, out=np.zeros_like(variances_K), where=variances_K > 0)
-    squares_N = np.concatenate([offsets_NK[some] @ weights_K for some in _chunks(len(labels_N))])
+    squares_N = np.concatenate([offsets_NK[some] @ weights_K for some in chunks(len(labels_N))])
     distances_N: NDArray[np.float64] = np.sqrt(squares_N / len(weights_K))
     return distances_N

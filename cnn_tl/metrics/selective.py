@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.abstention.risk import Promise, auroc, risk_coverage
-from cnn_tl.core.statistics import wilson_interval
-from cnn_tl.metrics.answers import LabelledAnswers
+from cnn_tl.abstention.conformal import COVERAGE, members
+from cnn_tl.abstention.risk import auroc, risk_coverage
+from cnn_tl.core.statistics import softmax, wilson_interval
+from cnn_tl.metrics.answers import LabelledAnswers, chunks
 
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 """The shares of images for which the error is listed."""
@@ -37,23 +39,22 @@ class PromiseCheck:
     """What became of a promise about errors on these images.
 
     Attributes:
-        promise: what was promised, from held-out images of the training.
+        max_error: the share of answers that is wrong at most, as promised.
+        least: answers at least this probable are given, unless the image is called unknown; None: nothing can be
+            promised, so no image is answered, and reason: why. Else it is "".
         answered, wrong: the images that are answered, and how many of the answers are wrong.
         coverage: the share of images that are answered.
         error: the share of the answers that is wrong, interval: its 95% Wilson score interval; None without answers.
     """
 
-    promise: Promise
+    max_error: float
+    least: float | None
+    reason: str
     answered: int
     wrong: int
     coverage: float
     error: float | None
     interval: tuple[float, float] | None
-
-    @property
-    def kept(self) -> bool:
-        """Whether at most as many answers are wrong as promised."""
-        return self.error is None or self.error <= self.promise.max_error
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,11 @@ class Abstention:
     unknown: UnknownCheck | None = None
 
 
+def top_probabilities(logits_NK: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Return the highest probability of each image [N]."""
+    return np.concatenate([softmax(logits_NK[some]).max(axis=1) for some in chunks(len(logits_NK))])
+
+
 def abstention_of(answers: LabelledAnswers) -> Abstention:
     """Return the error by the share of images answered, of at least one image."""
     found = risk_coverage(answers.confidence, answers.right)
@@ -130,25 +136,31 @@ def abstention_of(answers: LabelledAnswers) -> Abstention:
     return Abstention(tuple(rows), found.aurc, found.excess_aurc)
 
 
-def check_promise(promise: Promise, answers: LabelledAnswers, answered_N: NDArray[np.bool_]) -> PromiseCheck:
+def check_promise(
+    max_error: float, least: float | None, reason: str, answers: LabelledAnswers, answered_N: NDArray[np.bool_]
+) -> PromiseCheck:
     """Return how many of the images [N] that are answered are wrong."""
     answered, wrong = int(answered_N.sum()), int((answered_N & ~answers.right).sum())
     interval = wilson_interval(wrong, answered) if answered else None
     error = wrong / answered if answered else None
-    return PromiseCheck(promise, answered, wrong, answered / len(answers), error, interval)
+    return PromiseCheck(max_error, least, reason, answered, wrong, answered / len(answers), error, interval)
 
 
-def check_sets(coverage: float, sets_NK: NDArray[np.bool_], labels_N: NDArray[np.int64]) -> SetCheck:
-    """Return how often sets hold the true class."""
-    held = int(sets_NK[np.arange(len(labels_N)), labels_N].sum())
-    sizes_N = sets_NK.sum(axis=1)
-    return SetCheck(
-        coverage=coverage,
-        held=held / len(labels_N),
-        interval=wilson_interval(held, len(labels_N)),
-        mean_size=float(sizes_N.mean()),
-        single=float((sizes_N == 1).mean()),
-    )
+def check_sets(
+    logits_NK: NDArray[np.floating[Any]],
+    labels_N: NDArray[np.int64],
+    least_K: NDArray[np.floating[Any]],
+    coverage: float = COVERAGE,
+) -> SetCheck:
+    """Return how often sets hold the true class, given the least probability [K] of a class in them."""
+    images, held, sizes = len(labels_N), 0, []
+    for some in chunks(images):
+        sets_NK = members(softmax(logits_NK[some]), least_K)
+        held += int(sets_NK[np.arange(len(sets_NK)), labels_N[some]].sum())
+        sizes.append(sets_NK.sum(axis=1))
+    sizes_N = np.concatenate(sizes)
+    interval = wilson_interval(held, images)
+    return SetCheck(coverage, held / images, interval, float(sizes_N.mean()), float((sizes_N == 1).mean()))
 
 
 @dataclass(frozen=True)
@@ -162,8 +174,8 @@ class Signals:
         answered: whether it is answered [N].
     """
 
-    confidence: NDArray[np.float64]
-    distance: NDArray[np.float64] | None
+    confidence: NDArray[np.floating[Any]]
+    distance: NDArray[np.floating[Any]] | None
     unknown: NDArray[np.bool_]
     answered: NDArray[np.bool_]
 

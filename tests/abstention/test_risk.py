@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -198,9 +197,3 @@ def test_auroc_equals_that_of_scikit_learn() -> None:
     assert auroc(np.zeros(3), np.zeros(2)) == 0.5
     with pytest.raises(ValueError, match="0 unknown"):
         auroc(np.zeros(3), np.empty(0))
-
-
-def test_shares_are_written_as_they_were_typed() -> None:
-    typed = {0.05: "5%", 0.001: "0.1%", 0.125: "12.5%", 0.95: "95%", 0.0005: "0.05%", 0.29: "29%"}
-    assert {share: risk._plain(share) for share in typed} == typed
-    assert all(one < other for one, other in pairwise(sorted(typed)))

@@ -18,6 +18,7 @@ from cnn_tl.core.formatting import (
     points,
     rate,
     readable_bytes,
+    share_as_typed,
     small,
     unreadable,
 )
@@ -156,3 +157,8 @@ def test_a_share_is_read_with_and_without_its_sign(text: str, share: float) -> N
 def test_what_is_no_share_is_refused_with_the_name_of_the_option(text: str) -> None:
     with pytest.raises(UsageError, match=r"^--max-error: .* write for example 5% or 0\.05$"):
         parse_share(text, "--max-error")
+
+
+@pytest.mark.parametrize("text", ["5%", "0.1%", "12.5%", "95%", "0.05%", "29%", "99.9%"])
+def test_a_share_is_written_as_it_was_typed(text: str) -> None:
+    assert share_as_typed(parse_share(text, "--max-error")) == text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cnn_tl.abstention.risk import least_confidence
 from cnn_tl.metrics.answers import LabelledAnswers, answers_from_logits
 from cnn_tl.metrics.selective import COVERAGES, Signals, abstention_of, check_promise, check_sets, check_unknown
 
@@ -48,24 +47,23 @@ def test_of_one_image_every_share_is_that_image() -> None:
 
 def test_a_promise_is_checked_on_the_answered_images() -> None:
     answers = drawn(400)
-    promise = least_confidence(answers.confidence, answers.right, 0.1)
-    assert promise.least is not None
-    found = check_promise(promise, answers, answers.confidence >= promise.least)
-    assert (found.answered, found.wrong) == (promise.tested, promise.wrong)
-    assert found.coverage == promise.answered
-    assert found.error == pytest.approx(found.wrong / found.answered)
+    sure_N = answers.confidence >= 0.8
+    found = check_promise(0.1, 0.8, "", answers, sure_N)
+    assert (found.max_error, found.least, found.reason) == (0.1, 0.8, "")
+    assert (found.answered, found.wrong) == (sure_N.sum(), (~answers.right[sure_N]).sum())
+    assert found.coverage == sure_N.mean()
+    assert found.error == found.wrong / found.answered > 0
     assert found.interval is not None
     assert found.interval[0] < found.error < found.interval[1]
-    assert found.kept
-    assert not check_promise(promise, answers, ~answers.right).kept
-    nothing = check_promise(promise, answers, np.zeros(400, bool))
-    assert (nothing.error, nothing.interval, nothing.coverage, nothing.kept) == (None, None, 0, True)
+    nothing = check_promise(0.1, None, "too few", answers, np.zeros(400, bool))
+    assert (nothing.error, nothing.interval, nothing.coverage, nothing.reason) == (None, None, 0, "too few")
 
 
 def test_sets_are_counted() -> None:
-    sets_NK = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [1, 1, 1]], bool)
-    found = check_sets(0.95, sets_NK, np.array([0, 1, 2, 2]))
-    assert (found.coverage, found.held, found.mean_size, found.single) == (0.95, 0.75, 1.75, 0.5)
+    probabilities_NK = np.array([[0.8, 0.1, 0.1], [0.4, 0.35, 0.25], [0.1, 0.7, 0.2], [0.4, 0.3, 0.3]])
+    least_K = np.array([0.5, 0.29, 0.28])  # sets: a; a, b, since the first is always in; b; a, b, c
+    found = check_sets(np.log(probabilities_NK), np.array([0, 1, 2, 2]), least_K, 0.9)
+    assert (found.coverage, found.held, found.mean_size, found.single) == (0.9, 0.75, 1.75, 0.5)
     assert found.interval == pytest.approx((0.301, 0.954), abs=0.001)
 
 

@@ -7,11 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cnn_tl.cli.options import AnyModel, ChosenBatchSize, ReadingThreads, WhereModelRuns, note_unused_gpu
+from cnn_tl.cli.options import (
+    AnyModel,
+    ChosenBatchSize,
+    MaxError,
+    ReadingThreads,
+    UnknownShare,
+    WhereModelRuns,
+    note_unused_gpu,
+)
 from cnn_tl.cli.terminal import console
+from cnn_tl.cli.terminal.abstention import show_abstention
 from cnn_tl.cli.terminal.accuracy import ADVICE_AFTER_EVALUATION, show_classes, warn_if_no_better
 from cnn_tl.core.errors import UsageError, printable
-from cnn_tl.core.formatting import percent
+from cnn_tl.core.formatting import parse_share, percent
 
 if TYPE_CHECKING:
     from cnn_tl.cli.terminal.tables import Grid
@@ -39,6 +48,13 @@ WrongFile = Annotated[
 AnswersFile = Annotated[
     Path | None, typer.Option("--answers", metavar="JSONL", help="File for all answers, one JSON line an image.")
 ]
+UnknownImages = Annotated[
+    Path | None,
+    typer.Option("--unknown-images", metavar="FOLDER", help="Images of none of the classes: how many are answered?"),
+]
+RiskPlot = Annotated[
+    Path | None, typer.Option("--risk-plot", metavar="PNG", help="File for a plot of errors by the share answered.")
+]
 ReportFile = Annotated[
     Path | None, typer.Option("--report", metavar="HTML", help="File for all of it as one page, with images.")
 ]
@@ -56,6 +72,10 @@ def evaluate(
     wrong: WrongFile = None,
     report: ReportFile = None,
     answers: AnswersFile = None,
+    max_error: MaxError = None,
+    unknown: UnknownShare = None,
+    unknown_images: UnknownImages = None,
+    risk_plot: RiskPlot = None,
     all_classes: Annotated[
         bool, typer.Option("--all-classes", help="List every class, even if there are many.")
     ] = False,
@@ -79,13 +99,28 @@ def evaluate(
     plot = output or Path("robustness.png")
     if robustness:
         require_plot_place(plot)
+    if risk_plot is not None:
+        require_plot_place(risk_plot)
     places = EvaluationFiles(wrong=wrong, answers=answers, report=report)
     places.require_places(model)
     note_unused_gpu(model, device)
-    options = EvaluationOptions(split, robustness, limit, batch_size, workers, device, places.need_digests)
+    options = EvaluationOptions(
+        split,
+        robustness,
+        limit,
+        batch_size,
+        workers,
+        device,
+        places.need_digests,
+        None if max_error is None else parse_share(max_error, "--max-error"),
+        None if unknown is None else parse_share(unknown, "--unknown"),
+        unknown_images,
+    )
     found = run_evaluation(model, data, options, TerminalObserver())
     if robustness:
         _plot(found, plot)
+    if risk_plot is not None:
+        _plot_risk(found, risk_plot)
     if json:
         console.print_json(found.to_dict())
     else:
@@ -98,6 +133,8 @@ def evaluate(
         console.warn(f"{file} could not be read and is not counted: {reason}")
     if robustness:
         console.note(f"the plot is in {printable(plot)}")
+    if risk_plot is not None:
+        console.note(f"the plot of errors by the share answered is in {printable(risk_plot)}")
     for what, path in (("wrong images are", wrong), ("answers are", answers), ("report is", report)):
         if path is not None:
             console.note(f"the {what} in {printable(path)}")
@@ -117,6 +154,7 @@ def show_evaluation(found: Evaluation, *, all_classes: bool = False) -> None:
     if confused := found.confused():
         rows = [[printable(true), printable(answer), count] for count, true, answer in confused[:_MOST_CONFUSED]]
         console.show(console.table(["true class", "answer", "images>"], rows))
+    show_abstention(found.abstention)
     if found.robustness:
         console.show(_robustness(found))
 
@@ -198,3 +236,12 @@ def _plot(found: Evaluation, path: Path) -> None:
             panels.setdefault(row.change, [unchanged]).append((row.level, row.text, row.accuracy, row.agreement))
     points = {change: [point[1:] for point in sorted(levels)] for change, levels in panels.items()}
     plot_robustness(path, points, found.accuracy, found.baseline)
+
+
+def _plot_risk(found: Evaluation, path: Path) -> None:
+    from cnn_tl.abstention.risk import risk_coverage
+    from cnn_tl.plots.risk_coverage import plot_risk_coverage
+
+    curve, check = risk_coverage(found.answers.confidence, found.answers.right), found.abstention.promise
+    point = None if check is None or check.error is None else (check.coverage, check.error)
+    plot_risk_coverage(path, curve, None if check is None else check.max_error, point)
