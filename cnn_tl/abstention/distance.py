@@ -34,8 +34,11 @@ UNKNOWN_SHARE = 0.01
 _SHORTEST = 1e-12
 """Features shorter than this, as those of a black image, count as zero."""
 
-_LEAST_VARIANCE = 1e-6
+_LEAST_VARIANCE = 1e-4
 """The least variance within classes, summed over the features: that of equal images is rounding error."""
+
+_LEAST_SCALE = 0.05
+"""The least scale of a distance, which is about 1 within classes unless their images are equal."""
 
 _AT_ONCE = 4_096
 """Images whose distances are computed together."""
@@ -118,7 +121,7 @@ class FeatureDistance:
 
         d_k = rest |x|^2 + sum over r of (weights_r - rest) p_r^2 - 2 s_k + offsets_k
 
-    All terms are of the order of 1 to 10, so float32 suffices; in float16 it does not.
+    As terms cancel, it needs float32; float16 does not suffice.
 
     Attributes:
         means: [K, D], of the unit-length features of each class; that of another for a class without images.
@@ -134,14 +137,15 @@ class FeatureDistance:
 
     @cached_property
     def layer(self) -> Floats:
-        """The means times the precision matrix."""
-        turned_KR = (self.means @ self.axes.T) * (self.weights - np.float32(self.rest))
-        return np.asarray(np.float32(self.rest) * self.means + turned_KR @ self.axes, np.float32)
+        """The means times the precision matrix, [K, D]."""
+        means_KD, axes_RD = self.means.astype(np.float64), self.axes.astype(np.float64)
+        along_KR = (means_KD @ axes_RD.T) * (self.weights - self.rest)
+        return (self.rest * means_KD + along_KR @ axes_RD).astype(np.float32)
 
     @cached_property
     def offsets(self) -> Floats:
-        """The squared length of each mean by the precision matrix."""
-        return np.asarray(np.vecdot(self.means, self.layer), np.float32)
+        """The squared length of each mean by the precision matrix, [K]."""
+        return np.asarray(np.vecdot(self.means.astype(np.float64), self.layer), np.float32)
 
     def __call__(self, features_ND: Features) -> Floats:
         """Return the distance of each image, float32 [N]; it does not depend on the other images.
@@ -170,7 +174,7 @@ class FeatureDistance:
         Args:
             held_out_n: distances of images that were not in the fit, by fits of the same scale as this one.
         """
-        return replace(self, scale=self.scale * distance_limit(held_out_n, UNKNOWN_SHARE))
+        return replace(self, scale=max(self.scale * distance_limit(held_out_n, UNKNOWN_SHARE), _LEAST_SCALE))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return what `from_arrays` reads, by name; the large ones as float16, which does not change them."""
