@@ -8,6 +8,7 @@ from typing import Any
 
 from cnn_tl.metrics.answers import LabelledAnswers
 from cnn_tl.metrics.figures import Figures
+from cnn_tl.pages.charts.learning_curve import Mark
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,21 @@ class Table:
 
 
 @dataclass(frozen=True)
+class SavedCurve:
+    """A learning curve.
+
+    Attributes:
+        verdict: what twice as many images would bring. check: how well the first half foretold the whole.
+        measured, foretold: their points, ascending; one is measured at least.
+    """
+
+    verdict: str
+    check: str
+    measured: Sequence[Mark]
+    foretold: Sequence[Mark]
+
+
+@dataclass(frozen=True)
 class ReportPage:
     """The page of one model on labelled images.
 
@@ -72,6 +88,7 @@ class ReportPage:
         class_galleries: class -> its most typical and its strangest images; of many, the classes with most mistakes.
         epochs: the rows of metrics.jsonl of a loop, in order; empty without a loop.
         kept_epoch: the epoch whose weights are kept; None: not known, or no loop.
+        learning_curve: None: it was not asked for.
         tables: cost, data, and how to do it again.
         commands: lines for the shell with which to do it again.
         facts: everything else for the JSON: run, versions, digests.
@@ -89,6 +106,7 @@ class ReportPage:
     class_galleries: Mapping[str, tuple[Gallery, Gallery]]
     epochs: Sequence[Mapping[str, Any]] = ()
     kept_epoch: int | None = None
+    learning_curve: SavedCurve | None = None
     tables: tuple[Table, ...] = ()
     commands: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)

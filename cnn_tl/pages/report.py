@@ -8,6 +8,7 @@ from cnn_tl.metrics.figures import ClassFigures
 from cnn_tl.pages.charts.bars import bar, interval_bar
 from cnn_tl.pages.charts.calibration import calibration_chart
 from cnn_tl.pages.charts.curves import curve_charts
+from cnn_tl.pages.charts.learning_curve import learning_curve_chart
 from cnn_tl.pages.charts.overview import overview
 from cnn_tl.pages.charts.risk import risk_chart
 from cnn_tl.pages.confusion import MOST_CLASSES_IN_OVERVIEW, cells_of, pairs_of
@@ -49,6 +50,8 @@ def render_report(page: ReportPage) -> str:
         calibration=calibration_chart(page.figures.calibration),
         risk=risk_chart(page.answers.confidence, page.answers.right),
         curves=curve_charts(page.epochs, page.kept_epoch),
+        what_more_brings=page.learning_curve
+        and learning_curve_chart(page.learning_curve.measured, page.learning_curve.foretold),
         images=image_list(page.answers),
         data=as_json(page),
     )

@@ -7,19 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_tl.core.formatting import percent
-from cnn_tl.plots.figure import BLUE, GREY, ORANGE, TITLE, new_figure, shorten, tidy, write
+from cnn_tl.plots.figure import BLUE, GREY, ORANGE, TITLE, new_figure, tidy, write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-_LONGEST_TITLE = 90
 
 
 def plot_learning_curve(path: Path, curve: Mapping[str, Any]) -> None:
     """Draw the curve on a logarithmic axis of images, with 95% intervals, as a PNG.
 
     Args:
-        curve: `points` and `outlooks`, each with `images`, `accuracy` and `interval`, `now` and `verdict`.
+        curve: `points` and `outlooks`, each with `images`, `accuracy` and `interval`, and `now` likewise; `training`.
 
     Raises:
         ResourceError: the disk is full or not writable.
@@ -37,7 +35,7 @@ def plot_learning_curve(path: Path, curve: Mapping[str, Any]) -> None:
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
     axes.set_xticks([], minor=True)
     axes.set_xlabel("images fitted (logarithmic)", fontsize=10, color="#374151")
-    axes.set_title(shorten(curve["verdict"], _LONGEST_TITLE), **TITLE)
+    axes.set_title("Accuracy by the number of images fitted, with 95% intervals", **TITLE)
     axes.legend(facecolor="white", edgecolor="none", framealpha=0.9, fontsize=10, loc="lower right")
     tidy(axes)
     axes.tick_params(axis="x", labelsize=8)

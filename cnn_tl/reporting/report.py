@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,9 +18,10 @@ from cnn_tl.data.manifest import Manifest, Split
 from cnn_tl.metrics.answers import LabelledAnswers
 from cnn_tl.metrics.figures import Figures, figures_of
 from cnn_tl.networks.pretrained.weights import PACKAGES
-from cnn_tl.pages.content import ReportPage
+from cnn_tl.pages.content import ReportPage, SavedCurve
 from cnn_tl.reporting import cost, data_table, doctor_findings, galleries, provenance, thumbnails
 from cnn_tl.reporting.heat_maps import draw_heat_maps
+from cnn_tl.reporting.learning_curve import saved_curve
 from cnn_tl.reporting.verdict import Circumstances, verdict
 from cnn_tl.training.outcome import Facts
 from cnn_tl.training.result import Finished, TrainResult, read_result
@@ -78,11 +80,12 @@ def report_of_finished(finished: Finished, options: PageOptions = DEFAULTS) -> R
     epochs = tuple(row for row in folder.read_metrics() if "epoch" in row)
     origin = provenance.provenance_of(folder, manifest, result)
     examined = doctor_findings.recall(origin["sha256"]["data"])
+    curve = saved_curve(folder)
     data = data_table.data_facts(manifest) | {"doctor": examined and asdict(examined)}
     return _page(
         answers,
         figures_of(answers, result.baseline_class),
-        _circumstances(folder, data["images"], result),
+        _circumstances(folder, data["images"], result, curve),
         manifest.root,
         path,
         options,
@@ -97,7 +100,14 @@ def report_of_finished(finished: Finished, options: PageOptions = DEFAULTS) -> R
             provenance.provenance_table(origin),
         ),
         commands=provenance.commands_of(folder),
-        facts={"run": printable(path), **origin, "cost": spent.to_dict(), "data": data},
+        learning_curve=curve,
+        facts={
+            "run": printable(path),
+            **origin,
+            "cost": spent.to_dict(),
+            "data": data,
+            "learning_curve": curve and asdict(curve),
+        },
     )
 
 
@@ -173,7 +183,9 @@ def _page(
     )
 
 
-def _circumstances(folder: RunFolder, images: dict[str, dict[Split, int]], result: TrainResult) -> Circumstances:
+def _circumstances(
+    folder: RunFolder, images: dict[str, dict[Split, int]], result: TrainResult, curve: SavedCurve | None
+) -> Circumstances:
     name, sizes = folder.own_recipe().model.name, list(PACKAGES)
     kept = (result.facts.get("verdict") or {}).get("kept")
     return Circumstances(
@@ -182,6 +194,7 @@ def _circumstances(folder: RunFolder, images: dict[str, dict[Split, int]], resul
         mode=result.mode,
         fine_tuning_failed=kept == "frozen" or result.facts.get("best_epoch") == 0,
         larger_model=sizes[-1] if name in sizes[:-1] else None,
+        ask_for_curve=None if curve else f"cnn-tl learning-curve {shlex.quote(printable(folder.path))}",
     )
 
 

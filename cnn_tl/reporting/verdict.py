@@ -42,6 +42,7 @@ class Circumstances:
         training_images: class -> number of training images.
         mode: of training. fine_tuning_failed: it was tried, and was no better than the frozen backbone.
         larger_model: a larger backbone that is worth a try.
+        ask_for_curve: the command that says what more images would bring, if it has not been run.
     """
 
     what: str = ""
@@ -50,6 +51,7 @@ class Circumstances:
     mode: str | None = None
     fine_tuning_failed: bool = False
     larger_model: str | None = None
+    ask_for_curve: str | None = None
 
 
 def verdict(figures: Figures, answers: LabelledAnswers, doubtful: int, about: Circumstances) -> tuple[str, str, str]:
@@ -149,33 +151,41 @@ def _more_of(name: str, figures: Figures, about: Circumstances) -> str:
     trained = about.training_images.get(name)
     have = f", from {counted(trained, 'training image')}" if trained is not None else ""
     recall = f"{percent(one.recall or 0.0)} of them are recognised{have}, against {percent(others)} of the others"
-    return f"More images of {printable(name)}, or a look at what it is taken for: {recall}."
+    return f"More images of {printable(name)}, or a look at what it is taken for: {recall}{_asked(about)}."
+
+
+def _asked(about: Circumstances) -> str:
+    """Name the command that says what more images would bring, behind the advice to get some."""
+    return f" ({about.ask_for_curve} says what more would bring)" if about.ask_for_curve else ""
 
 
 def _other_training(figures: Figures, about: Circumstances) -> str:
     """Return how to train another way, by what was tried already."""
-    if few := _few_images(about.training_images):
+    if few := _few_images(about):
         return few
     if about.mode == "freeze":
         rest = f"; or try --model {about.larger_model}" if about.larger_model else ""
-        return f"Fine-tune the backbone, which is frozen: --mode auto keeps the result if it is better{rest}."
+        images = f"; {about.ask_for_curve} says what more images would bring" if about.ask_for_curve else ""
+        return f"Fine-tune the backbone, which is frozen: --mode auto keeps the result if it is better{rest}{images}."
     if about.fine_tuning_failed:
         model = f" (--model {about.larger_model})" if about.larger_model else ""
-        return f"A larger backbone{model} or more images: fine-tuning was no better than the frozen backbone."
+        images = f"more images{_asked(about)}"
+        return f"A larger backbone{model} or {images}: fine-tuning was no better than the frozen backbone."
     if about.mode == "scratch":
         return "Pretrained weights: --mode auto instead of scratch."
     count, label, answer = figures.confused()[0]
     pair = f"{printable(figures.classes[label])} taken for {printable(figures.classes[answer])}"
-    return f"More training images like those it gets wrong, most often {pair} ({count:,})."
+    return f"More training images like those it gets wrong, most often {pair} ({count:,}){_asked(about)}."
 
 
-def _few_images(counts: Mapping[str, int]) -> str | None:
+def _few_images(about: Circumstances) -> str | None:
     """Say so where a class has few training images."""
+    counts = about.training_images
     if not counts or min(counts.values()) >= FEW_IMAGES:
         return None
     fewest = min(counts, key=lambda name: counts[name])
     if max(counts.values()) >= 2 * counts[fewest]:
-        return f"More training images, first of {printable(fewest)}, which has only {counts[fewest]:,}."
+        return f"More training images, first of {printable(fewest)}, which has only {counts[fewest]:,}{_asked(about)}."
     most = max(counts.values())
     range_of_all = f"{counts[fewest]:,} to {most:,}" if most > counts[fewest] else f"{most:,}"
-    return f"More training images: {range_of_all} of each class are few."
+    return f"More training images: {range_of_all} of each class are few{_asked(about)}."

@@ -13,7 +13,7 @@ from cnn_tl.advising.learning_curve.affordable import extent_of
 from cnn_tl.advising.learning_curve.classes import ClassGain, class_gains
 from cnn_tl.advising.learning_curve.extrapolate import LEAST_SIZES, Foretold, Noisy, foretell, noisy
 from cnn_tl.advising.learning_curve.measure import Measured, fit_auto, measure
-from cnn_tl.advising.learning_curve.subsets import draws_of
+from cnn_tl.advising.learning_curve.subsets import distinct, draws_of
 from cnn_tl.core.progress import Observer
 from cnn_tl.core.statistics import wilson_interval
 from cnn_tl.heads.problem import Features, Problem
@@ -119,9 +119,10 @@ def learn(
     """
     extent = extent_of(len(labels_N), training, features_ND.shape[1], len(classes))
     draws = draws_of(labels_N, groups_N, extent.draws, seed)
-    with observer.task("fits", len(draws) * len(extent.sizes), "fits"):
+    sizes = distinct(draws, extent.sizes)
+    with observer.task("fits", len(draws) * len(sizes), "fits"):
         measured = measure(
-            features_ND, labels_N, groups_N, draws, extent.sizes, fit, len(classes), seed, lambda: observer.advance(1)
+            features_ND, labels_N, groups_N, draws, sizes, fit, len(classes), seed, lambda: observer.advance(1)
         )
     return curve_of(measured, classes, len(labels_N), training, seed, grouped=groups_N is not None)
 

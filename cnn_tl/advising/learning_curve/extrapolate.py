@@ -44,15 +44,17 @@ class Noisy:
         sizes: images, [S], ascending.
         errors: shares of wrong answers, [S].
         covariance: of the errors, over the choice of images to judge and to fit, [S, S].
+        judged: how many images the errors are shares of.
     """
 
     sizes: Values
     errors: Values
     covariance: Values
+    judged: int
 
     def first(self, count: int) -> Noisy:
         """Return only the smallest sizes."""
-        return Noisy(self.sizes[:count], self.errors[:count], self.covariance[:count, :count])
+        return Noisy(self.sizes[:count], self.errors[:count], self.covariance[:count, :count], self.judged)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def noisy(right_NS: NDArray[np.bool_], draw_N: NDArray[np.int64], sizes_S: Value
     extra_S = np.maximum(between_S / len(draws) - np.diag(covariance_SS), 0)
     smooth = np.polyval(np.polyfit(np.arange(len(extra_S)), np.sqrt(extra_S), 1), np.arange(len(extra_S)))
     extra_S = np.square(np.maximum(smooth, 0)) if len(extra_S) > 2 else extra_S
-    return Noisy(sizes_S.astype(np.float64), wrong_NS.mean(0), covariance_SS + np.diag(extra_S))
+    return Noisy(sizes_S.astype(np.float64), wrong_NS.mean(0), covariance_SS + np.diag(extra_S), len(wrong_NS))
 
 
 def foretell(measured: Noisy, targets: Sequence[float], seed: int) -> Foretold:
@@ -119,12 +121,16 @@ def foretell(measured: Noisy, targets: Sequence[float], seed: int) -> Foretold:
 
 
 def _drawn(measured: Noisy, seed: int) -> Values:
-    """Return curves as other images could have given them, [B, S]."""
+    """Return curves as other images could have given them, [B, S].
+
+    They lie around errors with the same two images added: where none is wrong, others could be.
+    """
     values, vectors = np.linalg.eigh(measured.covariance)
     root = vectors * np.sqrt(np.maximum(values, 0))
     chance = np.random.default_rng(seed_of(seed, "curves"))
     noise_BS = chance.standard_normal((DRAWN // 2, len(measured.sizes))) @ root.T
-    made: Values = np.clip(measured.errors + np.concatenate([noise_BS, -noise_BS]), 0, 1)
+    middle_S = (measured.errors * measured.judged + 1) / (measured.judged + 2)
+    made: Values = np.clip(middle_S + np.concatenate([noise_BS, -noise_BS]), 0, 1)
     return made
 
 

@@ -8,6 +8,7 @@ Shapes: N images, K classes, S sizes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,9 @@ LEAST = 2
 
 SPAN = 128
 """The largest subset is at most so many times the smallest: what a few images teach says little about many."""
+
+LEAST_STEP = 1.1
+"""The ratio of two sizes."""
 
 LEAST_IMAGES = 6
 """Below this no curve can be measured."""
@@ -83,7 +87,16 @@ def draws_of(labels_N: Indices, groups_N: Indices | None, num_draws: int, seed: 
         if len(judged):
             kept = [unit for unit in units if fold_N[unit[0]] != fold]
             made.append(_draw(judged, kept, labels_N, num_classes, seed_of(seed, "learning curve", fold)))
+    if not made:
+        raise DataError("each class is one group of images, so none can be held out; a learning curve needs two groups")
     return made
+
+
+def distinct(draws: Sequence[Draw], sizes: Sequence[int]) -> list[int]:
+    """Return the sizes without those that give nearly the same subsets as the next: groups are not divided."""
+    fitted = [float(np.mean([len(draw.subset(size)) for draw in draws])) for size in sizes]
+    kept = [size for size, own, after in zip(sizes, fitted, fitted[1:], strict=False) if own * LEAST_STEP <= after]
+    return [*kept, sizes[-1]]
 
 
 def _folds(labels_N: Indices, groups_N: Indices | None, folds: int, seed: int) -> Indices:

@@ -19,8 +19,7 @@ def verdict(curve: Curve) -> str:
     if now.interval[0] <= curve.baseline < 1:
         return (
             f"No curve can be told from chance: {percent(now.accuracy)} are right, and always giving the most frequent "
-            f"answer is right on {percent(curve.baseline)}, so these features need another --model rather than more "
-            "images."
+            f"answer is right on {percent(curve.baseline)}, so another --model may help sooner than more images."
         )
     if not curve.outlooks:
         return (
@@ -30,14 +29,14 @@ def verdict(curve: Curve) -> str:
     twice = curve.outlooks[0]
     if now.accuracy == 1:
         return (
-            f"All {counted(curve.judged, 'image')} are right already, so more images would only show how often it is "
-            f"wrong: at most {percent(1 - now.interval[0])} of the time, with 95% confidence."
+            f"All {counted(curve.judged, 'image')} are right already, so more images would only show how often the "
+            f"model is wrong: at most {percent(1 - now.interval[0])} of the time, with 95% confidence."
         )
-    about = f"about {twice.images:,}"
-    brings = f"{percent(twice.accuracy)} ({_range(twice.interval)}), {points(twice.gain)}"
+    brings, gain = f"{percent(twice.accuracy)} ({_range(twice.interval)})", points(twice.gain)
     if twice.gain < LITTLE:
-        return f"More images of the same kind would bring little: twice as many ({about}) {brings}."
-    return f"Twice as many images ({about}) would bring {brings}."
+        many = f"with twice as many (about {twice.images:,})"
+        return f"More images of the same kind would bring little: {brings} {many}, {gain}."
+    return f"Twice as many images (about {twice.images:,}) would bring {brings}, {gain}."
 
 
 def check_line(curve: Curve) -> str:
@@ -62,6 +61,16 @@ def what_was_measured(curve: Curve) -> str:
         f"{counted(curve.images, 'image')} of {counted(len(curve.classes), 'class')}: heads fitted to {upto}, "
         f"{curve.draws} draws of each size; each image is judged by heads that have not seen it{together}"
     )
+
+
+def gains_line(curve: Curve) -> str:
+    """Return the gains by more images, with their intervals."""
+    gains = [
+        f"{one.times} times as many images {points(one.gain)} ({points(one.gain_interval[0], unit='')} to "
+        f"{points(one.gain_interval[1], unit='')})"
+        for one in curve.outlooks
+    ]
+    return ", ".join(gains)
 
 
 def classes_line(curve: Curve) -> str:

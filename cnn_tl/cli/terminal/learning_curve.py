@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from cnn_tl.cli.terminal import console
 from cnn_tl.core.errors import printable
-from cnn_tl.core.formatting import percent, points
+from cnn_tl.core.formatting import percent
 
 if TYPE_CHECKING:
     from cnn_tl.advising.learning_curve.curve import Curve
     from cnn_tl.advising.learning_curve.report import LearningCurve
 
 _MOST_CLASSES = 8
-_FIXED = 62
+_FIXED = 53
 """Columns of the table beside the bars."""
 
 _LEAST_BAR, _MOST_BAR = 10, 40
@@ -25,9 +25,9 @@ def show_learning_curve(found: LearningCurve) -> None:
 
     curve = found.curve
     console.say(f"{wording.what_was_measured(curve)} ({found.backbone}, frozen)")
-    console.show(
-        console.table(["images>", "a class>", "accuracy>", "95% interval", "", "gain"], _rows(curve), dense=True)
-    )
+    console.show(console.table(["images>", "a class>", "accuracy>", "95% interval", ""], _rows(curve), dense=True))
+    if curve.outlooks:
+        console.say(f"gain: {wording.gains_line(curve)}")
     console.say(f"check: {wording.check_line(curve)}")
     if len(curve.classes) > 2 and curve.outlooks:
         rows = _class_rows(curve)
@@ -40,22 +40,20 @@ def show_learning_curve(found: LearningCurve) -> None:
 
 def _rows(curve: Curve) -> list[list[str]]:
     each = len(curve.classes)
-    shown = [(f"{one.images:,}", one.images, one.accuracy, one.interval, "measured", "") for one in curve.points]
+    shown = [(f"{one.images:,}", one.images, one.accuracy, one.interval, "measured") for one in curve.points]
     if curve.now.images != curve.points[-1].images:
         now = curve.now
-        shown.append((f"{now.images:,}", now.images, now.accuracy, now.interval, "foretold", ""))
+        shown.append((f"{now.images:,}", now.images, now.accuracy, now.interval, "foretold"))
     for one in curve.outlooks:
-        low, high = (points(end, unit="") for end in one.gain_interval)
-        gain = f"{points(one.gain, unit='')} ({low} to {high})"
-        shown.append((f"{one.times} x = {one.images:,}", one.images, one.accuracy, one.interval, "foretold", gain))
-    least = min(interval[0] for _, _, _, interval, _, _ in shown)
+        shown.append((f"{one.times} x = {one.images:,}", one.images, one.accuracy, one.interval, "foretold"))
+    least = min(interval[0] for _, _, _, interval, _ in shown)
     room = max(_LEAST_BAR, min(_MOST_BAR, console.width() - _FIXED))
     return [
         [
             text, f"{images / each:.3g}" if images / each < 100 else f"{images / each:,.0f}", percent(accuracy),
-            f"{percent(interval[0])} to {percent(interval[1])}", _bar(accuracy, interval, least, room, kind), gain,
+            f"{percent(interval[0])} to {percent(interval[1])}", _bar(accuracy, interval, least, room, kind),
         ]
-        for text, images, accuracy, interval, kind, gain in shown
+        for text, images, accuracy, interval, kind in shown
     ]  # fmt: skip
 
 
