@@ -8,7 +8,7 @@ Shapes: N images, D features.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -58,8 +58,8 @@ class Embedded:
 
     @cached_property
     def groups(self) -> NDArray[np.int64] | None:
-        """A number for each image, [N], the same within a group; None if each image is alone."""
-        return group_numbers(self.images)
+        """A number for each image, [N], the same within a group and for equal files; None if each image is alone."""
+        return group_numbers([image if image.group else replace(image, group=image.sha256) for image in self.images])
 
 
 def embedded(

@@ -33,6 +33,7 @@ def commands_of(folder: RunFolder) -> tuple[str, ...]:
         f"cnn-tl predict {run} IMAGES...",
         f"cnn-tl evaluate {run} DATA",
         f"cnn-tl report {run}",
+        f"cnn-tl learning-curve {run}",
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.advising.learning_curve.families import FAMILIES, Fitted
+from cnn_tl.advising.learning_curve.families import FAMILIES, PRIOR, Fitted
 from cnn_tl.core.seeds import seed_of
 
 Values = NDArray[np.float64]
@@ -25,13 +25,11 @@ DRAWN = 400
 LEAST_SIZES = 3
 """Below this many sizes nothing is extrapolated."""
 
-ANCHOR = 1.0
-
 PER_DOUBLING = 0.004
 """The error that a curve of few parameters makes at sizes half as large as the largest, as a share of all images: fits
 trust small sizes less, as what is to be foretold is far from them."""
 
-WRONG, WRONG_RELATIVE, WORTH = 0.002, 0.06, 2.0
+WRONG, WRONG_RELATIVE, WORTH = 0.002, 0.03, 2.0
 """The expected deviation from the average of all families for each doubling, before any back-test: a share of all
 images, plus a share of the error; and how many back-tests it counts for."""
 
@@ -92,20 +90,25 @@ def noisy(right_NS: NDArray[np.bool_], draw_N: NDArray[np.int64], sizes_S: Value
     means_DS = np.stack([wrong_NS[draw_N == draw].mean(0) for draw in draws])
     between_S = np.square(means_DS - wrong_NS.mean(0)).sum(0) / max(len(draws) - 1, 1)
     extra_S = np.maximum(between_S / len(draws) - np.diag(covariance_SS), 0)
-    smooth = np.polyval(np.polyfit(np.arange(len(extra_S)), np.sqrt(extra_S), 1), np.arange(len(extra_S)))
-    extra_S = np.square(np.maximum(smooth, 0)) if len(extra_S) > 2 else extra_S
+    if len(extra_S) >= LEAST_SIZES:  # few draws tell little about each size alone
+        places_S = np.arange(len(extra_S))
+        line_S = np.polyval(np.polyfit(places_S, np.sqrt(extra_S), 1), places_S)
+        extra_S = np.square(np.maximum(line_S, 0))
     return Noisy(sizes_S.astype(np.float64), wrong_NS.mean(0), covariance_SS + np.diag(extra_S), len(wrong_NS))
 
 
 def foretell(measured: Noisy, targets: Sequence[float], seed: int) -> Foretold:
-    """Extrapolate to some numbers of images."""
+    """Extrapolate to some numbers of images.
+
+    Each curve is shifted so that it passes through the largest size: what was measured there beats any fit.
+    """
     targets_T = np.array(targets, np.float64)
     drawn_BS = np.concatenate([measured.errors[None], _drawn(measured, seed)])
     weights_F, wrong = _judged(measured)
     fits = _fits(measured, drawn_BS, np.append(targets_T, measured.sizes[-1]))
     at_FBT = np.stack([fit.at for fit in fits])
     missed_FB = drawn_BS[:, -1] - at_FBT[:, :, -1]  # of the largest size
-    at_FBT = np.clip(at_FBT[:, :, :-1] + ANCHOR * missed_FB[:, :, None], 0, 1)
+    at_FBT = np.clip(at_FBT[:, :, :-1] + missed_FB[:, :, None], 0, 1)
     chance = np.random.default_rng(seed_of(seed, "foretell"))
     which_B = chance.choice(len(fits), len(drawn_BS) - 1, p=weights_F)
     drawn_BT = at_FBT[which_B, np.arange(1, len(drawn_BS))]
@@ -148,11 +151,11 @@ def _fits(measured: Noisy, errors_BS: Values, targets_T: Values) -> list[Fitted]
 def _judged(measured: Noisy) -> tuple[Values, float]:
     """Return the weights of the families [F], and the deviation from their average for each doubling.
 
-    A weight follows from how well a family fits, with a price for each parameter, and from how well it foretells each
-    later size from those of at most half of it.
+    A weight follows from a prior, from how well a family fits, and from how well it foretells each later size from
+    those of at most half of it.
     """
     fits = _fits(measured, measured.errors[None], measured.sizes[-1:])
-    scores_F = np.array([fit.misfit[0] + 2 * fit.parameters for fit in fits])
+    scores_F = np.array([fit.misfit[0] for fit in fits]) - 2 * np.log(list(PRIOR.values()))
     expected = WRONG + WRONG_RELATIVE * float(measured.errors[-1])
     tests = _back_tests(measured)
     for _, deviations_F, noise, doublings in tests:

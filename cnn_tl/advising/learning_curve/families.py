@@ -137,6 +137,11 @@ FAMILIES = {
 }
 """Name -> function from sizes [S], targets [T], errors [B, S] and weights [S] to the fits."""
 
+PRIOR = {"power": 0.25, "power to floor": 0.5, "logarithm": 0.03, "exponential": 0.12, "probit": 0.1}
+"""How much a family is believed before any curve is seen. In 81 back-tests on five data sets, to twice as many images,
+the root mean square errors were 1.5, 1.4, 2.8, 1.8 and 1.9 points, to four times 2.2, 1.6, 4.9, 3.3 and 3.3, and
+logarithms foretold too much, exponentials too little."""
+
 _NORMAL = NormalDist()
 _TABLE = np.linspace(-4.5, 4.5, 1801)
 _SHARES = np.array([_NORMAL.cdf(score) for score in _TABLE])

@@ -54,7 +54,7 @@ def check_line(curve: Curve) -> str:
 
 def what_was_measured(curve: Curve) -> str:
     """Return on which images, and how."""
-    together = ", groups held together" if curve.grouped else ""
+    together = ", groups and copies held together" if curve.grouped else ""
     most = curve.points[-1].images
     upto = f"up to {most:,} of {curve.training:,} training images" if most < 0.98 * curve.training else f"{most:,}"
     return (

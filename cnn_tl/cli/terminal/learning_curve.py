@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from cnn_tl.advising.learning_curve.report import LearningCurve
 
 _MOST_CLASSES = 8
-_FIXED = 53
-"""Columns of the table beside the bars."""
+_WIDE = 120
+"""Columns of a screen that has room for longer bars."""
 
-_LEAST_BAR, _MOST_BAR = 10, 40
+_BAR, _LONG_BAR = 16, 40
 
 
 def show_learning_curve(found: LearningCurve) -> None:
@@ -47,7 +47,7 @@ def _rows(curve: Curve) -> list[list[str]]:
     for one in curve.outlooks:
         shown.append((f"{one.times} x = {one.images:,}", one.images, one.accuracy, one.interval, "foretold"))
     least = min(interval[0] for _, _, _, interval, _ in shown)
-    room = max(_LEAST_BAR, min(_MOST_BAR, console.width() - _FIXED))
+    room = _LONG_BAR if console.width() >= _WIDE else _BAR
     return [
         [
             text, f"{images / each:.3g}" if images / each < 100 else f"{images / each:,.0f}", percent(accuracy),
