@@ -58,16 +58,16 @@ def _rows(curve: Curve) -> list[list[str]]:
 
 
 def _bar(accuracy: float, interval: tuple[float, float], low: float, room: int, kind: str) -> str:
-    """Return the interval as a line with a mark at the accuracy, from the lowest accuracy of all to 100%."""
+    """Return the interval as a line with a mark at the accuracy, on a track from the lowest of all to 100%."""
 
     def place(share: float) -> int:
         return round((room - 1) * (share - low) / max(1 - low, 1e-9))
 
-    line = [" "] * room
+    line = ["·"] * room
     for column in range(max(place(interval[0]), 0), min(place(interval[1]), room - 1) + 1):
         line[column] = "─" if kind == "measured" else "╌"
     line[min(max(place(accuracy), 0), room - 1)] = "●" if kind == "measured" else "○"
-    return "".join(line).rstrip()
+    return "".join(line)
 
 
 def _class_rows(curve: Curve) -> list[list[str]]:
