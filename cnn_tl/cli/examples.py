@@ -56,6 +56,7 @@ EXAMPLES: dict[str, list[str]] = {
     "evaluate": [
         "cnn-tl evaluate runs/photos-freeze photos",
         "cnn-tl evaluate runs/photos-freeze others --robustness --limit 500",
+        "cnn-tl evaluate runs/photos-freeze photos --unknown-images holiday",
     ],
     "report": [
         "cnn-tl report runs/photos-freeze",

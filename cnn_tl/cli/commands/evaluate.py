@@ -101,6 +101,8 @@ def evaluate(
         require_plot_place(plot)
     if risk_plot is not None:
         require_plot_place(risk_plot)
+        if robustness and risk_plot.resolve() == plot.resolve():
+            raise UsageError(f"--risk-plot and --output are the same file, {printable(plot)}; choose another name")
     places = EvaluationFiles(wrong=wrong, answers=answers, report=report)
     places.require_places(model)
     note_unused_gpu(model, device)

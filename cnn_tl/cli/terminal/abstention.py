@@ -16,7 +16,9 @@ def show_abstention(found: Abstention) -> None:
 
 
 def _risk(found: Abstention) -> Iterator[list[str]]:
-    for row in found.risk:
+    for row, before in zip(found.risk, (None, *found.risk), strict=False):
+        if before is not None and before.images == row.images:
+            continue  # of few images
         text = "all images" if row.coverage == 1 else f"the {row.images:,} most confident"
         yield [percent(row.coverage, 0), percent(row.error), f"from {percent(row.probability)}", text]
     check = found.promise

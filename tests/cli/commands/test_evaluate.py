@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_tl.abstention.rule import Rule
+from cnn_tl.core.errors import UsageError
 from cnn_tl.core.files import sha256_file
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.evaluating import evaluate as evaluating
@@ -129,3 +131,80 @@ def test_refusals(cli: Callable[..., Any], arguments: list[str], code: int, said
     assert (done.code, done.out) == (code, "")
     assert said in done.err
     assert done.err.count("error: ") == 1
+
+
+class _Thresholds:
+    """Half of the answers may be wrong from 80% on, and fewer never; beyond distance 1 all is unknown."""
+
+    def rule(self, max_error: float | None = None, unknown: float | None = None) -> Rule:
+        if max_error is not None and max_error < 0.5:
+            raise UsageError("--max-error: there are 7 held-out images")
+        return Rule(0.0 if max_error is None else 0.8, 1.0, np.array([0.1, 0.1]), max_error is not None)
+
+
+@pytest.fixture
+def judging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the model call yellow unknown, and keep thresholds."""
+
+    def with_distance(pixels: Any) -> Any:
+        far = np.abs(pixels[..., 0].astype(int) - pixels[..., 2]).mean((1, 2)) / 150
+        return np.concatenate([by_brightness(pixels), far[:, None]], axis=1).astype(np.float32)
+
+    model = Classifier(("dark", "light"), SPEC, with_distance, thresholds=_Thresholds())
+    monkeypatch.setattr(evaluating, "load", lambda source, device, **_: model)
+    Path("foreign/deep").mkdir(parents=True)
+    for name, colour in {"deep/yellow": "yellow", "gold": "gold", "grey": "grey"}.items():
+        Image.new("RGB", (20, 20), colour).save(f"foreign/{name}.png")
+
+
+@pytest.mark.usefixtures("judging")
+def test_what_not_answering_gains(cli: Callable[..., Any]) -> None:
+    done = cli("evaluate", "run", "photos", "--max-error", "50%", "--unknown-images", "foreign")
+    assert done.code == 0
+    lines = [" ".join(line.split()) for line in done.out.splitlines()]
+    folded = " ".join(lines)
+    assert "100% 25.0% from 98.9% all images" in lines
+    assert "100.0% 25.0% from 80.0% --max-error: 4 images" in lines
+    assert "wrong if answered 25.0% promised: at most 50%; 1 of 4 wrong, 95% interval 4.6% - 69.9%" in folded
+    assert "set holds the class 75.0% promised: 95%; 95% interval 30.1% - 95.4%" in lines
+    assert "classes in a set 1.00 100.0% of the sets have one class" in lines
+    assert "unknown images 3 foreign" in lines
+    assert "called unknown 66.7% of these" in lines
+    assert "answered 33.3% of these: the fewer, the better" in lines
+    assert "AUROC, distance 0.750 how well it tells them apart; 0.5 is chance" in lines
+
+
+@pytest.mark.usefixtures("judging")
+def test_what_cannot_be_promised_is_said_in_the_table(cli: Callable[..., Any]) -> None:
+    done = cli("evaluate", "run", "photos", "--max-error", "5%")
+    assert done.code == 0
+    lines = [" ".join(line.split()) for line in done.out.splitlines()]
+    assert "wrong if answered - there are 7 held-out images" in lines
+    found = json.loads(cli("evaluate", "run", "photos", "--max-error", "0.05", "--json").out)["abstention"]
+    assert (found["promise"]["error"], found["promise"]["max_error"]) == (None, 0.05)
+    assert found["risk"][0]["error"] == 0.25
+
+
+@pytest.mark.usefixtures("judging")
+def test_the_plot_of_errors_by_the_share_answered(cli: Callable[..., Any]) -> None:
+    done = cli("evaluate", "run", "photos", "--max-error", "50%", "--risk-plot", "risk.png")
+    assert done.code == 0
+    assert "the plot of errors by the share answered is in risk.png" in done.err
+    assert Path("risk.png").read_bytes().startswith(b"\x89PNG")
+    refused = cli("evaluate", "run", "photos", "--robustness", "--output", "a.png", "--risk-plot", "a.png")
+    assert refused.code == 2
+    assert "--risk-plot and --output are the same file" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--max-error", "5"), "'5' is not a share above 0% and below 100%; write for example 5% or 0.05"),
+        (("--unknown", "0%"), "--unknown: '0%' is not a share"),
+        (("--max-error", "5%"), "the model keeps no held-out answers; train it again with this version"),
+    ],
+)
+def test_promises_that_make_no_sense_are_refused(cli: Callable[..., Any], options: tuple[str, ...], said: str) -> None:
+    done = cli("evaluate", "run", "photos", *options)
+    assert done.code == 2
+    assert said in done.err
