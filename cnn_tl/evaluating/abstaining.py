@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn_tl.abstention.evidence import Evidence
 from cnn_tl.abstention.rule import Rule
 from cnn_tl.core.errors import UsageError
 from cnn_tl.evaluating.robustness import Predictions
@@ -32,11 +33,19 @@ class ChosenRule:
         rule: by which images are judged.
         max_error: as it was asked for; None: not.
         reason: why that cannot be promised, so that no image is answered; "" where it can.
+        from_validation: whether its thresholds come from the validation images.
     """
 
     rule: Rule
     max_error: float | None
     reason: str
+    from_validation: bool
+
+    def remarks(self, split: str | None) -> tuple[str, ...]:
+        """Say if the images of a split have chosen the thresholds themselves."""
+        if not self.from_validation or split != "val":
+            return ()
+        return ("the thresholds come from these validation images: other images tell whether promises are kept",)
 
     def signals(self, predictions: Predictions) -> Signals:
         """Return what the rule makes of predictions."""
@@ -54,14 +63,15 @@ def choose_rule(model: Classifier, max_error: float | None, unknown: float | Non
         UsageError: the model knows nothing of held-out images, or `unknown` is given and it knows no distances.
     """
     rule = model.rule(None, unknown)
+    from_validation = isinstance(model.thresholds, Evidence) and model.thresholds.source == "validation"
     if max_error is None:
-        return ChosenRule(rule, None, "")
+        return ChosenRule(rule, None, "", from_validation)
     if model.thresholds is None:
         model.rule(max_error)  # raises
     try:
-        return ChosenRule(model.rule(max_error, unknown), max_error, "")
+        return ChosenRule(model.rule(max_error, unknown), max_error, "", from_validation)
     except UsageError as error:
-        return ChosenRule(rule, max_error, str(error).removeprefix("--max-error: "))
+        return ChosenRule(rule, max_error, str(error).removeprefix("--max-error: "), from_validation)
 
 
 def abstention_by(

@@ -247,7 +247,7 @@ def _evaluation(
         baseline_from="training" if model.majority_class in model.classes else "evaluated",
         confusion=figures.confusion.tolist(),
         unreadable=tuple((printable(path), reason) for path, reason in unreadable.items()),
-        notes=labelled.notes,
+        notes=(*labelled.notes, *chosen.remarks(labelled.split)),
         abstention=abstention,
         robustness=predictions.rows,
         figures=figures,

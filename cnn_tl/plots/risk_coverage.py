@@ -25,7 +25,8 @@ def plot_risk_coverage(
     axes = figure.subplots()
     axes.plot(100 * curve.coverage, 100 * curve.risk, color=BLUE, linewidth=1.8)
     if max_error is not None:
-        axes.axhline(100 * max_error, color=GREY, linewidth=1, linestyle="--", label=f"promised: at most {share_as_typed(max_error)}")
+        label = f"promised: at most {share_as_typed(max_error)}"
+        axes.axhline(100 * max_error, color=GREY, linewidth=1, linestyle="--", label=label)
     if point is not None:
         label = f"{percent(point[0])} answered, {percent(point[1])} of them wrong"
         axes.plot(100 * point[0], 100 * point[1], "o", color=ORANGE, markersize=8, label=label)

@@ -20,6 +20,7 @@ from cnn_tl.metrics.figures import Figures, figures_of
 from cnn_tl.networks.pretrained.weights import PACKAGES
 from cnn_tl.pages.content import ReportPage, SavedCurve
 from cnn_tl.reporting import cost, data_table, doctor_findings, galleries, provenance, thumbnails
+from cnn_tl.reporting.abstention_rows import abstention_table
 from cnn_tl.reporting.heat_maps import draw_heat_maps
 from cnn_tl.reporting.learning_curve import saved_curve
 from cnn_tl.reporting.verdict import Circumstances, verdict
@@ -124,9 +125,14 @@ def report_of_evaluation(evaluation: Evaluation, options: PageOptions = DEFAULTS
         options,
         title=f"{evaluation.model} on {evaluation.data}",
         subtitle=f"{counted(len(answers), 'image')}, {split}{evaluation.data}",
-        tables=(data_table.evaluation_table(evaluation),),
+        tables=(data_table.evaluation_table(evaluation), abstention_table(evaluation.abstention)),
         commands=(provenance.evaluate_command(evaluation),),
-        facts={"model": evaluation.model, "data": evaluation.data, "split": evaluation.split},
+        facts={
+            "model": evaluation.model,
+            "data": evaluation.data,
+            "split": evaluation.split,
+            "abstention": asdict(evaluation.abstention),
+        },
     )
 
 

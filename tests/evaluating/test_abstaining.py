@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_tl.abstention.evidence import Evidence
 from cnn_tl.abstention.rule import Rule
 from cnn_tl.core.errors import DataError, UsageError
 from cnn_tl.core.preprocessing import Preprocessing
@@ -145,6 +146,21 @@ def test_robustness_keeps_the_distances_of_unchanged_images(model: Classifier, d
     assert changed.robustness
     assert changed.abstention.called_unknown == plain.abstention.called_unknown
     assert changed.abstention.sets == plain.abstention.sets
+
+
+def test_thresholds_from_the_same_validation_images_draw_a_note(
+    model: Classifier, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = np.random.default_rng(0)
+    labels = chance.integers(0, 2, 100)
+    logits = chance.normal(size=(100, 2)) + 5 * np.eye(2)[labels]
+    (tmp_path / "splits").mkdir()
+    data.rename(tmp_path / "splits/val")
+    for source, noted in (("validation", True), ("training", False)):
+        judged = replace(model, thresholds=Evidence.of(source, logits, labels))
+        monkeypatch.setattr(evaluating, "load", lambda *_, judged=judged, **__: judged)
+        notes = evaluate(tmp_path / "splits").notes
+        assert any("thresholds come from these validation images" in note for note in notes) == noted
 
 
 def test_an_old_model_has_no_promise_but_errors_by_share(

@@ -159,8 +159,11 @@ def judging(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("judging")
 def test_what_not_answering_gains(cli: Callable[..., Any]) -> None:
-    done = cli("evaluate", "run", "photos", "--max-error", "50%", "--unknown-images", "foreign")
+    done = cli("evaluate", "run", "photos", "--max-error", "50%", "--unknown-images", "foreign", "--report", "r.html")
     assert done.code == 0
+    page = Path("r.html").read_text("utf-8")
+    for part in ("<h2>What would not answering gain?</h2>", "When not to answer", "1 of 4 wrong", "how well it tells"):
+        assert part in page
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
     folded = " ".join(lines)
     assert "100% 25.0% from 98.9% all images" in lines
