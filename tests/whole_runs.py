@@ -51,6 +51,14 @@ def assert_same_weights(one: Path, other: Path) -> None:
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert_same_checkpoint(one, other)
+    assert_same_evidence(one, other)
+
+
+def assert_same_evidence(one: Path, other: Path) -> None:
+    """Compare what the models of two runs know of held-out images."""
+    first, second = (load_file(run / "model" / "evidence.safetensors") for run in (one, other))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name].nan_to_num(7), second[name].nan_to_num(7)) for name in first)
 
 
 def assert_same_checkpoint(one: Path, other: Path) -> None:

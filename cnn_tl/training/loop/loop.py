@@ -7,6 +7,7 @@ an uninterrupted one. A digest of the frozen parameters and buffers, taken befor
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from cnn_tl.core.device import Precision
 from cnn_tl.core.errors import ArtefactError, DivergedError, Stopped, printable
 from cnn_tl.core.formatting import percent
+from cnn_tl.features.stream import Runs
 from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.checkpoints import checkpoint
 from cnn_tl.training.checkpoints.checkpoint import Checkpoint
@@ -30,6 +32,7 @@ from cnn_tl.training.loop.start import Start, find_start
 from cnn_tl.training.loop.temperature import divide_by_temperature
 from cnn_tl.training.loop.trainable import Trainable, loop_surroundings, open_trainable, quiet_compiler
 from cnn_tl.training.loop.validation import onnx_engine, outputs, scores
+from cnn_tl.training.loop.with_features import engine_with_features
 from cnn_tl.training.outcome import LoopFacts, Temperature
 from cnn_tl.training.sources.plain import HeldImages
 from cnn_tl.training.step.gradients import memory_for
@@ -43,9 +46,15 @@ LONG_EPOCH = 60.0
 
 @dataclass(frozen=True)
 class Trained:
-    """The validation logits [N, K] of the kept weights, and how the loop went."""
+    """The result of a loop.
+
+    Attributes:
+        logits: validation logits [N, K] of the kept weights.
+        features: the input of their classifier [N, D]; None if the model does more after it than one linear layer.
+    """
 
     logits: Tensor
+    features: Tensor | None
     facts: LoopFacts
 
 
@@ -123,6 +132,7 @@ class Loop:
         self._update = Update(self._model, self._optimizer, trainable.gradients, self._settings.clip_grad)
         self._ready: tuple[Tensor, Tensor] | None = None  # a whole step, until the limit is measured
         self._limit: float | None = None
+        self._features_ND: Tensor | None = None  # of the kept weights
         self._losses = PendingLosses(trainable.network.device, self._progress)
         network = trainable.network
         self._validation_images = HeldImages(dataset, network.info.preprocessing, network.device)
@@ -167,9 +177,11 @@ class Loop:
             self._phases.verify()  # now for the weights that are kept
             self._snapshots.count_seconds()
             self._ema = None  # its weights are in the model now
-            logits_NK = self._validate() if logits_NK is None else logits_NK
+            logits_NK = self._validate_kept() if logits_NK is None else logits_NK
             logits_NK, temperature = self._fit_temperature(logits_NK)
-        return Trained(logits_NK, self._facts(temperature))
+            if self._features_ND is None and self._trainable.network.info.num_features:
+                self._validate_kept()
+        return Trained(logits_NK, self._features_ND, self._facts(temperature))
 
     def _all_epochs(self) -> None:
         progress, patience = self._progress, self._settings.patience
@@ -288,12 +300,25 @@ class Loop:
 
     def _validate(self, task: str = "validation") -> Tensor:
         """Return the validation logits [N, K] of the evaluated network."""
+        return self._validation_outputs(task, onnx_engine)
+
+    def _validate_kept(self) -> Tensor:
+        """Return the validation logits [N, K] of the kept weights, and keep their features."""
+        classes = len(self._dataset.manifest.classes)
+        outputs_NE = self._validation_outputs("validation", engine_with_features)
+        if self._trainable.network.info.num_features:
+            self._features_ND = outputs_NE[:, classes:].contiguous()
+        return outputs_NE[:, :classes].contiguous()
+
+    def _validation_outputs(
+        self, task: str, engine: Callable[[Dataset[LoopRecipe], LazyNetwork, nn.Module], Runs | None]
+    ) -> Tensor:
+        """Return what an engine of the evaluated network gives for validation images; torch's, if it is None."""
         model = self._evaluated.eval()
         self._run.world.broadcast_buffers(self._model, *([model] if self._ema else []))
         images, read = self._dataset.manifest.of("val"), self._validation_images.read
         network = self._trainable.network
-        engine = onnx_engine(self._dataset, network, model)
-        return outputs(self._dataset, network, model, images, task, read, engine)
+        return outputs(self._dataset, network, model, images, task, read, engine(self._dataset, network, model))
 
     def _scores(self, logits_NK: Tensor) -> dict[str, float]:
         return scores(logits_NK, self._dataset.manifest.labels("val"))
@@ -302,7 +327,9 @@ class Loop:
         if self._settings.temperature != "fitted":
             return logits_NK, None
         labels_N, name = self._dataset.manifest.labels("val"), self._trainable.network.info.name
-        return divide_by_temperature(self._model, name, logits_NK, labels_N, self._validate, self._run.observer.note)
+        return divide_by_temperature(
+            self._model, name, logits_NK, labels_N, self._validate_kept, self._run.observer.note
+        )
 
     def _facts(self, temperature: Temperature | None) -> LoopFacts:
         progress = self._progress

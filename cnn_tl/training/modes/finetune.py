@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from cnn_tl.abstention.evidence import Evidence
 from cnn_tl.core.device import Precision, inference_precision
 from cnn_tl.core.formatting import counted
 from cnn_tl.core.progress import FeaturePlan, Plan
@@ -20,6 +21,7 @@ from cnn_tl.training.estimate import DECODE_SECONDS, Planned
 from cnn_tl.training.lazy_network import LazyNetwork
 from cnn_tl.training.loop import loop, lr_range_test, start
 from cnn_tl.training.loop.lr_range_test import RangeTest
+from cnn_tl.training.modes.evidence import evidence_of_loop
 from cnn_tl.training.outcome import Facts, Outcome, SourceReads
 from cnn_tl.training.sources import tiers
 from cnn_tl.training.step import precision as precisions
@@ -48,7 +50,14 @@ def plan(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: LazyNetwor
 def run(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: LazyNetwork, precision: Precision) -> Outcome:
     """Train; raises the errors of `loop.train`."""
     trained = loop.train(run, dataset, network, precision)
-    return Outcome(trained.logits.numpy(), Facts(loop=trained.facts))
+    evidence = run.world.first(lambda: evidence_of_trained(run, dataset, trained))
+    return Outcome(trained.logits.numpy(), Facts(loop=trained.facts), evidence=evidence)
+
+
+def evidence_of_trained(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], trained: loop.Trained) -> Evidence:
+    """Return the evidence of the kept weights; `lp_ft` uses this too."""
+    features_ND = None if trained.features is None else trained.features.numpy()
+    return evidence_of_loop(trained.logits.numpy(), features_ND, dataset.manifest.of("val"), seed=run.recipe.seed)
 
 
 def find_lr(run: Run[LoopRecipe], dataset: Dataset[LoopRecipe], network: LazyNetwork) -> RangeTest:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cnn_tl.abstention.evidence import Evidence
 from cnn_tl.core.device import Precision
 from cnn_tl.core.errors import ArtefactError
 from cnn_tl.core.progress import Plan
@@ -39,6 +40,9 @@ from cnn_tl.training.outcome import Facts, Logits, LoopFacts, Outcome, Verdict
 _HEAD = "head"
 """Name of the checkpoint that holds the fitted head, and of the head's tensors in it."""
 
+_EVIDENCE = "evidence"
+"""Name of the arrays of its evidence in that checkpoint."""
+
 
 @dataclass(frozen=True)
 class Stages:
@@ -50,12 +54,17 @@ class Stages:
 
 @dataclass(frozen=True)
 class HeadStage:
-    """A fitted head, its validation logits [N, K] on the frozen backbone, and how many seconds the stage took."""
+    """A fitted head, its validation logits [N, K] on the frozen backbone, and how many seconds the stage took.
+
+    Attributes:
+        evidence: of its held-out images; None in a run that an earlier version began.
+    """
 
     head: FittedHead
     logits: Logits
     facts: Facts
     seconds: float
+    evidence: Evidence | None = None
 
 
 def plan(run: Run[LpFtRecipe], dataset: Dataset[LpFtRecipe], network: LazyNetwork) -> Planned[Stages]:
@@ -104,10 +113,11 @@ def run(run: Run[LpFtRecipe], dataset: Dataset[LpFtRecipe], network: LazyNetwork
     verdict = compare(run, dataset.manifest.labels("val"), frozen, logits, tuned.facts)
     facts = replace(frozen.facts, loop=tuned.facts, verdict=verdict)
     if verdict.kept == "fine-tuned":
-        return Outcome(logits, facts)
+        evidence = run.world.first(lambda: finetune.evidence_of_trained(run, dataset, tuned))
+        return Outcome(logits, facts, evidence=evidence)
     network.rebuild()  # the weights from before fine-tuning
     facts = replace(facts, loop=replace(tuned.facts, temperature=None))  # it belongs to the fine-tuned model
-    return Outcome(frozen.logits, facts, frozen.head)
+    return Outcome(frozen.logits, facts, frozen.head, frozen.evidence)
 
 
 def _fit_head(
@@ -122,11 +132,13 @@ def _fit_head(
         kept = run.world.first(lambda: _keep(folder, outcome, round(time.monotonic() - started, 2)))
     stored = kept.state["facts"]
     tensors = {name: tensor.numpy() for name, tensor in kept.tensors[_HEAD].items()}
+    arrays = {name: tensor.numpy() for name, tensor in kept.tensors.get(_EVIDENCE, {}).items()}
     return HeadStage(
         head=linear_head(tensors["weight"], tensors["bias"], stored["head"]),
         logits=kept.tensors["validation"]["logits"].numpy(),
         facts=Facts.from_dict(stored),
         seconds=kept.state["seconds"],
+        evidence=Evidence.from_arrays(arrays, len(dataset.manifest.classes)) if arrays else None,
     )
 
 
@@ -142,8 +154,12 @@ def _keep(folder: Path, outcome: Outcome, seconds: float) -> Checkpoint:
     assert outcome.head is not None, "mode freeze returns one"
     parts = {name: torch.from_numpy(np.ascontiguousarray(outcome.head.tensors[name])) for name in ("weight", "bias")}
     facts = outcome.facts.to_dict()
+    groups = {_HEAD: parts, "validation": {"logits": torch.from_numpy(np.ascontiguousarray(outcome.logits))}}
+    if outcome.evidence is not None:
+        arrays = outcome.evidence.arrays()
+        groups[_EVIDENCE] = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     point = Checkpoint(
-        {_HEAD: parts, "validation": {"logits": torch.from_numpy(np.ascontiguousarray(outcome.logits))}},
+        groups,
         {"facts": {name: facts[name] for name in ("head", "features")}, "seconds": seconds},
     )
     checkpoint.save(folder, point)

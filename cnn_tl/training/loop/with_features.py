@@ -1,0 +1,74 @@
+"""Engines that give the features of an image beside its logits, in the same pass: [N, K + D].
+
+The logits are those that the network gives without them, to the last bit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cnn_tl.core.device import inference_precision
+from cnn_tl.features.engine import Engine
+from cnn_tl.features.onnx_engine import OnnxEngine
+from cnn_tl.features.stream import Outputs, Pixels, Runs
+from cnn_tl.networks.backbone import linear_classifier
+from cnn_tl.networks.head_forward import Forward, linear
+from cnn_tl.networks.trained import as_linear, split_at_classifier
+from cnn_tl.recipe.resolved import LoopRecipe
+from cnn_tl.training.backbone_graph import graph_of_loop
+from cnn_tl.training.dataset import Dataset
+from cnn_tl.training.lazy_network import LazyNetwork
+
+
+def engine_with_features(dataset: Dataset[LoopRecipe], network: LazyNetwork, model: nn.Module) -> Runs | None:
+    """Return the engine for these weights; None if the model does more after its features than one linear layer.
+
+    Args:
+        model: the network's model, whose weights must not change while the engine is used.
+    """
+    if not network.info.num_features:
+        return None
+    device, spec = network.device, network.info.preprocessing
+    graph = graph_of_loop(dataset, network)
+    if graph is None:
+        precision = inference_precision(device, dataset.run.recipe.run.precision)
+        return Engine(_FeaturesToo(model).eval(), spec, device, precision)
+    own = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    backbone, classifier = split_at_classifier(own, network.info.classifier)
+    head = as_linear(classifier)
+    return _OnnxFeaturesToo(OnnxEngine(graph, backbone, spec), linear(head["weight"], head["bias"]))
+
+
+class _OnnxFeaturesToo:
+    is_asynchronous = False
+
+    def __init__(self, backbone: OnnxEngine, head: Forward) -> None:
+        self._backbone, self._head = backbone, head
+
+    def start(self, pixels: Pixels) -> Outputs:
+        """Return the logits and the features, float32 [N, K + D], of uint8 pixels [N, H, W, 3]."""
+        features_ND = self._backbone.start(pixels)
+        return np.concatenate([self._head(features_ND), features_ND], 1)
+
+    def finish(self, pending: Outputs) -> Outputs:
+        """Return what `start` has returned."""
+        return pending
+
+
+class _FeaturesToo(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._classifier = [linear_classifier(model)]  # in a list, as it is a part of the model already
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Return the logits and the input of the classifier, float32 [N, K + D]."""
+        seen: list[Tensor] = []
+        hook = self._classifier[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            logits_NK = self.model(x_NCHW)
+        finally:
+            hook.remove()
+        return torch.cat([logits_NK.flatten(1).float(), seen[0].flatten(1).float()], 1)
