@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnn_tl.core import files
 from cnn_tl.core.errors import printable
+from cnn_tl.core.formatting import share_as_typed
 from cnn_tl.core.imports import installed_version
 from cnn_tl.data.manifest import Manifest
 from cnn_tl.networks import bundle
@@ -41,7 +42,11 @@ def evaluate_command(evaluation: Evaluation) -> str:
     """Return the command that evaluates the same model on the same images."""
     split = ["--split", evaluation.split] if evaluation.split else []
     limit = [] if evaluation.limit is None else ["--limit", str(evaluation.limit)]
-    return shlex.join(["cnn-tl", "evaluate", evaluation.model, evaluation.data, *split, *limit])
+    promise, unknown = evaluation.abstention.promise, evaluation.abstention.unknown
+    promised = [] if promise is None else ["--max-error", share_as_typed(promise.max_error)]
+    foreign = [] if unknown is None else ["--unknown-images", unknown.folder]
+    command = ["cnn-tl", "evaluate", evaluation.model, evaluation.data]
+    return shlex.join([*command, *split, *limit, *promised, *foreign])
 
 
 def provenance_of(folder: RunFolder, manifest: Manifest, result: TrainResult) -> dict[str, Any]:
