@@ -24,6 +24,7 @@ RECIPE_KEYS = {
 _OTHER_KEYWORDS = (
     "output", "recipe", "resume", "split", "limit", "robustness", "method", "layer", "patch", "stride", "depth",
     "format", "precision", "preprocess", "outputs", "max_drop", "min_agreement",
+    "models", "image_sizes", "budget",
 )  # fmt: skip
 _KEYWORDS = {name.replace("_", "-"): name for name in (*RECIPE_KEYS, *_OTHER_KEYWORDS)}
 _KEYWORDS |= {"class": "label", "channel": "channels"}

@@ -13,6 +13,7 @@ from cnn_tl.core.formatting import (
     certainty,
     counted,
     parse_bytes,
+    parse_duration,
     parse_share,
     percent,
     points,
@@ -162,3 +163,17 @@ def test_what_is_no_share_is_refused_with_the_name_of_the_option(text: str) -> N
 @pytest.mark.parametrize("text", ["5%", "0.1%", "12.5%", "95%", "0.05%", "29%", "99.9%"])
 def test_a_share_is_written_as_it_was_typed(text: str) -> None:
     assert share_as_typed(parse_share(text, "--max-error")) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("5m", 300), ("5 min", 300), ("1h", 3600), ("1h30m", 5400), ("1.5H", 5400), (" 2m 30s ", 150)],
+)
+def test_durations_are_read(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5", "m", "0s", "-5m", "5m later", "5 hours", "1e3s", "five"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a duration; write for example 90s, 5m or 1h"):
+        parse_duration(text)

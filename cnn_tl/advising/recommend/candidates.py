@@ -6,10 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from cnn_tl.core.errors import UsageError, printable
 from cnn_tl.networks.graph import shipped
 from cnn_tl.networks.pretrained import catalog
 from cnn_tl.networks.pretrained.weights import PACKAGES, find
+from cnn_tl.recipe.messages import explained
+from cnn_tl.recipe.schema import Model
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,26 @@ def candidates_of(
         default: the backbone of the recipe, which is among the candidates unless others are named.
 
     Raises:
-        UsageError: there is no such model.
+        UsageError: there is no such model, or an image size is impossible.
     """
+    for side in sizes:
+        _require_size(side)
     models, missing = (_named(named), []) if named else _shipped(default)
     sides: list[int | None] = [*sizes] or [default.image_size if default is not None else None]
     found = [Candidate(name, weights, _own(name, weights, side)) for name, weights in models for side in sides]
     return list(dict.fromkeys(found)), missing
+
+
+def _require_size(side: int) -> None:
+    """Refuse what a recipe would refuse.
+
+    Raises:
+        UsageError: it is too small or too large.
+    """
+    try:
+        Model(image_size=side)
+    except ValidationError as error:
+        raise UsageError(f"--image-sizes: {explained(error)}") from None
 
 
 def _named(texts: Iterable[str]) -> list[tuple[str, str | None]]:
