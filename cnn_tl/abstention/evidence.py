@@ -28,8 +28,13 @@ from cnn_tl.core.statistics import softmax
 MOST_IMAGES = 20_000
 """Held-out images that are kept, about 300 KB; more would not make the thresholds noticeably more exact."""
 
+RELIABLE = (0.9, 0.95, 0.99)
+"""The accuracies that a model card speaks of."""
+
 Source = Literal["training", "validation"]
 """Which images were held out: training images, by folds or one by one; or the validation images."""
+
+NO_DISTANCE = "--unknown: this model does not measure distances; its classifier is not one layer above its features"
 
 _DISTANCE = "distance."
 _SOURCE = "source"
@@ -107,6 +112,10 @@ class Evidence:
             distances_n=None if self.distances_n is None else self.distances_n[chosen],
         )
 
+    def without_distances(self) -> Evidence:
+        """Return the evidence for a model that does not give distances."""
+        return replace(self, distances_n=None, distance=None)
+
     def most_distance(self, unknown: float = UNKNOWN_SHARE) -> float:
         """Return the distance beyond which images are unknown; infinity where distances are not known."""
         return math.inf if self.distances_n is None else distance_limit(self.distances_n, unknown)
@@ -127,6 +136,19 @@ class Evidence:
             known = self._only(~(self.distances_n > self.most_distance(unknown)))
         return least_confidence(known.confidence_n, known.right_n, max_error)
 
+    @property
+    def reliable(self) -> list[dict[str, float]]:
+        """How confident answers must be to have the accuracies of `RELIABLE`; what cannot be promised is left out.
+
+        That is `accuracy`, `probability`, and the `share` of held-out images that are at least as confident.
+        """
+        promises = {accuracy: self.promise(round(1 - accuracy, 6)) for accuracy in RELIABLE}
+        return [
+            {"accuracy": accuracy, "probability": promise.least, "share": promise.answered}
+            for accuracy, promise in promises.items()
+            if promise.least is not None
+        ]
+
     def rule(self, max_error: float | None = None, unknown: float | None = None) -> Rule:
         """Return the rule for a promise and a share of images that may be called unknown, see `Classifier.rule`.
 
@@ -134,9 +156,7 @@ class Evidence:
             UsageError: the promise cannot be given, or distances are not known.
         """
         if unknown is not None and self.distances_n is None:
-            raise UsageError(
-                "--unknown: this model does not measure distances; its classifier is not one layer above its features"
-            )
+            raise UsageError(NO_DISTANCE)
         share = UNKNOWN_SHARE if unknown is None else unknown
         least = 0.0
         if max_error is not None:

@@ -124,7 +124,7 @@ def least_confidence(
     wrong = int(errors_n[rank - 1])
     if not len(passed):
         return Promise(max_error, confidence_level, None, images, needed, 0.0, rank, wrong)
-    least = 0.0 if rank == images else math.nextafter(float(sorted_n[rank]), math.inf)
+    least = 0.0 if rank == images else float(np.nextafter(sorted_n[rank], sorted_n.dtype.type(2)))
     return Promise(max_error, confidence_level, least, images, needed, rank / images, rank, wrong)
 
 

@@ -1,4 +1,4 @@
-"""Statistics of answers: confidence intervals of an accuracy, thresholds, comparing two models, softmax, log loss."""
+"""Statistics of answers: confidence intervals of an accuracy, comparing two models, softmax, log loss."""
 
 from __future__ import annotations
 
@@ -43,34 +43,6 @@ def wilson_interval(successes: int, trials: int, z: float = Z95) -> tuple[float,
     half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / denominator
     # if all or none succeed, one end is exactly 1 or 0, which floating-point arithmetic misses by one bit
     return max(0.0, centre - half) if successes else 0.0, min(1.0, centre + half) if successes < trials else 1.0
-
-
-RELIABLE = (0.9, 0.95, 0.99)
-"""The accuracies for which `thresholds` finds a probability."""
-
-
-def thresholds(probabilities_NK: NDArray[np.float64], labels_N: NDArray[np.int64]) -> list[dict[str, float]]:
-    """Return how confident answers must be to have a given accuracy.
-
-    For each accuracy of `RELIABLE`, this is the lowest top-1 probability such that the 95% interval of the accuracy of
-    all answers at least as confident lies above it (selective classification; Geifman and El-Yaniv 2017, "Selective
-    classification for deep neural networks", sec. 3, bound the risk in the same way). Accuracies that too few images
-    support are left out.
-
-    Returns:
-        `accuracy`, `probability`, and the `share` of images with answers at least as confident.
-    """
-    right_N = probabilities_NK.argmax(1) == labels_N
-    sureness_N = probabilities_NK.max(1)
-    order_N = np.argsort(-sureness_N, kind="stable")
-    rights = np.cumsum(right_N[order_N])
-    found = []
-    for accuracy in RELIABLE:
-        enough = [n for n in range(1, len(order_N) + 1) if wilson_interval(int(rights[n - 1]), n)[0] >= accuracy]
-        if enough:  # with one more image the interval would extend below
-            least = float(sureness_N[order_N[enough[-1] - 1]])
-            found.append({"accuracy": accuracy, "probability": least, "share": enough[-1] / len(order_N)})
-    return found
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cnn_tl.core.statistics import softmax, thresholds
 from cnn_tl.heads import FittedHead
 from cnn_tl.networks import bundle
 from cnn_tl.networks.info import tensors_digest
@@ -43,7 +42,7 @@ def save_model(
         "seed": run.recipe.seed,
         "precision": run.recipe.run.precision,
         "validation": {"accuracy": result.accuracy, "images": result.images, "interval": result.interval},
-        "thresholds": thresholds(softmax(outcome.logits), manifest.labels("val")),
+        "thresholds": outcome.evidence.reliable if outcome.evidence else [],
         "baseline": {"accuracy": result.baseline, "class": result.baseline_class},
         "data": {"name": manifest.root.resolve().name, "images": manifest.counts()},
     }

@@ -109,3 +109,19 @@ def test_many_images_are_thinned_by_the_seed() -> None:
     assert one.images == MOST_IMAGES
     assert np.array_equal(one.true_n, same.true_n)
     assert not np.array_equal(one.true_n, other.true_n)
+
+
+def test_reliable_answers_are_those_whose_accuracy_is_promised() -> None:
+    """Of 400 answers the 300 surest are right, of the others every second."""
+    sureness = np.linspace(0.99, 0.51, 400)
+    right = (np.arange(400) < 300) | (np.arange(400) % 2 == 1)
+    logits = np.log(np.stack([sureness, 1 - sureness], 1))
+    evidence = Evidence.of("validation", logits, np.where(right, 0, 1))
+    ninety, ninety_five, *more = evidence.reliable
+    assert [one["accuracy"] for one in (ninety, ninety_five, *more)] == [0.9, 0.95, 0.99]
+    for one in (ninety, ninety_five, *more):
+        surer = evidence.confidence_n >= one["probability"]
+        assert one["share"] == surer.mean()
+        assert right[surer].mean() >= one["accuracy"]
+    assert ninety["probability"] < ninety_five["probability"]
+    assert evidence._only(np.arange(5)).reliable == []

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from cnn_tl.core.statistics import compare_paired, thresholds, wilson_interval
+from cnn_tl.core.statistics import compare_paired, wilson_interval
 
 
 @pytest.mark.parametrize(("right", "total"), [(0, 1), (1, 1), (71, 75), (75, 75), (0, 75), (500, 1000)])
@@ -54,18 +54,3 @@ def test_the_best_of_several_must_win_by_more() -> None:
     assert best_of_three.p == pytest.approx(3 * once.p)
     assert (once.more_than_chance, best_of_three.more_than_chance) == (True, False)
     assert compare_paired(*paired(3, 1, 1, 0), chosen_from=9).p == 1.0
-
-
-def test_thresholds_are_where_surer_answers_are_reliable() -> None:
-    """Of 400 answers the 300 surest are right, of the others every second."""
-    sureness = np.linspace(0.99, 0.51, 400)
-    probabilities = np.stack([sureness, 1 - sureness], axis=1)
-    labels = np.where((np.arange(400) >= 300) & (np.arange(400) % 2 == 0), 1, 0)
-    found = thresholds(probabilities, labels)
-    assert [one["accuracy"] for one in found] == [0.9, 0.95]  # 99% would take 381 right answers in a row
-    for one in found:
-        surer = sureness >= one["probability"]
-        assert one["share"] == surer.mean()
-        assert wilson_interval(int((labels[surer] == 0).sum()), int(surer.sum()))[0] >= one["accuracy"]
-    assert found[0]["probability"] < found[1]["probability"] < sureness[299]
-    assert thresholds(probabilities[:5], labels[:5]) == []
