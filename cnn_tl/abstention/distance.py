@@ -146,6 +146,15 @@ class FeatureDistance:
         """The squared length of each mean by the precision matrix, [K]."""
         return np.asarray(np.vecdot(self.means.astype(np.float64), self.layer), np.float32)
 
+    def centred(self) -> tuple[Floats, FeatureDistance]:
+        """Return the mean m of all classes [D], and the distance of x - m, where x is an image at unit length.
+
+        Where features differ little between images, `_of_unit` cancels nearly all of its terms, and float32 loses
+        digits; without their mean the terms are as small as the result.
+        """
+        mean_D = self.means.mean(0)
+        return mean_D, replace(self, means=self.means - mean_D)
+
     def __call__(self, features_ND: Features) -> Floats:
         """Return the distance of each image, float32 [N]; it does not depend on the other images.
 

@@ -143,7 +143,7 @@ def export(
         format: onnx, openvino, timm or torch.
         precision: of the network: fp32, fp16 or int8, which is calibrated on the training images.
         preprocess: inside: the file takes whole images; none: normalised ones. By default inside for onnx.
-        outputs: names of what it returns, out of probabilities, logits (always) and features.
+        outputs: names of what it returns, out of probabilities, logits (always), distance and features.
         max_drop: points of accuracy that fp16 or int8 may cost. min_agreement: the share of images for which they must
             give the answer of fp32. By default both are those of the run's recipe.
         quiet, observer: as in `train`.

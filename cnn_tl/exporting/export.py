@@ -77,7 +77,9 @@ class ExportReport:
         if not found:
             return None
         most = max(found, key=lambda one: one.images)
-        return replace(most, largest_difference=max(one.largest_difference for one in found))
+        distances = [one.distance_difference for one in found if one.distance_difference is not None]
+        largest = max(one.largest_difference for one in found)
+        return replace(most, largest_difference=largest, distance_difference=max(distances, default=None))
 
     @property
     def verdict(self) -> str:
@@ -113,7 +115,7 @@ def export(
             allowed, or keeps fewer answers. Then no file is left.
         DataError: the precision is below fp32, and the images that it needs are not here.
         ResourceError: `output` is another file than an earlier export, or cannot be written; a package is missing.
-        UsageError: the format is unknown, or cannot do what is asked.
+        UsageError: the format is unknown, or cannot do what is asked; or the model does not measure distances.
     """
     observer = observer or Observer()
     if format not in EXPORTERS:
@@ -130,6 +132,8 @@ def export(
     require_writable(output, format)
     with observer.task("loading the model", None):
         trained = _load(folder, format)
+    if options is not None and "distance" in (options.outputs or ()) and trained.distance is None:
+        raise UsageError(f"--outputs distance: {printable(folder)} does not measure distances; leave it out")
     place = files.atomic_path(output) if format in SUFFIXES else files.atomic_folder(output)
     # the report is complete before the export gets its name, and gets its own name right after
     with files.atomic_path(report_of(output)) as report_file, place as temporary:

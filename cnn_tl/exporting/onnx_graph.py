@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import onnx
 from onnx import compose, helper, parser
 
+from cnn_tl.abstention.distance import FeatureDistance
 from cnn_tl.core.preprocessing import Preprocessing
+from cnn_tl.exporting.distance_graph import add_distance
 from cnn_tl.exporting.preprocessing_graph import CROPPED, preparing_graph
-from cnn_tl.networks.onnx_model import IMAGES, INPUT, LOGITS, PREPARED, PROBABILITIES
+from cnn_tl.networks.onnx_model import DISTANCE, IMAGES, INPUT, LOGITS, PREPARED, PROBABILITIES
 
 
 def from_pixels(network: onnx.ModelProto, spec: Preprocessing) -> onnx.ModelProto:
@@ -33,13 +35,21 @@ def from_pixels(network: onnx.ModelProto, spec: Preprocessing) -> onnx.ModelProt
     return compose.merge_models(front, network, io_map=[("front_x", INPUT)])
 
 
-def with_outputs(network: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
-    """Return the network with these outputs in this order.
+def with_outputs(
+    network: onnx.ModelProto, outputs: Sequence[str], distance: FeatureDistance | None = None
+) -> onnx.ModelProto:
+    """Return the network with these outputs in this order; without one for `distance` if that is not known.
 
     Args:
         network: returns `logits` and, if asked for, `features`.
+        distance: measures that of features.
+
+    Raises:
+        ArtefactError: the network has another number of features than `distance`.
     """
     graph = network.graph
+    if DISTANCE in outputs and distance is not None:
+        add_distance(network, distance)
     if PROBABILITIES in outputs:
         graph.node.append(helper.make_node("Softmax", [LOGITS], [PROBABILITIES], name="softmax", axis=1))
         [logits] = (one for one in graph.output if one.name == LOGITS)
@@ -48,7 +58,7 @@ def with_outputs(network: onnx.ModelProto, outputs: Sequence[str]) -> onnx.Model
         probabilities.name = PROBABILITIES
     by_name = {one.name: one for one in graph.output}
     del graph.output[:]
-    graph.output.extend(by_name[name] for name in outputs)
+    graph.output.extend(by_name[name] for name in outputs if name != DISTANCE or name in by_name)
     return network
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cnn_tl.recipe.schema import Export
 
 Preprocess = Literal["inside", "none"]
-Output = Literal["probabilities", "logits", "features"]
+Output = Literal["probabilities", "logits", "distance", "features"]
 Precision = Literal["fp32", "fp16", "int8"]
 
 
@@ -23,17 +23,21 @@ class Abilities:
 
     Attributes:
         preprocess, precision: one of them.
-        outputs: any of them; by default all but features.
+        outputs: any of them. by_default: those that a file has if nobody asks; a distance only if the model knows it.
     """
 
     preprocess: tuple[Preprocess, ...] = ("none",)
     outputs: tuple[Output, ...] = ("logits",)
+    by_default: tuple[Output, ...] = ("logits",)
     precision: tuple[Precision, ...] = ("fp32",)
 
 
+_USUAL: tuple[Output, ...] = ("probabilities", "logits", "distance")
+
 ABILITIES: dict[str, Abilities] = {
-    "onnx": Abilities(("inside", "none"), get_args(Output), get_args(Precision)),
-    "openvino": Abilities(outputs=get_args(Output)),
+    "onnx": Abilities(("inside", "none"), get_args(Output), _USUAL, get_args(Precision)),
+    "openvino": Abilities(outputs=get_args(Output), by_default=_USUAL),
+    "torch": Abilities(outputs=("logits", "distance")),
 }
 """Format -> what it supports; any other format is a float32 network from normalised images to logits."""
 
@@ -86,7 +90,7 @@ class Options:
         able = ABILITIES.get(format, Abilities())
         asked: dict[str, tuple[Any, ...]] = {
             "preprocess": (self.preprocess or able.preprocess[0],),
-            "outputs": self.outputs or tuple(name for name in able.outputs if name != "features"),
+            "outputs": self.outputs or able.by_default,
             "precision": (self.precision,),
         }
         for option, values in asked.items():
@@ -111,7 +115,8 @@ class Options:
         outputs = tuple(output for name in names for output in get_args(Output) if output == name)
         if len(outputs) != len(names) or len(set(names)) != len(names) or "logits" not in names:
             raise UsageError(
-                f"--outputs {printable(','.join(names))}: name logits, and probabilities and features if wanted, once"
+                f"--outputs {printable(','.join(names))}: name logits, and probabilities, distance and features if "
+                "wanted, once"
             )
         return outputs
 

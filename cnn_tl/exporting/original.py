@@ -13,7 +13,8 @@ from cnn_tl.data.loader import Pixels
 from cnn_tl.features.headed_engine import HeadedEngine
 from cnn_tl.networks.bundle import Bundle, Stored
 
-Logits = NDArray[np.float32]
+Outputs = NDArray[np.float32]
+"""Logits [N, K], and in a last column the distances where they are known."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,14 @@ class Original:
     Attributes:
         name: what it runs in, in words.
         spec: the preprocessing of its images.
-        logits: from pixels, uint8 [N, H, W, 3], to logits [N, K].
+        num_classes: K.
+        outputs: from pixels, uint8 [N, H, W, 3], to logits [N, K], or [N, K + 1] where the last column is the distance.
     """
 
     name: str
     spec: Preprocessing
-    logits: Callable[[Pixels], Logits]
+    num_classes: int
+    outputs: Callable[[Pixels], Outputs]
 
 
 def original(trained: Bundle | Stored) -> Original:
@@ -41,20 +44,23 @@ def original(trained: Bundle | Stored) -> Original:
 
 
 def _in_onnxruntime(trained: Stored) -> Original:
-    engine = HeadedEngine.of(trained)
-    return Original("predict on the CPU: onnxruntime, one image at a time", trained.preprocessing, engine.outputs)
+    engine, name = HeadedEngine.of(trained, with_distance=True), "predict on the CPU: onnxruntime, one image at a time"
+    return Original(name, trained.preprocessing, len(trained.classes), engine.outputs)
 
 
 def _in_torch(trained: Bundle) -> Original:
     import torch
 
     from cnn_tl.networks.backbone import place, to_input
+    from cnn_tl.networks.distance_column import add_distance
 
+    if trained.distance is not None:  # nothing else uses the model from here on
+        add_distance(trained.model, trained.distance)
     cpu, spec = torch.device("cpu"), trained.preprocessing
     model = place(trained.model, cpu)
 
-    def logits(pixels: Pixels) -> Logits:
+    def outputs(pixels: Pixels) -> Outputs:
         with torch.inference_mode():
             return model(to_input(pixels, spec, cpu)).numpy()  # type: ignore[no-any-return]
 
-    return Original("the model in torch", spec, logits)
+    return Original("the model in torch", spec, len(trained.classes), outputs)

@@ -1,4 +1,4 @@
-"""Prove that an export is the same model: compare its logits with those of the original, image by image.
+"""Prove that an export is the same model: compare its outputs with those of the original, image by image.
 
 Both get the same decoded images. Prepared images (resized and cropped as for predict) go into both networks; if the
 export has the preprocessing inside, whole images go into it too.
@@ -29,7 +29,7 @@ from cnn_tl.exporting.comparison_images import (
     validation_pixels,
     whole_images,
 )
-from cnn_tl.exporting.original import Logits, Original
+from cnn_tl.exporting.original import Original, Outputs
 
 Given = Literal["prepared", "whole"]
 """What an export was given: images that were resized and cropped already, or whole ones."""
@@ -46,11 +46,14 @@ class Exported(Protocol):
     def inside(self) -> bool:
         """Whether the export does the preprocessing."""
 
-    def __call__(self, x: NDArray[Any], /) -> Logits:
-        """Return the logits [N, K] of prepared images: uint8 if the preprocessing is inside, else normalised."""
+    def __call__(self, x: NDArray[Any], /) -> Outputs:
+        """Return the outputs of prepared images: uint8 if the preprocessing is inside, else normalised.
 
-    def whole(self, images_nhwc: NDArray[np.uint8], /) -> Logits:
-        """Return the logits [N, K] of whole images of one size; only if the preprocessing is inside."""
+        These are the logits [N, K], or [N, K + 1] where the last column is the distance, if the export gives it.
+        """
+
+    def whole(self, images_nhwc: NDArray[np.uint8], /) -> Outputs:
+        """Return the outputs of whole images of one size; only if the preprocessing is inside."""
 
 
 class TakesNormalised:
@@ -58,14 +61,15 @@ class TakesNormalised:
 
     inside = False
 
-    def whole(self, images_nhwc: NDArray[np.uint8], /) -> Logits:
+    def whole(self, images_nhwc: NDArray[np.uint8], /) -> Outputs:
         """Refuse, as it takes normalised images."""
         raise NotImplementedError
 
 
 BATCH_SIZES = (1, 2, 7, 33)
 LARGEST_DIFFERENCE = 1e-4
-"""Between two logits, relative to the largest logit, or to 1 if all are smaller."""
+"""Between two logits, relative to the largest logit, or to 1 if all are smaller. Between two distances, relative to the
+distance, or to 1 if it is smaller."""
 LARGEST_DIFFERENCE_WHOLE = 5e-3
 """The same for whole images: two implementations of resizing sometimes round a pixel differently."""
 MOST_IN_SMALL_BATCHES = 140
@@ -86,6 +90,8 @@ class Agreement:
         top1: the share of images with the same answer.
         ties: how many other images have two top classes whose logits differ by less than the allowed difference.
         sizes: how many different heights and widths the images have.
+        distance_difference: between two distances of the same image, relative; None if the export gives none.
+        allowed_distance_difference: the largest that is accepted.
     """
 
     given: Given
@@ -96,6 +102,8 @@ class Agreement:
     top1: float
     ties: int = 0
     sizes: int = 1
+    distance_difference: float | None = None
+    allowed_distance_difference: float | None = None
 
     @property
     def same(self) -> int:
@@ -105,7 +113,15 @@ class Agreement:
     @property
     def holds(self) -> bool:
         """Whether this is the same model; a NaN means it is not."""
-        return self.largest_difference <= self.allowed_difference and self.same + self.ties == self.images
+        same = self.largest_difference <= self.allowed_difference and self.same + self.ties == self.images
+        return same and self.distance_holds
+
+    @property
+    def distance_holds(self) -> bool:
+        """Whether the distances are the same, if there are any."""
+        if self.distance_difference is None or self.allowed_distance_difference is None:
+            return True
+        return self.distance_difference <= self.allowed_distance_difference
 
 
 def compare(
@@ -141,9 +157,15 @@ def require(agreements: tuple[Agreement, ...], images: str) -> None:
     """Refuse an export that is not the same model.
 
     Raises:
-        ArtefactError: logits or answers differ; the message says how much.
+        ArtefactError: logits, answers or distances differ; the message says how much.
     """
     for found in agreements:
+        if not found.distance_holds:
+            raise ArtefactError(
+                f"the export differs from the model: on {found.given} images in batches of {found.batch_size} "
+                f"distances differ by up to {found.distance_difference:.2g} "
+                f"({found.allowed_distance_difference:.2g} is allowed), on {images}; no file was written"
+            )
         if not found.holds:
             raise ArtefactError(
                 f"the export differs from the model: on {found.given} images in batches of {found.batch_size} logits "
@@ -156,11 +178,11 @@ def _agreements(
     original: Original, export: Exported, blocks: Iterator[Pixels], observer: Observer
 ) -> tuple[Agreement, ...]:
     """Run both models on all images; returns nothing if there are none."""
-    expected: list[Logits] = []
-    found: dict[int, list[Logits]] = {size: [] for size in BATCH_SIZES}
+    expected: list[Outputs] = []
+    found: dict[int, list[Outputs]] = {size: [] for size in BATCH_SIZES}
     done = 0
     for pixels in blocks:
-        expected.append(original.logits(pixels))
+        expected.append(original.outputs(pixels))
         x = pixels if export.inside else transforms.normalise(pixels, original.spec)
         for size in BATCH_SIZES if done < MOST_IN_SMALL_BATCHES else BATCH_SIZES[-1:]:
             found[size].append(_in_batches(export, x, size))
@@ -168,8 +190,8 @@ def _agreements(
         observer.advance(len(pixels))
     if not expected:
         return ()
-    logits = np.concatenate(expected)
-    return tuple(_agreement("prepared", size, logits, np.concatenate(found[size])) for size in BATCH_SIZES)
+    outputs, classes = np.concatenate(expected), original.num_classes
+    return tuple(_agreement("prepared", size, classes, outputs, np.concatenate(found[size])) for size in BATCH_SIZES)
 
 
 def _whole_agreements(
@@ -179,7 +201,7 @@ def _whole_agreements(
     if not export.inside or not images:
         return ()
     spec = original.spec
-    logits = original.logits(np.stack([transforms.resize_and_crop(Image.fromarray(one), spec) for one in images]))
+    outputs = original.outputs(np.stack([transforms.resize_and_crop(Image.fromarray(one), spec) for one in images]))
     sizes: dict[tuple[int, ...], list[int]] = {}
     for number, image in enumerate(images):
         sizes.setdefault(image.shape, []).append(number)
@@ -188,10 +210,13 @@ def _whole_agreements(
         batched = _batches_of_one_size(list(sizes.values()), batch_size)
         found = np.concatenate([export.whole(np.stack([images[n] for n in numbers])) for numbers in batched])
         order = np.concatenate(batched)
-        once = np.unique(order, return_index=True)[1]  # an image counts once, but all its logits are checked
-        compared = _agreement("whole", batch_size, logits[order[once]], found[once])
-        largest, shapes = np.abs(found - logits[order]).max(), {images[numbers[0]].shape for numbers in batched}
-        agreements.append(replace(compared, largest_difference=float(largest), sizes=len(shapes)))
+        once = np.unique(order, return_index=True)[1]  # an image counts once, but all its outputs are checked
+        each, all_of_them = (
+            _agreement("whole", batch_size, original.num_classes, outputs[order[chosen]], found[chosen])
+            for chosen in (once, np.arange(len(order)))
+        )
+        shapes = {images[numbers[0]].shape for numbers in batched}
+        agreements.append(replace(all_of_them, images=each.images, top1=each.top1, ties=each.ties, sizes=len(shapes)))
     return tuple(agreements)
 
 
@@ -209,15 +234,17 @@ def _batches_of_one_size(sizes: list[list[int]], batch_size: int) -> list[list[i
     return in_turn[: max(-(-MOST_WHOLE // batch_size), min(len(sizes), MOST_SIZES))]
 
 
-def _in_batches(export: Callable[[NDArray[Any]], Logits], x: NDArray[Any], size: int) -> Logits:
+def _in_batches(export: Callable[[NDArray[Any]], Outputs], x: NDArray[Any], size: int) -> Outputs:
     """Run all images in batches of exactly `size`, the last one filled up with the first images."""
     count = len(x)
     full = x[np.arange(-(-count // size) * size) % count]
     return np.concatenate([export(full[i : i + size]) for i in range(0, len(full), size)])[:count]
 
 
-def _agreement(given: Given, batch_size: int, expected: Logits, found: Logits) -> Agreement:
-    expected = expected[: len(found)]
+def _agreement(given: Given, batch_size: int, num_classes: int, all_expected: Outputs, all_found: Outputs) -> Agreement:
+    """Compare outputs; those of the export may be of fewer images, and may lack the distance."""
+    expected, found = all_expected[: len(all_found), :num_classes], all_found[:, :num_classes]
+    distances = all_expected[: len(all_found), num_classes:], all_found[:, num_classes:]
     share = LARGEST_DIFFERENCE if given == "prepared" else LARGEST_DIFFERENCE_WHOLE
     allowed = share * max(1.0, float(np.abs(expected).max()))
     each, first = np.arange(len(found)), found.argmax(1)
@@ -231,4 +258,12 @@ def _agreement(given: Given, batch_size: int, expected: Logits, found: Logits) -
         allowed_difference=allowed,
         top1=float(same.mean()),
         ties=int(tied.sum()),
+        **_of_distances(*distances, share),
     )
+
+
+def _of_distances(expected: Outputs, found: Outputs, allowed: float) -> dict[str, Any]:
+    if not found.shape[1]:
+        return {}
+    differences = np.abs(found - expected) / np.maximum(expected, 1)
+    return {"distance_difference": float(differences.max()), "allowed_distance_difference": allowed}

@@ -62,6 +62,8 @@ class Cost:
         largest_change: of any probability, 0..1.
         bytes_before, bytes_after: sizes of the files.
         speed_before, speed_after: images a second in batches of 32, the models in turn, medians.
+        unknown_before, unknown_after: how many of the images lie further away than 1% of known ones; None if the model
+            does not measure distances.
     """
 
     precision: Precision
@@ -75,6 +77,8 @@ class Cost:
     bytes_after: int
     speed_before: float
     speed_after: float
+    unknown_before: int | None = None
+    unknown_after: int | None = None
 
     @property
     def drop(self) -> float:
@@ -85,7 +89,8 @@ class Cost:
         """Refuse a precision that costs more than allowed.
 
         Raises:
-            ArtefactError: it loses more accuracy, or changes more answers; the message says how much.
+            ArtefactError: it loses more accuracy, changes more answers, or calls more images unknown; the message says
+                how much.
         """
         if self.drop > bounds.max_drop + 1e-9:
             raise ArtefactError(
@@ -99,6 +104,14 @@ class Cost:
                 f"{counted(self.images, 'validation image')}, and --min-agreement requires "
                 f"{percent(bounds.min_agreement)}; "
                 "no file was written"
+            )
+        if self.unknown_before is None or self.unknown_after is None:
+            return
+        if self.unknown_after - self.unknown_before > (1 - bounds.min_agreement) * self.images + 1e-9:
+            raise ArtefactError(
+                f"{self.precision} calls {self.unknown_after:,} of {counted(self.images, 'validation image')} unknown, "
+                f"fp32 {self.unknown_before:,}, and --min-agreement {percent(bounds.min_agreement)} allows "
+                f"{int((1 - bounds.min_agreement) * self.images + 1e-9):,} more; no file was written"
             )
 
 
@@ -128,14 +141,15 @@ def measure(trained: Description, lowered: Lowered, size: int, observer: Observe
             ready = batch.pixels if ready is None else ready
             answers["labels"].append(np.array([label for _, label in batch.items]))
             for name, model in models.items():
-                answers[name].append(softmax(_run(model, batch.pixels, trained)))
+                answers[name].append(_run(model, batch.pixels, trained))
             observer.advance(len(batch.items))
     if ready is None:
         raise DataError(
             f"--precision {lowered.precision} needs the validation images of {printable(trained.path)} to "
             "measure its loss, and they are not here"
         )
-    before, after, labels = (np.concatenate(answers[name]) for name in ("before", "after", "labels"))
+    outputs, labels = {name: np.concatenate(answers[name]) for name in models}, np.concatenate(answers["labels"])
+    before, after = (softmax(outputs[name][:, : len(trained.classes)]) for name in models)
     with observer.task("timing", None):
         speed_before, speed_after = _speeds(list(models.values()), ready, trained)
     return Cost(
@@ -150,7 +164,15 @@ def measure(trained: Description, lowered: Lowered, size: int, observer: Observe
         bytes_after=size,
         speed_before=speed_before,
         speed_after=speed_after,
+        **{f"unknown_{name}": _unknown(outputs[name], trained) for name in models},
     )
+
+
+def _unknown(outputs_NE: NDArray[np.float32], trained: Description) -> int | None:
+    """Return how many images are unknown by the default rule; None without distances."""
+    if trained.evidence is None or outputs_NE.shape[1] == len(trained.classes):
+        return None
+    return int((outputs_NE[:, -1] > trained.evidence.most_distance()).sum())
 
 
 def _run(model: Exported, pixels: Pixels, trained: Description) -> NDArray[np.float32]:

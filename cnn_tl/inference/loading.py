@@ -145,4 +145,5 @@ def _from_onnx(path: Path, device: DeviceName, many: bool) -> Classifier:
     def outputs(pixels: Pixels) -> Outputs:
         return model(pixels if model.inside else transforms.normalise(pixels, model.preprocessing))
 
-    return Classifier(tuple(model.classes), model.preprocessing, outputs, model.facts.get("majority_class"))
+    majority_class = model.facts.get("majority_class")
+    return Classifier(model.classes, model.preprocessing, outputs, majority_class, thresholds=model.thresholds)

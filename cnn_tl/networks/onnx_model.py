@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn_tl import __version__
+from cnn_tl.abstention.threshold_table import ThresholdTable
 from cnn_tl.core import files, telemetry
 from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.errors import ArtefactError, printable
@@ -32,7 +33,10 @@ PLAIN_FORMAT_VERSION = 1
 
 INPUT, IMAGES, PREPARED = "input", "images", "prepared"
 OLDER_IMAGES = "pictures"  # the name of this input in older exports
-LOGITS, PROBABILITIES, FEATURES = "logits", "probabilities", "features"
+LOGITS, PROBABILITIES, FEATURES, DISTANCE = "logits", "probabilities", "features", "distance"
+
+THRESHOLDS = "cnn_tl.thresholds"
+"""The metadata key of a `ThresholdTable`; `thresholds` is that of earlier versions."""
 
 _FACTS = ("architecture", "opset", "onnxruntime", "precision", "cnn_tl.version", "majority_class")
 _ERRORS_ONLY = 3
@@ -51,6 +55,7 @@ class OnnxModel:
         facts: architecture, opset, the oldest onnxruntime that reads it, precision, the version of cnn-tl that wrote
             the file, and the most frequent class of the training split.
         session: an `onnxruntime.InferenceSession`.
+        thresholds: what held-out images say about confidence and distance; None in a file that does not say.
         side_by_side: the number of parts into which a batch is split, each on a core of its own.
     """
 
@@ -60,6 +65,7 @@ class OnnxModel:
     inside: bool
     facts: Mapping[str, str]
     session: Any
+    thresholds: ThresholdTable | None = None
     side_by_side: int = 1
 
     @classmethod
@@ -83,13 +89,15 @@ class OnnxModel:
             metadata = session.get_modelmeta().custom_metadata_map
             _check_version(int(metadata["cnn_tl.format_version"]), metadata["cnn_tl.version"], where)
             _check_ends(session, metadata)
+            classes = tuple(json.loads(metadata["class_names"]))
             return cls(
                 path=path,
-                classes=tuple(json.loads(metadata["class_names"])),
+                classes=classes,
                 preprocessing=Preprocessing.from_dict(json.loads(metadata["preprocessing"]), where),
                 inside=metadata.get("preprocessing_inside") == "true",
                 facts={name: metadata[name] for name in _FACTS if name in metadata},
                 session=session,
+                thresholds=_thresholds(metadata, len(classes)),
                 side_by_side=cores if many else 1,
             )
         except ArtefactError:
@@ -98,7 +106,7 @@ class OnnxModel:
             raise ArtefactError(f"{where} cannot be loaded: {error}") from error
 
     def __call__(self, x: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the logits [N, K] of images of the network's size.
+        """Return the outputs of images of the network's size: logits [N, K], and last the distance if it has one.
 
         Args:
             x: resized and cropped images, uint8 [N, height, width, 3], if the preprocessing is inside; else normalised
@@ -111,21 +119,30 @@ class OnnxModel:
             return np.concatenate(list(pool.map(self._prepared, parts)))
 
     def whole(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the logits [N, K] of uncropped images of any size, all the same; the preprocessing must be inside."""
+        """Return the outputs of uncropped images of any size, all the same; the preprocessing must be inside."""
         assert self.inside
-        return self._logits({self._images: images_nhwc})
+        return self._run({self._images: images_nhwc})
 
     def _prepared(self, x: NDArray[Any]) -> NDArray[np.float32]:
-        return self._logits({self._images: x, PREPARED: np.array(True)} if self.inside else {INPUT: x})
+        return self._run({self._images: x, PREPARED: np.array(True)} if self.inside else {INPUT: x})
 
     @cached_property
     def _images(self) -> str:
         """The name of the input for whole images."""
         return IMAGES if IMAGES in {one.name for one in self.session.get_inputs()} else OLDER_IMAGES
 
-    def _logits(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = self.session.run([LOGITS], inputs)[0]
-        return logits
+    @cached_property
+    def _names(self) -> list[str]:
+        """The outputs that are read."""
+        return [LOGITS, *(one.name for one in self.session.get_outputs() if one.name == DISTANCE)]
+
+    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        return joined(*self.session.run(self._names, inputs))
+
+
+def joined(logits_NK: NDArray[np.float32], distances_N: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """Return the logits, and the distances, if there are any, as one more column."""
+    return logits_NK if distances_N is None else np.concatenate([logits_NK, distances_N[:, None]], 1)
 
 
 def metadata(
@@ -135,13 +152,15 @@ def metadata(
     opset: int,
     *,
     inside: bool = False,
-    thresholds: Sequence[Mapping[str, float]] = (),
+    thresholds: ThresholdTable | None = None,
+    reliable: Sequence[Mapping[str, float]] = (),
     majority_class: str | None = None,
 ) -> dict[str, str]:
     """Return the metadata of an exported file; the key `names` is for tools around Ultralytics.
 
     Args:
-        thresholds: the confidence from which answers are reliable, see `statistics.thresholds`.
+        thresholds: what held-out images say about confidence and distance; None if unknown.
+        reliable: the same of confidence, for programs that read files of earlier versions, see `Evidence.reliable`.
         majority_class: the most frequent class of the training split; None if unknown.
     """
     return {
@@ -153,9 +172,15 @@ def metadata(
         "names": ascii(dict(enumerate(classes))),
         "preprocessing": json.dumps(preprocessing.to_dict()),
         "preprocessing_inside": "true" if inside else "false",
-        "thresholds": json.dumps(list(thresholds)),
+        "thresholds": json.dumps(list(reliable)),
+        **({} if thresholds is None else {THRESHOLDS: json.dumps(thresholds.to_dict())}),
         **({} if majority_class is None else {"majority_class": majority_class}),
     }
+
+
+def _thresholds(metadata: Mapping[str, str], num_classes: int) -> ThresholdTable | None:
+    written = metadata.get(THRESHOLDS)
+    return None if written is None else ThresholdTable.from_dict(json.loads(written), num_classes)
 
 
 def checksum(model: bytes | memoryview) -> bytes:

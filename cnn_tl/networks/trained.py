@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from cnn_tl.abstention.distance import FeatureDistance
 from cnn_tl.abstention.evidence import Evidence
 from cnn_tl.core.device import WantedPrecision
 from cnn_tl.core.preprocessing import Preprocessing
@@ -35,6 +36,11 @@ class Description:
     preprocessing: Preprocessing
     facts: Mapping[str, Any]
     evidence: Evidence | None = field(default=None, kw_only=True)
+
+    @property
+    def distance(self) -> FeatureDistance | None:
+        """What measures how far features lie from what training showed; None where that is not known."""
+        return None if self.evidence is None else self.evidence.distance
 
     @property
     def majority_class(self) -> str | None:

@@ -135,10 +135,10 @@ def test_an_equal_logit_is_not_yet_an_equal_answer() -> None:
 def test_two_answers_may_be_tied() -> None:
     expected = np.array([[1.0, 0.99999, 0], [3, 0, 0]], np.float32)
     found = np.array([[0.99999, 1.0, 0], [3, 0, 0]], np.float32)
-    agreement = parity._agreement("prepared", 1, expected, found)
+    agreement = parity._agreement("prepared", 1, 2, expected, found)
     assert (agreement.top1, agreement.ties, agreement.holds) == (0.5, 1, True)
     expected[0, 1] = 0.9  # close no more
-    agreement = parity._agreement("prepared", 1, expected, found)
+    agreement = parity._agreement("prepared", 1, 2, expected, found)
     assert (agreement.top1, agreement.ties, agreement.holds) == (0.5, 0, False)
 
 
@@ -216,7 +216,7 @@ def test_one_logit_that_is_far_off_is_not_lost_among_many() -> None:
     expected = np.random.default_rng(0).normal(size=(50, 10)).astype(np.float32)
     found = expected.copy()
     found[17, 3] -= 0.25
-    agreement = parity._agreement("prepared", 1, expected, found)
+    agreement = parity._agreement("prepared", 1, 10, expected, found)
     assert agreement.largest_difference == pytest.approx(0.25)
     assert not agreement.holds
 
@@ -224,7 +224,7 @@ def test_one_logit_that_is_far_off_is_not_lost_among_many() -> None:
 @pytest.mark.parametrize(("scale", "allowed"), [(0.001, 1e-4), (1.0, 1e-4), (50.0, 5e-3)])
 def test_what_is_allowed_is_a_share_of_the_largest_logit_or_of_one(scale: float, allowed: float) -> None:
     expected = scale * np.eye(4, dtype=np.float32)
-    agreement = parity._agreement("prepared", 1, expected, expected)
+    agreement = parity._agreement("prepared", 1, 4, expected, expected)
     assert agreement.allowed_difference == pytest.approx(allowed)
     assert agreement.holds
 
@@ -243,6 +243,6 @@ def test_of_whole_images_each_counts_once_however_often_it_fills_a_batch() -> No
             return logits
 
     images = [np.full((20, width, 3), value, np.uint8) for width, value in ((30, 10), (30, 250), (40, 90))]
-    for found in parity._whole_agreements(Original("", SPEC, Brightness()), Brightness(), images):  # type: ignore[arg-type]
+    for found in parity._whole_agreements(Original("", SPEC, 2, Brightness()), Brightness(), images):  # type: ignore[arg-type]
         assert (found.images, found.sizes, found.top1) == (3, 2, pytest.approx(2 / 3))
         assert found.largest_difference == pytest.approx(250 / 255)

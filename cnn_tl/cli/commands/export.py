@@ -71,8 +71,8 @@ Outputs = Annotated[
     str | None,
     typer.Option(
         metavar="NAMES",
-        help="What it returns: probabilities, logits, features, separated by commas.",
-        show_default="probabilities,logits where supported",
+        help="What it returns: probabilities, logits, distance, features, separated by commas.",
+        show_default="probabilities,logits,distance where supported",
     ),
 ]
 
@@ -101,9 +101,10 @@ def export(
     from cnn_tl.networks import bundle
 
     asked = None if outputs is None else Options.check_outputs(outputs.split(","))
-    options = Options(preprocess, asked, precision, max_drop, min_agreement).of(format)
+    options = Options(preprocess, asked, precision, max_drop, min_agreement)
+    options.of(format)  # a wrong option fails before anything is announced, and so does a wrong path
     require_package(format)
-    bundle.find(model)  # a wrong path fails before anything is announced
+    bundle.find(model)
     console.note(f"exporting to {format} and comparing; this takes a while")
     from cnn_tl.exporting.export import export as run_export
 
@@ -144,7 +145,7 @@ def show_report(report: ExportReport, *, verbose: bool = False) -> None:
 
 
 def _differences(report: ExportReport) -> list[list[str]]:
-    """Return by how much logits differ, for each kind of input."""
+    """Return by how much logits differ, for each kind of input, and distances."""
     rows: list[list[str]] = []
     for given in _GIVEN:
         if (found := report.largest(given)) is not None:
@@ -154,6 +155,10 @@ def _differences(report: ExportReport) -> list[list[str]]:
             whole = f" on {found.images:,} whole images" if given == "whole" else ""
             differs = f"by {small(found.largest_difference)} at most{whole}{allowed}"
             rows.append(["" if rows else "logits differ", differs])
+    measured = [one for given in _GIVEN if (one := report.largest(given)) and one.distance_difference is not None]
+    for found in measured[:1]:
+        allowed = "" if report.cost else f"; {small(found.allowed_distance_difference or 0)} is allowed"
+        rows.append(["distances differ", f"by {small(found.distance_difference or 0)} of themselves at most{allowed}"])
     return rows
 
 
@@ -190,4 +195,6 @@ def _show_cost(cost: Cost) -> None:
         ["same answer", "", percent(cost.same_answer), "of fp32's"],
         ["probabilities", "", "", f"change by {points(cost.largest_change)[1:]} at most"],
     ]
+    if cost.unknown_before is not None:
+        rows.append(["unknown", f"{cost.unknown_before:,}", f"{cost.unknown_after:,}", "of these known images"])
     console.show(console.table(["", "fp32>", f"{cost.precision}>", ""], rows))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
 
+from cnn_tl.abstention.threshold_table import ThresholdTable
 from cnn_tl.core import telemetry
 from cnn_tl.core.errors import ArtefactError, CnnTlError, printable
 from cnn_tl.core.imports import OLDEST_ONNXRUNTIME
@@ -18,8 +19,8 @@ from cnn_tl.exporting.options import FormatOptions, Options
 from cnn_tl.exporting.precision import LOWER
 from cnn_tl.exporting.precision_cost import Lowered
 from cnn_tl.networks import onnx_model
-from cnn_tl.networks.bundle import Bundle, Stored
-from cnn_tl.networks.onnx_model import OnnxModel
+from cnn_tl.networks.bundle import Bundle, Description, Stored
+from cnn_tl.networks.onnx_model import DISTANCE, OnnxModel
 
 LARGEST_FILE = 2**31 - 2**24
 """Bytes of weights: protobuf is limited to 2 GiB, and the graph needs some of it."""
@@ -86,7 +87,7 @@ def _lowered(network: onnx.ModelProto, trained: Bundle | Stored, options: Option
 
 def _save_whole(network: onnx.ModelProto, trained: Bundle | Stored, path: Path, options: FormatOptions) -> None:
     """Add outputs, preprocessing and metadata to a network, and write it."""
-    model = onnx_graph.with_outputs(network, options.outputs)
+    model = onnx_graph.with_outputs(network, options.outputs, trained.distance)
     if options.preprocess == "inside":
         model = onnx_graph.from_pixels(model, trained.preprocessing)
     onnx.helper.set_model_props(model, _metadata(trained, model, options))
@@ -110,12 +111,23 @@ def save(model: onnx.ModelProto, path: Path) -> None:
 def _metadata(trained: Bundle | Stored, model: onnx.ModelProto, options: FormatOptions) -> dict[str, str]:
     opset = next(entry.version for entry in model.opset_import if not entry.domain)
     inside = options.preprocess == "inside"
-    thresholds = trained.facts.get("thresholds") or ()
     about = onnx_model.metadata(
-        trained.classes, trained.preprocessing, trained.architecture, opset, inside=inside, thresholds=thresholds,
+        trained.classes,
+        trained.preprocessing,
+        trained.architecture,
+        opset,
+        inside=inside,
+        thresholds=thresholds_of(trained, options.outputs),
+        reliable=trained.facts.get("thresholds") or (),
         majority_class=trained.majority_class,
-    )  # fmt: skip
+    )
     return {**about, "precision": options.precision, "onnxruntime": needed_onnxruntime(model.ir_version, opset)}
+
+
+def thresholds_of(trained: Description, outputs: Sequence[str]) -> ThresholdTable | None:
+    """Return what a file with these outputs says of confidence and distance; None for a bundle that does not know."""
+    evidence = trained.evidence
+    return None if evidence is None else ThresholdTable.of(evidence, measured=DISTANCE in outputs)
 
 
 def needed_onnxruntime(ir_version: int, opset: int) -> str:

@@ -19,7 +19,7 @@ from cnn_tl.exporting.formats import onnx as onnx_format
 from cnn_tl.exporting.options import Options
 from cnn_tl.exporting.parity import TakesNormalised
 from cnn_tl.networks.bundle import Bundle, Stored
-from cnn_tl.networks.onnx_model import INPUT, LOGITS
+from cnn_tl.networks.onnx_model import DISTANCE, INPUT, LOGITS, joined
 
 MODEL = "model.xml"
 
@@ -30,13 +30,14 @@ class OpenVinoModel(TakesNormalised):
     def __init__(self, folder: Path) -> None:
         openvino = telemetry.openvino()
         model = openvino.Core().read_model(folder / MODEL)
+        self._names = {name for output in model.outputs for name in output.get_names()}
         self._compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         self.facts: Mapping[str, str] = {"architecture": str(model.get_rt_info(["cnn_tl", "architecture"]).value)}
 
     def __call__(self, x_nchw: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the logits [N, K] of normalised images."""
-        logits: NDArray[np.float32] = self._compiled({INPUT: x_nchw})[LOGITS]
-        return logits
+        """Return the outputs of normalised images, see `parity.Exported`."""
+        found = self._compiled({INPUT: x_nchw})
+        return joined(*(found[name] for name in (LOGITS, DISTANCE) if name in self._names))
 
 
 def write(trained: Bundle | Stored, path: Path, options: Options) -> OpenVinoModel:
@@ -47,7 +48,7 @@ def write(trained: Bundle | Stored, path: Path, options: Options) -> OpenVinoMod
     """
     openvino = telemetry.openvino()
     outputs = options.of("openvino").outputs
-    network = onnx_graph.with_outputs(onnx_format.network_of(trained), outputs)
+    network = onnx_graph.with_outputs(onnx_format.network_of(trained), outputs, trained.distance)
     with TemporaryDirectory() as scratch:
         plain = Path(scratch) / "network.onnx"
         onnx_format.save(network, plain)
@@ -56,7 +57,9 @@ def write(trained: Bundle | Stored, path: Path, options: Options) -> OpenVinoMod
         except Exception as error:  # OpenVINO has no common exception class
             reason = " ".join(str(error).split())[:200]
             raise ArtefactError(f"{printable(trained.path)} cannot be converted to OpenVINO: {reason}") from error
+    thresholds = onnx_format.thresholds_of(trained, outputs)
     about = {
+        **({} if thresholds is None else {"thresholds": json.dumps(thresholds.to_dict())}),
         "version": __version__,
         "architecture": trained.architecture,
         "class_names": json.dumps(trained.classes),

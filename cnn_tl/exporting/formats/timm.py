@@ -48,4 +48,6 @@ def write(trained: Bundle, path: Path, options: Options) -> TimmModel:
     graph = trained.path / bundle.GRAPH
     if graph.is_file():  # with it, cnn-tl runs the folder without torch
         files.write_bytes(path / bundle.GRAPH, graph.read_bytes())
+    if trained.evidence is not None:
+        files.write_arrays(path / bundle.EVIDENCE, trained.evidence.arrays())
     return TimmModel(path)
