@@ -120,10 +120,8 @@ def learn(
     extent = extent_of(len(labels_N), training, features_ND.shape[1], len(classes))
     draws = draws_of(labels_N, groups_N, extent.draws, seed)
     sizes = distinct(draws, extent.sizes)
-    with observer.task("fits", len(draws) * len(sizes), "fits"):
-        measured = measure(
-            features_ND, labels_N, groups_N, draws, sizes, fit, len(classes), seed, lambda: observer.advance(1)
-        )
+    with observer.task("fits", sum(len(draw.subset(size)) for draw in draws for size in sizes)):
+        measured = measure(features_ND, labels_N, groups_N, draws, sizes, fit, len(classes), seed, observer.advance)
     return curve_of(measured, classes, len(labels_N), training, seed, grouped=groups_N is not None)
 
 

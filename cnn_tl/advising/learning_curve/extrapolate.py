@@ -29,7 +29,7 @@ PER_DOUBLING = 0.004
 """The error that a curve of few parameters makes at sizes half as large as the largest, as a share of all images: fits
 trust small sizes less, as what is to be foretold is far from them."""
 
-WRONG, WRONG_RELATIVE, WORTH = 0.002, 0.03, 2.0
+WRONG, WRONG_RELATIVE, WORTH = 0.003, 0.04, 2.0
 """The expected deviation from the average of all families for each doubling, before any back-test: a share of all
 images, plus a share of the error; and how many back-tests it counts for."""
 

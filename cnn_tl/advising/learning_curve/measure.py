@@ -57,13 +57,13 @@ def measure(
     fit: Callable[[Problem], Callable[[Features], NDArray[np.floating]]],
     num_classes: int,
     seed: int,
-    advance: Callable[[], None] = lambda: None,
+    advance: Callable[[int], None] = lambda images: None,
 ) -> Measured:
     """Fit a head for each draw and size, by as many threads as cores may be used.
 
     Args:
         fit: returns the function from features to logits.
-        advance: called after each fit, in the thread that called this.
+        advance: called after each fit with the number of images, in the thread that called this.
 
     Raises:
         DivergedError: a head is not finite.
@@ -98,7 +98,7 @@ def measure(
             found = []
             for future in futures:
                 found.append(future.result())
-                advance()
+                advance(found[-1][0])
         except BaseException:
             stopped.set()
             threads.shutdown(wait=False, cancel_futures=True)

@@ -53,8 +53,8 @@ def test_groups_and_class_numbers_reach_the_fit() -> None:
 
 def test_progress_is_told_after_each_fit() -> None:
     told: list[int] = []
-    measure(FEATURES, LABELS, None, DRAWS, [9, 30], fit_auto, 3, 0, lambda: told.append(1))
-    assert len(told) == 10
+    measure(FEATURES, LABELS, None, DRAWS, [9, 30], fit_auto, 3, 0, told.append)
+    assert told == [30] * 5 + [9] * 5
 
 
 def test_an_error_or_an_interruption_begins_no_other_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ def test_an_error_or_an_interruption_begins_no_other_fit(monkeypatch: pytest.Mon
         measure(FEATURES, LABELS, None, DRAWS, [9, 30], fit, 3, 0)  # type: ignore[arg-type]
     assert len(begun) < 10
 
-    def interrupt() -> None:
+    def interrupt(images: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
