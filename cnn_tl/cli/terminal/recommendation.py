@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cnn_tl.advising.recommend.result import BackboneRow, Recommendation
 
 WIDE = 100
-"""Columns of a screen on which the parameters are shown, too."""
+"""Columns of a screen on which parameters and the time to train are shown, too."""
 
 FRONT = "*"
 
@@ -23,17 +23,16 @@ FRONT = "*"
 def show_recommendation(found: Recommendation) -> None:
     """Print the table and what follows from it; fits 80 columns."""
     wide = console.width() >= WIDE
-    columns = ["backbone", "px>", "accuracy>", "to the best>", "img/s>", "MB>", "train>"]
-    columns[6:6] = ["parameters>"] if wide else []
-    rows = [_cells(row, row is found.chosen, wide=wide) for row in found.rows]
-    console.show(console.table(columns, rows, dense=True))
+    columns = ["backbone", "px>", "accuracy>", "to the best>", "img/s>", "MB>"]
+    columns += ["parameters>", "train>"] if wide else []
+    console.show(console.table(columns, [_cells(row, wide=wide) for row in found.rows], dense=True))
     for line in _lines(found):
         console.say(line)
     console.say()
     console.say(f"recommended: {found.reason}")
 
 
-def _cells(row: BackboneRow, chosen: bool, *, wide: bool) -> list[str]:
+def _cells(row: BackboneRow, *, wide: bool) -> list[str]:
     mark = f" {FRONT}" if row.on_front else ""
     cells = [
         f"{printable(row.model)}{mark}",
@@ -42,10 +41,8 @@ def _cells(row: BackboneRow, chosen: bool, *, wide: bool) -> list[str]:
         _difference(row),
         rate(row.images_per_second).removesuffix(" img/s"),
         f"{row.bytes / 1e6:.3g}",
-        duration(row.train_seconds),
     ]
-    cells[6:6] = [f"{row.parameters / 1e6:.1f} M"] if wide else []
-    return cells
+    return cells + ([f"{row.parameters / 1e6:.1f} M", duration(row.train_seconds)] if wide else [])
 
 
 def _difference(row: BackboneRow) -> str:
@@ -57,28 +54,39 @@ def _difference(row: BackboneRow) -> str:
 
 def _lines(found: Recommendation) -> list[str]:
     """Return what the table means, what it leaves open, and what was left out."""
+    from cnn_tl.advising.recommend.choosing import name_of
+
+    names = {row: name_of(row, found.rows) for row in found.rows}
     lines = [
-        f"accuracy: {found.repeats} x {found.folds}-fold cross-validation of head {found.head} on "
-        f"{counted(found.images, 'image')} of {found.total:,} for training; to the best: in points, with 95% interval",
-        f"train: a run on all images here, of whose features {_cached(found)} cached; "
+        f"accuracy: {found.repeats} x {found.folds}-fold cross-validation, head {found.head}, "
+        f"{found.images:,} of {counted(found.total, 'training image')}",
+        "to the best: difference in points, with its 95% interval",
         f"{FRONT} no other is at least as accurate, fast and small",
+        f"train on all images here: {_range([duration(row.train_seconds) for row in _by_time(found)])}; "
+        f"{_range([percent(row.cached, 0) for row in sorted(found.rows, key=_cached)])} of the features are cached",
     ]
     if early := [row for row in found.rows if row.images < found.images]:
-        names = ", ".join(f"{printable(row.model)} at {row.image_size} px ({row.images:,} images)" for row in early)
-        lines.append(f"clearly worse, so dropped early: {names}")
+        each = ", ".join(f"{names[row]} ({row.images:,} images)" for row in early)
+        lines.append(f"clearly worse, so dropped early: {each}")
     if alike := [row for row in found.rows[1:] if row.as_good]:
-        names = ", ".join(f"{printable(row.model)} at {row.image_size} px" for row in alike)
-        lines.append(f"cannot be told apart from the best: {names}")
+        lines.append(f"cannot be told apart from the best: {', '.join(names[row] for row in alike)}")
     lines += [f"left out: {one.candidate}: {one.reason}" for one in found.skipped]
     if found.out_of_time and len(found.rows) > 1:
         lines.append(f"{duration(found.budget)} did not suffice for more images; a longer --budget tells more apart")
     return lines
 
 
-def _cached(found: Recommendation) -> str:
-    shares = [row.cached for row in found.rows]
-    low, high = percent(min(shares), 0), percent(max(shares), 0)
-    return f"{low} are" if low == high else f"{low} to {high} are"
+def _by_time(found: Recommendation) -> list[BackboneRow]:
+    return sorted(found.rows, key=lambda row: row.train_seconds)
+
+
+def _cached(row: BackboneRow) -> float:
+    return row.cached
+
+
+def _range(texts: Sequence[str]) -> str:
+    """Return the first and the last of some figures, or the one that they all are."""
+    return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"
 
 
 def train_words(data: str, candidate: Candidate, given: Sequence[str] = ()) -> list[str]:

@@ -67,3 +67,8 @@ def test_nothing_to_trade() -> None:
 def test_sizes_of_one_model_have_names_of_their_own(speed: float, said: str) -> None:
     rows = [row("net", 0.0, speed, image_size=288), row("net", -0.018, 100)]
     assert reason(rows[0], rows) == f"net at 288 px is 1.8 points better than net at 224 px (+0.4 to +3.1), {said}"
+
+
+def test_weights_of_one_model_have_names_of_their_own() -> None:
+    rows = [row("net", 0.0, 50, candidate=Candidate("net", "here/a.pth")), row("net", -0.02, 100)]
+    assert reason(rows[0], rows).startswith("net (a.pth) is 2.0 points better than net (published weights) (+0.6 to")
