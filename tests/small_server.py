@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_tl.abstention.threshold_table import Confidence, Limit, ThresholdTable
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.explaining.methods import heat_maps
 from cnn_tl.inference.classifier import Classifier
@@ -44,6 +45,19 @@ def by_brightness(pixels_NHWC: Any) -> Any:
 
 def classifier(logits: Any = by_brightness) -> Classifier:
     return Classifier(CLASSES, SPEC, logits)
+
+
+def judging(outputs: Any = by_brightness) -> Classifier:
+    """Return a classifier that knows sets, promises at most 5% wrong from 90% on, and calls medium grey unknown."""
+
+    def with_distance(pixels_NHWC: Any) -> Any:
+        logits_NK = outputs(pixels_NHWC)
+        grey_N = np.abs(logits_NK[:, 0]) < 0.4
+        return np.concatenate([logits_NK, np.where(grey_N, 3.0, 0.5)[:, None]], 1).astype(np.float32)
+
+    confidences = (Confidence(0.05, 0.01, 0.9, 0.8, ""),)
+    table = ThresholdTable("training", 100, (0.2, 0.2, 0.2), (Limit(0.01, 1.0),), confidences)
+    return Classifier(CLASSES, SPEC, with_distance, thresholds=table)
 
 
 def service(limits: Limits | None = None, logits: Any = by_brightness, **options: Any) -> Service:

@@ -52,6 +52,7 @@ EXAMPLES: dict[str, list[str]] = {
     "serve": [
         "cnn-tl serve runs/photos-freeze",
         "cnn-tl serve model.onnx --host 0.0.0.0 --port 80 --max-mb 8",
+        "cnn-tl serve runs/photos-freeze --max-error 5% --unknown 1%",
     ],
     "evaluate": [
         "cnn-tl evaluate runs/photos-freeze photos",

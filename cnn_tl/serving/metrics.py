@@ -23,6 +23,7 @@ class Metrics:
             "cnn_tl_request_seconds", "Seconds from headers to answer.", ["path"], buckets=_SECONDS, registry=to
         )
         self.images = Counter("cnn_tl_images", "Images, answered or broken.", ["outcome"], registry=to)
+        self.verdicts = Counter("cnn_tl_verdicts", "Images by what was said of them.", ["verdict"], registry=to)
         self.batch = Histogram("cnn_tl_batch_size", "Images per batch.", buckets=_SIZES, registry=to)
         self.waiting = Gauge("cnn_tl_waiting_images", "Images being decoded or waiting for the model.", registry=to)
 

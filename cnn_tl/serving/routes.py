@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from importlib.resources import files
 from typing import Annotated, Any
 from urllib.parse import parse_qs, quote
@@ -15,6 +16,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from cnn_tl import __version__
+from cnn_tl.abstention.distance import UNKNOWN_SHARE
 from cnn_tl.abstention.rule import Verdict
 from cnn_tl.core.errors import BadImageError, ResourceError
 from cnn_tl.core.formatting import counted
@@ -63,6 +65,19 @@ class Problem(BaseModel):
     error: str
 
 
+class Judging(BaseModel):
+    """By which rule images are answered, unsure or unknown, see `cnn-tl guide abstention`.
+
+    Without `max_error` and `unknown` a verdict is a remark; else the label of an image that is not answered is null.
+    """
+
+    max_error: float | None
+    unknown: float | None
+    least_probability: float
+    most_distance: float | None
+    withholds: bool
+
+
 class Health(BaseModel):
     """Whether the server answers, and with which model."""
 
@@ -73,6 +88,7 @@ class Health(BaseModel):
     version: str
     max_files: int
     max_bytes: int
+    rule: Judging
 
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -162,6 +178,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
             "version": __version__,
             "max_files": service.limits.files,
             "max_bytes": service.limits.body,
+            "rule": _rule(service),
         }
         return _Json(facts, 200 if service.ready else 503)
 
@@ -169,6 +186,18 @@ def _add_api(app: FastAPI, service: Service) -> None:
     async def metrics() -> Response:
         """Return counters and durations in the text format of Prometheus."""
         return Response(generate_latest(service.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _rule(service: Service) -> dict[str, Any]:
+    rule, knows_distance = service.rule, math.isfinite(service.rule.most_distance)
+    by_default = UNKNOWN_SHARE if knows_distance else None
+    return {
+        "max_error": service.max_error,
+        "unknown": by_default if service.unknown is None else service.unknown,
+        "least_probability": rule.least_confidence,
+        "most_distance": rule.most_distance if knows_distance else None,
+        "withholds": rule.withholds,
+    }
 
 
 def _with_surrogates(request: Request, name: str, decoded: str | None) -> str | None:

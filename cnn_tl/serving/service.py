@@ -36,6 +36,7 @@ class Service:
     Attributes:
         name: of the model, for people.
         classifier: the model. explains: the method of its heat maps.
+        max_error, unknown: which answers are withheld, see `Classifier.rule`. rule: what follows from them.
         metrics: counters of the work. stopping: whether the server refuses new work soon.
     """
 
@@ -49,11 +50,14 @@ class Service:
         batch_size: int,
         max_wait: float,
         workers: int,
+        max_error: float | None = None,
+        unknown: float | None = None,
     ) -> None:
         self.name, self.classifier, self.limits, self.metrics = name, classifier, limits, Metrics()
         self.explains, self._heat_map = heat_map
         self.stopping = False
-        self._spec, self._rule = classifier.preprocessing, classifier.rule()
+        self._spec = classifier.preprocessing
+        self.max_error, self.unknown, self.rule = max_error, unknown, classifier.rule(max_error, unknown)
         if limits.pixels is not None:
             self._spec = replace(self._spec, max_pixels=min(limits.pixels, self._spec.max_pixels))
         self._places = Places(limits.images, "images are waiting")
@@ -117,7 +121,9 @@ class Service:
             self.metrics.images.labels("broken").inc()
             return Answer(name, None, None, (), error.reason)
         self.metrics.images.labels("answered").inc()
-        return self.classifier.answer(name, outputs_E, top, self._rule)
+        answer = self.classifier.answer(name, outputs_E, top, self.rule)
+        self.metrics.verdicts.labels(answer.verdict).inc()
+        return answer
 
     async def _predict(self, content: bytes) -> tuple[Pixels, Outputs]:
         pixels_HWC = await _in(self._readers, lambda: self._read(content))

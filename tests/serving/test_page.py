@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -176,3 +177,40 @@ def test_a_server_that_is_gone_is_said(browser: webdriver.Chrome) -> None:
         one.stop()
     drop(browser, "a.png", image(0))
     until(browser, lambda: "is it still running?" in text(browser, ".problem"))
+
+
+@pytest.fixture(params=["", "max_error=0.05, unknown=0.01"], ids=["default", "promise"])
+def judged(request: pytest.FixtureRequest) -> Iterator[tuple[Served, bool]]:
+    """Yield a server whose model knows what it does not know, and whether it promises anything."""
+    patch = f"s.classifier = s.judging; s.service = functools.partial(s.service, {request.param})"
+    code = f"import functools, small_server as s; {patch}; s.main()"
+    with running([sys.executable, "-c", code, "0", "10", "30"]) as one:
+        yield one, bool(request.param)
+
+
+def test_it_says_in_words_what_it_does_not_know(browser: webdriver.Chrome, judged: tuple[Served, bool]) -> None:
+    served, promises = judged
+    browser.get_log("browser")  # of earlier tests
+    browser.get(served.url)
+    until(browser, lambda: "small" in browser.title)
+    for count, value in enumerate((0, 100, 128), start=1):
+        drop(browser, f"{value}.png", image(value))
+        until(browser, lambda count=count: len(texts(browser, ".heat img:not([hidden])")) == count)
+    unknown, unsure, answered = texts(browser, "article .verdict")
+    assert re.fullmatch(
+        r"I do not know this: it looks unlike anything I was trained on\. I would have said .+ \(\d\d\.\d%\)\.", unknown
+    )
+    assert re.fullmatch(r"I am not sure: dark \(\d\d\.\d%\) or grün \(\d\d\.\d%\)\.", unsure)
+    assert answered == ""
+    assert len(texts(browser, "article .label")) == 9  # the classes are there in any case
+    said = text(browser, "#rule")
+    assert "called unknown, and so are about 1% of the others" in said
+    assert ("at most 5% of its answers are wrong" in said) == promises
+    assert browser.get_log("browser") == []
+
+
+def test_a_model_without_distances_is_not_said_to_know_them(page: webdriver.Chrome) -> None:
+    drop(page, "grey.png", image(128))
+    until(page, lambda: heat_is_drawn(page))
+    assert texts(page, "article .verdict") == [""]
+    assert text(page, "#rule") == "The model always answers with one of its classes, whatever the image shows."

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small_server
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 from small_server import CLASSES, SPEC, by_brightness, classifier, image, service
@@ -344,3 +345,32 @@ def test_more_heat_maps_than_there_may_be_are_503_while_answers_go_on() -> None:
     )  # fmt: skip
     assert client.post("/predict", files=files(image())).status_code == 200
     made.close()
+
+
+@pytest.mark.parametrize("promises", [{}, {"max_error": 0.05, "unknown": 0.01}])
+def test_each_row_says_whether_it_is_an_answer(monkeypatch: pytest.MonkeyPatch, promises: dict[str, float]) -> None:
+    monkeypatch.setattr(small_server, "classifier", small_server.judging)
+    made = service(LIMITS, **promises)
+    try:
+        client = client_of(made)
+        rows = client.post("/predict?top=3", files=files(*map(image, (0, 100, 128)))).json()
+        withheld = bool(promises)
+        assert [row["verdict"] for row in rows] == ["answered", "unsure" if withheld else "answered", "unknown"]
+        assert [row["label"] for row in rows] == ["dark", *([None, None] if withheld else ["dark", rows[2]["label"]])]
+        assert [row["distance"] for row in rows] == [0.5, 0.5, 3.0]
+        assert [row["set"] for row in rows[:2]] == [["dark"], ["dark", "grün"]]
+        assert all(len(row["top"]) == 3 for row in rows)
+        rule = client.get("/health").json()["rule"]
+        assert rule == {"max_error": None, **promises, "unknown": 0.01, "most_distance": 1.0, "withholds": withheld} | {
+            "least_probability": 0.9 if withheld else 0.0
+        }
+        assert 'cnn_tl_verdicts_total{verdict="unknown"} 1.0' in client.get("/metrics").text
+    finally:
+        made.close()
+
+
+def test_a_model_that_knows_no_distance_says_so(client: TestClient) -> None:
+    rule = client.get("/health").json()["rule"]
+    assert (rule["unknown"], rule["most_distance"], rule["withholds"]) == (None, None, False)
+    [row] = client.post("/predict", files=files(image(128))).json()
+    assert (row["verdict"], row["set"], row["distance"]) == ("answered", None, None)

@@ -269,6 +269,7 @@ def test_the_command_refuses_before_it_loads(
             ([tmp_path / "absent"], 4, "does not exist"),
             ([tmp_path / "absent.onnx"], 4, "no such file"),
             ([tmp_path, "--port", 70000], 2, "--port"),
+            ([tmp_path, "--max-error", "200%"], 2, "--max-error: '200%' is not a share"),
         ):
             done = cli("serve", *arguments)
             assert (done.code, done.err.count("\n"), done.out) == (code, 1, "")

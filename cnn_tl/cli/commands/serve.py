@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_tl.cli.options import AnyModel, BatchSize, WhereModelRuns, note_unused_gpu
+from cnn_tl.cli.options import AnyModel, BatchSize, MaxError, UnknownShare, WhereModelRuns, note_unused_gpu
 from cnn_tl.cli.terminal import console
 from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.device import DeviceName
 from cnn_tl.core.errors import ArtefactError, ResourceError, printable
-from cnn_tl.core.formatting import counted
+from cnn_tl.core.formatting import counted, parse_share
 
 if TYPE_CHECKING:
     from socket import socket
@@ -42,6 +42,8 @@ def serve(
     workers: Annotated[
         int | None, typer.Option(min=1, max=64, help="Threads that read images.", show_default="one per core")
     ] = None,
+    max_error: MaxError = None,
+    unknown: UnknownShare = None,
     device: WhereModelRuns = "auto",
 ) -> None:
     """Serve a model over HTTP: POST /predict, POST /explain, GET /health, /metrics, /openapi.json, and a page at /.
@@ -52,6 +54,8 @@ def serve(
     from cnn_tl.serving import sockets
     from cnn_tl.serving.limits import MEGABYTE, Limits
 
+    promised = None if max_error is None else parse_share(max_error, "--max-error")
+    foreign = None if unknown is None else parse_share(unknown, "--unknown")
     _check_is_there(model)
     whole = model.resolve()
     name = f"{whole.parent.name}/{whole.name}" if whole.stem == "model" else whole.name
@@ -68,6 +72,8 @@ def serve(
             batch_size=batch_size,
             max_wait=max_wait / 1000,
             workers=workers or default_workers(),
+            max_error=promised,
+            unknown=foreign,
         )
         try:
             _serve(service, listening)

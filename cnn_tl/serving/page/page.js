@@ -3,7 +3,8 @@
 
 const $ = (selector, within = document) => within.querySelector(selector);
 const SHOWN_CLASSES = 5;
-let facts = { heat_map: "", max_bytes: Infinity };
+const SAID_CLASSES = 3;
+let facts = { heat_map: "", max_bytes: Infinity, rule: {} };
 
 function say(text, isProblem = false) {
   $("#status").textContent = text;
@@ -47,10 +48,30 @@ function fail(card, text) {
   $(".images", card).hidden = true;
 }
 
+function percent(probability) {
+  return `${(probability < 1 ? Math.min(100 * probability, 99.9) : 100).toFixed(1)}%`;
+}
+
+// What a person would say of an image that is not simply answered; empty for one that is.
+function doubt({ verdict, set, top }) {
+  const said = ({ label, probability }) => `${label} (${percent(probability)})`;
+  if (verdict === "unknown") {
+    return `I do not know this: it looks unlike anything I was trained on. I would have said ${said(top[0])}.`;
+  }
+  const several = (set ?? []).length > 1;
+  const answered = facts.rule.max_error !== null || !several;  // a promise that is kept needs no remark
+  if (verdict !== "unsure" && answered) return "";
+  const members = several ? set : top.slice(0, 2).map((one) => one.label);
+  const named = top.filter((one) => members.includes(one.label)).slice(0, SAID_CLASSES).map(said);
+  const others = members.length - named.length;
+  const last = others ? `one of ${others} other ${others === 1 ? "class" : "classes"}` : named.pop();
+  return `I am not sure: ${named.join(", ")} or ${last}.`;
+}
+
 function addRow(card, file, { label, probability }) {
   const row = $("#row").content.cloneNode(true).firstElementChild;
   $(".label", row).textContent = label;
-  $(".share", row).textContent = `${(probability < 1 ? Math.min(100 * probability, 99.9) : 100).toFixed(1)}%`;
+  $(".share", row).textContent = percent(probability);
   $("meter", row).value = probability;
   $("meter", row).textContent = $(".share", row).textContent;
   $("button", row).title = `evidence for ${label}`;
@@ -108,7 +129,11 @@ async function classify(file) {
     if (!response.ok) throw new Error(await problemOf(response));
     const [row] = await response.json();
     for (const one of row.top) addRow(card, file, one);
-    await showHeat(card, file, row.label);
+    const remark = $(".verdict", card);
+    remark.textContent = doubt(row);
+    remark.hidden = !remark.textContent;
+    remark.classList.toggle("unknown", row.verdict === "unknown");
+    await showHeat(card, file, row.top[0].label);
     return true;
   } catch (error) {
     fail(card, error.message);
@@ -156,6 +181,12 @@ async function introduce() {
   }
   document.title = `${facts.model} – cnn-tl`;
   $("#model").textContent = facts.model;
+  const { max_error, unknown } = facts.rule, share = (one) => `${Number((100 * one).toFixed(4))}%`;
+  const rules = [
+    unknown === null ? "" : `Images that look unlike the training images are called unknown, and so are about ${share(unknown)} of the others.`,
+    max_error === null ? "" : `The model answers only where at most ${share(max_error)} of its answers are wrong, with 95% confidence.`,
+  ].filter(Boolean);
+  if (rules.length) $("#rule").textContent = rules.join(" ");
   const shown = facts.classes.slice(0, 8).join(", ") + (facts.classes.length > 8 ? ", …" : "");
   $("#facts").textContent = `${facts.classes.length} classes: ${shown} · cnn-tl ${facts.version}`;
 }
