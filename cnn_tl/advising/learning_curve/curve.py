@@ -26,6 +26,10 @@ TIMES = (2, 4)
 """How many times the training images accuracies are extrapolated to."""
 
 
+LEAST_JUDGED = 20
+"""Images below which no shape of a curve can be told from another."""
+
+
 @dataclass(frozen=True)
 class Point:
     """Accuracy after fits to so many images; interval: 95%, over the draws and the images."""
@@ -135,7 +139,7 @@ def curve_of(
     half = int((sizes_S <= sizes_S[-1] * 0.55).sum())
     now, families, relative = points[-1], dict[str, float](), 0.0
     outlooks: tuple[Outlook, ...] = ()
-    if len(sizes_S) >= LEAST_SIZES:
+    if len(sizes_S) >= LEAST_SIZES and len(right_NS) >= LEAST_JUDGED:
         found = foretell(errors, [training, *(times * training for times in TIMES)], seed)
         if training > sizes_S[-1] * 1.02:
             now = Point(training, float(found.accuracy[0]), found.interval(0))
@@ -152,7 +156,7 @@ def curve_of(
         points=points,
         now=now,
         outlooks=outlooks,
-        check=_check(errors, half, seed) if half >= LEAST_SIZES else None,
+        check=_check(errors, half, seed) if outlooks and half >= LEAST_SIZES else None,
         families=families,
         gains=tuple(class_gains(classes, measured.labels, right_NS[:, max(half - 1, 0)], right_NS[:, -1], relative)),
         baseline=float(np.bincount(measured.labels).max() / len(measured.labels)),

@@ -39,9 +39,13 @@ def sizes_up_to(most: int, num_classes: int, count: int = SIZES) -> list[int]:
     """Return at most `count` numbers of images to fit, ascending.
 
     The last ones are `most` and half of it; the others go down in equal ratios, to `LEAST` images per class or to a
-    `SPAN`th of `most`.
+    `SPAN`th of `most`. Where most classes have a few images, the sizes go down to one of each, and some are above half.
     """
-    first = min(max(LEAST * num_classes, 4, most / SPAN), most / 2)
+    first = min(max(LEAST * num_classes, 4, most / SPAN), max(most / 8, num_classes, 2))
+    if most < 8 * first:
+        sizes = np.geomspace(min(first, most / 2), most, count)
+        sizes[np.argmin(np.abs(np.log(sizes[:-1] / (most / 2))))] = most / 2
+        return sorted({*(round(size) for size in sizes)})
     return sorted({*(round(size) for size in np.geomspace(first, most / 2, count - 1)), most})
 
 
@@ -95,8 +99,11 @@ def draws_of(labels_N: Indices, groups_N: Indices | None, num_draws: int, seed: 
 def distinct(draws: Sequence[Draw], sizes: Sequence[int]) -> list[int]:
     """Return the sizes without those that give nearly the same subsets as the next: groups are not divided."""
     fitted = [float(np.mean([len(draw.subset(size)) for draw in draws])) for size in sizes]
-    kept = [size for size, own, after in zip(sizes, fitted, fitted[1:], strict=False) if own * LEAST_STEP <= after]
-    return [*kept, sizes[-1]]
+    kept, above = [sizes[-1]], fitted[-1]
+    for size, own in zip(sizes[-2::-1], fitted[-2::-1], strict=True):
+        if own * LEAST_STEP <= above:
+            kept, above = [size, *kept], own
+    return kept
 
 
 def _folds(labels_N: Indices, groups_N: Indices | None, folds: int, seed: int) -> Indices:
