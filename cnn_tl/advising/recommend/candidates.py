@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -31,7 +32,7 @@ class Candidate:
     image_size: int | None = None
 
     @property
-    def settings(self) -> dict[str, str | int]:
+    def settings(self) -> dict[str, Any]:
         """The keywords of `cnn_tl.train` that choose it."""
         given = {"model": self.model, "weights": self.weights, "image_size": self.image_size}
         return {name: value for name, value in given.items() if value is not None}

@@ -32,7 +32,7 @@ CHECK_SECONDS = 5.0
 """How long features are computed, at most, before the time is looked at again."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Field:
     """What all candidates share.
 
@@ -40,11 +40,13 @@ class Field:
         run: of the recipe; its model is replaced.
         selection: the images; those that turn out to be broken are missing from it for all.
         sample: of the training images.
+        repeats: of the cross-validation.
     """
 
     run: Run[FreezeRecipe]
     selection: Selection
     sample: Sample
+    repeats: int = REPEATS
 
     def images(self, size: int) -> list[ImageRecord]:
         """Return the readable images of a sample."""
@@ -55,7 +57,9 @@ class Field:
         """Return the folds of a sample, the same for all candidates."""
         images = self.images(size)
         labels = np.array([image.label for image in images], np.int64)
-        return probe_of(labels, group_numbers(images), self.selection.manifest.classes, self.run.recipe.seed)
+        return probe_of(
+            labels, group_numbers(images), self.selection.manifest.classes, self.run.recipe.seed, self.repeats
+        )
 
 
 class Entrant:
@@ -133,7 +137,7 @@ class Entrant:
     def seconds(self, size: int) -> float:
         """Return the expected time for judging it on a sample."""
         missing = sum(image.sha256 in self._lacking for image in self._field.images(size))
-        return missing * self._seconds_per_row + self._fit_factor * self._expected_fits(size)
+        return missing * self._seconds_per_row + self._fit_factor * self.expected_fits(size)
 
     def training_seconds(self) -> tuple[float, float]:
         """Return the expected time of a run on all images, and the share of its features that is cached."""
@@ -170,7 +174,7 @@ class Entrant:
         started = time.perf_counter()
         with self._run.observer.task(f"judging {self.candidate}", None):
             scores = self._field.probe(size).scores(features_ND, self._run.recipe.head, check)
-        self._fit_factor = (time.perf_counter() - started) / max(self._expected_fits(size), 1e-6)
+        self._fit_factor = (time.perf_counter() - started) / max(self.expected_fits(size), 1e-6)
         return scores
 
     def nbytes(self) -> int:
@@ -196,5 +200,6 @@ class Entrant:
         kind, classes = self._run.recipe.head.kind, len(self._field.selection.manifest.classes)
         return fit_seconds(kind, max(images, 1), 1, self.network.info.num_features, classes)
 
-    def _expected_fits(self, size: int) -> float:
-        return FOLDS * REPEATS * self._one_fit(size * (FOLDS - 1) // FOLDS)
+    def expected_fits(self, size: int) -> float:
+        """Return the expected time of all fits on a sample, in seconds."""
+        return FOLDS * self._field.repeats * self._one_fit(size * (FOLDS - 1) // FOLDS)

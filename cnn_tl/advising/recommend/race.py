@@ -144,9 +144,14 @@ def race(
     return Race(tuple(finished), tuple(skipped), out_of_time)
 
 
+def first_size(available: int, num_classes: int) -> int:
+    """Return the size of the first sample, if time allows."""
+    return min(available, max(FIRST, PER_CLASS * num_classes))
+
+
 def _begin(runners: Sequence[R], available: int, num_classes: int, budget: Budget) -> tuple[int, list[R]]:
     """Return the size of the first sample, and the candidates for which there is time, the quickest first."""
-    first = min(available, max(FIRST, PER_CLASS * num_classes))
+    first = first_size(available, num_classes)
     least = min(available, max(LEAST, LEAST_PER_CLASS * num_classes))
     room = SHARE * budget.left
     size = _largest(least, first, lambda size: sum(one.seconds(size) for one in runners) <= room) or least

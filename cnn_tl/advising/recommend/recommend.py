@@ -13,8 +13,8 @@ from cnn_tl.advising.recommend.candidates import Candidate, candidates_of
 from cnn_tl.advising.recommend.choosing import choose, reason_for, rows_of
 from cnn_tl.advising.recommend.comparing import Difference, difference
 from cnn_tl.advising.recommend.entrant import Entrant, Field
-from cnn_tl.advising.recommend.probing import FOLDS, REPEATS
-from cnn_tl.advising.recommend.race import Budget, Race, race
+from cnn_tl.advising.recommend.probing import FOLDS
+from cnn_tl.advising.recommend.race import Budget, Race, first_size, race
 from cnn_tl.advising.recommend.result import BackboneRow, Recommendation, SkippedBackbone
 from cnn_tl.advising.recommend.sample import sample_of
 from cnn_tl.core.device import fp32_switches_restored
@@ -81,6 +81,8 @@ def recommend(
         field = Field(Run(recipe, RunFolder(Path(scratch) / "run"), observer), selection, sample)
         entrants, skipped = _entrants(named, field, observer)
         most = min(limit, len(sample))
+        if sum(one.expected_fits(first_size(most, len(manifest.classes))) for one in entrants) > budget / 2:
+            field.repeats = 1  # many classes
         found = race(entrants, most, len(manifest.classes), clock, lambda size: _groups(field, size))
         late = f"no time was left of {duration(budget)}; give a longer --budget"
         skipped += [SkippedBackbone(one.candidate, late) for one in found.skipped]
@@ -112,14 +114,15 @@ def _entrants(
         except (ResourceError, UsageError) as error:
             first = first or error
             skipped.append(SkippedBackbone(candidate, str(error)))
-            observer.warn(f"{candidate} is left out: {error}")
     if not opened and first is not None:
         raise first
+    for one in skipped:
+        observer.warn(f"{one.candidate} is left out: {one.reason}")
     for _ in range(ROUNDS - 1):  # in turn: other programs may use the cores for a moment
-        for one in opened:
-            one.time_a_pass()
-    for one in opened:
-        one.network.forget_engines()
+        for entrant in opened:
+            entrant.time_a_pass()
+    for entrant in opened:
+        entrant.network.forget_engines()
     return opened, skipped
 
 
@@ -153,7 +156,7 @@ def _recommendation(
         classes=len(manifest.classes),
         out_of_time=found.out_of_time,
         folds=FOLDS,
-        repeats=REPEATS,
+        repeats=field.repeats,
         head=recipe.head.kind,
         device=found.lanes[0].runner.backend.device.name,
         seconds=round(clock.spent, 1),

@@ -93,7 +93,7 @@ class Recommendation:
         return self.chosen.model
 
     @property
-    def settings(self) -> dict[str, str | int]:
+    def settings(self) -> dict[str, Any]:
         """The keywords of `cnn_tl.train` that choose it."""
         return self.chosen.candidate.settings
 
