@@ -146,3 +146,20 @@ def test_more_images_of_a_weak_class_says_how_many_it_has() -> None:
 def test_a_class_that_is_low_by_chance_is_not_blamed() -> None:
     low = right(90, 90, 86, cedar_ash=14, ash_birch=10, birch_ash=10)
     assert "More images of" not in sentences(low, mode="freeze")[2]
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"training_images": {"ash": 4, "birch": 5, "cedar": 4}},
+        {"weak": True},
+        {"mode": "freeze"},
+        {"fine_tuning_failed": True, "mode": "finetune"},
+        {"mode": "finetune"},
+    ],
+)
+def test_advice_to_get_images_names_the_command_that_says_what_they_bring(about: dict[str, Any]) -> None:
+    command, counts = "cnn-tl learning-curve runs/a", WEAK if "weak" in about else GOOD
+    about = {key: value for key, value in about.items() if key != "weak"}
+    assert command in sentences(counts, ask_for_curve=command, **about)[2]
+    assert "learning-curve" not in sentences(counts, **about)[2]
