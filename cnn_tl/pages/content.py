@@ -89,6 +89,7 @@ class ReportPage:
         epochs: the rows of metrics.jsonl of a loop, in order; empty without a loop.
         kept_epoch: the epoch whose weights are kept; None: not known, or no loop.
         learning_curve: None: it was not asked for.
+        promise: what share of errors the model can promise, or why none; None: not known.
         tables: cost, data, and how to do it again.
         commands: lines for the shell with which to do it again.
         facts: everything else for the JSON: run, versions, digests.
@@ -107,6 +108,7 @@ class ReportPage:
     epochs: Sequence[Mapping[str, Any]] = ()
     kept_epoch: int | None = None
     learning_curve: SavedCurve | None = None
+    promise: str | None = None
     tables: tuple[Table, ...] = ()
     commands: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)

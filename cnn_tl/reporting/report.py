@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnn_tl.abstention.distance import UNKNOWN_SHARE
 from cnn_tl.core import files
 from cnn_tl.core.device import DeviceName
 from cnn_tl.core.errors import ArtefactError, printable
@@ -17,6 +18,7 @@ from cnn_tl.core.text_encoding import native
 from cnn_tl.data.manifest import Manifest, Split
 from cnn_tl.metrics.answers import LabelledAnswers
 from cnn_tl.metrics.figures import Figures, figures_of
+from cnn_tl.networks import bundle
 from cnn_tl.networks.pretrained.weights import PACKAGES
 from cnn_tl.pages.content import ReportPage, SavedCurve
 from cnn_tl.reporting import cost, data_table, doctor_findings, galleries, provenance, thumbnails
@@ -31,6 +33,9 @@ from cnn_tl.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from cnn_tl.evaluating.evaluate import Evaluation
+
+PROMISED = 0.05
+"""The share of errors of which the page of a run speaks."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,16 @@ def report_of_run(path: Path, options: PageOptions = DEFAULTS) -> ReportPage:
     return report_of_finished(Finished(result, manifest, answers), options)
 
 
+def _promise(folder: RunFolder) -> str | None:
+    """Return what the model can promise of images like those of training; None for one of an earlier version.
+
+    Raises:
+        ArtefactError: the bundle is damaged.
+    """
+    evidence = bundle.describe(folder.bundle).evidence
+    return None if evidence is None else evidence.promise(PROMISED, UNKNOWN_SHARE).text
+
+
 def report_of_finished(finished: Finished, options: PageOptions = DEFAULTS) -> ReportPage:
     """Return the page of a run that may not have written its result yet.
 
@@ -81,7 +96,7 @@ def report_of_finished(finished: Finished, options: PageOptions = DEFAULTS) -> R
     epochs = tuple(row for row in folder.read_metrics() if "epoch" in row)
     origin = provenance.provenance_of(folder, manifest, result)
     examined = doctor_findings.recall(origin["sha256"]["data"])
-    curve = saved_curve(folder)
+    curve, promise = saved_curve(folder), _promise(folder)
     data = data_table.data_facts(manifest) | {"doctor": examined and asdict(examined)}
     return _page(
         answers,
@@ -102,12 +117,14 @@ def report_of_finished(finished: Finished, options: PageOptions = DEFAULTS) -> R
         ),
         commands=provenance.commands_of(folder),
         learning_curve=curve,
+        promise=promise,
         facts={
             "run": printable(path),
             **origin,
             "cost": spent.to_dict(),
             "data": data,
             "learning_curve": curve and asdict(curve),
+            "promise": promise,
         },
     )
 

@@ -111,6 +111,18 @@ def test_each_figure_is_what_sklearn_makes_of_the_answers_of_predict(run: Path, 
     assert (confusion == metrics.confusion_matrix(labels, predicted, labels=manifest.classes)).all()
 
 
+def test_the_page_says_what_can_be_promised(run: Path, loose_run: Callable[[], Path]) -> None:
+    page = report_of_run(run, PLAIN)
+    assert page.promise is not None
+    assert "5% wrong" in page.promise
+    assert re.search(r"By the images held out in training: .*5% wrong", render_report(page))
+    older = loose_run()
+    (older / "model" / "evidence.safetensors").unlink()
+    page = report_of_run(older, PLAIN)
+    assert page.promise is None
+    assert "By the images held out" not in render_report(page)
+
+
 def test_the_page_holds_the_same_figures_as_json(run: Path) -> None:
     page = report_of_run(run, PLAIN)
     assert embedded(render_report(page)) == json.loads(json.dumps(as_json(page)))
