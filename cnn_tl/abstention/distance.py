@@ -272,8 +272,9 @@ def fit_with_held_out(
         groups_N: the group of each image, such as near-duplicates; a group lies in one fold.
 
     Returns:
-        The distance; and for each of images_n its distance by a fit without it, NaN if no other image of its class
-        was in that fit.
+        The distance; and for each of images_n its distance by a fit without it: to the other classes, if no other image
+        of its own was in that fit, which is rather too far, so that no more known images are called unknown than is
+        promised. NaN if the fit had no image at all.
     """
     from threadpoolctl import threadpool_limits
 
@@ -304,15 +305,12 @@ def _held_out(
         if moments is None:
             fitted_N = np.ones(len(x_ND), np.bool_)
             fitted_N[own] = False
-            counts_K = np.bincount(labels_N[fitted_N], minlength=num_classes)
-            spread = _spread_of_rows(x_ND[fitted_N], labels_N[fitted_N], num_classes) if counts_K.any() else None
+            spread = _spread_of_rows(x_ND[fitted_N], labels_N[fitted_N], num_classes) if fitted_N.any() else None
         else:
             others = moments.without(x_ND[own], labels_N[own])
-            counts_K = others.counts
-            spread = _spread_of(others, whole.searched) if counts_K.any() else None
+            spread = _spread_of(others, whole.searched) if others.counts.any() else None
         if spread is not None:
-            known_m = counts_K[labels_N[own]] > 0
-            held_out_n[held_m[known_m]] = _distance_of(spread)._of_unit(x_ND[own[known_m]])
+            held_out_n[held_m] = _distance_of(spread)._of_unit(x_ND[own])
     return whole, held_out_n
 
 

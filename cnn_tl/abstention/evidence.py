@@ -1,7 +1,7 @@
 """What a trained model keeps of images that it was not fitted to, so that thresholds can be chosen later.
 
 For each held-out image: its class, the probability of that class, the confidence, whether the answer was right, and the
-distance; a dozen bytes. And `FeatureDistance`, which measures the distance of new images.
+distance; 17 bytes. And `FeatureDistance`, which measures the distance of new images.
 
 Shapes: n held-out images, N images, D features, K classes.
 """
@@ -26,7 +26,7 @@ from cnn_tl.core.seeds import seed_of
 from cnn_tl.core.statistics import softmax
 
 MOST_IMAGES = 20_000
-"""Held-out images that are kept, about 300 KB; more would not make the thresholds noticeably more exact."""
+"""Held-out images that are kept, 340 KB; more would not make the thresholds noticeably more exact."""
 
 RELIABLE = (0.9, 0.95, 0.99)
 """The accuracies that a model card speaks of."""
@@ -51,8 +51,8 @@ class Evidence:
         true_n: the probability of their class, float32 [n].
         confidence_n: the highest probability, float32 [n].
         right_n: whether the most probable class is theirs, bool [n].
-        distances_n: how far they lie from what training showed, float32 [n], NaN for an image without another of its
-            class; None where that is not known.
+        distances_n: how far they lie from what training showed, float32 [n], NaN where no fit without the image
+            was possible; None where that is not known.
         distance: measures the distance of features; None where that is not known.
     """
 
@@ -82,8 +82,14 @@ class Evidence:
             logits_nK: what models that were not fitted to an image say of it.
             distances_n: by fits that an image did not take part in, in the units of `distance`.
         """
+        if len(labels_n) > MOST_IMAGES:  # before the softmax, which takes as much memory as the logits
+            kept = np.random.default_rng(seed_of(seed, "evidence")).permutation(len(labels_n))[:MOST_IMAGES]
+            logits_nK, labels_n = logits_nK[kept], labels_n[kept]
+            distances_n = None if distances_n is None else distances_n[kept]
+        if distances_n is not None and not np.isfinite(distances_n).any():  # nothing tells which of them are usual
+            distances_n = distance = None
         probabilities_nK = softmax(logits_nK)
-        whole = cls(
+        return cls(
             source=source,
             num_classes=logits_nK.shape[1],
             labels_n=labels_n,
@@ -93,8 +99,6 @@ class Evidence:
             distances_n=distances_n,
             distance=distance,
         )
-        chance = np.random.default_rng(seed_of(seed, "evidence"))
-        return whole if whole.images <= MOST_IMAGES else whole._only(chance.permutation(whole.images)[:MOST_IMAGES])
 
     @property
     def images(self) -> int:
@@ -129,7 +133,8 @@ class Evidence:
         """Return the confidence from which on at most a share of the answers is wrong.
 
         Args:
-            unknown: the promise is given for images that are not called unknown at this share.
+            unknown: the promise is given for images that are not called unknown at this share. That limit is a
+                distance among those of these images; the nearer ones remain independent draws of all that are nearer.
         """
         known = self
         if unknown is not None and self.distances_n is not None:
@@ -193,7 +198,9 @@ class Evidence:
             KeyError, ValueError: they are not that, or of another number of classes.
         """
         source, classes = map(int, arrays[_SOURCE])
-        images = {len(arrays[name]) for name in ("labels", "true", "confidence", "right")}
+        images = {
+            len(arrays[name]) for name in ("labels", "true", "confidence", "right", "distances") if name in arrays
+        }
         if classes != num_classes or len(images) != 1:
             raise ValueError(f"evidence of {classes} classes, arrays of {sorted(images)} images")
         if broken := [name for name, array in arrays.items() if name != "distances" and not np.isfinite(array).all()]:

@@ -212,13 +212,29 @@ def test_storing_changes_nothing() -> None:
     assert np.array_equal(FeatureDistance.from_arrays(arrays)(others), distance(others))
 
 
-def test_a_class_with_one_image_has_a_mean_and_no_held_out_distance() -> None:
+def test_a_class_with_one_image_has_a_mean_and_its_image_the_distance_of_other_classes() -> None:
     features, labels = clouds(101)
+    features[100] *= -1
     labels = np.where(np.arange(101) == 100, 4, labels)
     distance, held_out = fit_with_held_out(features, labels, 5)
-    assert np.isnan(held_out[100])
-    assert np.isfinite(held_out[:100]).all()
+    assert held_out[100] > 2 * held_out[:100].max()
+    assert np.isfinite(held_out).all()
     assert np.allclose(distance.means[4], unit_length(features)[100], atol=1e-3)
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_few_known_images_of_small_classes_are_called_unknown(images: int) -> None:
+    """A promise about known images includes those of classes with one image, whose mean is hardly known."""
+    features, labels = clouds(2_000, classes=100, dimensions=100)
+    kept = (np.arange(2_000) < 100 * images) | (labels < 50)
+    distance, _ = fit_with_held_out(features[kept], labels[kept], 100)
+    known, _ = clouds(2_000, classes=100, dimensions=100, seed=1)
+    assert (distance(known) > 1).mean() < 0.025
+
+
+def test_one_group_alone_has_no_distances() -> None:
+    features, labels = clouds(8)
+    assert np.isnan(fit_with_held_out(features, labels, 4, groups_N=np.zeros(8, np.int64))[1]).all()
 
 
 @pytest.mark.parametrize("images", [30, 700])

@@ -34,7 +34,10 @@ def test_it_survives_a_file() -> None:
     assert np.allclose(again.distance(features), first.distance(features), rtol=1e-2)
 
 
-@pytest.mark.parametrize("change", [{"labels": np.zeros(3, np.int32)}, {"confidence": np.full(400, np.nan)}])
+@pytest.mark.parametrize(
+    "change",
+    [{"labels": np.zeros(3, np.int32)}, {"confidence": np.full(400, np.nan)}, {"distances": np.zeros(3, np.float32)}],
+)
 def test_damaged_arrays_are_refused(change: dict[str, np.ndarray]) -> None:
     with pytest.raises(ValueError, match=r"arrays of|NaN"):
         Evidence.from_arrays(made().arrays() | change, 3)
@@ -90,16 +93,25 @@ def test_without_distances_nothing_is_unknown_and_asking_for_it_is_refused() -> 
         evidence.rule(unknown=0.01)
 
 
-def test_a_class_with_one_image_has_no_distance_and_disturbs_nothing() -> None:
+def test_one_image_of_another_class_disturbs_nothing() -> None:
     chance = np.random.default_rng(3)
     labels = np.array([0] * 100 + [1] * 100 + [2])
     features = (chance.normal(size=(201, 8)) + 3 * np.eye(8)[labels]).astype(np.float32)
     distance, distances = fit_with_held_out(features, labels, 3)
     evidence = Evidence.of("training", np.eye(3)[labels] * 5, labels, distances, distance)
-    assert np.isnan(evidence.distances_n[-1])
+    assert np.isfinite(evidence.distances_n[-1])
     assert evidence.most_distance() == pytest.approx(1, rel=1e-6)
     assert np.isfinite(evidence.most_distance(0.001))
     Evidence.from_arrays(evidence.arrays(), 3)
+
+
+def test_a_distance_whose_usual_values_are_not_known_is_not_kept() -> None:
+    first = made()
+    assert first.distance is not None
+    nowhere = np.full(400, np.nan, np.float32)
+    without = Evidence.of("training", np.eye(3)[first.labels_n], first.labels_n, nowhere, first.distance)
+    assert without.distance is None
+    assert without.rule().most_distance == math.inf
 
 
 def test_many_images_are_thinned_by_the_seed() -> None:
@@ -107,6 +119,7 @@ def test_many_images_are_thinned_by_the_seed() -> None:
     logits = np.random.default_rng(0).normal(size=(len(labels), 2))
     one, same, other = (Evidence.of("validation", logits, labels, seed=seed) for seed in (1, 1, 2))
     assert one.images == MOST_IMAGES
+    assert one.right_n.mean() == pytest.approx((logits.argmax(1) == labels).mean(), abs=0.001)
     assert np.array_equal(one.true_n, same.true_n)
     assert not np.array_equal(one.true_n, other.true_n)
 

@@ -47,10 +47,11 @@ def evidence_of_loop(
     training images (by frozen features of six data sets; mean AUROC within 0.005).
 
     Args:
-        features_ND: of the validation images; None: no distances.
+        features_ND: of the validation images; None: no distances. There are none either if a class has no validation
+            image: all of its images would be far away.
     """
     labels_N, classes = _labels(val), logits_NK.shape[1]
-    if features_ND is None:
+    if features_ND is None or len(np.unique(labels_N)) < classes:
         return Evidence.of("validation", logits_NK, labels_N, seed=seed)
     distance, distances_N = fit_with_held_out(features_ND, labels_N, classes, None, group_numbers(val))
     return Evidence.of("validation", logits_NK, labels_N, distances_N, distance, seed=seed)
