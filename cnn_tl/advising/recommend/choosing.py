@@ -27,18 +27,23 @@ GroupsOf = Callable[[int], "NDArray[np.int64] | None"]
 def rows_of(lanes: Sequence[Lane[Entrant]], groups_of: GroupsOf) -> list[BackboneRow]:
     """Return a row for each backbone that was judged, the most accurate first.
 
-    One that was dropped early is compared with the best one on the sample on which it was dropped.
+    One that was dropped early is compared with the best one on the sample on which it was dropped. Of equally accurate
+    ones the fastest counts as the best.
     """
     largest = max(lane.size for lane in lanes)
-    best = max((lane for lane in lanes if lane.size == largest), key=lambda lane: float(lane.scores[largest].mean()))
+    finalists = [lane for lane in lanes if lane.size == largest]
+    best = max(finalists, key=lambda lane: (float(lane.scores[largest].mean()), lane.runner.images_per_second))
     others = [lane for lane in lanes if lane is not best]
     apart = [difference(best.scores[one.size], one.scores[one.size], groups_of(one.size)) for one in others]
     worse = [differs and found.gain < 0 for differs, found in zip(told_apart(apart, SIGNIFICANT), apart, strict=True)]
     rows = [_row(best, None, as_good=True)]
-    rows += [_row(lane, found, as_good=not less) for lane, found, less in zip(others, apart, worse, strict=True)]
+    rows += [
+        _row(lane, found, as_good=lane in finalists and not less)
+        for lane, found, less in zip(others, apart, worse, strict=True)
+    ]
     front = on_front([(row.difference, row.images_per_second, -row.bytes) for row in rows])
     marked = [replace(row, on_front=is_on) for row, is_on in zip(rows, front, strict=True)]
-    return sorted(marked, key=lambda row: (-row.difference, -row.images_per_second))
+    return [marked[0], *sorted(marked[1:], key=lambda row: (-row.difference, -row.images_per_second))]
 
 
 def _row(lane: Lane[Entrant], found: Difference | None, *, as_good: bool) -> BackboneRow:

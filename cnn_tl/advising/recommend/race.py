@@ -85,7 +85,7 @@ class Runner(Protocol):
 R = TypeVar("R", bound=Runner)
 
 
-@dataclass
+@dataclass(eq=False)
 class Lane(Generic[R]):
     """How far a candidate came: its scores on each sample, by the size of the sample."""
 

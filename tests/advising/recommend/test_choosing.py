@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cnn_tl.advising.recommend.candidates import Candidate
-from cnn_tl.advising.recommend.choosing import choose, reason_for
+from cnn_tl.advising.recommend.choosing import choose, reason_for, rows_of
 from cnn_tl.advising.recommend.comparing import Difference
+from cnn_tl.advising.recommend.race import Lane
 from cnn_tl.advising.recommend.result import BackboneRow
 
 
@@ -72,3 +74,43 @@ def test_sizes_of_one_model_have_names_of_their_own(speed: float, said: str) -> 
 def test_weights_of_one_model_have_names_of_their_own() -> None:
     rows = [row("net", 0.0, 50, candidate=Candidate("net", "here/a.pth")), row("net", -0.02, 100)]
     assert reason(rows[0], rows).startswith("net (a.pth) is 2.0 points better than net (published weights) (+0.6 to")
+
+
+class Judged:
+    """An entrant as far as rows need it."""
+
+    image_size, parameters = 224, 10
+
+    def __init__(self, model: str, speed: float) -> None:
+        self.candidate, self.images_per_second = Candidate(model), speed
+
+    def training_seconds(self) -> tuple[float, float]:
+        return 1.0, 0.0
+
+    def nbytes(self) -> int:
+        return 10
+
+
+def lane(model: str, speed: float, **right: int) -> Any:
+    """Return a lane with so many right answers of `n100` and `n200` images."""
+    scores = {int(name[1:]): np.arange(int(name[1:])) < count for name, count in right.items()}
+    return Lane(Judged(model, speed), {size: one.astype(float) for size, one in scores.items()})
+
+
+def test_of_equally_accurate_ones_the_fastest_is_the_best_and_comes_first() -> None:
+    for lanes in (
+        [lane("slow", 5, n100=90), lane("quick", 9, n100=90)],
+        [lane("quick", 9, n100=90), lane("slow", 5, n100=90)],
+    ):
+        rows = rows_of(lanes, lambda size: None)
+        assert [row.model for row in rows] == ["quick", "slow"]
+        assert [row.difference_interval is None for row in rows] == [True, False]
+        assert [row.on_front for row in rows] == [True, False]
+
+
+def test_one_that_was_dropped_is_compared_where_it_was_dropped_and_never_chosen() -> None:
+    rows = rows_of([lane("out", 9, n100=81), lane("last", 5, n100=80, n200=180)], lambda size: None)
+    assert [(row.model, row.images) for row in rows] == [("last", 200), ("out", 100)]
+    assert rows[1].difference == pytest.approx(0.01)
+    assert not rows[1].as_good
+    assert choose(rows).model == "last"
