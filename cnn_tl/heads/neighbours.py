@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.heads.folds import HELD_OUT_IMAGES, indispensable, members_of, stratified_sample
+from cnn_tl.core.seeds import seed_of
+from cnn_tl.heads.folds import HELD_OUT_IMAGES, indispensable, members_of
 from cnn_tl.heads.problem import Features, FittedHead, HeldOut, Problem
 from cnn_tl.networks.head_forward import unit, voted
 from cnn_tl.recipe.resolved import KnnHead
@@ -38,7 +39,9 @@ def fit_neighbours(problem: Problem, settings: KnnHead) -> FittedHead:
 def _left_out(
     problem: Problem, bank_RD: Features, row_of: NDArray[np.int64], votes_RK: Features, neighbours: int
 ) -> HeldOut | None:
-    """Return the logits of a sample of images, without all rows of each one's group; a row that others share remains.
+    """Return the logits of some images, without all rows of each one's group; a row that others share remains.
+
+    They are drawn at random: with at least one image of each class, rare classes would count too much.
 
     Args:
         row_of: the row of the bank of each view of each image, [V * N].
@@ -47,7 +50,8 @@ def _left_out(
     spared = np.flatnonzero(~indispensable(labels_N, problem.groups))
     if not len(spared):
         return None
-    images = spared[stratified_sample(labels_N[spared], HELD_OUT_IMAGES, 1, problem.seed)]
+    drawn = np.random.default_rng(seed_of(problem.seed, "held out")).permutation(spared)
+    images = np.sort(drawn[:HELD_OUT_IMAGES])
     row_VN, votes, uses_R = row_of.reshape(views, -1), votes_RK.astype(np.float64), np.bincount(row_of)
     members = None if problem.groups is None else dict(enumerate(members_of(problem.groups)))
     place_N = None if problem.groups is None else np.unique(problem.groups, return_inverse=True)[1]
@@ -61,8 +65,9 @@ def _left_out(
             rows, counts = np.unique(row_VN[:, own], return_counts=True)
             before = votes[rows].copy()
             np.subtract.at(votes, (row_VN[:, own], labels_N[own]), problem.class_weights[labels_N[own]])
-            others_R = np.delete(np.arange(len(votes)), rows[counts == uses_R[rows]])
-            logits_nK[place] = voted(cosine_R[others_R], votes[others_R], min(neighbours, len(others_R)))
+            gone = rows[counts == uses_R[rows]]
+            cosine_R[gone] = -np.inf  # copies of the others' votes would take a gigabyte for many classes
+            logits_nK[place] = voted(cosine_R, votes, min(neighbours, len(votes) - len(gone)))
             votes[rows] = before
     return HeldOut(images, logits_nK)
 

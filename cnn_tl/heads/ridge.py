@@ -57,6 +57,8 @@ def ridge_with_held_out(
 def _without_indispensable(problem: Problem, held_out: HeldOut) -> HeldOut | None:
     """Drop images that are alone in their class, or whose group is: no fit without them knows the class."""
     spared_n = ~indispensable(problem.labels, problem.groups)[held_out.images]
+    if spared_n.all():
+        return held_out
     return HeldOut(held_out.images[spared_n], held_out.logits[spared_n]) if spared_n.any() else None
 
 

@@ -11,7 +11,19 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from cnn_tl.core.statistics import softmax
-from cnn_tl.heads import HEADS, FittedHead, Problem, arrays, fold_fits, lbfgs, logistic, penalty_path, prototype, ridge
+from cnn_tl.heads import (
+    HEADS,
+    FittedHead,
+    Problem,
+    arrays,
+    fold_fits,
+    lbfgs,
+    logistic,
+    neighbours,
+    penalty_path,
+    prototype,
+    ridge,
+)
 from cnn_tl.heads.arrays import DeviceArrays, HostArrays
 from cnn_tl.heads.lbfgs import History, minimise
 from cnn_tl.heads.problem import HeldOut
@@ -75,10 +87,20 @@ def test_of_many_images_a_part_is_held_out(images: int) -> None:
     rows, labels = draw(images, features=3)
     of_lbfgs, of_knn = (held(kind, problem_of(rows, labels)) for kind in ("lbfgs", "knn"))
     assert 1_500 <= len(of_lbfgs.images) <= 2_500
-    assert 1_990 <= len(of_knn.images) <= 2_010
-    for found in (of_lbfgs, of_knn):
+    assert len(of_knn.images) == 2_000
+    for found, uneven in ((of_lbfgs, 5), (of_knn, 150)):
         assert (np.diff(found.images) > 0).all()
-        assert np.ptp(np.bincount(labels[found.images])) <= 5, "each class has its share"
+        assert np.ptp(np.bincount(labels[found.images])) <= uneven, "each class has its share"
+
+
+def test_rare_classes_are_held_out_as_rarely_as_they_occur(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "HELD_OUT_IMAGES", 100)
+    rows, labels = draw(1_000, classes=50)
+    labels = np.where(labels < 20, 0, labels - 19)  # 400 images of one class, 20 of each of 30 others
+    rare = (labels[held("knn", problem_of(rows, labels)).images] > 0).mean()
+    assert rare == pytest.approx(0.6, abs=0.15)
+    rarest = np.where(np.arange(1_000) < 940, 0, np.arange(1_000) % 30 + 1)
+    assert (rarest[held("knn", problem_of(rows, rarest)).images] > 0).mean() < 0.15
 
 
 @pytest.mark.usefixtures("small_sample")

@@ -9,7 +9,7 @@ A stopped run has no checkpoint: the features computed so far are in the cache, 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -139,6 +139,7 @@ def _run(
         nonlocal head, evidence
         head, logits, fitted = _fit(run, dataset, network, train, val)
         evidence = evidence_of(head, train, val, logits, seed=run.recipe.seed)
+        head = replace(head, held_out=None)  # may be larger than the features
         return logits, fitted
 
     logits, fitted = run.world.first(fit)
