@@ -91,17 +91,6 @@ def check_values(device: str, **counts: int | None) -> None:
             raise UsageError(f"{name}: got {count}, allowed {least} or more")
 
 
-def check_shares(**shares: float | None) -> None:
-    """Refuse shares that are not between 0 and 1; None stands for the default.
-
-    Raises:
-        UsageError: one line that names the keyword.
-    """
-    for name, share in shares.items():
-        if share is not None and not 0 < share < 1:
-            raise UsageError(f"{name}: got {share}, allowed a share above 0 and below 1, such as 0.05")
-
-
 def path_text(path: object, name: str, allowed: str = "a path") -> str:
     """Return a path as text.
 

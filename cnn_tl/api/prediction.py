@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cnn_tl.api.keywords import PathLike, check_shares, check_values, path_text
+from cnn_tl.api.keywords import PathLike, check_values, path_text
 from cnn_tl.api.messages import with_keywords
 from cnn_tl.api.observers import choose_observer, quiet_dependencies
+from cnn_tl.core.formatting import check_shares
 from cnn_tl.core.imports import require_working_directory
 from cnn_tl.core.progress import Observer
 

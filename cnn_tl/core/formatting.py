@@ -121,6 +121,17 @@ def parse_share(text: str, name: str) -> float:
     return share
 
 
+def check_shares(**shares: float | None) -> None:
+    """Refuse shares that are not between 0 and 1; None stands for the default.
+
+    Raises:
+        UsageError: one line that names the keyword.
+    """
+    for name, share in shares.items():
+        if share is not None and not 0 < share < 1:
+            raise UsageError(f"{name}: got {share}, allowed a share above 0 and below 1, such as 0.05")
+
+
 def share_as_typed(share: float) -> str:
     """Return a share that a person has typed, with as few digits as it takes."""
     for digits in range(4):

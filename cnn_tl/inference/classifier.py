@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cnn_tl.abstention.rule import Rule, Verdict
 from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.errors import ArtefactError, UsageError, printable
-from cnn_tl.core.formatting import certainty
+from cnn_tl.core.formatting import certainty, check_shares
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.core.progress import Observer
 from cnn_tl.core.statistics import softmax
@@ -149,8 +149,9 @@ class Classifier:
                 the training ones at most about this share is withheld.
 
         Raises:
-            UsageError: the model does not know enough for this.
+            UsageError: the model does not know enough for this, or a share is not between 0 and 1.
         """
+        check_shares(max_error=max_error, unknown=unknown)
         if self.thresholds is None:
             if max_error is None and unknown is None:
                 return Rule()
@@ -204,8 +205,7 @@ class Classifier:
 
         Raises:
             DataError: a folder or a pattern holds no image.
-            UsageError: something is not an image, such as an array of floats; or the model does not know enough for
-                `max_error` or `unknown`.
+            UsageError: something is not an image, such as an array of floats; see also `rule`.
         """
         rule = self.rule(max_error, unknown)
         found = list(find_images(images, recursive=recursive))

@@ -330,3 +330,9 @@ def test_a_model_that_overflows_gives_no_answer() -> None:
     spoilt = Classifier(("one", "two"), SPEC, lambda pixels: np.full((len(pixels), 2), np.nan, np.float32))
     with pytest.raises(ArtefactError, match="the model's logits are not finite"):
         list(spoilt.predict(np.zeros((20, 20, 3), np.uint8)))
+
+
+@pytest.mark.parametrize("shares", [{"max_error": 5}, {"max_error": 0.0}, {"unknown": 1.0}, {"unknown": -0.1}])
+def test_shares_that_cannot_be_are_refused(shares: dict[str, float], mixed: list[Path]) -> None:
+    with pytest.raises(UsageError, match=r"allowed a share above 0 and below 1"):
+        MODEL.predict(mixed, **shares)
