@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,10 +48,11 @@ class ChosenRule:
             return ()
         return ("the thresholds come from these validation images: other images tell whether promises are kept",)
 
-    def signals(self, predictions: Predictions) -> Signals:
-        """Return what the rule makes of predictions."""
-        distances_N, rule = predictions.distances, self.rule
-        confidence_N = top_probabilities(predictions.logits)
+    def signals(
+        self, confidence_N: NDArray[np.floating[Any]], distances_N: NDArray[np.floating[Any]] | None
+    ) -> Signals:
+        """Return what the rule makes of N images."""
+        rule = self.rule
         unknown_N = np.zeros(len(confidence_N), np.bool_) if distances_N is None else distances_N > rule.most_distance
         answered_N = ~unknown_N & (confidence_N >= rule.least_confidence) & (not self.reason)
         return Signals(confidence_N, distances_N, unknown_N, answered_N)
@@ -78,7 +80,8 @@ def abstention_by(
     chosen: ChosenRule, predictions: Predictions, answers: LabelledAnswers, labels_N: NDArray[np.int64]
 ) -> tuple[Abstention, Signals]:
     """Return what not answering gains on labelled images, and their signals."""
-    found, signals, rule = abstention_of(answers), chosen.signals(predictions), chosen.rule
+    found, rule = abstention_of(answers), chosen.rule
+    signals = chosen.signals(answers.confidence, predictions.distances)
     if signals.distance is not None:
         found = replace(found, called_unknown=float(signals.unknown.mean()))
     if rule.least is not None:
@@ -92,4 +95,5 @@ def abstention_by(
 
 def unknown_check(chosen: ChosenRule, folder: str, known: Signals, foreign: Predictions) -> UnknownCheck:
     """Return how well images that show none of the classes are told from the labelled ones."""
-    return check_unknown(folder, len(foreign.unreadable), known, chosen.signals(foreign))
+    signals = chosen.signals(top_probabilities(foreign.logits), foreign.distances)
+    return check_unknown(folder, len(foreign.unreadable), known, signals)
