@@ -3,9 +3,11 @@
 An image is like the held-out ones, so its true class is as probable as that of a random one of them: the set of all
 classes that are at least as probable as the true class was in 95% of the held-out images holds the true class 95% of
 the time, whatever the model is (Vovk, Gammerman and Shafer 2005; the score 1 - p of Sadinle, Lei and Wasserman 2019
-gives the smallest sets on average). The held-out scores of all folds are pooled, so that the whole training split
-calibrates (cross-conformal prediction, Vovk 2015; the bound for certain is then 1 - 2 * 0.05, what is measured is
-1 - 0.05).
+gives the smallest sets on average). That is exact for a model that was not fitted to the held-out images. Where folds
+of the training split are held out, their scores are pooled, as in cross-conformal prediction (Vovk 2015), so that the
+whole split calibrates; but a new image is scored by the final model and not by those of the folds, for which nothing
+is proven without assumptions (Barber et al. 2021, "Predictive inference with the jackknife+"). The models of
+the folds know fewer images, so the sets are rather too large, and 1 - 0.05 is what is measured.
 
 Classes with enough images have their own threshold, so that a difficult class is not covered at the expense of the
 others (Mondrian); those with fewer share one (clustered conformal prediction, Ding et al. 2023, with one cluster).

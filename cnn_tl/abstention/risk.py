@@ -7,6 +7,9 @@ exceeds max_error". Ranks that depend on n alone are tested in turn, from few im
 1 - confidence_level ends it, and the rank before it is the answer. So a single test can break the promise: that of the
 first rank below the confidence at which the error passes max_error.
 
+All of this is exact for the answers of one model to images that had no part in it. Held-out answers by folds are of
+several models, each fitted to fewer images than the final one: then the promise is an approximation.
+
 Measured on 1,000 held-out images of which 24% are wrong, for 5%: 31% are answered, with SGR's binary search (Geifman
 and El-Yaniv 2017, "Selective classification for deep neural networks", sec. 3) 20%, and 46% if the error were known.
 

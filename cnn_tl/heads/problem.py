@@ -89,7 +89,8 @@ def require_finite(features: Features) -> None:
 class HeldOut:
     """Logits of training images by heads of the same kind and hyper-parameters, fitted without them.
 
-    Whole groups are held out. So these logits are as right, and as confident, as those of new images.
+    Whole groups are held out. So these logits are as right, and as confident, as those of new images, but for the few
+    hyper-parameters, such as the penalty, which the held-out images themselves have chosen.
 
     Attributes:
         images: the n images, int64 [n], ascending.
