@@ -33,11 +33,14 @@ UNKNOWN_SHARE = 0.01
 _SHORTEST = 1e-12
 """Features shorter than this, as those of a black image, count as zero."""
 
-_LEAST_VARIANCE = 1e-4
+_LEAST_VARIANCE = 1e-3
 """The least variance within classes, summed over the features: that of equal images is rounding error."""
 
-_LEAST_SCALE = 0.05
+_LEAST_SCALE = 0.5
 """The least scale of a distance, which is about 1 within classes unless their images are equal."""
+
+LEAST_SQUARE = 0.01
+"""The least d_k: below, where the terms cancel, the root would show the rounding of float32. The usual size is 1."""
 
 _AT_ONCE = 4_096
 """Images whose distances are computed together."""
@@ -111,7 +114,7 @@ class FeatureDistance:
     """The distance of features to what training showed.
 
     With x the features of an image at unit length (x / max(|x|, 1e-12)), m_k the mean of class k and a_r the axes, the
-    distance is sqrt(min over k of d_k) / scale, where
+    distance is sqrt(max(LEAST_SQUARE, min over k of d_k)) / scale, where
 
         d_k = rest |x - m_k|^2 + sum over r of (weights_r - rest) (a_r . (x - m_k))^2
 
@@ -120,7 +123,8 @@ class FeatureDistance:
 
         d_k = rest |x|^2 + sum over r of (weights_r - rest) p_r^2 - 2 s_k + offsets_k
 
-    As terms cancel, it needs float32; float16 does not suffice.
+    Take `centred`'s mean from x and from all m_k before that: else terms of the size of rest cancel. Even then float16
+    does not suffice.
 
     Attributes:
         means: [K, D], of the unit-length features of each class; that of another for a class without images.
@@ -146,14 +150,18 @@ class FeatureDistance:
         """The squared length of each mean by the precision matrix, [K]."""
         return np.asarray(np.vecdot(self.means.astype(np.float64), self.layer), np.float32)
 
+    @cached_property
+    def _centred(self) -> tuple[Floats, FeatureDistance]:
+        mean_D = self.means.mean(0)
+        return mean_D, replace(self, means=self.means - mean_D)
+
     def centred(self) -> tuple[Floats, FeatureDistance]:
         """Return the mean m of all classes [D], and the distance of x - m, where x is an image at unit length.
 
-        Where features differ little between images, `_of_unit` cancels nearly all of its terms, and float32 loses
-        digits; without their mean the terms are as small as the result.
+        Where features differ little between images, the terms of the formula cancel, and float32 loses digits;
+        without their mean the terms are as small as the result.
         """
-        mean_D = self.means.mean(0)
-        return mean_D, replace(self, means=self.means - mean_D)
+        return self._centred
 
     def __call__(self, features_ND: Features) -> Floats:
         """Return the distance of each image, float32 [N]; it does not depend on the other images.
@@ -168,11 +176,12 @@ class FeatureDistance:
         return distances_N
 
     def _of_unit(self, x_ND: Floats) -> Floats:
-        x_ND = x_ND.astype(np.float64)  # else the order of a sum, which depends on N, would show in the result
-        along_NR = x_ND @ self.axes.T
-        nearest_N = (self.offsets - 2 * (x_ND @ self.layer.T)).min(1)
-        own_N = self.rest * np.vecdot(x_ND, x_ND) + (along_NR**2) @ (self.weights - np.float32(self.rest))
-        return np.asarray(np.sqrt(np.maximum(own_N + nearest_N, 0)) / self.scale, np.float32)
+        mean_D, centred = self._centred
+        y_ND = x_ND.astype(np.float64) - mean_D  # in float32 the order of a sum, which depends on N, would show
+        along_NR = y_ND @ self.axes.T
+        nearest_N = (centred.offsets - 2 * (y_ND @ centred.layer.T)).min(1)
+        own_N = self.rest * np.vecdot(y_ND, y_ND) + (along_NR**2) @ (self.weights - np.float32(self.rest))
+        return np.asarray(np.sqrt(np.maximum(own_N + nearest_N, LEAST_SQUARE)) / self.scale, np.float32)
 
     def scaled_to(self, held_out_n: Floats) -> FeatureDistance:
         """Return the distance whose 1 is where UNKNOWN_SHARE of known images lie further away.

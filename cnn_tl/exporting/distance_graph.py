@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper, parser
 
-from cnn_tl.abstention.distance import FeatureDistance
+from cnn_tl.abstention.distance import LEAST_SQUARE, FeatureDistance
 from cnn_tl.core.errors import ArtefactError
 from cnn_tl.networks.onnx_model import DISTANCE, FEATURES
 
@@ -29,9 +29,9 @@ _STEPS = f"""
     of_rest = Mul (square, rest)
     own = Add (of_axes, of_rest)
     whole = Add (own, nearest)
-    zero = Constant <value = float {{0.0}}> ()
-    positive = Max (whole, zero)
-    root = Sqrt (positive)
+    least = Constant <value = float {{{LEAST_SQUARE}}}> ()
+    at_least = Max (whole, least)
+    root = Sqrt (at_least)
     scaled = Div (root, scale)
     {DISTANCE} = Squeeze (scaled, each)"""
 

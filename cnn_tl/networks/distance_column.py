@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnn_tl.abstention.distance import FeatureDistance
+from cnn_tl.abstention.distance import LEAST_SQUARE, FeatureDistance
 
 
 class WithDistance(nn.Module):
@@ -38,7 +38,7 @@ class WithDistance(nn.Module):
         x_ND = F.normalize(features_ND.flatten(1).float(), dim=1, eps=1e-12) - self.mean
         nearest_N = (self.offsets - 2 * x_ND @ self.layer.T).amin(1)
         own_N = self.rest * x_ND.square().sum(1) + (x_ND @ self.axes.T).square() @ self.weights
-        distances_N = (own_N + nearest_N).clamp(min=0).sqrt() / self.scale
+        distances_N = (own_N + nearest_N).clamp(min=LEAST_SQUARE).sqrt() / self.scale
         return torch.cat([logits_NK.flatten(1).float(), distances_N[:, None]], 1)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cnn_tl.abstention.distance import (
     AXES,
+    LEAST_SQUARE,
     FeatureDistance,
     Moments,
     _folds,
@@ -281,3 +282,18 @@ def test_many_classes_of_few_images() -> None:
     known, _ = clouds(900, classes=300, dimensions=100, seed=1)
     assert np.isfinite(held_out).all()
     assert (distance(known) > 1).mean() < 0.025
+
+
+def test_features_that_hardly_differ_keep_their_digits() -> None:
+    """The terms of the formula are many times the result; torch computes it in float32."""
+    torch = pytest.importorskip("torch")
+    from cnn_tl.networks.distance_column import WithDistance
+
+    features, labels = clouds(200)
+    features = (20 + features).astype(np.float32)
+    distance = fit_distance(moments_of(features, labels))
+    exact = np.maximum(by_definition(distance, features), LEAST_SQUARE**0.5)
+    assert exact.std() > 0.01
+    assert np.allclose(distance(features), exact, rtol=1e-3)
+    column = WithDistance(torch.nn.Identity(), distance)(torch.from_numpy(features))[:, -1]
+    assert np.allclose(column.numpy(), exact, rtol=1e-3)
