@@ -88,6 +88,7 @@ def measure(
             seed=seed,
             check=check,
             groups=None if groups_N is None else groups_N[rows],
+            hold_out=False,
         )
         return len(rows), np.argmax(fit(problem)(features_ND[draw.judged]), 1)
 

@@ -81,7 +81,7 @@ class Probe:
         groups = None if self.groups is None else self.groups[fitted_N]
         problem = Problem(
             [features_ND[fitted_N]], labels, len(present), weights, seed_of(self.seed, "probe", repetition), check,
-            groups=groups,
+            groups=groups, hold_out=False,
         )  # fmt: skip
         fitted = HEADS[head.kind](problem, head)
         answers = present[fitted.logits(features_ND[held_N]).argmax(1)]
