@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,13 @@ def test_the_bounds_are_in_points_and_the_message_in_images() -> None:
     a_cost(71).require(bound(0, a_cost(71).same_answer))
     with pytest.raises(ArtefactError, match=r"the answer of fp32 to .* of 75 validation .*-agreement requires 100"):
         a_cost(71).require(bound(0, 1))
+
+
+def test_a_precision_may_not_call_many_known_images_unknown() -> None:
+    cost = replace(a_cost(71), same_answer=1.0, unknown_before=1)
+    replace(cost, unknown_after=8).require(bound(0, 0.9))  # 7 of 75 more: less than 10%
+    with pytest.raises(ArtefactError, match=r"calls 9 of 75 validation images unknown, fp32 1, .* 90.0% allows 7 more"):
+        replace(cost, unknown_after=9).require(bound(0, 0.9))
 
 
 def test_the_bounds_are_those_of_the_runs_recipe(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
