@@ -1,4 +1,4 @@
-"""How many CPU cores this process may use, and the process-wide settings that make a CPU run fast."""
+"""CPU cores and memory that this process may use, and the process-wide settings that make a CPU run fast."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 _PROC = Path("/proc/self")
+_MEMINFO = Path("/proc/meminfo")
 
 
 def default_workers() -> int:
@@ -29,6 +30,15 @@ def usable() -> int:
     else:
         count = os.cpu_count() or 1
     return max(1, min([count, *(math.ceil(quota) for quota in _quotas(_PROC))]))
+
+
+def free_memory() -> int | None:
+    """Return how many bytes are free for this process and others; None if the system does not say."""
+    try:
+        lines = _MEMINFO.read_text("ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return None
 
 
 @cache

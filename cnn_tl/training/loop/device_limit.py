@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from cnn_tl.core.cpu import free_memory
 from cnn_tl.core.device import is_out_of_memory
 from cnn_tl.core.errors import ResourceError
 from cnn_tl.core.processes import ALONE, World
@@ -30,8 +30,6 @@ SECONDS = 0.5
 
 SPARE = 256 * 2**20
 """Bytes that must be free beside twice the copies that are restored afterwards; with less, nothing is measured."""
-
-_MEMINFO = Path("/proc/meminfo")
 
 
 def device_limit(
@@ -200,8 +198,4 @@ def _free_bytes(device: torch.device) -> int | None:
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
-    try:
-        lines = _MEMINFO.read_text("ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        return None
+    return free_memory()

@@ -77,3 +77,11 @@ def test_an_error_or_an_interruption_begins_no_other_fit(monkeypatch: pytest.Mon
 
     with pytest.raises(KeyboardInterrupt):
         measure(FEATURES, LABELS, None, DRAWS, [9, 30], fit_auto, 3, 0, interrupt)
+
+
+@pytest.mark.parametrize(("free", "fits"), [(None, 8), (2**40, 8), (10 * 2**30, 3), (2**20, 1)])
+def test_memory_limits_how_many_fits_run_at_once(monkeypatch: pytest.MonkeyPatch, free: int | None, fits: int) -> None:
+    """One of 30,000 images takes about 1.7 GB."""
+    monkeypatch.setattr(module, "usable", lambda: 8)
+    monkeypatch.setattr(module, "free_memory", lambda: free)
+    assert module._fits_at_once(30_000, 1280) == fits
