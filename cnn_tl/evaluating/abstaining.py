@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cnn_tl.abstention.evidence import Evidence
 from cnn_tl.abstention.rule import Rule
+from cnn_tl.abstention.threshold_table import ThresholdTable
 from cnn_tl.core.errors import UsageError
 from cnn_tl.evaluating.robustness import Predictions
 from cnn_tl.inference.classifier import Classifier
@@ -65,7 +66,8 @@ def choose_rule(model: Classifier, max_error: float | None, unknown: float | Non
         UsageError: the model knows nothing of held-out images, or `unknown` is given and it knows no distances.
     """
     rule = model.rule(None, unknown)
-    from_validation = isinstance(model.thresholds, Evidence) and model.thresholds.source == "validation"
+    known = model.thresholds
+    from_validation = isinstance(known, Evidence | ThresholdTable) and known.source == "validation"
     if max_error is None:
         return ChosenRule(rule, None, "", from_validation)
     if model.thresholds is None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from cnn_tl.abstention.evidence import Evidence
 from cnn_tl.abstention.rule import Rule
+from cnn_tl.abstention.threshold_table import ThresholdTable
 from cnn_tl.core.errors import DataError, UsageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.evaluating import evaluate as evaluating
@@ -157,10 +158,12 @@ def test_thresholds_from_the_same_validation_images_draw_a_note(
     (tmp_path / "splits").mkdir()
     data.rename(tmp_path / "splits/val")
     for source, noted in (("validation", True), ("training", False)):
-        judged = replace(model, thresholds=Evidence.of(source, logits, labels))
-        monkeypatch.setattr(evaluating, "load", lambda *_, judged=judged, **__: judged)
-        notes = evaluate(tmp_path / "splits").notes
-        assert any("thresholds come from these validation images" in note for note in notes) == noted
+        evidence = Evidence.of(source, logits, labels)
+        for thresholds in (evidence, ThresholdTable.of(evidence)):  # of a run, and of a file
+            judged = replace(model, thresholds=thresholds)
+            monkeypatch.setattr(evaluating, "load", lambda *_, judged=judged, **__: judged)
+            notes = evaluate(tmp_path / "splits").notes
+            assert any("thresholds come from these validation images" in note for note in notes) == noted
 
 
 def test_an_old_model_has_no_promise_but_errors_by_share(

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from cnn_tl.core.errors import ArtefactError
+from cnn_tl.core.errors import ArtefactError, UsageError
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.inference.loading import load
 from cnn_tl.networks import onnx_model
@@ -129,6 +129,14 @@ def test_a_newer_file_names_the_remedy(tmp_path: Path) -> None:
         OnnxModel.open(path)
 
 
+def test_a_file_of_an_earlier_version_knows_no_thresholds(tmp_path: Path) -> None:
+    model = load(write(tmp_path / "old.onnx", tiny_model()))
+    assert model.thresholds is None
+    assert model.outputs(np.zeros((1, 8, 8, 3), np.uint8)).shape == (1, 3)
+    with pytest.raises(UsageError, match="keeps no held-out answers"):
+        model.rule(max_error=0.05)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -143,6 +151,8 @@ def test_a_newer_file_names_the_remedy(tmp_path: Path) -> None:
         ("class_names", "[1, 2, 3]"),
         ("class_names", '"cat"'),
         ("preprocessing_inside", "true"),
+        (onnx_model.THRESHOLDS, "{}"),
+        (onnx_model.THRESHOLDS, '{"source": "training", "images": 9, "sets": [0.1], "limits": [], "confidences": []}'),
     ],
 )
 def test_impossible_metadata_under_a_valid_seal(tmp_path: Path, key: str, value: str) -> None:
