@@ -33,13 +33,14 @@ class ChosenRule:
 
     Attributes:
         rule: by which images are judged.
-        max_error: as it was asked for; None: not.
+        max_error, unknown: as they were asked for; None: not.
         reason: why that cannot be promised, so that no image is answered; "" where it can.
         from_validation: whether its thresholds come from the validation images.
     """
 
     rule: Rule
     max_error: float | None
+    unknown: float | None
     reason: str
     from_validation: bool
 
@@ -69,13 +70,14 @@ def choose_rule(model: Classifier, max_error: float | None, unknown: float | Non
     known = model.thresholds
     from_validation = isinstance(known, Evidence | ThresholdTable) and known.source == "validation"
     if max_error is None:
-        return ChosenRule(rule, None, "", from_validation)
+        return ChosenRule(rule, None, unknown, "", from_validation)
     if model.thresholds is None:
         model.rule(max_error)  # raises
     try:
-        return ChosenRule(model.rule(max_error, unknown), max_error, "", from_validation)
+        return ChosenRule(model.rule(max_error, unknown), max_error, unknown, "", from_validation)
     except UsageError as error:
-        return ChosenRule(rule, max_error, str(error).removeprefix("--max-error: "), from_validation)
+        reason = str(error).removeprefix("--max-error: ")
+        return ChosenRule(rule, max_error, unknown, reason, from_validation)
 
 
 def abstention_by(
@@ -85,7 +87,7 @@ def abstention_by(
     found, rule = abstention_of(answers), chosen.rule
     signals = chosen.signals(answers.confidence, predictions.distances)
     if signals.distance is not None:
-        found = replace(found, called_unknown=float(signals.unknown.mean()))
+        found = replace(found, called_unknown=float(signals.unknown.mean()), unknown_share=chosen.unknown)
     if rule.least is not None:
         found = replace(found, sets=check_sets(predictions.logits, labels_N, rule.least))
     if chosen.max_error is not None:

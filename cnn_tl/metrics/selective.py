@@ -106,6 +106,7 @@ class Abstention:
         aurc: the mean error over all shares, the area under the risk-coverage curve; the lower the better.
         excess_aurc: how much of it is due to the order of the probabilities and not to the accuracy; 0 is best.
         called_unknown: the share of the labelled images that are called unknown; None where the model has no distances.
+        unknown_share: of --unknown; None where it was not asked for.
         promise: of --max-error; None where it was not asked for.
         sets: None where the model has no thresholds for them.
         unknown: of --unknown-images; None where it was not asked for.
@@ -115,6 +116,7 @@ class Abstention:
     aurc: float
     excess_aurc: float
     called_unknown: float | None = None
+    unknown_share: float | None = None
     promise: PromiseCheck | None = None
     sets: SetCheck | None = None
     unknown: UnknownCheck | None = None

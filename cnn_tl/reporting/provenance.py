@@ -42,11 +42,13 @@ def evaluate_command(evaluation: Evaluation) -> str:
     """Return the command that evaluates the same model on the same images."""
     split = ["--split", evaluation.split] if evaluation.split else []
     limit = [] if evaluation.limit is None else ["--limit", str(evaluation.limit)]
-    promise, unknown = evaluation.abstention.promise, evaluation.abstention.unknown
+    found = evaluation.abstention
+    promise, share, unknown = found.promise, found.unknown_share, found.unknown
     promised = [] if promise is None else ["--max-error", share_as_typed(promise.max_error)]
+    called = [] if share is None else ["--unknown", share_as_typed(share)]
     foreign = [] if unknown is None else ["--unknown-images", unknown.folder]
     command = ["cnn-tl", "evaluate", evaluation.model, evaluation.data]
-    return shlex.join([*command, *split, *limit, *promised, *foreign])
+    return shlex.join([*command, *split, *limit, *promised, *called, *foreign])
 
 
 def provenance_of(folder: RunFolder, manifest: Manifest, result: TrainResult) -> dict[str, Any]:

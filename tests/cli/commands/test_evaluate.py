@@ -159,10 +159,11 @@ def judging(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("judging")
 def test_what_not_answering_gains(cli: Callable[..., Any]) -> None:
-    done = cli("evaluate", "run", "photos", "--max-error", "50%", "--unknown-images", "foreign", "--report", "r.html")
+    asked = ["--max-error", "50%", "--unknown", "2%", "--unknown-images", "foreign"]
+    done = cli("evaluate", "run", "photos", *asked, "--report", "r.html")
     assert done.code == 0
     page = Path("r.html").read_text("utf-8")
-    for part in ("What would not answering gain?<", "When not to answer", "1 of 4 wrong", "--max-error 50% --unknown"):
+    for part in ("What would not answering gain?<", "When not to answer", "1 of 4 wrong", " ".join(asked)):
         assert part in page
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
     folded = " ".join(lines)
