@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -100,6 +100,16 @@ def appending(
         with files.disk_errors(path), io.TextIOWrapper(stream, "utf-8", "surrogateescape", newline="") as text:
             yield text, earlier
             text.flush()
+
+
+def columns_of(path: Path, columns: Columns) -> Columns:
+    """Return the columns for the rest of a file: those without verdicts where an earlier version has begun it."""
+    older = replace(columns, verdicts=False)
+    try:
+        known = files.read_json(_about_file(path))
+    except ArtefactError:
+        return columns
+    return older if isinstance(known, dict) and known.get("columns") == older.names else columns
 
 
 def forget(path: Path) -> None:

@@ -34,6 +34,7 @@ class Columns:
         header: whether to write the names; not at the end of a file that has them.
         flushed: whether each row must be there for others before the next one is known.
         judged: whether the model knows sets or distances; a table on a terminal leaves them out otherwise.
+        verdicts: whether there are columns of verdict, set and distance; not in a file that an earlier version began.
     """
 
     classes: Sequence[str]
@@ -41,13 +42,14 @@ class Columns:
     header: bool = True
     flushed: bool = True
     judged: bool = False
+    verdicts: bool = True
 
     @property
     def names(self) -> list[str]:
         """The names: file, label, probability, label_2, probability_2, ..., verdict, set, distance, error."""
         ranks = range(1, min(self.top, len(self.classes)) + 1)
         best = [name if rank == 1 else f"{name}_{rank}" for rank in ranks for name in ("label", "probability")]
-        return ["file", *best, "verdict", "set", "distance", "error"]
+        return ["file", *best, *(["verdict", "set", "distance"] if self.verdicts else []), "error"]
 
 
 def write_json(answers: Iterable[Answer], stream: TextIO, columns: Columns) -> None:
@@ -73,6 +75,7 @@ def write_csv(answers: Iterable[Answer], stream: TextIO, columns: Columns) -> No
         cells: list[str] = [cell for label, share in answer.top for cell in (label, f"{share:.6f}")]
         if cells:
             cells[0] = answer.label or ""  # empty where the answer is withheld
+        if cells and columns.verdicts:
             members = "|".join(answer.set or ())
             cells += [answer.verdict or "", members, "" if answer.distance is None else f"{answer.distance:.4f}"]
         table.writerow([answer.file, *(cells or [""] * (len(columns.names) - 2)), answer.error or ""])

@@ -91,7 +91,11 @@ def test_mismatch(cli: Callable[..., object], run: Path, monkeypatch: pytest.Mon
     [
         (["absent"], 4, "error: absent does not exist; name a run folder or a bundle"),
         (["my run", "--format", "tflite"], 2, "'tflite'"),
-        (["my run", "--outputs", "probabilities"], 2, "name logits, and probabilities and features if wanted"),
+        (
+            ["my run", "--outputs", "probabilities"],
+            2,
+            "name logits, and probabilities, distance and features if wanted",
+        ),
         (["my run", "--outputs", "logits,lgits"], 2, "--outputs logits,lgits: name logits"),
         (["my run", "--outputs", "logits,logits"], 2, "if wanted, once"),
         (
