@@ -10,17 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 from cnn_tl.abstention.distance import (
-    AXES,
     LEAST_SQUARE,
     FeatureDistance,
-    Moments,
-    _folds,
     distance_limit,
-    fit_distance,
-    fit_with_held_out,
     unit_length,
     unknown_threshold,
 )
+from cnn_tl.abstention.distance_fit import AXES, Moments, _folds, fit_distance, fit_with_held_out
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -39,7 +35,7 @@ def clouds(images: int, classes: int = 4, dimensions: int = DIMENSIONS, seed: in
 
 def moments_of(features: Floats, labels: Labels, classes: int = 4) -> Moments:
     moments = Moments(classes, features.shape[1])
-    moments.add(features, labels)
+    moments.add(unit_length(features), labels)
     return moments
 
 
@@ -112,14 +108,12 @@ def test_an_image_does_not_depend_on_those_beside_it() -> None:
 
 def test_batches_give_what_the_whole_gives() -> None:
     features, labels = clouds(301)
-    whole, first, second = moments_of(features, labels), Moments(4, DIMENSIONS), Moments(4, DIMENSIONS)
+    whole, parts = moments_of(features, labels), Moments(4, DIMENSIONS)
     for start in range(0, 301, 7):
-        half = first if start < 150 else second
-        half.add(features[start : start + 7], labels[start : start + 7])
-    first.merge(second)
-    assert np.array_equal(first.counts, whole.counts)
+        parts.add(unit_length(features[start : start + 7]), labels[start : start + 7])
+    assert np.array_equal(parts.counts, whole.counts)
     others, _ = clouds(50, seed=1)
-    assert np.allclose(fit_distance(first)(others), fit_distance(whole)(others), rtol=5e-3)
+    assert np.allclose(fit_distance(parts)(others), fit_distance(whole)(others), rtol=5e-3)
 
 
 def test_moments_without_images_are_those_of_the_others() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cnn_tl.abstention.distance import fit_with_held_out
+from cnn_tl.abstention.distance_fit import fit_with_held_out
 from cnn_tl.abstention.evidence import MOST_IMAGES, Evidence
 from cnn_tl.core.errors import UsageError
 

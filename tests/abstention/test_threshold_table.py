@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnn_tl.abstention.distance import fit_with_held_out
+from cnn_tl.abstention.distance_fit import fit_with_held_out
 from cnn_tl.abstention.evidence import Evidence
 from cnn_tl.abstention.rule import Rule
 from cnn_tl.abstention.threshold_table import MAX_ERRORS, UNKNOWN_SHARES, ThresholdTable

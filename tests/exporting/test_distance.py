@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiny_heads import SPECS, tensors_of
 
-from cnn_tl.abstention.distance import FeatureDistance, fit_with_held_out
+from cnn_tl.abstention.distance import FeatureDistance
+from cnn_tl.abstention.distance_fit import fit_with_held_out
 from cnn_tl.abstention.evidence import Evidence
 from cnn_tl.core import files, telemetry
 from cnn_tl.core.errors import ArtefactError, UsageError

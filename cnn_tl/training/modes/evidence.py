@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn_tl.abstention.distance import fit_with_held_out
+from cnn_tl.abstention.distance_fit import fit_with_held_out
 from cnn_tl.abstention.evidence import Evidence
 from cnn_tl.data.groups import group_numbers
 from cnn_tl.data.manifest import ImageRecord

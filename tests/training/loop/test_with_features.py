@@ -11,7 +11,7 @@ import pytest
 import torch
 from whole_runs import StopAfter, assert_same_evidence
 
-from cnn_tl.abstention.distance import fit_with_held_out
+from cnn_tl.abstention.distance_fit import fit_with_held_out
 from cnn_tl.abstention.evidence import Evidence
 from cnn_tl.core.errors import Stopped, UsageError
 from cnn_tl.networks import backbone, bundle
