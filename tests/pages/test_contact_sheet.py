@@ -98,3 +98,22 @@ def test_hostile_names_are_text() -> None:
 
 def test_no_image_at_all() -> None:
     assert "<p>0 images.</p>" in page([])
+
+
+def test_a_card_says_what_the_model_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    evil, names = "<script>alert(1)", tuple(f"kind {n}" for n in range(20))
+    ranked = (("bee", 0.75), ("ant", 0.25))
+    given = [
+        Card("a.png", None, ranked, verdict="unknown", withheld=True, members=(evil, "ant"), distance=1.234),
+        Card("b.png", None, ranked, verdict="answered", members=names, distance=0.5),
+    ]
+    monkeypatch.setattr(sheets, "MOST_THUMBNAILS", 2)
+    html = "".join(contact_sheet([*given, *given], CLASSES, 2, lambda card: THUMBNAIL, judged=True))
+    assert html.count('<p class="doubt"><b>unknown</b>: no answer; it would have been</p>') == 1
+    assert html.count('data-verdict="unknown"') == html.count('data-verdict="answered"') == 2, "a card and a row"
+    assert "<td>unknown, withheld</td>" in html
+    assert html.count("1.23") == html.count("alert(1)") == 2
+    assert evil not in html
+    assert html.count(" and 12 more") == 2
+    assert "kind 7" in html
+    assert "kind 8" not in html

@@ -73,9 +73,14 @@ def write_table(answers: Iterable[Answer], stream: TextIO, widths: Widths) -> No
         _write_row(stream, widths, printable(answer.file), label, certainty(share), *doubt, runners_up)
 
 
+_FEW = 8
+"""Classes of a set that are shown: of many classes it may hold hundreds."""
+
+
 def _doubt(answer: Answer) -> list[str]:
-    distance = "" if answer.distance is None else f"{answer.distance:.2f}"
-    return [answer.verdict or "", distance, "|".join(map(printable, answer.set or ()))]
+    distance, members = "" if answer.distance is None else f"{answer.distance:.2f}", answer.set or ()
+    more = f" and {len(members) - _FEW:,} more" if len(members) > _FEW else ""
+    return [answer.verdict or "", distance, "|".join(map(printable, members[:_FEW])) + more]
 
 
 _WIDTHS = (("probability", str.rjust), ("answered", str.ljust), ("distance", str.rjust))

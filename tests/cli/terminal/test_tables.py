@@ -123,6 +123,16 @@ def table_of_answers(width: int | None, classes: list[str], top: int) -> list[st
     return stream.getvalue().splitlines()
 
 
+@pytest.mark.parametrize("width", [80, None])
+def test_of_a_large_set_a_few_classes_are_named(width: int | None) -> None:
+    classes = [f"c{k}" for k in range(1_200)]
+    answer = Answer("a.jpg", None, 0.1, (("c0", 0.1),), None, "unsure", tuple(classes), 0.5)
+    stream = io.StringIO()
+    write_table([answer], stream, Widths.of([Path("a.jpg")], Columns(classes, 1, judged=True), width))
+    text = " ".join(stream.getvalue().split())
+    assert text.endswith("unsure 0.50 c0|c1|c2|c3|c4|c5|c6|c7 and 1,192 more")
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("top", [1, 3])
 @pytest.mark.parametrize("classes", [["pizza", "steak", "sushi"], ["a rather long name of a class" * 2, "b" * 50, "c"]])
