@@ -1,9 +1,12 @@
 """How far features lie outside what training showed: Mahalanobis distance to the nearest class mean, kept small.
 
-Features are brought to unit length, since their length says more about contrast and size than about content. Each
-class has its mean, and all share one covariance within classes (Lee et al. 2018, "A simple unified framework for
-detecting out-of-distribution samples and adversarial attacks", sec. 2.1). Of it, the directions with the largest
-variance are kept; along all others it is constant. `distance_fit.py` estimates both.
+Features are power-normalised: of each the root with its sign, then all brought to length 1 (Perronnin et al. 2010,
+"Improving the Fisher kernel for large-scale image classification", sec. 3.1). The length says more about contrast and
+size than about content, and roots keep few large features from drowning the others: without them, four times as many
+photographs of flowers lay as near to dishes as dishes do. Each class has its mean, and all share one covariance within
+classes (Lee et al. 2018, "A simple unified framework for detecting out-of-distribution samples and adversarial
+attacks", sec. 2.1). Of it, the directions with the largest variance are kept; along all others it is constant.
+`distance_fit.py` estimates both.
 
 Shapes: N images, D features, K classes, R axes.
 """
@@ -41,9 +44,10 @@ _TAIL, _LEAST_TAIL = 0.2, 4
 """The share of images, and their least number, from whose distances the upper tail is estimated."""
 
 
-def unit_length(features_ND: Features) -> Floats:
-    """Return features of length 1, float32; those of length 0 stay 0."""
-    x_ND = np.asarray(features_ND, np.float32)
+def power_normalised(features_ND: Features) -> Floats:
+    """Return the roots of features with their signs, brought to length 1, float32; features of length 0 stay 0."""
+    f_ND = np.asarray(features_ND, np.float32)
+    x_ND = np.sign(f_ND) * np.sqrt(np.abs(f_ND))
     lengths_N = np.sqrt(np.vecdot(x_ND, x_ND))
     return np.asarray(x_ND / np.maximum(lengths_N, np.float32(_SHORTEST))[:, None], np.float32)
 
@@ -52,8 +56,8 @@ def unit_length(features_ND: Features) -> Floats:
 class FeatureDistance:
     """The distance of features to what training showed.
 
-    With x the features of an image at unit length (x / max(|x|, 1e-12)), m_k the mean of class k and a_r the axes, the
-    distance is sqrt(max(LEAST_SQUARE, min over k of d_k)) / scale, where
+    With f the features of an image, x_d = sign(f_d) sqrt(|f_d|) divided by max(|x|, 1e-12), m_k the mean of class k and
+    a_r the axes, the distance is sqrt(max(LEAST_SQUARE, min over k of d_k)) / scale, where
 
         d_k = rest |x - m_k|^2 + sum over r of (weights_r - rest) (a_r . (x - m_k))^2
 
@@ -66,7 +70,7 @@ class FeatureDistance:
     does not suffice.
 
     Attributes:
-        means: [K, D], of the unit-length features of each class; that of another for a class without images.
+        means: [K, D], of the power-normalised features of each class; that of another for a class without images.
         axes: [R, D], orthonormal. weights: [R], the precision along each. rest: that along all other directions.
         scale: the root of d_k at which the distance is 1.
     """
@@ -95,7 +99,7 @@ class FeatureDistance:
         return mean_D, replace(self, means=self.means - mean_D)
 
     def centred(self) -> tuple[Floats, FeatureDistance]:
-        """Return the mean m of all classes [D], and the distance of x - m, where x is an image at unit length.
+        """Return the mean m of all classes [D], and the distance of x - m, where x is an image, power-normalised.
 
         Where features differ little between images, the terms of the formula cancel, and float32 loses digits;
         without their mean the terms are as small as the result.
@@ -111,11 +115,11 @@ class FeatureDistance:
         distances_N = np.empty(len(features_ND), np.float32)
         for start in range(0, len(features_ND), AT_ONCE):
             some = slice(start, start + AT_ONCE)
-            distances_N[some] = self.of_unit(unit_length(features_ND[some]))
+            distances_N[some] = self.of_normalised(power_normalised(features_ND[some]))
         return distances_N
 
-    def of_unit(self, x_ND: Floats) -> Floats:
-        """Return the distance of each image from features of length 1."""
+    def of_normalised(self, x_ND: Floats) -> Floats:
+        """Return the distance of each image from power-normalised features."""
         mean_D, centred = self._centred
         y_ND = x_ND.astype(np.float64) - mean_D  # in float32 the order of a sum, which depends on N, would show
         along_NR = y_ND @ self.axes.T

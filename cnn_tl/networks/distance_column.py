@@ -35,7 +35,8 @@ class WithDistance(nn.Module):
     def forward(self, features_ND: Tensor) -> Tensor:
         """Return the outputs of features [N, D] or [N, D, 1, 1]."""
         logits_NK: Tensor = self.classifier(features_ND)
-        x_ND = F.normalize(features_ND.flatten(1).float(), dim=1, eps=1e-12) - self.mean
+        flat_ND = features_ND.flatten(1).float()
+        x_ND = F.normalize(flat_ND.sign() * flat_ND.abs().sqrt(), dim=1, eps=1e-12) - self.mean
         nearest_N = (self.offsets - 2 * x_ND @ self.layer.T).amin(1)
         own_N = self.rest * x_ND.square().sum(1) + (x_ND @ self.axes.T).square() @ self.weights
         distances_N = (own_N + nearest_N).clamp(min=LEAST_SQUARE).sqrt() / self.scale

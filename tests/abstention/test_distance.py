@@ -13,7 +13,7 @@ from cnn_tl.abstention.distance import (
     LEAST_SQUARE,
     FeatureDistance,
     distance_limit,
-    unit_length,
+    power_normalised,
     unknown_threshold,
 )
 from cnn_tl.abstention.distance_fit import AXES, Moments, _folds, fit_distance, fit_with_held_out
@@ -35,7 +35,7 @@ def clouds(images: int, classes: int = 4, dimensions: int = DIMENSIONS, seed: in
 
 def moments_of(features: Floats, labels: Labels, classes: int = 4) -> Moments:
     moments = Moments(classes, features.shape[1])
-    moments.add(unit_length(features), labels)
+    moments.add(power_normalised(features), labels)
     return moments
 
 
@@ -48,7 +48,7 @@ def by_definition(distance: FeatureDistance, features: Floats) -> NDArray[np.flo
     dimensions = features.shape[1]
     axes = distance.axes.astype(np.float64)
     precision = distance.rest * np.eye(dimensions) + axes.T @ np.diag(distance.weights - distance.rest) @ axes
-    gap = unit_length(features).astype(np.float64)[:, None] - distance.means
+    gap = power_normalised(features).astype(np.float64)[:, None] - distance.means
     squared = np.einsum("nkd,de,nke->nk", gap, precision, gap).min(1)
     return np.asarray(np.sqrt(squared) / distance.scale, np.float64)
 
@@ -56,7 +56,7 @@ def by_definition(distance: FeatureDistance, features: Floats) -> NDArray[np.flo
 def test_it_is_the_mahalanobis_distance_to_the_nearest_mean() -> None:
     """With all axes and shrinkage by hand, as in Chen et al. (2010), eq. 23."""
     features, labels = clouds(400)
-    x = unit_length(features).astype(np.float64)
+    x = power_normalised(features).astype(np.float64)
     means = np.stack([x[labels == k].mean(0) for k in range(4)])
     centred, freedom = x - means[labels], 400 - 4
     covariance = centred.T @ centred / freedom
@@ -69,7 +69,7 @@ def test_it_is_the_mahalanobis_distance_to_the_nearest_mean() -> None:
     squared = np.einsum("nkd,de,nke->nk", gap, np.linalg.inv(shrunk), gap).min(1) / DIMENSIONS
     distance = fit_distance(moments_of(features, labels))
     assert DIMENSIONS < AXES
-    assert np.allclose(distance(features), np.sqrt(squared), rtol=1e-2)  # stored as float16
+    assert np.allclose(distance(features), np.sqrt(squared), rtol=3e-2)  # stored as float16
     assert np.sqrt((distance(features) ** 2).mean()) == pytest.approx(1, abs=0.1)
 
 
@@ -89,7 +89,7 @@ def test_foreign_images_lie_further_away_than_by_the_nearest_mean_alone() -> Non
     foreign[:, -5:] += 0.6  # hardly any known image varies there
     distance = fit_distance(moments_of(features, labels))
     euclidean = replace(distance, weights=np.full_like(distance.weights, distance.rest))
-    assert auroc(distance(known), distance(foreign)) > 0.98
+    assert auroc(distance(known), distance(foreign)) > 0.96
     assert auroc(euclidean(known), euclidean(foreign)) < 0.9
 
 
@@ -110,15 +110,15 @@ def test_batches_give_what_the_whole_gives() -> None:
     features, labels = clouds(301)
     whole, parts = moments_of(features, labels), Moments(4, DIMENSIONS)
     for start in range(0, 301, 7):
-        parts.add(unit_length(features[start : start + 7]), labels[start : start + 7])
+        parts.add(power_normalised(features[start : start + 7]), labels[start : start + 7])
     assert np.array_equal(parts.counts, whole.counts)
     others, _ = clouds(50, seed=1)
-    assert np.allclose(fit_distance(parts)(others), fit_distance(whole)(others), rtol=5e-3)
+    assert np.allclose(fit_distance(parts)(others), fit_distance(whole)(others), rtol=1e-2)
 
 
 def test_moments_without_images_are_those_of_the_others() -> None:
     features, labels = clouds(100)
-    left = moments_of(features, labels).without(unit_length(features[:30]), labels[:30])
+    left = moments_of(features, labels).without(power_normalised(features[:30]), labels[:30])
     right = moments_of(features[30:], labels[30:])
     assert np.array_equal(left.counts, right.counts)
     assert np.allclose(left.products, right.products, atol=1e-5)
@@ -214,7 +214,7 @@ def test_a_class_with_one_image_has_a_mean_and_its_image_the_distance_of_other_c
     distance, held_out = fit_with_held_out(features, labels, 5)
     assert held_out[100] > 2 * held_out[:100].max()
     assert np.isfinite(held_out).all()
-    assert np.allclose(distance.means[4], unit_length(features)[100], atol=1e-3)
+    assert np.allclose(distance.means[4], power_normalised(features)[100], atol=1e-3)
 
 
 @pytest.mark.parametrize("images", [1, 2])
