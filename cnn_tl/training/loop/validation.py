@@ -20,7 +20,7 @@ from cnn_tl.features.headed_engine import HeadedEngine
 from cnn_tl.features.onnx_engine import OnnxEngine
 from cnn_tl.features.stream import Runs, stream
 from cnn_tl.networks.backbone import classifier_in_fp32
-from cnn_tl.networks.head_forward import linear
+from cnn_tl.networks.head_forward import Forward, linear
 from cnn_tl.networks.trained import as_linear, split_at_classifier
 from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.backbone_graph import graph_of_loop
@@ -86,13 +86,21 @@ def onnx_engine(dataset: Dataset[LoopRecipe], network: LazyNetwork, model: nn.Mo
     Args:
         model: the network's model or its moving average, whose weights must not change while the engine is used.
     """
+    parts = onnx_parts(dataset, network, model)
+    return None if parts is None else HeadedEngine(*parts)
+
+
+def onnx_parts(
+    dataset: Dataset[LoopRecipe], network: LazyNetwork, model: nn.Module
+) -> tuple[OnnxEngine, Forward] | None:
+    """Return the engine of the backbone, and its classifier, see `onnx_engine`."""
     graph, about = graph_of_loop(dataset, network), network.info
     if graph is None:
         return None
     own = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
     backbone, classifier = split_at_classifier(own, about.classifier)
     head = as_linear(classifier)
-    return HeadedEngine(OnnxEngine(graph, backbone, about.preprocessing), linear(head["weight"], head["bias"]))
+    return OnnxEngine(graph, backbone, about.preprocessing), linear(head["weight"], head["bias"])
 
 
 def scores(logits_NK: Tensor, labels_N: NDArray[np.int64]) -> dict[str, float]:

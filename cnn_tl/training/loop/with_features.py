@@ -14,12 +14,11 @@ from cnn_tl.features.engine import Engine
 from cnn_tl.features.onnx_engine import OnnxEngine
 from cnn_tl.features.stream import Outputs, Pixels, Runs
 from cnn_tl.networks.backbone import linear_classifier
-from cnn_tl.networks.head_forward import Forward, linear
-from cnn_tl.networks.trained import as_linear, split_at_classifier
+from cnn_tl.networks.head_forward import Forward
 from cnn_tl.recipe.resolved import LoopRecipe
-from cnn_tl.training.backbone_graph import graph_of_loop
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.lazy_network import LazyNetwork
+from cnn_tl.training.loop.validation import onnx_parts
 
 
 def engine_with_features(dataset: Dataset[LoopRecipe], network: LazyNetwork, model: nn.Module) -> Runs | None:
@@ -31,14 +30,11 @@ def engine_with_features(dataset: Dataset[LoopRecipe], network: LazyNetwork, mod
     if not network.info.num_features:
         return None
     device, spec = network.device, network.info.preprocessing
-    graph = graph_of_loop(dataset, network)
-    if graph is None:
-        precision = inference_precision(device, dataset.run.recipe.run.precision)
-        return Engine(_FeaturesToo(model).eval(), spec, device, precision)
-    own = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
-    backbone, classifier = split_at_classifier(own, network.info.classifier)
-    head = as_linear(classifier)
-    return _OnnxFeaturesToo(OnnxEngine(graph, backbone, spec), linear(head["weight"], head["bias"]))
+    parts = onnx_parts(dataset, network, model)
+    if parts is not None:
+        return _OnnxFeaturesToo(*parts)
+    precision = inference_precision(device, dataset.run.recipe.run.precision)
+    return Engine(_FeaturesToo(model).eval(), spec, device, precision)
 
 
 class _OnnxFeaturesToo:
