@@ -101,3 +101,13 @@ def test_affinity_counts_too_and_other_systems_have_no_quota(machine: Path, monk
 def test_no_more_workers_than_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "process_cpu_count", lambda: 400)
     assert cpu.default_workers() == 64
+
+
+def test_free_memory_is_what_the_system_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    place = tmp_path / "meminfo"
+    monkeypatch.setattr(cpu, "_MEMINFO", place)
+    assert cpu.free_memory() is None
+    place.write_text("MemTotal:  2000 kB\nMemAvailable:  1500 kB\n")
+    assert cpu.free_memory() == 1500 * 1024
+    place.write_text("MemTotal:  2000 kB\n")
+    assert cpu.free_memory() is None
