@@ -21,6 +21,9 @@ from cnn_tl.core.locks import try_lock
 from cnn_tl.core.progress import Observer
 from cnn_tl.inference.writers import Columns
 
+Asked = Mapping[str, float | None]
+"""Option -> its value."""
+
 LONGEST_ROW = 1 << 20
 """Bytes: more than this after the last whole row cannot be a row that a kill truncated."""
 
@@ -62,7 +65,7 @@ class EarlierAnswers:
 
 @contextmanager
 def appending(
-    path: Path, format: str, model: str, columns: Columns, observer: Observer
+    path: Path, format: str, model: str, columns: Columns, observer: Observer, asked: Asked | None = None
 ) -> Iterator[tuple[TextIO, EarlierAnswers]]:
     """Yield the file, ready for the next row, and the answers that it has; a truncated last row is dropped.
 
@@ -70,12 +73,14 @@ def appending(
         path: the file; it need not exist.
         format: a key of `READERS`.
         model: the digest of the model that answers.
+        asked: the options that decide what is answered; None for those that are not given.
 
     Raises:
         ResourceError: the file cannot be written, or another process is writing to it.
-        UsageError: it holds anything but answers of this model in these columns.
+        UsageError: it holds anything but answers of this model in these columns, by these options.
     """
-    about = {"model": model, "format": format, "columns": columns.names}
+    options = {name: value for name, value in (asked or {}).items() if value is not None}
+    about = {"model": model, "format": format, "columns": columns.names, "asked": options}
     with files.disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = path.open("a+b")
@@ -141,15 +146,24 @@ def _about_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.append.json")
 
 
+_DIFFERENCES = {
+    "model": "answers of another model",
+    "format": "other columns (--format, --top)",
+    "columns": "other columns (--format, --top)",
+    "asked": "answers to other promises (--max-error, --unknown)",
+}
+
+
 def _check(path: Path, about: Mapping[str, object]) -> None:
     try:
         known = files.read_json(_about_file(path))
     except ArtefactError as error:
         unknown = f"so it is not known who wrote {printable(path)}; choose another --output"
         raise UsageError(f"--append: {error}, {unknown}") from error
-    different = [name for name, value in about.items() if not isinstance(known, dict) or known.get(name) != value]
+    known = {"asked": {}, **known} if isinstance(known, dict) else {}  # version 0.1 knew no such options
+    different = [name for name, value in about.items() if known.get(name) != value]
     if different:
-        what = "answers of another model" if "model" in different else "other columns (--format, --top)"
+        what = next(words for name, words in _DIFFERENCES.items() if name in different)
         raise UsageError(f"--append: {printable(path)} has {what}; choose another --output")
 
 

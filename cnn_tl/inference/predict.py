@@ -12,7 +12,7 @@ from typing import TextIO
 from cnn_tl.abstention.rule import Rule
 from cnn_tl.core import files
 from cnn_tl.core.progress import Observer
-from cnn_tl.inference.append_answers import EarlierAnswers, appending, columns_of, forget
+from cnn_tl.inference.append_answers import Asked, EarlierAnswers, appending, columns_of, forget
 from cnn_tl.inference.classifier import Answer, Classifier
 from cnn_tl.inference.writers import WRITERS, Columns
 
@@ -122,9 +122,11 @@ def text_file(
 
 
 @contextmanager
-def end_of_file(path: Path, format: str, model: str, columns: Columns, observer: Observer) -> Iterator[Destination]:
+def end_of_file(
+    path: Path, format: str, model: str, columns: Columns, observer: Observer, asked: Asked | None = None
+) -> Iterator[Destination]:
     """Yield a destination at the end of a file of answers; see `appending`."""
     columns = columns_of(path, columns)
-    with appending(path, format, model, columns, observer) as (stream, earlier):
+    with appending(path, format, model, columns, observer, asked) as (stream, earlier):
         remaining = replace(columns, header=earlier.end == 0)
         yield Destination(lambda answers: WRITERS[format](answers, stream, remaining), earlier)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_tl.abstention.rule import Rule
 from cnn_tl.core.preprocessing import Preprocessing
 from cnn_tl.inference import loading
 from cnn_tl.inference.classifier import Classifier
@@ -116,6 +117,30 @@ def test_more_images_come_behind(cli: Callable[..., Any], undisturbed: tuple[Pat
     for end in (4, 9, 17):
         cli("predict", "run", *IMAGES[:end], "--append", "--output", path)
     assert path.read_bytes() == whole
+
+
+def test_answers_to_other_promises(
+    cli: Callable[..., Any], undisturbed: tuple[Path, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = undisturbed
+    monkeypatch.setattr(Classifier, "rule", lambda *_: Rule())
+    cli("predict", "run", "0.png", "--append", "--output", path, "--max-error", "5%")
+    before = path.read_bytes()
+    for options in ([], ["--max-error", "10%"], ["--max-error", "5%", "--unknown", "1%"]):
+        done = cli("predict", "run", "1.png", "--append", "--output", path, *options)
+        assert (done.code, path.read_bytes(), done.err.count("\n")) == (2, before, 1)
+        assert f"{path} has answers to other promises (--max-error, --unknown)" in done.err
+    assert cli("predict", "run", "1.png", "--append", "--output", path, "--max-error", "0.05").code == 0
+
+
+def test_a_file_of_a_version_without_promises_goes_on(cli: Callable[..., Any], undisturbed: tuple[Path, bytes]) -> None:
+    path, _ = undisturbed
+    cli("predict", "run", "0.png", "--append", "--output", path)
+    about = Path(f"{path}.append.json")
+    known = json.loads(about.read_text())
+    del known["asked"]
+    about.write_text(json.dumps(known))
+    assert cli("predict", "run", "1.png", "--append", "--output", path).code == 0
 
 
 def test_another_model_or_other_columns(cli: Callable[..., Any], undisturbed: tuple[Path, bytes]) -> None:

@@ -26,6 +26,7 @@ from cnn_tl.core.formatting import parse_share, unreadable
 
 if TYPE_CHECKING:
     from cnn_tl.core.progress import Observer
+    from cnn_tl.inference.append_answers import Asked
     from cnn_tl.inference.classifier import Answer
     from cnn_tl.inference.predict import Destination
     from cnn_tl.inference.writers import Columns
@@ -95,7 +96,8 @@ def predict(
     rule = classifier.rule(promised, foreign)
     scrolling = output is None and format != "json" and sys.stdout.isatty()  # the rows show the progress
     columns = Columns(classifier.classes, top, judged=classifier.thresholds is not None)
-    with _destination(output, format, append, model, columns, paths, observer) as destination:
+    asked = {"max_error": promised, "unknown": foreign}
+    with _destination(output, format, append, model, columns, paths, observer, asked) as destination:
         written = predict_into(
             destination,
             classifier,
@@ -179,6 +181,7 @@ def _destination(
     columns: Columns,
     paths: list[Path] | Iterator[Path],
     observer: Observer,
+    asked: Asked,
 ) -> AbstractContextManager[Destination]:
     """Return where the answers go: to stdout, to a new file, or to the end of an earlier one."""
     from cnn_tl.inference.loading import digest
@@ -190,7 +193,7 @@ def _destination(
         write = _stream_writer(format, columns, paths, screen)
         return nullcontext(Destination(lambda answers: write(answers, sys.stdout)))
     if append:
-        return end_of_file(output, format, digest(model), columns, observer)
+        return end_of_file(output, format, digest(model), columns, observer, asked)
     if format == "parquet":
         return new_file(output, lambda answers, path: write_parquet(answers, path, columns))
     columns = replace(columns, flushed=False)  # nobody reads the file before it is whole
