@@ -76,11 +76,16 @@ def write_csv(answers: Iterable[Answer], stream: TextIO, columns: Columns) -> No
         if cells:
             cells[0] = answer.label or ""  # empty where the answer is withheld
         if cells and columns.verdicts:
-            members = "|".join(answer.set or ())
+            members = "|".join(map(_member, answer.set or ()))
             cells += [answer.verdict or "", members, "" if answer.distance is None else f"{answer.distance:.4f}"]
         table.writerow([answer.file, *(cells or [""] * (len(columns.names) - 2)), answer.error or ""])
         if columns.flushed:
             stream.flush()
+
+
+def _member(label: str) -> str:
+    r"""Return a class of a set, in which | stands between classes: a | of its own is \|."""
+    return label.replace("\\", "\\\\").replace("|", "\\|")
 
 
 def write_html(answers: Iterable[Answer], stream: TextIO, columns: Columns) -> None:
