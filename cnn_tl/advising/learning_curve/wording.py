@@ -9,6 +9,12 @@ from cnn_tl.core.formatting import counted, percent, points
 LITTLE = 0.005
 """A gain by twice as many images that is too small to be worth labelling them."""
 
+UNCLEAR = 0.05
+"""A gain that must be excluded before more images are said to bring little."""
+
+UNEVEN = 1.5
+"""How many times its even share the most frequent class may have, and all still be called about as many."""
+
 MOST_NAMED = 3
 """Classes in a sentence."""
 
@@ -33,6 +39,11 @@ def verdict(curve: Curve) -> str:
             f"model is wrong: at most {percent(1 - now.interval[0])} of the time, with 95% confidence."
         )
     brings, gain = f"{percent(twice.accuracy)} ({_range(twice.interval)})", points(twice.gain)
+    if twice.gain < LITTLE and twice.gain_interval[1] >= UNCLEAR:
+        return (
+            f"{counted(curve.judged, 'image')} are too few to tell: twice as many (about {twice.images:,}) may bring "
+            f"nothing, or up to {points(twice.gain_interval[1])}."
+        )
     if twice.gain < LITTLE:
         many = f"with twice as many (about {twice.images:,})"
         return f"More images of the same kind would bring little: {brings} {many}, {gain}."
@@ -86,8 +97,11 @@ def classes_line(curve: Curve) -> str:
 def cost_line(curve: Curve, outlook: Outlook) -> str:
     """Return how many images must be labelled for it."""
     more = outlook.images - curve.training
-    each = f", about {round(more / len(curve.classes)):,} of each class" if len(curve.classes) > 1 else ""
-    return f"{more:,} more{each}"
+    if len(curve.classes) == 1:
+        return f"{more:,} more"
+    if curve.baseline * len(curve.classes) > UNEVEN:
+        return f"{more:,} more, with the classes as frequent as now"
+    return f"{more:,} more, about {round(more / len(curve.classes)):,} of each class"
 
 
 def _range(interval: tuple[float, float]) -> str:

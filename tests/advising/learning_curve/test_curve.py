@@ -113,6 +113,14 @@ def test_the_verdict(gain: float, text: str) -> None:
     assert wording.verdict(outlook(gain)) == text
 
 
+def test_a_small_gain_that_may_be_large_is_not_called_little() -> None:
+    unclear = replace(outlook(0.002).outlooks[0], gain_interval=(0.0, 0.136))
+    text = wording.verdict(replace(outlook(0.002), outlooks=(unclear,)))
+    assert text == (
+        f"{BASE.judged} images are too few to tell: twice as many (about 270) may bring nothing, or up to +13.6 points."
+    )
+
+
 def test_the_check_says_where_its_interval_missed() -> None:
     assert BASE.check is not None
     good = replace(BASE.check, half=50, images=100, foretold=0.931, interval=(0.91, 0.95), came_to=0.928)
@@ -123,6 +131,8 @@ def test_the_check_says_where_its_interval_missed() -> None:
 
 def test_the_cost() -> None:
     assert wording.cost_line(BASE, BASE.outlooks[0]) == "135 more, about 45 of each class"
+    uneven = replace(BASE, baseline=0.9)
+    assert wording.cost_line(uneven, BASE.outlooks[0]) == "135 more, with the classes as frequent as now"
 
 
 def test_intervals_of_points_cover_images_and_draws() -> None:
