@@ -42,19 +42,19 @@ def require_harmless(output: Path, model: Path, option: str = "--output") -> Non
         raise UsageError(f"{where} would overwrite part of {printable(kept.name)}; choose another name")
 
 
-def require_plot_place(output: Path) -> None:
+def require_plot_place(output: Path, option: str = "--output") -> None:
     """Refuse a path where a plot cannot be written, or where it would overwrite another file, before any work is done.
 
     Raises:
         UsageError: the path is a folder, does not end in .png, or is a file that cnn-tl has not drawn.
         ResourceError: the folder is not writable.
     """
-    where = f"--output {printable(output)}"
+    where = f"{option} {printable(output)}"
     if output.is_dir():
-        raise UsageError(f"{where} is a folder; name the file, as in --output {printable(output / 'plot.png')}")
+        raise UsageError(f"{where} is a folder; name the file, as in {option} {printable(output / 'plot.png')}")
     if output.suffix.lower() != ".png":
         raise UsageError(f"{where}: the plot is a PNG; choose a name that ends in .png")
-    require_writable(output, "--output")
+    require_writable(output, option)
     if os.path.lexists(output) and not _is_plot(output):
         raise UsageError(f"{where} exists and is not a plot of cnn-tl; remove it, or choose another name")
 

@@ -52,6 +52,8 @@ def _unknown(check: UnknownCheck) -> Iterator[Row]:
     if check.called_unknown is not None:
         yield "called unknown", percent(check.called_unknown), "of these"
     yield "answered", percent(check.answered), "of these: the fewer, the better"
+    meaning = "how well it tells them apart; 0.5 is chance"
     if check.auroc_of_distance is not None:
-        yield "AUROC, distance", f"{check.auroc_of_distance:.3f}", "how well it tells them apart; 0.5 is chance"
-    yield "AUROC, probability", f"{check.auroc_of_probability:.3f}", "the same, by the probability of the answer"
+        yield "AUROC, distance", f"{check.auroc_of_distance:.3f}", meaning
+        meaning = "the same, by the probability of the answer"
+    yield "AUROC, probability", f"{check.auroc_of_probability:.3f}", meaning

@@ -105,3 +105,5 @@ def test_a_plot_replaces_plots_only(tmp_path: Path) -> None:
             require_plot_place(Path(name))
     with pytest.raises(ResourceError, match=r"cannot write m\.onnx/a\.png into .*m\.onnx; choose another --output"):
         require_plot_place(Path("m.onnx/a.png"))
+    with pytest.raises(UsageError, match=r"^--risk-plot a\.txt: the plot is a PNG"):
+        require_plot_place(Path("a.txt"), "--risk-plot")

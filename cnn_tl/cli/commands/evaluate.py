@@ -100,7 +100,7 @@ def evaluate(
     if robustness:
         require_plot_place(plot)
     if risk_plot is not None:
-        require_plot_place(risk_plot)
+        require_plot_place(risk_plot, "--risk-plot")
         if robustness and risk_plot.resolve() == plot.resolve():
             raise UsageError(f"--risk-plot and --output are the same file, {printable(plot)}; choose another name")
     places = EvaluationFiles(wrong=wrong, answers=answers, report=report)
