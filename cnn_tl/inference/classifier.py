@@ -49,7 +49,7 @@ class Answer:
         probability: that of the most probable class, 0..1; None if the image could not be read.
         top: the most probable classes and their probabilities, best first; also of an answer that is withheld.
         error: why the image could not be read; None if it could.
-        verdict: answered, unsure or unknown; None if the image could not be read.
+        verdict: answered, unsure or unknown; None if the image could not be read, or if the model cannot judge it.
         set: the smallest set of classes that holds the truth 95% of the time, the most probable first; None if the
             model does not know it.
         distance: how far the image lies from what training showed; 1% of images like the training ones lie further
@@ -265,7 +265,8 @@ class Classifier:
         withheld = rule.withholds and judged.verdict != "answered"
         members = None if judged.members is None else tuple(self.classes[k] for k in judged.members)
         label, probability = ranked[0]
-        return Answer(name, None if withheld else label, probability, ranked, None, judged.verdict, members, distance)
+        verdict = None if self.thresholds is None else judged.verdict
+        return Answer(name, None if withheld else label, probability, ranked, None, verdict, members, distance)
 
     def _job(self, numbered: tuple[int, Path | ImageInMemory]) -> Job:
         image, spec = numbered[1], self.preprocessing

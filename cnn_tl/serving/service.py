@@ -122,7 +122,8 @@ class Service:
             return Answer(name, None, None, (), error.reason)
         self.metrics.images.labels("answered").inc()
         answer = self.classifier.answer(name, outputs_E, top, self.rule)
-        self.metrics.verdicts.labels(answer.verdict).inc()
+        if answer.verdict is not None:
+            self.metrics.verdicts.labels(answer.verdict).inc()
         return answer
 
     async def _predict(self, content: bytes) -> tuple[Pixels, Outputs]:

@@ -28,10 +28,10 @@ from cnn_tl.inference.classifier import Classifier
 
 SPEC = Preprocessing(16, 16, "bilinear", 1.0, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 DARK = {"file": "photos/dark.png", "label": "dark", "probability": 0.989013}
-DOUBT = {"verdict": "answered", "set": "", "distance": ""}
+DOUBT = {"verdict": "", "set": "", "distance": ""}
 """The cells of a model that knows neither sets nor distances."""
 
-JUDGED = {"verdict": "answered", "set": None, "distance": None}
+JUDGED = {"verdict": None, "set": None, "distance": None}
 LIGHT = {"file": "photos/light.png", "label": "light", "probability": 0.989013}
 
 
