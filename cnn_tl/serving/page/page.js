@@ -52,9 +52,14 @@ function percent(probability) {
   return `${(probability < 1 ? Math.min(100 * probability, 99.9) : 100).toFixed(1)}%`;
 }
 
+// A name in a sentence: marks that change the direction of writing end with it.
+function isolated(name) {
+  return /[\u202a-\u202e\u2066-\u2069]/.test(name) ? `\u2068${name}\u2069` : name;
+}
+
 // What a person would say of an image that is not simply answered; empty for one that is.
 function doubt({ verdict, set, top }) {
-  const said = ({ label, probability }) => `${label} (${percent(probability)})`;
+  const said = ({ label, probability }) => `${isolated(label)} (${percent(probability)})`;
   if (verdict === "unknown") {
     return `I do not know this: it looks unlike anything I was trained on. I would have said ${said(top[0])}.`;
   }
@@ -64,7 +69,7 @@ function doubt({ verdict, set, top }) {
   const members = several ? set : top.slice(0, 2).map((one) => one.label);
   const named = top.filter((one) => members.includes(one.label)).slice(0, SAID_CLASSES).map(said);
   const others = members.length - named.length;
-  const last = others ? `one of ${others} other ${others === 1 ? "class" : "classes"}` : named.pop();
+  const last = others ? (others === 1 ? "another class" : `one of ${others} other classes`) : named.pop();
   return `I am not sure: ${named.join(", ")} or ${last}.`;
 }
 
@@ -187,7 +192,7 @@ async function introduce() {
     max_error === null ? "" : `The model answers only where at most ${share(max_error)} of its answers are wrong, with 95% confidence.`,
   ].filter(Boolean);
   if (rules.length) $("#rule").textContent = rules.join(" ");
-  const shown = facts.classes.slice(0, 8).join(", ") + (facts.classes.length > 8 ? ", …" : "");
+  const shown = facts.classes.slice(0, 8).map(isolated).join(", ") + (facts.classes.length > 8 ? ", …" : "");
   $("#facts").textContent = `${facts.classes.length} classes: ${shown} · cnn-tl ${facts.version}`;
 }
 
