@@ -10,7 +10,7 @@ first rank below the confidence at which the error passes max_error.
 All of this is exact for the answers of one model to images that had no part in it. Held-out answers by folds are of
 several models, each fitted to fewer images than the final one: then the promise is an approximation. Of 200 to 400
 trainings of the default head on 100, 300 and 1,000 images of three overlapping classes 7%, 5% and 7% broke a promise of
-10%, and 3%, 5% and 5% with as many new images instead of held-out ones; of the former, the error was then 10.7% to 12.5%.
+10%, and 3%, 5% and 5% with as many new images instead of held-out ones; the error of the former was 10.7% to 12.5%.
 
 Measured on 1,000 held-out images of which 24% are wrong, for 5%: 31% are answered, with SGR's binary search (Geifman
 and El-Yaniv 2017, "Selective classification for deep neural networks", sec. 3) 20%, and 46% if the error were known.

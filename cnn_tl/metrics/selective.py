@@ -86,6 +86,7 @@ class UnknownCheck:
         auroc_of_distance: the probability that one of them lies further away than one of the labelled images, which is
             the area under the ROC curve; None likewise.
         auroc_of_probability: the same for less probable answers.
+        auroc_of_both: the same for the mean of both ranks among the labelled images; None without distances.
     """
 
     folder: str
@@ -95,6 +96,7 @@ class UnknownCheck:
     answered: float
     auroc_of_distance: float | None
     auroc_of_probability: float
+    auroc_of_both: float | None
 
 
 @dataclass(frozen=True)
@@ -184,13 +186,27 @@ class Signals:
 
 def check_unknown(folder: str, unreadable: int, known: Signals, foreign: Signals) -> UnknownCheck:
     """Return how well the foreign images, of which there is at least one, are told from the known ones."""
-    far = known.distance is not None and foreign.distance is not None
+    of_distance = of_both = None
+    if known.distance is not None and foreign.distance is not None:
+        of_distance = auroc(known.distance, foreign.distance)
+        known_N, foreign_M = (
+            _ranks(known.distance, distances) + _ranks(-known.confidence, -one.confidence)
+            for one, distances in ((known, known.distance), (foreign, foreign.distance))
+        )
+        of_both = auroc(known_N, foreign_M)
     return UnknownCheck(
         folder=folder,
         images=len(foreign.confidence),
         unreadable=unreadable,
-        called_unknown=float(foreign.unknown.mean()) if far else None,
+        called_unknown=None if of_distance is None else float(foreign.unknown.mean()),
         answered=float(foreign.answered.mean()),
-        auroc_of_distance=auroc(known.distance, foreign.distance) if far else None,  # type: ignore[arg-type]
+        auroc_of_distance=of_distance,
         auroc_of_probability=auroc(-known.confidence, -foreign.confidence),
+        auroc_of_both=of_both,
     )
+
+
+def _ranks(known_N: NDArray[np.floating[Any]], values_M: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Return the mid-rank of each value among those of the known images, [M]."""
+    sorted_N = np.sort(known_N)
+    return (np.searchsorted(sorted_N, values_M, "left") + np.searchsorted(sorted_N, values_M, "right")) / 2

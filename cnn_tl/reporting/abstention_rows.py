@@ -57,3 +57,5 @@ def _unknown(check: UnknownCheck) -> Iterator[Row]:
         yield "AUROC, distance", f"{check.auroc_of_distance:.3f}", meaning
         meaning = "the same, by the probability of the answer"
     yield "AUROC, probability", f"{check.auroc_of_probability:.3f}", meaning
+    if check.auroc_of_both is not None:
+        yield "AUROC, both", f"{check.auroc_of_both:.3f}", "the same, by the mean of both ranks"

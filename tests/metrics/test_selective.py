@@ -75,10 +75,11 @@ def test_foreign_images_are_told_by_both_signals() -> None:
     assert (found.called_unknown, found.answered) == (0.5, 0.5)
     assert found.auroc_of_distance == (4 + 2) / 8
     assert found.auroc_of_probability == (3 + 0) / 8
+    assert found.auroc_of_both == (3.5 + 1) / 8  # twice the ranks of both: 2, 6, 10, 14 known, 14 and 4 foreign
 
 
 def test_a_model_without_distances_is_judged_by_probabilities_alone() -> None:
     known, foreign = signals([0.9, 0.8], None, [0, 0], [1, 1]), signals([0.5], None, [0], [1])
     found = check_unknown("others", 0, known, foreign)
-    assert (found.auroc_of_distance, found.called_unknown) == (None, None)
+    assert (found.auroc_of_distance, found.auroc_of_both, found.called_unknown) == (None, None, None)
     assert found.auroc_of_probability == 1

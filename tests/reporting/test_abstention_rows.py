@@ -18,6 +18,7 @@ def test_the_meaning_of_auroc_is_said_where_it_is_first_met(distance: float | No
         answered=1.0,
         auroc_of_distance=distance,
         auroc_of_probability=0.6,
+        auroc_of_both=distance,
     )
     found = Abstention(
         risk=(),
@@ -29,6 +30,8 @@ def test_the_meaning_of_auroc_is_said_where_it_is_first_met(distance: float | No
         sets=None,
         unknown=check,
     )
-    *_, (name, value, meaning) = abstention_rows(found)
-    assert (name, value) == ("AUROC, probability", "0.600")
+    rows = {name: (value, meaning) for name, value, meaning in abstention_rows(found)}
+    assert ("AUROC, both" in rows) == (distance is not None)
+    value, meaning = rows["AUROC, probability"]
+    assert value == "0.600"
     assert meaning.startswith(said)
