@@ -22,7 +22,7 @@ from cnn_tl.core.errors import CnnTlError, ResourceError, UsageError, printable
 from cnn_tl.core.formatting import duration
 from cnn_tl.core.progress import Observer
 from cnn_tl.data.reading.pool import pools_kept
-from cnn_tl.doctor.subject import features_only
+from cnn_tl.doctor.subject import features_only, is_run
 from cnn_tl.networks.pretrained.weights import PACKAGES
 from cnn_tl.recipe import ResolvedRecipe
 from cnn_tl.recipe.resolved import FreezeRecipe
@@ -90,7 +90,13 @@ def recommend(
 
 
 def recipe_for(recipe: ResolvedRecipe) -> FreezeRecipe:
-    """Return the recipe of mode freeze, without augmentation, with which backbones are compared for another recipe."""
+    """Return the recipe of mode freeze, without augmentation, with which backbones are compared for another recipe.
+
+    Raises:
+        UsageError: its data are a run folder.
+    """
+    if recipe.data.path is not None and is_run(Path(recipe.data.path)):
+        raise UsageError(f"{printable(recipe.data.path)} is a run; name the folder of its images")
     made = features_only(recipe)
     return made.model_copy(update={"head": recipe.head}) if isinstance(recipe, FreezeRecipe) else made
 

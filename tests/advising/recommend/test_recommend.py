@@ -62,6 +62,13 @@ def test_sizes_are_compared_and_train_finds_the_features(
         assert result.facts["features"]["computed"] == 10
 
 
+def test_a_run_has_no_class_folders(tmp_path: Path, tiny: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text("mode: freeze\n")
+    with pytest.raises(UsageError, match="run is a run; name the folder of its images"):
+        cnn_tl.recommend(tmp_path / "run", tiny, quiet=True)
+
+
 def test_images_of_val_and_test_are_not_looked_at(photos: Path, tiny: str, make_images: Callable[..., Path]) -> None:
     make_images(photos / "test", {"a": 3, "b": 3}, seed=2)
     for split in ("val", "test"):
