@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from decimal import ROUND_HALF_UP, Decimal
+from numbers import Real
 
 from cnn_tl.core.errors import UsageError
 
@@ -128,8 +129,8 @@ def check_shares(**shares: float | None) -> None:
         UsageError: one line that names the keyword.
     """
     for name, share in shares.items():
-        if share is not None and not 0 < share < 1:
-            raise UsageError(f"{name}: got {share}, allowed a share above 0 and below 1, such as 0.05")
+        if share is not None and not (isinstance(share, Real) and 0 < share < 1):
+            raise UsageError(f"{name}: got {share!r}, allowed a share above 0 and below 1, such as 0.05")
 
 
 def share_as_typed(share: float) -> str:

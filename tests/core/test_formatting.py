@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ import cnn_tl
 from cnn_tl.core.errors import UsageError
 from cnn_tl.core.formatting import (
     certainty,
+    check_shares,
     counted,
     parse_bytes,
     parse_duration,
@@ -177,3 +180,10 @@ def test_durations_are_read(text: str, seconds: float) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(UsageError, match="is not a duration; write for example 90s, 5m or 1h"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize("share", [0, 5, 1.0, math.nan, "5%"])
+def test_impossible_shares_are_refused(share: Any) -> None:
+    check_shares(max_error=0.05, unknown=None)
+    with pytest.raises(UsageError, match=r"^max_error: got .*, allowed a share above 0 and below 1, such as 0\.05$"):
+        check_shares(max_error=share)
