@@ -12,9 +12,9 @@ from cnn_tl.core.formatting import percent
 from cnn_tl.pages.charts.axes import Scale, frame, line, polyline, round_ticks, text
 
 _WIDTH, _HEIGHT = 380, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 362, 26, 206
-_LEAST_GAP = 34
-"""Units between two labels of the axis of images."""
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 356, 26, 206
+_DIGIT, _LEAST_GAP = 6.5, 8
+"""Units of a digit, and between two labels of the axis of images."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,9 @@ def _images(marks: Sequence[Mark], x: Scale) -> list[Markup]:
     """Return the labels of the axis, from the right, without those that would touch another."""
     shapes, before = [], math.inf
     for one in reversed(marks):
-        place = x(math.log(one.images))
-        if before - place >= _LEAST_GAP:
-            shapes.append(text(place, _BOTTOM + 16, f"{one.images:,}"))
-            before = place
+        place, label = x(math.log(one.images)), f"{one.images:,}"
+        half = _DIGIT * len(label) / 2
+        if place + half + _LEAST_GAP <= before:
+            shapes.append(text(place, _BOTTOM + 16, label))
+            before = place - half
     return shapes

@@ -11,7 +11,7 @@ from cnn_tl.core.formatting import percent
 from cnn_tl.pages.charts.axes import Scale, frame, line, polyline, round_ticks, text
 
 _WIDTH, _HEIGHT = 380, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 366, 30, 212
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 358, 30, 212
 _MOST_POINTS = 400
 _NAMED = (1.0, 0.9, 0.8, 0.5)
 
