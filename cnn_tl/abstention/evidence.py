@@ -38,6 +38,8 @@ NO_DISTANCE = "--unknown: this model does not measure distances; its classifier 
 
 _DISTANCE = "distance."
 _SOURCE = "source"
+FORMAT = 1
+"""Of the arrays in a file. Whoever changes what a number in them means, such as how distances are measured, raises it."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ class Evidence:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything as arrays by name, for a file."""
         kept: dict[str, NDArray[Any]] = {
-            _SOURCE: np.array([get_args(Source).index(self.source), self.num_classes], np.int32),
+            _SOURCE: np.array([FORMAT, get_args(Source).index(self.source), self.num_classes], np.int32),
             "labels": self.labels_n.astype(np.int32),
             "true": self.true_n,
             "confidence": self.confidence_n,
@@ -197,7 +199,9 @@ class Evidence:
         Raises:
             KeyError, ValueError: they are not that, or of another number of classes.
         """
-        source, classes = map(int, arrays[_SOURCE])
+        written, source, classes = map(int, arrays[_SOURCE])
+        if written != FORMAT:
+            raise ValueError(f"format {written}, and this version of cnn-tl reads {FORMAT}")
         images = {
             len(arrays[name]) for name in ("labels", "true", "confidence", "right", "distances") if name in arrays
         }

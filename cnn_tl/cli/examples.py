@@ -43,6 +43,7 @@ EXAMPLES: dict[str, list[str]] = {
     "predict": [
         "cnn-tl predict runs/photos-freeze holiday/*.jpg",
         "cnn-tl predict runs/photos-freeze holiday --top 3 --output answers.csv",
+        "cnn-tl predict runs/photos-freeze holiday --max-error 5% --unknown 1%",
         "find . -name '*.jpg' -print0 | cnn-tl predict model.onnx - --null",
     ],
     "export": [

@@ -262,7 +262,7 @@ def _evidence(folder: Path, num_classes: int) -> Evidence | None:
     try:
         return Evidence.from_arrays(files.read_arrays(path), num_classes)
     except (KeyError, ValueError, IndexError, TypeError) as error:
-        raise ArtefactError(f"{printable(path)} is damaged: {error}") from error
+        raise ArtefactError(f"{printable(path)} cannot be used: {error}") from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -43,6 +43,13 @@ def test_damaged_arrays_are_refused(change: dict[str, np.ndarray]) -> None:
         Evidence.from_arrays(made().arrays() | change, 3)
 
 
+def test_evidence_of_another_format_is_refused() -> None:
+    arrays = made().arrays()
+    arrays["source"][0] += 1
+    with pytest.raises(ValueError, match="format 2, and this version of cnn-tl reads 1"):
+        Evidence.from_arrays(arrays, 3)
+
+
 def test_evidence_of_other_classes_is_refused() -> None:
     with pytest.raises(ValueError, match="3 classes"):
         Evidence.from_arrays(made().arrays(), 4)
