@@ -18,9 +18,9 @@ from cnn_tl.abstention.distance import AT_ONCE, FeatureDistance, Features, Float
 AXES = 64
 """The most directions of the covariance that are kept: 16 cost 0.002 of mean AUROC, and 256 gained 0.001."""
 
-_LEAST_VARIANCE = 1e-2
+_LEAST_VARIANCE = 1e-3
 """The least variance within classes, summed over the features, which is 0.2 to 0.4 for trained networks: that of equal
-images, or of a network after its first steps, is hardly more than rounding error."""
+images is rounding error."""
 
 _SMALL = 512
 """Up to this size, all eigenvectors of a matrix cost less than the leading ones of it by iteration."""

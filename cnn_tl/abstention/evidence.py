@@ -39,7 +39,7 @@ NO_DISTANCE = "--unknown: this model does not measure distances; its classifier 
 _DISTANCE = "distance."
 _SOURCE = "source"
 FORMAT = 1
-"""Of the arrays in a file. Whoever changes what a number in them means, such as how distances are measured, raises it."""
+"""Of the arrays in a file. It rises when their numbers mean something else, such as distances measured otherwise."""
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def test_the_file_judges_as_the_run_does(folder: Path, images: list[Path], prepr
         assert [(one.label, one.verdict, one.set) for one in found] == [
             (one.label, one.verdict, one.set) for one in expected
         ]
-        assert {one.verdict for one in found} >= ({"answered", "unknown"} if known else {"answered"})
+        assert {one.verdict for one in found} >= ({"answered", "unknown"} if known else {None})
         if known:
             distances = [[one.distance for one in all_of_them] for all_of_them in (found, expected)]
             np.testing.assert_allclose(*distances, rtol=1e-4)
@@ -125,7 +125,7 @@ def with_distance(graph_run: Path, evidence: Evidence) -> Path:
 
 def test_another_distance_leaves_no_file(with_distance: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(network: onnx.ModelProto, distance: FeatureDistance) -> None:
-        add_distance(network, replace(distance, scale=distance.scale * 1.01))
+        add_distance(network, replace(distance, scale=distance.scale * 1.03))
 
     monkeypatch.setattr("cnn_tl.exporting.onnx_graph.add_distance", wrong)
     with pytest.raises(ArtefactError, match=r"on prepared images in batches of 1 distances differ by up to 0\.0"):
@@ -133,7 +133,7 @@ def test_another_distance_leaves_no_file(with_distance: Path, monkeypatch: pytes
     assert not list(with_distance.glob("*.onnx*"))
 
 
-@pytest.mark.parametrize(("wrong", "holds"), [(1.00005, True), (1.002, False), (np.nan, False)])
+@pytest.mark.parametrize(("wrong", "holds"), [(1.00005, True), (1.006, False), (np.nan, False)])
 def test_distances_are_compared_beside_the_logits(wrong: float, holds: bool) -> None:
     expected = np.array([[4, 0, 0.5], [0, 4, 30.0]], np.float32)
     found = expected * np.array([1, 1, wrong], np.float32)
