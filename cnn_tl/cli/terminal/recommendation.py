@@ -69,7 +69,8 @@ def _lines(found: Recommendation) -> list[str]:
         each = ", ".join(f"{names[row]} ({row.images:,} images)" for row in early)
         lines.append(f"clearly worse, so dropped early: {each}")
     if alike := [row for row in found.rows[1:] if row.as_good]:
-        lines.append(f"cannot be told apart from the best: {', '.join(names[row] for row in alike)}")
+        how = f", of {len(found.rows) - 1} tested at once" if len(found.rows) > 2 else ""  # by Holm's method
+        lines.append(f"cannot be told apart from the best{how}: {', '.join(names[row] for row in alike)}")
     lines += [f"left out: {one.candidate}: {one.reason}" for one in found.skipped]
     if found.out_of_time and len(found.rows) > 1:
         lines.append(f"{duration(found.budget)} did not suffice for more images; a longer --budget tells more apart")
