@@ -94,17 +94,19 @@ class FeatureDistance:
         return np.asarray(np.vecdot(self.means.astype(np.float64), self.layer), np.float32)
 
     @cached_property
-    def _centred(self) -> tuple[Floats, FeatureDistance]:
-        mean_D = self.means.mean(0)
-        return mean_D, replace(self, means=self.means - mean_D)
-
     def centred(self) -> tuple[Floats, FeatureDistance]:
-        """Return the mean m of all classes [D], and the distance of x - m, where x is an image, power-normalised.
+        """The mean m of all classes [D], and the distance of x - m, where x is an image, power-normalised.
 
         Where features differ little between images, the terms of the formula cancel, and float32 loses digits;
         without their mean the terms are as small as the result.
         """
-        return self._centred
+        mean_D = self.means.mean(0)
+        return mean_D, replace(self, means=self.means - mean_D)
+
+    @cached_property
+    def _right_sides(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The axes and the layer in float64: converting them for each image would take longer than the products."""
+        return self.axes.T.astype(np.float64), self.centred[1].layer.T.astype(np.float64)
 
     def __call__(self, features_ND: Features) -> Floats:
         """Return the distance of each image, float32 [N]; it does not depend on the other images.
@@ -120,10 +122,10 @@ class FeatureDistance:
 
     def of_normalised(self, x_ND: Floats) -> Floats:
         """Return the distance of each image from power-normalised features."""
-        mean_D, centred = self._centred
+        (mean_D, centred), (axes_DR, layer_DK) = self.centred, self._right_sides
         y_ND = x_ND.astype(np.float64) - mean_D  # in float32 the order of a sum, which depends on N, would show
-        along_NR = y_ND @ self.axes.T
-        nearest_N = (centred.offsets - 2 * (y_ND @ centred.layer.T)).min(1)
+        along_NR = y_ND @ axes_DR
+        nearest_N = (centred.offsets - 2 * (y_ND @ layer_DK)).min(1)
         own_N = self.rest * np.vecdot(y_ND, y_ND) + (along_NR**2) @ (self.weights - np.float32(self.rest))
         return np.asarray(np.sqrt(np.maximum(own_N + nearest_N, LEAST_SQUARE)) / self.scale, np.float32)
 

@@ -12,6 +12,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn_tl.abstention.conformal import members
+
 Verdict = Literal["answered", "unsure", "unknown"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
@@ -38,7 +40,8 @@ class Rule:
     Attributes:
         least_confidence: answers with a lower probability are unsure.
         most_distance: images further away are unknown.
-        least: a class belongs to the set if it has at least this probability; None: no sets are known.
+        least: a class belongs to the set if it has at least this probability, [K], and the most probable one always;
+            None: no sets are known.
         withholds: whether an image that is not answered gets no label; else the verdict is only a remark.
     """
 
@@ -64,7 +67,5 @@ class Rule:
     def _members(self, probabilities_K: NDArray[np.floating[Any]]) -> tuple[int, ...] | None:
         if self.least is None:
             return None
-        order_K = np.argsort(-probabilities_K, kind="stable")
-        likely = order_K[probabilities_K[order_K] >= self.least[order_K]]
-        # a set without any class would say nothing
-        return tuple(map(int, likely if len(likely) else order_K[:1]))
+        found = np.flatnonzero(members(probabilities_K[None], self.least)[0])
+        return tuple(map(int, found[np.argsort(-probabilities_K[found], kind="stable")]))

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn_tl.api.keywords import PathLike, is_recipe, path_text, recipe_of
+from cnn_tl.api.keywords import PathLike, path_text
 from cnn_tl.api.messages import RECIPE_KEYS, with_keywords
 from cnn_tl.api.observers import choose_observer, quiet_dependencies
-from cnn_tl.core.errors import UsageError, printable
+from cnn_tl.api.subject import subject_of
 from cnn_tl.core.imports import require_working_directory
 from cnn_tl.core.progress import Observer
 
@@ -56,23 +56,14 @@ def examine(
     """
     require_working_directory()
     given = {name: value for name, value in locals().items() if name in RECIPE_KEYS and value is not None}
-    if is_recipe(source):
-        raise UsageError("source: got a recipe, allowed a data folder or a run")
-    folder = Path(path_text(source, "source", "a data folder, a run folder, or the result of train"))
     place = None if output is None else Path(path_text(output, "output"))
     from cnn_tl.doctor.examine import examined
-    from cnn_tl.doctor.subject import is_run, subject_of_data, subject_of_run
     from cnn_tl.doctor.written import remember, require_folder, write_folder
 
-    if is_run(folder):
-        if given.keys() - {"device", "workers"} or sections:
-            raise UsageError(f"{printable(folder)} is a run, which has its own recipe; name the data folder instead")
-        subject = subject_of_run(folder, device=device, workers=workers)
-    else:
-        subject = subject_of_data(recipe_of(folder, None, given, {**sections}))
+    name, subject = subject_of(source, given, sections)
     if place is not None:
         require_folder(place, subject.recipe.data.folder)
-    with quiet_dependencies(), examined(subject, printable(folder), choose_observer(observer, quiet)) as found:
+    with quiet_dependencies(), examined(subject, name, choose_observer(observer, quiet)) as found:
         if place is not None:
             write_folder(found, place)
         remember(found, place)

@@ -112,9 +112,9 @@ def predict(
         many = len(found) >= (batch_size or 32)
         classifier = load_classifier(path, device, many=many, in_background=ahead, batch_size=batch_size)
         progress = choose_observer(observer, quiet)
-        rule = classifier.rule(max_error, unknown)
-        return list(classifier.answers(
-            found, total=len(found), top=top, batch_size=batch_size, workers=workers, rule=rule, observer=progress
+        return list(classifier.predict(
+            found, top=top, batch_size=batch_size, workers=workers, max_error=max_error, unknown=unknown,
+            observer=progress,
         ))  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def add_distance(network: onnx.ModelProto, distance: FeatureDistance) -> None:
         raise ArtefactError(
             f"the evidence is of {distance.layer.shape[1]} features, and the network has {num_features}"
         )
-    mean_D, distance = distance.centred()
+    mean_D, distance = distance.centred
     tensors = {
         "mean": mean_D,
         "layer": distance.layer,

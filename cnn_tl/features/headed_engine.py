@@ -14,7 +14,10 @@ from cnn_tl.networks.head_forward import Forward, forward_of
 
 
 class HeadedEngine:
-    """An engine whose outputs are logits, and last the distance, if one is given; they depend on that image alone.
+    """An engine whose outputs are logits, and columns beside them, if any; they depend on that image alone.
+
+    Args:
+        beside: from features [N, D] to the columns, [N, E].
 
     Attributes:
         is_asynchronous: False: `start` returns when the outputs are computed.
@@ -23,8 +26,8 @@ class HeadedEngine:
 
     is_asynchronous = False
 
-    def __init__(self, backbone: OnnxEngine, head: Forward, distance: FeatureDistance | None = None) -> None:
-        self.backbone, self._head, self._distance = backbone, head, distance
+    def __init__(self, backbone: OnnxEngine, head: Forward, beside: Forward | None = None) -> None:
+        self.backbone, self._head, self._beside = backbone, head, beside
 
     @classmethod
     def of(cls, stored: Stored, *, with_distance: bool = False) -> HeadedEngine:
@@ -44,15 +47,15 @@ class HeadedEngine:
         try:
             head = forward_of(stored.head, stored.classifier_tensors, len(stored.classes))
             head(np.zeros((1, backbone.num_features), np.float32))
-            distance = stored.evidence.distance if with_distance and stored.evidence else None
-            if distance is not None:
-                distance(np.zeros((1, backbone.num_features), np.float32))
+            beside = _column_of(stored.distance) if with_distance and stored.distance is not None else None
+            if beside is not None:
+                beside(np.zeros((1, backbone.num_features), np.float32))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArtefactError(
                 f"the weights in {printable(stored.path)} do not fit {printable(stored.architecture)} with "
                 f"{len(stored.classes)} classes: {error}"
             ) from error
-        return cls(backbone, head, distance)
+        return cls(backbone, head, beside)
 
     @property
     def seconds(self) -> float:
@@ -80,6 +83,8 @@ class HeadedEngine:
 
     def _outputs(self, features_ND: NDArray[np.float32]) -> Outputs:
         logits_NK = self._head(features_ND)
-        if self._distance is None:
-            return logits_NK
-        return np.concatenate([logits_NK, self._distance(features_ND)[:, None]], 1)
+        return logits_NK if self._beside is None else np.concatenate([logits_NK, self._beside(features_ND)], 1)
+
+
+def _column_of(distance: FeatureDistance) -> Forward:
+    return lambda features_ND: distance(features_ND)[:, None]

@@ -24,7 +24,7 @@ class WithDistance(nn.Module):
     def __init__(self, classifier: nn.Module, distance: FeatureDistance) -> None:
         super().__init__()
         self.classifier = classifier
-        mean_D, distance = distance.centred()
+        mean_D, distance = distance.centred
         self.rest, self.scale = distance.rest, distance.scale
         self.register_buffer("mean", torch.from_numpy(mean_D))
         self.register_buffer("layer", torch.from_numpy(distance.layer))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cnn_tl.cli import completion, options
+from cnn_tl.cli.subject import subject_of
 from cnn_tl.cli.terminal import console
 from cnn_tl.core.errors import DataError, UsageError, printable
 from cnn_tl.core.formatting import counted
 
 if TYPE_CHECKING:
     from cnn_tl.doctor.diagnosis import Diagnosis
-    from cnn_tl.doctor.subject import Subject
 
 Source = Annotated[
     Path,
@@ -63,7 +63,7 @@ def doctor(
     flags: dict[str, object] = {
         "seed": seed, "model.name": model, "model.weights": weights, "run.device": device, "run.workers": workers,
     }  # fmt: skip
-    subject = _subject(source, recipe, set_ or [], flags)
+    subject = subject_of(source, recipe, set_ or [], flags)
     if output is not None:
         require_folder(output, subject.recipe.data.folder)
     with examined(subject, printable(source), TerminalObserver()) as found:
@@ -96,21 +96,6 @@ def _kinds(fail_on: str | None) -> frozenset[str]:
     if unknown := [name for name in named if name not in (*KINDS, "all")]:
         raise UsageError(f"--fail-on {printable(unknown[0])!r}: the kinds are {', '.join(KINDS)}, or all")
     return frozenset(KINDS if "all" in named else named)
-
-
-def _subject(source: Path, recipe: str | None, changes: list[str], flags: dict[str, object]) -> Subject:
-    from cnn_tl import recipe as recipes
-    from cnn_tl.doctor.subject import is_run, subject_of_data, subject_of_run
-
-    if is_run(source):
-        if recipe or changes or any(value is not None for key, value in flags.items() if not key.startswith("run.")):
-            raise UsageError(f"{printable(source)} is a run, which has its own recipe; name the data folder instead")
-        device, workers = flags["run.device"], flags["run.workers"]
-        return subject_of_run(source, device=cast("str | None", device), workers=cast("int | None", workers))
-    for line in recipes.renamed(recipe, changes):
-        console.note(line)
-    chosen = recipes.load(recipe, [*changes, "mode=freeze"], {**flags, "data.path": str(source)})
-    return subject_of_data(chosen)
 
 
 def show_diagnosis(found: Diagnosis) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 import typer
 
 from cnn_tl.cli import completion, options
+from cnn_tl.cli.subject import subject_of
 from cnn_tl.cli.terminal import console
-from cnn_tl.core.errors import UsageError, printable
-
-if TYPE_CHECKING:
-    from cnn_tl.doctor.subject import Subject
+from cnn_tl.core.errors import printable
 
 Source = Annotated[
     Path,
@@ -53,7 +51,7 @@ def learning_curve(
         "seed": seed, "model.name": model, "model.weights": weights, "model.image_size": image_size,
         "run.device": device, "run.workers": workers,
     }  # fmt: skip
-    subject = _subject(source, recipe, set_ or [], flags)
+    subject = subject_of(source, recipe, set_ or [], flags)
     if output is not None:
         require_plot_place(output)
     found = run_learning_curve(subject, printable(source), TerminalObserver())
@@ -71,18 +69,3 @@ def learning_curve(
         console.note(f"the run's report shows it from now on: cnn-tl report {printable(source)}")
     if output is not None:
         console.note(f"the plot is in {printable(output)}")
-
-
-def _subject(source: Path, recipe: str | None, changes: list[str], flags: dict[str, object]) -> Subject:
-    from cnn_tl import recipe as recipes
-    from cnn_tl.doctor.subject import is_run, subject_of_data, subject_of_run
-
-    if is_run(source):
-        if recipe or changes or any(value is not None for key, value in flags.items() if not key.startswith("run.")):
-            raise UsageError(f"{printable(source)} is a run, which has its own recipe; name the data folder instead")
-        device, workers = flags["run.device"], flags["run.workers"]
-        return subject_of_run(source, device=cast("str | None", device), workers=cast("int | None", workers))
-    for line in recipes.renamed(recipe, changes):
-        console.note(line)
-    chosen = recipes.load(recipe, [*changes, "mode=freeze"], {**flags, "data.path": str(source)})
-    return subject_of_data(chosen)

@@ -80,27 +80,23 @@ def outputs(
     return torch.cat([parts[number % world.size][number // world.size] for number in range(len(groups))])
 
 
-def onnx_engine(dataset: Dataset[LoopRecipe], network: LazyNetwork, model: nn.Module) -> HeadedEngine | None:
+def onnx_engine(
+    dataset: Dataset[LoopRecipe], network: LazyNetwork, model: nn.Module, beside: Forward | None = None
+) -> HeadedEngine | None:
     """Return the engine with which `predict` runs these weights on a CPU; None: it uses torch.
 
     Args:
         model: the network's model or its moving average, whose weights must not change while the engine is used.
+        beside: see `HeadedEngine`.
     """
-    parts = onnx_parts(dataset, network, model)
-    return None if parts is None else HeadedEngine(*parts)
-
-
-def onnx_parts(
-    dataset: Dataset[LoopRecipe], network: LazyNetwork, model: nn.Module
-) -> tuple[OnnxEngine, Forward] | None:
-    """Return the engine of the backbone, and its classifier, see `onnx_engine`."""
     graph, about = graph_of_loop(dataset, network), network.info
     if graph is None:
         return None
     own = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
     backbone, classifier = split_at_classifier(own, about.classifier)
     head = as_linear(classifier)
-    return OnnxEngine(graph, backbone, about.preprocessing), linear(head["weight"], head["bias"])
+    embedder = OnnxEngine(graph, backbone, about.preprocessing)
+    return HeadedEngine(embedder, linear(head["weight"], head["bias"]), beside)
 
 
 def scores(logits_NK: Tensor, labels_N: NDArray[np.int64]) -> dict[str, float]:

@@ -5,20 +5,17 @@ The logits are those that the network gives without them, to the last bit.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cnn_tl.core.device import inference_precision
 from cnn_tl.features.engine import Engine
-from cnn_tl.features.onnx_engine import OnnxEngine
-from cnn_tl.features.stream import Outputs, Pixels, Runs
+from cnn_tl.features.stream import Runs
 from cnn_tl.networks.backbone import linear_classifier
-from cnn_tl.networks.head_forward import Forward
 from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.dataset import Dataset
 from cnn_tl.training.lazy_network import LazyNetwork
-from cnn_tl.training.loop.validation import onnx_parts
+from cnn_tl.training.loop.validation import onnx_engine
 
 
 def engine_with_features(dataset: Dataset[LoopRecipe], network: LazyNetwork, model: nn.Module) -> Runs | None:
@@ -30,27 +27,11 @@ def engine_with_features(dataset: Dataset[LoopRecipe], network: LazyNetwork, mod
     if not network.info.num_features:
         return None
     device, spec = network.device, network.info.preprocessing
-    parts = onnx_parts(dataset, network, model)
-    if parts is not None:
-        return _OnnxFeaturesToo(*parts)
+    engine = onnx_engine(dataset, network, model, beside=lambda features_ND: features_ND)
+    if engine is not None:
+        return engine
     precision = inference_precision(device, dataset.run.recipe.run.precision)
     return Engine(_FeaturesToo(model).eval(), spec, device, precision)
-
-
-class _OnnxFeaturesToo:
-    is_asynchronous = False
-
-    def __init__(self, backbone: OnnxEngine, head: Forward) -> None:
-        self._backbone, self._head = backbone, head
-
-    def start(self, pixels: Pixels) -> Outputs:
-        """Return the logits and the features, float32 [N, K + D], of uint8 pixels [N, H, W, 3]."""
-        features_ND = self._backbone.start(pixels)
-        return np.concatenate([self._head(features_ND), features_ND], 1)
-
-    def finish(self, pending: Outputs) -> Outputs:
-        """Return what `start` has returned."""
-        return pending
 
 
 class _FeaturesToo(nn.Module):
