@@ -7,7 +7,6 @@ an uninterrupted one. A digest of the frozen parameters and buffers, taken befor
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 from cnn_tl.core.device import Precision
 from cnn_tl.core.errors import ArtefactError, DivergedError, Stopped, printable
 from cnn_tl.core.formatting import percent
-from cnn_tl.features.stream import Runs
 from cnn_tl.recipe.resolved import LoopRecipe
 from cnn_tl.training.checkpoints import checkpoint
 from cnn_tl.training.checkpoints.checkpoint import Checkpoint
@@ -29,12 +27,9 @@ from cnn_tl.training.loop.device_limit import device_limit, ready_step
 from cnn_tl.training.loop.lr_range_test import RangeTest
 from cnn_tl.training.loop.pending_losses import PendingLosses
 from cnn_tl.training.loop.start import Start, find_start
-from cnn_tl.training.loop.temperature import divide_by_temperature
 from cnn_tl.training.loop.trainable import Trainable, loop_surroundings, open_trainable, quiet_compiler
-from cnn_tl.training.loop.validation import onnx_engine, outputs, scores
-from cnn_tl.training.loop.with_features import engine_with_features
+from cnn_tl.training.loop.validator import Validator
 from cnn_tl.training.outcome import LoopFacts, Temperature
-from cnn_tl.training.sources.plain import HeldImages
 from cnn_tl.training.step.gradients import memory_for
 from cnn_tl.training.step.loss import Step
 from cnn_tl.training.step.schedule import learning_rate_factor
@@ -132,10 +127,9 @@ class Loop:
         self._update = Update(self._model, self._optimizer, trainable.gradients, self._settings.clip_grad)
         self._ready: tuple[Tensor, Tensor] | None = None  # a whole step, until the limit is measured
         self._limit: float | None = None
-        self._features_ND: Tensor | None = None  # of the kept weights
         self._losses = PendingLosses(trainable.network.device, self._progress)
         network = trainable.network
-        self._validation_images = HeldImages(dataset, network.info.preprocessing, network.device)
+        self._validator = Validator(dataset, network, self._model)
         self._snapshots = Snapshots(run, self._progress, self._model, self._optimizer, self._ema, started)
 
     @property
@@ -152,7 +146,7 @@ class Loop:
 
     def validate_fitted_head(self) -> None:
         """Validate the network with its fitted head as epoch 0, a candidate for the best epoch."""
-        logits_NK = self._validate("fitted head")
+        logits_NK = self._validator.logits(self._evaluated, "fitted head")
         self.record_fitted_head(logits_NK)
         if self._progress.update_best(self._progress.start):
             self._snapshots.save_fitted_head(self._evaluated, logits_NK, self._progress.start)
@@ -161,7 +155,7 @@ class Loop:
         """Record the scores of the fitted head, before the first step, as epoch 0."""
         if not head_logits_NK.isfinite().all():
             raise DivergedError("the fitted head gives logits that are not finite; set train.head_start: random")
-        self._progress.start = {"epoch": 0, "step": 0, **self._scores(head_logits_NK)}
+        self._progress.start = {"epoch": 0, "step": 0, **self._validator.scores(head_logits_NK)}
         self._run.log(self._progress.metrics)
         accuracy = self._progress.start["val_accuracy"]
         self._run.observer.note(f"fitted head alone: {percent(accuracy)} of the validation images right")
@@ -177,11 +171,10 @@ class Loop:
             self._phases.verify()  # now for the weights that are kept
             self._snapshots.count_seconds()
             self._ema = None  # its weights are in the model now
-            logits_NK = self._validate_kept() if logits_NK is None else logits_NK
-            logits_NK, temperature = self._fit_temperature(logits_NK)
-            if self._features_ND is None and self._trainable.network.info.num_features:
-                self._validate_kept()
-        return Trained(logits_NK, self._features_ND, self._facts(temperature))
+            logits_NK = self._validator.kept_logits() if logits_NK is None else logits_NK
+            logits_NK, temperature = self._validator.fit_temperature(logits_NK)
+            features_ND = self._validator.kept_features()
+        return Trained(logits_NK, features_ND, self._facts(temperature))
 
     def _all_epochs(self) -> None:
         progress, patience = self._progress, self._settings.patience
@@ -280,7 +273,7 @@ class Loop:
     def _end_epoch(self, epoch: int, speed: dict[str, float]) -> None:
         """Validate; write the weights if they are the best so far, a checkpoint and the metrics."""
         progress = self._progress
-        logits_NK = self._validate()
+        logits_NK = self._validator.logits(self._evaluated)
         if not logits_NK.isfinite().all():
             raise DivergedError(f"training diverged in epoch {epoch}: the logits are not finite; {progress.advice}")
         group = self._optimizer.param_groups[0]
@@ -288,7 +281,7 @@ class Loop:
             "epoch": epoch,
             "step": progress.step,
             **progress.mean_losses(),
-            **self._scores(logits_NK),
+            **self._validator.scores(logits_NK),
             "lr": group["lr"] / group["factor"],
             **speed,
         }
@@ -297,39 +290,6 @@ class Loop:
             self._snapshots.save_best(self._evaluated, logits_NK, row)
         self._snapshots.save(epoch_ended=True)
         self._run.observer.epoch({"epochs": self._batches.length.epochs, **row})
-
-    def _validate(self, task: str = "validation") -> Tensor:
-        """Return the validation logits [N, K] of the evaluated network."""
-        return self._validation_outputs(task, onnx_engine)
-
-    def _validate_kept(self) -> Tensor:
-        """Return the validation logits [N, K] of the kept weights, and keep their features."""
-        classes = len(self._dataset.manifest.classes)
-        outputs_NE = self._validation_outputs("validation", engine_with_features)
-        if self._trainable.network.info.num_features:
-            self._features_ND = outputs_NE[:, classes:].contiguous()
-        return outputs_NE[:, :classes].contiguous()
-
-    def _validation_outputs(
-        self, task: str, engine: Callable[[Dataset[LoopRecipe], LazyNetwork, nn.Module], Runs | None]
-    ) -> Tensor:
-        """Return what an engine of the evaluated network gives for validation images; torch's, if it is None."""
-        model = self._evaluated.eval()
-        self._run.world.broadcast_buffers(self._model, *([model] if self._ema else []))
-        images, read = self._dataset.manifest.of("val"), self._validation_images.read
-        network = self._trainable.network
-        return outputs(self._dataset, network, model, images, task, read, engine(self._dataset, network, model))
-
-    def _scores(self, logits_NK: Tensor) -> dict[str, float]:
-        return scores(logits_NK, self._dataset.manifest.labels("val"))
-
-    def _fit_temperature(self, logits_NK: Tensor) -> tuple[Tensor, Temperature | None]:
-        if self._settings.temperature != "fitted":
-            return logits_NK, None
-        labels_N, name = self._dataset.manifest.labels("val"), self._trainable.network.info.name
-        return divide_by_temperature(
-            self._model, name, logits_NK, labels_N, self._validate_kept, self._run.observer.note
-        )
 
     def _facts(self, temperature: Temperature | None) -> LoopFacts:
         progress = self._progress
