@@ -52,6 +52,15 @@ UnknownShare = Annotated[
         "--unknown", metavar="SHARE", help="Share of known images that may be called unknown.", show_default="1%"
     ),
 ]
+WithheldUnknown = Annotated[
+    str | None,
+    typer.Option(
+        "--unknown",
+        metavar="SHARE",
+        help="Withhold answers for images unlike the training ones; of the others about this share is lost.",
+        show_default="none is withheld; the verdict is that of 1%",
+    ),
+]
 WhereModelRuns = Annotated[DeviceName, typer.Option("--device", help="Where the model runs.")]
 
 Recipe = Annotated[

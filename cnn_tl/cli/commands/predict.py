@@ -16,8 +16,8 @@ from cnn_tl.cli.options import (
     ChosenBatchSize,
     MaxError,
     ReadingThreads,
-    UnknownShare,
     WhereModelRuns,
+    WithheldUnknown,
     note_unused_gpu,
 )
 from cnn_tl.cli.terminal import console
@@ -65,7 +65,7 @@ def predict(
     append: Append = False,
     null: Null = False,
     max_error: MaxError = None,
-    unknown: UnknownShare = None,
+    unknown: WithheldUnknown = None,
     batch_size: ChosenBatchSize = None,
     workers: ReadingThreads = None,
     device: WhereModelRuns = "auto",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_tl.cli.options import AnyModel, BatchSize, MaxError, UnknownShare, WhereModelRuns, note_unused_gpu
+from cnn_tl.cli.options import AnyModel, BatchSize, MaxError, WhereModelRuns, WithheldUnknown, note_unused_gpu
 from cnn_tl.cli.terminal import console
 from cnn_tl.core.cpu import default_workers
 from cnn_tl.core.device import DeviceName
@@ -43,7 +43,7 @@ def serve(
         int | None, typer.Option(min=1, max=64, help="Threads that read images.", show_default="one per core")
     ] = None,
     max_error: MaxError = None,
-    unknown: UnknownShare = None,
+    unknown: WithheldUnknown = None,
     device: WhereModelRuns = "auto",
 ) -> None:
     """Serve a model over HTTP: POST /predict, POST /explain, GET /health, /metrics, /openapi.json, and a page at /.
