@@ -53,10 +53,6 @@ class SetThresholds:
     coverage: float
     images: int
 
-    def mask(self, probabilities_NK: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
-        """Return which classes belong to the set of each image, [N, K], see `members`."""
-        return members(probabilities_NK, self.least)
-
 
 def members(probabilities_NK: NDArray[np.floating[Any]], least_K: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
     """Return which classes belong to the set of each image, [N, K]; the most probable one always does."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cnn_tl.abstention import conformal
-from cnn_tl.abstention.conformal import ENOUGH, SetThresholds, fit_sets, images_needed
+from cnn_tl.abstention.conformal import ENOUGH, SetThresholds, fit_sets, images_needed, members
 from cnn_tl.core.statistics import softmax
 
 
@@ -30,7 +30,7 @@ def scores(images: int, classes: int, seed: int, shares: list[float] | None = No
 
 
 def coverage_of(found: conformal.SetThresholds, probabilities_NK: Any, labels_N: Any) -> Any:
-    return found.mask(probabilities_NK)[np.arange(len(labels_N)), labels_N]
+    return members(probabilities_NK, found.least)[np.arange(len(labels_N)), labels_N]
 
 
 @pytest.mark.parametrize("coverage", [0.8, 0.95])
@@ -89,8 +89,8 @@ def test_no_set_is_empty_and_the_most_probable_class_is_in_it() -> None:
     assert found is not None
     unsure = np.array([[0.333, 0.334, 0.333]])
     assert (unsure < found.least).all()
-    assert found.mask(unsure).tolist() == [[False, True, False]]
-    assert found.mask(np.empty((0, 3))).shape == (0, 3)
+    assert members(unsure, found.least).tolist() == [[False, True, False]]
+    assert members(np.empty((0, 3)), found.least).shape == (0, 3)
 
 
 def test_a_threshold_in_float32_never_excludes_the_image_that_it_is_of() -> None:
@@ -152,7 +152,7 @@ def test_sets_and_threshold_equal_those_of_mapie(images: int, coverage: float) -
     top_NK = others_NK == others_NK.max(1, keepdims=True)  # which LAC leaves out of some sets
     ours = fitted(probabilities_nK, labels_n, coverage)
     assert ours is not None
-    assert (ours.mask(others_NK) == (sets_NK1[:, :, 0] | top_NK)).all()
+    assert (members(others_NK, ours.least) == (sets_NK1[:, :, 0] | top_NK)).all()
     quantile = theirs._mapie_classifier.conformity_score_function_.quantiles_
     np.testing.assert_allclose(ours.least, 1 - quantile[0], atol=1e-7)
 
@@ -169,4 +169,4 @@ def test_sets_equal_those_of_mapie_from_scores_of_all_folds() -> None:
     ours = fitted(probabilities_nK, labels_n, 0.9)
     assert ours is not None
     top_NK = others_NK == others_NK.max(1, keepdims=True)
-    assert (ours.mask(others_NK) == (sets_NK1[:, :, 0] | top_NK)).all()
+    assert (members(others_NK, ours.least) == (sets_NK1[:, :, 0] | top_NK)).all()
